@@ -1,0 +1,78 @@
+package config
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+const good = `name: web01
+kind: vm
+nodes: [alpha, beta]
+vm: {domain: web01}
+policy:
+  arbitration: available
+  primary: alpha
+  failback: auto
+  restart: {max: 3, window: 24h}
+  start: {order: 10, delay: 5s}
+  stall_budget: 2s
+volumes:
+  - target: vda
+    id: 5f0c
+    size: 1048576
+    paths: {alpha: /srv/web01.raw, beta: /srv/web01.raw}
+`
+
+func TestRoundTrip(t *testing.T) {
+	m, err := Parse("web01.yaml", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := Format(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse("again.yaml", text)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	if !reflect.DeepEqual(m, again) {
+		t.Fatalf("%+v became %+v", m, again)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, c := range []struct{ name, from, to, want string }{
+		{"unknown key", "arbitration:", "arbitation:", `web01.yaml:6: unknown field "arbitation"`},
+		{"wrong type", "{max: 3,", "{max: many,", "web01.yaml:9: "},
+		{"bare duration", "stall_budget: 2s", "stall_budget: 2", "not a duration"},
+		{"out of range", "{max: 3,", "{max: -1,", "web01.yaml:9: policy.restart.max: must be ≥ 0"},
+		{"no such node", "primary: alpha", "primary: gamma", `web01.yaml:7: policy.primary: "gamma" is not one of`},
+		{"missing", "vm: {domain: web01}\n", "", "vm.domain: is missing"},
+		{"in a list", "size: 1048576", "size: 5", "web01.yaml:15: volumes[0].size"},
+		{"not yaml", "kind: vm", "kind: [vm", "web01.yaml:"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse("web01.yaml", []byte(strings.Replace(good, c.from, c.to, 1)))
+			if !errors.Is(err, ErrFaulty) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error is %v, want it to say %q", err, c.want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := Parse("fuzz.yaml", text)
+		if err != nil {
+			return
+		}
+		if faults := m.Validate(); len(faults) != 0 {
+			t.Fatalf("accepted with faults %v", faults)
+		}
+	})
+}

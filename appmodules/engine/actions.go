@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"fmt"
+
+	"duet/appmodules"
+)
+
+// act carries one action out. It returns false when the rest of the row must not
+// be done because this action could not be made durable.
+func (e *Engine) act(a appmodules.Action) bool {
+	switch a {
+	case appmodules.Ask:
+		return e.ask()
+	case appmodules.Override:
+		return e.takeByOrder()
+	case appmodules.OpenPrimary:
+		e.held = false
+		e.vols.openPrimary()
+	case appmodules.OpenSecondary:
+		e.vols.openSecondary()
+	case appmodules.CloseVolumes:
+		e.vols.close()
+	case appmodules.Connect:
+		e.vols.connect()
+	case appmodules.GoAlone:
+		return e.goAlone()
+	case appmodules.CompletePeer:
+		return e.completePeer()
+	case appmodules.ForgetDirty:
+		e.vols.forgetDirty()
+	case appmodules.StartVM:
+		e.startVM()
+	case appmodules.ShutdownVM:
+		e.shutdownVM()
+	case appmodules.KillVM:
+		e.killVM()
+	case appmodules.Hold:
+		e.vols.hold()
+	case appmodules.Handover:
+		return e.handover()
+	case appmodules.Unwant:
+		e.want(false)
+	default:
+		panic(fmt.Sprintf("action %s has no code", a))
+	}
+	return true
+}
+
+// want records whether an operator wants the module to run.
+func (e *Engine) want(yes bool) {
+	if e.keep.Wanted != yes {
+		e.keep.Wanted = yes
+		e.saveKept()
+	}
+}

@@ -1,0 +1,296 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+)
+
+// asking is one ask under way.
+type asking struct{ cancel context.CancelFunc }
+
+// askTime bounds one ask: a peer that answers does so within one round trip.
+const askTime = time.Second
+
+// evidence is what one ask brought back.
+type evidence struct {
+	cluster.Evidence
+	know cluster.Record // what a peer that answered knows
+}
+
+// ask durably promises the next epoch to this node and asks for the rest of the
+// majority. One ask runs at a time; asking again while one runs changes nothing.
+func (e *Engine) ask() bool {
+	if e.asking != nil {
+		return true
+	}
+	if !e.rec.IsComplete() {
+		e.event(appmodules.Denied, "the data here are not complete (rule 4)")
+		return true
+	}
+	if !e.save(e.rec.Promise(e.self, e.above)) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, askTime)
+	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete}
+	mine := &asking{cancel: cancel}
+	e.asking = mine
+	met := e.link.met || e.override
+	e.spawn(func(context.Context) {
+		defer cancel()
+		ev := e.gather(ctx, ask)
+		ev.Met = met
+		e.post(func() {
+			if e.asking == mine { // else: cancelled, or outvoted meanwhile
+				e.asking = nil
+				e.decide(ask, ev)
+			}
+		})
+	})
+	return true
+}
+
+// gather asks the peer and the ping target at the same time.
+func (e *Engine) gather(ctx context.Context, ask cluster.Ask) (ev evidence) {
+	ping := make(chan bool, 1)
+	go func() { ping <- e.cfg.Ping(ctx) }()
+	ans, err := e.cfg.Peer.Ask(ctx, ask)
+	if err == nil {
+		ev.know, ev.PeerYes = ans.Know, ans.Yes
+		if !ans.Yes {
+			ev.PeerNo = ans.Why
+		}
+	}
+	ev.Ping = <-ping // bounded by ctx
+	return ev
+}
+
+// decide applies the end of an ask.
+func (e *Engine) decide(ask cluster.Ask, ev evidence) {
+	if e.rec.Promised != ask.Epoch || e.rec.To != e.self || e.rec.Epoch >= ask.Epoch {
+		e.step(appmodules.Denied, "a newer epoch was promised meanwhile")
+		return
+	}
+	if e.learn(ev.know) {
+		return
+	}
+	ok, why := cluster.Granted(cluster.Arbitration(e.cfg.Module.Policy.Arbitration), ev.Evidence)
+	if !ok {
+		e.above = max(e.above, ev.know.Promised)
+		e.step(appmodules.Denied, why)
+		e.askAgainSoon()
+		return
+	}
+	if e.save(e.rec.Won(e.self, ask.Epoch, true)) {
+		e.step(appmodules.Granted, fmt.Sprintf("epoch %d: %s", ask.Epoch, why))
+	}
+}
+
+// askAgainSoon looks again without waiting for the next exchange of states.
+func (e *Engine) askAgainSoon() {
+	token := e.token
+	e.spawn(func(ctx context.Context) {
+		select {
+		case <-time.After(250 * time.Millisecond):
+			e.post(func() {
+				if e.token == token {
+					e.look()
+				}
+			})
+		case <-ctx.Done():
+		}
+	})
+}
+
+// learn takes over what a peer knows; true if it knows a newer epoch of its own.
+func (e *Engine) learn(know cluster.Record) bool {
+	after := e.rec.Learn(e.self, know.Epoch, know.Holder)
+	if after == e.rec || !e.save(after) {
+		return false
+	}
+	e.cancelAsk()
+	e.step(appmodules.Deposed, fmt.Sprintf("%s holds epoch %d", after.Holder, after.Epoch))
+	return true
+}
+
+func (e *Engine) cancelAsk() {
+	if e.asking != nil {
+		e.asking.cancel()
+		e.asking = nil
+	}
+}
+
+// takeByOrder takes the next epoch on an operator's word; data that were not
+// complete count as complete from here on, and what differs shows in the generations.
+func (e *Engine) takeByOrder() bool {
+	e.cancelAsk()
+	e.override = true
+	rec := e.rec.Promise(e.self, max(e.above, e.link.state.Record.Promised))
+	rec = rec.Won(e.self, rec.Promised, true).Completed(rec.Promised)
+	return e.save(rec)
+}
+
+// goAlone lets writes go on here only, after that is durable.
+func (e *Engine) goAlone() bool {
+	rec := e.rec
+	rec.Alone = true
+	if !e.save(rec) {
+		return false
+	}
+	e.vols.goAlone(e.rec.Epoch)
+	return true
+}
+
+// OnAsk is the peer asking for this node's vote.
+func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (ans cluster.Answer, err error) {
+	err = e.call(ctx, func() { ans = e.vote(a) })
+	return ans, err
+}
+
+func (e *Engine) vote(a cluster.Ask) cluster.Answer {
+	if e.rec.Holds(e.self) && e.primary() {
+		return cluster.Answer{Why: fmt.Sprintf("%s holds epoch %d and runs the module", e.self, e.rec.Epoch), Know: e.rec}
+	}
+	rec, ans := e.rec.Vote(e.self, a)
+	if !ans.Yes {
+		return ans
+	}
+	// Rule 2 before rule 5: first nothing more is acknowledged, then the yes is given.
+	e.vols.close()
+	e.cancelAsk()
+	if !e.save(rec) {
+		return cluster.Answer{Why: fmt.Sprintf("%s cannot save its vote", e.self), Know: e.rec}
+	}
+	e.step(appmodules.Outvoted, fmt.Sprintf("epoch %d was promised to %s", rec.Epoch, rec.Holder))
+	return ans
+}
+
+// primary: this node acknowledges writes, is about to, or waits to go on.
+func (e *Engine) primary() bool {
+	switch e.m.Phase {
+	case appmodules.Stopped, appmodules.Waiting, appmodules.Asking, appmodules.Following, appmodules.Standby, appmodules.Killing:
+		return false
+	}
+	return true
+}
+
+// completePeer makes durable that the peer is needed from now on, then tells it
+// that it is complete (rule 7). It keeps telling as long as the phase and the link last.
+func (e *Engine) completePeer() bool {
+	rec := e.rec
+	rec.Alone = false
+	if !e.save(rec) {
+		return false
+	}
+	c := Complete{Module: e.cfg.Module.Name, Epoch: e.rec.Epoch, Lineages: e.vols.lineages()}
+	session := e.vols.session
+	e.spawn(func(ctx context.Context) {
+		for {
+			callCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			err := e.cfg.Peer.Complete(callCtx, c)
+			cancel()
+			over := false
+			if e.call(ctx, func() {
+				over = e.vols.session != session || e.rec.Epoch != c.Epoch
+				if err == nil && !over {
+					e.step(appmodules.PeerCompleted, "")
+				}
+			}) != nil || over || err == nil {
+				return
+			}
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return true
+}
+
+// OnComplete is the primary telling that this secondary has everything.
+func (e *Engine) OnComplete(ctx context.Context, c Complete) error {
+	var err error
+	if callErr := e.call(ctx, func() { err = e.complete(c) }); callErr != nil {
+		return callErr
+	}
+	return err
+}
+
+func (e *Engine) complete(c Complete) error {
+	if c.Epoch != e.rec.Epoch || e.rec.Holder != e.peer {
+		return fmt.Errorf("complete epoch %d: this node knows epoch %d of %s", c.Epoch, e.rec.Epoch, e.rec.Holder)
+	}
+	if e.rec.IsComplete() && e.m.Phase == appmodules.Standby {
+		return nil
+	}
+	if err := e.vols.adopt(c.Lineages); err != nil {
+		return fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
+	}
+	if !e.save(e.rec.Completed(c.Epoch)) {
+		return fmt.Errorf("complete epoch %d: the record cannot be saved", c.Epoch)
+	}
+	e.step(appmodules.Completed, "")
+	return nil
+}
+
+// handover closes the volumes, promises the next epoch to the peer and tells it.
+func (e *Engine) handover() bool {
+	from := e.rec.Epoch
+	e.vols.close()
+	rec, ans := e.rec.Vote(e.self, cluster.Ask{Node: e.peer, Epoch: e.rec.Next(e.peer), Complete: from})
+	if !ans.Yes {
+		e.event(appmodules.HandoverFailed, ans.Why)
+		return true
+	}
+	if !e.save(rec) {
+		return false
+	}
+	h := Handover{Module: e.cfg.Module.Name, From: from, Epoch: rec.Epoch}
+	token, held := e.token, e.held
+	e.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		err := e.cfg.Peer.Handover(ctx, h)
+		e.post(func() {
+			if err != nil {
+				e.eventOf(token, appmodules.HandoverFailed, err.Error())
+				return
+			}
+			if held { // both copies are equal and flushed, and the peer says that it holds the epoch
+				e.save(e.rec.Completed(h.Epoch))
+			}
+			e.eventOf(token, appmodules.HandedOver, fmt.Sprintf("epoch %d", h.Epoch))
+		})
+	})
+	return true
+}
+
+// OnHandover is the peer giving this node the right to write. Saying it again is fine.
+func (e *Engine) OnHandover(ctx context.Context, h Handover) error {
+	var err error
+	if callErr := e.call(ctx, func() { err = e.takeOver(h) }); callErr != nil {
+		return callErr
+	}
+	return err
+}
+
+func (e *Engine) takeOver(h Handover) error {
+	switch {
+	case e.rec.Epoch == h.Epoch && e.rec.Holds(e.self):
+		return nil
+	case e.rec.Epoch != h.From || !e.rec.IsComplete() || e.rec.Promised > h.Epoch || (e.rec.Promised == h.Epoch && e.rec.To != e.self):
+		return fmt.Errorf("hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch, e.rec.Epoch, e.rec.Complete, e.rec.Promised)
+	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:
+		return fmt.Errorf("hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)
+	}
+	e.vols.close()
+	if !e.save(e.rec.Won(e.self, h.Epoch, false)) {
+		return fmt.Errorf("hand over epoch %d: the record cannot be saved", h.Epoch)
+	}
+	e.step(appmodules.TakeOver, fmt.Sprintf("epoch %d", h.Epoch))
+	return nil
+}

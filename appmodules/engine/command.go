@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"duet/appmodules"
+)
+
+// ErrRefused is returned when the present state does not allow a command; its text says what would.
+var ErrRefused = errors.New("refused")
+
+// ErrConfirm is returned when a command may give up data and was not confirmed; its text shows the facts.
+var ErrConfirm = errors.New("confirmation needed")
+
+// Command gives the machine an operator's command. It returns when the command was
+// accepted; what follows shows in the status. yes confirms what may give up data.
+func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) error {
+	var err error
+	if callErr := e.call(ctx, func() { err = e.command(ev, yes) }); callErr != nil {
+		return callErr
+	}
+	return err
+}
+
+func (e *Engine) command(ev appmodules.Event, yes bool) error {
+	if ev == appmodules.CmdPrim {
+		if err := e.mayOverride(yes); err != nil {
+			return err
+		}
+	}
+	if _, row := e.m.Step(ev, e.facts()); row == nil {
+		if e.satisfied(ev) {
+			return nil
+		}
+		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
+	}
+	switch ev {
+	case appmodules.CmdStart, appmodules.CmdPrim:
+		e.want(true)
+	case appmodules.CmdStop, appmodules.CmdStopAll:
+		e.want(false)
+	}
+	if len(e.keep.Restarts) > 0 {
+		e.keep.Restarts = nil
+		e.saveKept()
+	}
+	e.step(ev, "")
+	return nil
+}
+
+// satisfied: what was asked for is so already.
+func (e *Engine) satisfied(ev appmodules.Event) bool {
+	role, _ := e.m.Display()
+	switch ev {
+	case appmodules.CmdStart:
+		return e.m.Phase != appmodules.Stopped && e.m.Phase != appmodules.Stopping
+	case appmodules.CmdStop, appmodules.CmdStopAll:
+		return role == appmodules.Stop || e.m.Phase == appmodules.Stopping
+	case appmodules.CmdPrim:
+		return role == appmodules.Prim || role == appmodules.Alone
+	}
+	return false
+}
+
+func (e *Engine) refusal(ev appmodules.Event) string {
+	r, s := e.m.Display()
+	at := fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)
+	switch ev {
+	case appmodules.CmdSwap:
+		return at + " and its peer is not in step; a swap needs PRIM (Ready) here and SECOND (Ready) there: `duet status " + e.cfg.Module.Name + " --watch`"
+	case appmodules.CmdRestart:
+		return at + "; a restart needs PRIM or ALONE (Ready)"
+	}
+	return at + ": " + e.why
+}
+
+// mayOverride: an operator may take the right to write where the rules do not give
+// it, but not from a peer that has it and answers, and not unknowingly.
+func (e *Engine) mayOverride(yes bool) error {
+	p := e.link.state
+	if e.answers() && p.Active && p.Record.Holder == e.peer && p.Record.Epoch >= e.rec.Epoch && (p.Status.Role == "PRIM" || p.Status.Role == "ALONE") {
+		return fmt.Errorf("%w: %s is %s on %s; to move it use `duet swap %s`", ErrRefused, e.cfg.Module.Name, p.Status.Role, e.peer, e.cfg.Module.Name)
+	}
+	if yes || (e.rec.IsComplete() && e.rec.Holds(e.self)) {
+		return nil
+	}
+	theirs := "it has not been heard since this node started"
+	if !e.link.heard.IsZero() {
+		theirs = fmt.Sprintf("when last heard it knew epoch %d of %s and was complete at %d", p.Record.Epoch, p.Record.Holder, p.Record.Complete)
+	}
+	return fmt.Errorf("%w: %s knows epoch %d of %s and its data are complete at epoch %d; %s: %s. Writes that only %s has would be kept there but not used. Repeat with --yes",
+		ErrConfirm, e.self, e.rec.Epoch, e.rec.Holder, e.rec.Complete, e.peer, theirs, e.peer)
+}

@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/vmmanager"
+)
+
+// Peer is the Engine of the same module on the other node, reached over any
+// heartbeat path. Every call may be repeated; an error means that it is not known
+// whether it arrived.
+type Peer interface {
+	// Ask asks for its vote.
+	Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
+	// Handover gives it the right to write. A nil error is its durable confirmation.
+	Handover(ctx context.Context, h Handover) error
+	// Complete tells it that its data are complete. A nil error means that it durably said so itself.
+	Complete(ctx context.Context, c Complete) error
+	// Tell tells it how this node stands and returns how the peer stands.
+	Tell(ctx context.Context, mine State) (State, error)
+	// Define stores a new definition of the VM on the peer.
+	Define(ctx context.Context, d Definition) error
+	// Dial opens a replication connection for one volume.
+	Dial(ctx context.Context) (net.Conn, error)
+}
+
+// Handover is the planned change of the holder (DESIGN §5.9).
+type Handover struct {
+	Module string        `json:"module"`
+	From   cluster.Epoch `json:"from"`  // epoch at which both are complete
+	Epoch  cluster.Epoch `json:"epoch"` // promised to the receiver
+}
+
+// Complete ends a resync (DESIGN §5.7).
+type Complete struct {
+	Module   string                       `json:"module"`
+	Epoch    cluster.Epoch                `json:"epoch"`
+	Lineages map[string]blockrepl.Lineage `json:"lineages"` // by volume target
+}
+
+// Definition is a version of a VM's definition. The newest version wins.
+type Definition struct {
+	Module  string `json:"module"`
+	Version uint64 `json:"version"`
+	Text    []byte `json:"text"`
+}
+
+// State is what one node tells the other of a module.
+type State struct {
+	Module string `json:"module"`
+	// Incarnation and Seq order the states of one run of an engine; an older one that arrives late is dropped.
+	Incarnation int64          `json:"incarnation"`
+	Seq         uint64         `json:"seq"`
+	Record      cluster.Record `json:"record"`
+	Active      bool           `json:"active"` // the module is started there
+	Ending      bool           `json:"ending"` // its holder stops it on purpose: nobody is to take over
+	Definition  uint64         `json:"definition"`
+	Status      Status         `json:"status"`
+}
+
+// Store keeps small values durably; Save returns when v survives power loss.
+type Store interface {
+	Load(key string, v any) (found bool, err error)
+	Save(key string, v any) error
+}
+
+// Image is a Device that can be closed.
+type Image interface {
+	blockrepl.Device
+	io.Closer
+}
+
+// Disks opens what the volumes of a module are made of on this node.
+type Disks interface {
+	// Open opens the image of a volume. The caller closes it.
+	Open(v appmodules.Volume) (Image, error)
+	// Log is the dirty log of a volume.
+	Log(v appmodules.Volume) blockrepl.DirtyLog
+	// Frontend makes the frontend of a volume.
+	Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error)
+}
+
+// Hypervisor is what runs the VM and can change its disks.
+type Hypervisor interface {
+	vmmanager.Hypervisor
+	vmmanager.Protector
+}
+
+// Config is what an Engine is made of. All fields are needed.
+type Config struct {
+	Module     appmodules.Module
+	Self       cluster.NodeID
+	Peer       Peer
+	Store      Store // keys are the engine's own; the caller gives each module its own space
+	Disks      Disks
+	Hypervisor Hypervisor
+	Gate       *Gate
+	View       func() cluster.View
+	// Ping reports whether a ping target answers; it takes at most a second.
+	Ping func(ctx context.Context) bool
+	// Log gets every transition.
+	Log    func(Transition)
+	Logger *slog.Logger
+	Times  Times
+}
+
+// Times are the waiting times of an engine.
+type Times struct {
+	Detection  time.Duration // of the cluster: silence before a peer is suspected
+	LeaveGrace time.Duration // a peer that left on purpose is given so long to come back
+	Open       time.Duration // the peer answers but its volumes do not connect
+	Frozen     time.Duration // writes wait for so long before the VM is ended
+	Tell       time.Duration // between two exchanges of State
+}
+
+// DefaultTimes fills in for a detection time.
+func DefaultTimes(detection time.Duration) Times {
+	return Times{
+		Detection:  detection,
+		LeaveGrace: 30 * time.Second,
+		Open:       2 * detection,
+		Frozen:     time.Minute,
+		Tell:       500 * time.Millisecond,
+	}
+}

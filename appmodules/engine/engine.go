@@ -1,0 +1,299 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+	"duet/vmmanager"
+)
+
+// ErrStopped is returned by calls to an engine that has stopped.
+var ErrStopped = errors.New("engine has stopped")
+
+// Engine is one module on one node. Its exported methods may be called by any goroutine.
+type Engine struct {
+	cfg  Config
+	self cluster.NodeID
+	peer cluster.NodeID
+
+	box    mailbox
+	ctx    context.Context // ends with Stop
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // goroutines the engine started
+	loop   chan struct{}  // closed when the owner goroutine ended
+
+	// Owned by the goroutine.
+	m        appmodules.Machine
+	rec      cluster.Record
+	keep     kept
+	vols     *volumes
+	guest    guest
+	link     peerLink
+	asking   *asking // nil: no ask under way
+	above    cluster.Epoch
+	held     bool // Hold succeeded since the volumes were opened
+	override bool // an operator stands in for meeting the peer (rule 6)
+	timer    *time.Timer
+	since    time.Time
+	why      string
+	token    uint64 // of the present phase; ends of older work are recognised by it
+
+	incarnation int64  // of this run, see State
+	seq         uint64 // of the last published State
+
+	status statusBoard
+}
+
+// kept is what an engine keeps durably beside its Record.
+type kept struct {
+	Wanted     bool        `json:"wanted"`
+	Definition Definition  `json:"definition"`
+	Restarts   []time.Time `json:"restarts,omitempty"`
+}
+
+// peerLink is what is known of the peer.
+type peerLink struct {
+	state State
+	heard time.Time // last answer
+	met   bool      // heard since this engine started
+}
+
+// handTime bounds a handover: two flushes and a round trip.
+const handTime = 15 * time.Second
+
+const (
+	recordKey = "record"
+	keptKey   = "kept"
+)
+
+// New returns an engine that is not running. It reads what it kept.
+func New(cfg Config) (*Engine, error) {
+	e := &Engine{
+		cfg: cfg, self: cfg.Self, peer: cluster.NodeID(cfg.Module.Peer(string(cfg.Self))),
+		loop: make(chan struct{}), since: time.Now(), why: "it is stopped", incarnation: time.Now().UnixNano(),
+	}
+	e.box.init()
+	e.status.soon = make(chan struct{}, 1)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.vols = newVolumes(e)
+	if _, err := cfg.Store.Load(recordKey, &e.rec); err != nil {
+		return nil, fmt.Errorf("load record of %s: %w", cfg.Module.Name, err)
+	}
+	if _, err := cfg.Store.Load(keptKey, &e.keep); err != nil {
+		return nil, fmt.Errorf("load state of %s: %w", cfg.Module.Name, err)
+	}
+	if err := e.rec.Valid(e.self); err != nil {
+		return nil, fmt.Errorf("module %s: %w", cfg.Module.Name, err)
+	}
+	e.m.Link = appmodules.NoLink
+	e.publish()
+	return e, nil
+}
+
+// Create writes the first record of a new module: the node that has the data
+// holds epoch 1 and is complete, the other is not.
+func Create(s Store, self, source cluster.NodeID, def Definition) error {
+	rec := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source}
+	if self == source {
+		rec.Complete, rec.Alone = 1, true
+	}
+	if err := s.Save(recordKey, rec); err != nil {
+		return fmt.Errorf("save record: %w", err)
+	}
+	if err := s.Save(keptKey, kept{Definition: def}); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	return nil
+}
+
+// Start runs the engine until Stop.
+func (e *Engine) Start() {
+	e.timer = time.NewTimer(time.Hour)
+	e.timer.Stop()
+	e.spawn(e.tellLoop)
+	go e.run()
+	e.post(func() {
+		e.readVM()
+		e.step(appmodules.Boot, "")
+	})
+}
+
+// Stop ends the engine and leaves the VM as it is: its writes wait for the next
+// Start. A secondary first gives its primary the chance to go on without it. It
+// returns when nothing of the engine runs any more, at the latest when ctx ends plus
+// the time of one local I/O.
+func (e *Engine) Stop(ctx context.Context) {
+	e.retire(ctx)
+	e.cancel()
+	e.box.close()
+	<-e.loop
+	e.tasks.Wait()
+	e.vols.close()
+}
+
+// retire lets a complete secondary be outvoted while it can still answer.
+func (e *Engine) retire(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	fenced := false
+	_ = e.call(ctx, func() {
+		if e.m.Phase == appmodules.Standby {
+			fenced = true
+			e.vols.close()
+		}
+	})
+	for fenced && ctx.Err() == nil {
+		_ = e.call(ctx, func() { fenced = e.rec.IsComplete() })
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (e *Engine) run() {
+	defer close(e.loop)
+	defer e.timer.Stop()
+	for {
+		select {
+		case <-e.box.ready:
+			for _, fn := range e.box.take() {
+				fn()
+			}
+		case <-e.timer.C:
+			e.step(appmodules.Timeout, "")
+		case <-e.ctx.Done():
+			return
+		}
+	}
+}
+
+// step lets the table decide on ev and carries the row out. text adds what the row
+// cannot know to its reason.
+func (e *Engine) step(ev appmodules.Event, text string) {
+	before := e.m
+	next, row := e.m.Step(ev, e.facts())
+	if row == nil {
+		return
+	}
+	e.m = next
+	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed {
+		e.countRestart(next.Phase)
+	}
+	why := row.Why
+	if text != "" {
+		why += ": " + text
+	}
+	if next != before || ev != appmodules.Look {
+		e.record(before, ev, why)
+	}
+	if next.Phase != before.Phase {
+		e.enter(next.Phase)
+	}
+	for _, a := range row.Do {
+		if !e.act(a) {
+			break
+		}
+	}
+	e.publish()
+	e.tellSoon()
+	// What was not true before may be now: a waiting phase looks again at once.
+	if next.Phase != before.Phase {
+		e.post(e.look)
+	}
+}
+
+// enter starts the clock of a phase.
+func (e *Engine) enter(p appmodules.Phase) {
+	e.token++
+	e.cancelAsk()
+	e.timer.Stop()
+	var d time.Duration
+	switch p {
+	case appmodules.Opening:
+		d = e.cfg.Times.Open
+	case appmodules.Frozen:
+		d = e.cfg.Times.Frozen
+	case appmodules.Handing:
+		d = handTime
+	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
+		d = time.Duration(e.cfg.Module.Policy.Shutdown)
+	}
+	if d > 0 {
+		e.timer.Reset(d)
+	}
+}
+
+func (e *Engine) look() { e.step(appmodules.Look, e.missing()) }
+
+// post runs fn on the engine's goroutine, later; it never blocks.
+func (e *Engine) post(fn func()) { e.box.put(fn) }
+
+// event posts a step.
+func (e *Engine) event(ev appmodules.Event, text string) {
+	e.post(func() { e.step(ev, text) })
+}
+
+// eventOf posts a step that counts only while the phase of token lasts.
+func (e *Engine) eventOf(token uint64, ev appmodules.Event, text string) {
+	e.post(func() {
+		if e.token == token {
+			e.step(ev, text)
+		}
+	})
+}
+
+// call runs fn on the engine's goroutine and waits for it.
+func (e *Engine) call(ctx context.Context, fn func()) error {
+	done := make(chan struct{})
+	e.post(func() { fn(); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.loop:
+		return ErrStopped
+	}
+}
+
+// spawn runs fn on a goroutine that Stop waits for. ctx ends with the engine.
+func (e *Engine) spawn(fn func(ctx context.Context)) {
+	e.tasks.Add(1)
+	go func() {
+		defer e.tasks.Done()
+		fn(e.ctx)
+	}()
+}
+
+// save makes rec durable. A node that cannot remember must not act: on failure the
+// volumes are closed, the record stays as it was and the caller stops what it does.
+func (e *Engine) save(rec cluster.Record) bool {
+	if rec == e.rec {
+		return true
+	}
+	if err := e.cfg.Store.Save(recordKey, rec); err != nil {
+		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		e.event(appmodules.StorageFailed, "metadata cannot be saved: "+err.Error())
+		return false
+	}
+	e.rec = rec
+	return true
+}
+
+func (e *Engine) saveKept() {
+	if err := e.cfg.Store.Save(keptKey, e.keep); err != nil {
+		e.cfg.Logger.Error("cannot save the module's state", "module", e.cfg.Module.Name, "err", err)
+	}
+}
+
+// VMEvent tells the engine that its VM changed.
+func (e *Engine) VMEvent(ev vmmanager.Event) { e.post(func() { e.onVM(ev) }) }
+
+// ViewChanged tells the engine to look at the cluster again.
+func (e *Engine) ViewChanged() { e.post(e.look) }

@@ -1,0 +1,65 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"duet/appmodules"
+)
+
+// facts computes what is true now.
+func (e *Engine) facts() appmodules.Facts {
+	p := e.link.state.Record
+	answers := e.answers()
+	return appmodules.Facts{
+		Holder:       e.rec.Holds(e.self),
+		Complete:     e.rec.IsComplete(),
+		Alone:        e.rec.Alone,
+		PeerAnswers:  answers,
+		PeerHolds:    e.rec.Holder == e.peer,
+		PeerActive:   e.link.state.Active,
+		PeerYields:   answers && p.Holder == e.self && p.Epoch > e.rec.Epoch,
+		Silent:       e.silent(),
+		VMUp:         e.guest.up(),
+		RestartsLeft: e.restartsLeft() > 0,
+		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
+		Wanted:       e.keep.Wanted,
+	}
+}
+
+// answers: the peer's daemon answered one of the last exchanges.
+func (e *Engine) answers() bool {
+	return !e.link.heard.IsZero() && time.Since(e.link.heard) < 3*e.cfg.Times.Tell
+}
+
+// silent: no path has carried a sign of life for the detection time, which the
+// heartbeats measure; one that left on purpose is given longer.
+func (e *Engine) silent() bool {
+	v := e.cfg.View()
+	if v.Alive(e.peer) || e.answers() {
+		return false
+	}
+	p := v.Peers[e.peer]
+	if p.Leaving && !p.Silent.IsZero() && time.Since(p.Silent) < e.cfg.Times.LeaveGrace {
+		return false
+	}
+	return true
+}
+
+// missing says what a waiting phase waits for, for the admin.
+func (e *Engine) missing() string {
+	f := e.facts()
+	switch {
+	case e.m.Phase != appmodules.Waiting:
+		return ""
+	case e.rec.Epoch == 0:
+		return "nothing is known of this module yet; it waits for " + string(e.peer)
+	case !f.PeerAnswers && f.Holder:
+		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and may have gone on; its return or `duet prim %s` ends this", e.rec.Epoch, e.peer, e.cfg.Module.Name)
+	case !f.PeerAnswers:
+		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this", e.rec.Holder, e.rec.Epoch, e.cfg.Module.Name)
+	case !f.PeerActive:
+		return fmt.Sprintf("the module is stopped on %s, which has the newest data: start it there", e.peer)
+	}
+	return "waits for " + string(e.peer)
+}

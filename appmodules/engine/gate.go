@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Gate lets the VMs of a node start in the order of their policies: of those that
+// want to start at the same time the lowest order goes first, the next order when
+// all of them have started and their delay has passed. A VM that starts alone
+// never waits. Safe for concurrent use.
+type Gate struct {
+	mu     sync.Mutex
+	starts map[*start]struct{}
+}
+
+type start struct {
+	order int
+	open  chan struct{} // closed when it may go; nil for one that is going
+}
+
+// NewGate returns an open gate.
+func NewGate() *Gate { return &Gate{starts: make(map[*start]struct{})} }
+
+// Enter waits for the turn of order. The caller calls leave with whether the VM
+// started, once; the delay then holds back later orders.
+func (g *Gate) Enter(ctx context.Context, order int) (leave func(delay time.Duration), err error) {
+	s := &start{order: order, open: make(chan struct{})}
+	g.mu.Lock()
+	g.starts[s] = struct{}{}
+	g.mu.Unlock()
+	// Others of the same failover announce themselves within this moment.
+	select {
+	case <-time.After(gatherTime):
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	g.release()
+	g.mu.Unlock()
+	gone := func(delay time.Duration) {
+		drop := func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			delete(g.starts, s)
+			g.release()
+		}
+		if delay <= 0 {
+			drop()
+			return
+		}
+		time.AfterFunc(delay, drop)
+	}
+	select {
+	case <-s.open:
+		return gone, nil
+	case <-ctx.Done():
+		gone(0)
+		return nil, ctx.Err()
+	}
+}
+
+// gatherTime is small beside a VM's start and long enough for engines that lost
+// the same peer at the same moment.
+const gatherTime = 20 * time.Millisecond
+
+// release opens the way for every start of the lowest order present. mu is held.
+func (g *Gate) release() {
+	lowest := 0
+	first := true
+	for s := range g.starts {
+		if first || s.order < lowest {
+			lowest, first = s.order, false
+		}
+	}
+	for s := range g.starts {
+		if s.order == lowest {
+			select {
+			case <-s.open:
+			default:
+				close(s.open)
+			}
+		}
+	}
+}

@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"duet/appmodules"
+	"duet/vmmanager"
+)
+
+// guest is what the engine knows of its VM.
+type guest struct {
+	state    vmmanager.State
+	defined  uint64 // version of the definition last stored in the hypervisor
+	resuming bool
+}
+
+// up: the VM has a process, running or waiting for its disk.
+func (g guest) up() bool {
+	return g.state == vmmanager.Running || g.state == vmmanager.Paused || g.state == vmmanager.IOError
+}
+
+// hvTime bounds one call that should be quick.
+const hvTime = 10 * time.Second
+
+func (e *Engine) domain() string { return e.cfg.Module.VM.Domain }
+
+// readVM asks the hypervisor for the present state.
+func (e *Engine) readVM() {
+	ctx, cancel := context.WithTimeout(e.ctx, hvTime)
+	defer cancel()
+	s, err := e.cfg.Hypervisor.State(ctx, e.domain())
+	if err != nil {
+		e.cfg.Logger.Warn("cannot read the VM's state", "module", e.cfg.Module.Name, "err", err)
+		return
+	}
+	e.guest.state = s
+}
+
+// startVM waits for its turn, brings the definition up to date and starts.
+func (e *Engine) startVM() {
+	token, policy := e.token, e.cfg.Module.Policy.Start
+	def, stale := e.keep.Definition, e.guest.defined != e.keep.Definition.Version
+	e.spawn(func(ctx context.Context) {
+		leave, err := e.cfg.Gate.Enter(ctx, policy.Order)
+		if err != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		if stale && len(def.Text) > 0 {
+			err = e.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: e.domain(), Text: def.Text})
+		}
+		if err == nil {
+			err = e.cfg.Hypervisor.Start(ctx, e.domain())
+		}
+		if err != nil {
+			leave(0)
+			e.eventOf(token, appmodules.VMFailed, err.Error())
+			return
+		}
+		leave(time.Duration(policy.Delay))
+		e.post(func() {
+			e.guest.state, e.guest.defined = vmmanager.Running, def.Version
+			if e.token == token {
+				e.step(appmodules.VMUp, "")
+			}
+		})
+	})
+}
+
+// shutdownVM asks the guest; the phase's timer decides how long.
+func (e *Engine) shutdownVM() {
+	token := e.token
+	e.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second)
+		defer cancel()
+		if err := e.cfg.Hypervisor.Shutdown(ctx, e.domain()); err == nil {
+			e.down(token)
+		}
+	})
+}
+
+// killVM tries until the VM is gone: nothing may follow before that.
+func (e *Engine) killVM() {
+	token := e.token
+	e.spawn(func(ctx context.Context) {
+		for {
+			callCtx, cancel := context.WithTimeout(ctx, hvTime)
+			err := e.cfg.Hypervisor.Kill(callCtx, e.domain())
+			cancel()
+			if err == nil || errors.Is(err, vmmanager.ErrNotFound) {
+				e.down(token)
+				return
+			}
+			e.cfg.Logger.Error("cannot end the VM, trying again", "module", e.cfg.Module.Name, "err", err)
+			select {
+			case <-time.After(500 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+func (e *Engine) down(token uint64) {
+	e.post(func() {
+		e.guest.state = vmmanager.Off
+		if e.token == token {
+			e.step(appmodules.VMDown, "")
+		}
+	})
+}
+
+// onVM handles what the hypervisor reports.
+func (e *Engine) onVM(ev vmmanager.Event) {
+	before := e.guest.state
+	e.guest.state = ev.State
+	defer e.publish()
+	switch ev.Cause {
+	case vmmanager.ByCrash:
+		e.guestEnded(e.cfg.Module.Policy.On.Crash, ev)
+	case vmmanager.ByPanic:
+		e.guestEnded(e.cfg.Module.Policy.On.Panic, ev)
+	case vmmanager.ByGuest:
+		e.guestEnded(e.cfg.Module.Policy.On.Shutdown, ev)
+	case vmmanager.ByAdmin:
+		if ev.State == vmmanager.Off {
+			e.guestEnded(e.cfg.Module.Policy.On.Admin, ev)
+		}
+	case vmmanager.ByReconnect:
+		if before == vmmanager.Running && !e.guest.up() {
+			e.guestEnded(e.cfg.Module.Policy.On.Crash, ev)
+		}
+		e.resume()
+	case vmmanager.ByIOError:
+		e.resume()
+	case vmmanager.ByEdit:
+		e.readDefinition()
+	}
+}
+
+func (e *Engine) guestEnded(r appmodules.Reaction, ev vmmanager.Event) {
+	event := appmodules.GuestFailed
+	switch r {
+	case appmodules.ReactMove:
+		event = appmodules.GuestMove
+	case appmodules.ReactStop:
+		event = appmodules.GuestStopped
+	}
+	e.step(event, ev.Cause.String())
+}
+
+// resume lets a VM go on that was paused because its disk did not answer, as soon
+// as the disk is served again. Where writes wait, resuming is harmless: they wait.
+func (e *Engine) resume() {
+	if e.guest.state != vmmanager.IOError || !e.vols.serving() || e.guest.resuming {
+		return
+	}
+	e.guest.resuming = true
+	e.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		err := e.cfg.Hypervisor.Start(ctx, e.domain())
+		e.post(func() {
+			e.guest.resuming = false
+			if err != nil {
+				e.cfg.Logger.Warn("cannot resume the VM after its disk came back", "module", e.cfg.Module.Name, "err", err)
+				return
+			}
+			e.guest.state = vmmanager.Running
+			e.publish()
+		})
+	})
+}
+
+// readDefinition takes over an admin's edit, which then follows to the peer.
+func (e *Engine) readDefinition() {
+	if !e.rec.Holds(e.self) || !e.primary() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, hvTime)
+	defer cancel()
+	def, err := e.cfg.Hypervisor.Definition(ctx, e.domain())
+	if err != nil || bytes.Equal(def.Text, e.keep.Definition.Text) {
+		return
+	}
+	e.keep.Definition.Text = def.Text
+	e.keep.Definition.Version++
+	e.guest.defined = e.keep.Definition.Version
+	e.saveKept()
+	e.tellSoon()
+}
+
+// OnDefine stores a newer definition that came from the peer, here and in the hypervisor.
+func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
+	var err error
+	if callErr := e.call(ctx, func() {
+		if d.Version <= e.keep.Definition.Version || (e.rec.Holds(e.self) && e.primary()) {
+			return
+		}
+		e.keep.Definition = d
+		e.saveKept()
+		err = e.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: e.domain(), Text: d.Text})
+		if err == nil {
+			e.guest.defined = d.Version
+		}
+	}); callErr != nil {
+		return callErr
+	}
+	if err != nil {
+		return fmt.Errorf("define %s: %w", e.domain(), err)
+	}
+	return nil
+}
+
+// restartsLeft counts what policy.restart still allows.
+func (e *Engine) restartsLeft() int {
+	p := e.cfg.Module.Policy.Restart
+	since := time.Now().Add(-time.Duration(p.Window))
+	recent := 0
+	for _, t := range e.keep.Restarts {
+		if t.After(since) {
+			recent++
+		}
+	}
+	return p.Max - recent
+}
+
+// countRestart notes an automatic restart; an operator's command forgets them all.
+func (e *Engine) countRestart(p appmodules.Phase) {
+	if p != appmodules.Starting {
+		return
+	}
+	since := time.Now().Add(-time.Duration(e.cfg.Module.Policy.Restart.Window))
+	e.keep.Restarts = slices.DeleteFunc(e.keep.Restarts, func(t time.Time) bool { return t.Before(since) })
+	e.keep.Restarts = append(e.keep.Restarts, time.Now())
+	e.saveKept()
+}

@@ -1,0 +1,170 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+)
+
+// Status is what people see of a module on one node.
+type Status struct {
+	Role     string         `json:"role"`
+	Status   string         `json:"status"`
+	Phase    string         `json:"phase"`
+	Why      string         `json:"why"`
+	Since    time.Time      `json:"since"`
+	Epoch    cluster.Epoch  `json:"epoch"`
+	Holder   cluster.NodeID `json:"holder"`
+	Complete bool           `json:"complete"`
+	VM       string         `json:"vm"`
+	Volumes  []VolumeStatus `json:"volumes"`
+}
+
+// Transition is one change of a module's state, for the log.
+type Transition struct {
+	Time   time.Time `json:"time"`
+	Module string    `json:"module"`
+	From   string    `json:"from"`
+	To     string    `json:"to"`
+	On     string    `json:"on"`
+	Why    string    `json:"why"`
+}
+
+// statusBoard is the one thing of an engine that other goroutines read.
+type statusBoard struct {
+	mu    sync.Mutex
+	state State
+	peer  State
+	heard time.Time
+	soon  chan struct{} // has a token when the peer should be told at once
+}
+
+// record logs a transition and remembers its reason.
+func (e *Engine) record(before appmodules.Machine, ev appmodules.Event, why string) {
+	if before == e.m && why == e.why {
+		return // the same reason again, a quarter of a second later
+	}
+	e.why = why
+	if before != e.m {
+		e.since = time.Now()
+	}
+	t := Transition{Time: time.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(), Why: why}
+	e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(), "epoch", e.rec.Epoch)
+	e.cfg.Log(t)
+}
+
+func display(m appmodules.Machine) string {
+	r, s := m.Display()
+	return fmt.Sprintf("%s/%s", r, s)
+}
+
+// publish makes the present state visible to other goroutines.
+func (e *Engine) publish() {
+	r, s := e.m.Display()
+	why := e.why
+	if text := e.missing(); text != "" {
+		why += ": " + text
+	}
+	e.seq++
+	ends := e.m.Phase == appmodules.Stopping || e.m.Phase == appmodules.Stopped
+	st := State{
+		Module: e.cfg.Module.Name, Incarnation: e.incarnation, Seq: e.seq,
+		Record: e.rec, Definition: e.keep.Definition.Version,
+		Active: e.m.Phase != appmodules.Stopped,
+		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
+		Status: Status{Role: r.String(), Status: s.String(), Phase: e.m.Phase.String(), Why: why, Since: e.since,
+			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String()},
+	}
+	b := &e.status
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = st
+}
+
+// State is how this node stands now, with live figures of its volumes.
+func (e *Engine) State() State {
+	e.status.mu.Lock()
+	st := e.status.state
+	e.status.mu.Unlock()
+	st.Status.Volumes = e.vols.status()
+	return st
+}
+
+// PeerState is the last that was heard of the peer, and when.
+func (e *Engine) PeerState() (State, time.Time) {
+	e.status.mu.Lock()
+	defer e.status.mu.Unlock()
+	return e.status.peer, e.status.heard
+}
+
+// tellSoon has the next exchange happen at once.
+func (e *Engine) tellSoon() {
+	select {
+	case e.status.soon <- struct{}{}:
+	default:
+	}
+}
+
+// tellLoop exchanges states with the peer, regularly and at once after a change.
+func (e *Engine) tellLoop(ctx context.Context) {
+	tick := time.NewTicker(e.cfg.Times.Tell)
+	defer tick.Stop()
+	for {
+		callCtx, cancel := context.WithTimeout(ctx, 2*e.cfg.Times.Tell)
+		theirs, err := e.cfg.Peer.Tell(callCtx, e.State())
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		e.post(func() {
+			if err == nil {
+				e.hear(theirs)
+			}
+			e.look()
+			e.resume()
+		})
+		select {
+		case <-tick.C:
+		case <-e.status.soon:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// OnTell takes the peer's state and answers with one's own.
+func (e *Engine) OnTell(theirs State) State {
+	e.post(func() { e.hear(theirs); e.look() })
+	return e.State()
+}
+
+// hear takes over what the peer said of itself.
+func (e *Engine) hear(theirs State) {
+	if last := e.link.state; theirs.Incarnation == last.Incarnation && theirs.Seq < last.Seq {
+		return
+	}
+	e.link.state, e.link.heard, e.link.met = theirs, time.Now(), true
+	e.status.mu.Lock()
+	e.status.peer, e.status.heard = theirs, e.link.heard
+	e.status.mu.Unlock()
+	e.learn(theirs.Record)
+	if theirs.Ending && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
+		e.want(false)
+		e.step(appmodules.CmdStopAll, "")
+	}
+	if theirs.Definition < e.keep.Definition.Version && e.rec.Holds(e.self) {
+		def := e.keep.Definition
+		def.Module = e.cfg.Module.Name
+		e.spawn(func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, hvTime)
+			defer cancel()
+			if err := e.cfg.Peer.Define(ctx, def); err != nil && ctx.Err() == nil {
+				e.cfg.Logger.Warn("the peer does not take the VM's definition", "module", e.cfg.Module.Name, "err", err)
+			}
+		})
+	}
+}

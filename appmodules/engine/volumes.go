@@ -1,0 +1,578 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/blockrepl/wire"
+	"duet/cluster"
+)
+
+// volumes are all disks of a module, seen by the machine as one: they open, close,
+// connect and are lost together. Owned by the engine's goroutine, but for the list,
+// which status reads under mu.
+type volumes struct {
+	e       *Engine
+	session uint64             // counts openings, losses and new connects; ends of older work are recognised by it
+	stop    context.CancelFunc // ends the connect loop of the session
+	linked  bool               // every volume is attached to the peer
+
+	mu      sync.Mutex
+	all     []*volume // nil: closed
+	problem string    // why the peer is not attached, for the status
+}
+
+// volume is one open disk: primary or secondary.
+type volume struct {
+	cfg      appmodules.Volume
+	image    Image
+	prim     *blockrepl.Primary
+	sec      *blockrepl.Secondary
+	front    blockrepl.Frontend
+	served   chan struct{} // closed when the frontend has ended
+	conn     *wire.Conn    // of the link, to end it
+	attached bool
+	drained  bool
+	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
+}
+
+func newVolumes(e *Engine) *volumes { return &volumes{e: e} }
+
+func (v *volumes) set(all []*volume) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.all = all
+}
+
+func (v *volumes) setProblem(text string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.problem = text
+}
+
+// serving: frontends answer, so a VM that waits for its disks can go on.
+func (v *volumes) serving() bool { return len(v.all) > 0 && v.all[0].prim != nil }
+
+// openPrimary opens images, primaries and frontends; all I/O waits.
+func (v *volumes) openPrimary() {
+	v.close()
+	v.session++
+	var all []*volume
+	for _, c := range v.e.cfg.Module.Volumes {
+		vol, err := v.primary(c)
+		if err != nil {
+			closeAll(all)
+			v.e.event(appmodules.OpenFailed, err.Error())
+			return
+		}
+		all = append(all, vol)
+	}
+	v.set(all)
+	v.e.event(appmodules.Opened, "")
+}
+
+func (v *volumes) primary(c appmodules.Volume) (*volume, error) {
+	e := v.e
+	image, err := e.cfg.Disks.Open(c)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
+	}
+	vol := &volume{cfg: c, image: image, served: make(chan struct{})}
+	session := v.session
+	vol.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{
+		Volume: e.cfg.Module.Name + "/" + c.Target, Node: string(e.self), Identity: c.ID,
+		Device: image, Log: e.cfg.Disks.Log(c), Logger: e.cfg.Logger,
+		StallBudget: time.Duration(e.cfg.Module.Policy.StallBudget),
+		Events:      func(ev blockrepl.Event) { e.post(func() { v.onEvent(session, vol, ev) }) },
+	})
+	if err == nil {
+		vol.front, err = e.cfg.Disks.Frontend(e.cfg.Module.Name, c)
+	}
+	if err != nil {
+		_ = image.Close() // nothing was written
+		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
+	}
+	vol.prim.Start()
+	go func() {
+		defer close(vol.served)
+		if err := vol.front.Serve(vol.prim); err != nil {
+			e.cfg.Logger.Error("frontend ended", "module", e.cfg.Module.Name, "volume", c.Target, "err", err)
+		}
+	}()
+	return vol, nil
+}
+
+// openSecondary opens the images for the peer's primary.
+func (v *volumes) openSecondary() {
+	v.close()
+	v.session++
+	e := v.e
+	var all []*volume
+	for _, c := range e.cfg.Module.Volumes {
+		vol, err := v.secondary(c)
+		if err != nil {
+			closeAll(all)
+			e.event(appmodules.StorageFailed, err.Error())
+			return
+		}
+		all = append(all, vol)
+	}
+	v.set(all)
+}
+
+func (v *volumes) secondary(c appmodules.Volume) (*volume, error) {
+	e := v.e
+	image, err := e.cfg.Disks.Open(c)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
+	}
+	sec, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{
+		Volume: e.cfg.Module.Name + "/" + c.Target, Node: string(e.self), Identity: c.ID,
+		Device: image, Log: e.cfg.Disks.Log(c), Logger: e.cfg.Logger,
+	})
+	if err != nil {
+		_ = image.Close() // nothing was written
+		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
+	}
+	return &volume{cfg: c, image: image, sec: sec}, nil
+}
+
+// close ends everything; when it returns nothing more is written or acknowledged.
+func (v *volumes) close() {
+	v.session++
+	if v.stop != nil {
+		v.stop()
+		v.stop = nil
+	}
+	v.linked = false
+	all := v.all
+	v.set(nil)
+	closeAll(all)
+}
+
+// closeAll fences first: no volume acknowledges anything while another still closes.
+func closeAll(all []*volume) {
+	var wg sync.WaitGroup
+	for _, vol := range all {
+		wg.Go(func() {
+			if vol.prim != nil {
+				if vol.verify != nil {
+					vol.verify <- blockrepl.VerifyDone{Err: errors.New("the volume was closed")}
+					vol.verify = nil
+				}
+				vol.prim.Close()
+				_ = vol.front.Close() // its connections are gone with the volume
+				<-vol.served
+			}
+			if vol.sec != nil {
+				vol.sec.Stop(nil)
+			}
+			_ = vol.image.Close() // what counts was flushed before
+		})
+	}
+	wg.Wait()
+}
+
+// connect keeps trying to attach every volume to the peer, until all are attached
+// or the session ends.
+func (v *volumes) connect() {
+	if v.stop != nil {
+		v.stop()
+	}
+	v.session++
+	v.linked = false
+	session, epoch, all := v.session, v.e.rec.Epoch, v.all
+	ctx, cancel := context.WithCancel(v.e.ctx)
+	v.stop = cancel
+	v.e.spawn(func(context.Context) {
+		defer cancel()
+		for ctx.Err() == nil {
+			conns, err := v.attachAll(ctx, all, uint64(epoch))
+			if err == nil {
+				v.e.post(func() { v.onLinked(session, conns) })
+				return
+			}
+			v.e.post(func() { v.onAttachFailed(session, err) })
+			select {
+			case <-time.After(retryAfter(err)):
+			case <-ctx.Done():
+			}
+		}
+	})
+}
+
+// retryAfter: a peer that is away is tried often, one that refused for good seldom.
+func retryAfter(err error) time.Duration {
+	var verdict *blockrepl.VerdictError
+	if errors.As(err, &verdict) {
+		return 5 * time.Second
+	}
+	return 200 * time.Millisecond
+}
+
+// attachAll attaches every volume or none.
+func (v *volumes) attachAll(ctx context.Context, all []*volume, epoch uint64) (conns []*wire.Conn, err error) {
+	defer func() {
+		if err != nil {
+			for _, c := range conns {
+				_ = c.Close() // the attempt failed as a whole
+			}
+		}
+	}()
+	for _, vol := range all {
+		dialCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		nc, err := v.e.cfg.Peer.Dial(dialCtx)
+		cancel()
+		if err != nil {
+			return conns, fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
+		}
+		conn := wire.NewConn(nc)
+		greetCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err = vol.prim.Attach(greetCtx, conn, epoch)
+		cancel()
+		if err != nil {
+			return conns, fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
+		}
+		conns = append(conns, conn)
+	}
+	return conns, nil
+}
+
+func (v *volumes) onLinked(session uint64, conns []*wire.Conn) {
+	if v.session != session {
+		for _, c := range conns {
+			_ = c.Close() // the link came too late
+		}
+		return
+	}
+	v.linked = true
+	v.setProblem("")
+	inStep := true
+	for i, vol := range v.all {
+		state := vol.prim.Progress().State
+		vol.conn, vol.attached = conns[i], state == blockrepl.Syncing || state == blockrepl.Required || state == blockrepl.Connected
+		vol.drained = state == blockrepl.Connected
+		inStep = inStep && state != blockrepl.Syncing
+	}
+	event := appmodules.LinkUp
+	if inStep && !v.e.rec.Alone {
+		event = appmodules.LinkInStep
+	}
+	v.e.step(event, "")
+	if !v.everyAttached() {
+		v.lost(errors.New("the connection broke at once"))
+		return
+	}
+	v.checkDrained()
+}
+
+func (v *volumes) everyAttached() bool {
+	for _, vol := range v.all {
+		if !vol.attached {
+			return false
+		}
+	}
+	return true
+}
+
+// onAttachFailed tells the machine what it must know of a failed attempt.
+func (v *volumes) onAttachFailed(session uint64, err error) {
+	if v.session != session {
+		return
+	}
+	var refused *blockrepl.RefusedError
+	var verdict *blockrepl.VerdictError
+	switch {
+	case errors.As(err, &refused):
+		v.setProblem(err.Error())
+		know := cluster.Record{Epoch: cluster.Epoch(refused.Epoch), Holder: cluster.NodeID(refused.Holder)}
+		if v.e.learn(know) {
+			return
+		}
+		if know.Epoch > v.e.rec.Epoch && know.Holder == v.e.self {
+			// The peer's yes to this node was lost on its way: ask for it again.
+			v.e.step(appmodules.Timeout, "the peer has agreed to be outdated")
+			v.e.look()
+		}
+	case errors.Is(err, blockrepl.ErrPeerIncomplete):
+		v.e.step(appmodules.PeerStale, "")
+	case errors.As(err, &verdict):
+		if v.problem != err.Error() {
+			v.e.cfg.Logger.Error("the copies cannot be joined", "module", v.e.cfg.Module.Name, "err", err)
+		}
+		v.setProblem(err.Error())
+	default:
+		v.setProblem(err.Error())
+	}
+}
+
+// onEvent handles what a Primary reports.
+func (v *volumes) onEvent(session uint64, vol *volume, ev blockrepl.Event) {
+	if v.session < session || !v.has(vol) {
+		return
+	}
+	e := v.e
+	switch ev := ev.(type) {
+	case blockrepl.PeerLost:
+		if v.linked {
+			vol.attached = false
+			v.lost(ev.Err)
+		}
+	case blockrepl.Drained:
+		vol.drained = true
+		v.checkDrained()
+	case blockrepl.Refused:
+		e.learn(cluster.Record{Epoch: cluster.Epoch(ev.Epoch), Holder: cluster.NodeID(ev.Holder)})
+	case blockrepl.DeviceFailed:
+		e.step(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, ev.Err))
+	case blockrepl.ReadRepaired:
+		e.cfg.Logger.Warn("a read failed here and was served by the peer", "module", e.cfg.Module.Name, "volume", vol.cfg.Target,
+			"offset", ev.Off, "length", ev.Len, "cause", ev.Cause, "repair", ev.Repair)
+	case blockrepl.VerifyDone:
+		v.verified(vol, ev)
+	}
+}
+
+func (v *volumes) has(vol *volume) bool {
+	for _, have := range v.all {
+		if have == vol {
+			return true
+		}
+	}
+	return false
+}
+
+// lost ends the whole link when one volume's part of it is gone, and tells the
+// machine when every volume has noticed: only then may any of them go on alone.
+func (v *volumes) lost(cause error) {
+	for _, vol := range v.all {
+		if vol.attached {
+			_ = vol.conn.Close() // its loss is reported as an event
+			return
+		}
+	}
+	v.linked = false
+	v.session++
+	if !v.e.rec.Alone {
+		v.e.step(appmodules.PeerLost, cause.Error())
+		return
+	}
+	// The peer was never told that it is complete, so it was not needed yet.
+	for _, vol := range v.all {
+		if err := vol.prim.GoAlone(uint64(v.e.rec.Epoch)); err != nil {
+			v.e.cfg.Logger.Error("volume does not go on", "module", v.e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
+		}
+	}
+	v.e.step(appmodules.LinkLost, cause.Error())
+}
+
+// checkDrained tells the machine once all volumes are in step.
+func (v *volumes) checkDrained() {
+	if !v.linked || len(v.all) == 0 {
+		return
+	}
+	for _, vol := range v.all {
+		if !vol.drained {
+			return
+		}
+	}
+	for _, vol := range v.all {
+		if vol.prim.Progress().State == blockrepl.Connected {
+			return
+		}
+	}
+	v.e.step(appmodules.Drained, "")
+}
+
+// goAlone lets the writes go on without the peer.
+func (v *volumes) goAlone(epoch cluster.Epoch) {
+	v.session++
+	v.linked = false
+	for _, vol := range v.all {
+		vol.drained = false
+		if vol.attached && vol.conn != nil {
+			_ = vol.conn.Close() // outvoted: the peer has closed its end
+		}
+		vol.attached = false
+		if err := v.alone(vol, uint64(epoch)); err != nil {
+			v.e.event(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
+		}
+	}
+}
+
+// alone repeats GoAlone while the end of a link is still being noticed.
+func (v *volumes) alone(vol *volume, epoch uint64) error {
+	deadline := time.Now().Add(time.Second)
+	for {
+		err := vol.prim.GoAlone(epoch)
+		if err == nil || !errors.Is(err, blockrepl.ErrState) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// forgetDirty: the peer said durably that it is complete.
+func (v *volumes) forgetDirty() {
+	for _, vol := range v.all {
+		if err := vol.prim.PeerComplete(); err != nil {
+			v.e.cfg.Logger.Warn("dirty regions are kept", "module", v.e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
+		}
+	}
+}
+
+// hold stops writes on all volumes and flushes both copies.
+func (v *volumes) hold() {
+	all, token := v.all, v.e.token
+	v.e.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, holdTime)
+		defer cancel()
+		errs := make([]error, len(all))
+		var wg sync.WaitGroup
+		for i, vol := range all {
+			wg.Go(func() { errs[i] = vol.prim.Hold(ctx) })
+		}
+		wg.Wait()
+		err := errors.Join(errs...)
+		v.e.post(func() {
+			switch {
+			case v.e.token != token:
+			case err != nil:
+				v.e.step(appmodules.HoldFailed, err.Error())
+			default:
+				v.e.held = true
+				v.e.step(appmodules.Held, "")
+			}
+		})
+	})
+}
+
+// holdTime bounds finishing and flushing what is in flight.
+const holdTime = 8 * time.Second
+
+func (v *volumes) lineages() map[string]blockrepl.Lineage {
+	out := make(map[string]blockrepl.Lineage, len(v.all))
+	for _, vol := range v.all {
+		if vol.prim != nil {
+			out[vol.cfg.Target] = vol.prim.Progress().Lineage
+		}
+	}
+	return out
+}
+
+// adopt makes every secondary durably complete.
+func (v *volumes) adopt(lineages map[string]blockrepl.Lineage) error {
+	if len(v.all) == 0 {
+		return errors.New("the volumes are closed")
+	}
+	ctx, cancel := context.WithTimeout(v.e.ctx, hvTime)
+	defer cancel()
+	for _, vol := range v.all {
+		l, ok := lineages[vol.cfg.Target]
+		if !ok || vol.sec == nil || !vol.attached {
+			return fmt.Errorf("volume %s is not connected", vol.cfg.Target)
+		}
+		if err := vol.sec.Complete(ctx, uint64(v.e.rec.Epoch), l); err != nil {
+			return fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
+		}
+	}
+	return nil
+}
+
+// OnAttach is a replication connection from the peer's primary. It takes conn over
+// and returns when the connection has ended or was refused.
+func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.Hello) error {
+	var vol *volume
+	var complete bool
+	var session uint64
+	var refusal string
+	err := e.call(ctx, func() {
+		refusal = e.acceptable(hello)
+		if refusal != "" {
+			return
+		}
+		if !e.save(e.rec.Learn(e.self, cluster.Epoch(hello.Epoch), cluster.NodeID(hello.Node))) {
+			refusal = "this node cannot save its record"
+			return
+		}
+		for _, have := range e.vols.all {
+			if have.cfg.ID == hello.Lineage.Volume && have.sec != nil {
+				vol = have
+			}
+		}
+		if vol == nil {
+			refusal = "this node has no such volume"
+			return
+		}
+		complete, session = e.rec.IsComplete(), e.vols.session
+		vol.conn = conn
+		e.vols.onFollowed(vol)
+	})
+	if err != nil || refusal != "" {
+		if err != nil {
+			refusal = err.Error()
+		}
+		st := e.State()
+		return blockrepl.Refuse(ctx, conn, blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
+	}
+	err = vol.sec.Serve(ctx, conn, hello, complete)
+	e.post(func() { e.vols.onFollowLost(session, vol, conn, err) })
+	return err
+}
+
+// acceptable says why a primary is refused; empty if it is not.
+func (e *Engine) acceptable(h blockrepl.Hello) string {
+	switch {
+	case e.m.Phase != appmodules.Following && e.m.Phase != appmodules.Standby:
+		r, s := e.m.Display()
+		return fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)
+	case cluster.NodeID(h.Node) != e.peer:
+		return fmt.Sprintf("%s is not the peer of this module", h.Node)
+	case cluster.Epoch(h.Epoch) < e.rec.Epoch:
+		return fmt.Sprintf("epoch %d is over", h.Epoch)
+	case cluster.Epoch(h.Epoch) == e.rec.Epoch && e.rec.Holder != e.peer:
+		return fmt.Sprintf("epoch %d is held by %s", h.Epoch, e.rec.Holder)
+	}
+	return ""
+}
+
+func (v *volumes) onFollowed(vol *volume) {
+	vol.attached = true
+	if !v.everyAttached() {
+		return
+	}
+	v.linked = true
+	v.e.step(appmodules.Followed, "")
+	if v.e.rec.IsComplete() {
+		v.e.step(appmodules.Completed, "")
+	}
+}
+
+func (v *volumes) onFollowLost(session uint64, vol *volume, conn *wire.Conn, err error) {
+	if v.session != session || vol.conn != conn {
+		return // closed, or the primary has connected again meanwhile
+	}
+	vol.attached, vol.conn = false, nil
+	if errors.Is(err, blockrepl.ErrLocalCopy) {
+		v.e.step(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
+		return
+	}
+	for _, other := range v.all {
+		if other.conn != nil {
+			_ = other.conn.Close() // the link is one: it ends for all volumes
+		}
+	}
+	if v.linked {
+		v.linked = false
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		v.e.step(appmodules.FollowLost, text)
+	}
+}

@@ -1,0 +1,236 @@
+package appmodules
+
+import "sync"
+
+// The machine of a mirror module as one table. Reasons are sentences for an
+// admin; the engine adds names and numbers.
+
+// The guards. A guard that names two facts needs both.
+var (
+	always      = Guard{}
+	holderAlone = Guard{"holder alone", func(f Facts, _ Link) bool { return f.Holder && f.Alone }}
+	holderMet   = Guard{"holder, peer answers", func(f Facts, _ Link) bool { return f.Holder && f.PeerAnswers && !f.PeerYields }}
+	peerActive  = Guard{"peer holds and is active", func(f Facts, _ Link) bool {
+		return !f.Holder && f.PeerHolds && f.PeerAnswers && f.PeerActive && !f.PeerYields
+	}}
+	silent      = Guard{"complete, peer silent", func(f Facts, _ Link) bool { return f.Complete && f.Silent }}
+	silentStale = Guard{"not complete, peer silent", func(f Facts, _ Link) bool { return !f.Complete && f.Silent }}
+	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && !f.PeerActive }}
+	yielded     = Guard{"complete, peer yields", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && f.PeerYields }}
+	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
+	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
+	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
+	goHome      = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
+	wanted      = Guard{"wanted", func(f Facts, _ Link) bool { return f.Wanted }}
+	unwanted    = Guard{"not wanted", func(f Facts, _ Link) bool { return !f.Wanted }}
+)
+
+func mirrorTable() [][]Row {
+	return [][]Row{stoppedRows(), waitingRows(), openingRows(), startingRows(), runningRows(),
+		frozenRows(), movingRows(), followingRows(), endingRows()}
+}
+
+func do(a ...Action) []Action { return a }
+
+func stoppedRows() []Row {
+	return []Row{
+		{Stopped, Boot, wanted, nil, Waiting, NoLink, "it was running before this node started"},
+		{Stopped, CmdStart, always, nil, Waiting, NoLink, "started by an operator"},
+		{Stopped, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
+	}
+}
+
+func waitingRows() []Row {
+	return []Row{
+		{Waiting, Look, holderAlone, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch alone"},
+		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
+		{Waiting, Look, holderMet, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch and the peer answers"},
+		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},
+		{Waiting, Look, peerStopped, do(Ask), Asking, KeepLink, "the peer has stopped and the data here are complete"},
+		{Waiting, Look, silent, do(Ask), Asking, KeepLink, "the peer is silent and the data here are complete"},
+		{Waiting, CmdStart, always, nil, Waiting, KeepLink, "it is started already and waits"},
+		{Waiting, CmdStop, always, nil, Stopped, NoLink, "stopped by an operator"},
+		{Waiting, CmdStopAll, always, nil, Stopped, NoLink, "stopped by an operator"},
+		{Waiting, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
+
+		{Asking, Granted, always, do(OpenPrimary), Opening, NoLink, "the right to write was granted"},
+		{Asking, Denied, always, nil, Waiting, KeepLink, "the right to write was not granted"},
+		{Asking, Outvoted, always, nil, Waiting, KeepLink, "the peer goes on; the data here are outdated"},
+		{Asking, CmdStop, always, nil, Stopped, NoLink, "stopped by an operator"},
+		{Asking, CmdStopAll, always, nil, Stopped, NoLink, "stopped by an operator"},
+	}
+}
+
+func openingRows() []Row {
+	return []Row{
+		{Opening, Opened, holderAlone, do(GoAlone, StartVM, Connect), Starting, NoLink, "the volumes are open and the peer is outdated: go on alone"},
+		{Opening, Opened, always, do(Connect), Opening, NoLink, "the volumes are open; I/O waits until the peer confirms the epoch"},
+		{Opening, OpenFailed, always, do(CloseVolumes), Stopped, NoLink, "a volume could not be opened"},
+		{Opening, PeerStale, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
+		{Opening, LinkInStep, always, do(StartVM), Starting, InStep, "the peer confirmed the epoch and is in step"},
+		{Opening, Look, peerStopped, do(Ask), Opening, KeepLink, "the peer does not take part: ask it to be outdated"},
+		{Opening, Look, silent, do(Ask), Opening, KeepLink, "the peer is silent: ask for the right to go on alone"},
+		{Opening, Granted, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the right to go on alone was granted"},
+		{Opening, Denied, always, nil, Opening, KeepLink, "I/O waits: the right to go on alone was not granted"},
+		{Opening, Timeout, always, do(Ask), Opening, KeepLink, "the peer answers but its volumes do not connect: ask it to be outdated"},
+		{Opening, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
+		{Opening, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes"},
+		{Opening, CmdPrim, always, do(Override, GoAlone, StartVM, Connect), Starting, NoLink, "an operator made this node primary"},
+		{Opening, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator before I/O began"},
+		{Opening, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator before I/O began"},
+	}
+}
+
+// linkRows are the same in every phase in which the volumes take writes.
+func linkRows(p Phase) []Row {
+	return []Row{
+		{p, LinkUp, always, nil, p, Syncing, "the peer is connected: resync while the VM runs"},
+		{p, LinkInStep, always, nil, p, InStep, "the peer is connected and in step"},
+		{p, Drained, always, do(CompletePeer), p, KeepLink, "everything that differed is on the peer"},
+		{p, PeerCompleted, always, do(ForgetDirty), p, InStep, "the peer is complete: every write goes to both nodes"},
+		{p, LinkLost, always, do(Connect), p, NoLink, "the peer was lost during its resync; it was not needed"},
+		{p, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost: writes wait for the right to go on alone"},
+		{p, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
+	}
+}
+
+func startingRows() []Row {
+	return append(append(linkRows(Starting), guestRows(Starting)...), []Row{
+		{Starting, VMUp, always, nil, Running, KeepLink, "the VM runs"},
+		{Starting, VMFailed, restarts, do(StartVM), Starting, KeepLink, "the VM did not start: try again"},
+		{Starting, VMFailed, inStep, do(Hold), Handing, KeepLink, "the VM does not start here: move it to the peer"},
+		{Starting, VMFailed, always, do(KillVM), Stopping, KeepLink, "the VM does not start and the peer cannot take over"},
+		{Starting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
+		{Starting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
+		{Starting, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
+		{Starting, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
+	}...)
+}
+
+// guestRows say what follows the end of a guest that should run.
+func guestRows(p Phase) []Row {
+	return []Row{
+		{p, GuestFailed, restarts, do(StartVM), Starting, KeepLink, "the guest failed: restart it here"},
+		{p, GuestFailed, inStep, do(Hold), Handing, KeepLink, "the guest failed too often here: move it to the peer"},
+		{p, GuestFailed, always, do(KillVM), Stopping, KeepLink, "the guest failed too often and the peer cannot take over"},
+		{p, GuestMove, inStep, do(Hold), Handing, KeepLink, "the guest failed: move it to the peer"},
+		{p, GuestMove, restarts, do(StartVM), Starting, KeepLink, "the guest failed and the peer cannot take over: restart it here"},
+		{p, GuestMove, always, do(KillVM), Stopping, KeepLink, "the guest failed too often and the peer cannot take over"},
+		{p, GuestStopped, always, do(Unwant, KillVM), Stopping, KeepLink, "the guest was shut down on purpose: the module stops"},
+	}
+}
+
+func runningRows() []Row {
+	return append(append(linkRows(Running), guestRows(Running)...), []Row{
+		{Running, CmdStart, always, nil, Running, KeepLink, "it runs already"},
+		{Running, CmdRestart, always, do(ShutdownVM), Restarting, KeepLink, "restarted by an operator"},
+		{Running, CmdSwap, inStep, do(ShutdownVM), Leaving, KeepLink, "swapped by an operator"},
+		{Running, Look, goHome, do(ShutdownVM), Leaving, KeepLink, "the preferred primary is in step again: fail back"},
+		{Running, CmdStop, inStep, do(ShutdownVM), Leaving, KeepLink, "stopped by an operator here: the peer goes on"},
+		{Running, CmdStop, always, do(ShutdownVM), Stopping, KeepLink, "stopped by an operator; the peer cannot take over"},
+		{Running, CmdStopAll, always, do(ShutdownVM), Stopping, KeepLink, "stopped by an operator"},
+		{Running, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
+		{Running, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
+	}...)
+}
+
+func frozenRows() []Row {
+	return []Row{
+		{Frozen, Granted, vmUp, do(GoAlone, Connect), Running, NoLink, "the right to go on alone was granted"},
+		{Frozen, Granted, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the right to go on alone was granted"},
+		{Frozen, Denied, always, nil, Frozen, KeepLink, "writes wait: the right to go on alone was not granted"},
+		{Frozen, Look, always, do(Ask), Frozen, KeepLink, "writes wait: ask again"},
+		{Frozen, LinkInStep, vmUp, nil, Running, InStep, "the peer is back and in step"},
+		{Frozen, LinkInStep, always, do(StartVM), Starting, InStep, "the peer is back and in step"},
+		{Frozen, PeerStale, vmUp, do(GoAlone, Connect), Running, NoLink, "the peer says that it is not complete: go on alone and resync it"},
+		{Frozen, PeerStale, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
+		{Frozen, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
+		{Frozen, Timeout, always, do(CloseVolumes, KillVM), Killing, NoLink, "nobody granted the right to go on: the VM is ended"},
+		{Frozen, StorageFailed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the image here does not take writes"},
+		{Frozen, CmdPrim, vmUp, do(Override, GoAlone, Connect), Running, NoLink, "an operator made this node primary"},
+		{Frozen, CmdPrim, always, do(Override, GoAlone, StartVM, Connect), Starting, NoLink, "an operator made this node primary"},
+		{Frozen, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator while writes waited"},
+		{Frozen, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator while writes waited"},
+	}
+}
+
+func movingRows() []Row {
+	rows := append(linkRows(Restarting), []Row{
+		{Restarting, VMDown, always, do(StartVM), Starting, KeepLink, "the guest has shut down: start it"},
+		{Restarting, Timeout, always, do(KillVM), Restarting, KeepLink, "the guest did not shut down in time: end it"},
+		{Restarting, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
+		{Restarting, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
+	}...)
+	return append(rows, []Row{
+		{Leaving, VMDown, always, do(Hold), Handing, KeepLink, "the guest has shut down: flush both copies"},
+		{Leaving, Timeout, always, do(KillVM), Leaving, KeepLink, "the guest did not shut down in time: end it"},
+		{Leaving, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost before it could take over"},
+		{Leaving, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
+		{Leaving, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
+
+		{Handing, Held, always, do(Handover), Handing, KeepLink, "both copies are flushed: give the right to the peer"},
+		{Handing, HoldFailed, always, do(Handover), Handing, KeepLink, "the peer has every acknowledged write: give the right to it"},
+		{Handing, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost before it could take over"},
+		{Handing, HandedOver, wanted, do(OpenSecondary), Following, NoLink, "the peer has taken over"},
+		{Handing, HandedOver, always, do(CloseVolumes), Stopped, NoLink, "the peer has taken over; stopped here"},
+		{Handing, HandoverFailed, wanted, do(CloseVolumes), Waiting, NoLink, "the peer did not confirm that it has taken over; the right is its own"},
+		{Handing, HandoverFailed, always, do(CloseVolumes), Stopped, NoLink, "the peer did not confirm that it has taken over; stopped here"},
+		{Handing, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the right could not be given away durably"},
+		{Handing, Timeout, always, do(CloseVolumes), Waiting, NoLink, "the right could not be given away in time"},
+		{Handing, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
+	}...)
+}
+
+func followingRows() []Row {
+	return []Row{
+		{Following, Followed, always, nil, Following, Syncing, "the primary is connected: resync"},
+		{Following, Completed, always, nil, Standby, InStep, "the data here are complete: this node may take over"},
+		{Following, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone"},
+		{Following, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
+		{Following, Look, yielded, do(CloseVolumes, Ask), Asking, NoLink, "the peer has given the right to this node"},
+		{Following, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
+		{Following, Look, silentStale, do(CloseVolumes), Waiting, NoLink, "the primary is silent and the data here are not complete"},
+		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},
+		{Following, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
+		{Following, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
+		{Following, CmdStart, always, nil, Following, KeepLink, "it is started already"},
+		{Following, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
+		{Following, CmdStopAll, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
+		{Following, CmdPrim, always, do(CloseVolumes, Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
+
+		{Standby, FollowLost, unwanted, do(CloseVolumes), Stopped, NoLink, "stopped by an operator, after its primary"},
+		{Standby, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone; the data here are complete"},
+		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
+		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
+		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
+		{Standby, CmdStart, always, nil, Standby, KeepLink, "it is started already"},
+		{Standby, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator; the primary goes on alone"},
+		{Standby, CmdStopAll, always, nil, Standby, KeepLink, "stopped by an operator: it ends with its primary"},
+	}
+}
+
+func endingRows() []Row {
+	return []Row{
+		{Stopping, VMDown, always, do(CloseVolumes), Stopped, NoLink, "the VM is off and the volumes are closed"},
+		{Stopping, Timeout, always, do(KillVM), Stopping, KeepLink, "the guest did not shut down in time: end it"},
+		{Stopping, PeerLost, always, do(Ask), Stopping, NoLink, "the peer was lost: ask to go on alone until the guest is down"},
+		{Stopping, Granted, always, do(GoAlone), Stopping, NoLink, "the right to go on alone was granted"},
+		{Stopping, LinkLost, always, nil, Stopping, NoLink, "the peer was lost; it was not needed"},
+		{Stopping, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
+
+		{Killing, VMDown, wanted, nil, Waiting, NoLink, "the VM is ended"},
+		{Killing, VMDown, always, nil, Stopped, NoLink, "the VM is ended"},
+		{Killing, CmdStopAll, always, nil, Killing, KeepLink, "stopped by an operator"},
+		{Killing, CmdStop, always, nil, Killing, KeepLink, "stopped by an operator"},
+	}
+}
+
+// index finds the rows of a phase and event in order.
+var index = sync.OnceValue(func() (out [phaseCount][eventCount][]Row) {
+	for _, r := range Table() {
+		out[r.From][r.On] = append(out[r.From][r.On], r)
+	}
+	return out
+})
+
+func mirrorIndex(p Phase, e Event) []Row { return index()[p][e] }

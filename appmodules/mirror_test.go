@@ -1,0 +1,201 @@
+package appmodules
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files; only commit what you understand")
+
+// golden compares got with the file and rewrites it under -update.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("read golden (make one with -update): %v", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; look at the change with go test -update and git diff", path)
+	}
+}
+
+// TestTable pins the whole behaviour: a change of it shows as a diff of this text.
+func TestTable(t *testing.T) {
+	var b strings.Builder
+	for _, r := range Table() {
+		fmt.Fprintln(&b, r)
+	}
+	golden(t, filepath.Join("testdata", "mirror.txt"), b.String())
+}
+
+// TestEveryPairIsDecided: a phase and event without a row stands in the list of
+// ignored pairs, so that nobody forgets one in silence.
+func TestEveryPairIsDecided(t *testing.T) {
+	var b strings.Builder
+	for p := range phaseCount {
+		var ignored []string
+		for e := range eventCount {
+			if len(mirrorIndex(p, e)) == 0 {
+				ignored = append(ignored, e.String())
+			}
+		}
+		fmt.Fprintf(&b, "%s: %s\n", p, strings.Join(ignored, " "))
+	}
+	golden(t, filepath.Join("testdata", "mirror-ignored.txt"), b.String())
+}
+
+// facts lists all combinations of facts.
+func allFacts(yield func(Facts) bool) {
+	for n := range 1 << 12 {
+		bit := func(i int) bool { return n&(1<<i) != 0 }
+		f := Facts{Holder: bit(0), Complete: bit(1), Alone: bit(2), PeerAnswers: bit(3), PeerHolds: bit(4), PeerActive: bit(5),
+			PeerYields: bit(6), Silent: bit(7), VMUp: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11)}
+		if !yield(f) {
+			return
+		}
+	}
+}
+
+// TestSafety tries every phase, link, event and combination of facts.
+func TestSafety(t *testing.T) {
+	withVM := []Phase{Starting, Running, Frozen, Restarting, Leaving, Stopping}
+	writing := []Phase{Starting, Running, Restarting}
+	for p := range phaseCount {
+		for e := range eventCount {
+			for l := NoLink; l <= InStep; l++ {
+				for f := range allFacts {
+					m := Machine{p, l}
+					next, row := m.Step(e, f)
+					if row == nil {
+						if next != m {
+							t.Fatalf("%s %s: no row, but the machine changed", p, e)
+						}
+						continue
+					}
+					where := row.String()
+					has := func(a Action) bool { return slices.Contains(row.Do, a) }
+					if has(Ask) && p == Waiting && !f.Complete {
+						t.Fatalf("asks to take over with a stale copy: %s", where)
+					}
+					if has(OpenPrimary) && !f.Holder && !has(Override) && e != TakeOver && e != Granted {
+						t.Fatalf("opens as primary without the right: %s", where)
+					}
+					if has(GoAlone) && !has(Override) && e != Granted && e != PeerStale && !f.Alone {
+						t.Fatalf("goes on alone without a grant: %s", where)
+					}
+					if slices.Contains(withVM, p) && !slices.Contains(withVM, next.Phase) && !has(KillVM) && e != VMDown && next.Phase != Killing && next.Phase != Handing {
+						t.Fatalf("leaves the VM behind: %s", where)
+					}
+					if e == Deposed && p != Killing && (!has(CloseVolumes) || !has(KillVM)) {
+						t.Fatalf("a deposed holder goes on: %s", where)
+					}
+					if e == PeerLost && slices.Contains(writing, next.Phase) {
+						t.Fatalf("a needed peer was lost and writes go on: %s", where)
+					}
+					if next.Phase == Stopped && p != Stopped && !has(CloseVolumes) && slices.Contains(append(withVM, Opening, Handing, Following, Standby), p) {
+						t.Fatalf("stopped with open volumes: %s", where)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestEveryRowCanHappen: a row behind one that always holds is dead text.
+func TestEveryRowCanHappen(t *testing.T) {
+	used := map[string]bool{}
+	for p := range phaseCount {
+		for e := range eventCount {
+			for l := NoLink; l <= InStep; l++ {
+				for f := range allFacts {
+					if _, row := (Machine{p, l}).Step(e, f); row != nil {
+						used[row.String()] = true
+					}
+				}
+			}
+		}
+	}
+	for _, r := range Table() {
+		if !used[r.String()] {
+			t.Errorf("no facts lead to the row %s", r)
+		}
+	}
+}
+
+func TestEveryPhaseCanBeLeft(t *testing.T) {
+	for p := range phaseCount {
+		if !slices.ContainsFunc(Table(), func(r Row) bool { return r.From == p && r.To != p }) {
+			t.Errorf("no row leaves %s", p)
+		}
+	}
+}
+
+func TestDisplay(t *testing.T) {
+	for _, c := range []struct {
+		m    Machine
+		want string
+	}{
+		{Machine{Stopped, NoLink}, "STOP NotReady"},
+		{Machine{Waiting, NoLink}, "WAIT NotReady"},
+		{Machine{Asking, NoLink}, "WAIT Transient"},
+		{Machine{Starting, NoLink}, "ALONE Transient"},
+		{Machine{Running, NoLink}, "ALONE Ready"},
+		{Machine{Running, Syncing}, "PRIM Ready"},
+		{Machine{Running, InStep}, "PRIM Ready"},
+		{Machine{Frozen, NoLink}, "PRIM Transient"},
+		{Machine{Following, Syncing}, "SECOND Transient"},
+		{Machine{Standby, InStep}, "SECOND Ready"},
+		{Machine{Killing, NoLink}, "WAIT Transient"},
+	} {
+		if r, s := c.m.Display(); fmt.Sprint(r, " ", s) != c.want {
+			t.Errorf("%v shows as %s %s, want %s", c.m, r, s, c.want)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	good := Default()
+	good.Name, good.Nodes, good.VM.Domain = "web01", []string{"alpha", "beta"}, "web01"
+	if f := good.Validate(); len(f) != 0 {
+		t.Fatalf("the default is faulty: %v", f)
+	}
+	for path, spoil := range map[string]func(*Module){
+		"name":                func(m *Module) { m.Name = "Web 01" },
+		"kind":                func(m *Module) { m.Kind = "farm" },
+		"nodes":               func(m *Module) { m.Nodes = []string{"alpha", "alpha"} },
+		"vm.domain":           func(m *Module) { m.VM.Domain = "" },
+		"policy.arbitration":  func(m *Module) { m.Policy.Arbitration = "maybe" },
+		"policy.primary":      func(m *Module) { m.Policy.Primary = "gamma" },
+		"policy.failback":     func(m *Module) { m.Policy.Failback = "yes" },
+		"policy.restart.max":  func(m *Module) { m.Policy.Restart.Max = -1 },
+		"policy.stall_budget": func(m *Module) { m.Policy.StallBudget = 0 },
+		"policy.shutdown":     func(m *Module) { m.Policy.Shutdown = 0 },
+		"policy.on.crash":     func(m *Module) { m.Policy.On.Crash = "explode" },
+		"volumes[0].size": func(m *Module) {
+			m.Volumes = []Volume{{Target: "vda", Size: 7, Paths: map[string]string{"alpha": "/a", "beta": "/b"}}}
+		},
+		"volumes[0].paths": func(m *Module) {
+			m.Volumes = []Volume{{Target: "vda", Size: 512, Paths: map[string]string{"alpha": "/a"}}}
+		},
+		"policy.start.delay":    func(m *Module) { m.Policy.Start.Delay = -1 },
+		"policy.restart.window": func(m *Module) { m.Policy.Restart.Window = -1 },
+	} {
+		m := good
+		spoil(&m)
+		faults := m.Validate()
+		if len(faults) != 1 || faults[0].Path != path {
+			t.Errorf("%s: faults are %v", path, faults)
+		}
+	}
+}

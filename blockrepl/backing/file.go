@@ -1,0 +1,209 @@
+package backing
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"duet/blockrepl"
+)
+
+// File is a raw image: a regular file or a block device. It is open from
+// OpenFile or CreateFile until Close and locked for that time.
+type File struct {
+	f    *os.File
+	size int64
+
+	// mu keeps the descriptor alive under the calls that use its number.
+	mu     sync.RWMutex
+	closed bool
+
+	tryless atomic.Bool           // the file system cannot read without waiting
+	broken  atomic.Pointer[error] // first failed Flush; never cleared
+}
+
+var (
+	_ blockrepl.Device     = (*File)(nil)
+	_ blockrepl.FastReader = (*File)(nil)
+	_ blockrepl.Mapper     = (*File)(nil)
+)
+
+// OpenFile opens the image at path and locks it. A size other than 0 must be
+// the size of the image in bytes. The errors are fs.ErrNotExist, ErrKind,
+// ErrSize, ErrInUse or what the system says.
+func OpenFile(path string, size int64) (*File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open image: %w", err)
+	}
+	if !info.Mode().IsRegular() && !isBlockDevice(info.Mode()) {
+		return nil, fmt.Errorf("open image %s: %w", path, ErrKind)
+	}
+	f, err := openLocked(path, os.O_RDWR, isBlockDevice(info.Mode()))
+	if err != nil {
+		return nil, fmt.Errorf("open image: %w", err)
+	}
+	have, err := f.Seek(0, io.SeekEnd) // right for files and block devices
+	if err == nil {
+		err = checkSize(have, size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open image %s: %w", path, err)
+	}
+	return &File{f: f, size: have}, nil
+}
+
+// CreateFile makes a sparse image of size bytes, all zeroes, that only its owner
+// may read, and opens it as OpenFile does. The path must not exist yet. The
+// image survives power loss when CreateFile returns.
+func CreateFile(path string, size int64) (*File, error) {
+	if err := checkSize(size, size); err != nil {
+		return nil, fmt.Errorf("create image %s: %w", path, err)
+	}
+	f, err := openLocked(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, false)
+	if err != nil {
+		return nil, fmt.Errorf("create image: %w", err)
+	}
+	err = f.Truncate(size)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(path) // ours: O_EXCL
+		return nil, fmt.Errorf("create image: %w", err)
+	}
+	return &File{f: f, size: size}, nil
+}
+
+func checkSize(have, want int64) error {
+	switch {
+	case want != 0 && have != want:
+		return fmt.Errorf("%w: has %d bytes, expected %d", ErrSize, have, want)
+	case have <= 0:
+		return fmt.Errorf("%w: %d bytes", ErrSize, have)
+	case have%blockrepl.Sector != 0:
+		return fmt.Errorf("%w: %d bytes is not a multiple of %d", ErrSize, have, blockrepl.Sector)
+	}
+	return nil
+}
+
+func isBlockDevice(m os.FileMode) bool {
+	return m&os.ModeDevice != 0 && m&os.ModeCharDevice == 0
+}
+
+// Path is the name the image was opened by.
+func (f *File) Path() string { return f.f.Name() }
+
+// Size is the length in bytes.
+func (f *File) Size() int64 { return f.size }
+
+// ReadAt fills p from off. A file cut short by somebody else is an error.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if err := checkRange(off, int64(len(p)), f.size); err != nil {
+		return 0, err
+	}
+	n, err := f.f.ReadAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("read %s: %w", f.Path(), io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+// WriteAt writes p at off into the page cache.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	if err := checkRange(off, int64(len(p)), f.size); err != nil {
+		return 0, err
+	}
+	return f.f.WriteAt(p, off)
+}
+
+// Discard makes the range read as zeroes and gives its space back where the
+// file system can; where it cannot, zeroes are written.
+func (f *File) Discard(off, n int64) error {
+	return f.clear("discard", punchHole, off, n)
+}
+
+// Zero makes the range read as zeroes and keeps its space, by the file system
+// where it can, otherwise by writing zeroes.
+func (f *File) Zero(off, n int64) error {
+	return f.clear("zero", zeroRange, off, n)
+}
+
+func (f *File) clear(verb string, fast func(fd uintptr, off, n int64) error, off, n int64) error {
+	if err := checkRange(off, n, f.size); err != nil || n == 0 {
+		return err
+	}
+	err := f.withFd(func(fd uintptr) error { return fast(fd, off, n) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = f.writeZeroes(off, n)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, f.Path(), err)
+	}
+	return nil
+}
+
+func (f *File) writeZeroes(off, n int64) error {
+	zeroes := make([]byte, min(n, 1<<20))
+	for n > 0 {
+		step := min(n, int64(len(zeroes)))
+		if _, err := f.f.WriteAt(zeroes[:step], off); err != nil {
+			return err
+		}
+		off, n = off+step, n-step
+	}
+	return nil
+}
+
+// Flush makes every write that returned before it durable. Once it failed it
+// fails for ever: the kernel reports a lost page only once, and a later success
+// would say nothing about that page.
+func (f *File) Flush() error {
+	if old := f.broken.Load(); old != nil {
+		return *old
+	}
+	err := f.withFd(dataSync)
+	if err == nil {
+		// A flush beside this one may have been told of the loss instead of this one.
+		if old := f.broken.Load(); old != nil {
+			return *old
+		}
+		return nil
+	}
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
+	err = fmt.Errorf("flush %s: %w", f.Path(), err)
+	f.broken.CompareAndSwap(nil, &err)
+	return err
+}
+
+// Close unlocks the image and waits for calls under way. It does not flush.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	return f.f.Close()
+}
+
+// withFd runs fn while the descriptor is certain to be open.
+func (f *File) withFd(fn func(fd uintptr) error) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.closed {
+		return ErrClosed
+	}
+	return fn(f.f.Fd())
+}

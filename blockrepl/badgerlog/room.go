@@ -1,0 +1,100 @@
+package badgerlog
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// ballastSize is more than badger writes while it opens or closes: one memory
+// table, its log and the manifest.
+const ballastSize = 16 << 20
+
+// ErrFull is returned while the disk has no room for another commit. It goes
+// away by itself when there is room again.
+var ErrFull = errors.New("disk is full")
+
+// room watches the free space of the file system of dir.
+type room struct {
+	dir     string
+	minFree int64
+	free    func(dir string) (int64, error)
+
+	mu   sync.Mutex
+	held bool // the ballast file has its full size
+}
+
+// check fails with ErrFull unless need bytes are free.
+func (r *room) check(need int64) error {
+	free, err := r.free(r.dir)
+	if err != nil {
+		return fmt.Errorf("ask for free space of %s: %w", r.dir, err)
+	}
+	if free < need {
+		return fmt.Errorf("%w: %s has %d KiB free and needs %d KiB; delete something there or enlarge it",
+			ErrFull, r.dir, free>>10, need>>10)
+	}
+	return nil
+}
+
+// retake makes the ballast file if it is not there and leaves at least that many
+// bytes free. A failure is no fault: commits are guarded by MinFree, and it is tried again.
+func (r *room) retake(leave int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held || r.check(leave+ballastSize) != nil {
+		return
+	}
+	r.held = reserve(r.ballast(), ballastSize) == nil
+	if !r.held {
+		_ = os.Remove(r.ballast())
+	}
+}
+
+// drop gives the ballast's room to badger.
+func (r *room) drop() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = false
+	if err := os.Remove(r.ballast()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("drop ballast: %w", err)
+	}
+	return nil
+}
+
+func (r *room) ballast() string { return filepath.Join(r.dir, "ballast") }
+
+// writeNoise makes a file whose content no file system can compress away.
+func writeNoise(path string, size int) error {
+	b := make([]byte, size)
+	rand.Read(b)
+	return os.WriteFile(path, b, 0o600)
+}
+
+// dirSync makes the names of badger's new files durable, which badger leaves to
+// the file system's journal.
+type dirSync struct {
+	dir  string
+	last time.Time // modification time of dir at the last sync
+}
+
+// afterCommit syncs the directory if a file came or went since the last time.
+func (d *dirSync) afterCommit() error {
+	fi, err := os.Stat(d.dir)
+	if err != nil {
+		return err
+	}
+	// Older kernels stamp with the clock tick, so a fresh stamp may hide a second change.
+	if fi.ModTime().Equal(d.last) && time.Since(d.last) > 100*time.Millisecond {
+		return nil
+	}
+	d.last = fi.ModTime()
+	return d.sync()
+}
+
+func (d *dirSync) sync() error { return syncDir(d.dir) }

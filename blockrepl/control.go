@@ -1,0 +1,241 @@
+package blockrepl
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"duet/blockrepl/wire"
+)
+
+// GoAlone lets writes go on without a peer, at an epoch that was granted to this
+// node. Whatever was unacknowledged is acknowledged once the new generation is
+// durable; a copy that was never written, or is Partial (an operator's decision),
+// becomes a generation at once, any other at its first write.
+func (p *Primary) GoAlone(epoch uint64) error {
+	var done completions
+	p.mu.Lock()
+	for p.parting {
+		p.changed.Wait()
+	}
+	if p.link != nil || p.state == Closed || epoch < p.epoch {
+		defer p.mu.Unlock()
+		return fmt.Errorf("go alone at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
+	}
+	p.state, p.epoch, p.work = Alone, epoch, nil
+	p.judgeGeneration()
+	_, written := p.lineage.Newest()
+	p.commits.wanted = p.needGeneration && (!written || p.lineage.Partial)
+	p.log.Info("volume goes on alone", "epoch", epoch)
+	p.releasePeer(&done)
+	p.reopen()
+	p.mu.Unlock()
+	done.deliver()
+	return nil
+}
+
+// PeerComplete is called after Drained, when the peer has durably marked itself
+// complete at this epoch: the dirty regions are forgotten.
+func (p *Primary) PeerComplete() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != Required || !p.link.drained {
+		return fmt.Errorf("peer complete while %v: %w", p.state, ErrState)
+	}
+	p.connected()
+	return nil
+}
+
+// connected forgets what differed.
+func (p *Primary) connected() {
+	p.state = Connected
+	p.tracker.clean()
+	p.commits.synced = true
+	p.log.Info("both copies complete", "epoch", p.epoch)
+	wake(p.wakeIssue)
+}
+
+// Hold stops new writes and returns when those in flight have ended, both sides are
+// flushed and the log has no hot extents left: the moment to hand the volume over.
+// Writes wait until Release or Close. If it fails, the hold is released.
+func (p *Primary) Hold(ctx context.Context) error {
+	p.mu.Lock()
+	if p.holding || p.state == Closed {
+		defer p.mu.Unlock()
+		return fmt.Errorf("hold while %v: %w", p.state, ErrState)
+	}
+	p.holding = true
+	p.mu.Unlock()
+	if err := p.quiesce(ctx); err != nil {
+		p.Release()
+		return fmt.Errorf("hold writes: %w", err)
+	}
+	return nil
+}
+
+// quiesce is the work of Hold.
+func (p *Primary) quiesce(ctx context.Context) error {
+	if err := p.await(ctx, func() bool { return p.issued == 0 }); err != nil {
+		return err
+	}
+	if err := p.flushBoth(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.tracker.coolAll(p.coolsClean())
+	p.mu.Unlock()
+	wake(p.wakeIssue)
+	return p.await(ctx, func() bool { return len(p.tracker.changed) == 0 && !p.commits.running })
+}
+
+// await waits until cond, evaluated with mu held, is true. A frozen, failed or closed
+// volume ends the wait, as nothing will move.
+func (p *Primary) await(ctx context.Context, cond func() bool) error {
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		p.changed.Broadcast()
+		p.mu.Unlock()
+	})
+	defer stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !cond() {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case p.failed != nil:
+			return p.failed
+		case p.state == Frozen || p.state == Closed:
+			return fmt.Errorf("volume is %v: %w", p.state, ErrState)
+		}
+		p.changed.Wait()
+	}
+	return nil
+}
+
+// Release ends Hold: writes go on.
+func (p *Primary) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holding {
+		p.holding = false
+		p.reopen()
+	}
+}
+
+// Close ends the volume. Every request that was not acknowledged gets ErrClosed; the
+// frontend drops its connection, so that the guest's writes are submitted again
+// elsewhere. When it returns the device and the log are not used any more.
+func (p *Primary) Close() {
+	p.mu.Lock()
+	if p.state == Closed {
+		p.mu.Unlock()
+		p.wg.Wait()
+		return
+	}
+	l := p.link
+	p.link, p.state = nil, Closed
+	if l != nil {
+		l.window.failCalls(ErrClosed)
+		l.cancel()
+	}
+	done := p.dismiss()
+	p.changed.Broadcast()
+	p.mu.Unlock()
+
+	if l != nil {
+		_ = l.conn.Close() // the volume ends either way
+	}
+	done.deliver()
+	p.cancel()
+	p.wg.Wait()
+	p.mu.Lock()
+	for p.active > 0 || p.commits.running || p.parting {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+}
+
+// dismiss collects every request that no goroutine is working on; the others are
+// ended with ErrClosed by that goroutine.
+func (p *Primary) dismiss() *completions {
+	done := &completions{}
+	for _, s := range p.table.writes {
+		if f := s.f; f.req != nil && f.wait&(waitHere|waitSend) == 0 {
+			done.add(f.req, ErrClosed)
+		}
+	}
+	for _, s := range p.table.reads {
+		if s.f.step != stepIssued {
+			done.add(s.f.req, ErrClosed)
+		}
+	}
+	for _, f := range p.suspended {
+		done.add(f.req, ErrClosed)
+	}
+	for _, r := range p.flushes {
+		done.add(r, ErrClosed)
+	}
+	p.held, p.marking, p.suspended, p.ready, p.flushes = nil, nil, nil, nil, nil
+	return done
+}
+
+// watch is the memory of the stall clock.
+type watch struct {
+	ticked int64 // clock of the last tick
+	thawed int64 // clock at which this process last came back from not running
+}
+
+// runWatch looks at the age of what the peer has not answered.
+func (p *Primary) runWatch() {
+	defer p.wg.Done()
+	every := p.cfg.StallBudget / 8
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-ticker.C:
+			p.tick(int64(every))
+		}
+	}
+}
+
+// tick loses a peer that is silent for longer than the budget, and pings an idle one.
+// If the tick itself is late this process did not run, and the silence proves
+// nothing: the peer gets a whole new budget.
+func (p *Primary) tick(every int64) {
+	p.mu.Lock()
+	now, l := p.clock(), p.link
+	if now-p.watch.ticked > 2*every {
+		p.watch.thawed = now
+	}
+	p.watch.ticked = now
+	if l == nil {
+		p.mu.Unlock()
+		return
+	}
+	oldest := l.window.oldest()
+	ping := oldest == 0 && now-l.pinged >= 2*every
+	if ping {
+		l.pinged = now
+	}
+	p.mu.Unlock()
+	switch {
+	case oldest != 0 && now-max(oldest, p.watch.thawed) > int64(p.cfg.StallBudget):
+		p.lost(l, ErrStalled)
+	case ping:
+		p.ping(l)
+	}
+}
+
+// ping asks for a sign of life, without waiting for it.
+func (p *Primary) ping(l *link) {
+	if p.post(l, wire.Header{Type: wire.Ping}, nil, nil, true) != nil {
+		return
+	}
+	if err := l.conn.Flush(); err != nil {
+		p.lost(l, err)
+	}
+}

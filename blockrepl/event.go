@@ -1,0 +1,84 @@
+package blockrepl
+
+import "time"
+
+// Event tells the module engine what happened to a volume. Events of one Primary
+// are delivered in order, one at a time, on a goroutine of the Primary that holds
+// no lock; the receiver must not block it for long.
+type Event interface{ event() }
+
+// PeerLost reports that the replication connection ended. If Required, writes wait
+// until Attach, GoAlone or Close; otherwise the volume went on alone.
+type PeerLost struct {
+	Err      error
+	Required bool
+}
+
+// Drained reports that everything that differed is durable on the peer. If the
+// peer was not complete, the engine has it marked complete and then calls PeerComplete.
+type Drained struct{}
+
+// Refused reports that the peer knows a newer right to write than ours; a PeerLost follows.
+type Refused struct{ Refusal }
+
+// DeviceFailed reports that the local device or the dirty log failed. Writes wait,
+// without error, until Close: the engine moves the module or tells the admin.
+type DeviceFailed struct{ Err error }
+
+// ReadRepaired reports that a local read failed, was served from the peer, and
+// whether writing the data back worked.
+type ReadRepaired struct {
+	Off, Len int64
+	Cause    error // of the failed read
+	Repair   error // nil: the local copy is good again
+}
+
+// VerifyDone reports the end of a verify.
+type VerifyDone struct {
+	Checked  int64   // bytes
+	Differs  []int64 // offsets of regions that differ, the first maxReported
+	Count    int64   // number of regions that differ
+	Repaired int64   // of these, brought in step
+	At       time.Time
+	Err      error // the verify did not reach the end
+}
+
+func (PeerLost) event()     {}
+func (Drained) event()      {}
+func (Refused) event()      {}
+func (DeviceFailed) event() {}
+func (ReadRepaired) event() {}
+func (VerifyDone) event()   {}
+
+// emit queues e; the caller holds mu.
+func (p *Primary) emit(e Event) {
+	p.events = append(p.events, e)
+	wake(p.wakeEvents)
+}
+
+// notify delivers events until the Primary is closed.
+func (p *Primary) notify() {
+	defer p.wg.Done()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-p.wakeEvents:
+		}
+		p.mu.Lock()
+		events := p.events
+		p.events = nil
+		p.mu.Unlock()
+		for _, e := range events {
+			p.cfg.Events(e)
+		}
+	}
+}
+
+// wake signals a channel of capacity one.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

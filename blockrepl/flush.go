@@ -1,0 +1,121 @@
+package blockrepl
+
+import (
+	"context"
+	"fmt"
+
+	"duet/blockrepl/wire"
+)
+
+// runFlush does one flush round after the other. A round covers every flush that
+// waited when it began.
+func (p *Primary) runFlush() {
+	defer p.wg.Done()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-p.wakeFlush:
+			for p.flushRound() {
+			}
+		}
+	}
+}
+
+// mayFlush says whether a round would make durable all it claims. A required peer
+// that may have lost writes it acknowledged must first catch up.
+func (p *Primary) mayFlush() bool {
+	switch {
+	case p.failed != nil || p.parting:
+		return false
+	case p.state == Alone || p.state == Syncing:
+		return true
+	case p.state.required():
+		return p.link.intact || p.work == nil || p.work.left == 0
+	}
+	return false
+}
+
+// flushRound flushes this side, and the peer if it is required, and completes the
+// flushes it covered. It reports whether there may be more to do.
+func (p *Primary) flushRound() bool {
+	p.mu.Lock()
+	if (len(p.flushes) == 0 && !p.tracker.wantFlush) || !p.mayFlush() {
+		p.mu.Unlock()
+		return false
+	}
+	round := p.flushes
+	p.flushes = nil
+	l, both := p.link, p.state.required()
+	p.tracker.flushBegin()
+	p.mu.Unlock()
+
+	peer, remote := &call{done: make(chan error, 1)}, error(nil)
+	if both {
+		if remote = p.post(l, wire.Header{Type: wire.Flush}, nil, peer, len(round) > 0); remote == nil {
+			if err := l.conn.Flush(); err != nil {
+				p.lost(l, err)
+			}
+		}
+	}
+	local := p.dev.Flush()
+	if both && remote == nil {
+		remote = <-peer.done
+	}
+	return p.flushed(round, both && remote == nil, local, remote)
+}
+
+// flushed ends a round.
+func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool {
+	var done completions
+	p.mu.Lock()
+	p.tracker.flushEnd(both && local == nil)
+	p.stats.FlushRounds++
+	switch {
+	case p.state == Closed:
+		for _, r := range round {
+			done.add(r, ErrClosed)
+		}
+	case local != nil:
+		p.fail(fmt.Errorf("flush local copy: %w", local))
+		p.flushes = append(round, p.flushes...)
+	case remote != nil:
+		p.flushes = append(round, p.flushes...) // the peer was lost: again, when the state allows
+	default:
+		for _, r := range round {
+			if r.Op == OpFlush {
+				p.stats.Flushes++
+			}
+			done.add(r, nil)
+		}
+	}
+	more := p.mayFlush()
+	p.changed.Broadcast()
+	p.mu.Unlock()
+	done.deliver()
+	wake(p.wakeIssue) // extents that could not cool before may now
+	return more
+}
+
+// flushBoth waits until everything completed before is durable on every side that
+// is required. An internal flush goes the way of a guest's.
+func (p *Primary) flushBoth(ctx context.Context) error {
+	w := make(waiter, 1)
+	p.Submit(&Request{Op: OpFlush, By: w})
+	wake(p.wakeFlush)
+	select {
+	case err := <-w:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// waiter is the Completer of an internal request.
+type waiter chan error
+
+// Complete hands the result to whoever waits.
+func (w waiter) Complete(_ *Request, err error) { w <- err }
+
+// CompleteBatch does nothing.
+func (w waiter) CompleteBatch() {}

@@ -1,0 +1,132 @@
+package blockrepl
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Generation names one stretch of history in which a single node wrote without
+// its peer. The pair is unique because an epoch is granted to one node only;
+// where arbitration was overridden two nodes may hold the same epoch, and the
+// different Holder makes the divergence visible (DESIGN §5.11).
+type Generation struct {
+	Epoch  uint64 `json:"epoch"`
+	Holder string `json:"holder"`
+}
+
+// Lineage is the history of a volume's data: its identity and its generations,
+// oldest first. A copy that was never written has no generations.
+type Lineage struct {
+	Volume string       `json:"volume"` // random at creation, same on both nodes
+	Line   []Generation `json:"line"`
+	// Partial: a resync into this copy has begun and not ended, so its content
+	// belongs to no point of the history. Set durably before the first byte.
+	Partial bool `json:"partial,omitempty"`
+	// InStep is the newest generation at which the peer's copy was complete: the
+	// dirty regions say what a copy of that generation lacks, no older one.
+	InStep Generation `json:"in_step,omitzero"`
+}
+
+// MaxLine bounds the remembered history; older generations fall off the front.
+const MaxLine = 256
+
+// Relation says how one copy stands to another.
+type Relation uint8
+
+// The relations of Compare. Only Ahead allows overwriting the other copy
+// without asking, and only Behind allows being overwritten.
+const (
+	Same Relation = iota
+	Ahead
+	Behind
+	Diverged
+	Unrelated
+)
+
+// String returns the word admins see.
+func (r Relation) String() string {
+	if int(r) < len(relationNames) {
+		return relationNames[r]
+	}
+	return fmt.Sprintf("relation %d", r)
+}
+
+var relationNames = [...]string{"same", "ahead", "behind", "diverged", "unrelated"}
+
+// Compare says how l's data stands to o's; the whole rule for who may overwrite whom.
+//
+//	volumes differ                           unrelated
+//	newest generations equal (or both none)  same
+//	o is empty, or o's newest is in l        ahead
+//	l is empty, or l's newest is in o        behind
+//	otherwise                                diverged
+//
+// A truncated history can hide the common ancestor; the answer is then Diverged,
+// which overwrites nothing. Partial does not enter: it says that a copy cannot be
+// a source, not where it comes from.
+func (l Lineage) Compare(o Lineage) Relation {
+	if l.Volume != o.Volume {
+		return Unrelated
+	}
+	ln, lok := l.Newest()
+	on, ook := o.Newest()
+	switch {
+	case lok == ook && ln == on:
+		return Same
+	case !ook || l.contains(on):
+		return Ahead
+	case !lok || o.contains(ln):
+		return Behind
+	}
+	return Diverged
+}
+
+// Newest is the generation the data belongs to; false if it was never written.
+func (l Lineage) Newest() (Generation, bool) {
+	if len(l.Line) == 0 {
+		return Generation{}, false
+	}
+	return l.Line[len(l.Line)-1], true
+}
+
+// With returns l extended by g, or l itself if g is already its newest.
+func (l Lineage) With(g Generation) Lineage {
+	if n, ok := l.Newest(); ok && n == g {
+		return l
+	}
+	line := append(append(make([]Generation, 0, len(l.Line)+1), l.Line...), g)
+	if len(line) > MaxLine {
+		line = line[len(line)-MaxLine:]
+	}
+	l.Line = line
+	return l
+}
+
+func (l Lineage) contains(g Generation) bool {
+	for _, have := range l.Line {
+		if have == g {
+			return true
+		}
+	}
+	return false
+}
+
+// String is for logs: volume@epoch/holder.
+func (l Lineage) String() string {
+	g, ok := l.Newest()
+	if !ok {
+		return l.Volume + "@empty"
+	}
+	return fmt.Sprintf("%s@%d/%s", l.Volume, g.Epoch, g.Holder)
+}
+
+// MarshalBinary encodes l for the DirtyLog.
+func (l Lineage) MarshalBinary() ([]byte, error) { return json.Marshal(l) }
+
+// UnmarshalBinary decodes what MarshalBinary made.
+func (l *Lineage) UnmarshalBinary(b []byte) error {
+	if err := json.Unmarshal(b, l); err != nil {
+		return fmt.Errorf("decode lineage: %w", err)
+	}
+	return nil
+}

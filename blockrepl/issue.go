@@ -1,0 +1,266 @@
+package blockrepl
+
+import "duet/blockrepl/wire"
+
+// batch is what one goroutine takes from the ready list: it sends all of it to the
+// peer with one system call, then does the local part while the peer does its own.
+type batch struct {
+	link  *link
+	items []item
+	done  completions
+}
+
+type item struct {
+	f     *flight
+	seq   uint64 // of the frame to send; 0: none
+	local bool   // the local device is to do it too; false when it is only sent again
+	slow  bool   // a read that would have to wait for the disk
+	err   error
+}
+
+// Kick sends on what was submitted; see Queue. The local writes are done on the
+// calling goroutine: they end in the page cache, and no goroutine is woken for them.
+func (p *Primary) Kick() { p.issue() }
+
+// runIssue issues what became ready outside of Kick: flights that were blocked,
+// held or waited for a commit.
+func (p *Primary) runIssue() {
+	defer p.wg.Done()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-p.wakeIssue:
+			p.issue()
+		}
+	}
+}
+
+// issue works until the ready list is empty.
+func (p *Primary) issue() {
+	p.mu.Lock()
+	b := p.takeBatch()
+	p.active++
+	for {
+		p.commit()
+		if len(p.flushes) > 0 || p.tracker.wantFlush {
+			wake(p.wakeFlush)
+		}
+		if len(p.ready) == 0 || p.state == Closed {
+			break
+		}
+		p.fill(b)
+		p.mu.Unlock()
+		p.send(b)
+		p.doLocal(b)
+		p.mu.Lock()
+		p.settleLocal(b)
+		p.mu.Unlock()
+		b.done.deliver()
+		p.mu.Lock()
+	}
+	p.active--
+	p.batches = append(p.batches, b)
+	if p.state == Closed {
+		p.changed.Broadcast()
+	}
+	p.mu.Unlock()
+}
+
+func (p *Primary) takeBatch() *batch {
+	if n := len(p.batches); n > 0 {
+		b := p.batches[n-1]
+		p.batches = p.batches[:n-1]
+		return b
+	}
+	return &batch{}
+}
+
+// fill moves the ready list into b and numbers the frames.
+func (p *Primary) fill(b *batch) {
+	now := p.clock()
+	b.link, b.items = p.link, b.items[:0]
+	for _, f := range p.ready {
+		it := item{f: f, local: f.step == stepReady}
+		if it.local {
+			f.step, f.wait = stepIssued, waitHere
+			if f.started == 0 {
+				f.started = now
+			}
+		}
+		if f.excl && it.local {
+			p.issued++
+		}
+		f.again = false
+		if f.excl && p.link != nil {
+			f.wait |= waitPeer
+			it.seq = p.link.window.add(pending{flight: f, sent: now, counted: true})
+		}
+		b.items = append(b.items, it)
+	}
+	clear(p.ready)
+	p.ready = p.ready[:0]
+}
+
+// send appends the frames of b and flushes the connection; a failure loses the peer.
+func (p *Primary) send(b *batch) {
+	l := b.link
+	if l == nil {
+		return
+	}
+	for i := range b.items {
+		it := &b.items[i]
+		if it.seq == 0 {
+			continue
+		}
+		r := it.f.req
+		h := wire.Header{Epoch: l.epoch, Seq: it.seq, Offset: uint64(r.Off)}
+		switch r.Op {
+		case OpWrite:
+			h.Type = wire.Write
+		case OpZero:
+			h.Type, h.Count = wire.Zero, uint32(r.Len)
+		case OpDiscard:
+			h.Type, h.Count = wire.Discard, uint32(r.Len)
+		}
+		l.conn.Append(&h, r.Data)
+	}
+	if err := l.conn.Flush(); err != nil {
+		p.lost(l, err)
+	}
+}
+
+// doLocal does the local part of b.
+func (p *Primary) doLocal(b *batch) {
+	for i := range b.items {
+		it := &b.items[i]
+		if !it.local {
+			continue
+		}
+		r := it.f.req
+		switch r.Op {
+		case OpRead:
+			it.slow = p.fast == nil || !p.fast.TryReadAt(r.Data, r.Off)
+		case OpWrite:
+			_, it.err = p.dev.WriteAt(r.Data, r.Off)
+		case OpZero:
+			it.err = p.dev.Zero(r.Off, r.Len)
+		case OpDiscard:
+			it.err = p.dev.Discard(r.Off, r.Len)
+		}
+	}
+}
+
+// settleLocal notes what doLocal did. A flight whose local write failed stays where
+// it is: not acknowledged, not answered with an error, until Close.
+func (p *Primary) settleLocal(b *batch) {
+	now := p.clock()
+	for i := range b.items {
+		it := &b.items[i]
+		f := it.f
+		switch {
+		case it.slow:
+			p.queueRead(f)
+		case !f.excl:
+			p.end(f, nil, now, &b.done)
+		case it.err != nil:
+			p.fail(it.err)
+			f.wait |= waitEver
+			p.waited(f, waitHere, now, &b.done)
+		case it.local:
+			p.waited(f, waitHere, now, &b.done)
+		case f.again && p.state != Closed:
+			p.ready = append(p.ready, f)
+		default:
+			p.waited(f, waitSend, now, &b.done)
+		}
+		*it = item{}
+	}
+	b.link = nil
+}
+
+// waited takes one reason to wait off an issued write and ends it with the last.
+func (p *Primary) waited(f *flight, what wait, now int64, done *completions) {
+	f.wait &^= what
+	if f.wait == 0 || p.state == Closed && f.wait&(waitHere|waitSend) == 0 {
+		p.end(f, nil, now, done)
+	}
+}
+
+// end takes a flight out of the table and hands its request back, or to the next
+// flush round if it must be durable. What it blocked may start.
+func (p *Primary) end(f *flight, err error, now int64, done *completions) {
+	r := f.req
+	if p.state == Closed {
+		done.add(r, ErrClosed)
+		return
+	}
+	p.free = p.table.remove(f, p.free[:0])
+	if f.excl {
+		p.tracker.leave(f.off, f.end, p.state.attached())
+		if p.issued--; p.issued == 0 {
+			p.changed.Broadcast()
+		}
+	}
+	for _, w := range p.free {
+		p.admit(w)
+	}
+	p.stats.count(r, now-f.started)
+	p.guest.add(r.Op, now-f.started)
+	if r.FUA && err == nil && f.excl {
+		p.flushes = append(p.flushes, r)
+		wake(p.wakeFlush)
+		return
+	}
+	done.add(r, err)
+}
+
+// fail notes a local failure: no write starts or ends any more.
+func (p *Primary) fail(err error) {
+	if p.failed != nil || p.state == Closed {
+		return
+	}
+	p.failed = err
+	p.log.Error("local copy failed, writes wait", "error", err)
+	p.emit(DeviceFailed{Err: err})
+}
+
+// completions collects finished requests, to hand them over without the mutex.
+type completions struct {
+	list []completion
+	by   []Completer
+}
+
+type completion struct {
+	r   *Request
+	err error
+}
+
+func (c *completions) add(r *Request, err error) { c.list = append(c.list, completion{r, err}) }
+
+// deliver completes the requests, then calls CompleteBatch once per Completer.
+func (c *completions) deliver() {
+	if len(c.list) == 0 {
+		return
+	}
+	for _, d := range c.list {
+		by := d.r.By // read before Complete: then r is the submitter's again
+		by.Complete(d.r, d.err)
+		c.note(by)
+	}
+	for _, by := range c.by {
+		by.CompleteBatch()
+	}
+	clear(c.list)
+	clear(c.by)
+	c.list, c.by = c.list[:0], c.by[:0]
+}
+
+func (c *completions) note(by Completer) {
+	for _, have := range c.by {
+		if have == by {
+			return
+		}
+	}
+	c.by = append(c.by, by)
+}

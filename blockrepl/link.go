@@ -1,0 +1,299 @@
+package blockrepl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"duet/blockrepl/wire"
+)
+
+// link is one attachment of a peer: from a successful handshake to its loss.
+type link struct {
+	conn   *wire.Conn
+	epoch  uint64
+	peer   string
+	intact bool // the peer lost nothing it acknowledged in this epoch
+
+	ctx    context.Context // ends with the link
+	cancel context.CancelFunc
+
+	window  window // guarded by Primary.mu
+	pinged  int64  // clock of the last ping
+	drained bool   // all that differed is durable on the peer
+
+	acked []uint64 // received and not settled; of the listening goroutine
+	done  completions
+}
+
+// errLinkLost ends the calls of a link that is gone.
+var errLinkLost = errors.New("peer lost")
+
+// Attach greets the peer over conn, which it owns from now on, and starts to
+// replicate at epoch. It returns when replication has begun or is refused: a
+// *RefusedError by the peer, a *VerdictError by Decide, ErrPeerIncomplete if the
+// volume may only go on with a complete peer and this one is not.
+//
+// A peer that is complete is Required at once; otherwise the volume is Syncing
+// until everything that differs was sent.
+func (p *Primary) Attach(ctx context.Context, conn *wire.Conn, epoch uint64) error {
+	err := p.attach(ctx, conn, epoch)
+	if err != nil {
+		_ = conn.Close() // the reason to close it is the error reported
+	}
+	return err
+}
+
+func (p *Primary) attach(ctx context.Context, conn *wire.Conn, epoch uint64) error {
+	p.mu.Lock()
+	for p.parting {
+		p.changed.Wait()
+	}
+	if p.link != nil || p.joining || p.state == Closed || (p.state != Detached && epoch != p.epoch) {
+		defer p.mu.Unlock()
+		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
+	}
+	p.joining = true
+	hello := Hello{Node: p.cfg.Node, Epoch: epoch, Size: p.dev.Size(), Lineage: p.lineage}
+	p.mu.Unlock()
+
+	welcome, suspects, err := greet(ctx, conn, hello)
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.joining = false
+	if err != nil {
+		return err
+	}
+	if p.state == Closed || (p.state != Detached && epoch != p.epoch) {
+		return fmt.Errorf("attach at epoch %d: %w", epoch, ErrState)
+	}
+	return p.join(conn, epoch, welcome, suspects)
+}
+
+// join judges the welcome and installs the link. The caller holds mu.
+func (p *Primary) join(conn *wire.Conn, epoch uint64, w Welcome, suspects map[uint32]uint64) error {
+	for id, mask := range p.tracker.dirty() {
+		suspects[id] |= mask
+	}
+	// The lineage may have grown during the handshake, so the verdict takes it anew.
+	hello := Hello{Epoch: epoch, Size: p.dev.Size(), Lineage: p.lineage}
+	verdict := Decide(hello, w, len(suspects) > 0)
+	if verdict.Refused() {
+		return &VerdictError{Verdict: verdict, Local: p.lineage, Remote: w.Lineage}
+	}
+	if p.state != Alone && !w.Complete {
+		return ErrPeerIncomplete
+	}
+	if verdict == ResyncAll {
+		suspects = everything(p.dev.Size())
+	}
+	l := &link{conn: conn, epoch: epoch, peer: w.Node, intact: w.Intact, pinged: p.clock()}
+	l.ctx, l.cancel = context.WithCancel(p.ctx)
+	p.link, p.epoch = l, epoch
+	p.state = Syncing
+	if w.Complete {
+		p.state = Required
+	}
+	p.work = newWorklist(suspects, p.dev.Size())
+	p.progress.began = p.clock()
+	p.judgeGeneration()
+	p.log.Info("peer attached", "peer", w.Node, "epoch", epoch, "state", p.state.String(),
+		"verdict", verdict.String(), "suspect_bytes", p.work.left*RegionSize)
+	p.resend()
+	conn.OnWait(func() { p.settle(l) })
+	p.wg.Add(2)
+	go p.listen(l)
+	go p.resync(l, w.Complete)
+	p.reopen()
+	return nil
+}
+
+// resend sends again every write that has begun and has not ended: the new peer may
+// not have it. Writing the same bytes twice is harmless, as the range is locked.
+func (p *Primary) resend() {
+	for i := range p.table.writes {
+		f := p.table.writes[i].f
+		if f.req == nil || f.step != stepIssued {
+			continue
+		}
+		f.wait = f.wait&^waitLog | waitPeer
+		if f.wait&waitSend != 0 {
+			f.again = true
+			continue
+		}
+		f.wait |= waitSend
+		p.ready = append(p.ready, f)
+	}
+}
+
+// listen reads the answers of one link until it is lost.
+func (p *Primary) listen(l *link) {
+	defer p.wg.Done()
+	for {
+		h, payload, err := l.conn.Next()
+		if err == nil {
+			err = p.receive(l, &h, payload)
+		}
+		if err != nil {
+			p.settle(l) // what was acknowledged before the end counts
+			p.lost(l, err)
+			return
+		}
+	}
+}
+
+// receive handles one frame; acknowledgements without payload wait for settle.
+func (p *Primary) receive(l *link, h *wire.Header, payload []byte) error {
+	switch {
+	case h.Type == wire.Refuse:
+		err := decodeRefusal(payload)
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			p.mu.Lock()
+			if p.link == l {
+				p.emit(Refused{refused.Refusal})
+			}
+			p.mu.Unlock()
+		}
+		return err
+	case h.Type != wire.Ack:
+		return fmt.Errorf("unexpected frame %v", h.Type)
+	case h.Flags&wire.FlagError != 0:
+		return fmt.Errorf("peer failed: %s", payload)
+	case len(payload) == 0:
+		l.acked = append(l.acked, h.Seq)
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != l {
+		return errLinkLost
+	}
+	w, ok := l.window.take(h.Seq)
+	if !ok || w.call == nil {
+		return fmt.Errorf("answer to unknown request %d", h.Seq)
+	}
+	w.call.reply = append(w.call.reply[:0], payload...)
+	w.call.done <- nil
+	return nil
+}
+
+// settle ends what the acknowledgements received so far end: one lock, and one
+// CompleteBatch, for all of them.
+func (p *Primary) settle(l *link) {
+	if len(l.acked) == 0 {
+		return
+	}
+	p.mu.Lock()
+	now, unknown := p.clock(), uint64(0)
+	for _, seq := range l.acked {
+		if p.link != l {
+			break
+		}
+		w, ok := l.window.take(seq)
+		switch {
+		case !ok:
+			unknown = seq
+		case w.call != nil:
+			w.call.done <- nil
+		case w.flight != nil:
+			p.waited(w.flight, waitPeer, now, &l.done)
+		}
+	}
+	more := len(p.ready) > 0 || len(p.marking) > 0
+	p.mu.Unlock()
+	l.acked = l.acked[:0]
+	l.done.deliver()
+	if more {
+		wake(p.wakeIssue)
+	}
+	if unknown != 0 {
+		p.lost(l, fmt.Errorf("peer acknowledged request %d, which is not in flight", unknown))
+	}
+}
+
+// lost ends a link, once. From Syncing the volume goes on alone; when the peer was
+// required, everything unacknowledged waits.
+func (p *Primary) lost(l *link, cause error) {
+	p.mu.Lock()
+	if p.link != l {
+		p.mu.Unlock()
+		return
+	}
+	required := p.state.required()
+	p.link, p.parting, p.state = nil, true, Alone
+	if required {
+		p.state = Frozen
+	} else {
+		p.work = nil
+	}
+	p.tracker.peerLost()
+	l.window.failCalls(errLinkLost)
+	l.cancel()
+	p.log.Warn("peer lost", "peer", l.peer, "cause", cause, "state", p.state.String())
+	p.mu.Unlock()
+
+	_ = l.conn.Close() // afterwards nothing refers to the data of requests
+
+	var done completions
+	p.mu.Lock()
+	p.parting = false
+	if p.state == Alone {
+		p.releasePeer(&done)
+	}
+	if p.state != Closed {
+		p.emit(PeerLost{Err: cause, Required: required})
+	}
+	p.reopen()
+	p.mu.Unlock()
+	done.deliver()
+}
+
+// releasePeer ends the wait for a peer that is gone; the generation may still have
+// to become durable first.
+func (p *Primary) releasePeer(done *completions) {
+	var waiting []*flight
+	for i := range p.table.writes {
+		if f := p.table.writes[i].f; f.wait&waitPeer != 0 {
+			waiting = append(waiting, f)
+		}
+	}
+	now := p.clock()
+	for _, f := range waiting {
+		if p.needGeneration {
+			f.wait |= waitLog
+			p.commits.wanted = true
+		}
+		p.waited(f, waitPeer, now, done)
+	}
+}
+
+// ask sends a request of the Primary itself and waits for the answer. Counted says
+// that its age is held against the peer.
+func (p *Primary) ask(l *link, h wire.Header, payload []byte, counted bool) ([]byte, error) {
+	c := &call{done: make(chan error, 1)}
+	if err := p.post(l, h, payload, c, counted); err != nil {
+		return nil, err
+	}
+	if err := l.conn.Flush(); err != nil {
+		p.lost(l, err)
+		return nil, err
+	}
+	err := <-c.done
+	return c.reply, err
+}
+
+// post appends a request of the Primary itself; the caller flushes and waits on c.
+// The call always ends: by its answer or by the loss of the link.
+func (p *Primary) post(l *link, h wire.Header, payload []byte, c *call, counted bool) error {
+	p.mu.Lock()
+	if p.link != l {
+		p.mu.Unlock()
+		return errLinkLost
+	}
+	h.Epoch = l.epoch
+	h.Seq = l.window.add(pending{call: c, sent: p.clock(), counted: counted})
+	p.mu.Unlock()
+	l.conn.Append(&h, payload)
+	return nil
+}

@@ -1,0 +1,280 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"duet/blockrepl"
+)
+
+// ErrInUse is returned when another process listens on the socket.
+var ErrInUse = errors.New("socket is in use")
+
+const (
+	patience = 10 * time.Second // for the option phase of a client
+	// grace is how long Close lets requests in flight be answered: a client that
+	// got all its answers has nothing to repeat elsewhere.
+	grace = time.Second
+	// maxConns counts clients, and also ended connections with requests left in the volume.
+	maxConns = 64
+	// acceptPause keeps a process without free descriptors from spinning.
+	acceptPause = 100 * time.Millisecond
+)
+
+// Options describe a Server. Exactly one of Socket and Loopback is set.
+type Options struct {
+	Socket   string           // path of the unix socket to make; only its owner may connect
+	Loopback string           // for measurements: a TCP address such as 127.0.0.1:0
+	Name     string           // of the export; clients may also ask for ""
+	Map      blockrepl.Mapper // holes of the volume; nil: none are told
+	Log      *slog.Logger
+}
+
+// Server offers one volume. It is a blockrepl.Frontend.
+type Server struct {
+	opts Options
+	pool chunkPool
+
+	mu     sync.Mutex
+	ln     net.Listener
+	conns  map[*session]struct{}
+	closed bool
+	done   chan struct{} // closed by Close
+	all    sync.WaitGroup
+}
+
+// session is a client as the Server sees it.
+type session struct {
+	nc  net.Conn
+	out *outbox // nil during the option phase
+}
+
+var _ blockrepl.Frontend = (*Server)(nil)
+
+// New returns a Server that does nothing yet.
+func New(o Options) *Server {
+	return &Server{opts: o, conns: make(map[*session]struct{}), done: make(chan struct{})}
+}
+
+// Endpoint is the path of the socket, or the TCP address, which is complete after Listen.
+func (s *Server) Endpoint() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opts.Loopback != "" && s.ln != nil {
+		return s.ln.Addr().String()
+	}
+	return s.opts.Socket + s.opts.Loopback
+}
+
+// Listen makes the socket, so that clients can connect and wait for Serve. Serve
+// does it if nobody did. A socket left over by a dead process is replaced.
+func (s *Server) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	if s.ln != nil {
+		return nil
+	}
+	var err error
+	if s.opts.Loopback != "" {
+		s.ln, err = listenLoopback(s.opts.Loopback)
+	} else {
+		s.ln, err = listenSocket(s.opts.Socket)
+	}
+	if err != nil {
+		s.ln = nil
+		return fmt.Errorf("offer volume: %w", err)
+	}
+	return nil
+}
+
+func listenLoopback(addr string) (net.Listener, error) {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if !tcp.IP.IsLoopback() {
+		return nil, fmt.Errorf("listen on %s: not a loopback address, and NBD here has no TLS", addr)
+	}
+	return net.ListenTCP("tcp", tcp)
+}
+
+func listenSocket(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("listen on %s: a file that is no socket is in the way", path)
+		}
+		if probe, err := net.Dial("unix", path); err == nil {
+			probe.Close()
+			return nil, fmt.Errorf("listen on %s: %w", path, ErrInUse)
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	lc := net.ListenConfig{Control: ownerOnly}
+	ln, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// Serve answers clients from q until Close. It returns after the last client's
+// requests in flight were answered or its connection was cut; nil after Close.
+func (s *Server) Serve(q blockrepl.Queue) error {
+	if err := s.Listen(); err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		return err
+	}
+	defer s.all.Wait()
+	for {
+		nc, err := s.ln.Accept()
+		select {
+		case <-s.done:
+			if err == nil {
+				nc.Close()
+			}
+			return nil
+		default:
+		}
+		if err == nil {
+			s.start(nc, q)
+			continue
+		}
+		s.opts.Log.Error("cannot accept an nbd client", "endpoint", s.Endpoint(), "err", err)
+		select {
+		case <-s.done:
+			return nil
+		case <-time.After(acceptPause):
+		}
+	}
+}
+
+// start serves one client on a goroutine of its own.
+func (s *Server) start(nc net.Conn, q blockrepl.Queue) {
+	one := &session{nc: nc}
+	s.mu.Lock()
+	full := len(s.conns) >= maxConns
+	if !full && !s.closed {
+		s.conns[one] = struct{}{}
+		s.all.Add(1)
+	}
+	refused := full || s.closed
+	s.mu.Unlock()
+	if refused {
+		nc.Close()
+		if full {
+			s.opts.Log.Warn("nbd client refused", "endpoint", s.Endpoint(), "why", "too many connections", "limit", maxConns)
+		}
+		return
+	}
+	go func() {
+		defer s.all.Done()
+		if err := s.client(one, q); err != nil {
+			s.opts.Log.Warn("nbd connection ended", "endpoint", s.Endpoint(), "err", err)
+		}
+	}()
+}
+
+// client is the life of one connection.
+func (s *Server) client(one *session, q blockrepl.Queue) error {
+	defer s.forget(one)
+	h := &haggle{name: s.opts.Name, size: q.Size(), mapped: s.opts.Map != nil}
+	if err := negotiate(one.nc, h, patience); err != nil {
+		one.nc.Close()
+		return s.quiet(err)
+	}
+	l, err := newLink(one.nc)
+	if err != nil {
+		one.nc.Close()
+		return err
+	}
+	c := &conn{q: q, size: uint64(q.Size()), out: newOutbox(l, &s.pool, h.structured)}
+	if h.alloc {
+		c.dev = s.opts.Map
+	}
+	s.mu.Lock()
+	one.out = c.out
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		l.endRead()
+	}
+	return s.quiet(c.serve())
+}
+
+// forget frees the place of a client, when its last request left the volume.
+func (s *Server) forget(one *session) {
+	remove := func() {
+		s.mu.Lock()
+		delete(s.conns, one)
+		s.mu.Unlock()
+	}
+	if one.out == nil || one.out.whenEmpty(remove) {
+		remove()
+	}
+}
+
+// quiet hides what is no fault: a client that leaves early, and everything while closing.
+func (s *Server) quiet(err error) error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
+	if errors.Is(err, errDone) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// Close makes Serve return: no client is accepted and no request is read any
+// more; those in flight have a second to be answered, then connections are cut.
+// It waits for that.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.done)
+		if s.ln != nil {
+			s.ln.Close()
+		}
+		s.endLocked(func(o *outbox) { o.link.endRead() })
+	}
+	s.mu.Unlock()
+	cut := time.AfterFunc(grace, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.endLocked(func(o *outbox) { o.fail(net.ErrClosed) })
+	})
+	defer cut.Stop()
+	s.all.Wait()
+	return nil
+}
+
+// endLocked ends clients in the option phase and does end to the others.
+func (s *Server) endLocked(end func(*outbox)) {
+	for one := range s.conns {
+		if one.out == nil {
+			one.nc.Close()
+		} else {
+			end(one.out)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package blockrepl
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"duet/blockrepl/wire"
+)
+
+// compareWorkers is how many Compare and Read requests a session works on at once.
+const compareWorkers = 2
+
+// session is one connection of a Secondary. The goroutine that receives also writes
+// to the device, so a small write costs no wake-up; what may take long (Flush,
+// Compare, Read) is done beside it. Acknowledgements are sent when everything
+// received was applied, many with one system call.
+type session struct {
+	s       *Secondary
+	conn    *wire.Conn
+	epoch   uint64
+	stopped atomic.Bool
+	ended   chan struct{} // closed when nothing of it runs any more
+
+	complete bool // at the start
+	finished bool // complete now; guarded by Secondary.storing
+	partial  bool // Partial is durable, or need not be; of the receiving goroutine
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	helpers sync.WaitGroup
+	jobs    chan job
+	flushes chan uint64
+}
+
+// job is a request that is worked on beside the receiving goroutine.
+type job struct {
+	h       wire.Header
+	payload []byte
+}
+
+func newSession(s *Secondary, conn *wire.Conn, epoch uint64, complete bool) *session {
+	n := &session{
+		s: s, conn: conn, epoch: epoch, complete: complete, finished: complete, partial: complete,
+		ended: make(chan struct{}), jobs: make(chan job, 64), flushes: make(chan uint64, 64),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
+}
+
+// run receives and applies until the connection ends.
+func (n *session) run() error {
+	n.helpers.Go(n.flusher)
+	for range compareWorkers {
+		n.helpers.Go(n.worker)
+	}
+	n.conn.OnWait(func() { _ = n.conn.Flush() }) // a failure shows in the next read
+	for {
+		h, payload, err := n.conn.Next()
+		if err == nil && n.stopped.Load() {
+			err = errStopped
+		}
+		if err == nil {
+			err = n.handle(&h, payload)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// join ends the helpers; the connection is closed.
+func (n *session) join() {
+	n.cancel()
+	n.helpers.Wait()
+}
+
+// handle applies or dispatches one frame.
+func (n *session) handle(h *wire.Header, payload []byte) error {
+	if h.Epoch != n.epoch {
+		r := Refusal{Epoch: n.epoch, Reason: fmt.Sprintf("frame of epoch %d in a session of epoch %d", h.Epoch, n.epoch)}
+		_ = sendRefusal(n.conn, r) // best effort: the session ends anyway
+		return fmt.Errorf("refused: %s", r.Reason)
+	}
+	if err := n.inside(h); err != nil {
+		return err
+	}
+	var err error
+	switch h.Type {
+	case wire.Write, wire.Zero, wire.Discard:
+		if err = n.apply(h, payload); err != nil {
+			return n.failed(h.Seq, err)
+		}
+		n.conn.Append(&wire.Header{Type: wire.Ack, Epoch: n.epoch, Seq: h.Seq}, nil)
+	case wire.Ping:
+		n.conn.Append(&wire.Header{Type: wire.Ack, Epoch: n.epoch, Seq: h.Seq}, nil)
+	case wire.Flush:
+		select {
+		case n.flushes <- h.Seq:
+		case <-n.ctx.Done():
+			err = n.ctx.Err()
+		}
+	case wire.Compare, wire.Read:
+		select {
+		case n.jobs <- job{*h, append([]byte(nil), payload...)}:
+		case <-n.ctx.Done():
+			err = n.ctx.Err()
+		}
+	default:
+		err = fmt.Errorf("unexpected frame %v", h.Type)
+	}
+	return err
+}
+
+// inside checks that a frame stays within the device.
+func (n *session) inside(h *wire.Header) error {
+	length := max(h.Length, h.Count)
+	switch h.Type {
+	case wire.Write, wire.Zero, wire.Discard, wire.Read:
+		if h.Offset > uint64(n.s.dev.Size()) || uint64(length) > uint64(n.s.dev.Size())-h.Offset {
+			return fmt.Errorf("%v of %d bytes at %d: %w", h.Type, length, h.Offset, ErrRange)
+		}
+		if h.Type == wire.Read && h.Count > wire.MaxData {
+			return fmt.Errorf("read of %d bytes: %w", h.Count, ErrRange)
+		}
+	}
+	return nil
+}
+
+// apply changes the device. Before the first change of a copy that is not complete,
+// it is durably Partial: from then on it belongs to no point of the history.
+func (n *session) apply(h *wire.Header, payload []byte) error {
+	if !n.partial {
+		if err := n.s.markPartial(n); err != nil {
+			return err
+		}
+		n.partial = true
+	}
+	off := int64(h.Offset)
+	var err error
+	switch h.Type {
+	case wire.Write:
+		_, err = n.s.dev.WriteAt(payload, off)
+	case wire.Zero:
+		err = n.s.dev.Zero(off, int64(h.Count))
+	case wire.Discard:
+		err = n.s.dev.Discard(off, int64(h.Count))
+	}
+	return err
+}
+
+// failed tells the primary that this copy has failed, and ends the session.
+func (n *session) failed(seq uint64, err error) error {
+	n.s.mu.Lock()
+	n.s.intact = 0
+	n.s.mu.Unlock()
+	n.conn.Append(&wire.Header{Type: wire.Ack, Flags: wire.FlagError, Epoch: n.epoch, Seq: seq}, []byte(err.Error()))
+	_ = n.conn.Flush() // best effort: the session ends anyway
+	return fmt.Errorf("local copy: %w", err)
+}
+
+// ack answers one request from a helper.
+func (n *session) ack(seq uint64, payload []byte) {
+	if n.stopped.Load() {
+		return
+	}
+	n.conn.Append(&wire.Header{Type: wire.Ack, Epoch: n.epoch, Seq: seq}, payload)
+}
+
+// flusher makes durable what was applied; requests that wait are merged into one.
+func (n *session) flusher() {
+	var seqs []uint64
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case seq := <-n.flushes:
+			seqs = append(seqs[:0], seq)
+		}
+		for more := true; more; {
+			select {
+			case seq := <-n.flushes:
+				seqs = append(seqs, seq)
+			default:
+				more = false
+			}
+		}
+		if err := n.s.dev.Flush(); err != nil {
+			n.s.log.Error("flush failed", "error", n.failed(seqs[0], err))
+			_ = n.conn.Close() // ends the receiving goroutine
+			return
+		}
+		for _, seq := range seqs {
+			n.ack(seq, nil)
+		}
+		_ = n.conn.Flush() // a failure shows in the next read
+	}
+}
+
+// worker answers Compare and Read.
+func (n *session) worker() {
+	buf := make([]byte, runRegions*RegionSize)
+	var sums []byte
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case j := <-n.jobs:
+			var reply []byte
+			var err error
+			if j.h.Type == wire.Compare {
+				var differs uint64
+				differs, sums, err = compareSums(n.s.dev, int64(j.h.Offset), j.payload, buf, sums)
+				reply = binary.LittleEndian.AppendUint64(nil, differs)
+			} else {
+				reply = make([]byte, j.h.Count)
+				_, err = n.s.dev.ReadAt(reply, int64(j.h.Offset))
+			}
+			if err != nil {
+				n.s.log.Error("answer primary", "error", n.failed(j.h.Seq, err))
+				_ = n.conn.Close() // ends the receiving goroutine
+				return
+			}
+			n.ack(j.h.Seq, reply)
+			_ = n.conn.Flush() // a failure shows in the next read
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package blockrepl
+
+import (
+	"fmt"
+	"math/bits"
+	"sync"
+	"time"
+)
+
+// maxReported bounds the offsets in a VerifyDone.
+const maxReported = 1000
+
+// verifyState is the verify in progress; Primary.mu guards it.
+type verifyState struct {
+	running bool
+	next    int64 // offset of the next extent to take
+	checked int64 // bytes
+	differs []int64
+	count   int64
+	repairs int64
+	failed  error
+}
+
+// Verify starts an online comparison of all data with the connected peer and
+// reports it by VerifyDone. Nothing is changed unless repair is set; then a region
+// that differs is overwritten on the peer. One verify runs at a time.
+func (p *Primary) Verify(repair bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != Connected || p.verify.running {
+		return fmt.Errorf("verify while %v: %w", p.state, ErrState)
+	}
+	p.verify = verifyState{running: true}
+	p.wg.Add(1)
+	go p.runVerify(p.link, repair)
+	return nil
+}
+
+func (p *Primary) runVerify(l *link, repair bool) {
+	defer p.wg.Done()
+	pace := newPacer(p.clock())
+	var workers sync.WaitGroup
+	for range syncWorkers {
+		workers.Go(func() {
+			if err := p.verifyExtents(l, pace, repair); err != nil {
+				p.mu.Lock()
+				p.verify.failed = err
+				p.mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := &p.verify
+	v.running = false
+	done := VerifyDone{Checked: v.checked, Differs: v.differs, Count: v.count, Repaired: v.repairs, At: time.Now(), Err: v.failed}
+	if v.failed == nil && v.count == v.repairs {
+		p.progress.proven = done.At
+	}
+	p.log.Info("verify ended", "checked", done.Checked, "differs", done.Count, "repaired", done.Repaired, "error", done.Err)
+	p.emit(done)
+}
+
+// verifyExtents is one worker. Holes are compared too: the peer may have data there.
+func (p *Primary) verifyExtents(l *link, pace *pacer, repair bool) error {
+	s := newSyncer(p, l)
+	size := p.dev.Size()
+	for {
+		p.mu.Lock()
+		off := p.verify.next
+		p.verify.next += ExtentSize
+		p.mu.Unlock()
+		if off >= size {
+			return nil
+		}
+		id := uint32(off / ExtentSize)
+		mask := wholeExtent(id, size)
+		if !pace.wait(p, l, int64(ones(mask))*RegionSize/compareDiscount) {
+			return errLinkLost
+		}
+		differs, err := s.compare(id, mask)
+		if err != nil {
+			return err
+		}
+		// A write in flight can make equal copies look different: look again under the lock.
+		err = runs(size, id, differs, func(off, n int64) error { return s.examine(id, off, n, repair) })
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.verify.checked += min(ExtentSize, size-off)
+		p.mu.Unlock()
+	}
+}
+
+// examine compares a run of regions with guests kept off, and reports or repairs.
+func (s *syncer) examine(id uint32, off, n int64, repair bool) error {
+	unlock, err := s.p.lockRange(s.l, off, off+n)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	differs, err := s.compare(id, regionMask(int64(id), off, off+n))
+	if err != nil || differs == 0 {
+		return err
+	}
+	if repair {
+		err = runs(s.p.dev.Size(), id, differs, s.send)
+	}
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	v := &s.p.verify
+	v.count += int64(ones(differs))
+	if repair && err == nil {
+		v.repairs += int64(ones(differs))
+	}
+	for m := differs; m != 0 && len(v.differs) < maxReported; m &= m - 1 {
+		v.differs = append(v.differs, int64(id)*ExtentSize+int64(bits.TrailingZeros64(m))*RegionSize)
+	}
+	return err
+}

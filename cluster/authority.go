@@ -1,0 +1,178 @@
+package cluster
+
+import "fmt"
+
+// The voting rules of DESIGN §5, as pure functions over a Record. Whoever
+// changes a Record makes the new value durable before acting or answering on it.
+
+// Record is what one voter knows durably about the right to write one module.
+//
+// Invariants: Promised >= Epoch; Complete <= Epoch; Alone implies that
+// the owner of the record holds Epoch. Checked by Valid.
+type Record struct {
+	// Epoch is the newest epoch known to have been granted, Holder whom to.
+	Epoch  Epoch  `json:"epoch"`
+	Holder NodeID `json:"holder"`
+	// Promised is the newest epoch this voter said yes to, To whom. A yes to
+	// another node is knowledge and raises Epoch too; a yes to itself is not.
+	Promised Epoch  `json:"promised"`
+	To       NodeID `json:"to"`
+	// Complete is the newest epoch at which this node's data hold every write
+	// acknowledged in that epoch; 0 on a voter without data.
+	Complete Epoch `json:"complete"`
+	// Alone: the owner holds Epoch and knows that its peer is not complete at it,
+	// so nobody else can be granted a newer one without the owner's data (rule 5).
+	Alone bool `json:"alone,omitempty"`
+}
+
+// Ask is a node's request for the right to write.
+type Ask struct {
+	Module   string `json:"module"`
+	Node     NodeID `json:"node"`
+	Epoch    Epoch  `json:"epoch"`
+	Complete Epoch  `json:"complete"` // the asker's Record.Complete
+}
+
+// Answer is a voter's durable yes, or a no with its reason and what the voter knows.
+type Answer struct {
+	Yes  bool   `json:"yes"`
+	Why  string `json:"why"`
+	Know Record `json:"know"`
+}
+
+// Valid reports the first invariant r breaks; owner is the node that keeps it.
+func (r Record) Valid(owner NodeID) error {
+	switch {
+	case r.Promised < r.Epoch:
+		return fmt.Errorf("record: promised epoch %d is older than granted epoch %d", r.Promised, r.Epoch)
+	case r.Complete > r.Epoch:
+		return fmt.Errorf("record: complete at epoch %d, newer than granted epoch %d", r.Complete, r.Epoch)
+	case r.Alone && r.Holder != owner:
+		return fmt.Errorf("record: alone, but epoch %d is held by %q", r.Epoch, r.Holder)
+	}
+	return nil
+}
+
+// Holds reports whether owner is the holder of the newest epoch it knows (rule 1).
+func (r Record) Holds(owner NodeID) bool { return r.Epoch > 0 && r.Holder == owner }
+
+// IsComplete reports whether the data hold every write acknowledged at the newest epoch known.
+func (r Record) IsComplete() bool { return r.Epoch > 0 && r.Complete == r.Epoch }
+
+// Learn returns what the owner knows after hearing that e was granted to holder.
+// Older news changes nothing (rule 5), and neither does a second holder of the
+// same epoch: that is a divergence, which the generations of the data show. News
+// that the owner itself holds e is ignored too: a node knows its own grants, and
+// one that forgot them has lost its memory and must not act on hearsay.
+func (r Record) Learn(owner NodeID, e Epoch, holder NodeID) Record {
+	if e <= r.Epoch || holder == owner {
+		return r
+	}
+	r.Epoch, r.Holder, r.Alone = e, holder, false
+	if r.Promised < e {
+		r.Promised, r.To = e, holder
+	}
+	return r
+}
+
+// Next is the epoch the owner asks for: the first above the one it knows that it
+// has not promised to the other (rule 5). An own promise still open is asked again.
+func (r Record) Next(owner NodeID) Epoch {
+	switch {
+	case r.Promised <= r.Epoch:
+		return r.Epoch + 1
+	case r.To == owner:
+		return r.Promised
+	}
+	return r.Promised + 1
+}
+
+// Promise is the owner's own durable yes to e, given before it asks the others.
+// above is the newest promise it has heard of from another voter, so that a
+// contested epoch is not asked for twice.
+func (r Record) Promise(owner NodeID, above Epoch) Record {
+	e := max(r.Next(owner), above+1)
+	r.Promised, r.To = e, owner
+	return r
+}
+
+// Won returns the record after e was granted to the owner, who asked with complete
+// data; alone tells whether the peer is known not to be complete at e.
+func (r Record) Won(owner NodeID, e Epoch, alone bool) Record {
+	complete := r.IsComplete()
+	r.Epoch, r.Holder, r.Alone = e, owner, alone
+	if r.Promised < e {
+		r.Promised, r.To = e, owner
+	}
+	if complete {
+		r.Complete = e
+	}
+	return r
+}
+
+// Completed returns the record after the owner's data hold everything acknowledged
+// at e. The end of a resync of an older epoch comes too late and changes nothing (rule 5).
+func (r Record) Completed(e Epoch) Record {
+	if e == r.Epoch {
+		r.Complete = e
+	}
+	return r
+}
+
+// Vote answers a (rule 5). The returned record is the one to make durable before
+// the answer is given; it equals r when the answer is no.
+func (r Record) Vote(voter NodeID, a Ask) (Record, Answer) {
+	no := func(format string, args ...any) (Record, Answer) {
+		return r, Answer{Why: fmt.Sprintf(format, args...), Know: r}
+	}
+	switch {
+	case a.Node == voter:
+		return no("rule 5: a node does not ask itself")
+	case a.Epoch < r.Promised:
+		return no("rule 5: epoch %d was promised to %s, which is newer than epoch %d", r.Promised, r.To, a.Epoch)
+	case a.Epoch == r.Promised && r.To != a.Node:
+		return no("rule 5: epoch %d was promised to %s", r.Promised, r.To)
+	case r.Holder != a.Node && a.Complete < r.Epoch:
+		return no("rule 5: the data of %s are complete at epoch %d, but epoch %d was granted to %s", a.Node, a.Complete, r.Epoch, r.Holder)
+	}
+	r.Promised, r.To = a.Epoch, a.Node
+	r.Epoch, r.Holder, r.Alone = a.Epoch, a.Node, false
+	return r, Answer{Yes: true, Why: fmt.Sprintf("%s is outdated from epoch %d on", voter, a.Epoch), Know: r}
+}
+
+// Arbitration is the policy of a module for the case that its peer is silent.
+type Arbitration string
+
+// Safe never lets two nodes write; Available prefers to go on where only a ping
+// target can tell which node is cut off.
+const (
+	Safe      Arbitration = "safe"
+	Available Arbitration = "available"
+)
+
+// Evidence is what an asker has collected beside its own yes.
+type Evidence struct {
+	PeerYes bool   // rule 3a: the peer itself said yes
+	PeerNo  string // the peer answered no, and why; empty if it did not answer
+	Ping    bool   // rule 3d: a ping target answers
+	// Met: since its own start this node has met its peer once, or an operator said so (rule 6).
+	Met bool
+}
+
+// Granted decides whether the asker's own yes and the evidence make an epoch
+// chosen. why is a sentence for the admin: the rule that allowed it, or what is missing.
+func Granted(p Arbitration, ev Evidence) (ok bool, why string) {
+	switch {
+	case ev.PeerYes:
+		return true, "the peer agreed to be outdated (rule 3a)"
+	case ev.PeerNo != "":
+		return false, "the peer refused: " + ev.PeerNo
+	case p != Available:
+		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or `duet prim` ends this"
+	case !ev.Met:
+		return false, "the peer has not been met since this node started, so a ping proves nothing (rule 6): its return or `duet prim` ends this"
+	case !ev.Ping:
+		return false, "neither the peer nor a ping target answers: this node may be the one that is cut off (rule 3d)"
+	}
+	return true, "the peer is silent, a ping target answers, and arbitration is available (rule 3d)"
+}

@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// NodeID names a node: its name in the cluster, as admins type it.
+type NodeID string
+
+// Epoch numbers the right to write of one module. Zero is "never granted".
+type Epoch uint64
+
+// Config is what every node knows of its cluster. It is stored as JSON.
+type Config struct {
+	Name     string    `json:"name"`
+	Self     NodeID    `json:"self"` // this node; the only field that differs between nodes
+	Port     int       `json:"port"` // TCP port of mux; heartbeats use Port+1 (UDP and TCP)
+	Networks []Network `json:"networks"`
+	Members  []Member  `json:"members"`
+	// Detection is how long all heartbeat paths are silent before a peer is suspected.
+	Detection time.Duration `json:"detection"`
+	// Ping are the targets of `arbitration: available`; empty means the default gateway.
+	Ping []string `json:"ping,omitempty"`
+	// GossipKeys encrypt heartbeats, newest first, 32 bytes each.
+	GossipKeys [][]byte `json:"gossip_keys"`
+}
+
+// Network is one heartbeat network. The first one also carries replication unless another has Replication set.
+type Network struct {
+	Name        string `json:"name"`
+	Replication bool   `json:"replication,omitempty"`
+}
+
+// Member is one node and its address (IP without port) on each network.
+type Member struct {
+	Node  NodeID            `json:"node"`
+	Addrs map[string]string `json:"addrs"` // by Network.Name
+}
+
+// Defaults of a cluster.
+const (
+	DefaultPort      = 7420
+	DefaultDetection = 2 * time.Second
+)
+
+// Member returns the member of that name.
+func (c Config) Member(n NodeID) (Member, bool) {
+	i := slices.IndexFunc(c.Members, func(m Member) bool { return m.Node == n })
+	if i < 0 {
+		return Member{}, false
+	}
+	return c.Members[i], true
+}
+
+// Paths lists the addresses of n, the replication network first if replication is true, else last.
+func (c Config) Paths(n NodeID, replication bool) []string {
+	m, ok := c.Member(n)
+	if !ok {
+		return nil
+	}
+	repl := c.replicationNetwork()
+	nets := slices.Clone(c.Networks)
+	slices.SortStableFunc(nets, func(a, b Network) int {
+		rank := func(n Network) int {
+			if (n.Name == repl) == replication {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Compare(rank(a), rank(b))
+	})
+	var out []string
+	for _, n := range nets {
+		if a := m.Addrs[n.Name]; a != "" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (c Config) replicationNetwork() string {
+	for _, n := range c.Networks {
+		if n.Replication {
+			return n.Name
+		}
+	}
+	if len(c.Networks) == 0 {
+		return ""
+	}
+	return c.Networks[0].Name
+}
+
+// View is one node's picture of the cluster at an instant: a value. Equal views
+// give equal decisions on every node.
+type View struct {
+	Self  NodeID
+	Peers map[NodeID]PeerView
+}
+
+// PeerView is what one node sees of another.
+type PeerView struct {
+	// Paths tells per heartbeat network whether the peer answers there.
+	Paths map[string]bool
+	// Leaving: the peer said that it stops on purpose; its silence is no failure.
+	Leaving bool
+	// Silent is since when no path has answered; zero while one does.
+	Silent time.Time
+}
+
+// Alive reports whether any heartbeat path to n answers.
+func (v View) Alive(n NodeID) bool {
+	for _, ok := range v.Peers[n].Paths {
+		if ok {
+			return true
+		}
+	}
+	return false
+}

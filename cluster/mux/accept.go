@@ -1,0 +1,236 @@
+package mux
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// What the callee answers to the service byte.
+const (
+	answerOK         = 0
+	answerNoService  = 1
+	answerNotAllowed = 2
+)
+
+var (
+	// ErrNoService is returned by Dial if the peer has no such service, or not yet.
+	ErrNoService = errors.New("the peer does not offer the service")
+	// ErrNotAllowed is returned by Dial if the peer does not know this node as a member.
+	ErrNotAllowed = errors.New("the peer does not take this node for a member")
+)
+
+// acceptLoop accepts until ln is closed; closing it while the address is still
+// wanted leads to a new one by rebind.
+func (m *Mux) acceptLoop(ln net.Listener) {
+	for {
+		raw, err := ln.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				m.drop(ln) // out of descriptors, for example: rebind comes in a second
+			}
+			return
+		}
+		src := source(raw)
+		if !m.gate.enter(src) {
+			raw.Close()
+			m.notes.warn("connection refused", fmt.Sprintf("too many handshakes at once, the last from %s", src))
+			continue
+		}
+		started := m.spawn(func() {
+			defer m.gate.leave(src)
+			if err := m.greet(raw); err != nil && !errors.Is(err, errGone) && m.ctx.Err() == nil {
+				m.notes.warn("connection refused", fmt.Sprintf("from %s: %v", src, err))
+			}
+		})
+		if !started {
+			raw.Close()
+			m.gate.leave(src)
+		}
+	}
+}
+
+func (m *Mux) drop(ln net.Listener) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for addr, have := range m.bound {
+		if have == ln {
+			delete(m.bound, addr)
+		}
+	}
+	ln.Close()
+}
+
+// greet runs the handshake of one caller and hands the connection to its service.
+func (m *Mux) greet(raw net.Conn) error {
+	ctx, cancel := context.WithTimeout(m.ctx, handshakeTimeout)
+	defer cancel()
+	conn := newConn(tls.Server(m.wrap(raw), m.cfg.Identity.Server()), raw)
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	if err := m.serve(ctx, conn, stop); err != nil {
+		stop()
+		raw.Close()
+		return err
+	}
+	return nil
+}
+
+// errGone ends a connection that needs no line in the log.
+var errGone = errors.New("connection is of no more use")
+
+// serve reads the service byte and answers it. It calls release, which ends the
+// hold that ctx has on the connection, before it gives the connection away.
+func (m *Mux) serve(ctx context.Context, conn *Conn, release func() bool) error {
+	if err := conn.tls.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	var b [1]byte
+	if _, err := conn.Read(b[:]); err != nil {
+		return fmt.Errorf("read service: %w", err)
+	}
+	var member bool
+	conn.peer, member = m.cfg.Identity.Peer(conn.tls.ConnectionState())
+	if member {
+		_, member = m.cfg.Cluster().Member(conn.peer)
+	}
+	if !member && b[0] != Join {
+		conn.Write([]byte{answerNotAllowed})
+		return fmt.Errorf("%q asked for service %q and is not a member of this cluster", conn.peer, b[0])
+	}
+	m.mu.Lock()
+	l := m.services[b[0]]
+	m.mu.Unlock()
+	if l == nil { // no fault: services come and go as a node starts and stops
+		conn.Write([]byte{answerNoService})
+		return errGone
+	}
+	if _, err := conn.Write([]byte{answerOK}); err != nil || !release() {
+		return errGone
+	}
+	return l.offer(ctx, conn)
+}
+
+// wrap applies the hook.
+func (m *Mux) wrap(raw net.Conn) net.Conn {
+	if m.cfg.WrapConn == nil {
+		return raw
+	}
+	return m.cfg.WrapConn(raw)
+}
+
+// listener is the net.Listener of one service.
+type listener struct {
+	m       *Mux
+	service byte
+	conns   chan *Conn
+	once    sync.Once
+	closed  chan struct{}
+}
+
+// offer waits for Accept; on an error the connection is still the caller's.
+func (l *listener) offer(ctx context.Context, c *Conn) error {
+	select {
+	case l.conns <- c:
+		return nil
+	case <-l.closed:
+		return errGone
+	case <-ctx.Done():
+		return fmt.Errorf("service %q does not accept: %w", l.service, ctx.Err())
+	}
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, fmt.Errorf("accept service %q: %w", l.service, net.ErrClosed)
+	}
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		l.m.mu.Lock()
+		if l.m.services[l.service] == l {
+			delete(l.m.services, l.service)
+		}
+		l.m.mu.Unlock()
+	})
+	return nil
+}
+
+// Addr implements net.Listener: the first address of this node.
+func (l *listener) Addr() net.Addr {
+	c := l.m.cfg.Cluster()
+	for _, ip := range c.Paths(c.Self, false) {
+		return &net.TCPAddr{IP: net.ParseIP(ip), Port: c.Port}
+	}
+	return &net.TCPAddr{}
+}
+
+// gate bounds the handshakes in progress, also per source, so that one source
+// cannot keep the others out.
+type gate struct {
+	mu  sync.Mutex
+	all int
+	by  map[string]int
+}
+
+func newGate() *gate { return &gate{by: make(map[string]int)} }
+
+func (g *gate) enter(src string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.all >= maxHandshakes || g.by[src] >= maxPerSource {
+		return false
+	}
+	g.all++
+	g.by[src]++
+	return true
+}
+
+func (g *gate) leave(src string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all--
+	if g.by[src]--; g.by[src] == 0 {
+		delete(g.by, src)
+	}
+}
+
+// notes logs each distinct text at most once a minute, because a node that is
+// refused comes again every second.
+type notes struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+func newNotes(log *slog.Logger) *notes {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &notes{log: log, last: make(map[string]time.Time)}
+}
+
+func (n *notes) warn(msg, why string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if now.Sub(n.last[msg+why]) < time.Minute {
+		return
+	}
+	if len(n.last) > 100 { // texts can be made up by a stranger
+		clear(n.last)
+	}
+	n.last[msg+why] = now
+	n.log.Warn(msg, "why", why)
+}

@@ -1,0 +1,203 @@
+package mux
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"duet/cluster"
+)
+
+// Route says which paths to a peer come first.
+type Route uint8
+
+const (
+	// Any takes the path that worked last, and the replication network last of all.
+	Any Route = iota
+	// Replication takes the replication network first.
+	Replication
+)
+
+// ErrNoPath is returned when the configuration has no address of a node.
+var ErrNoPath = errors.New("node has no address in the cluster configuration")
+
+// Dial connects to a service of node. The paths are tried in order, each 150 ms
+// after the one before or as soon as that failed, and the first that succeeds
+// wins. The connection belongs to the caller. Without a deadline in ctx each path
+// has 3 s.
+func (m *Mux) Dial(ctx context.Context, node cluster.NodeID, service byte, route Route) (net.Conn, error) {
+	paths, err := m.paths(node, route)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", node, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the attempts that lost
+	stop := context.AfterFunc(m.ctx, cancel)
+	defer stop()
+
+	results := make(chan dialed)
+	conn, err := race(ctx, len(paths), func(i int) bool {
+		return m.spawn(func() {
+			c, err := m.dialPath(ctx, node, paths[i], service)
+			select {
+			case results <- dialed{c, err}:
+			case <-ctx.Done():
+				if c != nil {
+					c.Close()
+				}
+			}
+		})
+	}, results)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", node, err)
+	}
+	m.worked(node, conn.RemoteAddr().String())
+	return conn, nil
+}
+
+type dialed struct {
+	conn *Conn
+	err  error
+}
+
+// race starts attempts 0 to n-1, staggered, and returns the first good result or
+// all errors.
+func race(ctx context.Context, n int, start func(i int) bool, results <-chan dialed) (*Conn, error) {
+	var errs []error
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for started := 0; len(errs) < n; {
+		select {
+		case <-timer.C:
+			if started == n {
+				continue
+			}
+			if !start(started) {
+				return nil, ErrStopped
+			}
+			started++
+			timer.Reset(stagger)
+		case r := <-results:
+			if r.err == nil {
+				return r.conn, nil
+			}
+			errs = append(errs, r.err)
+			timer.Reset(0) // the next one need not wait
+		case <-ctx.Done():
+			return nil, errors.Join(append(errs, context.Cause(ctx))...)
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// paths lists the addresses of node, best first.
+func (m *Mux) paths(node cluster.NodeID, route Route) ([]string, error) {
+	c := m.cfg.Cluster()
+	var out []string
+	for _, ip := range c.Paths(node, route == Replication) {
+		out = append(out, join(ip, c.Port))
+	}
+	if len(out) == 0 {
+		return nil, ErrNoPath
+	}
+	if route == Any {
+		m.mu.Lock()
+		good := m.good[node]
+		m.mu.Unlock()
+		slices.SortStableFunc(out, func(a, b string) int {
+			switch {
+			case a == good && b != good:
+				return -1
+			case b == good && a != good:
+				return 1
+			}
+			return 0
+		})
+	}
+	return out, nil
+}
+
+// worked remembers a path for the next call.
+func (m *Mux) worked(node cluster.NodeID, path string) {
+	m.mu.Lock()
+	m.good[node] = path
+	m.mu.Unlock()
+}
+
+// dialPath connects to a service of node at one address.
+func (m *Mux) dialPath(ctx context.Context, node cluster.NodeID, addr string, service byte) (*Conn, error) {
+	conn, err := connect(ctx, target{
+		addr: addr, service: service, tls: m.cfg.Identity.Client(node),
+		detection: m.cfg.Cluster().Detection, wrap: m.wrap,
+	})
+	if err != nil {
+		return nil, err
+	}
+	conn.peer = node
+	return conn, nil
+}
+
+// DialJoin connects to the join service at addr ("ip:port") for a node that has
+// no identity yet; cfg decides whom to trust.
+func DialJoin(ctx context.Context, addr string, cfg *tls.Config) (net.Conn, error) {
+	c, err := connect(ctx, target{addr: addr, service: Join, tls: cfg, wrap: func(c net.Conn) net.Conn { return c }})
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	return c, nil
+}
+
+// target is one way to a service.
+type target struct {
+	addr      string
+	service   byte
+	tls       *tls.Config
+	detection time.Duration
+	wrap      func(net.Conn) net.Conn
+}
+
+func connect(ctx context.Context, t target) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	d := net.Dialer{KeepAliveConfig: keepAlive(), Control: control(t.detection)}
+	raw, err := d.DialContext(ctx, "tcp", t.addr)
+	if err != nil {
+		return nil, err // it names the address
+	}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	conn := newConn(tls.Client(t.wrap(raw), t.tls), raw)
+	err = choose(ctx, conn, t.service)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("%s: %w", t.addr, err)
+	}
+	return conn, nil
+}
+
+// choose runs the handshake and selects the service.
+func choose(ctx context.Context, conn *Conn, service byte) error {
+	if err := conn.tls.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	if _, err := conn.Write([]byte{service}); err != nil {
+		return fmt.Errorf("select service: %w", err)
+	}
+	var b [1]byte
+	if _, err := conn.Read(b[:]); err != nil {
+		return fmt.Errorf("select service: %w", err) // a refused certificate shows here
+	}
+	switch b[0] {
+	case answerOK:
+		return nil
+	case answerNoService:
+		return fmt.Errorf("%w: %q", ErrNoService, service)
+	}
+	return ErrNotAllowed
+}

@@ -1,0 +1,319 @@
+package mux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"duet/cluster"
+)
+
+const (
+	// pingAfter is how long a connection may say nothing before it is pinged, and
+	// patience how long it may say nothing before a request also takes another path.
+	// A busy peer answers pings, so a slow handler is not asked twice.
+	pingAfter = 75 * time.Millisecond
+	patience  = 200 * time.Millisecond
+	// pingLost closes a connection that did not answer a ping.
+	pingLost = 2 * time.Second
+	// idleTime is how long an unused connection is kept, and pinged.
+	idleTime = 5 * time.Second
+)
+
+// HTTPTransport returns a transport for URLs such as http://beta/path, where the
+// name is a node and the scheme is always http, since the encryption is below.
+// The other side serves with NewHTTPServer.
+//
+// A request whose path fails or falls silent is sent again over another path, so
+// it may arrive twice, also when the handler is still at work: requests must be
+// idempotent. One with a body needs GetBody for that, as http.NewRequest makes it.
+func (m *Mux) HTTPTransport(service byte) http.RoundTripper {
+	p := &pool{m: m, service: service, nodes: make(map[cluster.NodeID]*nodePool)}
+	m.mu.Lock()
+	m.pools = append(m.pools, p)
+	m.mu.Unlock()
+	return p
+}
+
+// NewHTTPServer returns a server for h on a listener of a Mux; the handler finds
+// the caller by PeerFrom.
+func NewHTTPServer(h http.Handler) *http.Server {
+	var p http.Protocols
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: h, Protocols: &p, ReadHeaderTimeout: handshakeTimeout,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, PeerOf(c))
+		},
+	}
+}
+
+type peerKey struct{}
+
+// PeerFrom is the node that sent the request with this context; empty if it did
+// not come through a server of NewHTTPServer.
+func PeerFrom(ctx context.Context) cluster.NodeID {
+	n, _ := ctx.Value(peerKey{}).(cluster.NodeID)
+	return n
+}
+
+// pool is the RoundTripper of one service.
+type pool struct {
+	m       *Mux
+	service byte
+
+	mu    sync.Mutex
+	nodes map[cluster.NodeID]*nodePool
+}
+
+// nodePool keeps one HTTP/2 connection per path to one node.
+type nodePool struct {
+	pool *pool
+	node cluster.NodeID
+	tr   *http.Transport
+
+	mu    sync.Mutex
+	conns map[string]*liveConn // by address, the newest of each
+}
+
+// liveConn knows when it last heard from the other side.
+type liveConn struct {
+	*Conn
+	heard atomic.Int64 // Unix nanoseconds
+}
+
+func (c *liveConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+func (p *pool) node(n cluster.NodeID) *nodePool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if np := p.nodes[n]; np != nil {
+		return np
+	}
+	np := &nodePool{pool: p, node: n, conns: make(map[string]*liveConn)}
+	var h2 http.Protocols
+	h2.SetUnencryptedHTTP2(true)
+	np.tr = &http.Transport{
+		DialContext: np.dial, Protocols: &h2, DisableCompression: true, IdleConnTimeout: idleTime,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLost},
+	}
+	p.nodes[n] = np
+	return np
+}
+
+// close ends all connections.
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, np := range p.nodes {
+		np.tr.CloseIdleConnections()
+		np.mu.Lock()
+		for _, c := range np.conns {
+			c.abort()
+		}
+		np.mu.Unlock()
+	}
+}
+
+// dial is called by the HTTP transport, with the address that RoundTrip chose.
+func (np *nodePool) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	m := np.pool.m
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(m.ctx, cancel)
+	defer stop()
+	conn, err := m.dialPath(ctx, np.node, addr, np.pool.service)
+	if err != nil {
+		return nil, err
+	}
+	lc := &liveConn{Conn: conn}
+	lc.heard.Store(time.Now().UnixNano())
+	np.mu.Lock()
+	defer np.mu.Unlock()
+	if m.ctx.Err() != nil {
+		conn.Close()
+		return nil, ErrStopped
+	}
+	np.conns[addr] = lc
+	return lc, nil
+}
+
+// silence is how long nothing was heard over the path; since bounds it.
+func (np *nodePool) silence(addr string, since time.Time) time.Duration {
+	np.mu.Lock()
+	defer np.mu.Unlock()
+	if c := np.conns[addr]; c != nil {
+		if heard := time.Unix(0, c.heard.Load()); heard.After(since) {
+			since = heard
+		}
+	}
+	return time.Since(since)
+}
+
+// shed ends the connection over a path if it no longer answers pings, so that
+// the next request dials anew. Requests on it go on elsewhere.
+func (np *nodePool) shed(addr string) {
+	np.mu.Lock()
+	defer np.mu.Unlock()
+	c := np.conns[addr]
+	if c != nil && time.Since(time.Unix(0, c.heard.Load())) >= patience {
+		c.abort()
+		delete(np.conns, addr)
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		defer req.Body.Close()
+	}
+	node := cluster.NodeID(req.URL.Hostname())
+	paths, err := p.m.paths(node, Any)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", node, err)
+	}
+	t := &trip{np: p.node(node), req: req, paths: paths, limit: 2 * len(paths),
+		results: make(chan outcome), done: make(chan struct{})}
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		t.limit = 1
+	}
+	resp, err := t.run()
+	close(t.done)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", node, err)
+	}
+	return resp, nil
+}
+
+// trip is one request under way, over one path or several.
+type trip struct {
+	np      *nodePool
+	req     *http.Request
+	paths   []string
+	limit   int // attempts; each path gets a second one if all failed
+	results chan outcome
+	done    chan struct{} // nobody receives results any more
+
+	cancels []context.CancelFunc
+	last    time.Time // start of the newest attempt
+}
+
+type outcome struct {
+	attempt int
+	resp    *http.Response
+	err     error
+}
+
+// run starts attempts until one has an answer.
+func (t *trip) run() (*http.Response, error) {
+	tick := time.NewTicker(patience / 8)
+	defer tick.Stop()
+	winner := -1
+	defer func() {
+		for i, cancel := range t.cancels {
+			if i != winner {
+				cancel()
+			}
+		}
+	}()
+	var errs []error
+	if err := t.start(); err != nil {
+		return nil, err
+	}
+	for {
+		select {
+		case r := <-t.results:
+			if r.err == nil {
+				winner = r.attempt
+				t.np.pool.m.worked(t.np.node, t.path(r.attempt))
+				r.resp.Body = &body{r.resp.Body, t.cancels[winner]}
+				r.resp.Request = t.req
+				return r.resp, nil
+			}
+			errs = append(errs, r.err)
+			if len(errs) == t.limit || t.req.Context().Err() != nil {
+				return nil, errors.Join(errs...)
+			}
+			if len(t.cancels) == t.limit {
+				continue // others are still under way
+			}
+			if err := t.start(); err != nil {
+				return nil, err
+			}
+		case <-tick.C:
+			// Only the first attempt on each path answers silence; what falls silent
+			// on all paths waits for an error.
+			n := len(t.cancels)
+			if n < min(t.limit, len(t.paths)) && t.np.silence(t.path(n-1), t.last) >= patience {
+				if err := t.start(); err != nil {
+					return nil, err
+				}
+			}
+		case <-t.req.Context().Done():
+			return nil, errors.Join(append(errs, context.Cause(t.req.Context()))...)
+		}
+	}
+}
+
+func (t *trip) path(attempt int) string { return t.paths[attempt%len(t.paths)] }
+
+// start begins the next attempt.
+func (t *trip) start() error {
+	i := len(t.cancels)
+	ctx, cancel := context.WithCancel(t.req.Context())
+	req := t.req.Clone(ctx)
+	req.URL.Scheme, req.URL.Host = "http", t.path(i)
+	req.Host = string(t.np.node)
+	if t.req.GetBody != nil {
+		b, err := t.req.GetBody()
+		if err != nil {
+			cancel()
+			return fmt.Errorf("repeat body: %w", err)
+		}
+		req.Body = b
+	}
+	t.np.shed(t.path(i))
+	t.cancels = append(t.cancels, cancel)
+	t.last = time.Now()
+	ok := t.np.pool.m.spawn(func() {
+		resp, err := t.np.tr.RoundTrip(req)
+		if err != nil {
+			err = fmt.Errorf("over %s: %w", req.URL.Host, err)
+		}
+		select {
+		case t.results <- outcome{i, resp, err}:
+		case <-t.done:
+			if err == nil {
+				resp.Body.Close()
+			}
+		}
+	})
+	if !ok {
+		return ErrStopped
+	}
+	return nil
+}
+
+// body ends the context of its attempt when it is closed.
+type body struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *body) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}

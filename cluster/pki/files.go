@@ -1,0 +1,141 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// The files of an identity directory.
+const (
+	caCertFile   = "ca.crt"
+	caKeyFile    = "ca.key"
+	nodeCertFile = "node.crt"
+	nodeKeyFile  = "node.key"
+)
+
+const (
+	pemCert = "CERTIFICATE"
+	pemKey  = "PRIVATE KEY"
+)
+
+func encodeCert(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: pemCert, Bytes: der})
+}
+
+func encodeKey(key crypto.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
+}
+
+func decodePEM(b []byte, kind string) ([]byte, error) {
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != kind {
+		return nil, fmt.Errorf("no PEM block %q", kind)
+	}
+	return block.Bytes, nil
+}
+
+func decodeCert(b []byte) (*x509.Certificate, error) {
+	der, err := decodePEM(b, pemCert)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+func decodeKey(b []byte) (*ecdsa.PrivateKey, error) {
+	der, err := decodePEM(b, pemKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	ec, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("key is a %T, not ECDSA", key)
+	}
+	return ec, nil
+}
+
+// readCert and readKey name the file in their errors.
+func readCert(dir, name string) (*x509.Certificate, error) {
+	path := filepath.Join(dir, name)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := decodeCert(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+func readKey(dir, name string) (*ecdsa.PrivateKey, error) {
+	path := filepath.Join(dir, name)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	k, err := decodeKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return k, nil
+}
+
+// file is one file to store.
+type file struct {
+	name string
+	data []byte
+}
+
+// store writes files into dir, each one atomically and durably, in their order.
+func store(dir string, files ...file) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := storeOne(filepath.Join(dir, f.name), f.data); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
+func storeOne(path string, data []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// exists reports whether dir holds an identity; node.crt is written last.
+func exists(dir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dir, nodeCertFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

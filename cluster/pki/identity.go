@@ -1,0 +1,178 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"duet/cluster"
+)
+
+// ErrExists is returned by Init and Join when the directory already holds an identity.
+var ErrExists = errors.New("this node is already a member of a cluster")
+
+// Identity is what a node shows to others and checks them by. It may be used by
+// several goroutines.
+type Identity struct {
+	dir  string
+	node cluster.NodeID
+	ca   authority
+
+	mu   sync.RWMutex
+	cert *tls.Certificate // of this node, followed by the authority's
+}
+
+// Init founds a cluster in dir: an authority for ten years and the certificate
+// of its first node for one year. Files are readable by their owner only and
+// durable when Init returns.
+func Init(dir, clusterName string, node cluster.NodeID) (*Identity, error) {
+	if err := mustBeFree(dir); err != nil {
+		return nil, err
+	}
+	ca, err := newAuthority(clusterName, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	der, err := ca.sign(node, key.Public(), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := settle(dir, ca, key, der); err != nil {
+		return nil, err
+	}
+	return Load(dir)
+}
+
+func mustBeFree(dir string) error {
+	taken, err := exists(dir)
+	if err != nil {
+		return fmt.Errorf("look for an identity: %w", err)
+	}
+	if taken {
+		return fmt.Errorf("%w: %s holds its certificate; leave that cluster first", ErrExists, dir)
+	}
+	return nil
+}
+
+// settle stores an identity; the node's certificate comes last and makes it count.
+func settle(dir string, ca authority, key *ecdsa.PrivateKey, der []byte) error {
+	caKey, err := encodeKey(ca.key)
+	if err != nil {
+		return err
+	}
+	nodeKey, err := encodeKey(key)
+	if err != nil {
+		return err
+	}
+	err = store(dir, file{caCertFile, encodeCert(ca.cert.Raw)}, file{caKeyFile, caKey},
+		file{nodeKeyFile, nodeKey}, file{nodeCertFile, encodeCert(der)})
+	if err != nil {
+		return fmt.Errorf("store identity: %w", err)
+	}
+	return nil
+}
+
+// Load reads the identity in dir and renews the certificate if it is due.
+func Load(dir string) (*Identity, error) {
+	id, err := load(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("load identity: %w; run `duet cluster init` or `duet cluster join` on this node", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
+	}
+	if _, err := id.Renew(time.Now()); err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
+	}
+	return id, nil
+}
+
+func load(dir string) (*Identity, error) {
+	id := &Identity{dir: dir}
+	var err error
+	if id.ca.cert, err = readCert(dir, caCertFile); err != nil {
+		return nil, err
+	}
+	if id.ca.key, err = readKey(dir, caKeyFile); err != nil {
+		return nil, err
+	}
+	cert, err := readCert(dir, nodeCertFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readKey(dir, nodeKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	id.node = cluster.NodeID(cert.Subject.CommonName)
+	if !id.ca.key.PublicKey.Equal(id.ca.cert.PublicKey) || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, fmt.Errorf("%s: a key does not belong to its certificate; restore the directory from one backup", dir)
+	}
+	if err := cert.CheckSignatureFrom(id.ca.cert); err != nil {
+		return nil, fmt.Errorf("%w: %s in %s was not signed by %s beside it", ErrForeign, nodeCertFile, dir, caCertFile)
+	}
+	id.use(cert, key)
+	return id, nil
+}
+
+func (id *Identity) use(cert *x509.Certificate, key *ecdsa.PrivateKey) {
+	// The authority goes along so that a node that joins can compare it with its token.
+	chain := &tls.Certificate{Certificate: [][]byte{cert.Raw, id.ca.cert.Raw}, PrivateKey: key, Leaf: cert}
+	id.mu.Lock()
+	id.cert = chain
+	id.mu.Unlock()
+}
+
+func (id *Identity) current() *tls.Certificate {
+	id.mu.RLock()
+	defer id.mu.RUnlock()
+	return id.cert
+}
+
+// Node is the name of this node.
+func (id *Identity) Node() cluster.NodeID { return id.node }
+
+// Expires is when this node's certificate ends unless it is renewed.
+func (id *Identity) Expires() time.Time { return id.current().Leaf.NotAfter }
+
+// Renew makes a new certificate for this node if less than a third of the life
+// of the old one remains, and reports whether it did. New connections use it at
+// once. Call it about daily.
+func (id *Identity) Renew(now time.Time) (bool, error) {
+	old := id.current()
+	life := old.Leaf.NotAfter.Sub(old.Leaf.NotBefore)
+	if old.Leaf.NotAfter.Sub(now) >= life/3 {
+		return false, nil
+	}
+	if now.After(id.ca.cert.NotAfter) {
+		return false, fmt.Errorf("renew certificate: %w: the authority of the cluster ended on %s; check this node's clock, else make a new cluster",
+			ErrExpired, id.ca.cert.NotAfter.Format(time.DateOnly))
+	}
+	// The key stays, so that a crash cannot part it from its certificate.
+	key := old.PrivateKey.(*ecdsa.PrivateKey)
+	der, err := id.ca.sign(id.node, key.Public(), now)
+	if err != nil {
+		return false, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return false, fmt.Errorf("renew certificate: %w", err)
+	}
+	if !cert.NotAfter.After(old.Leaf.NotAfter) {
+		return false, nil // the authority's own end is the limit
+	}
+	if err := store(id.dir, file{nodeCertFile, encodeCert(der)}); err != nil {
+		return false, fmt.Errorf("renew certificate: %w", err)
+	}
+	id.use(cert, key)
+	return true, nil
+}

@@ -1,0 +1,110 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"regexp"
+	"time"
+
+	"duet/cluster"
+)
+
+const (
+	caLife   = 10 * 365 * 24 * time.Hour
+	nodeLife = 365 * 24 * time.Hour
+	// backdate lets nodes meet whose clocks are not set yet.
+	backdate = 24 * time.Hour
+)
+
+// authority is the cluster's own certificate authority.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// checkName accepts what is safe in certificates, addresses and file names.
+func checkName(n cluster.NodeID) error {
+	if !regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`).MatchString(string(n)) {
+		return fmt.Errorf("node name %q: use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or digit", n)
+	}
+	return nil
+}
+
+func newKey() (*ecdsa.PrivateKey, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	return k, nil
+}
+
+func serial() (*big.Int, error) {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, fmt.Errorf("make serial number: %w", err)
+	}
+	return n, nil
+}
+
+func newAuthority(clusterName string, now time.Time) (authority, error) {
+	key, err := newKey()
+	if err != nil {
+		return authority{}, err
+	}
+	sn, err := serial()
+	if err != nil {
+		return authority{}, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: sn,
+		Subject:      pkix.Name{CommonName: "cluster " + clusterName, Organization: []string{clusterName}},
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(caLife),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return authority{}, fmt.Errorf("make authority: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	return authority{cert, key}, err
+}
+
+// sign makes the certificate of a node; it does not outlive the authority.
+func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time) ([]byte, error) {
+	if err := checkName(node); err != nil {
+		return nil, err
+	}
+	sn, err := serial()
+	if err != nil {
+		return nil, err
+	}
+	end := now.Add(nodeLife)
+	if end.After(a.cert.NotAfter) {
+		end = a.cert.NotAfter
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: sn,
+		Subject:      pkix.Name{CommonName: string(node), Organization: a.cert.Subject.Organization},
+		DNSNames:     []string{string(node)},
+		NotBefore:    now.Add(-backdate), NotAfter: end,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, pub, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", node, err)
+	}
+	return der, nil
+}
+
+// fingerprint names an authority in tokens and messages.
+func fingerprint(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.Raw) }

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"duet/console/api"
+	"duet/console/client"
+)
+
+// actionCommands makes one command per action of a module.
+func (a *app) actionCommands() []*cobra.Command {
+	var out []*cobra.Command
+	for _, x := range []struct {
+		action      api.Action
+		short, long string
+	}{
+		{api.Start, "Start a module", "Start a module on its nodes, or on --node. Who becomes primary is decided by the data, not by who starts first."},
+		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over."},
+		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover."},
+		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be Ready."},
+		{api.Prim, "Make a node primary", "Make a node primary, also if its peer does not answer. If its data may lack writes both sides' facts are shown and a yes is wanted."},
+		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data away a yes is wanted."},
+	} {
+		var r api.ActionRequest
+		c := &cobra.Command{
+			Use: string(x.action) + " MODULE", Short: x.short, Long: x.long,
+			Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+			RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+				return a.act(ctx, c, args[0], x.action, r)
+			}),
+		}
+		a.nodeFlag(c, &r.Node, "act on this node only")
+		c.Flags().BoolVar(&r.Yes, "yes", false, "do not ask, even if data may be thrown away")
+		out = append(out, c)
+	}
+	return out
+}
+
+func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest) error {
+	res, err := c.Act(ctx, module, action, r)
+	if errors.Is(err, api.ErrConfirm) && !r.Yes {
+		facts := strings.TrimRight(strings.TrimSuffix(err.Error(), api.ErrConfirm.Error()), ": \n")
+		fmt.Fprintln(a.err, cleanLines(facts))
+		if !a.inTTY {
+			return fmt.Errorf("%s of %s wants a confirmation: repeat with --yes to do it all the same", action, module)
+		}
+		if err := a.confirm(ctx, fmt.Sprintf("Do you want to %s %s all the same?", action, module)); err != nil {
+			return err
+		}
+		r.Yes = true
+		res, err = c.Act(ctx, module, action, r)
+	}
+	if err != nil {
+		return err
+	}
+	return a.say(res, "%s", clean(res.Said))
+}
+
+// confirm asks for a yes in full.
+func (a *app) confirm(ctx context.Context, question string) error {
+	fmt.Fprintf(a.err, "%s Type yes to go on: ", question)
+	line := make(chan string, 1)
+	go func() { // a read of a terminal cannot be called off: after ctrl-C it ends with the process
+		s, _ := bufio.NewReader(a.in).ReadString('\n')
+		line <- strings.TrimSpace(s)
+	}()
+	select {
+	case s := <-line:
+		if s != "yes" {
+			return errors.New("not confirmed, nothing was changed")
+		}
+		return nil
+	case <-ctx.Done():
+		fmt.Fprintln(a.err)
+		return ctx.Err()
+	}
+}
+
+// cleanLines is clean for text that may have lines.
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"duet/cluster"
+	"duet/cmd/duet/setup"
+	"duet/console/client"
+)
+
+// Exit codes, beside those of "status -q".
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// Setup makes this node part of a cluster before its daemon runs.
+type Setup interface {
+	Init(ctx context.Context, r setup.InitRequest) (cluster.Config, error)
+	Join(ctx context.Context, r setup.JoinRequest) (cluster.Config, error)
+}
+
+// app is one run of the command: what it reads and writes, and the flags of all commands.
+type app struct {
+	in            io.Reader
+	out, err      io.Writer
+	env           func(string) string
+	inTTY, outTTY bool
+	width         func() int // of the terminal, 0 if unknown
+	now           func() time.Time
+	tick          time.Duration // between two looks at something that goes on
+	setup         Setup
+	version       string
+
+	connect client.Options
+	json    bool
+	began   bool // a command's own work began: errors before that are of usage
+}
+
+// exit is an error that only carries an exit code and is not printed.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// usageError is returned when the command line is wrong in a way cobra does not know.
+type usageError struct{ error }
+
+// run runs one command line and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	c, err := root.ExecuteContextC(ctx)
+	var code exit
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &usage), !a.began:
+		fmt.Fprintf(a.err, "duet: %s (%s --help shows how)\n", oneLine(err), c.CommandPath())
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(a.err, "duet: interrupted")
+		return exitError
+	}
+	fmt.Fprintf(a.err, "duet: %s\n", oneLine(err))
+	return exitError
+}
+
+// oneLine folds the lines of an error, so that logs and scripts get one.
+func oneLine(err error) string {
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return clean(strings.Join(lines, "; "))
+}
+
+// root is the tree of all commands.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "duet",
+		Short: "Keep virtual machines running on two nodes",
+		Long: `Keep virtual machines running on two nodes.
+
+Exit codes: 0 done, 1 failed, 2 wrong command line; "duet status MODULE -q" has its own.
+Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags; NO_COLOR.`,
+		SilenceErrors: true, SilenceUsage: true,
+	}
+	a.group(root)
+	f := root.PersistentFlags()
+	f.StringVar(&a.connect.Connect, "connect", or(a.env("DUET_CONNECT"), client.DefaultConnect), "the node to ask: unix:///path or https://node:port")
+	f.StringVar(&a.connect.TokenFile, "token-file", a.env("DUET_TOKEN_FILE"), "file with the node's token, for https")
+	f.StringVar(&a.connect.CAFile, "ca-file", a.env("DUET_CA_FILE"), "file with the cluster's CA certificate, for https")
+	f.BoolVar(&a.json, "json", false, "write JSON, as the API gives it")
+	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand())
+	root.AddCommand(a.actionCommands()...)
+	return root
+}
+
+// group makes c a command that only holds others.
+func (a *app) group(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 && c.Parent() == nil {
+			return c.Help()
+		}
+		var names []string
+		for _, sub := range c.Commands() {
+			if sub.IsAvailableCommand() {
+				names = append(names, sub.Name())
+			}
+		}
+		if len(args) == 0 {
+			return usageError{fmt.Errorf("say one of %s", strings.Join(names, ", "))}
+		}
+		return usageError{fmt.Errorf("there is no %q: say one of %s", args[0], strings.Join(names, ", "))}
+	}
+}
+
+// do wraps the work of a command, so that what fails before it is known to be of usage.
+func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		a.began = true
+		return f(c.Context(), args)
+	}
+}
+
+// call is do for work that asks a node.
+func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return a.do(func(ctx context.Context, args []string) error {
+		c, err := client.New(a.connect)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return f(ctx, c, args)
+	})
+}
+
+// args wants exactly the named arguments; names in brackets may be left out.
+func args(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, got []string) error {
+		if len(got) > len(names) {
+			return fmt.Errorf("%q is too much: usage: %s", got[len(names)], c.UseLine())
+		}
+		for _, missing := range names[len(got):] {
+			if !strings.HasPrefix(missing, "[") {
+				return fmt.Errorf("say which %s: usage: %s", missing, c.UseLine())
+			}
+		}
+		return nil
+	}
+}
+
+// color reports whether to colour what goes to out.
+func (a *app) color() bool { return a.outTTY && a.env("NO_COLOR") == "" }
+
+// emit writes v as JSON or, without --json, what human writes.
+func (a *app) emit(v any, human func(io.Writer) error) error {
+	if !a.json {
+		return human(a.out)
+	}
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// say writes one line unless --json asks for v.
+func (a *app) say(v any, format string, args ...any) error {
+	return a.emit(v, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, format+"\n", args...)
+		return err
+	})
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

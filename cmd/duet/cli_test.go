@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"duet/cluster"
+	"duet/cmd/duet/setup"
+	"duet/console"
+	"duet/console/api"
+	"duet/console/api/apitest"
+)
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "rewrite the golden files")
+	flag.Parse()
+	time.Local = time.UTC // the goldens show times
+	goleak.VerifyTestMain(m)
+}
+
+// paper records a Setup's requests.
+type paper struct{ asked []string }
+
+func (p *paper) Init(_ context.Context, r setup.InitRequest) (cluster.Config, error) {
+	p.asked = append(p.asked, fmt.Sprintf("init %+v", r))
+	return cluster.Config{Name: r.Cluster, Self: r.Node}, nil
+}
+
+func (p *paper) Join(_ context.Context, r setup.JoinRequest) (cluster.Config, error) {
+	p.asked = append(p.asked, fmt.Sprintf("join %+v", r))
+	if r.At == "10.0.0.9" {
+		return cluster.Config{}, errors.New("join the cluster at 10.0.0.9:7420: connection refused")
+	}
+	return cluster.Config{Name: "office", Self: r.Node}, nil
+}
+
+// output is a buffer that may be read while it is written.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// bench is one command line before a node.
+type bench struct {
+	*app
+	node     *apitest.Backend
+	paper    *paper
+	socket   string
+	out, err *output
+}
+
+// newBench serves a fake node on a socket, unless it is to be away, and gives a command line for it.
+func newBench(t *testing.T, away bool) *bench {
+	t.Helper()
+	b := &bench{node: apitest.New(), paper: &paper{}, out: &output{}, err: &output{}, socket: filepath.Join(t.TempDir(), "d.sock")}
+	now := apitest.Now()
+	b.app = &app{
+		in: strings.NewReader(""), out: b.out, err: b.err, width: func() int { return 80 },
+		env: func(k string) string { return map[string]string{"DUET_CONNECT": "unix://" + b.socket}[k] },
+		now: func() time.Time { return now }, tick: time.Millisecond, setup: b.paper, version: "1.0",
+	}
+	if away {
+		return b
+	}
+	s, err := console.New(console.Config{Handler: api.Handler(b.node, "1.0", nil), Socket: b.socket, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// transcript is what a run printed and its exit code, with what differs between computers replaced.
+func (b *bench) transcript(code int) string {
+	out := b.out.String()
+	if e := b.err.String(); e != "" {
+		out += "--- stderr\n" + e
+	}
+	if asked := strings.Join(b.paper.asked, "\n"); asked != "" {
+		out += "--- asked\n" + asked + "\n"
+	}
+	out = strings.ReplaceAll(out, b.socket, "SOCKET")
+	out = regexp.MustCompile(`go1\.[0-9.]+ \w+/\w+`).ReplaceAllString(out, "GO OS/ARCH")
+	return out + fmt.Sprintf("--- exit %d\n", code)
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".txt")
+	if flag.Lookup("update").Value.String() == "true" {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || got != string(want) {
+		t.Errorf("%s differs (-update rewrites it), %v:\n%s", path, err, got)
+	}
+}
+
+// TestCommands runs each command line and compares all it printed.
+func TestCommands(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "web01.yaml")
+	if err := os.WriteFile(good, []byte("name: web01\nkind: vm\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, line, in string
+		tty            bool
+	}{
+		{name: "help", line: "--help"},
+		{name: "status", line: "status"},
+		{name: "status_tty", line: "status", tty: true},
+		{name: "status_node", line: "status --node beta"},
+		{name: "status_nonode", line: "status --node delta"},
+		{name: "status_module", line: "status web01"},
+		{name: "status_module_json", line: "status db --json"},
+		{name: "status_nosuch", line: "status nosuch"},
+		{name: "status_quiet", line: "status db -q"},
+		{name: "status_quiet_node", line: "status db -q --node beta"},
+		{name: "status_quiet_stale", line: "status old -q --node gamma"},
+		{name: "status_quiet_nosuch", line: "status nosuch -q"},
+		{name: "status_quiet_all", line: "status -q"},
+		{name: "stop", line: "stop db --node beta"},
+		{name: "stop_json", line: "stop db --json"},
+		{name: "stop_nothing", line: "stop"},
+		{name: "stop_two", line: "stop db web01"},
+		{name: "stop_badflag", line: "stop db --now"},
+		{name: "prim_unsure", line: "prim web01 --node beta"},
+		{name: "prim_yes", line: "prim web01 --node beta --yes"},
+		{name: "prim_asked", line: "prim web01 --node beta", in: "yes\n", tty: true},
+		{name: "prim_declined", line: "prim web01 --node beta", in: "y\n", tty: true},
+		{name: "log", line: "log db"},
+		{name: "log_one", line: "log db -n 1"},
+		{name: "log_none", line: "log db -n 0"},
+		{name: "volume_list", line: "volume list"},
+		{name: "volume_list_module", line: "volume list old"},
+		{name: "volume_verify", line: "volume verify db/vda --repair"},
+		{name: "volume_verify_bad", line: "volume verify db"},
+		{name: "protect", line: "vm protect web --peer beta"},
+		{name: "protect_tty", line: "vm protect web", tty: true},
+		{name: "protect_nowait", line: "vm protect web --no-wait --config " + good},
+		{name: "protect_json", line: "vm protect web --json"},
+		{name: "release", line: "vm release nosuch"},
+		{name: "task", line: "task t1 --no-wait"},
+		{name: "config_show", line: "config show db"},
+		{name: "config_check", line: "config check -", in: "name: web01\n"},
+		{name: "config_check_bad", line: "config check -", in: "kind: vm\n"},
+		{name: "config_apply", line: "config apply " + good},
+		{name: "config_nofile", line: "config apply /nonexistent.yaml"},
+		{name: "cluster", line: "cluster"},
+		{name: "cluster_typo", line: "cluster inti"},
+		{name: "cluster_status", line: "cluster status"},
+		{name: "cluster_token", line: "cluster token --life 90m"},
+		{name: "cluster_token_long", line: "cluster token --life 1000h"},
+		{name: "cluster_init", line: "cluster init --name office --node alpha --addr 10.0.0.1,san=10.1.0.1 --detection 3s --ping 10.0.0.254"},
+		{name: "cluster_init_json", line: "cluster init --name office --node alpha --addr 10.0.0.1 --json --dir d"},
+		{name: "cluster_init_noname", line: "cluster init --node alpha --addr 10.0.0.1"},
+		{name: "cluster_init_noaddr", line: "cluster init --name office --node alpha"},
+		{name: "cluster_init_badaddr", line: "cluster init --name office --node alpha --addr alpha.example.com"},
+		{name: "cluster_join", line: "cluster join 10.0.0.1 --node beta --addr 10.0.0.2 --token -", in: "duet1.x.y\n"},
+		{name: "cluster_join_fails", line: "cluster join 10.0.0.9 --node beta --addr 10.0.0.2 --token duet1.x.y"},
+		{name: "cluster_join_notoken", line: "cluster join 10.0.0.9 --node beta --addr 10.0.0.2"},
+		{name: "version", line: "version"},
+		{name: "typo", line: "stauts"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, false)
+			b.in, b.inTTY, b.outTTY = strings.NewReader(c.in), c.tty, c.tty
+			golden(t, c.name, b.transcript(b.run(t.Context(), strings.Fields(c.line))))
+		})
+	}
+}
+
+// TestAway: without a daemon every command says so, in one line.
+func TestAway(t *testing.T) {
+	for _, line := range []string{"status", "status db", "stop db", "log db", "volume list", "vm protect x", "config show db", "cluster token", "status --watch"} {
+		b := newBench(t, true)
+		code := b.run(t.Context(), strings.Fields(line))
+		want := "--- stderr\nduet: duetd does not answer on SOCKET: is it running? systemctl status duetd\n--- exit 1\n"
+		if got := b.transcript(code); got != want {
+			t.Errorf("duet %s:\n%s", line, got)
+		}
+	}
+	b := newBench(t, true)
+	if code := b.run(t.Context(), []string{"version"}); code != exitOK || !strings.Contains(b.out.String(), "duet 1.0") {
+		t.Errorf("version: %s", b.transcript(code))
+	}
+	b = newBench(t, true)
+	if code := b.run(t.Context(), []string{"status", "db", "-q"}); code != exitUnknown {
+		t.Errorf("status -q: exit %d", code)
+	}
+}
+
+// TestComplete: names come from the node, and without it there is silence.
+func TestComplete(t *testing.T) {
+	for line, want := range map[string]string{
+		"status ":             "web01\ndb\nold\n:4\n",
+		"stop w":              "web01\n:4\n",
+		"stop db ":            ":4\n",
+		"stop db --node ":     "alpha\nbeta\ngamma\n:4\n",
+		"volume verify d":     "db/vda\n:4\n",
+		"vm protect --peer b": "beta\n:4\n",
+	} {
+		for _, away := range []bool{false, true} {
+			b := newBench(t, away)
+			if away {
+				want = ":4\n"
+			}
+			code := b.run(t.Context(), append([]string{"__complete"}, strings.Split(line, " ")...))
+			if code != exitOK || b.out.String() != want {
+				t.Errorf("complete %q (away %v): %q, want %q", line, away, b.out.String(), want)
+			}
+		}
+	}
+	b := newBench(t, true)
+	if code := b.run(t.Context(), []string{"completion", "bash"}); code != exitOK || !strings.Contains(b.out.String(), "__complete") {
+		t.Errorf("completion bash: exit %d", code)
+	}
+}
+
+// TestRoleExit: SafeKit's exit codes.
+func TestRoleExit(t *testing.T) {
+	for role, want := range map[string]exit{"STOP": 0, "WAIT": 1, "ALONE": 2, "UP": 2, "PRIM": 3, "SECOND": 4, "UNKNOWN": 5, "": 5} {
+		if got := roleExit(role); got != want {
+			t.Errorf("%q: %d, want %d", role, got, want)
+		}
+	}
+}
+
+// TestHostileNames: text from elsewhere cannot send codes to the terminal.
+func TestHostileNames(t *testing.T) {
+	st := apitest.Sample()
+	st.Modules[0].Name, st.Modules[0].Nodes[1].Why, st.Cluster = "a\x1b]0;x\a", "b\x1b[2J\r", "c\x1b"
+	for _, line := range []string{"status", "status --watch", "status --json"} {
+		b := newBench(t, false)
+		b.node.Set(st)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		b.run(ctx, strings.Fields(line))
+		cancel()
+		if strings.ContainsAny(b.out.String(), "\x1b\a\r") {
+			t.Errorf("%s: %q", line, b.out.String())
+		}
+	}
+}

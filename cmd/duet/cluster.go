@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"duet/cluster"
+	"duet/cmd/duet/setup"
+	"duet/console/client"
+)
+
+func (a *app) clusterCommand() *cobra.Command {
+	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
+	a.group(c)
+	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), &cobra.Command{
+		Use: "status", Short: "Show the nodes of the cluster", Args: args(),
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			st, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			return a.emit(st.Nodes, func(w io.Writer) error { return a.writeNodes(w, st) })
+		}),
+	})
+	return c
+}
+
+// made is what init and join say; the whole cluster.Config holds secret keys.
+type made struct {
+	Cluster string         `json:"cluster"`
+	Node    cluster.NodeID `json:"node"`
+	Dir     string         `json:"dir"`
+}
+
+const addrUsage = "this node's IP address, once per heartbeat network: IP (they are named hb1, hb2…) or NETWORK=IP"
+
+func (a *app) initCommand() *cobra.Command {
+	var r setup.InitRequest
+	var addrs []string
+	c := &cobra.Command{
+		Use: "init --name CLUSTER --node NAME --addr IP[,IP2]", Short: "Make a new cluster with this node as its first",
+		Long: "Make a new cluster with this node as its first: the authority, this node's certificate and the keys of the heartbeats.\nRuns on the node itself, before its duetd is started.",
+		Args: args(),
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			var err error
+			if r.Addrs, err = needed(r.Node, addrs); err != nil {
+				return err
+			}
+			if r.Cluster == "" {
+				return usageError{errors.New("give the cluster a name with --name")}
+			}
+			conf, err := a.setup.Init(ctx, r)
+			if err != nil {
+				return err
+			}
+			return a.say(made{conf.Name, conf.Self, r.Dir},
+				"Cluster %s is made, this is its node %s.\nNext: systemctl enable --now duetd; then \"duet cluster token\" lets the second node join.", conf.Name, conf.Self)
+		}),
+	}
+	f := c.Flags()
+	f.StringVar(&r.Cluster, "name", "", "name of the cluster")
+	f.IntVar(&r.Port, "port", cluster.DefaultPort, "port of all traffic between nodes; heartbeats use the next one too")
+	f.DurationVar(&r.Detection, "detection", cluster.DefaultDetection, "how long all heartbeats are silent before a node is taken for dead")
+	f.StringSliceVar(&r.Ping, "ping", nil, "addresses that tell a dead peer from a dead network (default the gateway)")
+	nodeSetupFlags(c, &r.Dir, &r.Node, &addrs)
+	return c
+}
+
+func (a *app) joinCommand() *cobra.Command {
+	var r setup.JoinRequest
+	var addrs []string
+	c := &cobra.Command{
+		Use: "join ADDRESS --token T --node NAME --addr IP[,IP2]", Short: "Join this node to a cluster",
+		Long: "Join this node to the cluster of the node at ADDRESS, where \"duet cluster token\" gave the token.\nRuns on the new node itself, before its duetd is started.",
+		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: a.do(func(ctx context.Context, args []string) error {
+			var err error
+			if r.Addrs, err = needed(r.Node, addrs); err != nil {
+				return err
+			}
+			if r.Token == "-" { // keeps it out of the list of processes
+				b, err := io.ReadAll(io.LimitReader(a.in, 4096))
+				if err != nil {
+					return fmt.Errorf("read token: %w", err)
+				}
+				r.Token = strings.TrimSpace(string(b))
+			}
+			if r.Token == "" {
+				return usageError{errors.New("give what \"duet cluster token\" said on the first node with --token")}
+			}
+			r.At = args[0]
+			conf, err := a.setup.Join(ctx, r)
+			if err != nil {
+				return err
+			}
+			return a.say(made{conf.Name, conf.Self, r.Dir}, "This is now node %s of cluster %s.\nNext: systemctl enable --now duetd", conf.Self, conf.Name)
+		}),
+	}
+	c.Flags().StringVar(&r.Token, "token", "", "what \"duet cluster token\" said, or - to read it from standard input")
+	nodeSetupFlags(c, &r.Dir, &r.Node, &addrs)
+	return c
+}
+
+func nodeSetupFlags(c *cobra.Command, dir *string, node *cluster.NodeID, addrs *[]string) {
+	f := c.Flags()
+	f.StringVar((*string)(node), "node", "", "name of this node")
+	f.StringSliceVar(addrs, "addr", nil, addrUsage)
+	f.StringVar(dir, "dir", setup.DefaultDir, "directory of the node's state")
+}
+
+// needed checks the flags that init and join share.
+func needed(node cluster.NodeID, addrs []string) ([]setup.Addr, error) {
+	if node == "" {
+		return nil, usageError{errors.New("give this node a name with --node")}
+	}
+	out, err := setup.ParseAddrs(addrs)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--addr: %w", err)}
+	}
+	return out, nil
+}
+
+func (a *app) tokenCommand() *cobra.Command {
+	life := time.Hour
+	c := &cobra.Command{
+		Use: "token", Short: "Make a one-time token for a node that is to join", Args: args(),
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			t, err := c.NewToken(ctx, life)
+			if err != nil {
+				return err
+			}
+			return a.say(t, "%s\nGood once, until %s. On the new node, with an address of this one:\n  duet cluster join ADDRESS --token %s --node NAME --addr IP",
+				clean(t.Token), t.Expires.Local().Format("2006-01-02 15:04"), clean(t.Token))
+		}),
+	}
+	c.Flags().DurationVar(&life, "life", life, "how long it is good")
+	return c
+}

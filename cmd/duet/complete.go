@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"duet/console/api"
+	"duet/console/client"
+)
+
+// completeTime is how long a shell waits for names when the user presses tab.
+const completeTime = 500 * time.Millisecond
+
+// nodeFlag adds --node with completion.
+func (a *app) nodeFlag(c *cobra.Command, node *string, usage string) {
+	c.Flags().StringVar(node, "node", "", usage)
+	a.completeNodesFor(c, "node")
+}
+
+func (a *app) completeNodesFor(c *cobra.Command, flag string) {
+	err := c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.names(c, typed, nodeNames)
+	})
+	if err != nil {
+		panic(err) // the flag does not exist: a mistake in this program
+	}
+}
+
+func (a *app) completeModules(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.names(c, typed, func(st api.Status) []string {
+		var out []string
+		for _, m := range st.Modules {
+			out = append(out, m.Name)
+		}
+		return out
+	})
+}
+
+func (a *app) completeVolumes(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.names(c, typed, func(st api.Status) []string {
+		var out []string
+		seen := map[string]bool{}
+		for _, v := range st.Volumes() {
+			if !seen[v.Name] {
+				out = append(out, v.Name)
+			}
+			seen[v.Name] = true
+		}
+		return out
+	})
+}
+
+// names asks the node for names that begin with what was typed. It stays silent
+// if there is no answer: a shell prompt is no place for errors.
+func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []string) ([]string, cobra.ShellCompDirective) {
+	parent := cmd.Context()
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(parent, completeTime)
+	defer cancel()
+	c, err := client.New(a.connect)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer c.Close()
+	st, err := c.Status(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, n := range pick(st) {
+		if strings.HasPrefix(n, typed) {
+			out = append(out, clean(n))
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"duet/console/client"
+)
+
+const maxConfig = 1 << 20 // bytes of a file with configuration
+
+func (a *app) configCommand() *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Show, check and change the configuration of modules"}
+	a.group(c)
+	c.AddCommand(&cobra.Command{
+		Use: "show MODULE", Short: "Print the configuration of a module as YAML", Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			conf, err := c.Config(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.emit(conf, func(w io.Writer) error {
+				_, err := io.WriteString(w, conf.YAML)
+				return err
+			})
+		}),
+	}, &cobra.Command{
+		Use: "check FILE", Short: "Check a file (- for standard input) and change nothing", Args: args("FILE"),
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			b, err := a.readFile(args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.Check(ctx, b); err != nil {
+				return fmt.Errorf("%s: %w", fileText(args[0]), err)
+			}
+			if a.json {
+				return nil
+			}
+			return a.say(nil, "%s is good", fileText(args[0]))
+		}),
+	}, &cobra.Command{
+		Use: "apply FILE", Short: "Make a file (- for standard input) the configuration of the module it names", Args: args("FILE"),
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			b, err := a.readFile(args[0])
+			if err != nil {
+				return err
+			}
+			conf, err := c.Apply(ctx, b)
+			if err != nil {
+				return fmt.Errorf("%s: %w", fileText(args[0]), err)
+			}
+			return a.say(conf, "%s has configuration version %d", clean(conf.Module), conf.Version)
+		}),
+	})
+	return c
+}
+
+func fileText(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
+// readFile reads a file of configuration, or standard input for "-".
+func (a *app) readFile(name string) ([]byte, error) {
+	r := a.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxConfig))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", fileText(name), err)
+	}
+	if len(b) == maxConfig {
+		return nil, fmt.Errorf("read %s: longer than %s: is it a module's configuration?", name, bytesText(maxConfig))
+	}
+	return b, nil
+}

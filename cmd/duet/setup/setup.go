@@ -1,0 +1,174 @@
+// Package setup makes a node part of a cluster: the work of "duet cluster init"
+// and "duet cluster join", on the node's own files and before its daemon runs.
+//
+// A node's directory holds cluster.json (a cluster.Config) and the folder pki
+// (its identity). The folder gets its name last, so that a node either is a
+// member with both or is none, also after a crash in between.
+package setup
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/pki"
+)
+
+// DefaultDir is where a node keeps its state.
+const DefaultDir = "/var/lib/duet"
+
+// The names in a node's directory.
+const (
+	ConfigFile = pki.ConfigFile
+	PKIFolder  = pki.Folder
+	TokenFile  = "console.token" // made by the daemon
+)
+
+const (
+	keySize      = 32 // bytes of a gossip key
+	minDetection = 200 * time.Millisecond
+	maxDetection = 5 * time.Minute
+)
+
+// InitRequest describes a new cluster and this node, its first.
+type InitRequest struct {
+	Dir       string
+	Cluster   string
+	Node      cluster.NodeID
+	Addrs     []Addr
+	Port      int
+	Detection time.Duration
+	Ping      []string
+}
+
+// JoinRequest describes this node and the cluster it wants to join.
+type JoinRequest struct {
+	Dir   string
+	At    string // address of a node, with or without port
+	Token string
+	Node  cluster.NodeID
+	Addrs []Addr
+}
+
+// OnDisk does both on the disk of this computer.
+type OnDisk struct {
+	// Dial connects to the join service of the node at addr (IP:port).
+	Dial func(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error)
+}
+
+// Init makes a cluster of one node. It fails with pki.ErrExists on a node that is a member already.
+func (OnDisk) Init(_ context.Context, r InitRequest) (cluster.Config, error) {
+	conf, err := r.config()
+	if err != nil {
+		return cluster.Config{}, fmt.Errorf("make cluster: %w", err)
+	}
+	err = settle(r.Dir, func(folder string) (cluster.Config, error) {
+		_, err := pki.Init(folder, r.Cluster, r.Node)
+		return conf, err
+	})
+	if err != nil {
+		return cluster.Config{}, fmt.Errorf("make cluster: %w", err)
+	}
+	return conf, nil
+}
+
+// Join makes this node a member of the cluster at r.At. It fails with
+// pki.ErrExists on a node that is a member already.
+func (d OnDisk) Join(ctx context.Context, r JoinRequest) (cluster.Config, error) {
+	token, err := pki.ParseToken(r.Token)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	at, err := withPort(r.At)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	var conf cluster.Config
+	err = settle(r.Dir, func(folder string) (cluster.Config, error) {
+		var err error
+		conf, err = pki.Join(ctx, pki.JoinConfig{
+			Dir: folder, Token: token, Node: r.Node, Addrs: byNetwork(r.Addrs),
+			Dial: func(ctx context.Context, t *tls.Config) (net.Conn, error) { return d.Dial(ctx, at, t) },
+		})
+		return conf, err
+	})
+	if err != nil {
+		return cluster.Config{}, fmt.Errorf("join the cluster at %s: %w", at, err)
+	}
+	return conf, nil
+}
+
+// config is what cluster.json of the first node holds.
+func (r InitRequest) config() (cluster.Config, error) {
+	switch {
+	case r.Port < 1 || r.Port > 65534: // Port+1 is used too
+		return cluster.Config{}, fmt.Errorf("port %d: must be 1 to 65534", r.Port)
+	case r.Detection < minDetection || r.Detection > maxDetection:
+		return cluster.Config{}, fmt.Errorf("detection %v: must be %v to %v", r.Detection, minDetection, maxDetection)
+	}
+	for _, p := range r.Ping {
+		if net.ParseIP(p) == nil {
+			return cluster.Config{}, fmt.Errorf("ping %q: must be an IP address", p)
+		}
+	}
+	conf := cluster.Config{
+		Name: r.Cluster, Self: r.Node, Port: r.Port, Detection: r.Detection, Ping: r.Ping,
+		Members: []cluster.Member{{Node: r.Node, Addrs: byNetwork(r.Addrs)}},
+	}
+	for _, a := range r.Addrs {
+		conf.Networks = append(conf.Networks, cluster.Network{Name: a.Network})
+	}
+	key := make([]byte, keySize)
+	rand.Read(key) // never fails
+	conf.GossipKeys = [][]byte{key}
+	return conf, nil
+}
+
+func withPort(at string) (string, error) {
+	if _, _, err := net.SplitHostPort(at); err == nil {
+		return at, nil
+	}
+	if at == "" {
+		return "", errors.New("address of a node: missing")
+	}
+	return net.JoinHostPort(at, strconv.Itoa(cluster.DefaultPort)), nil
+}
+
+// settle lets admit fill a new identity folder, stores the configuration it
+// returns and only then gives the folder its name.
+func settle(dir string, admit func(folder string) (cluster.Config, error)) error {
+	final, staged := filepath.Join(dir, PKIFolder), filepath.Join(dir, PKIFolder+".new")
+	entries, err := os.ReadDir(final)
+	switch {
+	case err == nil && len(entries) > 0:
+		return fmt.Errorf("%w: %s holds its certificate", pki.ErrExists, final)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(staged); err != nil { // of a try that was broken off
+		return err
+	}
+	conf, err := admit(staged)
+	if err != nil {
+		return err
+	}
+	if err := pki.SaveConfig(dir, conf); err != nil {
+		return err
+	}
+	if err := os.Rename(staged, final); err != nil {
+		return err
+	}
+	return pki.SyncDir(dir)
+}

@@ -1,0 +1,246 @@
+package setup_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"duet/cluster"
+	"duet/cluster/pki"
+	"duet/cmd/duet/setup"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func addrs(t *testing.T, in ...string) []setup.Addr {
+	t.Helper()
+	out, err := setup.ParseAddrs(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func founding(t *testing.T, dir string) setup.InitRequest {
+	t.Helper()
+	return setup.InitRequest{
+		Dir: dir, Cluster: "office", Node: "alpha", Addrs: addrs(t, "10.0.0.1", "san=10.1.0.1"),
+		Port: cluster.DefaultPort, Detection: cluster.DefaultDetection,
+	}
+}
+
+// stored reads what a daemon would find in dir.
+func stored(t *testing.T, dir string) (cluster.Config, *pki.Identity) {
+	t.Helper()
+	file := filepath.Join(dir, setup.ConfigFile)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode of %s: %v, %v", file, info.Mode(), err)
+	}
+	var conf cluster.Config
+	if err := json.Unmarshal(b, &conf); err != nil {
+		t.Fatal(err)
+	}
+	id, err := pki.Load(filepath.Join(dir, setup.PKIFolder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conf, id
+}
+
+// names lists a directory, so that leftovers show.
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+func TestInit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "duet")
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, dir)); err != nil {
+		t.Fatal(err)
+	}
+	conf, id := stored(t, dir)
+	if conf.Self != "alpha" || conf.Name != "office" || id.Node() != "alpha" || len(conf.GossipKeys) != 1 || len(conf.GossipKeys[0]) != 32 {
+		t.Errorf("%+v", conf)
+	}
+	if got := conf.Paths("alpha", true); !slices.Equal(got, []string{"10.0.0.1", "10.1.0.1"}) {
+		t.Errorf("paths %v", got)
+	}
+	if got := names(t, dir); !slices.Equal(got, []string{"cluster.json", "pki"}) {
+		t.Errorf("files %v", got)
+	}
+	before, _ := os.ReadFile(filepath.Join(dir, setup.ConfigFile))
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, dir)); !errors.Is(err, pki.ErrExists) {
+		t.Errorf("second init: %v", err)
+	}
+	if after, _ := os.ReadFile(filepath.Join(dir, setup.ConfigFile)); string(after) != string(before) {
+		t.Error("the second init changed cluster.json")
+	}
+}
+
+// TestInitAgain: an init that was cut off at any point is done again as if it never was.
+func TestInitAgain(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, dir)); err != nil {
+		t.Fatal(err)
+	}
+	pkiDir := filepath.Join(dir, setup.PKIFolder)
+	if err := os.Rename(pkiDir, pkiDir+".new"); err != nil { // the instant before the last step
+		t.Fatal(err)
+	}
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, dir)); err != nil {
+		t.Fatal(err)
+	}
+	stored(t, dir)
+	if got := names(t, dir); !slices.Equal(got, []string{"cluster.json", "pki"}) {
+		t.Errorf("files %v", got)
+	}
+}
+
+func TestInitRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*setup.InitRequest)
+		want  string
+	}{
+		"port":      {func(r *setup.InitRequest) { r.Port = 65535 }, "1 to 65534"},
+		"detection": {func(r *setup.InitRequest) { r.Detection = time.Millisecond }, "detection"},
+		"ping":      {func(r *setup.InitRequest) { r.Ping = []string{"gw.example.com"} }, "IP address"},
+		"node":      {func(r *setup.InitRequest) { r.Node = "../x" }, "node name"},
+	} {
+		dir := t.TempDir()
+		r := founding(t, dir)
+		c.spoil(&r)
+		if _, err := (setup.OnDisk{}).Init(t.Context(), r); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if _, err := os.Stat(filepath.Join(dir, setup.ConfigFile)); err == nil {
+			t.Errorf("%s: a refused init left cluster.json", name)
+		}
+	}
+}
+
+// memory is a pki.TokenStore.
+type memory struct{ records []pki.TokenRecord }
+
+func (m *memory) Tokens() ([]pki.TokenRecord, error)        { return m.records, nil }
+func (m *memory) SetTokens(records []pki.TokenRecord) error { m.records = records; return nil }
+
+// open runs the first node's desk and returns its address and a token.
+func open(t *testing.T, dir string) (string, string) {
+	t.Helper()
+	conf, id := stored(t, dir)
+	desk := pki.NewDesk(pki.DeskConfig{
+		Identity: id, Tokens: &memory{}, Cluster: func() cluster.Config { return conf },
+		Admit: func(_ context.Context, m cluster.Member) (cluster.Config, error) {
+			conf.Members = append(conf.Members, m)
+			return conf, nil
+		},
+	})
+	token, err := desk.NewToken(time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", id.Server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- desk.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return ln.Addr().String(), token.String()
+}
+
+func dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error) {
+	return (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", addr)
+}
+
+func TestJoin(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, first)); err != nil {
+		t.Fatal(err)
+	}
+	at, token := open(t, first)
+	on := setup.OnDisk{Dial: dial}
+	r := setup.JoinRequest{Dir: second, At: at, Token: token, Node: "beta", Addrs: addrs(t, "10.0.0.2")}
+	if _, err := on.Join(t.Context(), r); !errors.Is(err, pki.ErrBadRequest) {
+		t.Errorf("one network is missing: %v", err)
+	}
+	r.Addrs = addrs(t, "10.0.0.2", "san=10.1.0.2")
+	if _, err := on.Join(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	conf, id := stored(t, second)
+	if conf.Self != "beta" || id.Node() != "beta" || len(conf.Members) != 2 || len(conf.GossipKeys) != 1 {
+		t.Errorf("%+v", conf)
+	}
+	if _, err := on.Join(t.Context(), r); !errors.Is(err, pki.ErrExists) {
+		t.Errorf("second join: %v", err)
+	}
+	r.Dir, r.Token = t.TempDir(), "duet1.x"
+	if _, err := on.Join(t.Context(), r); !errors.Is(err, pki.ErrToken) {
+		t.Errorf("bad token: %v", err)
+	}
+}
+
+// TestDefaultPort: an address without a port is called on the usual one.
+func TestDefaultPort(t *testing.T) {
+	first := t.TempDir()
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, first)); err != nil {
+		t.Fatal(err)
+	}
+	_, token := open(t, first)
+	for at, want := range map[string]string{"10.0.0.1": "10.0.0.1:7420", "fd00::1": "[fd00::1]:7420", "[fd00::1]:99": "[fd00::1]:99", "alpha": "alpha:7420", "": ""} {
+		called := ""
+		on := setup.OnDisk{Dial: func(_ context.Context, addr string, _ *tls.Config) (net.Conn, error) {
+			called = addr
+			return nil, errors.New("not today")
+		}}
+		_, err := on.Join(t.Context(), setup.JoinRequest{Dir: t.TempDir(), At: at, Token: token, Node: "beta", Addrs: addrs(t, "10.0.0.2")})
+		if err == nil || called != want {
+			t.Errorf("%q: called %q, want %q (%v)", at, called, want, err)
+		}
+	}
+}
+
+func TestParseAddrs(t *testing.T) {
+	got := addrs(t, "10.0.0.1", "san=10.1.0.1", "fd00::1", "::ffff:10.2.0.1")
+	want := []setup.Addr{{Network: "hb1", IP: "10.0.0.1"}, {Network: "san", IP: "10.1.0.1"}, {Network: "hb3", IP: "fd00::1"}, {Network: "hb4", IP: "10.2.0.1"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	for _, in := range [][]string{
+		nil, {""}, {"alpha"}, {"10.0.0.1:80"}, {"0.0.0.0"}, {"::"}, {"224.0.0.1"}, {"fe80::1%eth0"}, {"=10.0.0.1"}, {"a b=10.0.0.1"},
+		{"hb2=10.0.0.1", "10.0.0.2"}, {"10.0.0.1", "10.0.0.1"}, {"10.0.0.1", "::ffff:10.0.0.1"},
+	} {
+		if got, err := setup.ParseAddrs(in); err == nil {
+			t.Errorf("%q was read as %v", in, got)
+		}
+	}
+}

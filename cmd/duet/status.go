@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"duet/console/api"
+	"duet/console/client"
+)
+
+// exitUnknown is the exit code of "status -q" when the role cannot be told.
+const exitUnknown = 5
+
+// roleExit gives the exit code of "status -q"; SafeKit's users know them.
+func roleExit(role string) exit {
+	switch role {
+	case "STOP":
+		return 0
+	case "WAIT":
+		return 1
+	case "ALONE", "UP":
+		return 2
+	case "PRIM":
+		return 3
+	case "SECOND":
+		return 4
+	}
+	return exitUnknown
+}
+
+type statusFlags struct {
+	node         string
+	watch, quiet bool
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var f statusFlags
+	c := &cobra.Command{
+		Use: "status [MODULE]", Short: "Show the nodes and modules of the cluster",
+		Long: `Show the nodes and modules of the cluster, or one module with its volumes.
+
+With -q nothing is printed and the exit code is the role of MODULE on the node that
+is asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3, SECOND 4, and 5 if it
+cannot be told (no answer, no such module).`,
+		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			module := ""
+			if len(args) > 0 {
+				module = args[0]
+			}
+			return a.status(ctx, c, module, f)
+		}),
+	}
+	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on until ctrl-C: in place on a terminal, else a line for each change")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing; the exit code is the role of MODULE")
+	a.nodeFlag(c, &f.node, "only this node")
+	return c
+}
+
+func (a *app) status(ctx context.Context, c *client.Client, module string, f statusFlags) error {
+	if f.quiet && (module == "" || f.watch) {
+		return usageError{errors.New("-q: say which MODULE, and no --watch")}
+	}
+	look := func(ctx context.Context) (api.Status, error) {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return st, err
+		}
+		return narrow(st, module, f.node)
+	}
+	if f.watch {
+		return a.watch(ctx, look, module != "")
+	}
+	st, err := look(ctx)
+	switch {
+	case f.quiet:
+		return a.role(st, f.node, err)
+	case err != nil:
+		return err
+	case a.json && module != "":
+		return a.emit(st.Modules[0], nil)
+	}
+	return a.emit(st, func(w io.Writer) error { return a.writeStatus(w, st, module != "") })
+}
+
+// role turns the state of the one module in st into an exit code.
+func (a *app) role(st api.Status, node string, err error) error {
+	if err == nil {
+		var n api.NodeState
+		if n, err = st.Modules[0].On(or(node, st.Self)); err == nil && !n.Stale {
+			return roleExit(n.Role)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(a.err, "duet: %s\n", oneLine(err))
+	}
+	return exit(exitUnknown)
+}
+
+// narrow keeps one module and one node of st; empty names keep all.
+func narrow(st api.Status, module, node string) (api.Status, error) {
+	if module != "" {
+		m, err := st.Module(module)
+		if err != nil {
+			return st, err
+		}
+		st.Modules = []api.ModuleStatus{m}
+	}
+	if node == "" {
+		return st, nil
+	}
+	i := slices.IndexFunc(st.Nodes, func(n api.NodeStatus) bool { return n.Name == node })
+	if i < 0 {
+		return st, fmt.Errorf("node %s: %w: there are %s", node, api.ErrNotFound, strings.Join(nodeNames(st), ", "))
+	}
+	st.Nodes = st.Nodes[i : i+1]
+	var kept []api.ModuleStatus
+	for _, m := range st.Modules {
+		n, err := m.On(node)
+		if err != nil {
+			if module != "" {
+				return st, err
+			}
+			continue
+		}
+		m.Nodes = []api.NodeState{n}
+		kept = append(kept, m)
+	}
+	st.Modules = kept
+	return st, nil
+}
+
+func nodeNames(st api.Status) []string {
+	var out []string
+	for _, n := range st.Nodes {
+		out = append(out, n.Name)
+	}
+	return out
+}
+
+// writeStatus writes the whole picture, or one module in detail.
+func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
+	if detail {
+		return a.writeModule(w, st.Modules[0])
+	}
+	if err := a.writeNodes(w, st); err != nil {
+		return err
+	}
+	if len(st.Modules) == 0 {
+		_, err := fmt.Fprint(w, "\nNo modules yet: duet vm protect VM puts a virtual machine under protection.\n")
+		return err
+	}
+	fmt.Fprintln(w)
+	t := moduleTable()
+	for _, m := range st.Modules {
+		addModule(&t, m, false)
+	}
+	return t.write(w, a.color())
+}
+
+func (a *app) writeNodes(w io.Writer, st api.Status) error {
+	fmt.Fprintf(w, "Cluster %s, as %s sees it (duetd %s)\n\n", clean(st.Cluster), clean(st.Self), clean(st.Version))
+	t := table{head: []string{"NODE", "STATE", "HEARTBEAT"}}
+	for _, n := range st.Nodes {
+		state := cell{"up", green}
+		switch {
+		case n.Leaving:
+			state = cell{"leaving", orange}
+		case !n.Alive:
+			state = cell{"down", red}
+			if n.Silent != nil {
+				state.text += " for " + durationText(a.now().Sub(*n.Silent))
+			}
+		}
+		paths := cell{text: pathsText(n.Paths)}
+		if n.Name == st.Self {
+			paths = cell{"this node", dim}
+		} else if strings.Contains(paths.text, "silent") {
+			paths.style = orange
+		}
+		t.add(cell{text: n.Name}, state, paths)
+	}
+	return t.write(w, a.color())
+}
+
+// pathsText lists heartbeat networks by name: "hb1 ok, hb2 silent".
+func pathsText(paths map[string]bool) string {
+	var out []string
+	for name, ok := range paths {
+		if ok {
+			out = append(out, name+" ok")
+		} else {
+			out = append(out, name+" silent")
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+func moduleTable() table {
+	return table{head: []string{"MODULE", "NODE", "ROLE", "STATUS", "VM", "EPOCH", "DATA", "DIRTY", "SYNC"}, noteAt: 1}
+}
+
+// addModule adds one row per node, with the sentence why where it is not Ready or always.
+func addModule(t *table, m api.ModuleStatus, always bool) {
+	name := m.Name
+	for _, n := range m.Nodes {
+		var dirty int64
+		var sync *api.Sync
+		for _, v := range n.Volumes {
+			dirty += v.DirtyBytes
+			sync = together(sync, v.Sync)
+		}
+		color := statusStyle(n)
+		status := n.Status
+		if n.Stale {
+			status += " (last heard)"
+		}
+		data := cell{"complete", plain}
+		if !n.Complete {
+			data = cell{"incomplete", orange}
+		}
+		t.add(cell{name, bold}, cell{text: n.Node}, cell{n.Role, color}, cell{status, color}, cell{text: n.VM},
+			cell{text: fmt.Sprint(n.Epoch)}, data, cell{text: bytesText(dirty)}, cell{text: syncText(sync)})
+		if always || n.Status != "Ready" || n.Stale {
+			t.note(n.Why)
+		}
+		name = ""
+	}
+}
+
+func statusStyle(n api.NodeState) style {
+	switch {
+	case n.Stale:
+		return dim
+	case n.Status == "Ready":
+		return green
+	case n.Status == "Transient":
+		return orange
+	}
+	return red
+}
+
+// writeModule writes one module in detail: why on every node, and the volumes.
+func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
+	t := moduleTable()
+	addModule(&t, m, true)
+	if err := t.write(w, a.color()); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	for _, n := range m.Nodes {
+		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node), n.Since.Local().Format("2006-01-02 15:04:05"),
+			durationText(a.now().Sub(n.Since)), n.Epoch, clean(or(n.Holder, "nobody")))
+	}
+	if m.Task != nil && !m.Task.Done {
+		fmt.Fprintf(w, "Going on: %s, %s (duet task %s follows it).\n", clean(m.Task.Kind), clean(m.Task.Step), clean(m.Task.ID))
+	}
+	vols := api.Status{Modules: []api.ModuleStatus{m}}.Volumes()
+	if len(vols) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return a.writeVolumes(w, vols)
+}

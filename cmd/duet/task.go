@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"duet/console/api"
+	"duet/console/client"
+)
+
+const (
+	barCells = 24
+	lineGap  = 2 * time.Second  // between lines of progress that are not drawn in place
+	patience = 30 * time.Second // with a node that does not answer while it works, as during its restart
+)
+
+func (a *app) taskCommand() *cobra.Command {
+	var noWait bool
+	c := &cobra.Command{
+		Use: "task ID", Short: "Follow long work that goes on", Args: args("ID"),
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			t, err := c.Task(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if noWait {
+				return a.say(t, "%s", progressLine(t))
+			}
+			return a.follow(ctx, c, t, false)
+		}),
+	}
+	c.Flags().BoolVar(&noWait, "no-wait", false, "only say how far it is")
+	return c
+}
+
+func noWaitFlag(c *cobra.Command, noWait *bool) {
+	c.Flags().BoolVar(noWait, "no-wait", false, "do not follow the work; print its id for \"duet task ID\"")
+}
+
+// follow shows t until it is done. Ending it early leaves the work going on.
+func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait bool) error {
+	if noWait {
+		return a.say(t, "%s", clean(t.ID))
+	}
+	show := a.progress()
+	heard := a.now()
+	for !t.Done {
+		show(t)
+		select {
+		case <-ctx.Done():
+			show(api.Task{Done: true})
+			return fmt.Errorf("%s of %s goes on without you: duet task %s follows it again", t.Kind, t.Module, t.ID)
+		case <-time.After(a.tick):
+		}
+		next, err := c.Task(ctx, t.ID)
+		switch {
+		case err == nil:
+			t, heard = next, a.now()
+		case ctx.Err() != nil:
+		case !errors.Is(err, client.ErrAway) || a.now().Sub(heard) > patience:
+			show(api.Task{Done: true})
+			return fmt.Errorf("follow %s of %s (task %s): %w", t.Kind, t.Module, t.ID, err)
+		}
+	}
+	show(t)
+	if t.Error != "" {
+		if a.json {
+			if err := a.emit(t, nil); err != nil {
+				return err
+			}
+		}
+		return fmt.Errorf("%s of %s: %s", t.Kind, t.Module, t.Error)
+	}
+	return a.say(t, "%s", clean(or(t.Result, t.Kind+" of "+t.Module+" is done")))
+}
+
+// progress gives the function that shows how far a task is: in place on a
+// terminal, else as lines, one per step and per lineGap. A finished task only
+// ends the line.
+func (a *app) progress() func(api.Task) {
+	switch {
+	case a.json:
+		return func(api.Task) {}
+	case a.outTTY:
+		return a.progressBar()
+	}
+	step, last := "", time.Time{}
+	return func(t api.Task) {
+		now := a.now()
+		if t.Done || t.Step == step && now.Sub(last) < lineGap {
+			return
+		}
+		step, last = t.Step, now
+		fmt.Fprintf(a.out, "%s %s\n", now.Local().Format("15:04:05"), progressLine(t))
+	}
+}
+
+func (a *app) progressBar() func(api.Task) {
+	step, open := "", false
+	return func(t api.Task) {
+		if open && (t.Done || t.Step != step) {
+			io.WriteString(a.out, "\n") // what is past stays to be read
+			open = false
+		}
+		if t.Done {
+			return
+		}
+		line := clean(t.Step)
+		if t.Sync != nil {
+			line += " " + barText(percent(*t.Sync), barCells) + " " + progressText(*t.Sync)
+		}
+		step, open = t.Step, true
+		io.WriteString(a.out, "\r"+clip(line, a.width()-1)+restOfLine)
+	}
+}
+
+// progressLine is a task as one line.
+func progressLine(t api.Task) string {
+	line := clean(t.Step)
+	switch {
+	case t.Done && t.Error != "":
+		line = "failed: " + clean(t.Error)
+	case t.Done:
+		line = clean(or(t.Result, "done"))
+	case t.Sync != nil:
+		line += fmt.Sprintf(" %s (%s of %s)", progressText(*t.Sync), bytesText(t.Sync.Compared), bytesText(t.Sync.Total))
+	}
+	return line
+}

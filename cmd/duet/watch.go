@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"duet/console/api"
+)
+
+// Terminal codes: the other screen keeps what stood on this one.
+const (
+	otherScreen = "\x1b[?1049h\x1b[?25l"
+	thisScreen  = "\x1b[?25h\x1b[?1049l"
+	topLeft     = "\x1b[H"
+	restOfLine  = "\x1b[K"
+	restOfPage  = "\x1b[J"
+)
+
+// watch shows what look sees until ctx ends, which is no error. A node that
+// stops answering is shown too: this is when an admin looks.
+func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status, error), detail bool) error {
+	var show func(st api.Status, err error) error
+	switch {
+	case a.json:
+		show = a.showJSON()
+	case a.outTTY:
+		io.WriteString(a.out, otherScreen)
+		last := &bytes.Buffer{}
+		defer func() { // leave the last picture behind
+			io.WriteString(a.out, thisScreen)
+			last.WriteTo(a.out)
+		}()
+		show = a.showPage(last, detail)
+	default:
+		show = a.showChanges()
+	}
+	first := true
+	for {
+		asking, cancel := context.WithTimeout(ctx, max(5*time.Second, a.tick))
+		st, err := look(asking)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && first:
+			return err
+		}
+		first = false
+		if err := show(st, err); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(a.tick):
+		}
+	}
+}
+
+// showPage redraws the whole page in place.
+func (a *app) showPage(last *bytes.Buffer, detail bool) func(api.Status, error) error {
+	var old api.Status
+	var answered time.Time
+	return func(st api.Status, err error) error {
+		last.Reset()
+		if err != nil {
+			fmt.Fprintf(last, "%s\n%s\n\n", paint(red, oneLine(err), a.color()), "Last answer at "+answered.Local().Format("15:04:05")+":")
+		} else {
+			old, answered = st, a.now()
+		}
+		if err := a.writeStatus(last, old, detail); err != nil {
+			return err
+		}
+		page := topLeft + strings.ReplaceAll(last.String(), "\n", restOfLine+"\r\n") + restOfPage
+		_, werr := io.WriteString(a.out, page)
+		return werr
+	}
+}
+
+// showJSON writes one JSON document per line, whenever it differs from the last.
+func (a *app) showJSON() func(api.Status, error) error {
+	var old []byte
+	return func(st api.Status, err error) error {
+		if err != nil {
+			return nil // there is no type of the API for it; the next answer tells what was missed
+		}
+		b, err := json.Marshal(st)
+		if err != nil || bytes.Equal(b, old) {
+			return err
+		}
+		old = b
+		_, err = fmt.Fprintf(a.out, "%s\n", b)
+		return err
+	}
+}
+
+// showChanges writes one line per change.
+func (a *app) showChanges() func(api.Status, error) error {
+	var old api.Status
+	failed := ""
+	return func(st api.Status, err error) error {
+		var lines []string
+		if err != nil {
+			if text := oneLine(err); text != failed {
+				failed, lines = text, []string{text}
+			}
+		} else {
+			if failed != "" {
+				lines = append(lines, "duetd answers again")
+			}
+			failed, lines = "", append(lines, changes(old, st)...)
+			old = st
+		}
+		for _, l := range lines {
+			if _, err := fmt.Fprintf(a.out, "%s %s\n", a.now().Local().Format("15:04:05"), clean(l)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// changes tells in sentences what is new in now.
+func changes(old, now api.Status) []string {
+	var out []string
+	was := map[string]string{}
+	for _, n := range old.Nodes {
+		was["node "+n.Name] = nodeText(n)
+	}
+	told := map[string]api.NodeState{}
+	for _, m := range old.Modules {
+		for _, n := range m.Nodes {
+			told[m.Name+" "+n.Node] = n
+		}
+	}
+	for _, n := range now.Nodes {
+		if key := "node " + n.Name; was[key] != nodeText(n) {
+			out = append(out, key+": "+arrow(was[key], nodeText(n)))
+		}
+	}
+	for _, m := range now.Modules {
+		for _, n := range m.Nodes {
+			key := m.Name + " " + n.Node
+			before, known := told[key]
+			delete(told, key)
+			if known && stateText(before) == stateText(n) && before.Why == n.Why {
+				continue
+			}
+			state := stateText(n)
+			if known {
+				state = arrow(stateText(before), state)
+			}
+			out = append(out, module(m, n)+": "+state+": "+n.Why)
+		}
+	}
+	for _, m := range old.Modules { // in the order they were shown
+		for _, n := range m.Nodes {
+			if _, gone := told[m.Name+" "+n.Node]; gone {
+				out = append(out, module(m, n)+": gone")
+			}
+		}
+	}
+	return out
+}
+
+func module(m api.ModuleStatus, n api.NodeState) string { return m.Name + " on " + n.Node }
+
+func arrow(from, to string) string {
+	if from == "" || from == to {
+		return to
+	}
+	return from + " → " + to
+}
+
+func stateText(n api.NodeState) string {
+	out := n.Role + "/" + n.Status
+	if n.VM != "" {
+		out += " vm " + n.VM
+	}
+	if n.Stale {
+		out += " (last heard)"
+	}
+	return out
+}
+
+func nodeText(n api.NodeStatus) string {
+	state := "down"
+	switch {
+	case n.Leaving:
+		state = "leaving"
+	case n.Alive:
+		state = "up"
+	}
+	if len(n.Paths) == 0 {
+		return state
+	}
+	return state + " (" + pathsText(n.Paths) + ")"
+}

@@ -1,0 +1,92 @@
+// Command duetd is the daemon of one node. It runs until SIGTERM or SIGINT and
+// leaves the VMs as they are: their writes wait for its next start.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"duet/cmd/node"
+)
+
+// options are the flags.
+type options struct {
+	dir, socket, run, listen, uri, log string
+	version                            bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
+	flag.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")
+	flag.StringVar(&o.run, "run", "/run/duet", "`directory` of the volumes' sockets")
+	flag.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
+	flag.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
+	flag.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
+	flag.BoolVar(&o.version, "version", false, "print the version and end")
+	flag.Parse()
+	if o.version {
+		fmt.Println(version())
+		return
+	}
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "duetd:", err)
+		os.Exit(1)
+	}
+}
+
+// stopTime bounds the end of the daemon; systemd waits longer.
+const stopTime = 20 * time.Second
+
+func run(o options) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.log)); err != nil {
+		return fmt.Errorf("--log %s: %w", o.log, err)
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	slog.SetDefault(log) // libraries that log by the standard package
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	urgent(log)
+	hv, closeHV := hypervisor(o.uri, log)
+	defer closeHV()
+	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(), Hypervisor: hv, Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := n.Start(); err != nil {
+		return err
+	}
+	log.Info("duetd runs", "version", version(), "dir", o.dir, "socket", o.socket)
+	ready(ctx, log)
+	log.Info("duetd stops; VMs go on when it is back")
+	stopping()
+	stopCtx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	return n.Stop(stopCtx)
+}
+
+// version is the revision the binary was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v, dirty := info.Main.Version, ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && len(s.Value) >= 12:
+			v = s.Value[:12]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "+changes"
+		}
+	}
+	return v + dirty
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"duet/appmodules/engine"
+	"duet/vmmanager"
+	"duet/vmmanager/libvirt"
+)
+
+// niceness puts the daemon before ordinary work: a late heartbeat costs a failover.
+const niceness = -10
+
+// urgent locks the daemon's memory and raises its priority (DESIGN §7). Without the
+// right to do so it works all the same.
+func urgent(log *slog.Logger) {
+	// Only what is touched: the store maps large sparse files.
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		log.Warn("memory cannot be locked: under memory pressure heartbeats may be late", "err", err)
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, niceness); err != nil {
+		log.Warn("priority cannot be raised: on a busy host heartbeats may be late", "err", err)
+	}
+}
+
+// hypervisor uses libvirt. A libvirtd that is away is waited for; where libvirt is
+// not installed the node takes part all the same and says so.
+func hypervisor(uri string, log *slog.Logger) (engine.Hypervisor, func()) {
+	hv, err := libvirt.New(libvirt.Config{URI: uri, Logger: log})
+	if err != nil {
+		log.Error("no VM can run on this node", "err", err)
+		return vmmanager.Unavailable{Err: err}, func() {}
+	}
+	return hv, func() { _ = hv.Close() } // the process ends
+}
+
+// ready tells systemd and feeds its watchdog until ctx ends.
+func ready(ctx context.Context, log *slog.Logger) {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("systemd cannot be told that the daemon is ready", "err", err)
+	}
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		<-ctx.Done()
+		return
+	}
+	tick := time.NewTicker(every / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				log.Warn("systemd's watchdog cannot be fed", "err", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stopping tells systemd that the end is on purpose.
+func stopping() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }

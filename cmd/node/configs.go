@@ -1,0 +1,117 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/config"
+	"duet/cluster"
+	"duet/console/api"
+)
+
+// Config returns the YAML of a module.
+func (n *Node) Config(_ context.Context, name string) (api.Config, error) {
+	m, err := n.module(name)
+	if err != nil {
+		return api.Config{}, err
+	}
+	return apiConfig(stored{m.version, m.cfg})
+}
+
+func apiConfig(s stored) (api.Config, error) {
+	text, err := formatYAML(s.Module)
+	return api.Config{Module: s.Module.Name, Version: s.Version.Number, Changed: s.Version.Changed, By: s.Version.By, YAML: text}, err
+}
+
+// Check validates YAML and what of it depends on this cluster.
+func (n *Node) Check(_ context.Context, text string) error {
+	m, err := n.parse(text)
+	if err != nil {
+		return err
+	}
+	if have, err := n.module(m.Name); err == nil {
+		return unchangeable(have.cfg, m)
+	}
+	return nil
+}
+
+func (n *Node) parse(text string) (appmodules.Module, error) {
+	m, err := config.Parse("config", []byte(text))
+	if err != nil {
+		return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
+	}
+	c := n.cluster()
+	for _, node := range m.Nodes {
+		if _, ok := c.Member(cluster.NodeID(node)); !ok {
+			return m, fmt.Errorf("%w: nodes: %q is no member of cluster %s: `duet cluster status`", api.ErrInvalid, node, c.Name)
+		}
+	}
+	return m, nil
+}
+
+// unchangeable refuses edits of what only protect and release may change.
+func unchangeable(have, want appmodules.Module) error {
+	same := have.Kind == want.Kind && have.VM == want.VM && len(have.Nodes) == len(want.Nodes) && len(have.Volumes) == len(want.Volumes)
+	for _, node := range want.Nodes {
+		same = same && have.Peer(node) != "" && (node == have.Nodes[0] || node == have.Nodes[1])
+	}
+	for i := range want.Volumes {
+		same = same && i < len(have.Volumes) && want.Volumes[i].ID == have.Volumes[i].ID && want.Volumes[i].Size == have.Volumes[i].Size
+		for node, path := range want.Volumes[i].Paths {
+			same = same && have.Volumes[i].Paths[node] == path
+		}
+	}
+	if !same {
+		return fmt.Errorf("%w: kind, nodes, vm and volumes of a module cannot be edited; release the VM and protect it anew", api.ErrInvalid)
+	}
+	return nil
+}
+
+// Apply stores YAML as the newest version and sends it to the peer, without
+// waiting for one that is away: it fetches the newer version when it is back.
+func (n *Node) Apply(ctx context.Context, text string) (api.Config, error) {
+	m, err := n.parse(text)
+	if err != nil {
+		return api.Config{}, err
+	}
+	have, err := n.module(m.Name)
+	if err != nil {
+		return api.Config{}, err
+	}
+	if err := unchangeable(have.cfg, m); err != nil {
+		return api.Config{}, err
+	}
+	s := stored{version{have.version.Number + 1, time.Now().UTC(), string(n.self())}, m}
+	if err := n.applyConfig(ctx, s); err != nil {
+		return api.Config{}, err
+	}
+	n.spawn(func(ctx context.Context) { n.sendConfig(ctx, m.Name) })
+	return apiConfig(s)
+}
+
+// sendConfig repeats until the peer has this version or a newer one replaced it here.
+func (n *Node) sendConfig(ctx context.Context, name string) {
+	for ctx.Err() == nil {
+		m, err := n.module(name)
+		if err != nil {
+			return
+		}
+		peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
+		callCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err = n.rpcTo(callCtx, peer, "modules/"+name+"/config", stored{m.version, m.cfg}, nil)
+		cancel()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, api.ErrUnreach) {
+			n.log.Warn("the peer does not take the configuration", "module", name, "peer", peer, "err", err)
+		}
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/nbd"
+)
+
+// jsonStore keeps JSON values in the badger store, under a prefix. It is an engine.Store.
+type jsonStore struct {
+	store  *badgerlog.Store
+	prefix string
+}
+
+// Load reads a value; false if there is none.
+func (s jsonStore) Load(key string, v any) (bool, error) {
+	b, ok, err := s.store.Get(s.prefix + key)
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return false, fmt.Errorf("read %s%s from the store: %w", s.prefix, key, err)
+	}
+	return true, nil
+}
+
+// Save writes a value durably.
+func (s jsonStore) Save(key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s%s: %w", s.prefix, key, err)
+	}
+	return s.store.Put(map[string][]byte{s.prefix + key: b})
+}
+
+// disks opens the parts of volumes on this node. It is an engine.Disks.
+type disks struct{ n *Node }
+
+// Open opens the image.
+func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
+	return backing.OpenFile(v.Paths[string(d.n.self())], v.Size)
+}
+
+// Log is the dirty log, by the identity of the data.
+func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.n.store.Log(v.ID) }
+
+// Frontend serves the volume on its socket.
+func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error) {
+	if err := os.MkdirAll(d.n.cfg.RunDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make directory of sockets: %w", err)
+	}
+	return nbd.New(nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Log: d.n.log}), nil
+}
+
+// socket is where a volume is served, the same path on every node.
+func (n *Node) socket(module, target string) string {
+	return filepath.Join(n.cfg.RunDir, module+"-"+target+".sock")
+}
+
+// imagePath is where a new image of a module lies.
+func (n *Node) imagePath(module, target string) string {
+	return filepath.Join(n.cfg.Dir, "volumes", module, target+".raw")
+}

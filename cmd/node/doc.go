@@ -1,0 +1,13 @@
+// Package node is the daemon as a library: New wires every part, Start runs them,
+// Stop ends them in reverse. All wiring of the program is here and nowhere else.
+//
+//	node.go      Config, New, Start, Stop
+//	modules.go   the engines of this node: create, load, remove
+//	rpc.go       what nodes ask of each other, served on the mux
+//	caller.go    the calling side of rpc.go: engine.Peer
+//	disks.go     images, dirty logs and frontends of volumes
+//	backend.go   the API's Backend: status, actions, log; configs.go, tasks.go the rest of it
+//	protect.go   put a VM under protection and give it back
+//	metrics.go   Prometheus
+//	members.go   join tokens, admission, cluster.json
+package node

@@ -1,0 +1,332 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/config"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// module is one module on this node.
+type module struct {
+	cfg     appmodules.Module
+	version version
+	engine  *engine.Engine
+	journal *journal
+	meter   *meter
+}
+
+// version says when a configuration was made; the higher number wins, and of two
+// equal ones that of the node whose name sorts last.
+type version struct {
+	Number  uint64    `json:"number"`
+	Changed time.Time `json:"changed"`
+	By      string    `json:"by"`
+}
+
+// newer reports whether v replaces o on every node.
+func (v version) newer(o version) bool {
+	return v.Number > o.Number || (v.Number == o.Number && v.By > o.By)
+}
+
+// stored is a module's configuration in the store.
+type stored struct {
+	Version version           `json:"version"`
+	Module  appmodules.Module `json:"module"`
+}
+
+const modulePrefix = "module/"
+
+func configKey(name string) string { return modulePrefix + name + "/config" }
+
+// newEngine builds the engine of a module of this node.
+func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*engine.Engine, error) {
+	c := n.cluster()
+	return engine.New(engine.Config{
+		Module: m, Self: c.Self,
+		Peer:       caller{n: n, node: cluster.NodeID(m.Peer(string(c.Self))), module: m.Name},
+		Store:      n.engineStore(m.Name),
+		Disks:      disks{n},
+		Hypervisor: n.cfg.Hypervisor,
+		Gate:       n.gate,
+		View:       n.gossip.View,
+		Ping:       n.ping,
+		Log:        log,
+		Logger:     n.log,
+		Times:      engine.DefaultTimes(c.Detection),
+	})
+}
+
+func (n *Node) engineStore(name string) engine.Store {
+	return jsonStore{n.store, modulePrefix + name + "/engine/"}
+}
+
+// loadModules builds the engines of all modules in the store.
+func (n *Node) loadModules() error {
+	found, err := n.store.List(modulePrefix)
+	if err != nil {
+		return fmt.Errorf("list modules: %w", err)
+	}
+	for key := range found {
+		name, isConfig := strings.CutSuffix(strings.TrimPrefix(key, modulePrefix), "/config")
+		if !isConfig {
+			continue
+		}
+		var s stored
+		if _, err := (jsonStore{n.store, ""}).Load(key, &s); err != nil {
+			return err
+		}
+		if err := n.addModule(s); err != nil {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// addModule builds the engine of s and lists it; it does not start.
+func (n *Node) addModule(s stored) error {
+	j, err := openJournal(filepath.Join(n.cfg.Dir, "log"), s.Module.Name, string(n.self()))
+	if err != nil {
+		return err
+	}
+	met := &meter{}
+	e, err := n.newEngine(s.Module, func(t engine.Transition) { j.add(t); met.add(t) })
+	if err != nil {
+		return errors.Join(err, j.close())
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.modules[s.Module.Name] = &module{cfg: s.Module, version: s.Version, engine: e, journal: j, meter: met}
+	return nil
+}
+
+func (n *Node) startModules() {
+	for _, m := range n.all() {
+		m.engine.Start()
+	}
+}
+
+func (n *Node) stopModules(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, m := range n.all() {
+		wg.Go(func() {
+			m.engine.Stop(ctx)
+			_ = m.journal.close() // the last transition is in the log too
+		})
+	}
+	wg.Wait()
+}
+
+// all lists the modules of this node by name.
+func (n *Node) all() []*module {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*module, 0, len(n.modules))
+	for _, m := range n.modules {
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b *module) int { return cmp.Compare(a.cfg.Name, b.cfg.Name) })
+	return out
+}
+
+// module returns a module by name; the error says what exists.
+func (n *Node) module(name string) (*module, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m := n.modules[name]; m != nil {
+		return m, nil
+	}
+	names := make([]string, 0, len(n.modules))
+	for have := range n.modules {
+		names = append(names, have)
+	}
+	slices.Sort(names)
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: module %q: no VM is protected yet: `duet vm protect NAME`", api.ErrNotFound, name)
+	}
+	return nil, fmt.Errorf("%w: module %q: there are %s", api.ErrNotFound, name, strings.Join(names, ", "))
+}
+
+func (n *Node) moduleOfVolume(id string) *module {
+	for _, m := range n.all() {
+		for _, v := range m.cfg.Volumes {
+			if v.ID == id {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+// newModule is what both nodes need to know of a module that begins.
+type newModule struct {
+	Stored     stored            `json:"stored"`
+	Source     cluster.NodeID    `json:"source"` // has the data
+	Definition engine.Definition `json:"definition"`
+}
+
+// createModule stores a module that begins and starts its engine. Repeating it is fine.
+func (n *Node) createModule(ctx context.Context, nm newModule) error {
+	name := nm.Stored.Module.Name
+	if m, err := n.module(name); err == nil {
+		if m.version == nm.Stored.Version {
+			return nil
+		}
+		return fmt.Errorf("%w: module %s exists on %s: `duet vm release %s` gives it back", api.ErrConflict, name, n.self(), name)
+	}
+	if err := n.storeModule(ctx, nm); err != nil {
+		return err
+	}
+	return n.beginModule(nm.Stored)
+}
+
+// storeModule makes a module durable: the first generation of its data, its first
+// record, the VM's definition and, last, its configuration, which makes it count.
+func (n *Node) storeModule(ctx context.Context, nm newModule) error {
+	m := nm.Stored.Module
+	for _, v := range m.Volumes {
+		if err := n.seedLog(ctx, v, nm.Source); err != nil {
+			return err
+		}
+	}
+	err := engine.Create(n.engineStore(m.Name), n.self(), nm.Source, nm.Definition)
+	if err == nil {
+		err = n.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: m.VM.Domain, Text: nm.Definition.Text})
+	}
+	if err == nil {
+		err = jsonStore{n.store, ""}.Save(configKey(m.Name), nm.Stored)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("store module %s on %s: %w", m.Name, n.self(), err), n.forgetModule(m))
+	}
+	return nil
+}
+
+// beginModule builds and starts the engine of a stored module.
+func (n *Node) beginModule(s stored) error {
+	if err := n.addModule(s); err != nil {
+		return err
+	}
+	m, err := n.module(s.Module.Name)
+	if err != nil {
+		return err
+	}
+	m.engine.Start()
+	return nil
+}
+
+// seedLog writes the first lineage of a volume: the source's copy belongs to the
+// first generation, the other is empty, so that it can only be overwritten.
+// A log that has begun is left alone.
+func (n *Node) seedLog(ctx context.Context, v appmodules.Volume, source cluster.NodeID) error {
+	if _, have, err := n.store.Log(v.ID).Load(); err != nil || have != nil {
+		return err
+	}
+	l := blockrepl.Lineage{Volume: v.ID}
+	if n.self() == source {
+		l = l.With(blockrepl.Generation{Epoch: 1, Holder: string(source)})
+	}
+	done := make(chan error, 1)
+	n.store.Log(v.ID).Commit(nil, &l, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("begin log of volume %s: %w", v.Target, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// removeModule stops the engine and forgets the module; images stay.
+func (n *Node) removeModule(ctx context.Context, name string) error {
+	n.mu.Lock()
+	m := n.modules[name]
+	delete(n.modules, name)
+	n.mu.Unlock()
+	if m == nil {
+		return nil
+	}
+	m.engine.Stop(ctx)
+	return errors.Join(m.journal.close(), n.forgetModule(m.cfg))
+}
+
+// forgetModule deletes what the store has of a module.
+func (n *Node) forgetModule(m appmodules.Module) error {
+	kept, err := n.store.List(modulePrefix + m.Name + "/")
+	if err != nil {
+		return err
+	}
+	keys := make([]string, 0, len(kept))
+	for k := range kept {
+		keys = append(keys, k)
+	}
+	if err := n.store.Put(nil, keys...); err != nil {
+		return fmt.Errorf("forget module %s: %w", m.Name, err)
+	}
+	for _, v := range m.Volumes {
+		done := make(chan error, 1)
+		n.store.Forget(v.ID, func(err error) { done <- err })
+		if err := <-done; err != nil {
+			return fmt.Errorf("forget log of volume %s: %w", v.Target, err)
+		}
+	}
+	return nil
+}
+
+// applyConfig replaces the configuration of a module on this node if s is newer.
+// The engine is exchanged while its VM runs: its I/O pauses for the moment.
+func (n *Node) applyConfig(ctx context.Context, s stored) error {
+	m, err := n.module(s.Module.Name)
+	if err != nil {
+		return err
+	}
+	if !s.Version.newer(m.version) {
+		return nil
+	}
+	if err := (jsonStore{n.store, ""}).Save(configKey(s.Module.Name), s); err != nil {
+		return err
+	}
+	m.engine.Stop(ctx)
+	_ = m.journal.close() // it is opened again below
+	return n.beginModule(s)
+}
+
+// makeImage creates the image of a volume on this node, sparse. An image of the
+// right size that is there already is used: its content is compared, not trusted.
+func makeImage(path string, size int64, create func(string, int64) error) error {
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("make directory of image: %w", err)
+		}
+		return create(path, size)
+	case err != nil:
+		return fmt.Errorf("look for image: %w", err)
+	case st.Mode().IsRegular() && st.Size() != size:
+		return fmt.Errorf("%w: %s has %d bytes, the volume needs %d: move it away or resize it", api.ErrConflict, path, st.Size(), size)
+	}
+	return nil
+}
+
+// formatYAML is the text of a module for admins.
+func formatYAML(m appmodules.Module) (string, error) {
+	text, err := config.Format(m)
+	return string(text), err
+}

@@ -1,0 +1,321 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/wire"
+	"duet/cluster"
+	"duet/cluster/gossip"
+	"duet/cluster/mux"
+	"duet/cluster/pki"
+	"duet/console"
+	"duet/console/api"
+)
+
+// The services of the mux.
+const (
+	serviceControl     byte = 'C' // HTTP/2 between nodes
+	serviceReplication byte = 'R' // one volume each
+)
+
+// Config says what a node is made of.
+type Config struct {
+	Dir        string // certificates, cluster.json, store, journals, new images
+	Socket     string // unix socket of the API
+	RunDir     string // unix sockets of the volumes
+	Listen     string // address of the API over TLS; empty: the node's first address, port+2
+	Version    string
+	Hypervisor engine.Hypervisor
+	Logger     *slog.Logger
+	// MinFree is the free space in bytes under which nothing is written to the store; 0 takes its default.
+	MinFree int64
+	// Metrics gets the node's collectors; nil makes a registry of its own.
+	Metrics *prometheus.Registry
+}
+
+// Node is one running daemon.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	identity *pki.Identity
+	store    *badgerlog.Store
+	mux      *mux.Mux
+	gossip   *gossip.Gossip
+	desk     *pki.Desk
+	console  *console.Server
+	rpc      *http.Server
+	call     *http.Client
+	gate     *engine.Gate
+	tasks    *taskBoard
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	undo   []step // what Stop does, last first
+
+	mu      sync.Mutex
+	members cluster.Config
+	modules map[string]*module
+}
+
+// step is one named teardown.
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
+// New opens what the node keeps and builds its parts; nothing runs yet. A failed
+// New leaves nothing open.
+func New(cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(), tasks: newTaskBoard(), modules: make(map[string]*module)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.build(); err != nil {
+		n.teardown(context.Background())
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) build() error {
+	members, err := pki.LoadConfig(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	n.members = members
+	if n.identity, err = pki.Load(filepath.Join(n.cfg.Dir, pki.Folder)); err != nil {
+		return err
+	}
+	n.store, err = badgerlog.Open(badgerlog.Config{Dir: filepath.Join(n.cfg.Dir, "db"), Logger: n.log, MinFree: n.cfg.MinFree})
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	n.push("store", func(context.Context) error { return n.store.Close() })
+	n.mux = mux.New(mux.Config{Identity: n.identity, Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
+	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
+	n.call = &http.Client{Transport: n.mux.HTTPTransport(serviceControl)}
+	n.rpc = mux.NewHTTPServer(n.rpcHandler())
+	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
+	if n.cfg.Metrics == nil {
+		n.cfg.Metrics = prometheus.NewRegistry()
+	}
+	n.console, err = console.New(console.Config{
+		Handler: api.Handler(n, n.cfg.Version, n.metricsHandler()),
+		Socket:  n.cfg.Socket, Listen: n.listenAddr(), Identity: n.identity,
+		TokenFile: filepath.Join(n.cfg.Dir, "console.token"), Log: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("build console: %w", err)
+	}
+	return n.loadModules()
+}
+
+// listenAddr is where the API is served over TLS.
+func (n *Node) listenAddr() string {
+	if n.cfg.Listen != "" {
+		return n.cfg.Listen
+	}
+	paths := n.members.Paths(n.members.Self, false)
+	if len(paths) == 0 {
+		return ""
+	}
+	return net.JoinHostPort(paths[0], fmt.Sprint(n.members.Port+2))
+}
+
+// Start runs the node. If it fails, what was started is stopped again.
+func (n *Node) Start() error {
+	if err := n.start(); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		n.teardown(ctx)
+		return err
+	}
+	return nil
+}
+
+func (n *Node) start() error {
+	if err := n.mux.Start(); err != nil {
+		return err
+	}
+	n.push("mux", func(context.Context) error { n.mux.Stop(); return nil })
+	if err := n.serveMux(); err != nil {
+		return err
+	}
+	if err := n.gossip.Start(); err != nil {
+		return fmt.Errorf("start gossip: %w", err)
+	}
+	n.push("gossip", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := n.gossip.Leave(ctx); err != nil {
+			n.log.Info("not every peer heard that this node leaves", "err", err)
+		}
+		n.gossip.Stop()
+		return nil
+	})
+	n.spawn(n.watchView)
+	n.spawn(n.watchVMs)
+	n.spawn(n.renew)
+	n.push("watchers", func(context.Context) error { n.cancel(); n.wg.Wait(); return nil })
+	n.startModules()
+	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
+	if err := n.console.Start(); err != nil {
+		return err
+	}
+	n.push("console", n.console.Stop)
+	return nil
+}
+
+// Stop ends the node in reverse order and leaves the VMs as they are. It may be
+// called more than once and is bounded by ctx plus local I/O.
+func (n *Node) Stop(ctx context.Context) error { return n.teardown(ctx) }
+
+func (n *Node) push(name string, do func(context.Context) error) {
+	n.undo = append(n.undo, step{name, do})
+}
+
+func (n *Node) teardown(ctx context.Context) error {
+	var errs []error
+	for len(n.undo) > 0 {
+		last := n.undo[len(n.undo)-1]
+		n.undo = n.undo[:len(n.undo)-1]
+		if err := last.do(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", last.name, err))
+		}
+	}
+	n.cancel()
+	n.wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (n *Node) spawn(fn func(context.Context)) {
+	n.wg.Go(func() { fn(n.ctx) })
+}
+
+// serveMux serves the three services of the port.
+func (n *Node) serveMux() error {
+	control, err := n.mux.Listen(serviceControl)
+	if err != nil {
+		return err
+	}
+	replication, err := n.mux.Listen(serviceReplication)
+	if err != nil {
+		return err
+	}
+	join, err := n.mux.Listen(mux.Join)
+	if err != nil {
+		return err
+	}
+	n.spawn(func(context.Context) {
+		if err := n.rpc.Serve(control); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
+			n.log.Error("control service ended", "err", err)
+		}
+	})
+	n.spawn(func(ctx context.Context) { n.serveReplication(ctx, replication) })
+	n.spawn(func(ctx context.Context) {
+		if err := n.desk.Serve(ctx, join); err != nil && ctx.Err() == nil {
+			n.log.Error("join service ended", "err", err)
+		}
+	})
+	n.push("services", func(context.Context) error {
+		return errors.Join(n.rpc.Close(), replication.Close(), join.Close())
+	})
+	return nil
+}
+
+// serveReplication hands each connection to the module of the volume it names.
+func (n *Node) serveReplication(ctx context.Context, ln net.Listener) {
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			return // closed by Stop
+		}
+		n.wg.Go(func() { n.serveVolume(ctx, nc) })
+	}
+}
+
+func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
+	conn := wire.NewConn(nc)
+	helloCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	hello, err := blockrepl.ReadHello(helloCtx, conn)
+	cancel()
+	if err == nil && cluster.NodeID(hello.Node) != mux.PeerOf(nc) {
+		err = fmt.Errorf("node %s introduces itself as %s", mux.PeerOf(nc), hello.Node)
+	}
+	if err != nil {
+		_ = conn.Close() // nothing was agreed
+		if ctx.Err() == nil {
+			n.log.Warn("replication connection refused", "peer", mux.PeerOf(nc), "err", err)
+		}
+		return
+	}
+	m := n.moduleOfVolume(hello.Lineage.Volume)
+	if m == nil {
+		_ = blockrepl.Refuse(ctx, conn, blockrepl.Refusal{Reason: "this node has no such volume"}) // best effort
+		return
+	}
+	if err := m.engine.OnAttach(ctx, conn, hello); err != nil && ctx.Err() == nil {
+		n.log.Info("replication connection ended", "module", m.cfg.Name, "peer", hello.Node, "err", err)
+	}
+}
+
+// watchView tells the engines when the picture of the cluster changes.
+func (n *Node) watchView(ctx context.Context) {
+	for range n.gossip.Watch(ctx) {
+		for _, m := range n.all() {
+			m.engine.ViewChanged()
+		}
+	}
+}
+
+// watchVMs hands the hypervisor's events to the engines.
+func (n *Node) watchVMs(ctx context.Context) {
+	for ctx.Err() == nil {
+		events, err := n.cfg.Hypervisor.Watch(ctx)
+		if err != nil {
+			n.log.Warn("hypervisor cannot be watched, trying again", "err", err)
+			select {
+			case <-time.After(2 * time.Second):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		for ev := range events {
+			for _, m := range n.all() {
+				if m.cfg.VM.Domain == ev.VM {
+					m.engine.VMEvent(ev)
+				}
+			}
+		}
+	}
+}
+
+// renew keeps this node's certificate fresh.
+func (n *Node) renew(ctx context.Context) {
+	tick := time.NewTicker(24 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if did, err := n.identity.Renew(time.Now()); err != nil {
+				n.log.Error("certificate cannot be renewed", "expires", n.identity.Expires(), "err", err)
+			} else if did {
+				n.log.Info("certificate renewed", "expires", n.identity.Expires())
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// Release gives the VM of a module back as an ordinary VM of the node that has its
+// newest data, on the raw image that lies there. A running VM goes on; its guest
+// sees a pause. The other node keeps its image and forgets the rest.
+func (n *Node) Release(ctx context.Context, name string) (api.Task, error) {
+	m, err := n.module(name)
+	if err != nil {
+		return api.Task{}, err
+	}
+	st := m.engine.State()
+	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: release it there, or `duet swap %s` first", api.ErrConflict, name, primary, name)
+	}
+	switch st.Status.Phase {
+	case appmodules.Running.String():
+	case appmodules.Stopped.String():
+		if !st.Record.Holds(n.self()) || !st.Record.IsComplete() {
+			return api.Task{}, fmt.Errorf("%w: the newest data of %s are on %s: release it there", api.ErrConflict, name, st.Record.Holder)
+		}
+	default:
+		return api.Task{}, fmt.Errorf("%w: module %s is %s (%s): release it when it is running or stopped", api.ErrConflict, name, st.Status.Role, st.Status.Status)
+	}
+	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m) })
+}
+
+func (n *Node) release(ctx context.Context, t *task, m *module) (string, error) {
+	peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
+	t.step("has %s forget the module", peer)
+	if err := n.rpcTo(ctx, peer, "modules/"+m.cfg.Name+"/remove", nil, nil); err != nil {
+		return "", fmt.Errorf("release needs %s, or the module would come back from there: %w", peer, err)
+	}
+	def, err := n.cfg.Hypervisor.Definition(ctx, m.cfg.VM.Domain)
+	if err != nil {
+		return "", err
+	}
+	var images []vmmanager.Disk
+	var where string
+	for _, v := range m.cfg.Volumes {
+		path := v.Paths[string(n.self())]
+		images = append(images, vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: isBlock(path), Size: v.Size})
+		where += " " + path
+	}
+	plain, err := n.cfg.Hypervisor.Restore(def, images)
+	if err != nil {
+		return "", err
+	}
+	t.step("puts the VM back on its images")
+	err = n.cfg.Hypervisor.Refit(ctx, plain, func() error { return n.removeModule(ctx, m.cfg.Name) })
+	if err != nil {
+		return "", fmt.Errorf("release %s: %w", m.cfg.Name, err)
+	}
+	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on%s", m.cfg.VM.Domain, n.self(), where), nil
+}
+
+// dropModule forgets a module on the node that does not keep its VM.
+func (n *Node) dropModule(ctx context.Context, name string) error {
+	m, err := n.module(name)
+	if errors.Is(err, api.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if role := m.engine.State().Status.Role; role == "PRIM" || role == "ALONE" {
+		return fmt.Errorf("%w: module %s is %s on %s", api.ErrConflict, name, role, n.self())
+	}
+	if err := n.removeModule(ctx, name); err != nil {
+		return err
+	}
+	if err := n.cfg.Hypervisor.Undefine(ctx, m.cfg.VM.Domain); err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// Verify compares both copies of a volume.
+func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
+	name, target, ok := cutVolume(volume)
+	if !ok {
+		return api.Task{}, fmt.Errorf("%w: volume %q: write MODULE/TARGET, as `duet volume list` shows them", api.ErrInvalid, volume)
+	}
+	m, err := n.module(name)
+	if err != nil {
+		return api.Task{}, err
+	}
+	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: verify it there", api.ErrConflict, name, primary)
+	}
+	return n.run("verify", name, func(ctx context.Context, t *task) (string, error) {
+		t.step("compares both copies of %s", volume)
+		stop := make(chan struct{})
+		defer close(stop)
+		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.engine, target, t) })
+		done, err := m.engine.Verify(ctx, target, repair)
+		return verdict(volume, done), err
+	})
+}
+
+// verdict is the result of a verify in a sentence.
+func verdict(volume string, d blockrepl.VerifyDone) string {
+	switch {
+	case d.Err != nil:
+		return ""
+	case d.Count == 0:
+		return fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly))
+	case d.Repaired == d.Count:
+		return fmt.Sprintf("%d regions of %s differed and were repaired", d.Count, volume)
+	}
+	return fmt.Sprintf("%d regions of %s differ, the first at byte %d: `duet volume verify %s --repair` makes the peer's copy follow", d.Count, volume, d.Differs[0], volume)
+}
+
+// watchVerify shows how far a verify is.
+func watchVerify(ctx context.Context, stop <-chan struct{}, e *engine.Engine, target string, t *task) {
+	began := time.Now()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+		for _, v := range e.State().Status.Volumes {
+			if v.Target == target && v.Verifying {
+				t.progress(rate("verify", v.Verified, v.Size, began))
+			}
+		}
+	}
+}

@@ -1,0 +1,181 @@
+// Package apitest is a Backend in memory for tests of whatever speaks to one: a
+// cluster of two nodes whose picture never changes by itself.
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"duet/console/api"
+)
+
+// Now is the time at which the picture was taken.
+func Now() time.Time { return time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC) }
+
+// Backend answers from its fields and records what was asked. The fields may be
+// set before it is used; Set changes the picture while it is.
+type Backend struct {
+	mu    sync.Mutex
+	st    api.Status
+	asked []string
+
+	// Fail, if set, is asked before every call and its error is the answer.
+	Fail func(call string) error
+	// Steps are what Task answers, one after the other, the last one for ever.
+	Steps []api.Task
+}
+
+// New makes a Backend with the picture of Sample.
+func New() *Backend { return &Backend{st: Sample(), Steps: Work()} }
+
+// Set replaces the picture.
+func (b *Backend) Set(s api.Status) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.st = s
+}
+
+// Asked lists the calls so far, as "act web01 stop {Node:beta Yes:false}".
+func (b *Backend) Asked() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.asked...)
+}
+
+func (b *Backend) ask(format string, args ...any) error {
+	call := fmt.Sprintf(format, args...)
+	b.mu.Lock()
+	b.asked = append(b.asked, call)
+	b.mu.Unlock()
+	if b.Fail != nil {
+		return b.Fail(call)
+	}
+	return nil
+}
+
+func (b *Backend) module(name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, err := b.st.Module(name)
+	return err
+}
+
+// Status answers with the picture.
+func (b *Backend) Status(context.Context) (api.Status, error) {
+	if err := b.ask("status"); err != nil {
+		return api.Status{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.st, nil
+}
+
+// Log answers with two transitions of any known module.
+func (b *Backend) Log(_ context.Context, module string, n int) ([]api.LogEntry, error) {
+	if err := b.ask("log %s %d", module, n); err != nil {
+		return nil, err
+	}
+	if err := b.module(module); err != nil {
+		return nil, err
+	}
+	all := []api.LogEntry{
+		{Time: Now().Add(-2 * time.Minute), Node: "alpha", Module: module, From: "WAIT/Transient", To: "ALONE/Ready", On: "granted", Why: "the witness granted epoch 4 to alpha"},
+		{Time: Now().Add(-time.Minute), Node: "beta", Module: module, From: "WAIT/NotReady", To: "SECOND/Transient", On: "peer", Why: "alpha is primary: the data here follow it"},
+	}
+	return all[max(0, len(all)-n):], nil
+}
+
+// Act accepts everything but prim on beta without Yes.
+func (b *Backend) Act(_ context.Context, module string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
+	if err := b.ask("act %s %s %+v", module, a, r); err != nil {
+		return api.ActionResult{}, err
+	}
+	if err := b.module(module); err != nil {
+		return api.ActionResult{}, err
+	}
+	if a == api.Prim && r.Node == "beta" && !r.Yes {
+		return api.ActionResult{}, fmt.Errorf("the data on beta are not complete:\n  alpha: epoch 4, last write 15:09:20, complete\n  beta: epoch 3, last write 14:02:11, 1.2 GiB may differ\n%w", api.ErrConfirm)
+	}
+	return api.ActionResult{Module: module, Said: fmt.Sprintf("%s of %s began", a, module)}, nil
+}
+
+// Protect begins Steps.
+func (b *Backend) Protect(_ context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
+	return b.begin(b.ask("protect %s %+v", vm, r))
+}
+
+// Release begins Steps.
+func (b *Backend) Release(_ context.Context, module string) (api.Task, error) {
+	if err := b.ask("release %s", module); err != nil {
+		return api.Task{}, err
+	}
+	return b.begin(b.module(module))
+}
+
+// Verify begins Steps.
+func (b *Backend) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
+	if err := b.ask("verify %s %v", volume, repair); err != nil {
+		return api.Task{}, err
+	}
+	module, _, _ := strings.Cut(volume, "/")
+	return b.begin(b.module(module))
+}
+
+func (b *Backend) begin(err error) (api.Task, error) {
+	if err != nil {
+		return api.Task{}, err
+	}
+	return b.Task(context.Background(), "t1")
+}
+
+// Task answers with the next of Steps.
+func (b *Backend) Task(_ context.Context, id string) (api.Task, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if id != "t1" || len(b.Steps) == 0 {
+		return api.Task{}, fmt.Errorf("task %s: %w: finished tasks are kept for a day", id, api.ErrNotFound)
+	}
+	t := b.Steps[0]
+	if len(b.Steps) > 1 {
+		b.Steps = b.Steps[1:]
+	}
+	return t, nil
+}
+
+// Config answers with YAML for any known module.
+func (b *Backend) Config(_ context.Context, module string) (api.Config, error) {
+	if err := b.ask("config %s", module); err != nil {
+		return api.Config{}, err
+	}
+	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha", YAML: "name: " + module + "\nkind: vm\n"}, b.module(module)
+}
+
+// Check refuses YAML without a name.
+func (b *Backend) Check(_ context.Context, yaml string) error {
+	if err := b.ask("check %q", yaml); err != nil {
+		return err
+	}
+	if !strings.Contains(yaml, "name:") {
+		return fmt.Errorf("line 1: name: missing: %w", api.ErrInvalid)
+	}
+	return nil
+}
+
+// Apply accepts what Check accepts.
+func (b *Backend) Apply(ctx context.Context, yaml string) (api.Config, error) {
+	if err := b.Check(ctx, yaml); err != nil {
+		return api.Config{}, err
+	}
+	return api.Config{Module: "web01", Version: 4, Changed: Now(), By: "alpha", YAML: yaml}, nil
+}
+
+// NewToken answers with a fixed token.
+func (b *Backend) NewToken(_ context.Context, life time.Duration) (api.Token, error) {
+	if err := b.ask("token %v", life); err != nil {
+		return api.Token{}, err
+	}
+	return api.Token{Token: "duet1.c2FtcGxl", Expires: Now().Add(life)}, nil
+}

@@ -1,0 +1,82 @@
+package apitest
+
+import (
+	"time"
+
+	"duet/console/api"
+)
+
+// Sample is the picture of a cluster in which web01 resyncs, db is ready and old waits.
+func Sample() api.Status {
+	silent := Now().Add(-90 * time.Second)
+	return api.Status{
+		Cluster: "office", Self: "alpha", Version: "1.0",
+		Nodes: []api.NodeStatus{
+			{Name: "alpha", Alive: true},
+			{Name: "beta", Alive: true, Paths: map[string]bool{"hb1": true, "hb2": false}},
+			{Name: "gamma", Silent: &silent, Paths: map[string]bool{"hb1": false}},
+		},
+		Modules: []api.ModuleStatus{web01(), db(), old()},
+	}
+}
+
+func web01() api.ModuleStatus {
+	sync := &api.Sync{Kind: "resync", Total: 10 << 30, Compared: 4 << 30, Differed: 1 << 30, Moved: 1 << 30, Rate: 100 << 20, ETA: 61}
+	return api.ModuleStatus{Name: "web01", Kind: "vm", VM: "web01", Nodes: []api.NodeState{
+		{
+			Node: "alpha", Role: "ALONE", Status: "Ready", Why: "the VM runs here; beta is catching up", Since: Now().Add(-2 * time.Hour),
+			Epoch: 4, Holder: "alpha", Complete: true, VM: "running",
+			Volumes: []api.VolumeStatus{{
+				Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30, State: "syncing",
+				Generation: "7f3a", DirtyBytes: 6 << 30, Sync: sync, LagMicros: 840, WriteOps: 1200, ReadOps: 5300,
+			}},
+		},
+		{
+			Node: "beta", Role: "SECOND", Status: "Transient", Why: "its data follow alpha and are not complete yet", Since: Now().Add(-time.Minute),
+			Epoch: 4, Holder: "alpha", VM: "off",
+			Volumes: []api.VolumeStatus{{Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30, State: "second", Generation: "6e11"}},
+		},
+	}}
+}
+
+func db() api.ModuleStatus {
+	proven := Now().Add(-time.Hour)
+	return api.ModuleStatus{Name: "db", Kind: "vm", VM: "postgres", Nodes: []api.NodeState{
+		{
+			Node: "beta", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes", Since: Now().Add(-30 * time.Hour),
+			Epoch: 12, Holder: "beta", Complete: true, VM: "running",
+			Volumes: []api.VolumeStatus{{
+				Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "connected", Generation: "11aa", LagMicros: 310, Proven: &proven,
+			}},
+		},
+		{
+			Node: "alpha", Role: "SECOND", Status: "Ready", Why: "may take over", Since: Now().Add(-30 * time.Hour),
+			Epoch: 12, Holder: "beta", Complete: true, VM: "off",
+			Volumes: []api.VolumeStatus{{Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "second", Generation: "11aa"}},
+		},
+	}}
+}
+
+func old() api.ModuleStatus {
+	return api.ModuleStatus{Name: "old", Kind: "vm", VM: "old", Nodes: []api.NodeState{
+		{
+			Node: "alpha", Role: "WAIT", Status: "NotReady", Why: "gamma held epoch 2 and does not answer; start gamma, or duet prim old --node alpha",
+			Since: Now().Add(-90 * time.Second), Epoch: 2, Holder: "gamma", VM: "off",
+		},
+		{Node: "gamma", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes", Since: Now().Add(-9 * time.Hour), Epoch: 2, Holder: "gamma", Complete: true, VM: "running", Stale: true},
+	}}
+}
+
+// Work is a task seen four times: begun, halfway, almost done, done.
+func Work() []api.Task {
+	t := func(step string, s *api.Sync) api.Task {
+		return api.Task{ID: "t1", Kind: "protect", Module: "web01", Step: step, Sync: s, Began: Now()}
+	}
+	half := api.Sync{Kind: "adopt", Total: 10 << 30, Compared: 5 << 30, Moved: 3 << 30, Rate: 100 << 20, ETA: 51.2}
+	more := half
+	more.Compared, more.ETA = 9<<30, 10.2
+	done := t("done", nil)
+	ended := Now().Add(2 * time.Minute)
+	done.Done, done.Ended, done.Result = true, &ended, "web01 is protected: alpha has the VM, beta the second copy"
+	return []api.Task{t("making the volume on beta", nil), t("copying vda", &half), t("copying vda", &more), done}
+}

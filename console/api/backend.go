@@ -1,0 +1,49 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// The kinds of failure a Backend tells apart. Each error wraps one of them and
+// its text names the thing and the remedy.
+var (
+	ErrNotFound = errors.New("not found")            // no such module, VM, node, task
+	ErrInvalid  = errors.New("invalid")              // the request itself is wrong
+	ErrConflict = errors.New("not possible now")     // the present state does not allow it
+	ErrConfirm  = errors.New("confirmation needed")  // allowed only with Yes
+	ErrUnreach  = errors.New("node does not answer") // a node that has to act cannot be reached
+)
+
+// Backend is what the handlers need; the node implements it. Methods may be called concurrently.
+type Backend interface {
+	// Status never waits for a dead peer: what it does not answer is marked Stale.
+	Status(ctx context.Context) (Status, error)
+	// Log returns the newest n transitions of a module on all reachable nodes, oldest first.
+	Log(ctx context.Context, module string, n int) ([]LogEntry, error)
+	// Act begins an action and returns when it was accepted.
+	Act(ctx context.Context, module string, a Action, r ActionRequest) (ActionResult, error)
+	Tasks
+	Configs
+	// NewToken makes a one-time token for a joining node.
+	NewToken(ctx context.Context, life time.Duration) (Token, error)
+}
+
+// Tasks is long work.
+type Tasks interface {
+	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
+	Release(ctx context.Context, module string) (Task, error)
+	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
+	Verify(ctx context.Context, volume string, repair bool) (Task, error)
+	Task(ctx context.Context, id string) (Task, error)
+}
+
+// Configs is the configuration of modules.
+type Configs interface {
+	Config(ctx context.Context, module string) (Config, error)
+	// Check validates YAML and changes nothing.
+	Check(ctx context.Context, yaml string) error
+	// Apply stores YAML as the new configuration of the module it names.
+	Apply(ctx context.Context, yaml string) (Config, error)
+}

@@ -1,0 +1,50 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// problem ties one kind of failure to one HTTP status, in both directions.
+type problem struct {
+	kind   error
+	status int
+}
+
+// problems is ordered: the first kind found in an error decides.
+func problems() []problem {
+	return []problem{
+		{ErrConfirm, http.StatusPreconditionRequired},
+		{ErrNotFound, http.StatusNotFound},
+		{ErrInvalid, http.StatusBadRequest},
+		{ErrInvalid, http.StatusUnprocessableEntity}, // what the schema refuses
+		{ErrConflict, http.StatusConflict},
+		{ErrUnreach, http.StatusBadGateway},
+		{ErrUnreach, http.StatusGatewayTimeout},
+		{context.DeadlineExceeded, http.StatusGatewayTimeout},
+	}
+}
+
+// KindOf is the kind of failure that a response of that status tells, nil if it is none of them.
+func KindOf(status int) error {
+	for _, p := range problems() {
+		if p.status == status {
+			return p.kind
+		}
+	}
+	return nil
+}
+
+// refuse turns an error of the Backend into a problem document (RFC 9457). An
+// error of no known kind is a fault of the node, and its text still helps.
+func refuse(err error) error {
+	for _, p := range problems() {
+		if errors.Is(err, p.kind) {
+			return huma.NewError(p.status, err.Error())
+		}
+	}
+	return huma.NewError(http.StatusInternalServerError, err.Error())
+}

@@ -1,0 +1,147 @@
+package api
+
+import "time"
+
+// Status is the picture one node gives of the whole cluster.
+type Status struct {
+	Cluster string         `json:"cluster" doc:"name of the cluster"`
+	Self    string         `json:"self" doc:"node that answered"`
+	Version string         `json:"version" doc:"version of its daemon"`
+	Nodes   []NodeStatus   `json:"nodes"`
+	Modules []ModuleStatus `json:"modules"`
+}
+
+// NodeStatus is one node as the answering node sees it.
+type NodeStatus struct {
+	Name    string          `json:"name"`
+	Alive   bool            `json:"alive" doc:"any heartbeat path answers"`
+	Leaving bool            `json:"leaving,omitempty" doc:"it said that it stops on purpose"`
+	Paths   map[string]bool `json:"paths,omitempty" doc:"heartbeat network to whether it answers there"`
+	Silent  *time.Time      `json:"silent,omitempty" doc:"since when no path answers"`
+}
+
+// ModuleStatus is one module on all its nodes.
+type ModuleStatus struct {
+	Name  string      `json:"name"`
+	Kind  string      `json:"kind" enum:"vm"`
+	VM    string      `json:"vm,omitempty" doc:"name of the hypervisor's VM"`
+	Nodes []NodeState `json:"nodes" doc:"in the order of the module's configuration"`
+	Task  *Task       `json:"task,omitempty" doc:"long work going on for this module"`
+}
+
+// NodeState is one module on one node.
+type NodeState struct {
+	Node   string    `json:"node"`
+	Role   string    `json:"role" enum:"STOP,WAIT,ALONE,PRIM,SECOND,UNKNOWN"`
+	Status string    `json:"status" enum:"NotReady,Transient,Ready"`
+	Why    string    `json:"why" doc:"one sentence: why it is in this state and what would change that"`
+	Since  time.Time `json:"since"`
+	Epoch  uint64    `json:"epoch" doc:"newest epoch it knows"`
+	Holder string    `json:"holder" doc:"node that epoch was granted to"`
+	// Complete: the data here hold every write acknowledged at Epoch.
+	Complete bool           `json:"complete"`
+	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed"`
+	Volumes  []VolumeStatus `json:"volumes,omitempty"`
+	Stale    bool           `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
+}
+
+// VolumeStatus is one volume on one node.
+type VolumeStatus struct {
+	Name       string     `json:"name" doc:"module/target"`
+	Target     string     `json:"target"`
+	Path       string     `json:"path" doc:"image on this node"`
+	Size       int64      `json:"size" doc:"bytes"`
+	State      string     `json:"state" doc:"closed, alone, syncing, connected, frozen, second"`
+	Generation string     `json:"generation"`
+	DirtyBytes int64      `json:"dirty_bytes" doc:"bytes that may differ from the peer"`
+	Sync       *Sync      `json:"sync,omitempty" doc:"resync or verify going on"`
+	LagMicros  int64      `json:"lag_us" doc:"time the newest write waited for the peer, microseconds"`
+	Proven     *time.Time `json:"proven,omitempty" doc:"when both copies were last compared and found identical"`
+	WriteOps   uint64     `json:"write_ops"`
+	ReadOps    uint64     `json:"read_ops"`
+}
+
+// Sync is the progress of a resync or a verify.
+type Sync struct {
+	Kind     string  `json:"kind" enum:"resync,verify,adopt,release"`
+	Total    int64   `json:"total" doc:"bytes to compare"`
+	Compared int64   `json:"compared" doc:"bytes compared"`
+	Differed int64   `json:"differed" doc:"bytes found to differ"`
+	Moved    int64   `json:"moved" doc:"bytes sent to the peer"`
+	Rate     int64   `json:"rate" doc:"bytes compared per second"`
+	ETA      float64 `json:"eta_s" doc:"seconds to the end, -1 if unknown"`
+}
+
+// LogEntry is one transition of a module on one node.
+type LogEntry struct {
+	Time   time.Time `json:"time"`
+	Node   string    `json:"node"`
+	Module string    `json:"module"`
+	From   string    `json:"from" doc:"ROLE/Status before"`
+	To     string    `json:"to" doc:"ROLE/Status after"`
+	On     string    `json:"on" doc:"event"`
+	Why    string    `json:"why"`
+}
+
+// Action is what an operator can ask of a module.
+type Action string
+
+// The actions.
+const (
+	Start   Action = "start"
+	Stop    Action = "stop"
+	Restart Action = "restart"
+	Swap    Action = "swap"
+	Prim    Action = "prim"
+	Second  Action = "second"
+)
+
+// ActionRequest asks for an Action.
+type ActionRequest struct {
+	Node string `json:"node,omitempty" doc:"act on this node only; empty: where it makes sense for the action"`
+	// Yes confirms what could throw data away: prim on a node that is not complete, second --discard.
+	Yes bool `json:"yes,omitempty"`
+}
+
+// ActionResult tells what an action began. The state machine goes on afterwards.
+type ActionResult struct {
+	Module string `json:"module"`
+	Said   string `json:"said" doc:"one sentence"`
+}
+
+// ProtectRequest puts a VM under protection.
+type ProtectRequest struct {
+	Peer   string `json:"peer,omitempty" doc:"node that gets the second copy; may be empty in a cluster of two"`
+	Module string `json:"module,omitempty" doc:"name of the new module; default is the VM's"`
+	// Config is the module's YAML; empty takes the defaults.
+	Config string `json:"config,omitempty"`
+}
+
+// Task is long work: protect, release, verify.
+type Task struct {
+	ID     string     `json:"id"`
+	Kind   string     `json:"kind"`
+	Module string     `json:"module"`
+	Step   string     `json:"step" doc:"what it does now, one sentence"`
+	Sync   *Sync      `json:"sync,omitempty"`
+	Done   bool       `json:"done"`
+	Error  string     `json:"error,omitempty"`
+	Result string     `json:"result,omitempty"`
+	Began  time.Time  `json:"began"`
+	Ended  *time.Time `json:"ended,omitempty"`
+}
+
+// Config is the YAML text of one module and its version.
+type Config struct {
+	Module  string    `json:"module"`
+	Version uint64    `json:"version"`
+	Changed time.Time `json:"changed"`
+	By      string    `json:"by" doc:"node where it was changed"`
+	YAML    string    `json:"yaml"`
+}
+
+// Token lets one node join.
+type Token struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}

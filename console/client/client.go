@@ -1,0 +1,168 @@
+// Package client speaks to a node's API over its unix socket or over TLS. Its
+// errors are one sentence that says what to do next.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"duet/console/api"
+)
+
+const (
+	maxAnswer   = 64 << 20         // bytes of one answer
+	longestCall = 60 * time.Second // for a caller that sets no deadline of its own
+)
+
+// Client calls one node. It may be used by several goroutines.
+type Client struct {
+	base  string // "http://duetd" over the socket
+	where string // as admins know it
+	local bool   // over the socket
+	token string
+	http  *http.Client
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status returns the picture of the whole cluster.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return call[api.Status](ctx, c, "GET", "status", nil)
+}
+
+// Module returns one module on all its nodes.
+func (c *Client) Module(ctx context.Context, module string) (api.ModuleStatus, error) {
+	return call[api.ModuleStatus](ctx, c, "GET", path("modules", module), nil)
+}
+
+// Log returns the newest n transitions of a module, oldest first.
+func (c *Client) Log(ctx context.Context, module string, n int) ([]api.LogEntry, error) {
+	return call[[]api.LogEntry](ctx, c, "GET", path("modules", module, "log")+"?n="+strconv.Itoa(n), nil)
+}
+
+// Act asks a module for an action and returns when it was accepted.
+func (c *Client) Act(ctx context.Context, module string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
+	return call[api.ActionResult](ctx, c, "POST", path("modules", module, string(a)), r)
+}
+
+// Protect puts a VM under protection and returns the work to follow.
+func (c *Client) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("vms", vm, "protect"), r)
+}
+
+// Release ends the protection of a module's VM and returns the work to follow.
+func (c *Client) Release(ctx context.Context, module string) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("modules", module, "release"), nil)
+}
+
+// Verify compares the copies of one volume and returns the work to follow.
+func (c *Client) Verify(ctx context.Context, module, target string, repair bool) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("volumes", module, target, "verify")+"?repair="+strconv.FormatBool(repair), nil)
+}
+
+// Task returns long work and how far it is.
+func (c *Client) Task(ctx context.Context, id string) (api.Task, error) {
+	return call[api.Task](ctx, c, "GET", path("tasks", id), nil)
+}
+
+// Volumes lists every volume on every node.
+func (c *Client) Volumes(ctx context.Context) ([]api.Volume, error) {
+	return call[[]api.Volume](ctx, c, "GET", "volumes", nil)
+}
+
+// Config returns the configuration of a module.
+func (c *Client) Config(ctx context.Context, module string) (api.Config, error) {
+	return call[api.Config](ctx, c, "GET", path("config", module), nil)
+}
+
+// Check validates a configuration and changes nothing.
+func (c *Client) Check(ctx context.Context, yaml []byte) error {
+	return c.do(ctx, request{"POST", "config/check", "application/yaml", yaml}, nil)
+}
+
+// Apply stores a new configuration of the module that it names.
+func (c *Client) Apply(ctx context.Context, yaml []byte) (api.Config, error) {
+	var out api.Config
+	err := c.do(ctx, request{"PUT", "config", "application/yaml", yaml}, &out)
+	return out, err
+}
+
+// NewToken makes a one-time token for a joining node.
+func (c *Client) NewToken(ctx context.Context, life time.Duration) (api.Token, error) {
+	return call[api.Token](ctx, c, "POST", "cluster/token?life="+life.String(), nil)
+}
+
+// path joins segments that may hold any character.
+func path(segments ...string) string {
+	out := ""
+	for i, s := range segments {
+		if i > 0 {
+			out += "/"
+		}
+		out += url.PathEscape(s)
+	}
+	return out
+}
+
+type request struct {
+	method, path, contentType string
+	body                      []byte
+}
+
+// call sends in as JSON, or nothing if it is nil, and decodes the answer.
+func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
+	var out T
+	r := request{method: method, path: path}
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return out, fmt.Errorf("encode request: %w", err)
+		}
+		r.contentType, r.body = "application/json", b
+	}
+	err := c.do(ctx, r, &out)
+	return out, err
+}
+
+// do sends r and decodes the answer into out, if out is not nil.
+func (c *Client) do(ctx context.Context, r request, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, longestCall)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+"/v1/"+r.path, bytes.NewReader(r.body))
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	if r.contentType != "" {
+		req.Header.Set("Content-Type", r.contentType)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return c.explain(err)
+	}
+	if res.StatusCode >= 300 {
+		return c.refusal(res.StatusCode, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("read the answer of %s: %w: is it a duetd of the same version?", c.where, err)
+	}
+	return nil
+}

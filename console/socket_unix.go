@@ -1,0 +1,61 @@
+//go:build unix
+
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// socket is a unix socket at a path.
+type socket struct {
+	net.Listener
+	path string
+}
+
+// openSocket listens at path, mode 0600. The socket is made in a folder of its
+// own and moved into place, so that at no instant others may open it and one
+// left behind by a crash is replaced.
+func openSocket(path string) (*socket, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: another duetd serves here", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%s: is no socket, and is left as it is", path)
+	}
+	folder, err := os.MkdirTemp(filepath.Dir(path), ".s") // mode 0700
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	made := filepath.Join(folder, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false) // its name changes
+	err = os.Chmod(made, 0o600)
+	if err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return &socket{ln, path}, nil
+}
+
+// remove takes the path away.
+func (s *socket) remove() error {
+	if err := os.Remove(s.path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func readableByOthers(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }

@@ -1,0 +1,3 @@
+// Package check judges histories after a test: what guests were told against what the disk holds, and reads against
+// writes. All of it is pure.
+package check

@@ -1,0 +1,11 @@
+// Package testbed holds what proves Duet: a cluster on one computer, faults, and
+// the rules of the source tree itself.
+//
+//	netns/    hosts as network namespaces, and their cables
+//	proc/     processes of a host: start, kill, freeze
+//	libvirtd/ a libvirtd of its own for each host
+//	guest/    the tiny test VM that writes numbered records
+//	check/    what must hold after every test
+//	scenario/ whole clusters under faults
+//	bench/    figures beside those of peers
+package testbed

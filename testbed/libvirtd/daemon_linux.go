@@ -1,0 +1,203 @@
+package libvirtd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"duet/testbed/proc"
+)
+
+// MigrationPort is the TCP port on which each daemon takes part in live migrations, without authentication: it is
+// reachable in the node's network namespace only.
+const MigrationPort = 16509
+
+const socket = "/run/libvirt/libvirt-sock"
+
+// Config describes one daemon.
+type Config struct {
+	Dir string // the node's private folder; domain definitions and logs stay there when the node is off
+	// Capabilities is a folder, shared by all nodes and runs, in which the answers of QEMU's slow first questioning are
+	// kept. "" asks QEMU anew on each node.
+	Capabilities string
+}
+
+// Daemon is the libvirt daemon of one node. New builds it, Start runs it.
+type Daemon struct {
+	cfg  Config
+	node *proc.Node
+	run  *proc.Process // nil before the first Start
+}
+
+// qemuConf keeps QEMU free of what a namespaced node lacks: log daemon, security labels, users, cgroups, namespaces.
+const qemuConf = `stdio_handler = "file"
+security_driver = "none"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+`
+
+const libvirtdConf = `listen_tls = 0
+listen_tcp = 1
+listen_addr = "0.0.0.0"
+tcp_port = "%d"
+auth_tcp = "none"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+host_uuid = "%s"
+log_filters = "3:qemu 3:util"
+log_outputs = "3:stderr"
+`
+
+// Prepare writes the configuration of a daemon and returns the folders that its node must be made with.
+func Prepare(cfg Config, name string) ([]proc.Bind, error) {
+	var binds []proc.Bind
+	for _, part := range []string{"/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"} {
+		own := cfg.path(part)
+		if err := os.MkdirAll(own, 0o755); err != nil {
+			return nil, fmt.Errorf("prepare libvirtd of %s: %w", name, err)
+		}
+		binds = append(binds, proc.Bind{Source: own, Target: part})
+	}
+	for file, text := range map[string]string{
+		"qemu.conf":     qemuConf,
+		"libvirtd.conf": fmt.Sprintf(libvirtdConf, MigrationPort, hostUUID(name)),
+	} {
+		if err := os.WriteFile(filepath.Join(cfg.path("/etc/libvirt"), file), []byte(text), 0o644); err != nil {
+			return nil, fmt.Errorf("prepare libvirtd of %s: %w", name, err)
+		}
+	}
+	return binds, nil
+}
+
+// path returns where a folder of the node lies outside it.
+func (c Config) path(inside string) string {
+	return filepath.Join(c.Dir, strings.ReplaceAll(strings.TrimPrefix(inside, "/"), "/", "-"))
+}
+
+// New returns the daemon of a node that was made with the folders of Prepare. It starts nothing.
+func New(node *proc.Node, cfg Config) *Daemon { return &Daemon{cfg: cfg, node: node} }
+
+// Log is the file of the daemon's own messages.
+func (d *Daemon) Log() string { return filepath.Join(d.cfg.Dir, "libvirtd.log") }
+
+// Start runs the daemon and returns when it has answered. It does nothing if the daemon runs.
+func (d *Daemon) Start(ctx context.Context) error {
+	if d.Running() {
+		return nil
+	}
+	err := d.start(ctx)
+	if err == nil {
+		return nil
+	}
+	if d.Running() {
+		err = errors.Join(err, d.run.Kill())
+		<-d.run.Done()
+	}
+	return fmt.Errorf("start libvirtd of %s: %w", d.node.Name(), err)
+}
+
+func (d *Daemon) start(ctx context.Context) error {
+	if err := d.loadCapabilities(); err != nil {
+		return err
+	}
+	p, err := d.node.Start(proc.Spec{Path: "libvirtd", Args: []string{"--listen"}, Output: d.Log()})
+	if err != nil {
+		return err
+	}
+	d.run = p
+	if err := d.answered(ctx); err != nil {
+		return err
+	}
+	// The question for what QEMU can do is the slow one: it is answered here so that no test waits for it later.
+	if _, err := d.Virsh(ctx, "domcapabilities", "--virttype", "qemu", "--machine", "pc"); err != nil {
+		return err
+	}
+	return d.saveCapabilities()
+}
+
+// answered waits until the daemon accepts connections.
+func (d *Daemon) answered(ctx context.Context) error {
+	path, err := d.node.Outside(socket)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-d.run.Done():
+			code, _ := d.run.Wait(ctx) // it has ended: no error
+			return fmt.Errorf("it ended with exit code %d, see %s", code, d.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%w)", ctx.Err(), err)
+		}
+	}
+}
+
+// Running tells whether the daemon's process is there.
+func (d *Daemon) Running() bool {
+	if d.run == nil {
+		return false
+	}
+	select {
+	case <-d.run.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// Process returns the daemon's process, to kill or to freeze it; nil before the first Start.
+func (d *Daemon) Process() *proc.Process { return d.run }
+
+// Stop ends the daemon in order and waits for its end. Its VMs run on, as they do in production.
+func (d *Daemon) Stop(ctx context.Context) error {
+	if !d.Running() {
+		return nil
+	}
+	err := d.run.Signal(unix.SIGTERM)
+	if err == nil {
+		_, err = d.run.Wait(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("stop libvirtd of %s: %w", d.node.Name(), err)
+	}
+	return nil
+}
+
+// Restart stops and starts the daemon.
+func (d *Daemon) Restart(ctx context.Context) error {
+	if err := d.Stop(ctx); err != nil {
+		return err
+	}
+	return d.Start(ctx)
+}
+
+// URI returns the libvirt URI by which a process outside the node reaches the daemon while the node is on.
+func (d *Daemon) URI() (string, error) {
+	path, err := d.node.Outside(socket)
+	if err != nil {
+		return "", err
+	}
+	return "qemu+unix:///system?socket=" + path, nil
+}
+
+// Virsh runs one command of virsh inside the node and returns what it printed.
+func (d *Daemon) Virsh(ctx context.Context, args ...string) (string, error) {
+	out, err := d.node.Run(ctx, "virsh", append([]string{"-q", "-c", "qemu:///system"}, args...)...)
+	return strings.TrimSpace(string(out)), err
+}

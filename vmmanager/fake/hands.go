@@ -1,0 +1,122 @@
+package fake
+
+import (
+	"fmt"
+
+	"duet/vmmanager"
+)
+
+// The hands: each does to a running VM what somebody else than Duet would do,
+// and returns after its last write. They fail if the VM does not run.
+
+// GuestShutdown lets the guest shut itself down.
+func (h *Hypervisor) GuestShutdown(name string) error {
+	return h.hand(name, vmmanager.Off, vmmanager.ByGuest)
+}
+
+// AdminShutdown lets an admin press the power button past Duet; a deaf guest ignores it.
+func (h *Hypervisor) AdminShutdown(name string) error {
+	h.mu.Lock()
+	v := h.vms[name]
+	deaf := v != nil && v.deaf
+	h.mu.Unlock()
+	if deaf {
+		return nil
+	}
+	return h.hand(name, vmmanager.Off, vmmanager.ByAdmin)
+}
+
+// AdminDestroy lets an admin switch the VM off past Duet.
+func (h *Hypervisor) AdminDestroy(name string) error {
+	return h.hand(name, vmmanager.Off, vmmanager.ByAdmin)
+}
+
+// AdminPause lets an admin pause the VM past Duet.
+func (h *Hypervisor) AdminPause(name string) error {
+	return h.hand(name, vmmanager.Paused, vmmanager.ByAdmin)
+}
+
+// Crash ends the process behind the VM.
+func (h *Hypervisor) Crash(name string) error {
+	return h.hand(name, vmmanager.Off, vmmanager.ByCrash)
+}
+
+// Panic panics the guest; the VM is kept for inspection.
+func (h *Hypervisor) Panic(name string) error {
+	return h.hand(name, vmmanager.Crashed, vmmanager.ByPanic)
+}
+
+// BreakDisk takes an endpoint of the VM away: it pauses and cannot be resumed before MendDisk.
+func (h *Hypervisor) BreakDisk(name string) error {
+	h.mu.Lock()
+	if v := h.vms[name]; v != nil {
+		v.broken = true
+	}
+	h.mu.Unlock()
+	return h.hand(name, vmmanager.IOError, vmmanager.ByIOError)
+}
+
+// MendDisk brings the endpoint back. It does not resume the VM.
+func (h *Hypervisor) MendDisk(name string) error {
+	return h.with(name, func(v *vm) {
+		v.broken = false
+		close(v.changed)
+		v.changed = make(chan struct{})
+	})
+}
+
+// Deafen makes the guest ignore its power button until it starts anew.
+func (h *Hypervisor) Deafen(name string) error {
+	return h.with(name, func(v *vm) { v.deaf = true })
+}
+
+// AdminEdit changes the text of the definition past Duet.
+func (h *Hypervisor) AdminEdit(name string, text []byte) error {
+	return h.with(name, func(v *vm) {
+		v.def.Text = text
+		h.tellLocked(vmmanager.Event{VM: name, State: v.state, Cause: vmmanager.ByEdit})
+	})
+}
+
+// SetAway makes the hypervisor's daemon unreachable, or brings it back: then each
+// VM's state is sent with cause ByReconnect. VMs run on.
+func (h *Hypervisor) SetAway(away bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.away && !away {
+		h.away = false
+		for name, v := range h.vms {
+			h.tellLocked(vmmanager.Event{VM: name, State: v.state, Cause: vmmanager.ByReconnect})
+		}
+	}
+	h.away = away
+}
+
+// Live returns the definition the VM runs with, which Adopt and Release change.
+func (h *Hypervisor) Live(name string) (vmmanager.Definition, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v := h.vms[name]
+	if v == nil || v.halt == nil {
+		return vmmanager.Definition{}, false
+	}
+	return clone(v.live), true
+}
+
+func (h *Hypervisor) hand(name string, to vmmanager.State, why vmmanager.Cause) error {
+	if !h.leave(name, to, why, vmmanager.Running) {
+		return fmt.Errorf("VM %s does not run", name)
+	}
+	return nil
+}
+
+func (h *Hypervisor) with(name string, f func(*vm)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v := h.vms[name]
+	if v == nil {
+		return fmt.Errorf("VM %s: %w", name, vmmanager.ErrNotFound)
+	}
+	f(v)
+	return nil
+}

@@ -1,0 +1,120 @@
+package fake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"duet/vmmanager"
+)
+
+// Rewire returns def with the named disks backed by the endpoints: a disk's Path
+// becomes the socket. The text stays as it is.
+func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endpoint) (vmmanager.Definition, error) {
+	def = clone(def)
+	for _, to := range endpoints {
+		if err := replace(&def, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: "raw"}); err != nil {
+			return vmmanager.Definition{}, fmt.Errorf("rewire %s: %w", def.Name, err)
+		}
+	}
+	return def, nil
+}
+
+// Restore returns def with the named disks backed by files again.
+func (h *Hypervisor) Restore(def vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
+	def = clone(def)
+	for _, d := range disks {
+		if err := replace(&def, d); err != nil {
+			return vmmanager.Definition{}, fmt.Errorf("restore %s: %w", def.Name, err)
+		}
+	}
+	return def, nil
+}
+
+// Refit exchanges the definition of a running VM. Its writer has returned when
+// between is called; watchers see the VM go off and come back.
+func (h *Hypervisor) Refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
+	h.mu.Lock()
+	v, err := h.findLocked(ctx, def.Name)
+	h.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("refit %s: %w", def.Name, err)
+	}
+	ran := h.leave(def.Name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running)
+	err = between()
+	if err == nil {
+		err = h.Define(ctx, def)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ran && v.state == vmmanager.Off {
+		if err == nil {
+			v.live = clone(def)
+		}
+		h.runLocked(def.Name, v)
+	}
+	if err != nil {
+		return fmt.Errorf("refit %s: %w", def.Name, err)
+	}
+	return nil
+}
+
+// replace backs one disk by something else of the same size.
+func replace(def *vmmanager.Definition, by vmmanager.Disk) error {
+	i := slices.IndexFunc(def.Disks, func(d vmmanager.Disk) bool { return d.Target == by.Target })
+	if i < 0 {
+		return fmt.Errorf("disk %s: %w: the definition has no such disk", by.Target, vmmanager.ErrUnsupported)
+	}
+	by.Size = def.Disks[i].Size
+	def.Disks[i] = by
+	return nil
+}
+
+// Adopt switches a disk of a running VM over to the endpoint. It copies nothing: a fake VM has no data.
+func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint, progress func(done, total int64)) error {
+	return h.switchOver(ctx, name, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: "raw"}, progress)
+}
+
+// Release switches a disk of a running VM over to a file. It copies nothing.
+func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk, progress func(done, total int64)) error {
+	return h.switchOver(ctx, name, to, progress)
+}
+
+func (h *Hypervisor) switchOver(ctx context.Context, name string, to vmmanager.Disk, progress func(done, total int64)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, err := h.findLocked(ctx, name)
+	if err == nil && v.state != vmmanager.Running {
+		err = errors.New("the VM does not run")
+	}
+	if err == nil {
+		err = replace(&v.live, to)
+	}
+	if err != nil {
+		return fmt.Errorf("switch disk %s of %s over: %w", to.Target, name, err)
+	}
+	if progress != nil {
+		progress(1, 1)
+	}
+	return nil
+}
+
+// Undefine forgets a stopped VM. It succeeds if there is none.
+func (h *Hypervisor) Undefine(ctx context.Context, name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, err := h.findLocked(ctx, name)
+	if errors.Is(err, vmmanager.ErrNotFound) {
+		return nil
+	}
+	if err == nil && v.state != vmmanager.Off {
+		err = fmt.Errorf("it is %s", v.state)
+	}
+	if err != nil {
+		return fmt.Errorf("undefine %s: %w", name, err)
+	}
+	delete(h.vms, name)
+	h.tellLocked(vmmanager.Event{VM: name, State: vmmanager.Absent, Cause: vmmanager.ByEdit})
+	return nil
+}

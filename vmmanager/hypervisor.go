@@ -1,0 +1,66 @@
+package vmmanager
+
+import (
+	"context"
+	"errors"
+)
+
+var (
+	// ErrNotFound is returned when no VM of that name is defined.
+	ErrNotFound = errors.New("no such VM")
+	// ErrUnsupported is returned when a VM has something Duet cannot protect; the message names it and the remedy.
+	ErrUnsupported = errors.New("not supported")
+	// ErrUnavailable is returned when the hypervisor does not answer; the call may be repeated.
+	ErrUnavailable = errors.New("hypervisor not reachable")
+)
+
+// Hypervisor runs virtual machines on this node. Each call moves a VM to a state
+// and succeeds if it is there already. All methods may be called by several
+// goroutines; each returns when done or when ctx ends, and an error leaves the
+// VM as it was unless it says otherwise.
+type Hypervisor interface {
+	// State tells what the VM does now.
+	State(ctx context.Context, name string) (State, error)
+	// Definition returns the persistent definition. ErrNotFound if there is none.
+	Definition(ctx context.Context, name string) (Definition, error)
+	// Define stores the definition, replacing one of the same name. Running VMs are not touched.
+	Define(ctx context.Context, def Definition) error
+	// Start makes the VM run: starts it, or resumes it if it is paused.
+	Start(ctx context.Context, name string) error
+	// Shutdown asks the guest to stop and waits for it; when ctx ends first it returns ctx's error.
+	Shutdown(ctx context.Context, name string) error
+	// Kill ends the VM. It returns nil only when the guest can no longer write.
+	Kill(ctx context.Context, name string) error
+	// Watch sends an Event for every change of every VM until ctx ends, then
+	// closes the channel. After a lost connection it reconnects by itself and sends
+	// the present state of each VM with cause ByReconnect. A slow reader loses
+	// intermediate events, never the last one of a VM.
+	Watch(ctx context.Context) (<-chan Event, error)
+}
+
+// Protector changes what a VM's disks are backed by. It is separate from
+// Hypervisor because only kinds that can do it implement it.
+type Protector interface {
+	// Rewire returns def with the named disks backed by the endpoints instead of
+	// files, set so that an endpoint that goes away pauses the VM and never shows the
+	// guest an error, and so that the hypervisor does not start it by itself. Pure.
+	Rewire(def Definition, endpoints []Endpoint) (Definition, error)
+	// Adopt copies a disk of a running VM into the endpoint while it runs and
+	// switches the VM over to it. It changes the running VM only. progress is called
+	// now and then with bytes copied and bytes in all. On error the VM runs on as before.
+	Adopt(ctx context.Context, name string, to Endpoint, progress func(done, total int64)) error
+	// Release is the way back: copies the disk of a running VM from its endpoint
+	// into to (a raw file made by the caller, of the disk's size) and switches over.
+	Release(ctx context.Context, name string, to Disk, progress func(done, total int64)) error
+	// Restore is the inverse of Rewire: it returns def with the named disks backed by
+	// files again. Pure.
+	Restore(def Definition, disks []Disk) (Definition, error)
+	// Refit exchanges the definition of a running VM without a reboot: its memory is
+	// saved, between is called while it stands still, and it goes on with def. If
+	// saving or between fails it goes on as before; a guest only sees a pause. The
+	// persistent definition becomes def too. A VM that is off is only defined anew,
+	// after between.
+	Refit(ctx context.Context, def Definition, between func() error) error
+	// Undefine forgets a stopped VM; its disks stay.
+	Undefine(ctx context.Context, name string) error
+}

@@ -1,0 +1,204 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package libvirt
+
+import (
+	"math"
+	"sync"
+
+	"libvirt.org/go/libvirt"
+
+	"duet/vmmanager"
+)
+
+// status is what libvirt says of a VM at one moment.
+type status struct {
+	state  vmmanager.State
+	reason int // libvirt's reason for the state
+	run    int // libvirt's number of this run; 0 while off
+}
+
+// passing reports whether libvirt itself holds the VM paused for a moment: while
+// it starts, stops, is migrated, saved or has its memory written out.
+func (s status) passing() bool {
+	if s.state != vmmanager.Paused {
+		return false
+	}
+	switch libvirt.DomainPausedReason(s.reason) {
+	case libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_SHUTTING_DOWN, libvirt.DOMAIN_PAUSED_MIGRATION,
+		libvirt.DOMAIN_PAUSED_SAVE, libvirt.DOMAIN_PAUSED_DUMP, libvirt.DOMAIN_PAUSED_SNAPSHOT, libvirt.DOMAIN_PAUSED_FROM_SNAPSHOT:
+		return true
+	}
+	return false
+}
+
+// differs reports whether a VM has changed what it does between two statuses.
+func (s status) differs(o status) bool { return s.state != o.state || s.run != o.run }
+
+// statusOf reads the state of a domain.
+func statusOf(dom *libvirt.Domain) (status, error) {
+	state, reason, err := dom.GetState()
+	if err != nil {
+		return status{}, err
+	}
+	now := status{state: stateOf(state, reason), reason: reason}
+	if now.state != vmmanager.Off {
+		now.run = runOf(dom)
+	}
+	return now, nil
+}
+
+// runOf returns the number of the present run. It is part of the handle, so it may be read in callbacks.
+func runOf(dom *libvirt.Domain) int {
+	id, err := dom.GetID()
+	if err != nil || id > math.MaxInt32 { // libvirt's "not running" is -1
+		return 0
+	}
+	return int(id)
+}
+
+// stateOf translates a libvirt state. A guest that sleeps (pmsuspended) does so of
+// its own will and counts as running, and so does one that is about to be off.
+func stateOf(state libvirt.DomainState, reason int) vmmanager.State {
+	switch state {
+	case libvirt.DOMAIN_SHUTOFF:
+		return vmmanager.Off
+	case libvirt.DOMAIN_CRASHED:
+		return vmmanager.Crashed
+	case libvirt.DOMAIN_PAUSED:
+		switch libvirt.DomainPausedReason(reason) {
+		case libvirt.DOMAIN_PAUSED_IOERROR:
+			return vmmanager.IOError
+		case libvirt.DOMAIN_PAUSED_CRASHED:
+			return vmmanager.Crashed
+		}
+		return vmmanager.Paused
+	}
+	return vmmanager.Running
+}
+
+// how says how a run ended.
+type how uint8
+
+const (
+	endedItself  how = iota // orderly, by the guest
+	endedByForce            // destroyed, saved or moved away
+	endedDead               // the process died
+	endedPanic              // libvirt ended it after a panic
+)
+
+// howStopped translates the detail of a STOPPED event.
+func howStopped(detail int) how {
+	switch libvirt.DomainEventStoppedDetailType(detail) {
+	case libvirt.DOMAIN_EVENT_STOPPED_SHUTDOWN:
+		return endedItself
+	case libvirt.DOMAIN_EVENT_STOPPED_CRASHED:
+		return endedPanic
+	case libvirt.DOMAIN_EVENT_STOPPED_FAILED:
+		return endedDead
+	}
+	return endedByForce
+}
+
+// howOff translates the reason of the state SHUTOFF, for a stop whose event was missed.
+func howOff(reason int) how {
+	switch libvirt.DomainShutoffReason(reason) {
+	case libvirt.DOMAIN_SHUTOFF_SHUTDOWN:
+		return endedItself
+	case libvirt.DOMAIN_SHUTOFF_CRASHED, libvirt.DOMAIN_SHUTOFF_FAILED, libvirt.DOMAIN_SHUTOFF_UNKNOWN, libvirt.DOMAIN_SHUTOFF_DAEMON:
+		return endedDead
+	}
+	return endedByForce
+}
+
+// run is what is known of the present run of a VM when it ends.
+type run struct {
+	crashed  bool // the guest panicked in it
+	asked    bool // somebody pressed the power button of the VM, or told QEMU to quit
+	watchdog bool // its watchdog fired and is set to switch the VM off
+	ours     stop // what Duet did to it
+}
+
+// stopCause says who is to be held responsible for the end of a run.
+func stopCause(h how, r run) vmmanager.Cause {
+	switch {
+	case r.ours == killed, r.ours == asked && h != endedDead && h != endedPanic:
+		return vmmanager.ByDuet
+	case r.crashed || r.watchdog || h == endedPanic:
+		return vmmanager.ByPanic
+	case h == endedDead:
+		return vmmanager.ByCrash
+	case h == endedByForce || r.asked:
+		return vmmanager.ByAdmin
+	}
+	return vmmanager.ByGuest
+}
+
+// stateCause says why a VM is found in a state that is not Off.
+func stateCause(state vmmanager.State, reason int) vmmanager.Cause {
+	switch state {
+	case vmmanager.IOError:
+		return vmmanager.ByIOError
+	case vmmanager.Crashed:
+		return vmmanager.ByPanic
+	case vmmanager.Paused:
+		if libvirt.DomainPausedReason(reason) == libvirt.DOMAIN_PAUSED_WATCHDOG {
+			return vmmanager.ByPanic // the guest hung and its watchdog is set to pause it
+		}
+		return vmmanager.ByAdmin
+	case vmmanager.Absent:
+		return vmmanager.ByEdit
+	}
+	return vmmanager.ByStart
+}
+
+// stop is what Duet did to end a run.
+type stop uint8
+
+const (
+	untouched stop = iota
+	asked          // Shutdown: a crash after it is still a crash
+	killed         // Kill
+)
+
+// stops remembers which runs Duet ended, until the VM starts again.
+type stops struct {
+	mu sync.Mutex
+	by map[string]stopped
+}
+
+type stopped struct {
+	run int // 0 if libvirtd could not be asked for it
+	how stop
+}
+
+// note remembers that Duet ends that run of the VM.
+func (s *stops) note(name string, run int, how stop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by == nil {
+		s.by = map[string]stopped{}
+	}
+	if old, ok := s.by[name]; ok && old.run == run && old.how > how {
+		return
+	}
+	s.by[name] = stopped{run, how}
+}
+
+// forget is called when the VM starts or is known to be off.
+func (s *stops) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.by, name)
+}
+
+// of returns what Duet did to that run; run 0 stands for one whose number is not known.
+func (s *stops) of(name string, run int) stop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	by, ok := s.by[name]
+	if !ok || by.run != 0 && run != 0 && by.run != run {
+		return untouched
+	}
+	return by.how
+}

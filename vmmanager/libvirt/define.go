@@ -1,0 +1,201 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"libvirt.org/go/libvirt"
+
+	"duet/vmmanager"
+)
+
+// keepFiles undefines a domain and forgets what libvirt keeps about it, but not
+// the guest's UEFI variables and disks. A saved memory image goes: without its
+// definition it cannot be used.
+const keepFiles = libvirt.DOMAIN_UNDEFINE_KEEP_NVRAM | libvirt.DOMAIN_UNDEFINE_MANAGED_SAVE |
+	libvirt.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | libvirt.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+
+// wholeText asks for the persistent definition with its secrets, such as the password of the console.
+const wholeText = libvirt.DOMAIN_XML_INACTIVE | libvirt.DOMAIN_XML_SECURE
+
+// Definition returns the persistent definition and the disks in it that can be
+// replicated. A transient VM has none: the error is ErrNotFound and ErrUnsupported.
+func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Definition, error) {
+	def, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (vmmanager.Definition, error) {
+		dom, err := conn.LookupDomainByName(name)
+		if err != nil {
+			return vmmanager.Definition{}, err
+		}
+		defer dom.Free()
+		if kept, err := dom.IsPersistent(); err != nil {
+			return vmmanager.Definition{}, err
+		} else if !kept {
+			return vmmanager.Definition{}, fmt.Errorf("%w: %w: the VM is transient, make it persistent with virsh define",
+				vmmanager.ErrNotFound, vmmanager.ErrUnsupported)
+		}
+		text, err := dom.GetXMLDesc(wholeText)
+		if err != nil {
+			return vmmanager.Definition{}, err
+		}
+		found, err := measure(conn, dom, []byte(text))
+		return vmmanager.Definition{Name: name, Text: []byte(text), Disks: found}, err
+	})
+	if err != nil {
+		return vmmanager.Definition{}, fmt.Errorf("read definition of %s: %w", name, err)
+	}
+	return def, nil
+}
+
+// measure returns the disks of a definition that can be replicated, with path and size.
+func measure(conn *libvirt.Connect, dom *libvirt.Domain, text []byte) ([]vmmanager.Disk, error) {
+	domain, err := parseXML(text)
+	if err != nil {
+		return nil, err
+	}
+	found := replicable(domain)
+	for i := range found {
+		disk := &found[i]
+		if disk.Path == "" {
+			d, _ := findDisk(domain, disk.Target)
+			source := d.child("source")
+			if disk.Path, disk.Block, err = volume(conn, source.attr("pool"), source.attr("volume")); err != nil {
+				return nil, fmt.Errorf("disk %s: %w", disk.Target, err)
+			}
+		}
+		info, err := dom.GetBlockInfo(disk.Path, 0)
+		if err == nil {
+			disk.Size = int64(info.Capacity)
+			continue
+		}
+		// libvirt refuses while the running VM has the disk elsewhere.
+		if disk.Size, err = imageSize(disk.Path, disk.Format); err != nil {
+			return nil, fmt.Errorf("measure disk %s: %w", disk.Target, err)
+		}
+	}
+	return found, nil
+}
+
+// volume returns the path of a storage pool's volume and whether it is a block device.
+func volume(conn *libvirt.Connect, pool, name string) (path string, block bool, err error) {
+	p, err := conn.LookupStoragePoolByName(pool)
+	if err != nil {
+		return "", false, err
+	}
+	defer p.Free()
+	v, err := p.LookupStorageVolByName(name)
+	if err != nil {
+		return "", false, err
+	}
+	defer v.Free()
+	info, err := v.GetInfo()
+	if err != nil {
+		return "", false, err
+	}
+	if info.Type != libvirt.STORAGE_VOL_FILE && info.Type != libvirt.STORAGE_VOL_BLOCK {
+		return "", false, fmt.Errorf("%w: volume %s of pool %s is neither a file nor a block device: copy it into one",
+			vmmanager.ErrUnsupported, name, pool)
+	}
+	path, err = v.GetPath()
+	return path, info.Type == libvirt.STORAGE_VOL_BLOCK, err
+}
+
+// Define stores the definition, replacing one of the same name, after libvirt
+// has checked it against its schema. A VM whose disks are endpoints is never
+// started by libvirt itself: only Duet knows which node may run it.
+func (h *Hypervisor) Define(ctx context.Context, def vmmanager.Definition) error {
+	domain, err := parseXML(def.Text)
+	if err != nil {
+		return fmt.Errorf("define %s: %w", def.Name, err)
+	}
+	if in := domain.child("name"); in == nil || in.text != def.Name {
+		return fmt.Errorf("define %s: its text defines another VM", def.Name)
+	}
+	_, err = ask(ctx, h, writeTime, func(conn *libvirt.Connect) (struct{}, error) {
+		dom, err := define(conn, def)
+		if err != nil {
+			return struct{}{}, err
+		}
+		defer dom.Free()
+		if protected(domain) {
+			return struct{}{}, dom.SetAutostart(false)
+		}
+		return struct{}{}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("define %s: %w", def.Name, err)
+	}
+	return nil
+}
+
+// define stores the text. libvirt does not let a definition take the name of one
+// with another UUID, so that one goes first, and comes back if the new one is refused.
+func define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, error) {
+	dom, refused := conn.DomainDefineXMLFlags(string(def.Text), libvirt.DOMAIN_DEFINE_VALIDATE)
+	if refused == nil || !hasCode(refused, libvirt.ERR_OPERATION_FAILED) {
+		return dom, refused
+	}
+	old, err := conn.LookupDomainByName(def.Name)
+	if err != nil {
+		return nil, refused
+	}
+	defer old.Free()
+	if active, err := old.IsActive(); err != nil || active {
+		return nil, refused
+	}
+	text, err := old.GetXMLDesc(wholeText)
+	if err != nil {
+		return nil, refused
+	}
+	if err := old.UndefineFlags(keepFiles); err != nil {
+		return nil, err
+	}
+	dom, err = conn.DomainDefineXMLFlags(string(def.Text), libvirt.DOMAIN_DEFINE_VALIDATE)
+	if err != nil {
+		back, restoreErr := conn.DomainDefineXML(text)
+		if restoreErr == nil {
+			_ = back.Free()
+		}
+		return nil, errors.Join(err, restoreErr)
+	}
+	return dom, nil
+}
+
+// Undefine forgets a stopped VM. Its disks and UEFI variables stay. It succeeds if there is none.
+func (h *Hypervisor) Undefine(ctx context.Context, name string) error {
+	err := h.onDomain(ctx, name, writeTime, func(dom *libvirt.Domain) error {
+		if active, err := dom.IsActive(); err != nil {
+			return err
+		} else if active {
+			return errors.New("it is running")
+		}
+		return dom.UndefineFlags(keepFiles)
+	})
+	if err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
+		return fmt.Errorf("undefine %s: %w", name, err)
+	}
+	return nil
+}
+
+// Rewire returns def with the named disks backed by the endpoints. ErrUnsupported
+// names the first disk or device that cannot be protected, and the remedy.
+func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endpoint) (vmmanager.Definition, error) {
+	text, err := rewire(def.Text, endpoints, h.reconnect)
+	if err != nil {
+		return vmmanager.Definition{}, fmt.Errorf("rewire %s: %w", def.Name, err)
+	}
+	// Disks on endpoints have no file any more that could be replicated.
+	return vmmanager.Definition{Name: def.Name, Text: text}, nil
+}
+
+// Restore returns def with the named disks backed by files again. The disks stay
+// set to pause the VM on errors; the cache mode stays as Rewire set it.
+func (h *Hypervisor) Restore(def vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
+	text, err := restore(def.Text, disks)
+	if err != nil {
+		return vmmanager.Definition{}, fmt.Errorf("restore %s: %w", def.Name, err)
+	}
+	return vmmanager.Definition{Name: def.Name, Text: text, Disks: disks}, nil
+}

@@ -1,0 +1,128 @@
+//go:build linux
+
+package libvirt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// defaultRunDir is where libvirtd keeps the run-time files of system guests, as QEMU sees it.
+const defaultRunDir = "/run/libvirt/qemu"
+
+// process is one QEMU, held by a pidfd, so its number cannot come to mean another process.
+type process struct {
+	pid int
+	fd  int
+}
+
+// findProcesses returns the QEMU processes that run the VM for the libvirtd with
+// that run directory. The caller closes them.
+func findProcesses(runDir, name string) ([]process, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("look for the guest's process: %w", err)
+	}
+	var found []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || !runs(pid, name) {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			closeAll(found)
+			return nil, fmt.Errorf("open process %d: %w", pid, err)
+		}
+		p := process{pid, fd}
+		// Look again now that the number is pinned.
+		if !runs(pid, name) || !sees(pid, runDir) {
+			p.close()
+			continue
+		}
+		found = append(found, p)
+	}
+	return found, nil
+}
+
+// runs reports whether the process is a QEMU for a VM of that name.
+func runs(pid int, name string) bool {
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && guestName(cmdline) == name && name != ""
+}
+
+// guestName returns the VM's name in the command line of a QEMU started by
+// libvirt ("-name", "guest=web01,debug-threads=on"; commas inside are doubled); "" if it is not one.
+func guestName(cmdline []byte) string {
+	args := bytes.Split(cmdline, []byte{0})
+	for i, arg := range args {
+		if string(arg) != "-name" || i+1 == len(args) {
+			continue
+		}
+		rest, ok := strings.CutPrefix(string(args[i+1]), "guest=")
+		if !ok {
+			return ""
+		}
+		const comma = "\x00" // cannot be part of an argument
+		rest, _, _ = strings.Cut(strings.ReplaceAll(rest, ",,", comma), ",")
+		return strings.ReplaceAll(rest, comma, ",")
+	}
+	return ""
+}
+
+// sees reports whether our run directory is the one the process has at libvirt's
+// place for it: VMs of the same name may run for another libvirtd in other
+// namespaces of this computer.
+func sees(pid int, runDir string) bool {
+	ours, err := os.Stat(runDir)
+	if err != nil {
+		return false // this libvirtd never ran
+	}
+	theirs, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", defaultRunDir))
+	return err == nil && os.SameFile(ours, theirs)
+}
+
+// kill ends the process at once; it is gone when wait returns.
+func (p process) kill() error {
+	err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+// wait returns when no thread of the process is left, so that it can write no more.
+func (p process) wait(ctx context.Context) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int((20 * time.Millisecond).Milliseconds()))
+		switch {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("wait for process %d: %w", p.pid, err)
+		case n > 0:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("wait for process %d: %w", p.pid, ctx.Err())
+		}
+	}
+}
+
+func (p process) close() { _ = unix.Close(p.fd) }
+
+func closeAll(ps []process) {
+	for _, p := range ps {
+		p.close()
+	}
+}

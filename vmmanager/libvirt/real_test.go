@@ -1,0 +1,426 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package libvirt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"duet/vmmanager"
+	"duet/vmmanager/vmtest"
+)
+
+// TestRealLibvirt runs everything that needs a libvirtd and QEMU on one node: booting it is the slow part.
+func TestRealLibvirt(t *testing.T) {
+	n := newNode(t)
+	t.Run("conformance", func(t *testing.T) { vmtest.Run(t, n.world()) })
+	t.Run("kill while libvirtd is stopped", n.testKillStopped)
+	t.Run("kill while libvirtd hangs", n.testKillHanging)
+	t.Run("kill of one name in two nodes", n.testKillOther)
+	t.Run("endpoint comes back", n.testEndpoint)
+	t.Run("adopt and release", n.testAdopt)
+	t.Run("adopt refused", n.testAdoptRefused)
+	t.Run("adopt fails", n.testAdoptFails)
+	t.Run("refit", n.testRefit)
+	t.Run("definition", n.testDefinition)
+	t.Run("libvirtd away", n.testAway)
+}
+
+// run defines and starts a VM that is taken away after the test.
+func (n *node) run(t *testing.T, name, text string) {
+	t.Helper()
+	ctx := vmtest.Context(t)
+	must(t, n.h.Define(ctx, vmmanager.Definition{Name: name, Text: []byte(text)}))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		check(t, n.h.Kill(ctx, name))
+		check(t, n.h.Undefine(ctx, name))
+	})
+	must(t, n.h.Start(ctx, name))
+}
+
+// writing starts the guest's writing and returns its console.
+func (n *node) writing(t *testing.T, name string) *console {
+	t.Helper()
+	c, err := n.open(name)
+	must(t, err)
+	_, err = c.conn.Write([]byte{vmtest.GuestWrite})
+	must(t, err)
+	must(t, c.await(vmtest.GuestWrote, 2))
+	return c
+}
+
+func (n *node) state(t *testing.T, name string, want vmmanager.State) {
+	t.Helper()
+	got, err := n.h.State(vmtest.Context(t), name)
+	if err != nil || got != want {
+		t.Fatalf("state of %s: %v, %v; want %v", name, got, err, want)
+	}
+}
+
+func (n *node) testKillStopped(t *testing.T) {
+	const name = "killstopped"
+	n.run(t, name, string(n.definition(name).Text))
+	ctx := vmtest.Context(t)
+	guest := n.qemu(name)
+	if len(guest) != 1 {
+		t.Fatalf("found %d processes of the guest", len(guest))
+	}
+	must(t, n.Stop(ctx))
+	if _, err := n.h.State(ctx, name); !errors.Is(err, vmmanager.ErrUnavailable) {
+		t.Errorf("state without libvirtd: %v, want ErrUnavailable", err)
+	}
+	events := vmtest.Watch(t, n.h, name)
+	must(t, n.h.Kill(ctx, name))
+	gone(t, guest[0])
+	must(t, n.h.Kill(ctx, name)) // there already
+	must(t, n.Start(ctx))
+	events.Until(vmmanager.Off, vmmanager.ByReconnect)
+}
+
+func (n *node) testKillHanging(t *testing.T) {
+	const name = "killhanging"
+	n.run(t, name, string(n.definition(name).Text))
+	ctx := vmtest.Context(t)
+	guest := n.qemu(name)
+	must(t, n.Process().Freeze())
+	thawed := false
+	defer func() {
+		if !thawed {
+			check(t, n.Process().Thaw())
+		}
+	}()
+	since := time.Now()
+	must(t, n.h.Kill(ctx, name))
+	gone(t, guest[0])
+	t.Logf("killed in %s", time.Since(since))
+	must(t, n.Process().Thaw())
+	thawed = true
+	until(t, "libvirtd answers", func() (bool, error) {
+		state, err := n.h.State(ctx, name)
+		return state == vmmanager.Off && err == nil, err
+	})
+}
+
+// gone fails the test unless the process has ended.
+func gone(t *testing.T, p process) {
+	t.Helper()
+	if err := unix.PidfdSendSignal(p.fd, 0, nil, 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("the guest's process is still there (%v)", err)
+	}
+}
+
+// testKillOther: a VM of the same name under another libvirtd is not ours to kill.
+func (n *node) testKillOther(t *testing.T) {
+	const name = "killother"
+	n.run(t, name, string(n.definition(name).Text))
+	other, err := New(Config{URI: "qemu+unix:///system?socket=" + filepath.Join(t.TempDir(), "none"), RunDir: t.TempDir()})
+	must(t, err)
+	defer func() { check(t, other.Close()) }()
+	must(t, other.Kill(vmtest.Context(t), name))
+	n.state(t, name, vmmanager.Running)
+}
+
+// testEndpoint: an endpoint that goes away pauses the VM, Start brings it back once the endpoint is there, and the guest sees no error.
+func (n *node) testEndpoint(t *testing.T) {
+	const name = "endpoint"
+	ctx := vmtest.Context(t)
+	image := n.bootDisk(name, 1<<20)
+	server := n.serve(image, filepath.Join(n.dir, name+".nbd"))
+	plain := vmmanager.Definition{Name: name, Text: []byte(n.domain(name, fileDisk(image, "raw", "")))}
+	def, err := n.h.Rewire(plain, []vmmanager.Endpoint{{Target: "vda", Socket: server.socket}})
+	must(t, err)
+	n.run(t, name, string(def.Text))
+	if out, err := n.virsh("dominfo", name); err != nil || !bytes.Contains([]byte(out), []byte("Autostart:      disable")) {
+		t.Errorf("a protected VM must not start by itself (%v):\n%s", err, out)
+	}
+	c := n.writing(t, name)
+	for range 2 {
+		events := vmtest.Watch(t, n.h, name) // a new one: resuming may pause the VM a few times more
+		server.kill()
+		events.Want(vmmanager.IOError, vmmanager.ByIOError)
+		n.state(t, name, vmmanager.IOError)
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		if err := n.h.Start(short, name); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("start without the endpoint: %v, want the context's error", err)
+		}
+		cancel()
+		server.start(t)
+		must(t, n.h.Start(ctx, name))
+		must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
+		n.state(t, name, vmmanager.Running)
+		events.Until(vmmanager.Running, vmmanager.ByStart)
+	}
+	if k := c.count(vmtest.GuestFailed); k > 0 {
+		t.Errorf("the guest saw %d disk errors", k)
+	}
+}
+
+const stopPolicy = " error_policy='stop' rerror_policy='stop'"
+
+// testAdopt moves a qcow2 disk into an endpoint and on into a raw file while the guest writes.
+func (n *node) testAdopt(t *testing.T) {
+	const name, size = "adopt", 64 << 20
+	ctx := vmtest.Context(t)
+	qcow2 := filepath.Join(n.dir, name+".qcow2")
+	convert(t, n.bootDisk(name, size), qcow2)
+	export, back := n.sparse(t, name+".export", size), n.sparse(t, name+".back", size)
+	server := n.serve(export, filepath.Join(n.dir, name+".nbd"))
+	n.run(t, name, n.domain(name, fileDisk(qcow2, "qcow2", stopPolicy+" discard='unmap'")))
+	c := n.writing(t, name)
+	var last, total int64
+	progress := func(done, all int64) { last, total = done, all }
+
+	to := vmmanager.Endpoint{Target: "vda", Socket: server.socket}
+	for range 2 { // the second one finds the disk there already
+		must(t, n.h.Adopt(ctx, name, to, progress))
+	}
+	if last != total || total == 0 {
+		t.Errorf("progress ended at %d of %d", last, total)
+	}
+	n.isOn(t, name, func(d disk) bool { return d.socket() == server.socket })
+	must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
+	sparse(t, export)
+
+	must(t, n.h.Release(ctx, name, vmmanager.Disk{Target: "vda", Path: back, Format: "raw", Size: size}, progress))
+	n.isOn(t, name, func(d disk) bool { return d.path() == back })
+	must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
+	sparse(t, back)
+	must(t, n.h.Kill(ctx, name))
+	if k := c.count(vmtest.GuestFailed); k > 0 {
+		t.Errorf("the guest saw %d disk errors", k)
+	}
+	image, err := os.ReadFile(back)
+	must(t, err)
+	if !bytes.Equal(image[:512], vmtest.BootSector()) || !bytes.HasPrefix(image[512:], vmtest.BootSector()[:64]) {
+		t.Error("what the guest wrote is not in the file it was released into")
+	}
+}
+
+func (n *node) isOn(t *testing.T, name string, there func(disk) bool) {
+	t.Helper()
+	text, err := n.virsh("dumpxml", name)
+	must(t, err)
+	domain, err := parseXML([]byte(text))
+	must(t, err)
+	if d, ok := findDisk(domain, "vda"); !ok || !there(d) || d.child("mirror") != nil {
+		t.Fatalf("the running VM is not on the new disk:\n%s", text)
+	}
+}
+
+func (n *node) sparse(t *testing.T, name string, size int64) string {
+	t.Helper()
+	path := filepath.Join(n.dir, name)
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, size))
+	return path
+}
+
+// sparse fails the test if the holes of an image were filled.
+func sparse(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	must(t, err)
+	used := info.Sys().(*syscall.Stat_t).Blocks * 512
+	if used > info.Size()/8 {
+		t.Errorf("%s uses %d of %d bytes: its holes were filled", filepath.Base(path), used, info.Size())
+	}
+}
+
+func convert(t *testing.T, raw, qcow2 string) {
+	t.Helper()
+	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// testAdoptRefused: a guest that would be shown errors is left alone.
+func (n *node) testAdoptRefused(t *testing.T) {
+	if n.h.reconnect {
+		t.Skip("this libvirt knows <reconnect>")
+	}
+	const name = "refused"
+	image := n.bootDisk(name, 1<<20)
+	n.run(t, name, n.domain(name, fileDisk(image, "raw", "")))
+	server := n.serve(n.sparse(t, name+".export", 1<<20), filepath.Join(n.dir, name+".nbd"))
+	err := n.h.Adopt(vmtest.Context(t), name, vmmanager.Endpoint{Target: "vda", Socket: server.socket}, nil)
+	if !errors.Is(err, vmmanager.ErrUnsupported) {
+		t.Fatalf("adopt: %v, want ErrUnsupported", err)
+	}
+	n.isOn(t, name, func(d disk) bool { return d.path() == image })
+}
+
+// testAdoptFails: an endpoint that is missing, too small, or dies, leaves the VM on its disk.
+func (n *node) testAdoptFails(t *testing.T) {
+	const name, size = "adoptfails", 256 << 20
+	ctx := vmtest.Context(t)
+	image := n.bootDisk(name, size)
+	n.run(t, name, n.domain(name, fileDisk(image, "raw", stopPolicy)))
+	c := n.writing(t, name)
+	onImage := func(d disk) bool { return d.path() == image }
+	socket := filepath.Join(n.dir, name+".nbd")
+	to := vmmanager.Endpoint{Target: "vda", Socket: socket}
+	if err := n.h.Adopt(ctx, name, to, nil); err == nil {
+		t.Error("adopt into nothing succeeded")
+	}
+	n.isOn(t, name, onImage)
+
+	small := n.serve(n.sparse(t, name+".small", 1<<20), socket)
+	if err := n.h.Adopt(ctx, name, to, nil); err == nil {
+		t.Error("adopt into an endpoint that is too small succeeded")
+	}
+	n.isOn(t, name, onImage)
+	small.kill()
+
+	dying := n.serve(n.sparse(t, name+".dying", size), socket)
+	err := n.h.Adopt(ctx, name, to, func(done, total int64) { dying.kill() })
+	if err == nil {
+		t.Error("adopt into an endpoint that died succeeded")
+	}
+	t.Log(err)
+	n.isOn(t, name, onImage)
+
+	n.serve(n.sparse(t, name+".ended", size), socket)
+	ended, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := n.h.Adopt(ended, name, to, func(int64, int64) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("adopt: %v, want the context's error", err)
+	}
+	n.isOn(t, name, onImage)
+	must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
+	if k := c.count(vmtest.GuestFailed); k > 0 {
+		t.Errorf("the guest saw %d disk errors", k)
+	}
+}
+
+// testRefit: a running VM gets another definition, then other disks, and the guest does not notice.
+func (n *node) testRefit(t *testing.T) {
+	const name, size = "refit", 1 << 20
+	ctx := vmtest.Context(t)
+	image := n.bootDisk(name, size)
+	n.run(t, name, n.domain(name, fileDisk(image, "raw", "")))
+	n.writing(t, name)
+	def, err := n.h.Definition(ctx, name)
+	must(t, err)
+	goesOn := func(there func(disk) bool) {
+		t.Helper()
+		n.isOn(t, name, there)
+		c, err := n.open(name) // QEMU is another process now
+		must(t, err)
+		must(t, c.await(vmtest.GuestWrote, 2))
+		if c.count(vmtest.GuestReady)+c.count(vmtest.GuestFailed) > 0 {
+			t.Errorf("the guest was booted anew or saw an error: %q", c.read)
+		}
+	}
+	stops := func(d disk) bool { return d.child("driver").attr("rerror_policy") == "stop" }
+	onImage := func(d disk) bool { return d.path() == image }
+	events := vmtest.Watch(t, n.h, name)
+
+	hard, err := n.h.Restore(def, def.Disks)
+	must(t, err)
+	must(t, n.h.Refit(ctx, hard, func() error { return nil }))
+	events.Want(vmmanager.Off, vmmanager.ByDuet)
+	events.Until(vmmanager.Running, vmmanager.ByStart) // the edit is told too
+	goesOn(func(d disk) bool { return stops(d) && onImage(d) })
+
+	export := filepath.Join(n.dir, name+".export")
+	socket := filepath.Join(n.dir, name+".nbd")
+	rewired, err := n.h.Rewire(hard, []vmmanager.Endpoint{{Target: "vda", Socket: socket}})
+	must(t, err)
+	failed := errors.New("failed")
+	if err := n.h.Refit(ctx, rewired, func() error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("refit: %v, want the error of between", err)
+	}
+	goesOn(onImage)
+	other := hard
+	other.Text = bytes.Replace(hard.Text, []byte("model='isa'"), []byte("model='pvpanic'"), 1)
+	called := false
+	if err := n.h.Refit(ctx, other, func() error { called = true; return nil }); err == nil || called {
+		t.Errorf("refit with another device: error %v, between called: %t", err, called)
+	}
+	goesOn(onImage)
+
+	must(t, n.h.Refit(ctx, rewired, func() error {
+		data, err := os.ReadFile(image)
+		if err == nil {
+			err = os.WriteFile(export, data, 0o600)
+		}
+		n.serve(export, socket)
+		return err
+	}))
+	goesOn(func(d disk) bool { return d.socket() == socket })
+	if kept, err := n.h.Definition(ctx, name); err != nil || len(kept.Disks) != 0 {
+		t.Errorf("the persistent definition was not exchanged: %v, %v", kept.Disks, err)
+	}
+}
+
+// testDefinition: disks of every kind are found with their sizes, and secrets come along.
+func (n *node) testDefinition(t *testing.T) {
+	const name, size = "definition", 8 << 20
+	ctx := vmtest.Context(t)
+	raw, qcow2 := n.bootDisk(name, size), filepath.Join(n.dir, name+".qcow2")
+	convert(t, raw, qcow2)
+	if _, err := n.virsh("pool-create-as", "images", "dir", "--target", n.dir); err != nil {
+		t.Fatal(err)
+	}
+	defer n.virsh("pool-destroy", "images")
+	more := fmt.Sprintf(`
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='%s'/><target dev='vdb' bus='virtio'/></disk>
+    <disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='images' volume='%s.img'/><target dev='vdc' bus='virtio'/><shareable/></disk>
+    <disk type='volume' device='disk'><driver name='qemu' type='qcow2'/><source pool='images' volume='%s.qcow2'/><target dev='vdd' bus='virtio'/></disk>
+    <disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>
+    <graphics type='vnc' passwd='secret'/>`, qcow2, name, name)
+	text := n.domain(name, fileDisk(raw, "raw", "")+more)
+	must(t, n.h.Define(ctx, vmmanager.Definition{Name: name, Text: []byte(text)}))
+	defer func() { check(t, n.h.Undefine(ctx, name)) }()
+	def, err := n.h.Definition(ctx, name)
+	must(t, err)
+	want := []vmmanager.Disk{
+		{Target: "vda", Path: raw, Format: "raw", Size: size},
+		{Target: "vdb", Path: qcow2, Format: "qcow2", Size: size},
+		{Target: "vdd", Path: qcow2, Format: "qcow2", Size: size},
+	}
+	if fmt.Sprint(def.Disks) != fmt.Sprint(want) {
+		t.Errorf("disks:\n%v\nwant\n%v", def.Disks, want)
+	}
+	if !bytes.Contains(def.Text, []byte("secret")) {
+		t.Error("the password of the console was left out: it would be lost on the other node")
+	}
+	// The same name with another UUID, as after an install from scratch.
+	must(t, n.h.Define(ctx, vmmanager.Definition{Name: name, Text: []byte(text)}))
+	bad := vmmanager.Definition{Name: name, Text: bytes.Replace([]byte(text), []byte("<vcpu>1"), []byte("<vcpus>1</vcpus><vcpu>1"), 1)}
+	if err := n.h.Define(ctx, bad); err == nil {
+		t.Error("a definition against the schema was taken")
+	}
+	if _, err := n.h.Definition(ctx, name); err != nil {
+		t.Errorf("a refused definition took the old one along: %v", err)
+	}
+	if err := n.h.Define(ctx, vmmanager.Definition{Name: "another", Text: []byte(text)}); err == nil {
+		t.Error("a definition of another VM was taken")
+	}
+}
+
+// testAway: Watch works without a libvirtd and tells everything once it is there.
+func (n *node) testAway(t *testing.T) {
+	const name = "away"
+	n.run(t, name, string(n.definition(name).Text))
+	ctx := vmtest.Context(t)
+	must(t, n.Stop(ctx))
+	events := vmtest.Watch(t, n.h, name)
+	if err := n.h.Start(ctx, name); !errors.Is(err, vmmanager.ErrUnavailable) {
+		t.Errorf("start without libvirtd: %v, want ErrUnavailable", err)
+	}
+	must(t, n.Start(ctx))
+	events.Want(vmmanager.Running, vmmanager.ByReconnect)
+}

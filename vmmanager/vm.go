@@ -1,0 +1,85 @@
+package vmmanager
+
+import "fmt"
+
+// State is what a hypervisor says of a VM.
+type State uint8
+
+// The states of a VM. Paused is a pause with a cause of its own; IOError is a
+// pause because a disk did not answer, which the protector resumes.
+const (
+	Absent State = iota // no VM of that name is defined
+	Off
+	Running
+	Paused
+	IOError
+	Crashed // the guest panicked and is kept for inspection
+)
+
+var stateNames = [...]string{"absent", "off", "running", "paused", "io-error", "crashed"}
+
+// String returns the word admins see.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state %d", s)
+}
+
+// Cause says why a VM changed its state; the policy depends on it.
+type Cause uint8
+
+// The causes of an Event.
+const (
+	ByStart     Cause = iota // it was started or resumed
+	ByGuest                  // the guest shut itself down on purpose: not a crash
+	ByAdmin                  // somebody stopped it past Duet (virsh destroy, virsh shutdown)
+	ByDuet                   // Duet itself stopped it
+	ByCrash                  // the process of the hypervisor died
+	ByPanic                  // the guest kernel panicked
+	ByIOError                // paused because a disk did not answer
+	ByEdit                   // its definition changed
+	ByReconnect              // the hypervisor's own daemon came back: the state is only re-read
+)
+
+var causeNames = [...]string{
+	"started", "shut down by the guest", "stopped by an admin outside Duet", "stopped by Duet",
+	"hypervisor process died", "guest panicked", "paused on an I/O error", "definition edited", "hypervisor reconnected",
+}
+
+// String returns the words admins see.
+func (c Cause) String() string {
+	if int(c) < len(causeNames) {
+		return causeNames[c]
+	}
+	return fmt.Sprintf("cause %d", c)
+}
+
+// Event is one change of one VM.
+type Event struct {
+	VM    string
+	State State
+	Cause Cause
+}
+
+// Disk is one disk of a VM that can be replicated.
+type Disk struct {
+	Target string // name inside the VM: vda, sdb
+	Path   string // file or block device that holds it
+	Format string // raw, qcow2
+	Block  bool   // Path is a block device
+	Size   int64  // bytes the guest sees
+}
+
+// Definition is a VM as a hypervisor keeps it. Text is opaque to everybody but the hypervisor.
+type Definition struct {
+	Name  string
+	Text  []byte
+	Disks []Disk // the disks the definition names that Duet can replicate, in its order
+}
+
+// Endpoint says where a protected disk is served: disk target to endpoint of a blockrepl.Frontend.
+type Endpoint struct {
+	Target string
+	Socket string
+}
