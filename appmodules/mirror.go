@@ -55,6 +55,7 @@ func waitingRows() []Row {
 
 		{Asking, Granted, always, do(OpenPrimary), Opening, NoLink, "the right to write was granted"},
 		{Asking, Denied, always, nil, Waiting, KeepLink, "the right to write was not granted"},
+		{Asking, Deposed, always, nil, Waiting, KeepLink, "the peer holds a newer epoch; the data here are outdated"},
 		{Asking, Outvoted, always, nil, Waiting, KeepLink, "the peer goes on; the data here are outdated"},
 		{Asking, CmdStop, always, nil, Stopped, NoLink, "stopped by an operator"},
 		{Asking, CmdStopAll, always, nil, Stopped, NoLink, "stopped by an operator"},

@@ -27,7 +27,7 @@ func (d null) Flush() error                           { return nil }
 func (d null) Size() int64                            { return d.size }
 func (d null) Data(off int64) (int64, int64, error)   { return d.size, d.size, nil }
 
-// queue keeps a number of requests in flight, as a frontend does.
+// loadgen keeps a number of requests in flight, as a frontend does.
 type loadgen struct {
 	mu   sync.Mutex
 	cond sync.Cond

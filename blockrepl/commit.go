@@ -30,18 +30,17 @@ func (p *Primary) commit() {
 // nextLineage is the lineage to store with the next commit, nil if it is unchanged.
 func (p *Primary) nextLineage() *Lineage {
 	c := &p.commits
-	next, changed := p.lineage, false
-	if p.needGeneration && (c.wanted || len(p.marking) > 0) {
+	begins := p.needGeneration && (c.wanted || len(p.marking) > 0)
+	if !begins && !c.synced {
+		return nil // the usual case, at every Kick
+	}
+	next := p.lineage
+	if begins {
 		next = next.With(Generation{Epoch: p.epoch, Holder: p.cfg.Node})
 		next.Partial = false
-		changed = true
 	}
-	if newest, ok := next.Newest(); c.synced && ok && newest != next.InStep {
+	if newest, ok := next.Newest(); c.synced && ok {
 		next.InStep = newest
-		changed = true
-	}
-	if !changed {
-		return nil
 	}
 	return &next
 }

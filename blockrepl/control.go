@@ -57,7 +57,8 @@ func (p *Primary) connected() {
 
 // Hold stops new writes and returns when those in flight have ended, both sides are
 // flushed and the log has no hot extents left: the moment to hand the volume over.
-// Writes wait until Release or Close. If it fails, the hold is released.
+// Writes wait until Release or Close. If it fails, by ctx or the loss of the peer, the
+// hold is released.
 func (p *Primary) Hold(ctx context.Context) error {
 	p.mu.Lock()
 	if p.holding || p.state == Closed {
@@ -77,6 +78,15 @@ func (p *Primary) Hold(ctx context.Context) error {
 func (p *Primary) quiesce(ctx context.Context) error {
 	if err := p.await(ctx, func() bool { return p.issued == 0 }); err != nil {
 		return err
+	}
+	p.mu.Lock()
+	l := p.link
+	p.mu.Unlock()
+	if l != nil { // a flush would wait for a lost peer's successor
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer context.AfterFunc(l.ctx, func() { cancel(errLinkLost) })()
+		defer cancel(nil)
 	}
 	if err := p.flushBoth(ctx); err != nil {
 		return err

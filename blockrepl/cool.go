@@ -49,7 +49,7 @@ func (t *tracker) committed() {
 	t.planned = t.planned[:0]
 }
 
-// makeRoom cools one extent if the bound is reached, and reports whether one more may heat.
+// makeRoom cools extents until the bound is met, and reports whether one more may heat.
 func (t *tracker) makeRoom(clean bool) bool {
 	if t.nhot < t.bound {
 		return true
@@ -57,21 +57,23 @@ func (t *tracker) makeRoom(clean bool) bool {
 	if t.starved {
 		return false
 	}
-	unclean := 0
-	for x := t.lru.prev; x != &t.lru; x = x.prev {
+	unclean, cooled := 0, false
+	for x := t.lru.prev; x != &t.lru && t.nhot >= t.bound; {
+		prev := x.prev
 		switch {
 		case x.pins > 0 || x.heat != hot:
 		case clean && x.written|x.flushing != 0:
 			unclean++
 		default:
 			t.cool(x)
-			// Ask early, so that the next writer rarely has to wait for the flush.
-			t.wantFlush = t.wantFlush || unclean > t.bound/2
-			return true
+			cooled = true
 		}
+		x = prev
 	}
-	if unclean == 0 {
-		return true // every hot extent has writes in flight: the bound yields, or nothing would move
+	// Ask early, so that the next writer rarely has to wait for the flush.
+	t.wantFlush = t.wantFlush || unclean > t.bound/2
+	if cooled || unclean == 0 {
+		return true // without a cool one all have writes in flight: the bound yields, or nothing would move
 	}
 	t.wantFlush, t.starved = true, true
 	return false

@@ -132,19 +132,17 @@ func ReadHello(ctx context.Context, c *wire.Conn) (Hello, error) {
 	return hello, nil
 }
 
-// Refuse tells the primary why it is not accepted, best effort, and closes the connection.
-func Refuse(ctx context.Context, c *wire.Conn, r Refusal) error {
-	err := bounded(ctx, c, func() error { return sendRefusal(c, r) })
-	return errors.Join(err, c.Close())
-}
+// lastWord bounds the time a refusal may take to be sent.
+const lastWord = 100 * time.Millisecond
 
-func sendRefusal(c *wire.Conn, r Refusal) error {
+// Refuse tells the primary why it is not accepted, best effort, and closes the connection.
+func Refuse(c *wire.Conn, r Refusal) error {
 	payload, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("encode refusal: %w", err)
+		return errors.Join(fmt.Errorf("encode refusal: %w", err), c.Close())
 	}
 	c.Append(&wire.Header{Type: wire.Refuse, Epoch: r.Epoch}, payload)
-	return c.Flush()
+	return c.CloseSoon(lastWord)
 }
 
 // bounded runs f on c and interrupts it when ctx ends.

@@ -9,8 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"io"
 	"math/big"
 	"math/rand/v2"
 	"net"
@@ -448,6 +446,3 @@ func secured(t testing.TB) (net.Conn, net.Conn) {
 	}
 	return client, server
 }
-
-var _ = io.EOF
-var _ = fmt.Sprint

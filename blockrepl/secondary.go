@@ -120,11 +120,10 @@ func (s *Secondary) Stop(r *Refusal) {
 	}
 	n.stopped.Store(true)
 	if r != nil {
-		if err := sendRefusal(n.conn, *r); err != nil {
-			s.log.Warn("tell primary it is refused", "error", err)
-		}
+		_ = Refuse(n.conn, *r) // best effort: it may be closed already
+	} else {
+		_ = n.conn.Close()
 	}
-	_ = n.conn.Close() // it may be closed already
 	<-n.ended
 }
 

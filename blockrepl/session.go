@@ -81,7 +81,7 @@ func (n *session) join() {
 func (n *session) handle(h *wire.Header, payload []byte) error {
 	if h.Epoch != n.epoch {
 		r := Refusal{Epoch: n.epoch, Reason: fmt.Sprintf("frame of epoch %d in a session of epoch %d", h.Epoch, n.epoch)}
-		_ = sendRefusal(n.conn, r) // best effort: the session ends anyway
+		_ = Refuse(n.conn, r) // best effort: the session ends anyway
 		return fmt.Errorf("refused: %s", r.Reason)
 	}
 	if err := n.inside(h); err != nil {

@@ -21,7 +21,11 @@ const maxSize = 256 << 10
 // Parse reads the YAML of one module. Unknown keys are refused. file names it in
 // errors, as "file:line: path: text", one line for each fault.
 func Parse(file string, text []byte) (appmodules.Module, error) {
-	m := appmodules.Default()
+	return ParseOnto(appmodules.Default(), file, text)
+}
+
+// ParseOnto is Parse for YAML that may leave out what m already says.
+func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module, error) {
 	if len(text) > maxSize {
 		return m, fmt.Errorf("%w: %s: %d bytes, at most %d are read", ErrFaulty, file, len(text), maxSize)
 	}

@@ -39,7 +39,8 @@ type Engine struct {
 	held     bool // Hold succeeded since the volumes were opened
 	override bool // an operator stands in for meeting the peer (rule 6)
 	timer    *time.Timer
-	since    time.Time
+	began    time.Time // of this run
+	since    time.Time // of the present role
 	why      string
 	token    uint64 // of the present phase; ends of older work are recognised by it
 
@@ -113,6 +114,7 @@ func Create(s Store, self, source cluster.NodeID, def Definition) error {
 
 // Start runs the engine until Stop.
 func (e *Engine) Start() {
+	e.began = time.Now()
 	e.timer = time.NewTimer(time.Hour)
 	e.timer.Stop()
 	e.spawn(e.tellLoop)

@@ -33,10 +33,11 @@ func (e *Engine) answers() bool {
 }
 
 // silent: no path has carried a sign of life for the detection time, which the
-// heartbeats measure; one that left on purpose is given longer.
+// heartbeats measure; one that left on purpose is given longer. A node that has just
+// started has not listened long enough to say so.
 func (e *Engine) silent() bool {
 	v := e.cfg.View()
-	if v.Alive(e.peer) || e.answers() {
+	if v.Alive(e.peer) || e.answers() || time.Since(e.began) < e.cfg.Times.Detection {
 		return false
 	}
 	p := v.Peers[e.peer]

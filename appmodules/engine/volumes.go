@@ -518,7 +518,7 @@ func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.
 			refusal = err.Error()
 		}
 		st := e.State()
-		return blockrepl.Refuse(ctx, conn, blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
+		return blockrepl.Refuse(conn, blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
 	}
 	err = vol.sec.Serve(ctx, conn, hello, complete)
 	e.post(func() { e.vols.onFollowLost(session, vol, conn, err) })

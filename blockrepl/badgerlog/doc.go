@@ -10,6 +10,6 @@
 // kills the process (SIGBUS). Therefore nothing is written unless MinFree bytes
 // are free, compaction runs only here and only with room to spare, and a ballast
 // file holds the room that Open and Close need. The check is not a reservation:
-// a neighbour that takes all of MinFree within the few milliseconds of one commit
-// can still win, so the directory should not share a file system with images.
+// a neighbour that takes all of MinFree within the few milliseconds in which badger
+// writes a memory table out can still win, so the directory should not share a file system with images.
 package badgerlog

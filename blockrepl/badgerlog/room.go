@@ -11,9 +11,12 @@ import (
 	"time"
 )
 
-// ballastSize is more than badger writes while it opens or closes: one memory
-// table, its log and the manifest.
-const ballastSize = 16 << 20
+// openRoom is more than badger writes while it opens or closes: one memory
+// table, its log and the manifest. The ballast holds it twice where it can.
+const (
+	openRoom    = 8 << 20
+	ballastSize = 2 * openRoom
+)
 
 // ErrFull is returned while the disk has no room for another commit. It goes
 // away by itself when there is room again.
@@ -26,7 +29,7 @@ type room struct {
 	free    func(dir string) (int64, error)
 
 	mu   sync.Mutex
-	held bool // the ballast file has its full size
+	held bool // the ballast file is there
 }
 
 // check fails with ErrFull unless need bytes are free.
@@ -42,15 +45,18 @@ func (r *room) check(need int64) error {
 	return nil
 }
 
-// retake makes the ballast file if it is not there and leaves at least that many
-// bytes free. A failure is no fault: commits are guarded by MinFree, and it is tried again.
+// retake makes the ballast file, of half the size at least, if it is not there and
+// leaves at least that many bytes free. A failure is no fault: commits are guarded
+// by MinFree, and it is tried again.
 func (r *room) retake(leave int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held || r.check(leave+ballastSize) != nil {
+	free, err := r.free(r.dir)
+	size := min(free-leave-1<<20, ballastSize)
+	if r.held || err != nil || size < openRoom {
 		return
 	}
-	r.held = reserve(r.ballast(), ballastSize) == nil
+	r.held = reserve(r.ballast(), int(size)) == nil
 	if !r.held {
 		_ = os.Remove(r.ballast())
 	}

@@ -91,7 +91,7 @@ func openDB(cfg Config, room *room) (*badger.DB, error) {
 	if err := room.drop(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := room.check(ballastSize); err != nil {
+	if err := room.check(openRoom); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	db, err := badger.Open(dbOptions(cfg.Dir, cfg.Logger))
@@ -126,7 +126,7 @@ func (s *Store) closeDB() error {
 	// Closing writes the memory table out, which needs room: that is the ballast's job.
 	err := s.room.drop()
 	if err == nil {
-		err = s.room.check(ballastSize)
+		err = s.room.check(openRoom)
 	}
 	if err != nil {
 		return fmt.Errorf("close store: left as it is, nothing is lost: %w", err)

@@ -111,4 +111,3 @@ func checkReplies(t *testing.T, in, out []byte, structured bool) {
 		out = out[n:]
 	}
 }
-

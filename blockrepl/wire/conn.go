@@ -321,6 +321,19 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }
 // RemoteAddr names the other end for logs.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
+// CloseSoon sends what was appended, for at most d, and then closes: for a last word.
+func (c *Conn) CloseSoon(d time.Duration) error {
+	// An error here is no news: the connection ends, and the word is best effort.
+	_ = c.nc.SetWriteDeadline(time.Now().Add(d))
+	_ = c.Flush()
+	c.mu.Lock()
+	for c.busy {
+		c.idle.Wait()
+	}
+	c.mu.Unlock()
+	return c.Close()
+}
+
 // Close ends the connection, drops what is pending and waits until no payload is
 // referred to any more. It makes Next return; it may be called more than once.
 func (c *Conn) Close() error {

@@ -168,7 +168,9 @@ func (s *segment) run(c cluster.Config, bind bool) error {
 }
 
 // Stop ends all goroutines without a word to the peers, as a crash would: they
-// take a restart within the detection time for a hiccup. It may be called more than once.
+// take a restart within the detection time for a hiccup. It may be called more
+// than once. A last probe of memberlist may need another quarter of the detection
+// time to end; it does nothing any more.
 func (g *Gossip) Stop() {
 	g.cancel()
 	g.change.Lock() // no segment begins after this

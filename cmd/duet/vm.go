@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,7 @@ func (a *app) vmCommand() *cobra.Command {
 
 func (a *app) protectCommand() *cobra.Command {
 	var r api.ProtectRequest
-	var file string
+	var file, arbitration, primary string
 	var noWait bool
 	c := &cobra.Command{
 		Use: "protect VM", Short: "Put a virtual machine under protection; it goes on running",
@@ -31,6 +32,9 @@ func (a *app) protectCommand() *cobra.Command {
 				}
 				r.Config = string(b)
 			}
+			if arbitration+primary != "" {
+				r.Config = "policy:\n" + yamlKey("arbitration", arbitration) + yamlKey("primary", primary)
+			}
 			t, err := c.Protect(ctx, args[0], r)
 			if err != nil {
 				return err
@@ -42,9 +46,21 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&r.Peer, "peer", "", "node that gets the second copy (may be left out if there are two nodes)")
 	f.StringVar(&r.Module, "module", "", "name of the new module (default the VM's)")
 	f.StringVar(&file, "config", "", "file with the module's YAML, - for standard input (default the usual policy)")
+	f.StringVar(&arbitration, "arbitration", "", "safe: without the peer wait; available: without the peer go on if a ping target answers (default safe)")
+	f.StringVar(&primary, "primary", "", "node it belongs on, last or any (default last)")
+	c.MarkFlagsMutuallyExclusive("config", "arbitration")
+	c.MarkFlagsMutuallyExclusive("config", "primary")
 	noWaitFlag(c, &noWait)
 	a.completeNodesFor(c, "peer")
 	return c
+}
+
+// yamlKey is one line of the policy, nothing if it was not given.
+func yamlKey(key, value string) string {
+	if value == "" {
+		return ""
+	}
+	return "  " + key + ": " + strconv.Quote(value) + "\n"
 }
 
 func (a *app) releaseCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -168,9 +169,14 @@ func (n *Node) start() error {
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.renew)
-	n.push("watchers", func(context.Context) error { n.cancel(); n.wg.Wait(); return nil })
+	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	n.startModules()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
+	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make directory of sockets: %w", err)
+		}
+	}
 	if err := n.console.Start(); err != nil {
 		return err
 	}
@@ -263,7 +269,7 @@ func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 	}
 	m := n.moduleOfVolume(hello.Lineage.Volume)
 	if m == nil {
-		_ = blockrepl.Refuse(ctx, conn, blockrepl.Refusal{Reason: "this node has no such volume"}) // best effort
+		_ = blockrepl.Refuse(conn, blockrepl.Refusal{Reason: "this node has no such volume"}) // best effort
 		return
 	}
 	if err := m.engine.OnAttach(ctx, conn, hello); err != nil && ctx.Err() == nil {

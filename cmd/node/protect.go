@@ -53,19 +53,21 @@ func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (ap
 // plan makes the module's configuration from the request.
 func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.Module, error) {
 	c := n.cluster()
-	m := appmodules.Default()
-	if r.Config != "" {
-		var err error
-		if m, err = config.Parse("config", []byte(r.Config)); err != nil {
-			return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
-		}
-	}
 	peer, err := choosePeer(c, r.Peer)
 	if err != nil {
-		return m, err
+		return appmodules.Module{}, err
 	}
-	m.Name, m.VM.Domain = firstOf(r.Module, m.Name, strings.ToLower(def.Name)), def.Name
-	m.Nodes = []string{string(c.Self), peer}
+	m := appmodules.Default()
+	m.Name, m.VM.Domain, m.Nodes = strings.ToLower(def.Name), def.Name, []string{string(c.Self), peer}
+	if r.Config != "" {
+		if m, err = config.ParseOnto(m, "config", []byte(r.Config)); err != nil {
+			return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
+		}
+		m.VM.Domain, m.Nodes, m.Volumes = def.Name, []string{string(c.Self), peer}, nil
+	}
+	if r.Module != "" {
+		m.Name = r.Module
+	}
 	if have, err := n.module(m.Name); err == nil {
 		return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.cfg.VM.Domain)
 	}
@@ -81,15 +83,6 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}
 	return m, nil
-}
-
-func firstOf(names ...string) string {
-	for _, s := range names {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
 }
 
 // choosePeer takes the named node, or the only other one.

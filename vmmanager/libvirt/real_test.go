@@ -33,6 +33,7 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("adopt fails", n.testAdoptFails)
 	t.Run("refit", n.testRefit)
 	t.Run("definition", n.testDefinition)
+	t.Run("goldens are valid", n.testGoldens)
 	t.Run("libvirtd away", n.testAway)
 }
 
@@ -151,7 +152,7 @@ func (n *node) testEndpoint(t *testing.T) {
 		server.kill()
 		events.Want(vmmanager.IOError, vmmanager.ByIOError)
 		n.state(t, name, vmmanager.IOError)
-		short, cancel := context.WithTimeout(ctx, time.Second)
+		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		if err := n.h.Start(short, name); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("start without the endpoint: %v, want the context's error", err)
 		}
@@ -408,6 +409,28 @@ func (n *node) testDefinition(t *testing.T) {
 	}
 	if err := n.h.Define(ctx, vmmanager.Definition{Name: "another", Text: []byte(text)}); err == nil {
 		t.Error("a definition of another VM was taken")
+	}
+}
+
+// testGoldens: what Rewire returns passes libvirt's schema.
+func (n *node) testGoldens(t *testing.T) {
+	ctx := vmtest.Context(t)
+	pattern := "testdata/*.want.xml"
+	if n.h.reconnect {
+		pattern = "testdata/*.want-reconnect.xml"
+	}
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatal("no goldens", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		domain, err := parseXML(text)
+		must(t, err)
+		name := domain.child("name").text
+		check(t, n.h.Define(ctx, vmmanager.Definition{Name: name, Text: text}))
+		check(t, n.h.Undefine(ctx, name))
 	}
 }
 

@@ -246,7 +246,7 @@ func (w World) testSlowReader(t *testing.T) {
 	const name = "duet-vmtest-slow"
 	w.vm(t, name)
 	slow := Watch(t, h, name)
-	for range 3 {
+	for range 2 {
 		if err := errors.Join(h.Start(ctx, name), h.Kill(ctx, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -254,7 +254,7 @@ func (w World) testSlowReader(t *testing.T) {
 	if err := h.Start(ctx, name); err != nil {
 		t.Fatalf("start: %v", err)
 	}
-	for range 3 {
+	for range 2 {
 		slow.Until(vmmanager.Running, vmmanager.ByStart)
 		slow.Until(vmmanager.Off, vmmanager.ByDuet)
 	}
@@ -283,7 +283,7 @@ func (w World) testEndedContext(t *testing.T) {
 // testMany: methods may be called by several goroutines.
 func (w World) testMany(t *testing.T) {
 	ctx, h := Context(t), w.Hypervisor
-	const n = 4
+	const n = 3
 	var all sync.WaitGroup
 	for i := range n {
 		name := fmt.Sprintf("duet-vmtest-many-%d", i)

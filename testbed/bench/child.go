@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/nbd"
+	"duet/blockrepl/wire"
+)
+
+const (
+	childArg   = "child"
+	exportName = "vol"
+	epoch      = 1
+	patience   = 2 * time.Minute // for a first synchronisation
+)
+
+// order is what the bench tells a child: the first line says what it is, later
+// ones what to do. The end of its input ends the child.
+type order struct {
+	Role    string `json:"role,omitempty"` // primary, alone, secondary
+	Image   string `json:"image,omitempty"`
+	Log     string `json:"log,omitempty"` // directory
+	Socket  string `json:"socket,omitempty"`
+	Peer    string `json:"peer,omitempty"` // address of the secondary
+	TLS     *keys  `json:"tls,omitempty"`  // nil: none
+	Lineage *blockrepl.Lineage
+}
+
+// news is what a child tells the bench.
+type news struct {
+	Is      string             `json:"is"` // listening, drained, complete, serving
+	Addr    string             `json:"addr,omitempty"`
+	Lineage *blockrepl.Lineage `json:"lineage,omitempty"`
+}
+
+// node is a child process: one copy of the volume.
+type node struct {
+	order
+	orders *json.Decoder
+	tell   *json.Encoder
+	dev    *backing.File
+	log    blockrepl.DirtyLog
+}
+
+// child is the life of a child process.
+func child(in io.Reader, out io.Writer) (err error) {
+	n := &node{orders: json.NewDecoder(bufio.NewReader(in)), tell: json.NewEncoder(out)}
+	if err := n.orders.Decode(&n.order); err != nil {
+		return fmt.Errorf("read orders: %w", err)
+	}
+	if n.dev, err = backing.OpenFile(n.Image, 0); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.dev.Close()) }()
+	store, err := badgerlog.Open(badgerlog.Config{Dir: n.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	n.log = store.Log("bench")
+	if n.Role == "secondary" {
+		return n.secondary()
+	}
+	return n.primary()
+}
+
+// next reads one more order; io.EOF when the bench wants the end.
+func (n *node) next() (o order, err error) { return o, n.orders.Decode(&o) }
+
+// secondary applies what one primary sends until the bench ends it.
+func (n *node) secondary() error {
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{Volume: "bench", Node: "beta", Identity: "bench",
+		Device: n.dev, Log: n.log, Logger: logger})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	if err := n.tell.Encode(news{Is: "listening", Addr: ln.Addr().String()}); err != nil {
+		return err
+	}
+	raw, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- n.apply(ctx, s, raw) }()
+	for {
+		o, err := n.next()
+		if err != nil {
+			s.Stop(nil)
+			<-served // ends with the connection, which is what was wanted
+			return ignoreEOF(err)
+		}
+		if err := s.Complete(ctx, epoch, *o.Lineage); err != nil {
+			return err
+		}
+		if err := n.tell.Encode(news{Is: "complete"}); err != nil {
+			return err
+		}
+	}
+}
+
+func (n *node) apply(ctx context.Context, s *blockrepl.Secondary, raw net.Conn) error {
+	conn, err := n.TLS.server(raw)
+	if err != nil {
+		return err
+	}
+	c := wire.NewConn(conn)
+	hello, err := blockrepl.ReadHello(ctx, c)
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	return s.Serve(ctx, c, hello, false)
+}
+
+// primary serves the volume until the bench ends it.
+func (n *node) primary() (err error) {
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	drained, failed := make(chan struct{}, 1), make(chan error, 1)
+	p, err := blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: "bench", Node: "alpha", Identity: "bench",
+		Device: n.dev, Log: n.log, Logger: logger, Events: func(e blockrepl.Event) { react(e, drained, failed) }})
+	if err != nil {
+		return err
+	}
+	p.Start()
+	defer p.Close()
+	if err := p.GoAlone(epoch); err != nil {
+		return err
+	}
+	if n.Role == "primary" {
+		if err := n.connect(p, drained, failed); err != nil {
+			return err
+		}
+	}
+	front := nbd.New(nbd.Options{Socket: n.Socket, Name: exportName, Map: n.dev, Log: logger})
+	if err := front.Listen(); err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(p) }()
+	defer func() { err = errors.Join(err, front.Close(), <-served) }()
+	if err := n.tell.Encode(news{Is: "serving"}); err != nil {
+		return err
+	}
+	end := make(chan error, 1)
+	go func() { _, err := n.next(); end <- err }()
+	select {
+	case err := <-end:
+		return ignoreEOF(err)
+	case err := <-failed:
+		return err
+	}
+}
+
+// react keeps the first of each kind of news.
+func react(e blockrepl.Event, drained chan<- struct{}, failed chan<- error) {
+	var err error
+	switch e := e.(type) {
+	case blockrepl.Drained:
+		select {
+		case drained <- struct{}{}:
+		default:
+		}
+		return
+	case blockrepl.PeerLost:
+		err = fmt.Errorf("peer lost: %w", e.Err)
+	case blockrepl.DeviceFailed:
+		err = fmt.Errorf("local copy failed: %w", e.Err)
+	default:
+		return
+	}
+	select {
+	case failed <- err:
+	default:
+	}
+}
+
+// connect brings the volume to Connected, as the module engine does.
+func (n *node) connect(p *blockrepl.Primary, drained <-chan struct{}, failed <-chan error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	raw, err := net.Dial("tcp", n.Peer)
+	if err != nil {
+		return err
+	}
+	conn, err := n.TLS.client(raw)
+	if err != nil {
+		return err
+	}
+	if err := p.Attach(ctx, wire.NewConn(conn), epoch); err != nil {
+		return err
+	}
+	select {
+	case <-drained:
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("synchronise: %w", ctx.Err())
+	}
+	lineage := p.Progress().Lineage
+	if err := n.tell.Encode(news{Is: "drained", Lineage: &lineage}); err != nil {
+		return err
+	}
+	if _, err := n.next(); err != nil { // the secondary is complete
+		return err
+	}
+	if err := p.PeerComplete(); err != nil {
+		return err
+	}
+	if s := p.Progress().State; s != blockrepl.Connected {
+		return fmt.Errorf("volume is %v after the synchronisation", s)
+	}
+	return nil
+}
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// keys are one side's certificate and key and the authority of both, in PEM.
+type keys struct{ CA, Cert, Key []byte }
+
+func (k *keys) config() (*tls.Config, error) {
+	pair, err := tls.X509KeyPair(k.Cert, k.Key)
+	if err != nil {
+		return nil, fmt.Errorf("load key pair: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(k.CA) {
+		return nil, errors.New("load authority: no certificate")
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: tlsName,
+		ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, DynamicRecordSizingDisabled: true}, nil
+}
+
+// client and server secure a connection; without keys it stays as it is.
+func (k *keys) client(raw net.Conn) (net.Conn, error) { return k.secure(raw, tls.Client) }
+
+func (k *keys) server(raw net.Conn) (net.Conn, error) { return k.secure(raw, tls.Server) }
+
+func (k *keys) secure(raw net.Conn, side func(net.Conn, *tls.Config) *tls.Conn) (net.Conn, error) {
+	if k == nil {
+		return raw, nil
+	}
+	cfg, err := k.config()
+	if err != nil {
+		return nil, err
+	}
+	conn := side(wire.Buffered(raw), cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), endPatience)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil { // before wire takes over, which holds writes back
+		raw.Close()
+		return nil, fmt.Errorf("secure connection: %w", err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,130 @@
+// Command bench measures the block path beside QEMU's own on this computer:
+//
+//	replicated-tls  our volume, primary and secondary process over loopback TCP with mutual TLS
+//	replicated      the same without TLS
+//	alone           our volume without a peer
+//	mirror          QEMU's synchronous mirror (write-blocking) to qemu-nbd over loopback TCP
+//	qemu-nbd        qemu-nbd alone, unreplicated
+//
+// All serve NBD on a unix socket over raw files of one file system, through the
+// page cache, and are driven by the same fio jobs in turns, so that only the
+// ratios of the medians mean something. The bench ends every process it starts.
+//
+// What the comparison hides is in favour of QEMU: our replicated volumes make a
+// flush durable on both copies and keep a durable dirty log; the mirror flushes
+// its source only and keeps its bitmap in memory.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are what the flags say.
+type options struct {
+	rounds  int
+	seconds int
+	size    int64 // bytes of each image
+	json    string
+	dir     string
+	only    []string // setups
+	jobs    []string
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == childArg {
+		if err := child(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench child:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	met, err := bench(ctx, parseFlags())
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	case !met:
+		os.Exit(2)
+	}
+}
+
+func parseFlags() options {
+	var o options
+	var only, jobs string
+	mib := flag.Int64("size", 256, "size of each image in MiB")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each job runs on each setup")
+	flag.IntVar(&o.seconds, "seconds", 3, "length of one run")
+	flag.StringVar(&o.json, "json", "", "file to save the results in")
+	flag.StringVar(&o.dir, "dir", "", "where images live (default: a temporary directory)")
+	flag.StringVar(&only, "only", "", "setups to measure, separated by commas (default: all)")
+	flag.StringVar(&jobs, "jobs", "", "jobs to run, separated by commas (default: all)")
+	flag.Parse()
+	o.size = *mib << 20
+	o.only, o.jobs = split(only), split(jobs)
+	return o
+}
+
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}
+
+func chosen(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
+
+// bench runs everything and reports whether every target that was measured is met.
+func bench(ctx context.Context, o options) (met bool, err error) {
+	if o.rounds < 1 || o.seconds < 1 || o.size < 1<<20 {
+		return false, errors.New("rounds, seconds and size must be positive")
+	}
+	dir, err := os.MkdirTemp(o.dir, "bench")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	running, stop, err := startAll(ctx, dir, o)
+	defer stop()
+	if err != nil {
+		return false, err
+	}
+	r := results{Started: time.Now().UTC(), Rounds: o.rounds, Seconds: o.seconds, Size: o.size, Runs: make(map[string]map[string][]float64)}
+	for round := range o.rounds {
+		for _, j := range jobs {
+			if !chosen(o.jobs, j.Name) {
+				continue
+			}
+			// Each round begins with another setup, so that none always runs in the wake of the same one.
+			for i := range running {
+				s := running[(i+round)%len(running)]
+				v, err := j.run(ctx, s, o)
+				if err != nil {
+					return false, fmt.Errorf("%s on %s: %w", j.Name, s.name, err)
+				}
+				r.add(j.Name, s.name, v)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d done\n", round+1, o.rounds)
+	}
+	met = r.print(os.Stdout)
+	if o.json == "" {
+		return met, nil
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return false, err
+	}
+	return met, os.WriteFile(o.json, append(b, '\n'), 0o644)
+}

@@ -1,0 +1,71 @@
+// Command demo shows the main job on this computer with real parts: two hosts, two
+// VMs, one host killed, nothing lost. `make demo` runs it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"duet/testbed/lab"
+)
+
+func main() {
+	keep := flag.Bool("keep", false, "leave the cluster up until ctrl-C")
+	bin := flag.String("bin", "bin", "`directory` with duet and duetd")
+	cache := flag.String("cache", ".cache", "`directory` for the test VM's kernel")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *bin, *cache, *keep); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, bin, cache string, keep bool) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root: it makes network namespaces and runs libvirtd; try `sudo make demo`")
+	}
+	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
+	if cache, err = filepath.Abs(cache); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "duet-demo")
+	if err != nil {
+		return err
+	}
+	s := &show{began: time.Now()}
+	s.title("Two hosts on this computer, each with its own libvirtd and duetd")
+	l, err := lab.New(ctx, lab.Config{Prefix: "duet", Dir: dir, Bin: bin, Cache: cache, Subnet: 1})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w (logs stay in %s)", err, dir)
+		} else {
+			err = os.RemoveAll(dir)
+		}
+	}()
+	defer func() { err = errors.Join(err, l.Close()) }()
+	d := &demo{lab: l, show: s, a: l.Hosts[lab.Alpha], b: l.Hosts[lab.Beta]}
+	if err := d.run(ctx); err != nil {
+		if keep {
+			s.keep(ctx, l)
+		}
+		return err
+	}
+	if keep {
+		s.keep(ctx, l)
+	}
+	return nil
+}

@@ -1,0 +1,345 @@
+// Package lab is a whole cluster on one computer: two hosts as namespaces, each with
+// a libvirtd and a duetd of its own, and test VMs. Scenarios, the demo and the
+// benchmarks of failover drive it; it knows nothing of what they prove.
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"duet/console/api"
+	"duet/testbed/guest"
+	"duet/testbed/libvirtd"
+	"duet/testbed/netns"
+	"duet/testbed/proc"
+)
+
+// The hosts and networks of every lab.
+const (
+	Alpha = "alpha"
+	Beta  = "beta"
+	Front = "hb1" // heartbeats; the gateway is here
+	Back  = "hb2" // heartbeats and replication
+)
+
+// stateDir is where each host keeps Duet's state, as in production.
+const stateDir = "/var/lib/duet"
+
+// Config says where a lab is made. All fields but Subnet are needed.
+type Config struct {
+	Prefix string // of the namespaces
+	Dir    string // everything the lab keeps; its path must be short, for unix sockets
+	Bin    string // directory with duet and duetd
+	Cache  string // kernel of the test VM, capabilities of QEMU
+	Module string // directory inside this Go module, to build the guest's program; "" is the working directory
+	Subnet int    // third byte of the first network; the second has the next one
+	// Args are added to the arguments of duetd.
+	Args []string
+}
+
+// Lab is a running cluster. Its methods are for one goroutine.
+type Lab struct {
+	cfg   Config
+	LAN   *netns.LAN
+	Hosts map[string]*Host
+	Guest guest.Files
+}
+
+// Host is one host of the lab.
+type Host struct {
+	Name    string
+	Node    *proc.Node
+	Libvirt *libvirtd.Daemon
+	lab     *Lab
+	duetd   *proc.Process
+}
+
+// New builds the network and the guest and boots both hosts with their libvirtd.
+// On an error nothing is left running.
+func New(ctx context.Context, cfg Config) (*Lab, error) {
+	l := &Lab{cfg: cfg, Hosts: map[string]*Host{}}
+	if err := l.build(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) build(ctx context.Context) (err error) {
+	if l.Guest, err = guest.Build(ctx, filepath.Join(l.cfg.Cache, "guest"), l.cfg.Module); err != nil {
+		return err
+	}
+	subnet := func(third int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(third), 0}), 24)
+	}
+	l.LAN, err = netns.New(l.cfg.Prefix, netns.Config{
+		Nodes:    []string{Alpha, Beta},
+		Networks: []netns.Network{{Name: Front, Subnet: subnet(l.cfg.Subnet)}, {Name: Back, Subnet: subnet(l.cfg.Subnet + 1)}},
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{Alpha, Beta} {
+		if err := l.addHost(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Lab) addHost(ctx context.Context, name string) error {
+	conf := libvirtd.Config{Dir: filepath.Join(l.cfg.Dir, name), Capabilities: filepath.Join(l.cfg.Cache, "capabilities")}
+	binds, err := libvirtd.Prepare(conf, name)
+	if err != nil {
+		return err
+	}
+	own := filepath.Join(l.cfg.Dir, name, "duet")
+	for _, dir := range []string{own, stateDir, filepath.Join(l.cfg.Dir, "console")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make directories of %s: %w", name, err)
+		}
+	}
+	binds = append(binds, proc.Bind{Source: own, Target: stateDir})
+	node := proc.New(proc.Config{Name: name, NetNS: l.LAN.Path(name), Binds: binds, Hosts: l.LAN.Hosts()})
+	h := &Host{Name: name, Node: node, Libvirt: libvirtd.New(node, conf), lab: l}
+	l.Hosts[name] = h
+	return h.Boot(ctx)
+}
+
+// Close ends everything and removes the network; the directory stays.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, h := range l.Hosts {
+		errs = append(errs, h.Node.Kill())
+	}
+	if l.LAN != nil {
+		errs = append(errs, l.LAN.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Form makes the cluster: init on alpha, join on beta, both daemons running.
+func (l *Lab) Form(ctx context.Context, args ...string) error {
+	a, b := l.Hosts[Alpha], l.Hosts[Beta]
+	init := append([]string{"cluster", "init", "--name", "lab", "--node", Alpha, "--addr", l.addrs(Alpha)}, args...)
+	if _, err := a.Duet(ctx, init...); err != nil {
+		return err
+	}
+	if err := a.StartDuetd(ctx); err != nil {
+		return err
+	}
+	out, err := a.Duet(ctx, "cluster", "token", "--json")
+	if err != nil {
+		return err
+	}
+	var token api.Token
+	if err := json.Unmarshal([]byte(out), &token); err != nil {
+		return fmt.Errorf("read token: %w", err)
+	}
+	if _, err := b.Duet(ctx, "cluster", "join", l.LAN.Addr(Alpha, Front).String(), "--token", token.Token, "--node", Beta, "--addr", l.addrs(Beta)); err != nil {
+		return err
+	}
+	return b.StartDuetd(ctx)
+}
+
+func (l *Lab) addrs(node string) string {
+	return fmt.Sprintf("%s=%s,%s=%s", Front, l.LAN.Addr(node, Front), Back, l.LAN.Addr(node, Back))
+}
+
+// Peer is the other host.
+func (l *Lab) Peer(h *Host) *Host {
+	if h.Name == Alpha {
+		return l.Hosts[Beta]
+	}
+	return l.Hosts[Alpha]
+}
+
+// Console is the file to which the serial console of a VM is appended, wherever it runs.
+func (l *Lab) Console(vm string) string { return filepath.Join(l.cfg.Dir, "console", vm+".log") }
+
+// ReadConsole parses the console of a VM.
+func (l *Lab) ReadConsole(vm string) (guest.Log, error) {
+	f, err := os.Open(l.Console(vm))
+	if errors.Is(err, os.ErrNotExist) {
+		return guest.Log{}, nil
+	}
+	if err != nil {
+		return guest.Log{}, err
+	}
+	defer f.Close()
+	return guest.ParseConsole(f)
+}
+
+// Boot switches the host on and starts its libvirtd.
+func (h *Host) Boot(ctx context.Context) error {
+	if err := h.Node.Boot(); err != nil {
+		return err
+	}
+	return h.Libvirt.Start(ctx)
+}
+
+// Kill ends every process of the host at once, as a power cut would.
+func (h *Host) Kill() error { return h.Node.Kill() }
+
+// StartDuetd starts the daemon and waits until it answers.
+func (h *Host) StartDuetd(ctx context.Context) error {
+	p, err := h.Node.Start(proc.Spec{
+		Path: filepath.Join(h.lab.cfg.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.lab.cfg.Args...), Output: h.Log(),
+	})
+	if err != nil {
+		return err
+	}
+	h.duetd = p
+	return Until(ctx, fmt.Sprintf("duetd answers on %s (see %s)", h.Name, h.Log()), func() error {
+		select {
+		case <-p.Done():
+			return fmt.Errorf("it has ended")
+		default:
+		}
+		_, err := h.Status(ctx)
+		return err
+	})
+}
+
+// Log is the file of the daemon's own messages.
+func (h *Host) Log() string { return filepath.Join(h.lab.cfg.Dir, h.Name, "duetd.log") }
+
+// Duetd is the daemon's process.
+func (h *Host) Duetd() *proc.Process { return h.duetd }
+
+// StopDuetd ends the daemon in order and waits for it.
+func (h *Host) StopDuetd(ctx context.Context) error {
+	if err := h.duetd.Signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	_, err := h.duetd.Wait(ctx)
+	return err
+}
+
+// Duet runs the command line on the host and returns what it printed.
+func (h *Host) Duet(ctx context.Context, args ...string) (string, error) {
+	out, err := h.Node.Run(ctx, filepath.Join(h.lab.cfg.Bin, "duet"), args...)
+	return strings.TrimSpace(string(out)), err
+}
+
+// Status asks the host's daemon.
+func (h *Host) Status(ctx context.Context) (api.Status, error) {
+	var s api.Status
+	out, err := h.Duet(ctx, "status", "--json")
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal([]byte(out), &s)
+}
+
+// On asks the host's daemon how it stands itself with a module.
+func (h *Host) On(ctx context.Context, module string) (api.NodeState, error) {
+	s, err := h.Status(ctx)
+	if err != nil {
+		return api.NodeState{}, err
+	}
+	m, err := s.Module(module)
+	if err != nil {
+		return api.NodeState{}, err
+	}
+	return m.On(h.Name)
+}
+
+// Is waits until the module has the role and is Ready on this host.
+func (h *Host) Is(ctx context.Context, module, role string) error {
+	return Until(ctx, fmt.Sprintf("%s is %s (Ready) on %s", module, role, h.Name), func() error {
+		st, err := h.On(ctx, module)
+		if err != nil {
+			return err
+		}
+		if st.Role != role || st.Status != "Ready" {
+			return fmt.Errorf("it is %s (%s): %s", st.Role, st.Status, st.Why)
+		}
+		return nil
+	})
+}
+
+// VM describes a test VM: a guest.Domain without what the lab fills in.
+type VM struct {
+	Name  string
+	Size  int64 // of its disk in bytes
+	Mode  string
+	Rate  int
+	Flush int
+}
+
+// Define makes the disk of a VM and defines it on this host.
+func (h *Host) Define(ctx context.Context, vm VM) error {
+	image := filepath.Join("/var/lib/libvirt/images", vm.Name+".raw")
+	outside, err := h.Node.Outside(image)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(outside), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(outside)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Truncate(vm.Size), f.Close()); err != nil {
+		return err
+	}
+	text, err := guest.Domain{Name: vm.Name, Files: h.lab.Guest, Disks: []guest.Disk{{File: image}}, Console: h.lab.Console(vm.Name),
+		Mode: vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(h.lab.cfg.Dir, vm.Name+".xml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return err
+	}
+	_, err = h.Libvirt.Virsh(ctx, "define", path)
+	return err
+}
+
+// Until waits until check returns nil; its last error says what was missing.
+func Until(ctx context.Context, what string, check func() error) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain: %s: %w", what, err)
+		}
+	}
+}
+
+// Protect defines a VM on this host, protects it so that its peer may take over
+// when a ping target answers, starts it and waits until both copies are in step.
+func (h *Host) Protect(ctx context.Context, vm VM) error {
+	if err := h.Define(ctx, vm); err != nil {
+		return err
+	}
+	if _, err := h.Duet(ctx, "vm", "protect", vm.Name, "--arbitration", "available", "--primary", h.Name); err != nil {
+		return err
+	}
+	if _, err := h.Duet(ctx, "start", vm.Name); err != nil {
+		return err
+	}
+	if err := h.Is(ctx, vm.Name, "PRIM"); err != nil {
+		return err
+	}
+	return h.lab.Peer(h).Is(ctx, vm.Name, "SECOND")
+}
+
+// Bin is the directory with the programs.
+func (l *Lab) Bin() string { return l.cfg.Bin }

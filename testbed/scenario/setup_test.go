@@ -1,0 +1,142 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"duet/testbed/guest"
+	"duet/testbed/lab"
+)
+
+// start makes a formed cluster for one test and shows the daemons' logs if it fails.
+func start(t *testing.T, subnet int, args ...string) *lab.Lab {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes network namespaces and runs libvirtd")
+	}
+	for _, tool := range []string{"libvirtd", "virsh", "qemu-system-x86_64", "nft", "ip"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s: `make deps` installs it", tool)
+		}
+	}
+	dir, err := os.MkdirTemp("", "duet")
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	l, err := lab.New(ctx, lab.Config{Prefix: fmt.Sprintf("dsc%d", subnet), Dir: dir, Bin: binaries(t), Cache: cache(t), Subnet: subnet})
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, h := range l.Hosts {
+				showLog(t, h)
+			}
+		}
+		if err := errors.Join(l.Close(), os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	must(t, l.Form(ctx, args...))
+	return l
+}
+
+func showLog(t *testing.T, h *lab.Host) {
+	text, err := os.ReadFile(h.Log())
+	if err != nil {
+		return
+	}
+	const last = 12 << 10
+	if len(text) > last {
+		text = text[len(text)-last:]
+	}
+	t.Logf("duetd of %s:\n%s", h.Name, text)
+}
+
+// binaries builds duet and duetd once for all tests of this process.
+func binaries(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(cache(t), "bin")
+	must(t, os.MkdirAll(dir, 0o755))
+	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", dir, "duet/cmd/duet", "duet/cmd/duetd").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+func cache(t *testing.T) string {
+	t.Helper()
+	base, err := os.UserCacheDir()
+	if err != nil {
+		base = os.TempDir()
+	}
+	return filepath.Join(base, "duet-testbed")
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// protect defines a VM on h, protects it with arbitration available and starts it.
+func protect(ctx context.Context, t *testing.T, h *lab.Host, vm lab.VM) {
+	t.Helper()
+	must(t, h.Protect(ctx, vm))
+}
+
+// waitAcks waits until the guest has said that n more records were acknowledged.
+func waitAcks(ctx context.Context, t *testing.T, l *lab.Lab, vm string, n int) guest.Log {
+	t.Helper()
+	before, err := l.ReadConsole(vm)
+	must(t, err)
+	var log guest.Log
+	must(t, lab.Until(ctx, fmt.Sprintf("%s writes %d more records", vm, n), func() error {
+		if log, err = l.ReadConsole(vm); err != nil {
+			return err
+		}
+		if log.Acked() < before.Acked()+uint64(n) {
+			return fmt.Errorf("%d acknowledged, %d before", log.Acked(), before.Acked())
+		}
+		return nil
+	}))
+	return log
+}
+
+// checkNothingLost waits for the next boot of the guest to have scanned its disk and
+// for its first write, and fails if a record acknowledged before is missing.
+func checkNothingLost(ctx context.Context, t *testing.T, l *lab.Lab, vm string, before guest.Log) {
+	t.Helper()
+	var log guest.Log
+	must(t, lab.Until(ctx, vm+" boots again and writes", func() error {
+		var err error
+		if log, err = l.ReadConsole(vm); err != nil {
+			return err
+		}
+		b := log.Newest()
+		if len(log.Boots) <= len(before.Boots) || !b.Scanned || len(b.Acks) == 0 {
+			return fmt.Errorf("%d boots, %d before; the newest has %d acknowledged writes", len(log.Boots), len(before.Boots), len(b.Acks))
+		}
+		return nil
+	}))
+	newest := log.Newest()
+	last := log
+	last.Boots = log.Boots[:len(log.Boots)-1]
+	if acked := last.Acked(); newest.Last < acked {
+		t.Errorf("%s: record %d was acknowledged, the disk ends at %d", vm, acked, newest.Last)
+	}
+	if newest.Holes != 0 || newest.Torn != 0 || newest.Breaks != 0 {
+		t.Errorf("%s: the disk has %d holes, %d torn blocks, %d breaks", vm, newest.Holes, newest.Torn, newest.Breaks)
+	}
+	for i, b := range log.Boots {
+		if len(b.Errors) != 0 {
+			t.Errorf("%s: boot %d saw errors: %q", vm, i, b.Errors)
+		}
+	}
+}
