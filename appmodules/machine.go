@@ -70,6 +70,7 @@ const (
 	LinkUp                      // the peer is connected and catches up
 	LinkInStep                  // the peer is connected and complete at this epoch
 	PeerStale                   // the peer answers that it is not complete, to a volume that may not go on without a complete one
+	Agreed                      // the peer has agreed to be outdated; its yes was lost on the way
 	Drained                     // everything that differed is on the peer; every write now needs it
 	PeerCompleted               // the peer durably marked itself complete
 	LinkLost                    // a peer that was not in step is gone
@@ -96,7 +97,7 @@ const (
 )
 
 var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim", "Look",
-	"Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Drained", "PeerCompleted", "LinkLost",
+	"Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Agreed", "Drained", "PeerCompleted", "LinkLost",
 	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Outvoted", "TakeOver", "VMUp", "VMDown", "VMFailed",
 	"GuestFailed", "GuestMove", "GuestStopped", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "Timeout"}
 

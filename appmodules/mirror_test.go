@@ -73,6 +73,9 @@ func TestSafety(t *testing.T) {
 	writing := []Phase{Starting, Running, Restarting}
 	for p := range phaseCount {
 		for e := range eventCount {
+			if len(mirrorIndex(p, e)) == 0 {
+				continue // ignored: nothing to try
+			}
 			for l := NoLink; l <= InStep; l++ {
 				for f := range allFacts {
 					m := Machine{p, l}
@@ -83,28 +86,27 @@ func TestSafety(t *testing.T) {
 						}
 						continue
 					}
-					where := row.String()
 					has := func(a Action) bool { return slices.Contains(row.Do, a) }
 					if has(Ask) && p == Waiting && !f.Complete {
-						t.Fatalf("asks to take over with a stale copy: %s", where)
+						t.Fatalf("asks to take over with a stale copy: %s", row)
 					}
 					if has(OpenPrimary) && !f.Holder && !has(Override) && e != TakeOver && e != Granted {
-						t.Fatalf("opens as primary without the right: %s", where)
+						t.Fatalf("opens as primary without the right: %s", row)
 					}
 					if has(GoAlone) && !has(Override) && e != Granted && e != PeerStale && !f.Alone {
-						t.Fatalf("goes on alone without a grant: %s", where)
+						t.Fatalf("goes on alone without a grant: %s", row)
 					}
 					if slices.Contains(withVM, p) && !slices.Contains(withVM, next.Phase) && !has(KillVM) && e != VMDown && next.Phase != Killing && next.Phase != Handing {
-						t.Fatalf("leaves the VM behind: %s", where)
+						t.Fatalf("leaves the VM behind: %s", row)
 					}
 					if e == Deposed && p != Killing && p != Asking && (!has(CloseVolumes) || !has(KillVM)) {
-						t.Fatalf("a deposed holder goes on: %s", where)
+						t.Fatalf("a deposed holder goes on: %s", row)
 					}
 					if e == PeerLost && slices.Contains(writing, next.Phase) {
-						t.Fatalf("a needed peer was lost and writes go on: %s", where)
+						t.Fatalf("a needed peer was lost and writes go on: %s", row)
 					}
 					if next.Phase == Stopped && p != Stopped && !has(CloseVolumes) && slices.Contains(append(withVM, Opening, Handing, Following, Standby), p) {
-						t.Fatalf("stopped with open volumes: %s", where)
+						t.Fatalf("stopped with open volumes: %s", row)
 					}
 				}
 			}
@@ -117,6 +119,9 @@ func TestEveryRowCanHappen(t *testing.T) {
 	used := map[string]bool{}
 	for p := range phaseCount {
 		for e := range eventCount {
+			if len(mirrorIndex(p, e)) == 0 {
+				continue // ignored: nothing to try
+			}
 			for l := NoLink; l <= InStep; l++ {
 				for f := range allFacts {
 					if _, row := (Machine{p, l}).Step(e, f); row != nil {

@@ -29,15 +29,15 @@ type disk struct {
 	mu       sync.Mutex
 	data     []byte
 	durable  []byte
-	dirty    map[int64]bool // sectors
-	fail     error          // of writes and flushes
+	dirty    []bool // by sector
+	fail     error  // of writes and flushes
 	badReads bool
 	gate     func() // called before each write, without the lock
 	reads    int
 }
 
 func newDisk(size int64) *disk {
-	return &disk{data: make([]byte, size), durable: make([]byte, size), dirty: map[int64]bool{}}
+	return &disk{data: make([]byte, size), durable: make([]byte, size), dirty: make([]bool, size/Sector)}
 }
 
 func (d *disk) ReadAt(p []byte, off int64) (int, error) {
@@ -79,8 +79,10 @@ func (d *disk) Flush() error {
 	if d.fail != nil {
 		return d.fail
 	}
-	for s := range d.dirty {
-		copy(d.durable[s*Sector:(s+1)*Sector], d.data[s*Sector:(s+1)*Sector])
+	for s, dirty := range d.dirty {
+		if dirty {
+			copy(d.durable[s*Sector:(s+1)*Sector], d.data[s*Sector:])
+		}
 	}
 	clear(d.dirty)
 	return nil
@@ -92,19 +94,20 @@ func (d *disk) Size() int64 { return int64(len(d.data)) }
 func (d *disk) crash(rng *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range slices.Sorted(func(yield func(int64) bool) {
-		for s := range d.dirty {
-			if !yield(s) {
-				return
-			}
-		}
-	}) {
-		if rng.IntN(2) == 0 {
-			copy(d.durable[s*Sector:(s+1)*Sector], d.data[s*Sector:(s+1)*Sector])
+	for s, dirty := range d.dirty {
+		if dirty && rng.IntN(2) == 0 {
+			copy(d.durable[s*Sector:(s+1)*Sector], d.data[s*Sector:])
 		}
 	}
 	clear(d.dirty)
 	copy(d.data, d.durable)
+}
+
+// quiet reports that a power loss would lose nothing.
+func (d *disk) quiet() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !slices.Contains(d.dirty, true)
 }
 
 func (d *disk) bytes() []byte {

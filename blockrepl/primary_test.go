@@ -301,7 +301,7 @@ func TestHold(t *testing.T) {
 	if entries, _, _ := q.a.log.Load(); len(entries) != 0 {
 		t.Fatalf("log after hold: %v", entries)
 	}
-	if !second.pending() || len(q.b.dev.(*disk).dirty) != 0 || len(q.a.dev.(*disk).dirty) != 0 {
+	if !second.pending() || !q.b.dev.(*disk).quiet() || !q.a.dev.(*disk).quiet() {
 		t.Fatal("not quiet")
 	}
 	q.p.Release()

@@ -12,7 +12,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this schedule of TestCrashes")
-	simCount = flag.Uint64("sim.count", 200, "number of schedules of TestCrashes")
+	simCount = flag.Uint64("sim.count", 100, "number of schedules of TestCrashes")
 )
 
 const (

@@ -295,9 +295,7 @@ func (v *volumes) onAttachFailed(session uint64, err error) {
 			return
 		}
 		if know.Epoch > v.e.rec.Epoch && know.Holder == v.e.self {
-			// The peer's yes to this node was lost on its way: ask for it again.
-			v.e.step(appmodules.Timeout, "the peer has agreed to be outdated")
-			v.e.look()
+			v.e.step(appmodules.Agreed, "")
 		}
 	case errors.Is(err, blockrepl.ErrPeerIncomplete):
 		v.e.step(appmodules.PeerStale, "")

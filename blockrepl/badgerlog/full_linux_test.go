@@ -70,6 +70,18 @@ func awaitFlush(t *testing.T, dir string) {
 	t.Fatal("badger does not flush")
 }
 
+func restart(t *testing.T, s *Store, cfg Config) *Store {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestFullDisk fills the disk while commits run. A mistake here does not fail
 // the test but kills the test binary with SIGBUS.
 func TestFullDisk(t *testing.T) {
@@ -115,12 +127,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		// A restart works on a full disk too, thanks to the ballast.
 		for range 2 * (round % 2) {
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if s, err = Open(cfg); err != nil {
-				t.Fatal(err)
-			}
+			s = restart(t, s, cfg)
 		}
 		if _, err := os.Stat(s.room.ballast()); err != nil {
 			t.Errorf("round %d: %v", round, err)

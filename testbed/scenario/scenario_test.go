@@ -2,20 +2,247 @@ package scenario
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"duet/console/api"
+	"duet/testbed/guest"
 	"duet/testbed/lab"
+	"duet/testbed/netns"
 )
 
-func TestCleanFailover(t *testing.T) {
+// failoverLimit is the promise: SIGKILL of a host to the VM's process on the peer.
+const failoverLimit = 3 * time.Second
+
+// TestHostDies: failover under load, the return of the host, failback by command.
+func TestHostDies(t *testing.T) {
 	l := start(t, 10)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	ctx := bounded(t, 3*time.Minute)
 	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	protect(ctx, t, a, lab.VM{Name: "web01", Size: 16 << 20})
-	acked := waitAcks(ctx, t, l, "web01", 30)
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: -1}))
+	waitAcks(ctx, t, l, "web01", 100)
+
 	must(t, a.Kill())
+	killed := time.Now()
+	before := read(t, l, "web01")
 	must(t, b.Is(ctx, "web01", "ALONE"))
-	checkNothingLost(ctx, t, l, "web01", acked)
+	if took := time.Since(killed); took > failoverLimit+500*time.Millisecond { // the polling of this test is in it
+		t.Errorf("the VM ran on beta after %v, promised is %v", took, failoverLimit)
+	}
+	rebooted(ctx, t, l, "web01", before)
+
+	must(t, a.Boot(ctx))
+	must(t, a.StartDuetd(ctx))
+	must(t, a.Is(ctx, "web01", "SECOND"))
+	must(t, b.Is(ctx, "web01", "PRIM"))
+	identical(ctx, t, b, "web01")
+
+	before = read(t, l, "web01")
+	duet(ctx, t, b, "swap", "web01")
+	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, b.Is(ctx, "web01", "SECOND"))
+	rebooted(ctx, t, l, "web01", before)
+	identical(ctx, t, a, "web01")
+}
+
+// TestDaemonIsKilled: the guest sees a pause and no error, on whichever side the
+// daemon dies, and nobody fails over.
+func TestDaemonIsKilled(t *testing.T) {
+	l := start(t, 12)
+	ctx := bounded(t, 3*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	waitAcks(ctx, t, l, "web01", 100)
+	for _, h := range []*lab.Host{a, b, a} {
+		before := read(t, l, "web01")
+		must(t, h.Duetd().Kill())
+		<-h.Duetd().Done()
+		must(t, h.StartDuetd(ctx))
+		must(t, a.Is(ctx, "web01", "PRIM"))
+		must(t, b.Is(ctx, "web01", "SECOND"))
+		log := waitAcks(ctx, t, l, "web01", 50)
+		if len(log.Boots) != len(before.Boots) {
+			t.Fatalf("the guest booted again when the daemon of %s was killed", h.Name)
+		}
+		noErrors(t, log)
+	}
+	identical(ctx, t, a, "web01")
+}
+
+// TestDaemonIsUpgraded: an orderly restart of either daemon costs a pause.
+func TestDaemonIsUpgraded(t *testing.T) {
+	l := start(t, 14)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	before := waitAcks(ctx, t, l, "web01", 50)
+	for _, h := range []*lab.Host{b, a} {
+		must(t, h.StopDuetd(ctx))
+		must(t, h.StartDuetd(ctx))
+		must(t, a.Is(ctx, "web01", "PRIM"))
+		must(t, b.Is(ctx, "web01", "SECOND"))
+		log := waitAcks(ctx, t, l, "web01", 50)
+		if len(log.Boots) != len(before.Boots) {
+			t.Fatalf("the guest booted again when the daemon of %s was restarted", h.Name)
+		}
+		noErrors(t, log)
+	}
+}
+
+// TestReplicationLinkIsCut: heartbeats live, so there is no outage and no failover.
+func TestReplicationLinkIsCut(t *testing.T) {
+	l := start(t, 16)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	before := waitAcks(ctx, t, l, "web01", 50)
+	var cuts []netns.Cut
+	for _, c := range netns.Between(lab.Alpha, lab.Beta, lab.Front) {
+		c.TCPPort = 7420
+		cuts = append(cuts, c)
+	}
+	must(t, l.LAN.Cut(cuts...))
+	log := waitAcks(ctx, t, l, "web01", 100) // on, alone or over the other network
+	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, b.Is(ctx, "web01", "SECOND"))
+	must(t, l.LAN.Restore(cuts...))
+	if len(log.Boots) != len(before.Boots) {
+		t.Fatal("the guest booted again")
+	}
+	noErrors(t, log)
+	identical(ctx, t, a, "web01")
+}
+
+// TestSwapUnderLoad: home and back while the guest writes as fast as it can.
+func TestSwapUnderLoad(t *testing.T) {
+	l := start(t, 18)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: -1}))
+	for range 2 {
+		before := waitAcks(ctx, t, l, "web01", 50)
+		duet(ctx, t, a, "swap", "web01")
+		must(t, b.Is(ctx, "web01", "PRIM"))
+		must(t, a.Is(ctx, "web01", "SECOND"))
+		rebooted(ctx, t, l, "web01", before)
+		a, b = b, a
+	}
+	identical(ctx, t, a, "web01")
+}
+
+// TestThreeModules: all modules of a dead host run on the other, in start order;
+// with failback auto they go home by themselves.
+func TestThreeModules(t *testing.T) {
+	l := start(t, 20)
+	ctx := bounded(t, 4*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	for i, h := range []*lab.Host{a, a, b} {
+		vm := fmt.Sprintf("vm%d", i)
+		must(t, h.Protect(ctx, lab.VM{Name: vm, Size: 32 << 20, Rate: 10}))
+		apply(ctx, t, h, vm, "failback: manual", "failback: auto", "order: 0", fmt.Sprintf("order: %d", 9-i))
+		must(t, h.Is(ctx, vm, "PRIM"))
+		must(t, l.Peer(h).Is(ctx, vm, "SECOND"))
+		waitAcks(ctx, t, l, vm, 5)
+	}
+	before := []guest.Log{read(t, l, "vm0"), read(t, l, "vm1")}
+	must(t, a.Kill())
+	for i, vm := range []string{"vm0", "vm1"} {
+		must(t, b.Is(ctx, vm, "ALONE"))
+		rebooted(ctx, t, l, vm, before[i])
+	}
+	if first, second := up(ctx, t, b, "vm1"), up(ctx, t, b, "vm0"); second.Before(first) {
+		t.Errorf("vm0 (order 9) started at %v, before vm1 (order 8) at %v", second, first)
+	}
+	must(t, b.Is(ctx, "vm2", "ALONE"))
+	must(t, a.Boot(ctx))
+	must(t, a.StartDuetd(ctx))
+	for _, vm := range []string{"vm0", "vm1"} {
+		must(t, a.Is(ctx, vm, "PRIM"))
+		must(t, b.Is(ctx, vm, "SECOND"))
+	}
+	must(t, a.Is(ctx, "vm2", "SECOND"))
+}
+
+// TestWaysAGuestEnds: each is told apart and handled by the policy.
+func TestWaysAGuestEnds(t *testing.T) {
+	l := start(t, 22)
+	ctx := bounded(t, 3*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
+	waitAcks(ctx, t, l, "web01", 5)
+
+	t.Run("its QEMU is killed", func(t *testing.T) {
+		before := read(t, l, "web01")
+		must(t, unix.Kill(qemu(t, a, "web01"), unix.SIGKILL))
+		rebooted(ctx, t, l, "web01", before)
+		must(t, a.Is(ctx, "web01", "PRIM"))
+	})
+	t.Run("libvirtd is restarted", func(t *testing.T) {
+		before := read(t, l, "web01")
+		must(t, a.Libvirt.Restart(ctx))
+		log := waitAcks(ctx, t, l, "web01", 10)
+		if len(log.Boots) != len(before.Boots) {
+			t.Error("the guest booted again")
+		}
+		must(t, a.Is(ctx, "web01", "PRIM"))
+	})
+	for _, how := range []string{"shutdown", "destroy"} {
+		t.Run("an admin's virsh "+how, func(t *testing.T) {
+			_, err := a.Libvirt.Virsh(ctx, how, "web01")
+			must(t, err)
+			for _, h := range []*lab.Host{a, b} {
+				must(t, lab.Until(ctx, "the module stops on "+h.Name, func() error {
+					st, err := h.On(ctx, "web01")
+					if err == nil && st.Role != "STOP" {
+						err = fmt.Errorf("it is %s (%s): %s", st.Role, st.Status, st.Why)
+					}
+					return err
+				}))
+			}
+			before := read(t, l, "web01")
+			duet(ctx, t, a, "start", "web01")
+			must(t, a.Is(ctx, "web01", "PRIM"))
+			must(t, b.Is(ctx, "web01", "SECOND"))
+			rebooted(ctx, t, l, "web01", before)
+		})
+	}
+}
+
+// TestDefinitionFollows: an edit on the primary is there when the VM moves.
+func TestDefinitionFollows(t *testing.T) {
+	l := start(t, 24)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
+	_, err := a.Libvirt.Virsh(ctx, "setmaxmem", "web01", "144M", "--config")
+	must(t, err)
+	must(t, lab.Until(ctx, "the edit is on beta", func() error {
+		text, err := b.Libvirt.Virsh(ctx, "dumpxml", "--inactive", "web01")
+		if err == nil && !strings.Contains(text, strconv.Itoa(144*1024)) {
+			err = fmt.Errorf("it is not")
+		}
+		return err
+	}))
+}
+
+// up is when the VM last came up on h.
+func up(ctx context.Context, t *testing.T, h *lab.Host, vm string) time.Time {
+	t.Helper()
+	out, err := h.Duet(ctx, "log", vm, "--json")
+	must(t, err)
+	var entries []api.LogEntry
+	must(t, json.Unmarshal([]byte(out), &entries))
+	var at time.Time
+	for _, e := range entries {
+		if e.On == "VMUp" && e.Node == h.Name {
+			at = e.Time
+		}
+	}
+	return at
 }

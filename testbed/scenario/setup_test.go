@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,10 +86,66 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// protect defines a VM on h, protects it with arbitration available and starts it.
-func protect(ctx context.Context, t *testing.T, h *lab.Host, vm lab.VM) {
+// bounded is a context for one test.
+func bounded(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func read(t *testing.T, l *lab.Lab, vm string) guest.Log {
 	t.Helper()
-	must(t, h.Protect(ctx, vm))
+	log, err := l.ReadConsole(vm)
+	must(t, err)
+	return log
+}
+
+func duet(ctx context.Context, t *testing.T, h *lab.Host, args ...string) string {
+	t.Helper()
+	out, err := h.Duet(ctx, args...)
+	must(t, err)
+	return out
+}
+
+// identical has both copies compared while the guest runs.
+func identical(ctx context.Context, t *testing.T, primary *lab.Host, vm string) {
+	t.Helper()
+	if out := duet(ctx, t, primary, "volume", "verify", vm+"/vda"); !strings.Contains(out, "identical") {
+		t.Errorf("verify of %s: %s", vm, out)
+	}
+}
+
+func noErrors(t *testing.T, log guest.Log) {
+	t.Helper()
+	for i, b := range log.Boots {
+		if len(b.Errors) != 0 {
+			t.Errorf("boot %d of the guest saw errors: %q", i, b.Errors)
+		}
+	}
+}
+
+// apply edits the configuration of a module as an admin would.
+func apply(ctx context.Context, t *testing.T, h *lab.Host, module string, replace ...string) {
+	t.Helper()
+	text := strings.NewReplacer(replace...).Replace(duet(ctx, t, h, "config", "show", module))
+	path := filepath.Join(t.TempDir(), module+".yaml")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	duet(ctx, t, h, "config", "apply", path)
+}
+
+// qemu finds the process of a VM on a host.
+func qemu(t *testing.T, h *lab.Host, vm string) int {
+	t.Helper()
+	all, err := h.Node.Processes()
+	must(t, err)
+	for _, p := range all {
+		cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
+		if err == nil && strings.Contains(string(cmd), "guest="+vm) {
+			return p.PID
+		}
+	}
+	t.Fatalf("%s has no QEMU on %s", vm, h.Name)
+	return 0
 }
 
 // waitAcks waits until the guest has said that n more records were acknowledged.
@@ -109,9 +166,9 @@ func waitAcks(ctx context.Context, t *testing.T, l *lab.Lab, vm string, n int) g
 	return log
 }
 
-// checkNothingLost waits for the next boot of the guest to have scanned its disk and
+// rebooted waits for the next boot of the guest to have scanned its disk and
 // for its first write, and fails if a record acknowledged before is missing.
-func checkNothingLost(ctx context.Context, t *testing.T, l *lab.Lab, vm string, before guest.Log) {
+func rebooted(ctx context.Context, t *testing.T, l *lab.Lab, vm string, before guest.Log) {
 	t.Helper()
 	var log guest.Log
 	must(t, lab.Until(ctx, vm+" boots again and writes", func() error {
@@ -134,9 +191,5 @@ func checkNothingLost(ctx context.Context, t *testing.T, l *lab.Lab, vm string, 
 	if newest.Holes != 0 || newest.Torn != 0 || newest.Breaks != 0 {
 		t.Errorf("%s: the disk has %d holes, %d torn blocks, %d breaks", vm, newest.Holes, newest.Torn, newest.Breaks)
 	}
-	for i, b := range log.Boots {
-		if len(b.Errors) != 0 {
-			t.Errorf("%s: boot %d saw errors: %q", vm, i, b.Errors)
-		}
-	}
+	noErrors(t, log)
 }
