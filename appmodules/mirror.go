@@ -16,6 +16,8 @@ var (
 	silent      = Guard{"complete, peer silent", func(f Facts, _ Link) bool { return f.Complete && f.Silent }}
 	silentStale = Guard{"not complete, peer silent", func(f Facts, _ Link) bool { return !f.Complete && f.Silent }}
 	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && !f.PeerActive }}
+	loneStopped = Guard{"not alone, peer stopped", func(f Facts, _ Link) bool { return !f.Alone && f.PeerAnswers && !f.PeerActive }}
+	loneSilent  = Guard{"not alone, peer silent", func(f Facts, _ Link) bool { return !f.Alone && f.Silent }}
 	yielded     = Guard{"complete, peer yields", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && f.PeerYields }}
 	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
 	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
@@ -69,8 +71,8 @@ func openingRows() []Row {
 		{Opening, OpenFailed, always, do(CloseVolumes), Stopped, NoLink, "a volume could not be opened"},
 		{Opening, PeerStale, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
 		{Opening, LinkInStep, always, do(StartVM), Starting, InStep, "the peer confirmed the epoch and is in step"},
-		{Opening, Look, peerStopped, do(Ask), Opening, KeepLink, "the peer does not take part: ask it to be outdated"},
-		{Opening, Look, silent, do(Ask), Opening, KeepLink, "the peer is silent: ask for the right to go on alone"},
+		{Opening, Look, loneStopped, do(Ask), Opening, KeepLink, "the peer does not take part: ask it to be outdated"},
+		{Opening, Look, loneSilent, do(Ask), Opening, KeepLink, "the peer is silent: ask for the right to go on alone"},
 		{Opening, Granted, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the right to go on alone was granted"},
 		{Opening, Denied, always, nil, Opening, KeepLink, "I/O waits: the right to go on alone was not granted"},
 		{Opening, Agreed, always, do(Ask), Opening, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
@@ -91,6 +93,8 @@ func linkRows(p Phase) []Row {
 		{p, Drained, always, do(CompletePeer), p, KeepLink, "everything that differed is on the peer"},
 		{p, PeerCompleted, always, do(ForgetDirty), p, InStep, "the peer is complete: every write goes to both nodes"},
 		{p, LinkLost, always, do(Connect), p, NoLink, "the peer was lost during its resync; it was not needed"},
+		{p, Agreed, always, do(Ask), p, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
+		{p, Granted, always, do(GoAlone, Connect), p, NoLink, "the right to go on alone was granted"},
 		{p, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost: writes wait for the right to go on alone"},
 		{p, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
 	}

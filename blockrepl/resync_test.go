@@ -92,6 +92,15 @@ type hung struct {
 	gate chan struct{}
 	once sync.Once
 	seen chan struct{}
+	open func() // lets reads go; more than once is fine
+}
+
+// hang returns d with reads that hang; the end of the test opens it.
+func hang(t *testing.T, d Device) *hung {
+	h := &hung{disk: d.(*disk), gate: make(chan struct{}), seen: make(chan struct{})}
+	h.open = sync.OnceFunc(func() { close(h.gate) })
+	t.Cleanup(h.open)
+	return h
 }
 
 func (h *hung) ReadAt(p []byte, off int64) (int, error) {
@@ -123,7 +132,7 @@ func TestSuspectsWait(t *testing.T) {
 	q.cut()
 	wantEvent[PeerLost](q)
 	q.serve.Wait()
-	h := &hung{disk: q.b.dev.(*disk), gate: make(chan struct{}), seen: make(chan struct{})}
+	h := hang(t, q.b.dev)
 	q.b.dev = h
 	q.secondary() // its process restarted: not intact
 	if err := q.attach(1, true); err != nil {
@@ -135,13 +144,15 @@ func TestSuspectsWait(t *testing.T) {
 	}
 	flush := q.start(&Request{Op: OpFlush})
 	suspect := q.start(&Request{Op: OpRead, Off: 0, Len: 512, Data: make([]byte, 512)})
-	q.write(0, fill(2, 4096)) // overtakes the suspended read
-	q.write(16<<20, fill(3, 4096))
+	q.write(0, fill(2, 4096))   // overtakes the suspended read
+	for i := range int64(100) { // plenty of time for a flush that does not wait
+		q.write(16<<20, fill(byte(i), 4096))
+	}
 	q.read(8<<20, 512)
 	if !flush.pending() || !suspect.pending() {
 		t.Fatal("answered from a suspect region")
 	}
-	close(h.gate)
+	h.open()
 	q.b.dev = h.disk
 	if err := errors.Join(q.result(flush), q.result(suspect)); err != nil {
 		t.Fatal(err)
@@ -160,14 +171,14 @@ func TestIntactFlushes(t *testing.T) {
 	q.cut()
 	wantEvent[PeerLost](q)
 	q.serve.Wait()
-	h := &hung{disk: q.b.dev.(*disk), gate: make(chan struct{}), seen: make(chan struct{})}
+	h := hang(t, q.b.dev)
 	q.s.dev = h
 	if err := q.attach(1, true); err != nil {
 		t.Fatal(err)
 	}
 	<-h.seen
 	q.flush()
-	close(h.gate)
+	h.open()
 	wantEvent[Drained](q)
 	q.equal()
 }

@@ -79,6 +79,8 @@ func (m *model) step() {
 			m.both = true
 			clear(m.differs) // what is in flight was sent again
 			m.tr.clean()
+		} else if m.both {
+			m.tr.clean() // late news that the peer is complete takes nothing away
 		}
 	}
 }

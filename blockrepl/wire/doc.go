@@ -15,7 +15,7 @@
 //	8  epoch   uint64  the writer's right; a secondary that knows a newer one refuses
 //	16 seq     uint64  number of the request, 1, 2, 3…; answers repeat it
 //	24 offset  uint64  bytes
-//	32 count   uint32  bytes covered by Zero, Discard and Compare; else 0
+//	32 count   uint32  bytes covered by Zero, Discard, Read and Compare; else 0
 //	36 length  uint32  bytes of payload, at most MaxPayload
 //	40 payload uint32  CRC-32C of the payload
 //	44 header  uint32  CRC-32C of bytes 0 to 43

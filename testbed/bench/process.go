@@ -103,14 +103,16 @@ func awaitSocket(ctx context.Context, network, addr string) error {
 	}
 }
 
-// newImage makes an image whose every byte is allocated and in the page cache.
-func newImage(dir, name string, size int64) (string, error) {
+// newImage makes an image whose every byte is allocated and in the page cache,
+// written in steps of fill bytes. The step decides how large the kernel's folios
+// are, and a small write into a large folio costs it more than any server here.
+func newImage(dir, name string, size, fill int64) (string, error) {
 	path := filepath.Join(dir, name)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return "", err
 	}
-	p := make([]byte, 1<<20)
+	p := make([]byte, fill)
 	for i := range p {
 		p[i] = byte(i)
 	}

@@ -14,6 +14,7 @@ type results struct {
 	Rounds  int                             `json:"rounds"`
 	Seconds int                             `json:"seconds"`
 	Size    int64                           `json:"image_bytes"`
+	Fill    int64                           `json:"fill_bytes"`
 	Runs    map[string]map[string][]float64 `json:"runs"` // job, setup, in order of rounds
 	Ratios  []ratio                         `json:"ratios"`
 }

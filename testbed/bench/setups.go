@@ -14,6 +14,7 @@ type setup struct {
 	dir    string
 	socket string
 	size   int64
+	fill   int64
 	procs  []*process
 }
 
@@ -40,7 +41,8 @@ func startAll(ctx context.Context, dir string, o options) (running []setup, stop
 			continue
 		}
 		// The paths of unix sockets must stay short.
-		s.dir, s.socket, s.size = dir, filepath.Join(dir, fmt.Sprintf("%d.sock", i)), o.size
+		s.dir, s.socket = dir, filepath.Join(dir, fmt.Sprintf("%d.sock", i))
+		s.size, s.fill = o.size, o.fill
 		err := s.start(ctx, &s)
 		running = append(running, s) // with what was started before it failed
 		if err != nil {
@@ -51,7 +53,7 @@ func startAll(ctx context.Context, dir string, o options) (running []setup, stop
 }
 
 func (s *setup) child(ctx context.Context, o order) (*process, error) {
-	image, err := newImage(s.dir, s.name+"-"+o.Role, s.size)
+	image, err := newImage(s.dir, s.name+"-"+o.Role, s.size, s.fill)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +114,7 @@ func startAlone(ctx context.Context, s *setup) error {
 
 // qemuNBD serves an image the way an admin would for speed.
 func (s *setup) qemuNBD(ctx context.Context, role string, listen ...string) error {
-	image, err := newImage(s.dir, s.name+"-"+role, s.size)
+	image, err := newImage(s.dir, s.name+"-"+role, s.size, s.fill)
 	if err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func startMirror(ctx context.Context, s *setup) error {
 	if err := awaitSocket(ctx, "tcp", net.JoinHostPort("127.0.0.1", port)); err != nil {
 		return err
 	}
-	image, err := newImage(s.dir, s.name+"-source", s.size)
+	image, err := newImage(s.dir, s.name+"-source", s.size, s.fill)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,51 @@
+# Duet. `make` lists the targets.
+GO    ?= go
+TAGS  := -tags libvirt_dlopen
+CACHE ?= $(CURDIR)/.cache
+BIN   := bin
+
+.PHONY: help deps build install test fast scenario demo bench fuzz windows lint clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## Install the Debian packages that are missing.
+	@testbed/deps/install.sh
+
+build: deps ## Build duet and duetd into bin/.
+	@mkdir -p $(BIN)
+	$(GO) build $(TAGS) -o $(BIN)/ ./cmd/duet ./cmd/duetd
+
+install: build ## Install both programs, the systemd unit and shell completion on this host.
+	install -m 755 $(BIN)/duet $(BIN)/duetd /usr/local/sbin/
+	install -m 644 docs/duetd.service /etc/systemd/system/duetd.service
+	$(BIN)/duet completion bash >/etc/bash_completion.d/duet
+
+demo: build ## Show the main job on this computer: two hosts, two VMs, one host killed, nothing lost. KEEP=1 leaves it up.
+	@$(GO) build -o $(BIN)/demo ./testbed/demo
+	@$(BIN)/demo -bin $(BIN) -cache $(CACHE) $(if $(KEEP),-keep)
+
+test: deps lint windows ## Run every test: units, suites, real tools, short scenarios with real VMs.
+	$(GO) test $(TAGS) -timeout 20m -p 1 ./...
+
+fast: ## Run the tests that need neither root nor VMs, with the race detector.
+	$(GO) test $(TAGS) -race -short $$($(GO) list $(TAGS) ./... | grep -v /testbed/)
+
+scenario: deps ## Run the scenarios with real VMs, one after the other, showing each step.
+	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/scenario
+
+bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; nothing else may run.
+	$(GO) run $(TAGS) ./testbed/bench
+
+fuzz: ## Fuzz every decoder for a while (FUZZTIME=30s each).
+	@testbed/fuzz.sh $(or $(FUZZTIME),30s)
+
+windows: ## Build and vet what is not tied to Linux for windows/amd64.
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) vet $$(testbed/portable.sh)
+
+lint: ## Check formatting and vet.
+	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
+	$(GO) vet $(TAGS) ./...
+
+clean: ## Remove what was built; the cache of the test VM stays.
+	rm -rf $(BIN)

@@ -1,0 +1,254 @@
+package engine
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/appmodules"
+	"duet/vmmanager"
+)
+
+func TestPrimaryDies(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	a.die()
+	p.is(b, "ALONE", "Ready")
+	p.writes(50)
+	a.boot()
+	p.is(a, "SECOND", "Ready")
+	p.is(b, "PRIM", "Ready")
+	must(t, b.running().Command(t.Context(), appmodules.CmdSwap, false))
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	p.writes(50)
+}
+
+func TestSecondaryDies(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	p.writes(50)
+	b.boot()
+	p.is(b, "SECOND", "Ready")
+	p.is(a, "PRIM", "Ready")
+	p.writes(50)
+}
+
+func TestDaemonRestarts(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	for _, n := range []*simNode{a, b, a} {
+		n.halt()
+		n.boot()
+		p.is(a, "PRIM", "Ready")
+		p.is(b, "SECOND", "Ready")
+		p.writes(50)
+	}
+}
+
+// TestSafeWaits: without a witness and without the peer a safe module stands still
+// and says why; when the peer is back it goes on, and no second writer was made.
+func TestSafeWaits(t *testing.T) {
+	p := newPair(t)
+	a, b := p.nodes["alpha"], p.nodes["beta"]
+	safe := func(m *appmodules.Module) { m.Policy.Arbitration = "safe" }
+	a.boot(safe)
+	b.boot(safe)
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	p.writes(20)
+	p.cut.Store(true)
+	p.sever()
+	p.is(a, "PRIM", "Transient")
+	p.until("alpha says why", func() bool { return strings.Contains(a.running().State().Status.Why, "arbitration is safe") })
+	p.until("beta does not take over and says why", func() bool {
+		s := b.running().State().Status
+		return s.Role == "WAIT" && strings.Contains(s.Why, "duet prim web01")
+	})
+	p.cut.Store(false)
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	p.writes(20)
+}
+
+func TestReplicationBreaksHeartbeatsLive(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	p.data.Store(true)
+	p.sever()
+	p.is(a, "ALONE", "Ready")
+	p.writes(50)
+	if st := b.running().State(); st.Record.IsComplete() {
+		t.Fatal("beta agreed to be outdated and still counts as complete")
+	}
+	p.data.Store(false)
+	p.is(b, "SECOND", "Ready")
+	p.is(a, "PRIM", "Ready")
+}
+
+// TestStopAndStart: a stop of the module stops both nodes, and nobody takes over.
+func TestStopAndStart(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
+	p.is(a, "STOP", "NotReady")
+	p.is(b, "STOP", "NotReady")
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	// Stopping the primary's node moves the module.
+	must(t, a.running().Command(t.Context(), appmodules.CmdStop, false))
+	p.is(a, "STOP", "NotReady")
+	p.is(b, "ALONE", "Ready")
+	p.writes(20)
+	must(t, a.running().Command(t.Context(), appmodules.CmdStart, false))
+	p.is(a, "SECOND", "Ready")
+}
+
+func TestGuestEnds(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	t.Run("crash", func(t *testing.T) {
+		must(t, a.hv.Crash("web01"))
+		p.until("alpha counts a restart", func() bool { return strings.Contains(journal(a), "the guest failed: restart it here") })
+		p.is(a, "PRIM", "Ready")
+		p.writes(20)
+	})
+	t.Run("too many crashes move it", func(t *testing.T) {
+		for range 3 {
+			p.until("the VM runs", func() bool { s, _ := a.hv.State(t.Context(), "web01"); return s == vmmanager.Running })
+			p.is(a, "PRIM", "Ready")
+			must(t, a.hv.Crash("web01"))
+		}
+		p.is(b, "PRIM", "Ready")
+		p.is(a, "SECOND", "Ready")
+		p.writes(20)
+	})
+	t.Run("shutdown from inside", func(t *testing.T) {
+		must(t, b.hv.GuestShutdown("web01"))
+		p.is(b, "STOP", "NotReady")
+		p.is(a, "STOP", "NotReady")
+	})
+}
+
+func TestCommandsAreRefusedWithAReason(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	if err := b.running().Command(t.Context(), appmodules.CmdPrim, true); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "duet swap") {
+		t.Errorf("prim beside a running primary: %v", err)
+	}
+	if err := b.running().Command(t.Context(), appmodules.CmdSwap, false); !errors.Is(err, ErrRefused) {
+		t.Errorf("swap on a secondary: %v", err)
+	}
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	p.writes(20)
+	a.die()
+	b.boot()
+	p.is(b, "WAIT", "NotReady")
+	if err := b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) {
+		t.Errorf("prim on old data without --yes: %v", err)
+	}
+}
+
+// TestMetadataCannotBeSaved: a node that cannot remember does not act.
+func TestMetadataCannotBeSaved(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.store.mu.Lock()
+	b.store.fail = errors.New("disk full")
+	b.store.mu.Unlock()
+	p.data.Store(true)
+	p.sever()
+	// beta cannot give its vote, but a ping target answers.
+	p.is(a, "ALONE", "Ready")
+	p.writes(20)
+	if b.running().State().Record.Epoch != 1 {
+		t.Error("beta acts on a vote it could not save")
+	}
+}
+
+// TestRandomFaults: whatever happens, no acknowledged write is lost, and when it is
+// over both nodes find together again. Cuts end before both could go on alone: that
+// case, which arbitration `available` allows, belongs to the safety rules.
+func TestRandomFaults(t *testing.T) {
+	seeds := 12
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := range uint64(seeds) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		p := newPair(t)
+		a, b := p.formed()
+		nodes := []*simNode{a, b}
+		for range 8 {
+			n := nodes[rng.IntN(2)]
+			switch rng.IntN(6) {
+			case 0:
+				p.settle(nodes)
+				n.die()
+				pause(time.Duration(rng.IntN(400)) * time.Millisecond)
+				n.boot()
+			case 1:
+				n.halt()
+				pause(time.Duration(rng.IntN(100)) * time.Millisecond)
+				n.boot()
+			case 2:
+				p.sever()
+			case 3:
+				p.data.Store(true)
+				p.sever()
+				pause(time.Duration(rng.IntN(300)) * time.Millisecond)
+				p.data.Store(false)
+			case 4:
+				_ = n.running().Command(t.Context(), appmodules.CmdSwap, false) // refused unless it is primary and in step
+			case 5:
+				_ = n.hv.Crash("web01") // refused unless it runs
+			}
+			if bad := p.lost.Load(); bad != nil {
+				p.dump()
+				t.Fatalf("seed %d: data lost: %s", seed, bad)
+			}
+		}
+		p.settle(nodes)
+		p.writes(20)
+		for _, n := range nodes {
+			n.halt()
+			_ = n.hv.Kill(t.Context(), "web01")
+		}
+	}
+}
+
+// settle waits until one node is primary and the other in step.
+func (p *pair) settle(nodes []*simNode) {
+	p.t.Helper()
+	p.until("the pair is in step", func() bool {
+		roles := ""
+		for _, n := range nodes {
+			s := n.running().State().Status
+			roles += s.Role + s.Status
+		}
+		return roles == "PRIMReadySECONDReady" || roles == "SECONDReadyPRIMReady"
+	})
+}
+
+func pause(d time.Duration) { <-time.After(d) }
+
+func journal(n *simNode) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var b strings.Builder
+	for _, t := range n.log {
+		b.WriteString(t.Why + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,561 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/memlog"
+	"duet/blockrepl/wire"
+	"duet/cluster"
+	"duet/vmmanager"
+	"duet/vmmanager/fake"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	volumeSize = 8 << 20
+	slotSize   = 4096
+	slots      = 64
+)
+
+// pair is two nodes in one process: real engines, primaries and secondaries, memory
+// disks, fake hypervisors, and a network that can be cut in each direction.
+type pair struct {
+	t     *testing.T
+	nodes map[cluster.NodeID]*simNode
+	cut   atomic.Bool // nothing passes
+	data  atomic.Bool // replication does not pass, control does
+	acked [slots]atomic.Uint64
+	next  atomic.Uint64
+	lost  atomic.Value // string: what the guest's own check found
+}
+
+// simNode is what survives a crash of its engine: disk, log, store.
+type simNode struct {
+	p     *pair
+	name  cluster.NodeID
+	image *backing.Memory
+	logs  *memlog.Log
+	store *memStore
+	hv    *fake.Hypervisor
+	ping  atomic.Bool
+	front *front
+
+	mu     sync.Mutex
+	engine *Engine // nil: the daemon is down
+	stop   context.CancelFunc
+	conns  []net.Conn
+	log    []Transition
+}
+
+// memStore is a Store that outlives the engine.
+type memStore struct {
+	mu   sync.Mutex
+	vals map[string][]byte
+	fail error
+}
+
+func (s *memStore) Load(key string, v any) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.vals[key]
+	if !ok {
+		return false, nil
+	}
+	return true, json.Unmarshal(b, v)
+}
+
+func (s *memStore) Save(key string, v any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return s.fail
+	}
+	b, err := json.Marshal(v)
+	if err == nil {
+		s.vals[key] = b
+	}
+	return err
+}
+
+// front is a Frontend whose guest is a goroutine of the fake hypervisor.
+type front struct {
+	mu    sync.Mutex
+	q     blockrepl.Queue
+	ready chan struct{} // closed while q is set
+}
+
+func newFront() *front { return &front{ready: make(chan struct{})} }
+
+// session is one Serve of the front.
+type session struct {
+	f    *front
+	done chan struct{}
+	once sync.Once
+}
+
+func (s *session) Endpoint() string { return "memory" }
+
+func (s *session) Serve(q blockrepl.Queue) error {
+	s.f.mu.Lock()
+	s.f.q = q
+	close(s.f.ready)
+	s.f.mu.Unlock()
+	<-s.done
+	s.f.mu.Lock()
+	s.f.q, s.f.ready = nil, make(chan struct{})
+	s.f.mu.Unlock()
+	return nil
+}
+
+func (s *session) Close() error {
+	s.once.Do(func() { close(s.done) })
+	return nil
+}
+
+// queue waits for a volume to be served, as QEMU waits for its NBD server.
+func (f *front) queue(ctx context.Context) blockrepl.Queue {
+	for ctx.Err() == nil {
+		f.mu.Lock()
+		q, ready := f.q, f.ready
+		f.mu.Unlock()
+		if q != nil {
+			return q
+		}
+		select {
+		case <-ready:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// waiter completes one request synchronously.
+type waiter chan error
+
+func (w waiter) Complete(_ *blockrepl.Request, err error) { w <- err }
+func (w waiter) CompleteBatch()                           {}
+
+// do runs one request until the volume answers it; a volume that closes under it is
+// retried on the next one, as a guest paused by its hypervisor does.
+func (f *front) do(ctx context.Context, op blockrepl.Op, data []byte, off int64) error {
+	for {
+		q := f.queue(ctx)
+		if q == nil {
+			return ctx.Err()
+		}
+		done := make(waiter, 1)
+		q.Submit(&blockrepl.Request{Op: op, Off: off, Len: int64(len(data)), Data: slices.Clone(data), By: done})
+		q.Kick()
+		select {
+		case err := <-done:
+			if !errors.Is(err, blockrepl.ErrClosed) {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// guest writes numbered slots and remembers what was acknowledged. Before it writes
+// it checks, as the numbered records of the real guest do, that nothing is missing.
+func (p *pair) guest(n *simNode) func(context.Context, vmmanager.Definition) {
+	return func(ctx context.Context, _ vmmanager.Definition) {
+		if !p.check(ctx, n) {
+			return
+		}
+		for ctx.Err() == nil {
+			v := p.next.Add(1)
+			slot := int(v % slots)
+			block := make([]byte, slotSize)
+			binary.LittleEndian.PutUint64(block, v)
+			if n.front.do(ctx, blockrepl.OpWrite, block, int64(slot)*slotSize) != nil {
+				return
+			}
+			p.acked[slot].Store(v)
+			if v%16 == 0 && n.front.do(ctx, blockrepl.OpFlush, nil, 0) != nil {
+				return
+			}
+		}
+	}
+}
+
+// check reads every slot; it must hold the last acknowledged number or a newer one.
+func (p *pair) check(ctx context.Context, n *simNode) bool {
+	for slot := range slots {
+		want := p.acked[slot].Load()
+		r := &blockrepl.Request{Op: blockrepl.OpRead, Off: int64(slot) * slotSize, Len: slotSize, Data: make([]byte, slotSize)}
+		for {
+			q := n.front.queue(ctx)
+			if q == nil {
+				return false
+			}
+			done := make(waiter, 1)
+			r = &blockrepl.Request{Op: blockrepl.OpRead, Off: r.Off, Len: slotSize, Data: make([]byte, slotSize), By: done}
+			q.Submit(r)
+			q.Kick()
+			var err error
+			select {
+			case err = <-done:
+			case <-ctx.Done():
+				return false
+			}
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, blockrepl.ErrClosed) {
+				p.lost.Store(fmt.Sprintf("%s: read of slot %d: %v", n.name, slot, err))
+				return false
+			}
+		}
+		if got := binary.LittleEndian.Uint64(r.Data); got < want {
+			p.lost.Store(fmt.Sprintf("%s: slot %d holds %d, but %d was acknowledged", n.name, slot, got, want))
+			return false
+		}
+	}
+	return true
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{t: t, nodes: map[cluster.NodeID]*simNode{}}
+	def := Definition{Module: "web01", Version: 1, Text: []byte("<domain/>")}
+	for _, name := range []cluster.NodeID{"alpha", "beta"} {
+		n := &simNode{p: p, name: name, image: backing.NewMemory(volumeSize), logs: memlog.New(), front: newFront(),
+			store: &memStore{vals: map[string][]byte{}}}
+		n.ping.Store(true)
+		n.hv = fake.New(fake.Config{OnRun: p.guest(n)})
+		must(t, n.hv.Define(t.Context(), vmmanager.Definition{Name: "web01", Text: def.Text}))
+		must(t, Create(n.store, name, "alpha", def))
+		l := blockrepl.Lineage{Volume: "vol"}
+		if name == "alpha" {
+			l = l.With(blockrepl.Generation{Epoch: 1, Holder: "alpha"})
+		}
+		done := make(chan error, 1)
+		n.logs.Commit(nil, &l, func(err error) { done <- err })
+		must(t, <-done)
+		p.nodes[name] = n
+	}
+	t.Cleanup(func() {
+		for _, n := range p.nodes {
+			n.halt()
+			if err := n.hv.Kill(context.Background(), "web01"); err != nil {
+				t.Error(err)
+			}
+			n.logs.Close()
+		}
+	})
+	return p
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Open, Log and Frontend make simNode its own Disks.
+func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.image}, nil }
+
+type keepOpen struct{ *backing.Memory }
+
+func (keepOpen) Close() error { return nil }
+
+func (n *simNode) Log(appmodules.Volume) blockrepl.DirtyLog { return n.logs }
+
+func (n *simNode) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error) {
+	return &session{f: n.front, done: make(chan struct{})}, nil
+}
+
+// module is the configuration of all tests.
+func module() appmodules.Module {
+	m := appmodules.Default()
+	m.Name, m.Nodes, m.VM.Domain = "web01", []string{"alpha", "beta"}, "web01"
+	m.Policy.Arbitration = "available"
+	m.Policy.StallBudget = appmodules.Duration(400 * time.Millisecond)
+	m.Policy.Shutdown = appmodules.Duration(2 * time.Second)
+	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}
+	return m
+}
+
+// boot starts the daemon of the node.
+func (n *simNode) boot(change ...func(*appmodules.Module)) {
+	n.p.t.Helper()
+	m := module()
+	for _, fn := range change {
+		fn(&m)
+	}
+	level := slog.LevelError
+	if os.Getenv("PAIR_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Disks: n, Hypervisor: n.hv, Gate: NewGate(),
+		View: n.view, Ping: func(context.Context) bool { return n.ping.Load() },
+		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name)),
+		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond}})
+	must(n.p.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	events, err := n.hv.Watch(ctx)
+	must(n.p.t, err)
+	n.mu.Lock()
+	n.engine, n.stop = e, cancel
+	n.mu.Unlock()
+	e.Start()
+	go func() {
+		for ev := range events {
+			e.VMEvent(ev)
+		}
+	}()
+}
+
+// halt ends the daemon; the VM stays and waits for its disk.
+func (n *simNode) halt() {
+	n.mu.Lock()
+	e, stop, conns := n.engine, n.stop, n.conns
+	n.engine, n.conns = nil, nil
+	n.mu.Unlock()
+	if e == nil {
+		return
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	stop()
+	e.cancel() // no farewell: a crash
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	e.Stop(ctx)
+}
+
+// die is a host that loses power: VM, daemon and what was not flushed are gone.
+func (n *simNode) die() {
+	n.halt()
+	_ = n.hv.Kill(context.Background(), "web01")
+	n.image.PowerCut(nil)
+}
+
+func (n *simNode) running() *Engine {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.engine
+}
+
+func (p *pair) other(n *simNode) cluster.NodeID {
+	if n.name == "alpha" {
+		return "beta"
+	}
+	return "alpha"
+}
+
+// view is what heartbeats would say: alive if the other's daemon runs and can be reached.
+func (n *simNode) view() cluster.View {
+	peer := n.p.other(n)
+	up := n.p.nodes[peer].running() != nil && !n.p.cut.Load()
+	return cluster.View{Self: n.name, Peers: map[cluster.NodeID]cluster.PeerView{peer: {Paths: map[string]bool{"hb1": up}}}}
+}
+
+// wireTo carries calls from one node to the engine of the other.
+type wireTo struct {
+	from *simNode
+	to   cluster.NodeID
+}
+
+var errAway = errors.New("no route")
+
+func (w wireTo) engine() (*Engine, error) {
+	e := w.from.p.nodes[w.to].running()
+	if e == nil || w.from.p.cut.Load() {
+		return nil, errAway
+	}
+	return e, nil
+}
+
+func (w wireTo) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
+	e, err := w.engine()
+	if err != nil {
+		return cluster.Answer{}, err
+	}
+	return e.OnAsk(ctx, a)
+}
+
+func (w wireTo) Handover(ctx context.Context, h Handover) error {
+	e, err := w.engine()
+	if err != nil {
+		return err
+	}
+	return e.OnHandover(ctx, h)
+}
+
+func (w wireTo) Complete(ctx context.Context, c Complete) error {
+	e, err := w.engine()
+	if err != nil {
+		return err
+	}
+	return e.OnComplete(ctx, c)
+}
+
+func (w wireTo) Tell(_ context.Context, s State) (State, error) {
+	e, err := w.engine()
+	if err != nil {
+		return State{}, err
+	}
+	return e.OnTell(s), nil
+}
+
+func (w wireTo) Define(ctx context.Context, d Definition) error {
+	e, err := w.engine()
+	if err != nil {
+		return err
+	}
+	return e.OnDefine(ctx, d)
+}
+
+func (w wireTo) Dial(context.Context) (net.Conn, error) {
+	e, err := w.engine()
+	if err != nil || w.from.p.data.Load() {
+		return nil, errAway
+	}
+	near, far, err := tcpPair()
+	if err != nil {
+		return nil, err
+	}
+	to := w.from.p.nodes[w.to]
+	for n, c := range map[*simNode]net.Conn{w.from: near, to: far} {
+		n.mu.Lock()
+		n.conns = append(n.conns, c)
+		n.mu.Unlock()
+	}
+	e.spawn(func(ctx context.Context) {
+		conn := wire.NewConn(far)
+		hello, err := blockrepl.ReadHello(ctx, conn)
+		if err != nil {
+			_ = conn.Close()
+			return
+		}
+		_ = e.OnAttach(ctx, conn, hello)
+	})
+	return near, nil
+}
+
+func tcpPair() (near, far net.Conn, err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close()
+	if near, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	if far, err = ln.Accept(); err != nil {
+		near.Close()
+	}
+	return near, far, err
+}
+
+// sever cuts every connection that exists.
+func (p *pair) sever() {
+	for _, n := range p.nodes {
+		n.mu.Lock()
+		conns := n.conns
+		n.conns = nil
+		n.mu.Unlock()
+		for _, c := range conns {
+			c.Close()
+		}
+	}
+}
+
+// until waits for a condition and shows both nodes' logs when it does not come.
+func (p *pair) until(what string, cond func() bool) {
+	p.t.Helper()
+	deadline := time.NewTimer(15 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			p.dump()
+			p.t.Fatalf("waited in vain: %s", what)
+		}
+	}
+	if bad := p.lost.Load(); bad != nil {
+		p.dump()
+		p.t.Fatalf("data lost: %s", bad)
+	}
+}
+
+func (p *pair) dump() {
+	for name, n := range p.nodes {
+		n.mu.Lock()
+		for _, t := range n.log {
+			p.t.Logf("%s %s %s → %s on %s: %s", name, t.Time.Format("05.000"), t.From, t.To, t.On, t.Why)
+		}
+		n.mu.Unlock()
+		if e := n.running(); e != nil {
+			p.t.Logf("%s now: %+v record %+v", name, e.State().Status, e.State().Record)
+		}
+	}
+}
+
+// is waits for a role on a node.
+func (p *pair) is(n *simNode, role, status string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf("%s is %s (%s)", n.name, role, status), func() bool {
+		e := n.running()
+		if e == nil {
+			return false
+		}
+		s := e.State().Status
+		return s.Role == role && s.Status == status
+	})
+}
+
+// writes waits until the guest has got n more acknowledgements.
+func (p *pair) writes(n uint64) {
+	p.t.Helper()
+	sum := func() (s uint64) {
+		for i := range p.acked {
+			s = max(s, p.acked[i].Load())
+		}
+		return s
+	}
+	first := sum()
+	p.until(fmt.Sprintf("the guest writes %d more", n), func() bool { return sum() >= first+n })
+}
+
+// formed boots both, starts the module and waits for both copies to be in step.
+func (p *pair) formed() (a, b *simNode) {
+	p.t.Helper()
+	a, b = p.nodes["alpha"], p.nodes["beta"]
+	a.boot()
+	b.boot()
+	for _, n := range []*simNode{a, b} {
+		must(p.t, n.running().Command(p.t.Context(), appmodules.CmdStart, false))
+	}
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	p.writes(50)
+	return a, b
+}

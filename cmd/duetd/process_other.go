@@ -1,0 +1,26 @@
+//go:build !linux && !windows
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"duet/appmodules/engine"
+	"duet/vmmanager"
+)
+
+// hypervisor refuses: there is none that Duet knows on this system.
+func hypervisor(string, *slog.Logger) (engine.Hypervisor, func()) {
+	return vmmanager.Unavailable{Err: fmt.Errorf("%w: neither KVM nor Hyper-V on this system", vmmanager.ErrUnavailable)}, func() {}
+}
+
+// urgent does nothing.
+func urgent(*slog.Logger) {}
+
+// ready waits until ctx ends.
+func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }
+
+// stopping does nothing.
+func stopping() {}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"duet/appmodules/engine"
+	"duet/vmmanager"
+	"duet/vmmanager/hyperv"
+)
+
+// hyperV runs VMs through Hyper-V; changing their disks is refused.
+type hyperV struct {
+	vmmanager.Hypervisor
+	vmmanager.Protector
+}
+
+// hypervisor uses Hyper-V.
+func hypervisor(_ string, _ *slog.Logger) (engine.Hypervisor, func()) {
+	refuse := vmmanager.Unavailable{Err: fmt.Errorf("%w: disks of Hyper-V VMs", vmmanager.ErrUnsupported)}
+	hv := hyperv.New()
+	return hyperV{hv, refuse}, func() {}
+}
+
+// urgent does nothing: Windows services get their priority from the service manager.
+func urgent(*slog.Logger) {}
+
+// ready waits until ctx ends.
+func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }
+
+// stopping does nothing.
+func stopping() {}
