@@ -124,12 +124,13 @@ const (
 	KillVM                      // → VMDown
 	Hold                        // let no new write in, finish and flush the others → Held, HoldFailed
 	Handover                    // close the volumes, durably promise the next epoch to the peer, tell it → HandedOver, HandoverFailed
+	Yield                       // durably promise the next epoch to the peer, who asks for it
 	Unwant                      // the module is to stay stopped, on both nodes
 	actionCount
 )
 
 var actionNames = [...]string{"Ask", "Override", "OpenPrimary", "OpenSecondary", "CloseVolumes", "Connect", "GoAlone",
-	"CompletePeer", "ForgetDirty", "StartVM", "ShutdownVM", "KillVM", "Hold", "Handover", "Unwant"}
+	"CompletePeer", "ForgetDirty", "StartVM", "ShutdownVM", "KillVM", "Hold", "Handover", "Yield", "Unwant"}
 
 // String is the name in the table.
 func (a Action) String() string { return name(actionNames[:], int(a), "action") }
@@ -139,6 +140,7 @@ type Facts struct {
 	Holder       bool // this node holds the newest epoch it knows
 	Complete     bool // its data hold every write acknowledged at that epoch
 	Alone        bool // it holds the epoch and the peer is known not to be complete
+	Worse        bool // it holds the epoch, but lost power, and the peer's copy is complete and did not
 	PeerAnswers  bool // the peer's daemon answers
 	PeerHolds    bool // as far as this node knows, the peer holds the newest epoch
 	PeerActive   bool // the module is started on the peer

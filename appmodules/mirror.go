@@ -10,6 +10,7 @@ var (
 	always      = Guard{}
 	holderAlone = Guard{"holder alone", func(f Facts, _ Link) bool { return f.Holder && f.Alone }}
 	holderMet   = Guard{"holder, peer answers", func(f Facts, _ Link) bool { return f.Holder && f.PeerAnswers && !f.PeerYields }}
+	worse       = Guard{"holder, but the peer's copy is better", func(f Facts, _ Link) bool { return f.Holder && f.Worse && f.PeerAnswers }}
 	peerActive  = Guard{"peer holds and is active", func(f Facts, _ Link) bool {
 		return !f.Holder && f.PeerHolds && f.PeerAnswers && f.PeerActive && !f.PeerYields
 	}}
@@ -45,6 +46,7 @@ func stoppedRows() []Row {
 func waitingRows() []Row {
 	return []Row{
 		{Waiting, Look, holderAlone, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch alone"},
+		{Waiting, Look, worse, do(Yield), Waiting, KeepLink, "this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
 		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
 		{Waiting, Look, holderMet, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch and the peer answers"},
 		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},

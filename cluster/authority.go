@@ -20,6 +20,10 @@ type Record struct {
 	// Complete is the newest epoch at which this node's data hold every write
 	// acknowledged in that epoch; 0 on a voter without data.
 	Complete Epoch `json:"complete"`
+	// Cold: the owner's computer lost power since its data were complete. Writes that
+	// were acknowledged and never flushed may be missing from this copy, so it counts
+	// as complete again only after a resync, or when no better copy exists.
+	Cold bool `json:"cold,omitempty"`
 	// Alone: the owner holds Epoch and knows that its peer is not complete at it,
 	// so nobody else can be granted a newer one without the owner's data (rule 5).
 	Alone bool `json:"alone,omitempty"`
@@ -57,7 +61,13 @@ func (r Record) Valid(owner NodeID) error {
 func (r Record) Holds(owner NodeID) bool { return r.Epoch > 0 && r.Holder == owner }
 
 // IsComplete reports whether the data hold every write acknowledged at the newest epoch known.
-func (r Record) IsComplete() bool { return r.Epoch > 0 && r.Complete == r.Epoch }
+func (r Record) IsComplete() bool { return r.Epoch > 0 && r.Complete == r.Epoch && !r.Cold }
+
+// Worse reports whether the peer's copy is to be preferred to the owner's although
+// the owner holds the epoch: the owner lost power and the peer did not.
+func (r Record) Worse(peer Record) bool {
+	return r.Cold && !r.Alone && peer.Epoch == r.Epoch && peer.IsComplete()
+}
 
 // Learn returns what the owner knows after hearing that e was granted to holder.
 // Older news changes nothing (rule 5), and neither does a second holder of the
@@ -114,9 +124,16 @@ func (r Record) Won(owner NodeID, e Epoch, alone bool) Record {
 // at e. The end of a resync of an older epoch comes too late and changes nothing (rule 5).
 func (r Record) Completed(e Epoch) Record {
 	if e == r.Epoch {
-		r.Complete = e
+		r.Complete, r.Cold = e, false
 	}
 	return r
+}
+
+// Lead returns the record after the owner, who holds the epoch, found that its peer
+// is not complete: its own copy is the best there is.
+func (r Record) Lead() Record {
+	r.Alone = true
+	return r.Completed(r.Epoch)
 }
 
 // Vote answers a (rule 5). The returned record is the one to make durable before

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -135,37 +136,45 @@ func (e *Engine) takeByOrder() bool {
 
 // goAlone lets writes go on here only, after that is durable.
 func (e *Engine) goAlone() bool {
-	rec := e.rec
-	rec.Alone = true
-	if !e.save(rec) {
+	if !e.save(e.rec.Lead()) {
 		return false
 	}
 	e.vols.goAlone(e.rec.Epoch)
 	return true
 }
 
+// errForgetful is the answer of a voter that could not save its vote. To the asker it
+// is as if the voter had not answered.
+var errForgetful = errors.New("the vote cannot be saved")
+
 // OnAsk is the peer asking for this node's vote.
 func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (ans cluster.Answer, err error) {
-	err = e.call(ctx, func() { ans = e.vote(a) })
-	return ans, err
+	callErr := e.call(ctx, func() { ans, err = e.vote(a) })
+	return ans, errors.Join(callErr, err)
 }
 
-func (e *Engine) vote(a cluster.Ask) cluster.Answer {
+func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	if e.rec.Holds(e.self) && e.primary() {
-		return cluster.Answer{Why: fmt.Sprintf("%s holds epoch %d and runs the module", e.self, e.rec.Epoch), Know: e.rec}
+		return cluster.Answer{Why: fmt.Sprintf("%s holds epoch %d and runs the module", e.self, e.rec.Epoch), Know: e.rec}, nil
 	}
 	rec, ans := e.rec.Vote(e.self, a)
 	if !ans.Yes {
-		return ans
+		return ans, nil
 	}
 	// Rule 2 before rule 5: first nothing more is acknowledged, then the yes is given.
 	e.vols.close()
 	e.cancelAsk()
 	if !e.save(rec) {
-		return cluster.Answer{Why: fmt.Sprintf("%s cannot save its vote", e.self), Know: e.rec}
+		return cluster.Answer{}, errForgetful
 	}
 	e.step(appmodules.Outvoted, fmt.Sprintf("epoch %d was promised to %s", rec.Epoch, rec.Holder))
-	return ans
+	return ans, nil
+}
+
+// yield promises the next epoch to the peer, whose copy is better than this one.
+func (e *Engine) yield() bool {
+	rec, ans := e.rec.Vote(e.self, cluster.Ask{Node: e.peer, Epoch: e.rec.Next(e.peer), Complete: e.rec.Epoch})
+	return ans.Yes && e.save(rec)
 }
 
 // primary: this node acknowledges writes, is about to, or waits to go on.

@@ -105,6 +105,9 @@ type Config struct {
 	View       func() cluster.View
 	// Ping reports whether a ping target answers; it takes at most a second.
 	Ping func(ctx context.Context) bool
+	// Boot identifies the present run of the computer: it changes when power was lost
+	// and does not when only the daemon ended. Empty: it always changes.
+	Boot string
 	// Log gets every transition.
 	Log    func(Transition)
 	Logger *slog.Logger

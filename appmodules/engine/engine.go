@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,8 @@ type kept struct {
 	Wanted     bool        `json:"wanted"`
 	Definition Definition  `json:"definition"`
 	Restarts   []time.Time `json:"restarts,omitempty"`
+	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
+	Boot string `json:"boot,omitempty"`
 }
 
 // peerLink is what is known of the peer.
@@ -91,9 +94,25 @@ func New(cfg Config) (*Engine, error) {
 	if err := e.rec.Valid(e.self); err != nil {
 		return nil, fmt.Errorf("module %s: %w", cfg.Module.Name, err)
 	}
+	if err := e.noteBoot(); err != nil {
+		return nil, fmt.Errorf("module %s: %w", cfg.Module.Name, err)
+	}
 	e.m.Link = appmodules.NoLink
 	e.publish()
 	return e, nil
+}
+
+// noteBoot notices that power was lost since the last run, in which writes may have
+// been acknowledged that never left this computer's memory.
+func (e *Engine) noteBoot() error {
+	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") && e.rec.Complete > 0 {
+		e.rec.Cold = true
+		if err := e.cfg.Store.Save(recordKey, e.rec); err != nil {
+			return fmt.Errorf("save record: %w", err)
+		}
+	}
+	e.keep.Boot = cmp.Or(e.cfg.Boot, "unknown")
+	return e.cfg.Store.Save(keptKey, e.keep)
 }
 
 // Create writes the first record of a new module: the node that has the data
@@ -135,6 +154,10 @@ func (e *Engine) Stop(ctx context.Context) {
 	e.box.close()
 	<-e.loop
 	e.tasks.Wait()
+	if e.vols.flush(ctx) {
+		e.keep.Boot = "" // what is acknowledged is on disk: power may go now
+		e.saveKept()
+	}
 	e.vols.close()
 }
 

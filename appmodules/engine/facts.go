@@ -15,6 +15,7 @@ func (e *Engine) facts() appmodules.Facts {
 		Holder:       e.rec.Holds(e.self),
 		Complete:     e.rec.IsComplete(),
 		Alone:        e.rec.Alone,
+		Worse:        answers && e.rec.Worse(p),
 		PeerAnswers:  answers,
 		PeerHolds:    e.rec.Holder == e.peer,
 		PeerActive:   e.link.state.Active,

@@ -56,6 +56,7 @@ type simNode struct {
 	store *memStore
 	hv    *fake.Hypervisor
 	ping  atomic.Bool
+	boots atomic.Int64 // power cycles
 	front *front
 
 	mu     sync.Mutex
@@ -309,7 +310,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		level = slog.LevelDebug
 	}
 	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Disks: n, Hypervisor: n.hv, Gate: NewGate(),
-		View: n.view, Ping: func(context.Context) bool { return n.ping.Load() },
+		View: n.view, Ping: func(context.Context) bool { return n.ping.Load() }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name)),
 		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond}})
@@ -352,6 +353,7 @@ func (n *simNode) die() {
 	n.halt()
 	_ = n.hv.Kill(context.Background(), "web01")
 	n.image.PowerCut(nil)
+	n.boots.Add(1)
 }
 
 func (n *simNode) running() *Engine {

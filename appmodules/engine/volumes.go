@@ -142,6 +142,31 @@ func (v *volumes) secondary(c appmodules.Volume) (*volume, error) {
 	return &volume{cfg: c, image: image, sec: sec}, nil
 }
 
+// flush makes everything acknowledged durable, if it can within ctx and a moment.
+// Writes wait from then on. Called at the end, when the goroutine is gone.
+func (v *volumes) flush(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	for _, vol := range v.all {
+		err := ctx.Err()
+		switch {
+		case err != nil:
+		case vol.prim != nil:
+			err = vol.prim.Hold(ctx)
+		case vol.sec != nil:
+			vol.sec.Stop(nil)
+			err = vol.image.Flush()
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// flushTime bounds the flush of a daemon that stops.
+const flushTime = 3 * time.Second
+
 // close ends everything; when it returns nothing more is written or acknowledged.
 func (v *volumes) close() {
 	v.session++

@@ -16,3 +16,12 @@ func cutVolume(s string) (module, target string, ok bool) {
 	module, target, ok = strings.Cut(s, "/")
 	return module, target, ok && module != "" && target != ""
 }
+
+// bootID identifies this run of the kernel; empty where that is not known.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

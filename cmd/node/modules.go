@@ -65,6 +65,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 		Gate:       n.gate,
 		View:       n.gossip.View,
 		Ping:       n.ping,
+		Boot:       bootID(),
 		Log:        log,
 		Logger:     n.log,
 		Times:      engine.DefaultTimes(c.Detection),
