@@ -124,13 +124,12 @@ const (
 	KillVM                      // → VMDown
 	Hold                        // let no new write in, finish and flush the others → Held, HoldFailed
 	Handover                    // close the volumes, durably promise the next epoch to the peer, tell it → HandedOver, HandoverFailed
-	Yield                       // durably promise the next epoch to the peer, who asks for it
 	Unwant                      // the module is to stay stopped, on both nodes
 	actionCount
 )
 
 var actionNames = [...]string{"Ask", "Override", "OpenPrimary", "OpenSecondary", "CloseVolumes", "Connect", "GoAlone",
-	"CompletePeer", "ForgetDirty", "StartVM", "ShutdownVM", "KillVM", "Hold", "Handover", "Yield", "Unwant"}
+	"CompletePeer", "ForgetDirty", "StartVM", "ShutdownVM", "KillVM", "Hold", "Handover", "Unwant"}
 
 // String is the name in the table.
 func (a Action) String() string { return name(actionNames[:], int(a), "action") }

@@ -19,7 +19,7 @@ var (
 	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && !f.PeerActive }}
 	loneStopped = Guard{"not alone, peer stopped", func(f Facts, _ Link) bool { return !f.Alone && f.PeerAnswers && !f.PeerActive }}
 	loneSilent  = Guard{"not alone, peer silent", func(f Facts, _ Link) bool { return !f.Alone && f.Silent }}
-	yielded     = Guard{"complete, peer yields", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && f.PeerYields }}
+	yielded     = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
 	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
 	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
 	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
@@ -46,7 +46,7 @@ func stoppedRows() []Row {
 func waitingRows() []Row {
 	return []Row{
 		{Waiting, Look, holderAlone, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch alone"},
-		{Waiting, Look, worse, do(Yield), Waiting, KeepLink, "this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
+		{Waiting, Look, worse, do(Handover), Handing, NoLink, "this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
 		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
 		{Waiting, Look, holderMet, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch and the peer answers"},
 		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},

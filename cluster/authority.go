@@ -64,9 +64,11 @@ func (r Record) Holds(owner NodeID) bool { return r.Epoch > 0 && r.Holder == own
 func (r Record) IsComplete() bool { return r.Epoch > 0 && r.Complete == r.Epoch && !r.Cold }
 
 // Worse reports whether the peer's copy is to be preferred to the owner's although
-// the owner holds the epoch: the owner lost power and the peer did not.
+// the owner holds the epoch: the owner lost power and the peer, who has everything
+// acknowledged in it, did not. A newer epoch that the peer promised to the owner does
+// not matter: the owner does not know it, so it never wrote in it.
 func (r Record) Worse(peer Record) bool {
-	return r.Cold && !r.Alone && peer.Epoch == r.Epoch && peer.IsComplete()
+	return r.Cold && !r.Alone && !peer.Cold && peer.Complete == r.Epoch && (peer.Epoch == r.Epoch || peer.Holder == r.Holder)
 }
 
 // Learn returns what the owner knows after hearing that e was granted to holder.
@@ -106,18 +108,23 @@ func (r Record) Promise(owner NodeID, above Epoch) Record {
 	return r
 }
 
-// Won returns the record after e was granted to the owner, who asked with complete
-// data; alone tells whether the peer is known not to be complete at e.
+// Won returns the record after e was granted to the owner; alone tells whether the
+// peer is known not to be complete at e. Only a node whose data are complete is
+// granted anything (rule 5), or one that an operator or the former holder itself chose.
 func (r Record) Won(owner NodeID, e Epoch, alone bool) Record {
-	complete := r.IsComplete()
 	r.Epoch, r.Holder, r.Alone = e, owner, alone
 	if r.Promised < e {
 		r.Promised, r.To = e, owner
 	}
-	if complete {
-		r.Complete = e
-	}
-	return r
+	return r.Completed(e)
+}
+
+// Inherits reports whether the owner may take epoch e, which its peer hands over from
+// epoch from: the owner has everything acknowledged in from, every newer epoch it
+// knows was promised to that same peer, and it has promised e to nobody else.
+func (r Record) Inherits(owner, peer NodeID, from, e Epoch) bool {
+	free := r.Promised < e || (r.Promised == e && r.To == owner)
+	return r.Complete == from && !r.Cold && free && (r.Epoch == from || (r.Epoch < e && r.Holder == peer))
 }
 
 // Completed returns the record after the owner's data hold everything acknowledged

@@ -140,3 +140,65 @@ func TestGranted(t *testing.T) {
 		}
 	}
 }
+
+func TestPowerLoss(t *testing.T) {
+	cold := both
+	cold.Cold = true
+	if cold.IsComplete() {
+		t.Fatal("a copy that lost power counts as complete")
+	}
+	outdated, _ := both.Vote(b, Ask{Node: a, Epoch: 4, Complete: 3}) // its yes never reached alpha
+	otherCold := both
+	otherCold.Cold = true
+	stale := both
+	stale.Complete = 2
+	alone := cold
+	alone.Alone = true
+	for _, c := range []struct {
+		name       string
+		mine, peer Record
+		worse      bool
+	}{
+		{"peer kept power", cold, both, true},
+		{"peer kept power and had agreed to be outdated", cold, outdated, true},
+		{"both lost power", cold, otherCold, false},
+		{"peer is not complete", cold, stale, false},
+		{"this node was alone", alone, stale, false},
+		{"nobody lost power", both, both, false},
+	} {
+		if got := c.mine.Worse(c.peer); got != c.worse {
+			t.Errorf("%s: worse = %v", c.name, got)
+		}
+	}
+	if got := cold.Lead(); got.Cold || !got.Alone || !got.IsComplete() {
+		t.Errorf("the best copy there is leads, got %+v", got)
+	}
+}
+
+func TestInherits(t *testing.T) {
+	outdated, _ := both.Vote(b, Ask{Node: a, Epoch: 4, Complete: 3})
+	own := both.Promise(b, 0)
+	cold := both
+	cold.Cold = true
+	stale := both
+	stale.Complete = 2
+	for _, c := range []struct {
+		name    string
+		r       Record
+		from, e Epoch
+		ok      bool
+	}{
+		{"in step", both, 3, 4, true},
+		{"it had asked for that epoch itself", own, 3, 4, true},
+		{"it had asked for a newer one", own, 3, 3, false},
+		{"it had agreed to an epoch the peer never used", outdated, 3, 5, true},
+		{"that epoch was promised to the peer", outdated, 3, 4, false},
+		{"not complete", stale, 3, 4, false},
+		{"lost power", cold, 3, 4, false},
+		{"another time", both, 2, 4, false},
+	} {
+		if got := c.r.Inherits(b, a, c.from, c.e); got != c.ok {
+			t.Errorf("%s: inherits = %v", c.name, got)
+		}
+	}
+}

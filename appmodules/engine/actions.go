@@ -39,8 +39,6 @@ func (e *Engine) act(a appmodules.Action) bool {
 		e.vols.hold()
 	case appmodules.Handover:
 		return e.handover()
-	case appmodules.Yield:
-		return e.yield()
 	case appmodules.Unwant:
 		e.want(false)
 	default:

@@ -28,7 +28,7 @@ func (e *Engine) ask() bool {
 	if e.asking != nil {
 		return true
 	}
-	if !e.rec.IsComplete() {
+	if !e.rec.IsComplete() && !e.facts().PeerYields {
 		e.event(appmodules.Denied, "the data here are not complete (rule 4)")
 		return true
 	}
@@ -130,8 +130,7 @@ func (e *Engine) takeByOrder() bool {
 	e.cancelAsk()
 	e.override = true
 	rec := e.rec.Promise(e.self, max(e.above, e.link.state.Record.Promised))
-	rec = rec.Won(e.self, rec.Promised, true).Completed(rec.Promised)
-	return e.save(rec)
+	return e.save(rec.Won(e.self, rec.Promised, true))
 }
 
 // goAlone lets writes go on here only, after that is durable.
@@ -169,12 +168,6 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	}
 	e.step(appmodules.Outvoted, fmt.Sprintf("epoch %d was promised to %s", rec.Epoch, rec.Holder))
 	return ans, nil
-}
-
-// yield promises the next epoch to the peer, whose copy is better than this one.
-func (e *Engine) yield() bool {
-	rec, ans := e.rec.Vote(e.self, cluster.Ask{Node: e.peer, Epoch: e.rec.Next(e.peer), Complete: e.rec.Epoch})
-	return ans.Yes && e.save(rec)
 }
 
 // primary: this node acknowledges writes, is about to, or waits to go on.
@@ -291,7 +284,7 @@ func (e *Engine) takeOver(h Handover) error {
 	switch {
 	case e.rec.Epoch == h.Epoch && e.rec.Holds(e.self):
 		return nil
-	case e.rec.Epoch != h.From || !e.rec.IsComplete() || e.rec.Promised > h.Epoch || (e.rec.Promised == h.Epoch && e.rec.To != e.self):
+	case !e.rec.Inherits(e.self, e.peer, h.From, h.Epoch):
 		return fmt.Errorf("hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch, e.rec.Epoch, e.rec.Complete, e.rec.Promised)
 	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:
 		return fmt.Errorf("hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"flag"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -9,6 +10,11 @@ import (
 
 	"duet/appmodules"
 	"duet/vmmanager"
+)
+
+var (
+	seeds     = flag.Int("seeds", 10, "schedules of TestRandomFaults")
+	firstSeed = flag.Uint64("seed", 0, "first of them")
 )
 
 func TestPrimaryDies(t *testing.T) {
@@ -181,11 +187,11 @@ func TestMetadataCannotBeSaved(t *testing.T) {
 // over both nodes find together again. Cuts end before both could go on alone: that
 // case, which arbitration `available` allows, belongs to the safety rules.
 func TestRandomFaults(t *testing.T) {
-	seeds := 12
+	count := *seeds
 	if testing.Short() {
-		seeds = 3
+		count = min(count, 3)
 	}
-	for seed := range uint64(seeds) {
+	for seed := *firstSeed; seed < *firstSeed+uint64(count); seed++ {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		p := newPair(t)
 		a, b := p.formed()

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -274,30 +275,30 @@ type VM struct {
 	Mode  string
 	Rate  int
 	Flush int
+	QCOW2 bool // the disk is a qcow2 image, not a raw one
 }
 
 // Define makes the disk of a VM and defines it on this host.
 func (h *Host) Define(ctx context.Context, vm VM) error {
-	image := filepath.Join("/var/lib/libvirt/images", vm.Name+".raw")
-	outside, err := h.Node.Outside(image)
-	if err != nil {
-		return err
+	format := "raw"
+	if vm.QCOW2 {
+		format = "qcow2"
 	}
-	if err := os.MkdirAll(filepath.Dir(outside), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(outside)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Truncate(vm.Size), f.Close()); err != nil {
-		return err
+	image := filepath.Join("/var/lib/libvirt/images", vm.Name+"."+format)
+	for _, cmd := range [][]string{
+		{"mkdir", "-p", filepath.Dir(image)},
+		{"qemu-img", "create", "-q", "-f", format, image, strconv.FormatInt(vm.Size, 10)},
+	} {
+		if _, err := h.Node.Run(ctx, cmd[0], cmd[1:]...); err != nil {
+			return err
+		}
 	}
 	text, err := guest.Domain{Name: vm.Name, Files: h.lab.Guest, Disks: []guest.Disk{{File: image}}, Console: h.lab.Console(vm.Name),
 		Mode: vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
 	if err != nil {
 		return err
 	}
+	text = strings.Replace(text, "type='raw' cache=", "type='"+format+"' cache=", 1)
 	path := filepath.Join(h.lab.cfg.Dir, vm.Name+".xml")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return err

@@ -1,0 +1,120 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/testbed/lab"
+)
+
+// TestProtectWhileItRuns: a VM on a qcow2 image is taken in and given back while its
+// guest writes; it never boots anew and never sees an error.
+func TestProtectWhileItRuns(t *testing.T) {
+	l := start(t, 26)
+	ctx := bounded(t, 3*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 50, QCOW2: true}))
+	_, err := a.Libvirt.Virsh(ctx, "start", "web01")
+	must(t, err)
+	before := waitAcks(ctx, t, l, "web01", 20)
+
+	duet(ctx, t, a, "vm", "protect", "web01", "--peer", "beta", "--arbitration", "available")
+	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, b.Is(ctx, "web01", "SECOND"))
+	log := waitAcks(ctx, t, l, "web01", 20)
+	if len(log.Boots) != len(before.Boots) {
+		t.Fatal("the guest booted again when it was protected")
+	}
+	noErrors(t, log)
+	identical(ctx, t, a, "web01")
+	sparse(ctx, t, a, "/var/lib/duet/volumes/web01/vda.raw", 16<<20)
+
+	// It is protected in earnest: a killed daemon costs a pause.
+	must(t, a.Duetd().Kill())
+	<-a.Duetd().Done()
+	must(t, a.StartDuetd(ctx))
+	must(t, a.Is(ctx, "web01", "PRIM"))
+	waitAcks(ctx, t, l, "web01", 20)
+
+	duet(ctx, t, a, "vm", "release", "web01")
+	log = waitAcks(ctx, t, l, "web01", 20)
+	if len(log.Boots) != len(before.Boots) {
+		t.Fatal("the guest booted again when it was released")
+	}
+	noErrors(t, log)
+	text, err := a.Libvirt.Virsh(ctx, "dumpxml", "web01")
+	must(t, err)
+	if strings.Contains(text, "nbd") || strings.Contains(text, "/run/duet") {
+		t.Errorf("the released VM still depends on Duet:\n%s", text)
+	}
+	if out := duet(ctx, t, b, "status", "--json"); strings.Contains(out, `"web01"`) {
+		t.Error("beta still knows the module")
+	}
+}
+
+// sparse fails if an image takes more space than limit: holes were not kept.
+func sparse(ctx context.Context, t *testing.T, h *lab.Host, path string, limit int64) {
+	t.Helper()
+	out, err := h.Node.Run(ctx, "du", "-B1", path)
+	must(t, err)
+	var used int64
+	if _, err := fmt.Sscan(string(out), &used); err != nil {
+		t.Fatal(err)
+	}
+	if used > limit {
+		t.Errorf("%s takes %d bytes, more than %d", path, used, limit)
+	}
+}
+
+// TestBadInput: each mistake gives one line that names the thing and the remedy, and
+// changes nothing.
+func TestBadInput(t *testing.T) {
+	l := start(t, 28)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Define(ctx, lab.VM{Name: "cold", Size: 8 << 20, QCOW2: true}))
+	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 8 << 20}))
+	_, err := b.Node.Run(ctx, "sh", "-c", "mkdir -p /var/lib/duet/volumes/web01 && truncate -s 4M /var/lib/duet/volumes/web01/vda.raw")
+	must(t, err)
+	for _, c := range []struct {
+		name string
+		on   *lab.Host
+		args []string
+		want []string
+	}{
+		{"no such VM", a, []string{"vm", "protect", "nosuch"}, []string{"nosuch", "not defined", "virsh list --all"}},
+		{"no such peer", a, []string{"vm", "protect", "web01", "--peer", "gamma"}, []string{"gamma", "beta"}},
+		{"stopped qcow2", a, []string{"vm", "protect", "cold"}, []string{"vda", "qcow2", "start the VM"}},
+		{"peer's disk has another size", a, []string{"vm", "protect", "web01"}, []string{"vda.raw", "4194304", "8388608"}},
+		{"bad arbitration", a, []string{"vm", "protect", "web01", "--arbitration", "maybe"}, []string{"policy.arbitration", "safe", "available"}},
+		{"no such module", a, []string{"start", "nosuch"}, []string{"nosuch", "vm protect"}},
+		{"no such volume", a, []string{"volume", "verify", "nosuch/vda"}, []string{"nosuch"}},
+		{"init twice", a, []string{"cluster", "init", "--name", "x", "--node", "alpha", "--addr", "10.77.28.11"}, []string{"already", "pki"}},
+		{"wrong token", b, []string{"cluster", "join", "10.77.28.11", "--token", "duet1.x.y", "--node", "gamma", "--addr", "10.77.28.12", "--dir", "/run/x"}, []string{"token"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := c.on.Duet(ctx, c.args...)
+			if err == nil {
+				t.Fatal("it was accepted")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not say %q: %v", want, err)
+				}
+			}
+		})
+	}
+	s, err := a.Status(ctx)
+	must(t, err)
+	if len(s.Modules) != 0 {
+		t.Errorf("a refused command left modules: %+v", s.Modules)
+	}
+	text, err := a.Libvirt.Virsh(ctx, "dumpxml", "--inactive", "web01")
+	must(t, err)
+	if strings.Contains(text, "nbd") {
+		t.Error("a refused protect changed the VM")
+	}
+}
