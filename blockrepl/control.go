@@ -2,6 +2,7 @@ package blockrepl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,14 +12,21 @@ import (
 // GoAlone lets writes go on without a peer, at an epoch that was granted to this
 // node. Whatever was unacknowledged is acknowledged once the new generation is
 // durable; a copy that was never written, or is Partial (an operator's decision),
-// becomes a generation at once, any other at its first write.
+// becomes a generation at once, any other at its first write. A peer that is still
+// attached is dropped first: it was outvoted.
 func (p *Primary) GoAlone(epoch uint64) error {
 	var done completions
 	p.mu.Lock()
-	for p.parting {
-		p.changed.Wait()
+	for l := p.link; l != nil || p.parting; l = p.link {
+		if p.parting {
+			p.changed.Wait()
+			continue
+		}
+		p.mu.Unlock()
+		p.lost(l, errOutvoted)
+		p.mu.Lock()
 	}
-	if p.link != nil || p.state == Closed || epoch < p.epoch {
+	if p.state == Closed || epoch < p.epoch {
 		defer p.mu.Unlock()
 		return fmt.Errorf("go alone at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
 	}
@@ -33,6 +41,9 @@ func (p *Primary) GoAlone(epoch uint64) error {
 	done.deliver()
 	return nil
 }
+
+// errOutvoted is the cause of the loss of a peer that was dropped by GoAlone.
+var errOutvoted = errors.New("the holder goes on without it")
 
 // PeerComplete is called after Drained, when the peer has durably marked itself
 // complete at this epoch: the dirty regions are forgotten.

@@ -376,14 +376,20 @@ func TestDeviceFailed(t *testing.T) {
 // Calls that do not fit the state are refused.
 func TestStates(t *testing.T) {
 	q := newPair(t, 8<<20).up()
-	if err := q.p.GoAlone(2); !errors.Is(err, ErrState) {
-		t.Errorf("go alone while connected: %v", err)
-	}
 	if err := q.p.PeerComplete(); !errors.Is(err, ErrState) {
 		t.Errorf("peer complete twice: %v", err)
 	}
 	if err := q.attach(1, true); !errors.Is(err, ErrState) {
 		t.Errorf("second attach: %v", err)
+	}
+	if err := q.p.GoAlone(0); !errors.Is(err, ErrState) {
+		t.Errorf("go alone at an older epoch: %v", err)
+	}
+	if err := q.p.GoAlone(2); err != nil || q.p.Progress().State != Alone {
+		t.Errorf("go alone without a peer that is outvoted: %v, %v", err, q.p.Progress().State)
+	}
+	if err := q.do(write(0, fill(2, 512))); err != nil {
+		t.Errorf("write after that: %v", err)
 	}
 	q.p.Close()
 	q.p.Close()

@@ -85,6 +85,11 @@ func (s *Secondary) Serve(ctx context.Context, conn *wire.Conn, hello Hello, com
 	}
 	_ = conn.Close() // the reason of the end is err
 	n.join()
+	s.mu.Lock()
+	if n.broken != nil {
+		err = n.broken // the connection ended because of it
+	}
+	s.mu.Unlock()
 	return fmt.Errorf("session with %s ended: %w", hello.Node, err)
 }
 

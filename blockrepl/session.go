@@ -24,9 +24,10 @@ type session struct {
 	stopped atomic.Bool
 	ended   chan struct{} // closed when nothing of it runs any more
 
-	complete bool // at the start
-	finished bool // complete now; guarded by Secondary.storing
-	partial  bool // Partial is durable, or need not be; of the receiving goroutine
+	complete bool  // at the start
+	finished bool  // complete now; guarded by Secondary.storing
+	broken   error // the local failure that ended the session; guarded by Secondary.mu
+	partial  bool  // Partial is durable, or need not be; of the receiving goroutine
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -155,10 +156,11 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 func (n *session) failed(seq uint64, err error) error {
 	n.s.mu.Lock()
 	n.s.intact = 0
+	n.broken = fmt.Errorf("%w: %w", ErrLocalCopy, err)
 	n.s.mu.Unlock()
 	n.conn.Append(&wire.Header{Type: wire.Ack, Flags: wire.FlagError, Epoch: n.epoch, Seq: seq}, []byte(err.Error()))
 	_ = n.conn.Flush() // best effort: the session ends anyway
-	return fmt.Errorf("local copy: %w", err)
+	return n.broken
 }
 
 // ack answers one request from a helper.

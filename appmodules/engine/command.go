@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"duet/appmodules"
 )
@@ -17,11 +18,33 @@ var ErrConfirm = errors.New("confirmation needed")
 // Command gives the machine an operator's command. It returns when the command was
 // accepted; what follows shows in the status. yes confirms what may give up data.
 func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) error {
-	var err error
-	if callErr := e.call(ctx, func() { err = e.command(ev, yes) }); callErr != nil {
-		return callErr
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	for {
+		var err error
+		var soon bool
+		if callErr := e.call(ctx, func() { err, soon = e.command(ev, yes), e.almost(ev) }); callErr != nil {
+			return callErr
+		}
+		if err == nil || !soon {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
 	}
-	return err
+}
+
+// commandTime bounds how long a command waits for what is about to happen.
+const commandTime = 2 * time.Second
+
+// almost: the peer says that it is in step and this node is about to hear it, so that
+// a swap typed at the sight of SECOND (Ready) is not refused.
+func (e *Engine) almost(ev appmodules.Event) bool {
+	return ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing &&
+		e.link.state.Status.Phase == appmodules.Standby.String()
 }
 
 func (e *Engine) command(ev appmodules.Event, yes bool) error {

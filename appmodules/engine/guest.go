@@ -14,9 +14,46 @@ import (
 
 // guest is what the engine knows of its VM.
 type guest struct {
-	state    vmmanager.State
-	defined  uint64 // version of the definition last stored in the hypervisor
-	resuming bool
+	state   vmmanager.State
+	defined uint64  // version of the definition last stored in the hypervisor
+	op      *vmCall // the call under way or the last one; nil: there was none
+}
+
+// vmCall is one call that changes the VM.
+type vmCall struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended
+}
+
+// callVM runs fn as the only call that changes the VM: the one before is cancelled
+// and has ended when fn begins, so that no late start follows a kill.
+func (e *Engine) callVM(fn func(ctx context.Context)) {
+	last := e.guest.op
+	ctx, cancel := context.WithCancel(e.ctx)
+	call := &vmCall{cancel: cancel, done: make(chan struct{})}
+	e.guest.op = call
+	e.spawn(func(context.Context) {
+		defer close(call.done)
+		defer cancel()
+		if last != nil {
+			last.cancel()
+			<-last.done
+		}
+		fn(ctx)
+	})
+}
+
+// calling: a call that changes the VM is under way.
+func (g guest) calling() bool {
+	if g.op == nil {
+		return false
+	}
+	select {
+	case <-g.op.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // up: the VM has a process, running or waiting for its disk.
@@ -45,7 +82,7 @@ func (e *Engine) readVM() {
 func (e *Engine) startVM() {
 	token, policy := e.token, e.cfg.Module.Policy.Start
 	def, stale := e.keep.Definition, e.guest.defined != e.keep.Definition.Version
-	e.spawn(func(ctx context.Context) {
+	e.callVM(func(ctx context.Context) {
 		leave, err := e.cfg.Gate.Enter(ctx, policy.Order)
 		if err != nil {
 			return
@@ -60,6 +97,9 @@ func (e *Engine) startVM() {
 		}
 		if err != nil {
 			leave(0)
+			if context.Cause(e.ctx) == nil && errors.Is(err, context.Canceled) {
+				return // another call took its place
+			}
 			e.eventOf(token, appmodules.VMFailed, err.Error())
 			return
 		}
@@ -76,7 +116,7 @@ func (e *Engine) startVM() {
 // shutdownVM asks the guest; the phase's timer decides how long.
 func (e *Engine) shutdownVM() {
 	token := e.token
-	e.spawn(func(ctx context.Context) {
+	e.callVM(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second)
 		defer cancel()
 		if err := e.cfg.Hypervisor.Shutdown(ctx, e.domain()); err == nil {
@@ -88,7 +128,7 @@ func (e *Engine) shutdownVM() {
 // killVM tries until the VM is gone: nothing may follow before that.
 func (e *Engine) killVM() {
 	token := e.token
-	e.spawn(func(ctx context.Context) {
+	e.callVM(func(ctx context.Context) {
 		for {
 			callCtx, cancel := context.WithTimeout(ctx, hvTime)
 			err := e.cfg.Hypervisor.Kill(callCtx, e.domain())
@@ -158,16 +198,14 @@ func (e *Engine) guestEnded(r appmodules.Reaction, ev vmmanager.Event) {
 // resume lets a VM go on that was paused because its disk did not answer, as soon
 // as the disk is served again. Where writes wait, resuming is harmless: they wait.
 func (e *Engine) resume() {
-	if e.guest.state != vmmanager.IOError || !e.vols.serving() || e.guest.resuming {
+	if e.guest.state != vmmanager.IOError || !e.vols.serving() || e.guest.calling() {
 		return
 	}
-	e.guest.resuming = true
-	e.spawn(func(ctx context.Context) {
+	e.callVM(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		err := e.cfg.Hypervisor.Start(ctx, e.domain())
 		e.post(func() {
-			e.guest.resuming = false
 			if err != nil {
 				e.cfg.Logger.Warn("cannot resume the VM after its disk came back", "module", e.cfg.Module.Name, "err", err)
 				return

@@ -417,26 +417,10 @@ func (v *volumes) goAlone(epoch cluster.Epoch) {
 	v.session++
 	v.linked = false
 	for _, vol := range v.all {
-		vol.drained = false
-		if vol.attached && vol.conn != nil {
-			_ = vol.conn.Close() // outvoted: the peer has closed its end
-		}
-		vol.attached = false
-		if err := v.alone(vol, uint64(epoch)); err != nil {
+		vol.drained, vol.attached = false, false
+		if err := vol.prim.GoAlone(uint64(epoch)); err != nil {
 			v.e.event(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
 		}
-	}
-}
-
-// alone repeats GoAlone while the end of a link is still being noticed.
-func (v *volumes) alone(vol *volume, epoch uint64) error {
-	deadline := time.Now().Add(time.Second)
-	for {
-		err := vol.prim.GoAlone(epoch)
-		if err == nil || !errors.Is(err, blockrepl.ErrState) || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -465,6 +449,10 @@ func (v *volumes) hold() {
 		v.e.post(func() {
 			switch {
 			case v.e.token != token:
+				// The handover was given up meanwhile: nobody else would let the writes go on.
+				for _, vol := range all {
+					vol.prim.Release()
+				}
 			case err != nil:
 				v.e.step(appmodules.HoldFailed, err.Error())
 			default:

@@ -118,6 +118,8 @@ func (n *Node) addModule(s stored) error {
 func (n *Node) startModules() {
 	for _, m := range n.all() {
 		m.engine.Start()
+		// The peer may have missed an edit while it or this node was away.
+		n.spawn(func(ctx context.Context) { n.sendConfig(ctx, m.cfg.Name) })
 	}
 }
 
