@@ -39,6 +39,30 @@ func TestTable(t *testing.T) {
 	golden(t, filepath.Join("testdata", "mirror.txt"), b.String())
 }
 
+// TestDocument keeps the document of the machine equal to the table.
+func TestDocument(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# The mirror machine\n\nMade from the table in `appmodules/mirror.go` by `go test ./appmodules -update`. What users see: ")
+	for p := range phaseCount {
+		r, s := Machine{p, InStep}.Display()
+		fmt.Fprintf(&b, "%s is %s (%s); ", p, r, s)
+	}
+	b.WriteString("without a peer, PRIM is shown as ALONE.\n\n```mermaid\nstateDiagram-v2\n    [*] --> Stopped\n")
+	seen := map[string]bool{}
+	for _, r := range Table() {
+		edge := fmt.Sprintf("    %s --> %s: %s\n", r.From, r.To, r.On)
+		if r.From != r.To && !seen[edge] {
+			seen[edge] = true
+			b.WriteString(edge)
+		}
+	}
+	b.WriteString("```\n\n| from | on | to | does | why |\n| --- | --- | --- | --- | --- |\n")
+	for _, r := range Table() {
+		fmt.Fprintf(&b, "| %s |\n", r)
+	}
+	golden(t, filepath.Join("..", "docs", "mirror.md"), b.String())
+}
+
 // TestEveryPairIsDecided: a phase and event without a row stands in the list of
 // ignored pairs, so that nobody forgets one in silence.
 func TestEveryPairIsDecided(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"duet/blockrepl/wire"
 )
 
 // Writes of every size reach both copies before they are acknowledged.
@@ -398,5 +400,20 @@ func TestStates(t *testing.T) {
 	}
 	if err := q.p.Verify(false); !errors.Is(err, ErrState) {
 		t.Errorf("verify after close: %v", err)
+	}
+}
+
+// A session that was accepted just before the node promised another epoch must not
+// begin afterwards.
+func TestClosedSecondaryServesNobody(t *testing.T) {
+	sec := newPair(t, 1<<20).up().s
+	near, far := net.Pipe()
+	defer near.Close()
+	sec.Close()
+	if err := sec.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 1, Size: 1 << 20}, true); !errors.Is(err, ErrClosed) {
+		t.Fatalf("serve after close: %v", err)
+	}
+	if _, err := near.Read(make([]byte, 1)); err == nil {
+		t.Fatal("a closed secondary answered")
 	}
 }

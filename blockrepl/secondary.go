@@ -36,6 +36,7 @@ type Secondary struct {
 	entries []Entry  // this copy's own suspects, from a time when it was written alone
 	intact  uint64   // epoch in which this process acknowledged everything since it was complete
 	session *session // nil: none
+	closed  bool     // no session begins any more
 }
 
 // NewSecondary loads the log of the volume.
@@ -73,7 +74,11 @@ func (s *Secondary) Serve(ctx context.Context, conn *wire.Conn, hello Hello, com
 	s.serving.Lock()
 	defer s.serving.Unlock()
 	n := newSession(s, conn, hello.Epoch, complete)
-	welcome, entries := s.open(n)
+	welcome, entries, ok := s.open(n)
+	if !ok {
+		_ = conn.Close() // nothing was agreed
+		return ErrClosed
+	}
 	defer s.closeSession(n)
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
@@ -93,10 +98,13 @@ func (s *Secondary) Serve(ctx context.Context, conn *wire.Conn, hello Hello, com
 	return fmt.Errorf("session with %s ended: %w", hello.Node, err)
 }
 
-// open makes n the session and returns what it is welcomed with.
-func (s *Secondary) open(n *session) (Welcome, []Entry) {
+// open makes n the session and returns what it is welcomed with; false after Close.
+func (s *Secondary) open(n *session) (Welcome, []Entry, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return Welcome{}, nil, false
+	}
 	s.session = n
 	if !n.complete {
 		s.intact = 0
@@ -104,7 +112,7 @@ func (s *Secondary) open(n *session) (Welcome, []Entry) {
 	return Welcome{
 		Node: s.cfg.Node, Size: s.dev.Size(), Lineage: s.lineage,
 		Complete: n.complete, Intact: n.complete && s.intact == n.epoch,
-	}, s.entries
+	}, s.entries, true
 }
 
 func (s *Secondary) closeSession(n *session) {
@@ -130,6 +138,15 @@ func (s *Secondary) Stop(r *Refusal) {
 		_ = n.conn.Close()
 	}
 	<-n.ended
+}
+
+// Close is Stop for ever: a Serve that was about to begin fails with ErrClosed. A node
+// that promises an epoch relies on it.
+func (s *Secondary) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.Stop(nil)
 }
 
 // Complete makes this copy complete at the epoch of the running session: everything

@@ -258,3 +258,26 @@ func journal(n *simNode) string {
 	}
 	return b.String()
 }
+
+// TestDiesRightAfterResync: the primary loses power in the moment in which its peer
+// becomes complete.
+func TestDiesRightAfterResync(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	rounds := 4
+	if *seeds > 10 {
+		rounds = *seeds
+	}
+	for range rounds {
+		b.die()
+		p.is(a, "ALONE", "Ready")
+		b.boot()
+		p.is(b, "SECOND", "Ready")
+		a.die()
+		p.is(b, "ALONE", "Ready")
+		p.writes(20)
+		a.boot()
+		p.settle([]*simNode{a, b})
+		a, b = b, a
+	}
+}

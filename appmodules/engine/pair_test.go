@@ -310,7 +310,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		level = slog.LevelDebug
 	}
 	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Disks: n, Hypervisor: n.hv, Gate: NewGate(),
-		View: n.view, Ping: func(context.Context) bool { return n.ping.Load() }, Boot: fmt.Sprint(n.boots.Load()),
+		View: n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name)),
 		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond}})
@@ -386,7 +386,7 @@ var errAway = errors.New("no route")
 
 func (w wireTo) engine() (*Engine, error) {
 	e := w.from.p.nodes[w.to].running()
-	if e == nil || w.from.p.cut.Load() {
+	if e == nil || w.from.running() == nil || w.from.p.cut.Load() { // the dead do not speak
 		return nil, errAway
 	}
 	return e, nil

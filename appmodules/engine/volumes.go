@@ -154,7 +154,7 @@ func (v *volumes) flush(ctx context.Context) bool {
 		case vol.prim != nil:
 			err = vol.prim.Hold(ctx)
 		case vol.sec != nil:
-			vol.sec.Stop(nil)
+			vol.sec.Close()
 			err = vol.image.Flush()
 		}
 		if err != nil {
@@ -195,7 +195,7 @@ func closeAll(all []*volume) {
 				<-vol.served
 			}
 			if vol.sec != nil {
-				vol.sec.Stop(nil)
+				vol.sec.Close()
 			}
 			_ = vol.image.Close() // what counts was flushed before
 		})

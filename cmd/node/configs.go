@@ -108,6 +108,7 @@ func (n *Node) sendConfig(ctx context.Context, name string) {
 		}
 		if !errors.Is(err, api.ErrUnreach) {
 			n.log.Warn("the peer does not take the configuration", "module", name, "peer", peer, "err", err)
+			return
 		}
 		select {
 		case <-time.After(2 * time.Second):
