@@ -282,8 +282,12 @@ func (e *Engine) OnHandover(ctx context.Context, h Handover) error {
 
 func (e *Engine) takeOver(h Handover) error {
 	switch {
+	case e.rec.Epoch == h.Epoch && e.rec.Holds(e.self) && !e.rec.Alone:
+		return nil // said again
 	case e.rec.Epoch == h.Epoch && e.rec.Holds(e.self):
-		return nil
+		// It got the epoch by asking and may have written without the peer: a confirmation
+		// would make the peer believe that it is complete.
+		return fmt.Errorf("hand over epoch %d: this node holds it alone already", h.Epoch)
 	case !e.rec.Inherits(e.self, e.peer, h.From, h.Epoch):
 		return fmt.Errorf("hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch, e.rec.Epoch, e.rec.Complete, e.rec.Promised)
 	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:

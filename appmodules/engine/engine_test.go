@@ -166,6 +166,20 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// TestHandoverIsConfirmedOnlyByAnHeir: a node that holds the epoch alone must not
+// confirm a handover of it, or the other would count as complete without its writes.
+func TestHandoverIsConfirmedOnlyByAnHeir(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	a.die()
+	p.is(b, "ALONE", "Ready")
+	e := b.running()
+	rec := e.State().Record
+	if err := e.OnHandover(t.Context(), Handover{Module: "web01", From: rec.Epoch - 1, Epoch: rec.Epoch}); err == nil {
+		t.Fatal("a node that went on alone confirmed a handover")
+	}
+}
+
 // TestMetadataCannotBeSaved: a node that cannot remember does not act.
 func TestMetadataCannotBeSaved(t *testing.T) {
 	p := newPair(t)

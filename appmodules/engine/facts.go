@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"duet/appmodules"
+	"duet/cluster"
 )
 
 // facts computes what is true now.
@@ -19,13 +20,19 @@ func (e *Engine) facts() appmodules.Facts {
 		PeerAnswers:  answers,
 		PeerHolds:    e.rec.Holder == e.peer,
 		PeerActive:   e.link.state.Active,
-		PeerYields:   answers && p.Holder == e.self && p.Epoch > e.rec.Epoch,
+		PeerYields:   answers && e.yields(p),
 		Silent:       e.silent(),
 		VMUp:         e.guest.up(),
 		RestartsLeft: e.restartsLeft() > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
 		Wanted:       e.keep.Wanted,
 	}
+}
+
+// yields: the peer has durably promised this node an epoch that it does not know yet.
+// While the peer is handing over, its own call is on the way and says more.
+func (e *Engine) yields(peer cluster.Record) bool {
+	return peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing.String()
 }
 
 // answers: the peer's daemon answered one of the last exchanges.

@@ -396,16 +396,11 @@ func (v *volumes) lost(cause error) {
 
 // checkDrained tells the machine once all volumes are in step.
 func (v *volumes) checkDrained() {
-	if !v.linked || len(v.all) == 0 {
+	if !v.linked || len(v.all) == 0 || v.e.m.Link == appmodules.InStep {
 		return
 	}
 	for _, vol := range v.all {
 		if !vol.drained {
-			return
-		}
-	}
-	for _, vol := range v.all {
-		if vol.prim.Progress().State == blockrepl.Connected {
 			return
 		}
 	}
@@ -427,6 +422,9 @@ func (v *volumes) goAlone(epoch cluster.Epoch) {
 // forgetDirty: the peer said durably that it is complete.
 func (v *volumes) forgetDirty() {
 	for _, vol := range v.all {
+		if vol.prim.Progress().State == blockrepl.Connected {
+			continue
+		}
 		if err := vol.prim.PeerComplete(); err != nil {
 			v.e.cfg.Logger.Warn("dirty regions are kept", "module", v.e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
 		}
