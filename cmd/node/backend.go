@@ -73,7 +73,7 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 
 func volumeStatus(module string, v engine.VolumeStatus) api.VolumeStatus {
 	out := api.VolumeStatus{Name: module + "/" + v.Target, Target: v.Target, Path: v.Path, Size: v.Size, State: v.State,
-		Generation: v.Generation, DirtyBytes: v.Dirty, LagMicros: v.Lag.Microseconds(),
+		Generation: v.Generation, DirtyBytes: v.Dirty, Compared: v.Compared, Moved: v.Moved, LagMicros: v.Lag.Microseconds(),
 		WriteOps: uint64(v.Stats.Writes), ReadOps: uint64(v.Stats.Reads)}
 	if !v.Proven.IsZero() {
 		out.Proven = &v.Proven

@@ -55,6 +55,8 @@ type VolumeStatus struct {
 	Generation string     `json:"generation"`
 	DirtyBytes int64      `json:"dirty_bytes" doc:"bytes that may differ from the peer"`
 	Sync       *Sync      `json:"sync,omitempty" doc:"resync or verify going on"`
+	Compared   int64      `json:"resync_compared,omitempty" doc:"bytes the present or last resync compared"`
+	Moved      int64      `json:"resync_moved,omitempty" doc:"bytes the present or last resync sent"`
 	LagMicros  int64      `json:"lag_us" doc:"time the newest write waited for the peer, microseconds"`
 	Proven     *time.Time `json:"proven,omitempty" doc:"when both copies were last compared and found identical"`
 	WriteOps   uint64     `json:"write_ops"`

@@ -53,6 +53,16 @@ func (d *demo) comeback(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	d.show.title("Alpha comes back: only what differs is sent, while both VMs run")
+	if _, err := d.writes(ctx, web, 40); err != nil {
+		return err
+	}
+	away, err := d.b.On(ctx, web)
+	if err != nil {
+		return err
+	}
+	for _, v := range away.Volumes {
+		d.show.line("  %s: %s of %s may differ from alpha's copy", v.Name, bytes(v.DirtyBytes), bytes(v.Size))
+	}
 	began := time.Now()
 	if err := d.a.Boot(ctx); err != nil {
 		return err
@@ -61,7 +71,7 @@ func (d *demo) comeback(ctx context.Context) error {
 		return err
 	}
 	var last api.VolumeStatus
-	err := lab.Until(ctx, "web01 is in step on both hosts", func() error {
+	err = lab.Until(ctx, "web01 is in step on both hosts", func() error {
 		st, err := d.b.On(ctx, web)
 		if err != nil {
 			return err
@@ -84,7 +94,8 @@ func (d *demo) comeback(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.show.done("web01 is SECOND (Ready) on alpha %.1f s after its boot; volume state on beta: %s", time.Since(began).Seconds(), last.State)
+	d.show.done("web01 is SECOND (Ready) on alpha %.1f s after the host began to boot: %s compared, %s moved", time.Since(began).Seconds(), bytes(last.Compared), bytes(last.Moved))
+	d.show.note("resync: compared / moved", "%s / %s of %s", bytes(last.Compared), bytes(last.Moved), bytes(last.Size))
 	return d.a.Is(ctx, mail, "SECOND")
 }
 
