@@ -2,10 +2,7 @@ package node
 
 import (
 	"context"
-	"encoding/hex"
-	"net"
 	"os"
-	"strings"
 	"time"
 
 	probing "github.com/prometheus-community/pro-bing"
@@ -52,19 +49,4 @@ func gateways() []string {
 		return nil
 	}
 	return parseGateways(string(table))
-}
-
-// parseGateways reads lines of "iface destination gateway …", addresses in hex, little-endian.
-func parseGateways(table string) []string {
-	var out []string
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) < 3 || f[1] != "00000000" || f[2] == "00000000" {
-			continue
-		}
-		if b, err := hex.DecodeString(f[2]); err == nil && len(b) == 4 {
-			out = append(out, net.IPv4(b[3], b[2], b[1], b[0]).String())
-		}
-	}
-	return out
 }
