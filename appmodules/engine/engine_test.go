@@ -5,10 +5,13 @@ import (
 	"flag"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
 	"duet/vmmanager"
 )
 
@@ -178,6 +181,37 @@ func TestHandoverIsConfirmedOnlyByAnHeir(t *testing.T) {
 	if err := e.OnHandover(t.Context(), Handover{Module: "web01", From: rec.Epoch - 1, Epoch: rec.Epoch}); err == nil {
 		t.Fatal("a node that went on alone confirmed a handover")
 	}
+}
+
+// TestDiskIsFull: a full disk moves the module when it is the primary's, and is no
+// reason to stop when it is the secondary's; either way it says so and loses nothing.
+func TestDiskIsFull(t *testing.T) {
+	full := backing.Fault{Ops: []blockrepl.Op{blockrepl.OpWrite, blockrepl.OpZero}, Err: syscall.ENOSPC}
+	t.Run("primary", func(t *testing.T) {
+		p := newPair(t)
+		a, b := p.formed()
+		mend := a.disk.Inject(full)
+		p.is(b, "ALONE", "Ready")
+		p.writes(20)
+		p.until("alpha says why", func() bool { return strings.Contains(journal(a), "no space left") })
+		p.is(a, "STOP", "NotReady") // it tried to follow, and its disk is still full
+		mend()
+		must(t, a.running().Command(t.Context(), appmodules.CmdStart, false))
+		p.is(a, "SECOND", "Ready")
+		p.writes(20)
+	})
+	t.Run("secondary", func(t *testing.T) {
+		p := newPair(t)
+		a, b := p.formed()
+		mend := b.disk.Inject(full)
+		p.is(a, "ALONE", "Ready")
+		p.is(b, "STOP", "NotReady")
+		p.until("beta says why", func() bool { return strings.Contains(journal(b), "no space left") })
+		p.writes(20)
+		mend()
+		must(t, b.running().Command(t.Context(), appmodules.CmdStart, false))
+		p.is(b, "SECOND", "Ready")
+	})
 }
 
 // TestMetadataCannotBeSaved: a node that cannot remember does not act.

@@ -52,6 +52,7 @@ type simNode struct {
 	p     *pair
 	name  cluster.NodeID
 	image *backing.Memory
+	disk  *backing.Faulty // what the node sees of the image
 	logs  *memlog.Log
 	store *memStore
 	hv    *fake.Hypervisor
@@ -240,7 +241,8 @@ func newPair(t *testing.T) *pair {
 	p := &pair{t: t, nodes: map[cluster.NodeID]*simNode{}}
 	def := Definition{Module: "web01", Version: 1, Text: []byte("<domain/>")}
 	for _, name := range []cluster.NodeID{"alpha", "beta"} {
-		n := &simNode{p: p, name: name, image: backing.NewMemory(volumeSize), logs: memlog.New(), front: newFront(),
+		image := backing.NewMemory(volumeSize)
+		n := &simNode{p: p, name: name, image: image, disk: backing.NewFaulty(image), logs: memlog.New(), front: newFront(),
 			store: &memStore{vals: map[string][]byte{}}}
 		n.ping.Store(true)
 		n.hv = fake.New(fake.Config{OnRun: p.guest(n)})
@@ -275,9 +277,9 @@ func must(t *testing.T, err error) {
 }
 
 // Open, Log and Frontend make simNode its own Disks.
-func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.image}, nil }
+func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.disk}, nil }
 
-type keepOpen struct{ *backing.Memory }
+type keepOpen struct{ *backing.Faulty }
 
 func (keepOpen) Close() error { return nil }
 
