@@ -11,7 +11,11 @@
 //	facts.go      what is true now
 //	actions.go    table action → call
 //	authority.go  epochs: ask, vote, hand over, complete (rules of cluster.Record)
-//	volumes.go    blockrepl of all volumes of the module as one link
+//	volumes.go    the volumes as primary: all of them as one link
+//	follow.go     the volumes as secondary
+//	volstatus.go  their figures, and verify
+//	command.go    an operator's commands
+//	mailbox.go    the queue of the goroutine
 //	guest.go      the VM: start, stop, causes, definition
 //	status.go     what people see
 //	gate.go       start order over all modules of a node

@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/blockrepl/wire"
+	"duet/cluster"
+)
+
+// The secondary side of volumes: what follows a primary on the peer.
+
+// openSecondary opens the images for the peer's primary.
+func (v *volumes) openSecondary() {
+	v.close()
+	v.session++
+	e := v.e
+	var all []*volume
+	for _, c := range e.cfg.Module.Volumes {
+		vol, err := v.secondary(c)
+		if err != nil {
+			closeAll(all)
+			e.event(appmodules.StorageFailed, err.Error())
+			return
+		}
+		all = append(all, vol)
+	}
+	v.set(all)
+}
+
+func (v *volumes) secondary(c appmodules.Volume) (*volume, error) {
+	e := v.e
+	image, err := e.cfg.Disks.Open(c)
+	if err != nil {
+		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
+	}
+	sec, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{
+		Volume: e.cfg.Module.Name + "/" + c.Target, Node: string(e.self), Identity: c.ID,
+		Device: image, Log: e.cfg.Disks.Log(c), Logger: e.cfg.Logger,
+	})
+	if err != nil {
+		_ = image.Close() // nothing was written
+		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
+	}
+	return &volume{cfg: c, image: image, sec: sec}, nil
+}
+
+// adopt makes every secondary durably complete.
+func (v *volumes) adopt(lineages map[string]blockrepl.Lineage) error {
+	if len(v.all) == 0 {
+		return errors.New("the volumes are closed")
+	}
+	ctx, cancel := context.WithTimeout(v.e.ctx, hvTime)
+	defer cancel()
+	for _, vol := range v.all {
+		l, ok := lineages[vol.cfg.Target]
+		if !ok || vol.sec == nil || !vol.attached {
+			return fmt.Errorf("volume %s is not connected", vol.cfg.Target)
+		}
+		if err := vol.sec.Complete(ctx, uint64(v.e.rec.Epoch), l); err != nil {
+			return fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
+		}
+	}
+	return nil
+}
+
+// OnAttach is a replication connection from the peer's primary. It takes conn over
+// and returns when the connection has ended or was refused.
+func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.Hello) error {
+	var vol *volume
+	var complete bool
+	var session uint64
+	var refusal string
+	err := e.call(ctx, func() {
+		refusal = e.acceptable(hello)
+		if refusal != "" {
+			return
+		}
+		if !e.save(e.rec.Learn(e.self, cluster.Epoch(hello.Epoch), cluster.NodeID(hello.Node))) {
+			refusal = "this node cannot save its record"
+			return
+		}
+		for _, have := range e.vols.all {
+			if have.cfg.ID == hello.Lineage.Volume && have.sec != nil {
+				vol = have
+			}
+		}
+		if vol == nil {
+			refusal = "this node has no such volume"
+			return
+		}
+		complete, session = e.rec.IsComplete(), e.vols.session
+		vol.conn = conn
+		e.vols.onFollowed(vol)
+	})
+	if err != nil || refusal != "" {
+		if err != nil {
+			refusal = err.Error()
+		}
+		st := e.State()
+		return blockrepl.Refuse(conn, blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
+	}
+	err = vol.sec.Serve(ctx, conn, hello, complete)
+	e.post(func() { e.vols.onFollowLost(session, vol, conn, err) })
+	return err
+}
+
+// acceptable says why a primary is refused; empty if it is not.
+func (e *Engine) acceptable(h blockrepl.Hello) string {
+	switch {
+	case e.m.Phase != appmodules.Following && e.m.Phase != appmodules.Standby:
+		r, s := e.m.Display()
+		return fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)
+	case cluster.NodeID(h.Node) != e.peer:
+		return fmt.Sprintf("%s is not the peer of this module", h.Node)
+	case cluster.Epoch(h.Epoch) < e.rec.Epoch:
+		return fmt.Sprintf("epoch %d is over", h.Epoch)
+	case cluster.Epoch(h.Epoch) == e.rec.Epoch && e.rec.Holder != e.peer:
+		return fmt.Sprintf("epoch %d is held by %s", h.Epoch, e.rec.Holder)
+	}
+	return ""
+}
+
+func (v *volumes) onFollowed(vol *volume) {
+	vol.attached = true
+	if !v.everyAttached() {
+		return
+	}
+	v.linked = true
+	v.e.step(appmodules.Followed, "")
+	if v.e.rec.IsComplete() {
+		v.e.step(appmodules.Completed, "")
+	}
+}
+
+func (v *volumes) onFollowLost(session uint64, vol *volume, conn *wire.Conn, err error) {
+	if v.session != session || vol.conn != conn {
+		return // closed, or the primary has connected again meanwhile
+	}
+	vol.attached, vol.conn = false, nil
+	if errors.Is(err, blockrepl.ErrLocalCopy) {
+		v.e.step(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
+		return
+	}
+	for _, other := range v.all {
+		if other.conn != nil {
+			_ = other.conn.Close() // the link is one: it ends for all volumes
+		}
+	}
+	if v.linked {
+		v.linked = false
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		v.e.step(appmodules.FollowLost, text)
+	}
+}
