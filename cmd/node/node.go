@@ -56,7 +56,6 @@ type Node struct {
 	mux      *mux.Mux
 	gossip   *gossip.Gossip
 	desk     *pki.Desk
-	console  *console.Server
 	rpc      *http.Server
 	call     *http.Client
 	gate     *engine.Gate
@@ -111,14 +110,6 @@ func (n *Node) build() error {
 	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
-	}
-	n.console, err = console.New(console.Config{
-		Handler: api.Handler(n, n.cfg.Version, n.metricsHandler()),
-		Socket:  n.cfg.Socket, Listen: n.listenAddr(), Identity: n.identity,
-		TokenFile: filepath.Join(n.cfg.Dir, "console.token"), Log: n.log,
-	})
-	if err != nil {
-		return fmt.Errorf("build console: %w", err)
 	}
 	return n.loadModules()
 }
@@ -177,10 +168,35 @@ func (n *Node) start() error {
 			return fmt.Errorf("make directory of sockets: %w", err)
 		}
 	}
-	if err := n.console.Start(); err != nil {
+	return n.startConsole()
+}
+
+// startConsole serves the API. The unix socket must work; without TLS, whose address
+// may not be there yet, the node does its duty all the same.
+func (n *Node) startConsole() error {
+	c := console.Config{
+		Handler: api.Handler(n, n.cfg.Version, n.metricsHandler()),
+		Socket:  n.cfg.Socket, Listen: n.listenAddr(), Identity: n.identity,
+		TokenFile: filepath.Join(n.cfg.Dir, "console.token"), Log: n.log,
+	}
+	err := n.serveConsole(c)
+	if err != nil && c.Listen != "" {
+		n.log.Error("the API is served on its unix socket only", "err", err)
+		c.Listen = ""
+		err = n.serveConsole(c)
+	}
+	return err
+}
+
+func (n *Node) serveConsole(c console.Config) error {
+	s, err := console.New(c)
+	if err != nil {
+		return fmt.Errorf("build console: %w", err)
+	}
+	if err := s.Start(); err != nil {
 		return err
 	}
-	n.push("console", n.console.Stop)
+	n.push("console", s.Stop)
 	return nil
 }
 

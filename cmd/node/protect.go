@@ -181,7 +181,7 @@ func (p *protection) run(ctx context.Context, t *task) (result string, err error
 		return "", err
 	}
 	if !p.running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it", p.def.Name, p.m.Name, p.m.Name), nil
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", p.def.Name, p.m.Name, p.m.Name, caution(p.m)), nil
 	}
 	m, err := p.n.module(p.m.Name)
 	if err != nil {
@@ -190,7 +190,16 @@ func (p *protection) run(ctx context.Context, t *task) (result string, err error
 	if _, err := p.n.startOn(ctx, m, api.ActionRequest{}); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s", p.def.Name, p.m.Name, oldImages(p.def)), nil
+	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", p.def.Name, p.m.Name, oldImages(p.def), caution(p.m)), nil
+}
+
+// caution says what an admin might not expect of the safe policy.
+func caution(m appmodules.Module) string {
+	if cluster.Arbitration(m.Policy.Arbitration) != cluster.Safe {
+		return ""
+	}
+	return fmt.Sprintf(". Its arbitration is safe and there is no witness: when either node dies, the VM stands still until that node is back or `duet prim %s` says otherwise; "+
+		"`available` in `duet config show %s` goes on by itself", m.Name, m.Name)
 }
 
 func oldImages(def vmmanager.Definition) string {
