@@ -45,6 +45,18 @@ func (p *Primary) GoAlone(epoch uint64) error {
 // errOutvoted is the cause of the loss of a peer that was dropped by GoAlone.
 var errOutvoted = errors.New("the holder goes on without it")
 
+// Ticket is what the peer's engine needs to make the peer complete, to be read after
+// Drained. Without an attached peer it fits no attachment.
+func (p *Primary) Ticket() Ticket {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := Ticket{Epoch: p.epoch, Lineage: p.lineage}
+	if p.link != nil && p.link.drained {
+		t.Link = p.link.id
+	}
+	return t
+}
+
 // PeerComplete is called after Drained, when the peer has durably marked itself
 // complete at this epoch: the dirty regions are forgotten.
 func (p *Primary) PeerComplete() error {

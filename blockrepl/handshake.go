@@ -17,6 +17,16 @@ type Hello struct {
 	Epoch   uint64  `json:"epoch"` // the right to write it holds
 	Size    int64   `json:"size"`  // bytes
 	Lineage Lineage `json:"lineage"`
+	Link    uint64  `json:"link"` // random; names this attachment in its Ticket
+}
+
+// Ticket is what the primary's engine hands to the secondary's when everything that
+// differed was sent. It is good for the attachment in which that was so and for no
+// other: one that arrives late must not make a copy complete that has missed writes since.
+type Ticket struct {
+	Epoch   uint64  `json:"epoch"`
+	Link    uint64  `json:"link"`
+	Lineage Lineage `json:"lineage"`
 }
 
 // Welcome answers Hello; the secondary's suspect regions follow it.

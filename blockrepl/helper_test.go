@@ -271,7 +271,7 @@ func (q *pair) connect(epoch uint64) {
 	if q.p.Progress().State == Connected {
 		return
 	}
-	if err := q.s.Complete(context.Background(), epoch, q.p.Progress().Lineage); err != nil {
+	if err := q.s.Complete(context.Background(), q.p.Ticket()); err != nil {
 		q.t.Fatal(err)
 	}
 	if err := q.p.PeerComplete(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 
 	"duet/blockrepl/wire"
 )
@@ -11,6 +12,7 @@ import (
 // link is one attachment of a peer: from a successful handshake to its loss.
 type link struct {
 	conn   *wire.Conn
+	id     uint64 // Hello.Link
 	epoch  uint64
 	peer   string
 	intact bool // the peer lost nothing it acknowledged in this epoch
@@ -54,7 +56,7 @@ func (p *Primary) attach(ctx context.Context, conn *wire.Conn, epoch uint64) err
 		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
 	}
 	p.joining = true
-	hello := Hello{Node: p.cfg.Node, Epoch: epoch, Size: p.dev.Size(), Lineage: p.lineage}
+	hello := Hello{Node: p.cfg.Node, Epoch: epoch, Size: p.dev.Size(), Lineage: p.lineage, Link: rand.Uint64()}
 	p.mu.Unlock()
 
 	welcome, suspects, err := greet(ctx, conn, hello)
@@ -68,11 +70,12 @@ func (p *Primary) attach(ctx context.Context, conn *wire.Conn, epoch uint64) err
 	if p.state == Closed || (p.state != Detached && epoch != p.epoch) {
 		return fmt.Errorf("attach at epoch %d: %w", epoch, ErrState)
 	}
-	return p.join(conn, epoch, welcome, suspects)
+	return p.join(conn, hello, welcome, suspects)
 }
 
 // join judges the welcome and installs the link. The caller holds mu.
-func (p *Primary) join(conn *wire.Conn, epoch uint64, w Welcome, suspects map[uint32]uint64) error {
+func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[uint32]uint64) error {
+	epoch := greeted.Epoch
 	for id, mask := range p.tracker.dirty() {
 		suspects[id] |= mask
 	}
@@ -88,7 +91,7 @@ func (p *Primary) join(conn *wire.Conn, epoch uint64, w Welcome, suspects map[ui
 	if verdict == ResyncAll {
 		suspects = everything(p.dev.Size())
 	}
-	l := &link{conn: conn, epoch: epoch, peer: w.Node, intact: w.Intact, pinged: p.clock()}
+	l := &link{conn: conn, id: greeted.Link, epoch: epoch, peer: w.Node, intact: w.Intact, pinged: p.clock()}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
 	p.link, p.epoch = l, epoch
 	p.state = Syncing

@@ -417,3 +417,32 @@ func TestClosedSecondaryServesNobody(t *testing.T) {
 		t.Fatal("a closed secondary answered")
 	}
 }
+
+// A ticket of an attachment that is over must not make the copy complete: the primary
+// may have written alone since.
+func TestTicketIsForOneAttachment(t *testing.T) {
+	q := newPair(t, 8<<20)
+	q.primary()
+	q.secondary()
+	if err := q.p.GoAlone(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.attach(1, false); err != nil {
+		t.Fatal(err)
+	}
+	wantEvent[Drained](q)
+	old := q.p.Ticket()
+	q.cut()
+	if err := q.p.GoAlone(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.do(write(0, fill(7, 512))); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.attach(1, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.s.Complete(t.Context(), old); !errors.Is(err, ErrState) {
+		t.Fatalf("a late ticket was taken: %v", err)
+	}
+}

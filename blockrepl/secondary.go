@@ -73,7 +73,7 @@ func (s *Secondary) Serve(ctx context.Context, conn *wire.Conn, hello Hello, com
 	s.Stop(nil)
 	s.serving.Lock()
 	defer s.serving.Unlock()
-	n := newSession(s, conn, hello.Epoch, complete)
+	n := newSession(s, conn, hello, complete)
 	welcome, entries, ok := s.open(n)
 	if !ok {
 		_ = conn.Close() // nothing was agreed
@@ -149,10 +149,11 @@ func (s *Secondary) Close() {
 	s.Stop(nil)
 }
 
-// Complete makes this copy complete at the epoch of the running session: everything
-// applied is made durable, then the primary's lineage is adopted and this copy's own
-// suspects are forgotten, in one durable step. The primary calls for it after Drained.
-func (s *Secondary) Complete(ctx context.Context, epoch uint64, lineage Lineage) error {
+// Complete makes this copy complete at the epoch of the running session, if that is
+// the one the ticket was made for: everything applied is made durable, then the
+// primary's lineage is adopted and this copy's own suspects are forgotten, in one
+// durable step. The primary calls for it after Drained.
+func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 	s.mu.Lock()
 	n := s.session
 	var forget []Entry
@@ -160,9 +161,10 @@ func (s *Secondary) Complete(ctx context.Context, epoch uint64, lineage Lineage)
 		forget = append(forget, Entry{Extent: e.Extent})
 	}
 	s.mu.Unlock()
-	if n == nil || n.epoch != epoch {
-		return fmt.Errorf("complete at epoch %d without its session: %w", epoch, ErrState)
+	if n == nil || n.epoch != t.Epoch || n.link != t.Link {
+		return fmt.Errorf("complete at epoch %d without its session: %w", t.Epoch, ErrState)
 	}
+	epoch, lineage := t.Epoch, t.Lineage
 	s.storing.Lock()
 	defer s.storing.Unlock()
 	if err := s.dev.Flush(); err != nil {

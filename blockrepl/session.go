@@ -21,6 +21,7 @@ type session struct {
 	s       *Secondary
 	conn    *wire.Conn
 	epoch   uint64
+	link    uint64 // Hello.Link
 	stopped atomic.Bool
 	ended   chan struct{} // closed when nothing of it runs any more
 
@@ -42,9 +43,9 @@ type job struct {
 	payload []byte
 }
 
-func newSession(s *Secondary, conn *wire.Conn, epoch uint64, complete bool) *session {
+func newSession(s *Secondary, conn *wire.Conn, hello Hello, complete bool) *session {
 	n := &session{
-		s: s, conn: conn, epoch: epoch, complete: complete, finished: complete, partial: complete,
+		s: s, conn: conn, epoch: hello.Epoch, link: hello.Link, complete: complete, finished: complete, partial: complete,
 		ended: make(chan struct{}), jobs: make(chan job, 64), flushes: make(chan uint64, 64),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())

@@ -350,7 +350,7 @@ func (s *sim) settle() {
 	if s.p.Progress().State != Connected {
 		wantEvent[Drained](s.pair)
 		if s.complete[s.b] != s.epoch {
-			s.must(s.s.Complete(context.Background(), s.epoch, s.p.Progress().Lineage))
+			s.must(s.s.Complete(context.Background(), s.p.Ticket()))
 			s.complete[s.b] = s.epoch
 			s.must(s.p.PeerComplete())
 		}

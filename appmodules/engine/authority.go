@@ -187,7 +187,7 @@ func (e *Engine) completePeer() bool {
 	if !e.save(rec) {
 		return false
 	}
-	c := Complete{Module: e.cfg.Module.Name, Epoch: e.rec.Epoch, Lineages: e.vols.lineages()}
+	c := Complete{Module: e.cfg.Module.Name, Epoch: e.rec.Epoch, Tickets: e.vols.tickets()}
 	session := e.vols.session
 	e.spawn(func(ctx context.Context) {
 		for {
@@ -229,7 +229,7 @@ func (e *Engine) complete(c Complete) error {
 	if e.rec.IsComplete() && e.m.Phase == appmodules.Standby {
 		return nil
 	}
-	if err := e.vols.adopt(c.Lineages); err != nil {
+	if err := e.vols.adopt(c.Tickets); err != nil {
 		return fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
 	}
 	if !e.save(e.rec.Completed(c.Epoch)) {

@@ -40,9 +40,9 @@ type Handover struct {
 
 // Complete ends a resync (DESIGN §5.7).
 type Complete struct {
-	Module   string                       `json:"module"`
-	Epoch    cluster.Epoch                `json:"epoch"`
-	Lineages map[string]blockrepl.Lineage `json:"lineages"` // by volume target
+	Module  string                      `json:"module"`
+	Epoch   cluster.Epoch               `json:"epoch"`
+	Tickets map[string]blockrepl.Ticket `json:"tickets"` // by volume target
 }
 
 // Definition is a version of a VM's definition. The newest version wins.

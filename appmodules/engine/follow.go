@@ -49,18 +49,18 @@ func (v *volumes) secondary(c appmodules.Volume) (*volume, error) {
 }
 
 // adopt makes every secondary durably complete.
-func (v *volumes) adopt(lineages map[string]blockrepl.Lineage) error {
+func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 	if len(v.all) == 0 {
 		return errors.New("the volumes are closed")
 	}
 	ctx, cancel := context.WithTimeout(v.e.ctx, hvTime)
 	defer cancel()
 	for _, vol := range v.all {
-		l, ok := lineages[vol.cfg.Target]
+		t, ok := tickets[vol.cfg.Target]
 		if !ok || vol.sec == nil || !vol.attached {
 			return fmt.Errorf("volume %s is not connected", vol.cfg.Target)
 		}
-		if err := vol.sec.Complete(ctx, uint64(v.e.rec.Epoch), l); err != nil {
+		if err := vol.sec.Complete(ctx, t); err != nil {
 			return fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
 		}
 	}

@@ -429,11 +429,11 @@ func (v *volumes) hold() {
 // holdTime bounds finishing and flushing what is in flight.
 const holdTime = 8 * time.Second
 
-func (v *volumes) lineages() map[string]blockrepl.Lineage {
-	out := make(map[string]blockrepl.Lineage, len(v.all))
+func (v *volumes) tickets() map[string]blockrepl.Ticket {
+	out := make(map[string]blockrepl.Ticket, len(v.all))
 	for _, vol := range v.all {
 		if vol.prim != nil {
-			out[vol.cfg.Target] = vol.prim.Progress().Lineage
+			out[vol.cfg.Target] = vol.prim.Ticket()
 		}
 	}
 	return out

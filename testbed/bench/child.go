@@ -31,20 +31,20 @@ const (
 // order is what the bench tells a child: the first line says what it is, later
 // ones what to do. The end of its input ends the child.
 type order struct {
-	Role    string `json:"role,omitempty"` // primary, alone, secondary
-	Image   string `json:"image,omitempty"`
-	Log     string `json:"log,omitempty"` // directory
-	Socket  string `json:"socket,omitempty"`
-	Peer    string `json:"peer,omitempty"` // address of the secondary
-	TLS     *keys  `json:"tls,omitempty"`  // nil: none
-	Lineage *blockrepl.Lineage
+	Role   string `json:"role,omitempty"` // primary, alone, secondary
+	Image  string `json:"image,omitempty"`
+	Log    string `json:"log,omitempty"` // directory
+	Socket string `json:"socket,omitempty"`
+	Peer   string `json:"peer,omitempty"` // address of the secondary
+	TLS    *keys  `json:"tls,omitempty"`  // nil: none
+	Ticket *blockrepl.Ticket
 }
 
 // news is what a child tells the bench.
 type news struct {
-	Is      string             `json:"is"` // listening, drained, complete, serving
-	Addr    string             `json:"addr,omitempty"`
-	Lineage *blockrepl.Lineage `json:"lineage,omitempty"`
+	Is     string            `json:"is"` // listening, drained, complete, serving
+	Addr   string            `json:"addr,omitempty"`
+	Ticket *blockrepl.Ticket `json:"ticket,omitempty"`
 }
 
 // node is a child process: one copy of the volume.
@@ -112,7 +112,7 @@ func (n *node) secondary() error {
 			<-served // ends with the connection, which is what was wanted
 			return ignoreEOF(err)
 		}
-		if err := s.Complete(ctx, epoch, *o.Lineage); err != nil {
+		if err := s.Complete(ctx, *o.Ticket); err != nil {
 			return err
 		}
 		if err := n.tell.Encode(news{Is: "complete"}); err != nil {
@@ -218,8 +218,8 @@ func (n *node) connect(p *blockrepl.Primary, drained <-chan struct{}, failed <-c
 	case <-ctx.Done():
 		return fmt.Errorf("synchronise: %w", ctx.Err())
 	}
-	lineage := p.Progress().Lineage
-	if err := n.tell.Encode(news{Is: "drained", Lineage: &lineage}); err != nil {
+	ticket := p.Ticket()
+	if err := n.tell.Encode(news{Is: "drained", Ticket: &ticket}); err != nil {
 		return err
 	}
 	if _, err := n.next(); err != nil { // the secondary is complete

@@ -90,7 +90,7 @@ func startPair(ctx context.Context, s *setup, secure bool) error {
 	if err != nil {
 		return err
 	}
-	if err := second.orders.Encode(order{Lineage: drained.Lineage}); err != nil {
+	if err := second.orders.Encode(order{Ticket: drained.Ticket}); err != nil {
 		return err
 	}
 	if _, err := second.expect("complete"); err != nil {

@@ -214,6 +214,34 @@ func TestWaysAGuestEnds(t *testing.T) {
 	}
 }
 
+// TestGuestPanics: a panicked guest is started again, and when that does not help it
+// is moved to the peer.
+func TestGuestPanics(t *testing.T) {
+	l := start(t, 32)
+	ctx := bounded(t, 3*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 32 << 20, Mode: "panic-after=20", Rate: 20}))
+	duet(ctx, t, a, "vm", "protect", "web01", "--arbitration", "available")
+	apply(ctx, t, a, "web01", "max: 3", "max: 1")
+	duet(ctx, t, a, "start", "web01")
+	must(t, lab.Until(ctx, "the guest is started again here and then moved", func() error {
+		out, err := a.Duet(ctx, "log", "web01")
+		if err != nil {
+			return err
+		}
+		for _, want := range []string{"the guest failed: restart it here: guest panicked", "the guest failed too often here: move it to the peer"} {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("the log does not say %q", want)
+			}
+		}
+		st, err := b.On(ctx, "web01")
+		if err == nil && st.Role != "PRIM" && st.Role != "ALONE" {
+			err = fmt.Errorf("beta is %s", st.Role)
+		}
+		return err
+	}))
+}
+
 // TestDefinitionFollows: an edit on the primary is there when the VM moves.
 func TestDefinitionFollows(t *testing.T) {
 	l := start(t, 24)
