@@ -37,7 +37,6 @@ type volume struct {
 	served   chan struct{} // closed when the frontend has ended
 	conn     *wire.Conn    // of the link, to end it
 	attached bool
-	drained  bool
 	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
 }
 
@@ -246,7 +245,6 @@ func (v *volumes) onLinked(session uint64, conns []*wire.Conn) {
 	for i, vol := range v.all {
 		state := vol.prim.Progress().State
 		vol.conn, vol.attached = conns[i], state == blockrepl.Syncing || state == blockrepl.Required || state == blockrepl.Connected
-		vol.drained = state == blockrepl.Connected
 		inStep = inStep && state != blockrepl.Syncing
 	}
 	event := appmodules.LinkUp
@@ -312,7 +310,6 @@ func (v *volumes) onEvent(session uint64, vol *volume, ev blockrepl.Event) {
 			v.lost(ev.Err)
 		}
 	case blockrepl.Drained:
-		vol.drained = true
 		v.checkDrained()
 	case blockrepl.Refused:
 		e.learn(cluster.Record{Epoch: cluster.Epoch(ev.Epoch), Holder: cluster.NodeID(ev.Holder)})
@@ -365,8 +362,8 @@ func (v *volumes) checkDrained() {
 		return
 	}
 	for _, vol := range v.all {
-		if !vol.drained {
-			return
+		if vol.prim.Ticket().Link == 0 {
+			return // not attached, or something differs still
 		}
 	}
 	v.e.step(appmodules.Drained, "")
@@ -377,7 +374,7 @@ func (v *volumes) goAlone(epoch cluster.Epoch) {
 	v.session++
 	v.linked = false
 	for _, vol := range v.all {
-		vol.drained, vol.attached = false, false
+		vol.attached = false
 		if err := vol.prim.GoAlone(uint64(epoch)); err != nil {
 			v.e.event(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
 		}

@@ -275,6 +275,39 @@ func TestLifeOfAModule(t *testing.T) {
 	}
 }
 
+// TestTwoDisks: the disks of a VM are one link: in step, moved and lost together.
+func TestTwoDisks(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	var images []vmmanager.Disk
+	for _, target := range []string{"vda", "vdb"} {
+		path := p.define(p.a, "two-"+target, 8<<20)
+		images = append(images, vmmanager.Disk{Target: target, Path: path, Format: "raw", Size: 8 << 20})
+	}
+	must(t, p.a.hv.Define(ctx, vmmanager.Definition{Name: "two", Text: []byte("vm two"), Disks: images}))
+	task, err := p.a.node.Protect(ctx, "two", api.ProtectRequest{Config: "policy: {arbitration: available}"})
+	p.finish(p.a, task, err)
+	_, err = p.a.node.Act(ctx, "two", api.Start, api.ActionRequest{})
+	must(t, err)
+	p.is(p.a, "two", "PRIM")
+	p.is(p.b, "two", "SECOND")
+	_, err = p.a.node.Act(ctx, "two", api.Swap, api.ActionRequest{})
+	must(t, err)
+	p.is(p.b, "two", "PRIM")
+	p.is(p.a, "two", "SECOND")
+	for _, v := range []string{"two/vda", "two/vdb"} {
+		task, err := p.b.node.Verify(ctx, v, false)
+		if done := p.finish(p.b, task, err); !strings.Contains(done.Result, "identical") {
+			t.Errorf("verify of %s: %s", v, done.Result)
+		}
+	}
+	p.stop(p.a)
+	p.is(p.b, "two", "ALONE")
+	p.start(p.a)
+	p.is(p.b, "two", "PRIM")
+	p.is(p.a, "two", "SECOND")
+}
+
 // TestConfig: an edit reaches the other node, also one that is away meanwhile.
 func TestConfig(t *testing.T) {
 	p := newPair(t)
