@@ -93,8 +93,8 @@ func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.
 			return
 		}
 		complete, session = e.rec.IsComplete(), e.vols.session
-		if !complete {
-			e.step(appmodules.FollowLost, "the primary has come back at a newer epoch") // where it still counted as in step
+		if !complete && e.m.Phase == appmodules.Standby {
+			e.step(appmodules.FollowLost, "it has come back at a newer epoch")
 		}
 		vol.conn = conn
 		e.vols.onFollowed(vol)
