@@ -109,6 +109,9 @@ func (v *volumes) primary(c appmodules.Volume) (*volume, error) {
 // flush makes everything acknowledged durable, if it can within ctx and a moment.
 // Writes wait from then on. Called at the end, when the goroutine is gone.
 func (v *volumes) flush(ctx context.Context) bool {
+	if len(v.all) == 0 {
+		return false // closed before, and what was written then may not be on disk yet
+	}
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	for _, vol := range v.all {
