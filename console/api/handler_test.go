@@ -184,7 +184,7 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, path, contentType, body string) {
 		req, err := http.NewRequest(method, "/v1/"+path, strings.NewReader(body))
 		if err != nil {
-			t.Skip() // not a request at all
+			t.Skip("not a request at all")
 		}
 		req.Header.Set("Content-Type", contentType)
 		rec := httptest.NewRecorder()
