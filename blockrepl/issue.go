@@ -95,6 +95,7 @@ func (p *Primary) fill(b *batch) {
 		if f.excl && p.link != nil {
 			f.wait |= waitPeer
 			it.seq = p.link.window.add(pending{flight: f, sent: now, counted: true})
+			p.stats.Mirrored++
 		}
 		b.items = append(b.items, it)
 	}

@@ -85,6 +85,7 @@ type Stats struct {
 	Reads, Writes, Flushes    int64 // requests; Writes has zeroes and discards too
 	ReadBytes, WrittenBytes   int64
 	ReadRepairs, FlushRounds  int64
+	Mirrored                  int64                 // writes that were sent to a peer
 	ReadLatency, WriteLatency [latencyBuckets]int64 // bucket i: below 2^i µs and not in i-1; the last one is open
 	ReadNanos, WriteNanos     int64                 // sums of the latencies
 }

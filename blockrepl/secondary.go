@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"duet/blockrepl/wire"
 )
@@ -37,6 +38,8 @@ type Secondary struct {
 	intact  uint64   // epoch in which this process acknowledged everything since it was complete
 	session *session // nil: none
 	closed  bool     // no session begins any more
+
+	applied atomic.Uint64 // writes since NewSecondary
 }
 
 // NewSecondary loads the log of the volume.
@@ -64,6 +67,9 @@ func (s *Secondary) Lineage() Lineage {
 	defer s.mu.Unlock()
 	return s.lineage
 }
+
+// Applied counts the writes this Secondary has applied. It only grows.
+func (s *Secondary) Applied() uint64 { return s.applied.Load() }
 
 // Serve answers hello on conn, which it owns from now on, and applies what comes
 // until the connection ends, ctx ends or Stop is called; it always returns a reason.

@@ -95,6 +95,7 @@ func (n *session) handle(h *wire.Header, payload []byte) error {
 		if err = n.apply(h, payload); err != nil {
 			return n.failed(h.Seq, err)
 		}
+		n.s.applied.Add(1)
 		n.conn.Append(&wire.Header{Type: wire.Ack, Epoch: n.epoch, Seq: h.Seq}, nil)
 	case wire.Ping:
 		n.conn.Append(&wire.Header{Type: wire.Ack, Epoch: n.epoch, Seq: h.Seq}, nil)

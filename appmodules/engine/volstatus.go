@@ -52,6 +52,23 @@ func (v *volumes) status() []VolumeStatus {
 	return out
 }
 
+// Mirrored counts the writes of all volumes that went over the network, on either
+// side. It falls when a volume closes. Called by any goroutine.
+func (e *Engine) Mirrored() uint64 {
+	e.vols.mu.Lock()
+	defer e.vols.mu.Unlock()
+	var sum uint64
+	for _, vol := range e.vols.all {
+		if vol.prim != nil {
+			sum += uint64(vol.prim.Stats().Mirrored)
+		}
+		if vol.sec != nil {
+			sum += vol.sec.Applied()
+		}
+	}
+	return sum
+}
+
 func (vol *volume) attachedNow() bool {
 	s := vol.prim.Progress().State
 	return s == blockrepl.Syncing || s == blockrepl.Required || s == blockrepl.Connected

@@ -19,7 +19,7 @@ import (
 // options are the flags.
 type options struct {
 	dir, socket, run, listen, uri, log string
-	version                            bool
+	version, sleepy                    bool
 }
 
 func main() {
@@ -30,6 +30,7 @@ func main() {
 	flag.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
 	flag.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	flag.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
+	flag.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
 	flag.BoolVar(&o.version, "version", false, "print the version and end")
 	flag.Parse()
 	if o.version {
@@ -57,7 +58,8 @@ func run(o options) error {
 	urgent(log)
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
-	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(), Hypervisor: hv, Logger: log})
+	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(),
+		Hypervisor: hv, Sleepy: o.sleepy, Logger: log})
 	if err != nil {
 		return err
 	}

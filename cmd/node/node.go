@@ -16,6 +16,7 @@ import (
 
 	"duet/appmodules/engine"
 	"duet/blockrepl"
+	"duet/blockrepl/awake"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/wire"
 	"duet/cluster"
@@ -43,6 +44,9 @@ type Config struct {
 	Logger     *slog.Logger
 	// MinFree is the free space in bytes under which nothing is written to the store; 0 takes its default.
 	MinFree int64
+	// Sleepy leaves CPUs in their idle states while replicated writes wait for them: it
+	// saves power and costs latency.
+	Sleepy bool
 	// Metrics gets the node's collectors; nil makes a registry of its own.
 	Metrics *prometheus.Registry
 }
@@ -80,7 +84,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(), tasks: newTaskBoard(), modules: make(map[string]*module)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), modules: make(map[string]*module)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
@@ -160,6 +164,7 @@ func (n *Node) start() error {
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.renew)
+	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	n.startModules()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
@@ -288,7 +293,7 @@ func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 		_ = blockrepl.Refuse(conn, blockrepl.Refusal{Reason: "this node has no such volume"}) // best effort
 		return
 	}
-	if err := m.engine.OnAttach(ctx, conn, hello); err != nil && ctx.Err() == nil {
+	if err := m.engine.OnAttach(ctx, &engine.Connection{Conn: conn, Greeting: hello}); err != nil && ctx.Err() == nil {
 		n.log.Info("replication connection ended", "module", m.cfg.Name, "peer", hello.Node, "err", err)
 	}
 }
@@ -321,6 +326,22 @@ func (n *Node) watchVMs(ctx context.Context) {
 				}
 			}
 		}
+	}
+}
+
+// keepAwake keeps the CPUs awake while replicated writes are under way.
+func (n *Node) keepAwake(ctx context.Context) {
+	if n.cfg.Sleepy {
+		return
+	}
+	mirrored := func() (sum uint64) {
+		for _, m := range n.all() {
+			sum += m.engine.Mirrored()
+		}
+		return sum
+	}
+	if err := awake.Keep(ctx, mirrored, awake.Hold); err != nil {
+		n.log.Info("idle CPUs sleep, which makes a single writer slower", "err", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"duet/blockrepl"
+	"duet/blockrepl/awake"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/nbd"
@@ -35,8 +36,9 @@ type order struct {
 	Image  string `json:"image,omitempty"`
 	Log    string `json:"log,omitempty"` // directory
 	Socket string `json:"socket,omitempty"`
-	Peer   string `json:"peer,omitempty"` // address of the secondary
-	TLS    *keys  `json:"tls,omitempty"`  // nil: none
+	Sleepy bool   `json:"sleepy,omitempty"` // do not keep CPUs awake, as duetd does
+	Peer   string `json:"peer,omitempty"`   // address of the secondary
+	TLS    *keys  `json:"tls,omitempty"`    // nil: none
 	Ticket *blockrepl.Ticket
 }
 
@@ -102,6 +104,7 @@ func (n *node) secondary() error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	defer n.keepAwake(ctx, s.Applied)()
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- n.apply(ctx, s, raw) }()
@@ -145,6 +148,9 @@ func (n *node) primary() (err error) {
 	}
 	p.Start()
 	defer p.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer n.keepAwake(ctx, func() uint64 { return uint64(p.Stats().Mirrored) })()
+	defer cancel()
 	if err := p.GoAlone(epoch); err != nil {
 		return err
 	}
@@ -171,6 +177,22 @@ func (n *node) primary() (err error) {
 	case err := <-failed:
 		return err
 	}
+}
+
+// keepAwake does for a child what duetd does for its volumes; wait returns when it
+// has ended, after ctx.
+func (n *node) keepAwake(ctx context.Context, writes func() uint64) (wait func()) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if n.Sleepy {
+			return
+		}
+		if err := awake.Keep(ctx, writes, awake.Hold); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}()
+	return func() { <-ended }
 }
 
 // react keeps the first of each kind of news.

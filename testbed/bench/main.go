@@ -2,6 +2,7 @@
 //
 //	replicated-tls  our volume, primary and secondary process over loopback TCP with mutual TLS
 //	replicated      the same without TLS
+//	sleepy          replicated-tls without duetd's hold on idle CPUs (package awake)
 //	alone           our volume without a peer
 //	mirror          QEMU's synchronous mirror (write-blocking) to qemu-nbd over loopback TCP
 //	qemu-nbd        qemu-nbd alone, unreplicated
@@ -31,6 +32,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"duet/blockrepl/awake"
 )
 
 // options are what the flags say.
@@ -39,6 +42,7 @@ type options struct {
 	seconds int
 	size    int64 // bytes of each image
 	fill    int64 // bytes per write when it is filled
+	awake   bool  // idle CPUs stay awake for every setup
 	json    string
 	dir     string
 	only    []string // setups
@@ -74,6 +78,7 @@ func parseFlags() options {
 	flag.IntVar(&o.seconds, "seconds", 3, "length of one run")
 	flag.StringVar(&o.json, "json", "", "file to save the results in")
 	flag.StringVar(&o.dir, "dir", "", "where images live (default: a temporary directory)")
+	flag.BoolVar(&o.awake, "awake", false, "keep idle CPUs awake for every setup, as tuned's latency-performance profile does")
 	flag.StringVar(&only, "only", "", "setups to measure, separated by commas (default: all)")
 	flag.StringVar(&jobs, "jobs", "", "jobs to run, separated by commas (default: all)")
 	flag.Parse()
@@ -101,6 +106,13 @@ func bench(ctx context.Context, o options) (met bool, err error) {
 		return false, err
 	}
 	defer os.RemoveAll(dir)
+	if o.awake {
+		held, err := awake.Hold()
+		if err != nil {
+			return false, err
+		}
+		defer held.Close()
+	}
 	running, stop, err := startAll(ctx, dir, o)
 	defer stop()
 	if err != nil {

@@ -20,8 +20,9 @@ type setup struct {
 
 // setups in the order of the table.
 var setups = [...]setup{
-	{name: "replicated-tls", start: func(ctx context.Context, s *setup) error { return startPair(ctx, s, true) }},
-	{name: "replicated", start: func(ctx context.Context, s *setup) error { return startPair(ctx, s, false) }},
+	{name: "replicated-tls", start: func(ctx context.Context, s *setup) error { return startPair(ctx, s, true, false) }},
+	{name: "replicated", start: func(ctx context.Context, s *setup) error { return startPair(ctx, s, false, false) }},
+	{name: "sleepy", start: func(ctx context.Context, s *setup) error { return startPair(ctx, s, true, true) }},
 	{name: "alone", start: startAlone},
 	{name: "mirror", start: startMirror},
 	{name: "qemu-nbd", start: startQemuNBD},
@@ -66,7 +67,7 @@ func (s *setup) child(ctx context.Context, o order) (*process, error) {
 }
 
 // startPair brings up a volume on two nodes and waits until both copies are complete.
-func startPair(ctx context.Context, s *setup, secure bool) error {
+func startPair(ctx context.Context, s *setup, secure, sleepy bool) error {
 	var near, far *keys
 	if secure {
 		var err error
@@ -74,7 +75,7 @@ func startPair(ctx context.Context, s *setup, secure bool) error {
 			return err
 		}
 	}
-	second, err := s.child(ctx, order{Role: "secondary", TLS: far})
+	second, err := s.child(ctx, order{Role: "secondary", TLS: far, Sleepy: sleepy})
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func startPair(ctx context.Context, s *setup, secure bool) error {
 	if err != nil {
 		return err
 	}
-	first, err := s.child(ctx, order{Role: "primary", Socket: s.socket, Peer: at.Addr, TLS: near})
+	first, err := s.child(ctx, order{Role: "primary", Socket: s.socket, Peer: at.Addr, TLS: near, Sleepy: sleepy})
 	if err != nil {
 		return err
 	}
