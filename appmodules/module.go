@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -50,6 +51,48 @@ type Policy struct {
 	// Shutdown is how long a guest may take to shut down before it is ended.
 	Shutdown Duration `yaml:"shutdown" json:"shutdown"`
 	On       On       `yaml:"on" json:"on"`
+	// ColdStart: never, or after how long a node that has not met its peer since its own
+	// start goes on as if it had (DESIGN §5 rule 6).
+	ColdStart ColdStart `yaml:"cold_start" json:"cold_start"`
+	// SplitBrain: keep sets the loser's version aside and resyncs, hold waits for a human first.
+	SplitBrain string `yaml:"split_brain" json:"split_brain"`
+	// Fence: if-needed uses a fence agent where nothing else can decide, before-start
+	// besides whatever grants the right, before the VM starts on the other node.
+	Fence string `yaml:"fence" json:"fence"`
+}
+
+// The values of Policy.SplitBrain and Policy.Fence.
+const (
+	SplitKeep        = "keep"
+	SplitHold        = "hold"
+	FenceIfNeeded    = "if-needed"
+	FenceBeforeStart = "before-start"
+)
+
+// ColdStart is written "never" (0) or "after 5m".
+type ColdStart time.Duration
+
+// MarshalText writes the form UnmarshalText reads.
+func (c ColdStart) MarshalText() ([]byte, error) {
+	if c == 0 {
+		return []byte("never"), nil
+	}
+	return []byte("after " + time.Duration(c).String()), nil
+}
+
+// UnmarshalText reads "never" or "after DURATION".
+func (c *ColdStart) UnmarshalText(b []byte) error {
+	if string(b) == "never" {
+		*c = 0
+		return nil
+	}
+	text, ok := strings.CutPrefix(string(b), "after ")
+	d, err := time.ParseDuration(strings.TrimSpace(text))
+	if !ok || err != nil || d <= 0 {
+		return fmt.Errorf("%q is neither \"never\" nor such as \"after 5m\"", b)
+	}
+	*c = ColdStart(d)
+	return nil
 }
 
 // Restart bounds the restarts on the same node before the module moves to its peer.
@@ -92,6 +135,8 @@ func Default() Module {
 		Restart:     Restart{Max: 3, Window: Duration(24 * time.Hour)},
 		StallBudget: Duration(2 * time.Second),
 		Shutdown:    Duration(60 * time.Second),
+		SplitBrain:  SplitKeep,
+		Fence:       FenceIfNeeded,
 		On:          On{Crash: React, Panic: React, Shutdown: defaultGuest, Admin: defaultGuest},
 	}}
 }
@@ -137,6 +182,8 @@ func (m Module) validatePolicy(bad func(string, string, ...any), oneOf func(stri
 	p := m.Policy
 	oneOf("policy.arbitration", p.Arbitration, "safe", "available")
 	oneOf("policy.primary", p.Primary, append([]string{"last", "any"}, m.Nodes...)...)
+	oneOf("policy.split_brain", p.SplitBrain, SplitKeep, SplitHold)
+	oneOf("policy.fence", p.Fence, FenceIfNeeded, FenceBeforeStart)
 	oneOf("policy.failback", p.Failback, "manual", "auto")
 	if p.Restart.Max < 0 {
 		bad("policy.restart.max", "must be ≥ 0")

@@ -27,6 +27,9 @@ type Record struct {
 	// Alone: the owner holds Epoch and knows that its peer is not complete at it,
 	// so nobody else can be granted a newer one without the owner's data (rule 5).
 	Alone bool `json:"alone,omitempty"`
+	// Took: the owner took Epoch from its peer, without being given it. Of two nodes that
+	// hold one epoch, the one that took it gives way (rule 11).
+	Took bool `json:"took,omitempty"`
 }
 
 // Ask is a node's request for the right to write.
@@ -80,7 +83,7 @@ func (r Record) Learn(owner NodeID, e Epoch, holder NodeID) Record {
 	if e <= r.Epoch || holder == owner {
 		return r
 	}
-	r.Epoch, r.Holder, r.Alone = e, holder, false
+	r.Epoch, r.Holder, r.Alone, r.Took = e, holder, false, false
 	if r.Promised < e {
 		r.Promised, r.To = e, holder
 	}
@@ -112,6 +115,7 @@ func (r Record) Promise(owner NodeID, above Epoch) Record {
 // peer is known not to be complete at e. Only a node whose data are complete is
 // granted anything (rule 5), or one that an operator or the former holder itself chose.
 func (r Record) Won(owner NodeID, e Epoch, alone bool) Record {
+	r.Took = alone && (r.Took || r.Holder != owner)
 	r.Epoch, r.Holder, r.Alone = e, owner, alone
 	if r.Promised < e {
 		r.Promised, r.To = e, owner
@@ -143,6 +147,21 @@ func (r Record) Lead() Record {
 	return r.Completed(r.Epoch)
 }
 
+// Split reports that owner and peer both hold the newest epoch and both went on with
+// it (rule 11; possible only with rule 3d or an operator's override), and whether the
+// owner is the one that stays: the node that had the right before goes on, the one
+// that took it gives way. Where both took it or neither did, the name decides, so
+// that both nodes come to the same answer.
+func (r Record) Split(owner NodeID, peer Record, other NodeID) (split, stays bool) {
+	if r.Epoch != peer.Epoch || r.Holder != owner || peer.Holder != other {
+		return false, false
+	}
+	if r.Took != peer.Took {
+		return true, !r.Took
+	}
+	return true, owner < other
+}
+
 // Vote answers a (rule 5). The returned record is the one to make durable before
 // the answer is given; it equals r when the answer is no.
 func (r Record) Vote(voter NodeID, a Ask) (Record, Answer) {
@@ -160,7 +179,7 @@ func (r Record) Vote(voter NodeID, a Ask) (Record, Answer) {
 		return no("rule 5: the data of %s are complete at epoch %d, but epoch %d was granted to %s", a.Node, a.Complete, r.Epoch, r.Holder)
 	}
 	r.Promised, r.To = a.Epoch, a.Node
-	r.Epoch, r.Holder, r.Alone = a.Epoch, a.Node, false
+	r.Epoch, r.Holder, r.Alone, r.Took = a.Epoch, a.Node, false, false
 	return r, Answer{Yes: true, Why: fmt.Sprintf("%s is outdated from epoch %d on", voter, a.Epoch), Know: r}
 }
 
@@ -174,29 +193,90 @@ const (
 	Available Arbitration = "available"
 )
 
+// Means are what a module may call on when its peer is silent.
+type Means struct {
+	Arbitration Arbitration
+	// Witnesses are the names of the voters whose yes is needed besides the asker's own:
+	// one, two while one takes the place of another, none.
+	Witnesses []string
+	// Fence: a fence agent can switch the peer off. First: it has to, before a VM starts elsewhere.
+	Fence, First bool
+}
+
 // Evidence is what an asker has collected beside its own yes.
 type Evidence struct {
-	PeerYes bool   // rule 3a: the peer itself said yes
-	PeerNo  string // the peer answered no, and why; empty if it did not answer
-	Ping    bool   // rule 3d: a ping target answers
-	// Met: since its own start this node has met its peer once, or an operator said so (rule 6).
+	PeerYes   bool            // rule 3a: the peer itself said yes
+	PeerNo    string          // the peer answered no, and why; empty if it did not answer
+	Witnesses map[string]Said // rule 3b: by name; one that is missing did not answer
+	Fenced    bool            // rule 3c: a fence agent confirmed that the peer is off
+	FenceWhy  string          // what went wrong with it otherwise
+	Ping      bool            // rule 3d: a ping target answers
+	// Met: since its own start this node has met its peer once, an operator said so, or
+	// cold_start allows it to do without (rule 6).
 	Met bool
+	// TakeOver: the asker does not hold the epoch before, so a VM would start elsewhere.
+	TakeOver bool
+}
+
+// Said is the answer of a witness.
+type Said struct {
+	Yes bool
+	Why string
 }
 
 // Granted decides whether the asker's own yes and the evidence make an epoch
 // chosen. why is a sentence for the admin: the rule that allowed it, or what is missing.
-func Granted(p Arbitration, ev Evidence) (ok bool, why string) {
+func Granted(m Means, ev Evidence) (ok bool, why string) {
 	switch {
 	case ev.PeerYes:
 		return true, "the peer agreed to be outdated (rule 3a)"
 	case ev.PeerNo != "":
 		return false, "the peer refused: " + ev.PeerNo
-	case p != Available:
-		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or `duet prim` ends this"
+	}
+	if len(m.Witnesses) > 0 {
+		ok, why = witnessed(m, ev)
+	} else {
+		ok, why = unwitnessed(m, ev)
+	}
+	if ok && m.First && ev.TakeOver && !ev.Fenced {
+		return false, "the right would be granted, but the policy asks for the peer to be fenced before a VM starts here: " + orElse(ev.FenceWhy, "the fence agent has not confirmed it")
+	}
+	return ok, why
+}
+
+// witnessed is rule 3b: where a witness is configured nothing replaces its vote.
+func witnessed(m Means, ev Evidence) (ok bool, why string) {
+	for _, name := range m.Witnesses {
+		switch said, answered := ev.Witnesses[name]; {
+		case !answered:
+			return false, fmt.Sprintf("neither the peer nor the witness %s answers: the return of either or `duet prim` ends this (rule 3b)", name)
+		case !said.Yes:
+			return false, fmt.Sprintf("the peer does not answer and the witness %s refused: %s (rule 3b)", name, said.Why)
+		}
+	}
+	return true, fmt.Sprintf("the peer is silent and the witness %s agreed (rule 3b)", m.Witnesses[0])
+}
+
+// unwitnessed is rules 3c, 3d and 6.
+func unwitnessed(m Means, ev Evidence) (ok bool, why string) {
+	switch {
 	case !ev.Met:
-		return false, "the peer has not been met since this node started, so a ping proves nothing (rule 6): its return or `duet prim` ends this"
+		return false, "the peer has not been met since this node started, so neither a fence agent nor a ping proves anything (rule 6): its return or `duet prim` ends this"
+	case ev.Fenced:
+		return true, "a fence agent confirmed that the peer is off (rule 3c)"
+	case m.Arbitration != Available && m.Fence:
+		return false, "the peer does not answer and could not be fenced: " + orElse(ev.FenceWhy, "the fence agent has not confirmed it") + ": its return or `duet prim` ends this (rule 3c)"
+	case m.Arbitration != Available:
+		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or `duet prim` ends this"
 	case !ev.Ping:
 		return false, "neither the peer nor a ping target answers: this node may be the one that is cut off (rule 3d)"
 	}
 	return true, "the peer is silent, a ping target answers, and arbitration is available (rule 3d)"
+}
+
+func orElse(text, other string) string {
+	if text != "" {
+		return text
+	}
+	return other
 }

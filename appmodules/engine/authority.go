@@ -13,13 +13,20 @@ import (
 // asking is one ask under way.
 type asking struct{ cancel context.CancelFunc }
 
-// askTime bounds one ask: a peer that answers does so within one round trip.
-const askTime = time.Second
+const (
+	// askTime bounds one ask: a voter that answers does so within one round trip.
+	askTime = time.Second
+	// peerFirst is how long the peer alone is asked. A witness that says yes to a node whose
+	// peer then says no would refuse the peer later, for nothing.
+	peerFirst = 250 * time.Millisecond
+	// fenceTime bounds switching the peer off.
+	fenceTime = time.Minute
+)
 
 // evidence is what one ask brought back.
 type evidence struct {
 	cluster.Evidence
-	know cluster.Record // what a peer that answered knows
+	knows []cluster.Record // what the voters that answered know
 }
 
 // ask durably promises the next epoch to this node and asks for the rest of the
@@ -28,22 +35,21 @@ func (e *Engine) ask() bool {
 	if e.asking != nil {
 		return true
 	}
-	if !e.rec.IsComplete() && !e.facts().PeerYields {
+	if f := e.facts(); !f.Complete && !f.PeerYields {
 		e.event(appmodules.Denied, "the data here are not complete (rule 4)")
 		return true
 	}
 	if !e.save(e.rec.Promise(e.self, e.above)) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, askTime)
+	ctx, cancel := context.WithCancel(e.ctx)
 	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
-	met := e.link.met || e.override
+	ev := evidence{Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
 	e.spawn(func(context.Context) {
 		defer cancel()
-		ev := e.gather(ctx, ask)
-		ev.Met = met
+		e.gather(ctx, ask, &ev)
 		e.post(func() {
 			if e.asking == mine { // else: cancelled, or outvoted meanwhile
 				e.asking = nil
@@ -54,19 +60,92 @@ func (e *Engine) ask() bool {
 	return true
 }
 
-// gather asks the peer and the ping target at the same time.
-func (e *Engine) gather(ctx context.Context, ask cluster.Ask) (ev evidence) {
-	ping := make(chan bool, 1)
-	go func() { ping <- e.cfg.Ping(ctx) }()
-	ans, err := e.cfg.Peer.Ask(ctx, ask)
+// gather asks the peer, then whoever counts when it is silent.
+func (e *Engine) gather(ctx context.Context, ask cluster.Ask, ev *evidence) {
+	short, cancel := e.rt.WithTimeout(ctx, askTime)
+	defer cancel()
+	pinged, answered := make(chan struct{}), make(chan struct{})
+	e.rt.Go(func() {
+		defer close(pinged)
+		ev.Ping = len(e.cfg.Witnesses()) == 0 && e.cfg.Ping(short)
+	})
+	var ans cluster.Answer
+	var err error
+	e.rt.Go(func() {
+		defer close(answered)
+		ans, err = e.cfg.Peer.Ask(short, ask)
+	})
+	first, stop := e.rt.WithTimeout(short, peerFirst)
+	silent := e.rt.Wait(first, answered, nil) != nil || err != nil
+	stop()
+	if silent {
+		e.askWitnesses(short, ask, ev)
+	}
+	// Both are bounded by short.
+	_ = e.rt.Wait(context.Background(), answered, nil)
+	_ = e.rt.Wait(context.Background(), pinged, nil)
 	if err == nil {
-		ev.know, ev.PeerYes = ans.Know, ans.Yes
-		if !ans.Yes {
+		ev.knows = append(ev.knows, ans.Know)
+		if ev.PeerYes = ans.Yes; !ans.Yes {
 			ev.PeerNo = ans.Why
 		}
+		return
 	}
-	ev.Ping = <-ping // bounded by ctx
-	return ev
+	e.fence(ctx, ev)
+}
+
+// askWitnesses asks all of them at the same time.
+func (e *Engine) askWitnesses(ctx context.Context, ask cluster.Ask, ev *evidence) {
+	witnesses := e.cfg.Witnesses()
+	answers := make([]cluster.Answer, len(witnesses))
+	errs := make([]error, len(witnesses))
+	together(e.rt, len(witnesses), func(i int) { answers[i], errs[i] = witnesses[i].Ask(ctx, ask) })
+	ev.Witnesses = make(map[string]cluster.Said, len(witnesses))
+	for i, w := range witnesses {
+		if errs[i] != nil {
+			e.cfg.Logger.Warn("a witness does not vote", "module", e.cfg.Module.Name, "witness", w.Name(), "err", errs[i])
+			continue
+		}
+		ev.Witnesses[w.Name()] = cluster.Said{Yes: answers[i].Yes, Why: answers[i].Why}
+		ev.knows = append(ev.knows, answers[i].Know)
+	}
+}
+
+// fence switches the peer off if its confirmation decides: where there is no witness,
+// or where the policy wants it before a VM starts here.
+func (e *Engine) fence(ctx context.Context, ev *evidence) {
+	m := e.means()
+	if !m.Fence || !ev.Met || (len(m.Witnesses) > 0 && !(m.First && ev.TakeOver)) {
+		return
+	}
+	if m.First { // not for a right that would not be granted anyway
+		m.First = false
+		if ok, _ := cluster.Granted(m, ev.Evidence); !ok && len(m.Witnesses) > 0 {
+			return
+		}
+	}
+	ctx, cancel := e.rt.WithTimeout(ctx, fenceTime)
+	defer cancel()
+	err := e.cfg.Fence(ctx)
+	if ev.Fenced = err == nil; err != nil {
+		ev.FenceWhy = err.Error()
+	}
+}
+
+// means is what arbitration may call on now.
+func (e *Engine) means() cluster.Means {
+	p := e.cfg.Module.Policy
+	m := cluster.Means{Arbitration: cluster.Arbitration(p.Arbitration), Fence: e.cfg.Fence != nil, First: p.Fence == appmodules.FenceBeforeStart}
+	for _, w := range e.cfg.Witnesses() {
+		m.Witnesses = append(m.Witnesses, w.Name())
+	}
+	return m
+}
+
+// coldStart: the policy lets this node do without having met its peer by now (rule 6).
+func (e *Engine) coldStart() bool {
+	after := time.Duration(e.cfg.Module.Policy.ColdStart)
+	return after > 0 && e.rt.Now().Sub(e.began) >= after
 }
 
 // decide applies the end of an ask.
@@ -75,12 +154,16 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 		e.step(appmodules.Denied, "a newer epoch was promised meanwhile")
 		return
 	}
-	if e.learn(ev.know) {
-		return
+	for _, know := range ev.knows {
+		if e.learn(know) {
+			return
+		}
 	}
-	ok, why := cluster.Granted(cluster.Arbitration(e.cfg.Module.Policy.Arbitration), ev.Evidence)
+	ok, why := cluster.Granted(e.means(), ev.Evidence)
 	if !ok {
-		e.above = max(e.above, ev.know.Promised)
+		for _, know := range ev.knows {
+			e.above = max(e.above, know.Promised)
+		}
 		e.step(appmodules.Denied, why)
 		e.askAgainSoon()
 		return
@@ -94,15 +177,14 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 func (e *Engine) askAgainSoon() {
 	token := e.token
 	e.spawn(func(ctx context.Context) {
-		select {
-		case <-time.After(250 * time.Millisecond):
-			e.post(func() {
-				if e.token == token {
-					e.look()
-				}
-			})
-		case <-ctx.Done():
+		if sleep(ctx, e.rt, 250*time.Millisecond) != nil {
+			return
 		}
+		e.post(func() {
+			if e.token == token {
+				e.look()
+			}
+		})
 	})
 }
 
@@ -191,7 +273,7 @@ func (e *Engine) completePeer() bool {
 	session := e.vols.session
 	e.spawn(func(ctx context.Context) {
 		for {
-			callCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			callCtx, cancel := e.rt.WithTimeout(ctx, 5*time.Second)
 			err := e.cfg.Peer.Complete(callCtx, c)
 			cancel()
 			over := false
@@ -203,9 +285,7 @@ func (e *Engine) completePeer() bool {
 			}) != nil || over || err == nil {
 				return
 			}
-			select {
-			case <-time.After(200 * time.Millisecond):
-			case <-ctx.Done():
+			if sleep(ctx, e.rt, 200*time.Millisecond) != nil {
 				return
 			}
 		}
@@ -254,7 +334,7 @@ func (e *Engine) handover() bool {
 	h := Handover{Module: e.cfg.Module.Name, From: from, Epoch: rec.Epoch}
 	token, held := e.token, e.held
 	e.spawn(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		ctx, cancel := e.rt.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
 		err := e.cfg.Peer.Handover(ctx, h)
 		e.post(func() {

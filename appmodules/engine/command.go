@@ -18,7 +18,7 @@ var ErrConfirm = errors.New("confirmation needed")
 // Command gives the machine an operator's command. It returns when the command was
 // accepted; what follows shows in the status. yes confirms what may give up data.
 func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	ctx, cancel := e.rt.WithTimeout(ctx, commandTime)
 	defer cancel()
 	for {
 		var err error
@@ -29,9 +29,7 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 		if err == nil || !soon {
 			return err
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
+		if sleep(ctx, e.rt, 20*time.Millisecond) != nil {
 			return err
 		}
 	}

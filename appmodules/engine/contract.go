@@ -31,6 +31,13 @@ type Peer interface {
 	Dial(ctx context.Context) (net.Conn, error)
 }
 
+// Witness is one voter without data (DESIGN §5.3b). Its methods may be called by any goroutine.
+type Witness interface {
+	Name() string
+	// Ask asks for its vote, which is durable when the answer comes.
+	Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
+}
+
 // Handover is the planned change of the holder (DESIGN §5.9).
 type Handover struct {
 	Module string        `json:"module"`
@@ -99,10 +106,16 @@ type Config struct {
 	Self       cluster.NodeID
 	Peer       Peer
 	Store      Store // keys are the engine's own; the caller gives each module its own space
-	Disks      Disks
+	Storage    Storage
 	Hypervisor Hypervisor
+	Runtime    Runtime
 	Gate       *Gate
 	View       func() cluster.View
+	// Witnesses are the voters without data whose yes is needed when the peer is silent,
+	// as they are now; none: ping or fence decide.
+	Witnesses func() []Witness
+	// Fence switches the peer off and returns nil when that is confirmed; nil: there is no fence agent.
+	Fence func(ctx context.Context) error
 	// Ping reports whether a ping target answers; it takes at most a second.
 	Ping func(ctx context.Context) bool
 	// Boot identifies the present run of the computer: it changes when power was lost

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"duet/appmodules"
@@ -22,11 +21,12 @@ type Engine struct {
 	self cluster.NodeID
 	peer cluster.NodeID
 
+	rt     Runtime
 	box    mailbox
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup // goroutines the engine started
-	loop   chan struct{}  // closed when the owner goroutine ended
+	tasks  tally         // goroutines the engine started
+	loop   chan struct{} // closed when the owner goroutine ended
 
 	// Owned by the goroutine.
 	m        appmodules.Machine
@@ -37,9 +37,9 @@ type Engine struct {
 	link     peerLink
 	asking   *asking // nil: no ask under way
 	above    cluster.Epoch
-	held     bool // Hold succeeded since the volumes were opened
-	override bool // an operator stands in for meeting the peer (rule 6)
-	timer    *time.Timer
+	held     bool      // Hold succeeded since the volumes were opened
+	override bool      // an operator stands in for meeting the peer (rule 6)
+	untime   func()    // stops the clock of the phase
 	began    time.Time // of this run
 	since    time.Time // of the present role
 	why      string
@@ -79,8 +79,10 @@ const (
 func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, self: cfg.Self, peer: cluster.NodeID(cfg.Module.Peer(string(cfg.Self))),
-		loop: make(chan struct{}), since: time.Now(), why: "it is stopped", incarnation: time.Now().UnixNano(),
+		rt: cfg.Runtime, loop: make(chan struct{}), why: "it is stopped", untime: func() {},
 	}
+	e.since = e.rt.Now()
+	e.incarnation = e.since.UnixNano()
 	e.box.init()
 	e.status.soon = make(chan struct{}, 1)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
@@ -133,11 +135,9 @@ func Create(s Store, self, source cluster.NodeID, def Definition) error {
 
 // Start runs the engine until Stop.
 func (e *Engine) Start() {
-	e.began = time.Now()
-	e.timer = time.NewTimer(time.Hour)
-	e.timer.Stop()
+	e.began = e.rt.Now()
 	e.spawn(e.tellLoop)
-	go e.run()
+	e.rt.Go(e.run)
 	e.post(func() {
 		e.readVM()
 		e.step(appmodules.Boot, "")
@@ -152,8 +152,8 @@ func (e *Engine) Stop(ctx context.Context) {
 	e.retire(ctx)
 	e.cancel()
 	e.box.close()
-	<-e.loop
-	e.tasks.Wait()
+	_ = e.rt.Wait(context.Background(), e.loop, nil) // it has no other end
+	e.tasks.wait(e.rt)
 	if e.vols.flush(ctx) {
 		e.keep.Boot = "" // what is acknowledged is on disk: power may go now
 		e.saveKept()
@@ -163,7 +163,7 @@ func (e *Engine) Stop(ctx context.Context) {
 
 // retire lets a complete secondary be outvoted while it can still answer.
 func (e *Engine) retire(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := e.rt.WithTimeout(ctx, time.Second)
 	defer cancel()
 	fenced := false
 	_ = e.call(ctx, func() {
@@ -174,26 +174,16 @@ func (e *Engine) retire(ctx context.Context) {
 	})
 	for fenced && ctx.Err() == nil {
 		_ = e.call(ctx, func() { fenced = e.rec.IsComplete() })
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-		}
+		_ = sleep(ctx, e.rt, 10*time.Millisecond) // the loop looks at ctx
 	}
 }
 
 func (e *Engine) run() {
 	defer close(e.loop)
-	defer e.timer.Stop()
-	for {
-		select {
-		case <-e.box.ready:
-			for _, fn := range e.box.take() {
-				fn()
-			}
-		case <-e.timer.C:
-			e.step(appmodules.Timeout, "")
-		case <-e.ctx.Done():
-			return
+	defer func() { e.untime() }()
+	for e.rt.Wait(e.ctx, e.box.ready, nil) == nil && e.ctx.Err() == nil {
+		for _, fn := range e.box.take() {
+			fn()
 		}
 	}
 }
@@ -237,7 +227,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 func (e *Engine) enter(p appmodules.Phase) {
 	e.token++
 	e.cancelAsk()
-	e.timer.Stop()
+	e.untime()
 	var d time.Duration
 	switch p {
 	case appmodules.Opening:
@@ -249,8 +239,10 @@ func (e *Engine) enter(p appmodules.Phase) {
 	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
 		d = time.Duration(e.cfg.Module.Policy.Shutdown)
 	}
+	e.untime = func() {}
 	if d > 0 {
-		e.timer.Reset(d)
+		token := e.token
+		e.untime = e.rt.After(d, func() { e.eventOf(token, appmodules.Timeout, "") })
 	}
 }
 
@@ -277,23 +269,16 @@ func (e *Engine) eventOf(token uint64, ev appmodules.Event, text string) {
 func (e *Engine) call(ctx context.Context, fn func()) error {
 	done := make(chan struct{})
 	e.post(func() { fn(); close(done) })
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-e.loop:
-		return ErrStopped
-	}
+	return e.rt.Wait(ctx, done, e.loop)
 }
 
 // spawn runs fn on a goroutine that Stop waits for. ctx ends with the engine.
 func (e *Engine) spawn(fn func(ctx context.Context)) {
-	e.tasks.Add(1)
-	go func() {
-		defer e.tasks.Done()
+	e.tasks.add()
+	e.rt.Go(func() {
+		defer e.tasks.done()
 		fn(e.ctx)
-	}()
+	})
 }
 
 // save makes rec durable. A node that cannot remember must not act: on failure the

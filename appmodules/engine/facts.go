@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"time"
 
 	"duet/appmodules"
 	"duet/cluster"
@@ -14,7 +13,7 @@ func (e *Engine) facts() appmodules.Facts {
 	answers := e.answers()
 	return appmodules.Facts{
 		Holder:       e.rec.Holds(e.self),
-		Complete:     e.rec.IsComplete(),
+		Complete:     e.rec.IsComplete() || (e.rec.Cold && e.rec.Complete == e.rec.Epoch && e.coldStart()),
 		Alone:        e.rec.Alone,
 		Worse:        answers && e.rec.Worse(p),
 		PeerAnswers:  answers,
@@ -37,7 +36,7 @@ func (e *Engine) yields(peer cluster.Record) bool {
 
 // answers: the peer's daemon answered one of the last exchanges.
 func (e *Engine) answers() bool {
-	return !e.link.heard.IsZero() && time.Since(e.link.heard) < 3*e.cfg.Times.Tell
+	return !e.link.heard.IsZero() && e.rt.Now().Sub(e.link.heard) < 3*e.cfg.Times.Tell
 }
 
 // silent: no path has carried a sign of life for the detection time, which the
@@ -45,11 +44,11 @@ func (e *Engine) answers() bool {
 // started has not listened long enough to say so.
 func (e *Engine) silent() bool {
 	v := e.cfg.View()
-	if v.Alive(e.peer) || e.answers() || time.Since(e.began) < e.cfg.Times.Detection {
+	if v.Alive(e.peer) || e.answers() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
 		return false
 	}
 	p := v.Peers[e.peer]
-	if p.Leaving && !p.Silent.IsZero() && time.Since(p.Silent) < e.cfg.Times.LeaveGrace {
+	if p.Leaving && !p.Silent.IsZero() && e.rt.Now().Sub(p.Silent) < e.cfg.Times.LeaveGrace {
 		return false
 	}
 	return true

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"duet/appmodules"
 	"duet/blockrepl"
-	"duet/blockrepl/wire"
 	"duet/cluster"
 )
 
@@ -22,7 +22,7 @@ func (v *volumes) openSecondary() {
 	for _, c := range e.cfg.Module.Volumes {
 		vol, err := v.secondary(c)
 		if err != nil {
-			closeAll(all)
+			v.closeAll(all)
 			e.event(appmodules.StorageFailed, err.Error())
 			return
 		}
@@ -32,20 +32,11 @@ func (v *volumes) openSecondary() {
 }
 
 func (v *volumes) secondary(c appmodules.Volume) (*volume, error) {
-	e := v.e
-	image, err := e.cfg.Disks.Open(c)
+	sec, err := v.e.cfg.Storage.Secondary(c)
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
 	}
-	sec, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{
-		Volume: e.cfg.Module.Name + "/" + c.Target, Node: string(e.self), Identity: c.ID,
-		Device: image, Log: e.cfg.Disks.Log(c), Logger: e.cfg.Logger,
-	})
-	if err != nil {
-		_ = image.Close() // nothing was written
-		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
-	}
-	return &volume{cfg: c, image: image, sec: sec}, nil
+	return &volume{cfg: c, sec: sec}, nil
 }
 
 // adopt makes every secondary durably complete.
@@ -53,7 +44,7 @@ func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 	if len(v.all) == 0 {
 		return errors.New("the volumes are closed")
 	}
-	ctx, cancel := context.WithTimeout(v.e.ctx, hvTime)
+	ctx, cancel := v.e.rt.WithTimeout(v.e.ctx, hvTime)
 	defer cancel()
 	for _, vol := range v.all {
 		t, ok := tickets[vol.cfg.Target]
@@ -67,9 +58,10 @@ func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 	return nil
 }
 
-// OnAttach is a replication connection from the peer's primary. It takes conn over
+// OnAttach is a replication connection from the peer's primary. It takes in over
 // and returns when the connection has ended or was refused.
-func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.Hello) error {
+func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
+	hello := in.Hello()
 	var vol *volume
 	var complete bool
 	var session uint64
@@ -96,7 +88,7 @@ func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.
 		if !complete && e.m.Phase == appmodules.Standby {
 			e.step(appmodules.FollowLost, "it has come back at a newer epoch")
 		}
-		vol.conn = conn
+		vol.conn = in
 		e.vols.onFollowed(vol)
 	})
 	if err != nil || refusal != "" {
@@ -104,10 +96,10 @@ func (e *Engine) OnAttach(ctx context.Context, conn *wire.Conn, hello blockrepl.
 			refusal = err.Error()
 		}
 		st := e.State()
-		return blockrepl.Refuse(conn, blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
+		return in.Refuse(blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
 	}
-	err = vol.sec.Serve(ctx, conn, hello, complete)
-	e.post(func() { e.vols.onFollowLost(session, vol, conn, err) })
+	err = vol.sec.Serve(ctx, in, complete)
+	e.post(func() { e.vols.onFollowLost(session, vol, in, err) })
 	return err
 }
 
@@ -139,7 +131,7 @@ func (v *volumes) onFollowed(vol *volume) {
 	}
 }
 
-func (v *volumes) onFollowLost(session uint64, vol *volume, conn *wire.Conn, err error) {
+func (v *volumes) onFollowLost(session uint64, vol *volume, conn io.Closer, err error) {
 	if v.session != session || vol.conn != conn {
 		return // closed, or the primary has connected again meanwhile
 	}

@@ -11,6 +11,7 @@ import (
 // all of them have started and their delay has passed. A VM that starts alone
 // never waits. Safe for concurrent use.
 type Gate struct {
+	rt     Runtime
 	mu     sync.Mutex
 	starts map[*start]struct{}
 }
@@ -21,7 +22,7 @@ type start struct {
 }
 
 // NewGate returns an open gate.
-func NewGate() *Gate { return &Gate{starts: make(map[*start]struct{})} }
+func NewGate(rt Runtime) *Gate { return &Gate{rt: rt, starts: make(map[*start]struct{})} }
 
 // Enter waits for the turn of order. The caller calls leave with whether the VM
 // started, once; the delay then holds back later orders.
@@ -31,10 +32,7 @@ func (g *Gate) Enter(ctx context.Context, order int) (leave func(delay time.Dura
 	g.starts[s] = struct{}{}
 	g.mu.Unlock()
 	// Others of the same failover announce themselves within this moment.
-	select {
-	case <-time.After(gatherTime):
-	case <-ctx.Done():
-	}
+	_ = sleep(ctx, g.rt, gatherTime) // the wait below looks at ctx
 	g.mu.Lock()
 	g.release()
 	g.mu.Unlock()
@@ -49,15 +47,13 @@ func (g *Gate) Enter(ctx context.Context, order int) (leave func(delay time.Dura
 			drop()
 			return
 		}
-		time.AfterFunc(delay, drop)
+		g.rt.After(delay, drop)
 	}
-	select {
-	case <-s.open:
-		return gone, nil
-	case <-ctx.Done():
+	if err := g.rt.Wait(ctx, s.open, nil); err != nil {
 		gone(0)
-		return nil, ctx.Err()
+		return nil, err
 	}
+	return gone, nil
 }
 
 // gatherTime is small beside a VM's start and long enough for engines that lost

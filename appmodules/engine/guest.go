@@ -37,7 +37,7 @@ func (e *Engine) callVM(fn func(ctx context.Context)) {
 		defer cancel()
 		if last != nil {
 			last.cancel()
-			<-last.done
+			_ = e.rt.Wait(context.Background(), last.done, nil) // it was cancelled
 		}
 		fn(ctx)
 	})
@@ -68,7 +68,7 @@ func (e *Engine) domain() string { return e.cfg.Module.VM.Domain }
 
 // readVM asks the hypervisor for the present state.
 func (e *Engine) readVM() {
-	ctx, cancel := context.WithTimeout(e.ctx, hvTime)
+	ctx, cancel := e.rt.WithTimeout(e.ctx, hvTime)
 	defer cancel()
 	s, err := e.cfg.Hypervisor.State(ctx, e.domain())
 	if err != nil {
@@ -87,7 +87,7 @@ func (e *Engine) startVM() {
 		if err != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		ctx, cancel := e.rt.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		if stale && len(def.Text) > 0 {
 			err = e.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: e.domain(), Text: def.Text})
@@ -117,7 +117,7 @@ func (e *Engine) startVM() {
 func (e *Engine) shutdownVM() {
 	token := e.token
 	e.callVM(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second)
+		ctx, cancel := e.rt.WithTimeout(ctx, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second)
 		defer cancel()
 		if err := e.cfg.Hypervisor.Shutdown(ctx, e.domain()); err == nil {
 			e.down(token)
@@ -130,7 +130,7 @@ func (e *Engine) killVM() {
 	token := e.token
 	e.callVM(func(ctx context.Context) {
 		for {
-			callCtx, cancel := context.WithTimeout(ctx, hvTime)
+			callCtx, cancel := e.rt.WithTimeout(ctx, hvTime)
 			err := e.cfg.Hypervisor.Kill(callCtx, e.domain())
 			cancel()
 			if err == nil || errors.Is(err, vmmanager.ErrNotFound) {
@@ -138,9 +138,7 @@ func (e *Engine) killVM() {
 				return
 			}
 			e.cfg.Logger.Error("cannot end the VM, trying again", "module", e.cfg.Module.Name, "err", err)
-			select {
-			case <-time.After(500 * time.Millisecond):
-			case <-ctx.Done():
+			if sleep(ctx, e.rt, 500*time.Millisecond) != nil {
 				return
 			}
 		}
@@ -202,7 +200,7 @@ func (e *Engine) resume() {
 		return
 	}
 	e.callVM(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		ctx, cancel := e.rt.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		err := e.cfg.Hypervisor.Start(ctx, e.domain())
 		e.post(func() {
@@ -221,7 +219,7 @@ func (e *Engine) readDefinition() {
 	if !e.rec.Holds(e.self) || !e.primary() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, hvTime)
+	ctx, cancel := e.rt.WithTimeout(e.ctx, hvTime)
 	defer cancel()
 	def, err := e.cfg.Hypervisor.Definition(ctx, e.domain())
 	if err != nil || bytes.Equal(def.Text, e.keep.Definition.Text) {
@@ -259,7 +257,7 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 // restartsLeft counts what policy.restart still allows.
 func (e *Engine) restartsLeft() int {
 	p := e.cfg.Module.Policy.Restart
-	since := time.Now().Add(-time.Duration(p.Window))
+	since := e.rt.Now().Add(-time.Duration(p.Window))
 	recent := 0
 	for _, t := range e.keep.Restarts {
 		if t.After(since) {
@@ -274,8 +272,8 @@ func (e *Engine) countRestart(p appmodules.Phase) {
 	if p != appmodules.Starting {
 		return
 	}
-	since := time.Now().Add(-time.Duration(e.cfg.Module.Policy.Restart.Window))
+	since := e.rt.Now().Add(-time.Duration(e.cfg.Module.Policy.Restart.Window))
 	e.keep.Restarts = slices.DeleteFunc(e.keep.Restarts, func(t time.Time) bool { return t.Before(since) })
-	e.keep.Restarts = append(e.keep.Restarts, time.Now())
+	e.keep.Restarts = append(e.keep.Restarts, e.rt.Now())
 	e.saveKept()
 }

@@ -311,10 +311,13 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 	if os.Getenv("PAIR_LOG") != "" {
 		level = slog.LevelDebug
 	}
-	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Disks: n, Hypervisor: n.hv, Gate: NewGate(),
-		View: n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name))
+	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Hypervisor: n.hv, Gate: NewGate(Real{}), Runtime: Real{},
+		Storage:   NewStorage(StorageConfig{Module: m, Node: string(n.name), Disks: n, Logger: logger}),
+		Witnesses: func() []Witness { return nil },
+		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name)),
+		Logger: logger,
 		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond}})
 	must(n.p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -456,7 +459,7 @@ func (w wireTo) Dial(context.Context) (net.Conn, error) {
 			_ = conn.Close()
 			return
 		}
-		_ = e.OnAttach(ctx, conn, hello)
+		_ = e.OnAttach(ctx, &Connection{conn, hello})
 	})
 	return near, nil
 }

@@ -50,9 +50,9 @@ func (e *Engine) record(before appmodules.Machine, ev appmodules.Event, why stri
 	}
 	e.why = why
 	if before != e.m {
-		e.since = time.Now()
+		e.since = e.rt.Now()
 	}
-	t := Transition{Time: time.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(), Why: why}
+	t := Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(), Why: why}
 	e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(), "epoch", e.rec.Epoch)
 	e.cfg.Log(t)
 }
@@ -111,29 +111,29 @@ func (e *Engine) tellSoon() {
 
 // tellLoop exchanges states with the peer, regularly and at once after a change.
 func (e *Engine) tellLoop(ctx context.Context) {
-	tick := time.NewTicker(e.cfg.Times.Tell)
-	defer tick.Stop()
-	for {
-		callCtx, cancel := context.WithTimeout(ctx, 2*e.cfg.Times.Tell)
-		theirs, err := e.cfg.Peer.Tell(callCtx, e.State())
+	for ctx.Err() == nil {
+		e.exchange(ctx)
+		pause, cancel := e.rt.WithTimeout(ctx, e.cfg.Times.Tell)
+		_ = e.rt.Wait(pause, e.status.soon, nil) // at once after a change, else when the pause ends
 		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		e.post(func() {
-			if err == nil {
-				e.hear(theirs)
-			}
-			e.look()
-			e.resume()
-		})
-		select {
-		case <-tick.C:
-		case <-e.status.soon:
-		case <-ctx.Done():
-			return
-		}
 	}
+}
+
+// exchange tells the peer how this node stands and hears how the peer does.
+func (e *Engine) exchange(ctx context.Context) {
+	callCtx, cancel := e.rt.WithTimeout(ctx, 2*e.cfg.Times.Tell)
+	defer cancel()
+	theirs, err := e.cfg.Peer.Tell(callCtx, e.State())
+	if ctx.Err() != nil {
+		return
+	}
+	e.post(func() {
+		if err == nil {
+			e.hear(theirs)
+		}
+		e.look()
+		e.resume()
+	})
 }
 
 // OnTell takes the peer's state and answers with one's own.
@@ -147,7 +147,7 @@ func (e *Engine) hear(theirs State) {
 	if last := e.link.state; theirs.Incarnation == last.Incarnation && theirs.Seq < last.Seq {
 		return
 	}
-	e.link.state, e.link.heard, e.link.met = theirs, time.Now(), true
+	e.link.state, e.link.heard, e.link.met = theirs, e.rt.Now(), true
 	e.status.mu.Lock()
 	e.status.peer, e.status.heard = theirs, e.link.heard
 	e.status.mu.Unlock()
@@ -160,7 +160,7 @@ func (e *Engine) hear(theirs State) {
 		def := e.keep.Definition
 		def.Module = e.cfg.Module.Name
 		e.spawn(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, hvTime)
+			ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
 			defer cancel()
 			if err := e.cfg.Peer.Define(ctx, def); err != nil && ctx.Err() == nil {
 				e.cfg.Logger.Warn("the peer does not take the VM's definition", "module", e.cfg.Module.Name, "err", err)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
 	"duet/appmodules"
 	"duet/blockrepl"
-	"duet/blockrepl/wire"
 	"duet/cluster"
 )
 
@@ -30,12 +30,9 @@ type volumes struct {
 // volume is one open disk: primary or secondary.
 type volume struct {
 	cfg      appmodules.Volume
-	image    Image
-	prim     *blockrepl.Primary
-	sec      *blockrepl.Secondary
-	front    blockrepl.Frontend
-	served   chan struct{} // closed when the frontend has ended
-	conn     *wire.Conn    // of the link, to end it
+	prim     Primary
+	sec      Secondary
+	conn     io.Closer // of the link, to end it
 	attached bool
 	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
 }
@@ -65,7 +62,7 @@ func (v *volumes) openPrimary() {
 	for _, c := range v.e.cfg.Module.Volumes {
 		vol, err := v.primary(c)
 		if err != nil {
-			closeAll(all)
+			v.closeAll(all)
 			v.e.event(appmodules.OpenFailed, err.Error())
 			return
 		}
@@ -76,33 +73,15 @@ func (v *volumes) openPrimary() {
 }
 
 func (v *volumes) primary(c appmodules.Volume) (*volume, error) {
-	e := v.e
-	image, err := e.cfg.Disks.Open(c)
-	if err != nil {
-		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
-	}
-	vol := &volume{cfg: c, image: image, served: make(chan struct{})}
+	vol := &volume{cfg: c}
 	session := v.session
-	vol.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{
-		Volume: e.cfg.Module.Name + "/" + c.Target, Node: string(e.self), Identity: c.ID,
-		Device: image, Log: e.cfg.Disks.Log(c), Logger: e.cfg.Logger,
-		StallBudget: time.Duration(e.cfg.Module.Policy.StallBudget),
-		Events:      func(ev blockrepl.Event) { e.post(func() { v.onEvent(session, vol, ev) }) },
+	var err error
+	vol.prim, err = v.e.cfg.Storage.Primary(c, func(ev blockrepl.Event) {
+		v.e.post(func() { v.onEvent(session, vol, ev) })
 	})
-	if err == nil {
-		vol.front, err = e.cfg.Disks.Frontend(e.cfg.Module.Name, c)
-	}
 	if err != nil {
-		_ = image.Close() // nothing was written
 		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
 	}
-	vol.prim.Start()
-	go func() {
-		defer close(vol.served)
-		if err := vol.front.Serve(vol.prim); err != nil {
-			e.cfg.Logger.Error("frontend ended", "module", e.cfg.Module.Name, "volume", c.Target, "err", err)
-		}
-	}()
 	return vol, nil
 }
 
@@ -112,7 +91,7 @@ func (v *volumes) flush(ctx context.Context) bool {
 	if len(v.all) == 0 {
 		return false // closed before, and what was written then may not be on disk yet
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	ctx, cancel := v.e.rt.WithTimeout(ctx, flushTime)
 	defer cancel()
 	for _, vol := range v.all {
 		err := ctx.Err()
@@ -121,8 +100,7 @@ func (v *volumes) flush(ctx context.Context) bool {
 		case vol.prim != nil:
 			err = vol.prim.Hold(ctx)
 		case vol.sec != nil:
-			vol.sec.Close()
-			err = vol.image.Flush()
+			err = vol.sec.Flush()
 		}
 		if err != nil {
 			return false
@@ -144,30 +122,24 @@ func (v *volumes) close() {
 	v.linked = false
 	all := v.all
 	v.set(nil)
-	closeAll(all)
+	v.closeAll(all)
 }
 
-// closeAll fences first: no volume acknowledges anything while another still closes.
-func closeAll(all []*volume) {
-	var wg sync.WaitGroup
-	for _, vol := range all {
-		wg.Go(func() {
-			if vol.prim != nil {
-				if vol.verify != nil {
-					vol.verify <- blockrepl.VerifyDone{Err: errors.New("the volume was closed")}
-					vol.verify = nil
-				}
-				vol.prim.Close()
-				_ = vol.front.Close() // its connections are gone with the volume
-				<-vol.served
+// closeAll closes them at the same time: none acknowledges anything for long while another closes.
+func (v *volumes) closeAll(all []*volume) {
+	together(v.e.rt, len(all), func(i int) {
+		vol := all[i]
+		if vol.prim != nil {
+			if vol.verify != nil {
+				vol.verify <- blockrepl.VerifyDone{Err: errors.New("the volume was closed")}
+				vol.verify = nil
 			}
-			if vol.sec != nil {
-				vol.sec.Close()
-			}
-			_ = vol.image.Close() // what counts was flushed before
-		})
-	}
-	wg.Wait()
+			vol.prim.Close()
+		}
+		if vol.sec != nil {
+			vol.sec.Close()
+		}
+	})
 }
 
 // connect keeps trying to attach every volume to the peer, until all are attached
@@ -190,10 +162,7 @@ func (v *volumes) connect() {
 				return
 			}
 			v.e.post(func() { v.onAttachFailed(session, err) })
-			select {
-			case <-time.After(retryAfter(err)):
-			case <-ctx.Done():
-			}
+			_ = sleep(ctx, v.e.rt, retryAfter(err)) // the loop looks at ctx
 		}
 	})
 }
@@ -208,7 +177,7 @@ func retryAfter(err error) time.Duration {
 }
 
 // attachAll attaches every volume or none.
-func (v *volumes) attachAll(ctx context.Context, all []*volume, epoch uint64) (conns []*wire.Conn, err error) {
+func (v *volumes) attachAll(ctx context.Context, all []*volume, epoch uint64) (conns []io.Closer, err error) {
 	defer func() {
 		if err != nil {
 			for _, c := range conns {
@@ -217,15 +186,14 @@ func (v *volumes) attachAll(ctx context.Context, all []*volume, epoch uint64) (c
 		}
 	}()
 	for _, vol := range all {
-		dialCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		dialCtx, cancel := v.e.rt.WithTimeout(ctx, 2*time.Second)
 		nc, err := v.e.cfg.Peer.Dial(dialCtx)
 		cancel()
 		if err != nil {
 			return conns, fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
 		}
-		conn := wire.NewConn(nc)
-		greetCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err = vol.prim.Attach(greetCtx, conn, epoch)
+		greetCtx, cancel := v.e.rt.WithTimeout(ctx, 5*time.Second)
+		conn, err := vol.prim.Attach(greetCtx, nc, epoch)
 		cancel()
 		if err != nil {
 			return conns, fmt.Errorf("volume %s: %w", vol.cfg.Target, err)
@@ -235,7 +203,7 @@ func (v *volumes) attachAll(ctx context.Context, all []*volume, epoch uint64) (c
 	return conns, nil
 }
 
-func (v *volumes) onLinked(session uint64, conns []*wire.Conn) {
+func (v *volumes) onLinked(session uint64, conns []io.Closer) {
 	if v.session != session {
 		for _, c := range conns {
 			_ = c.Close() // the link came too late
@@ -400,14 +368,10 @@ func (v *volumes) forgetDirty() {
 func (v *volumes) hold() {
 	all, token := v.all, v.e.token
 	v.e.spawn(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, holdTime)
+		ctx, cancel := v.e.rt.WithTimeout(ctx, holdTime)
 		defer cancel()
 		errs := make([]error, len(all))
-		var wg sync.WaitGroup
-		for i, vol := range all {
-			wg.Go(func() { errs[i] = vol.prim.Hold(ctx) })
-		}
-		wg.Wait()
+		together(v.e.rt, len(all), func(i int) { errs[i] = all[i].prim.Hold(ctx) })
 		err := errors.Join(errs...)
 		v.e.post(func() {
 			switch {

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Runtime is the time and the concurrency an engine runs on: Real, or a simulated
+// one in which all engines of a cluster run in one goroutine on a virtual clock.
+// Whatever an engine waits for it waits for through its Runtime.
+type Runtime interface {
+	// Now is the time; differences of two times count, not their date.
+	Now() time.Time
+	// Go runs fn at the same time as the caller.
+	Go(fn func())
+	// After runs fn after d, on a goroutine of its own, unless stop is called before.
+	After(d time.Duration, fn func()) (stop func())
+	// Wait returns nil when done is closed or has a token, which it takes; ErrStopped
+	// when end is closed; otherwise the error of ctx. Done and end may be nil.
+	Wait(ctx context.Context, done, end <-chan struct{}) error
+	// WithTimeout is context.WithTimeout by the clock of the Runtime.
+	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+}
+
+// Real is the Runtime of a running node.
+type Real struct{}
+
+// Now is time.Now.
+func (Real) Now() time.Time { return time.Now() }
+
+// Go starts a goroutine.
+func (Real) Go(fn func()) { go fn() }
+
+// After is time.AfterFunc.
+func (Real) After(d time.Duration, fn func()) (stop func()) {
+	t := time.AfterFunc(d, fn)
+	return func() { t.Stop() }
+}
+
+// Wait is a select.
+func (Real) Wait(ctx context.Context, done, end <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-end:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// WithTimeout is context.WithTimeout.
+func (Real) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d)
+}
+
+// sleep returns after d, or early with the error of ctx.
+func sleep(ctx context.Context, rt Runtime, d time.Duration) error {
+	short, cancel := rt.WithTimeout(ctx, d)
+	defer cancel()
+	_ = rt.Wait(short, nil, nil) // ends with short, which is what was wanted
+	return ctx.Err()
+}
+
+// together runs fn for 0 to n-1 at the same time and waits for all.
+func together(rt Runtime, n int, fn func(i int)) {
+	if n == 1 {
+		fn(0)
+		return
+	}
+	var all tally
+	for i := range n {
+		all.add()
+		rt.Go(func() { defer all.done(); fn(i) })
+	}
+	all.wait(rt)
+}
+
+// tally counts what runs; a sync.WaitGroup that waits through a Runtime. Once wait
+// was called nothing more is added.
+type tally struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n falls to 0; nil: nobody waits
+}
+
+func (t *tally) add() {
+	t.mu.Lock()
+	t.n++
+	t.mu.Unlock()
+}
+
+func (t *tally) done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 && t.idle != nil {
+		close(t.idle)
+	}
+}
+
+func (t *tally) wait(rt Runtime) {
+	t.mu.Lock()
+	t.idle = make(chan struct{})
+	if t.n == 0 {
+		close(t.idle)
+	}
+	t.mu.Unlock()
+	_ = rt.Wait(context.Background(), t.idle, nil) // it has no other end
+}
