@@ -209,6 +209,7 @@ func followingRows() []Row {
 
 		{Standby, FollowLost, unwanted, do(CloseVolumes), Stopped, NoLink, "stopped by an operator, after its primary"},
 		{Standby, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone; the data here are complete"},
+		{Standby, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
 		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"duet/blockrepl/wire"
 )
@@ -40,6 +41,7 @@ type Secondary struct {
 	closed  bool     // no session begins any more
 
 	applied atomic.Uint64 // writes since NewSecondary
+	heard   atomic.Int64  // when the primary last sent something, Unix ns; 0: never
 }
 
 // NewSecondary loads the log of the volume.
@@ -70,6 +72,15 @@ func (s *Secondary) Lineage() Lineage {
 
 // Applied counts the writes this Secondary has applied. It only grows.
 func (s *Secondary) Applied() uint64 { return s.applied.Load() }
+
+// Heard is when the primary last sent something, by the clock of time.Now; zero if it
+// never did. An idle primary pings several times within its stall budget.
+func (s *Secondary) Heard() time.Time {
+	if ns := s.heard.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
 
 // Serve answers hello on conn, which it owns from now on, and applies what comes
 // until the connection ends, ctx ends or Stop is called; it always returns a reason.

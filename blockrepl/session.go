@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"duet/blockrepl/wire"
 )
@@ -58,7 +59,10 @@ func (n *session) run() error {
 	for range compareWorkers {
 		n.helpers.Go(n.worker)
 	}
-	n.conn.OnWait(func() { _ = n.conn.Flush() }) // a failure shows in the next read
+	n.conn.OnWait(func() {
+		n.s.heard.Store(time.Now().UnixNano())
+		_ = n.conn.Flush() // a failure shows in the next read
+	})
 	for {
 		h, payload, err := n.conn.Next()
 		if err == nil && n.stopped.Load() {

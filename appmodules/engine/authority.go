@@ -81,9 +81,9 @@ func (e *Engine) gather(ctx context.Context, ask cluster.Ask, ev *evidence) {
 	if silent {
 		e.askWitnesses(short, ask, ev)
 	}
-	// Both are bounded by short.
+	_ = e.rt.Wait(context.Background(), pinged, nil) // bounded by short
+	cancel()                                         // a peer that has not answered by now is silent
 	_ = e.rt.Wait(context.Background(), answered, nil)
-	_ = e.rt.Wait(context.Background(), pinged, nil)
 	if err == nil {
 		ev.knows = append(ev.knows, ans.Know)
 		if ev.PeerYes = ans.Yes; !ans.Yes {

@@ -39,12 +39,12 @@ func (e *Engine) answers() bool {
 	return !e.link.heard.IsZero() && e.rt.Now().Sub(e.link.heard) < 3*e.cfg.Times.Tell
 }
 
-// silent: no path has carried a sign of life for the detection time, which the
+// silent: no path, replication among them, has carried a sign of life for the detection time, which the
 // heartbeats measure; one that left on purpose is given longer. A node that has just
 // started has not listened long enough to say so.
 func (e *Engine) silent() bool {
 	v := e.cfg.View()
-	if v.Alive(e.peer) || e.answers() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
+	if v.Alive(e.peer) || e.answers() || e.vols.heard() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
 		return false
 	}
 	p := v.Peers[e.peer]

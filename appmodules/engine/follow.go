@@ -39,6 +39,17 @@ func (v *volumes) secondary(c appmodules.Volume) (*volume, error) {
 	return &volume{cfg: c, sec: sec}, nil
 }
 
+// heard: the primary has sent something within the detection time. Its connection is
+// one more heartbeat path, and the only one that does not break when power is lost.
+func (v *volumes) heard() bool {
+	for _, vol := range v.all {
+		if vol.sec != nil && v.e.rt.Now().Sub(vol.sec.Heard()) < v.e.cfg.Times.Detection {
+			return true
+		}
+	}
+	return false
+}
+
 // adopt makes every secondary durably complete.
 func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 	if len(v.all) == 0 {

@@ -52,6 +52,8 @@ type Secondary interface {
 	Complete(ctx context.Context, t blockrepl.Ticket) error
 	Lineage() blockrepl.Lineage
 	Applied() uint64
+	// Heard is when the primary last sent something; zero if it never did.
+	Heard() time.Time
 	// Flush ends Serve for ever and makes everything applied durable.
 	Flush() error
 	// Close ends Serve for ever and closes the image.

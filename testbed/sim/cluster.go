@@ -1,0 +1,352 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/vmmanager"
+)
+
+// Cluster is two nodes, a witness and one module, on a clock of their own.
+type Cluster struct {
+	w       *world
+	net     network
+	nodes   [2]*Node
+	witness witness
+	module  appmodules.Module
+	fence   bool
+	check   checker
+	out     *strings.Builder // the transcript; nil: none is kept
+}
+
+// Node is one computer: what survives its daemon, and what survives its power.
+type Node struct {
+	c    *Cluster
+	id   int
+	name string
+
+	on     bool     // under power
+	host   *process // its life since power came, in which the guest runs
+	proc   *process // the daemon's life; nil: it does not run
+	engine *engine.Engine
+
+	store     store
+	disk      disk
+	log       dirtyLog
+	slow      time.Duration // of each write
+	guest     guest
+	second    *secondary
+	pipes     []*end
+	boots     int
+	lostPower bool // since the daemon last started
+	leaving   bool // the daemon was stopped in order
+	ping      bool
+	noStart   bool          // the hypervisor starts nothing
+	skew      time.Duration // of the clock
+	heard     int64         // when the other node was last within reach
+	reach     bool
+}
+
+// names of the places.
+var names = [...]string{"alpha", "beta", "witness"}
+
+// witnessName is its place.
+const witnessName = 2
+
+// newCluster makes a cluster that is switched off. keep says whether a transcript is wanted.
+func newCluster(seed uint64, keep bool) *Cluster {
+	c := &Cluster{w: &world{rng: rand.New(rand.NewPCG(seed, 0))}}
+	c.check.c = c
+	if keep {
+		c.out = &strings.Builder{}
+	}
+	m := appmodules.Default()
+	m.Name, m.Nodes, m.VM.Domain = "vm", []string{names[0], names[1]}, "vm"
+	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: blocks, Paths: map[string]string{}}}
+	c.module = m
+	for i := range c.nodes {
+		n := &Node{c: c, id: i, name: names[i], ping: true, store: store{values: map[string][]byte{}}}
+		n.guest = guest{n: n, state: vmmanager.Off}
+		n.log.lineage = blockrepl.Lineage{Volume: "vol"}
+		if i == 0 {
+			n.log.lineage = n.log.lineage.With(blockrepl.Generation{Epoch: 1, Holder: names[0]})
+		}
+		if err := engine.Create(&n.store, cluster.NodeID(n.name), cluster.NodeID(names[0]), engine.Definition{Version: 1, Text: []byte("vm")}); err != nil {
+			panic(err) // a store in memory that is not full
+		}
+		c.nodes[i] = n
+	}
+	return c
+}
+
+// note adds a line to the transcript.
+func (c *Cluster) note(format string, args ...any) {
+	if c.out != nil {
+		fmt.Fprintf(c.out, "%9.3fs  %s\n", time.Duration(c.w.now).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// detection is the time after which a silent peer is suspected.
+const detection = 2 * time.Second
+
+// boot starts the daemon, and the computer if it is off.
+func (n *Node) boot() {
+	if !n.on {
+		n.on = true
+		n.host = &process{w: n.c.w, skew: n.skew}
+	}
+	if n.proc != nil {
+		return
+	}
+	p := &process{w: n.c.w, skew: n.skew, frozen: n.host.frozen}
+	n.proc, n.leaving, n.lostPower = p, false, false
+	other := cluster.NodeID(names[1-n.id])
+	e, err := engine.New(engine.Config{
+		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: storage{n},
+		Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n}, Gate: engine.NewGate(p), Runtime: p,
+		View: func() cluster.View { return n.view(other) }, Witnesses: n.witnesses, Fence: n.fencer(),
+		Ping: func(context.Context) bool { return n.ping }, Boot: fmt.Sprint(n.boots),
+		Log: func(t engine.Transition) { n.c.transition(n, t) }, Logger: slog.New(slog.DiscardHandler),
+		Times: engine.DefaultTimes(detection),
+	})
+	if err != nil {
+		n.c.note("%s: the daemon does not start: %v", n.name, err)
+		n.proc = nil
+		return
+	}
+	n.engine = e
+	p.w.at(0, p, e.Start)
+	n.c.touch()
+}
+
+func (c *Cluster) transition(n *Node, t engine.Transition) {
+	if c.out != nil {
+		c.note("%s: %s → %s: %s", n.name, t.From, t.To, t.Why)
+	}
+}
+
+// kill ends the daemon between two instructions; the VM goes on and waits for its disk.
+func (n *Node) kill() {
+	if n.proc == nil {
+		return
+	}
+	n.end()
+	n.sever()
+	n.c.touch()
+}
+
+func (n *Node) end() {
+	if n.proc == nil {
+		return
+	}
+	n.proc.kill()
+	n.log.crash(n.c.w.rng)
+	n.proc, n.engine, n.second = nil, nil, nil
+	n.guest.front, n.guest.sent = nil, nil
+}
+
+// stop ends the daemon in order.
+func (n *Node) stop() {
+	p, e := n.proc, n.engine
+	if p == nil || p.frozen {
+		return
+	}
+	n.leaving = true
+	p.start(func() {
+		ctx, cancel := p.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		e.Stop(ctx)
+		n.c.w.at(0, nil, func() {
+			if n.proc == p {
+				n.kill()
+			}
+		})
+	})
+}
+
+// powerCut ends everything on the computer.
+func (n *Node) powerCut() {
+	if !n.on {
+		return
+	}
+	n.c.check.powerCut(n)
+	n.end()
+	n.host.kill()
+	for _, e := range n.pipes { // nobody is told
+		e.closed, e.lost, e.queue = true, nil, nil
+		o := e.other()
+		n.c.w.at(patience, nil, func() { o.reset(errTimeout) })
+	}
+	n.pipes = nil
+	n.guest.end(vmmanager.Off)
+	n.disk.powerCut(n.c.w.rng)
+	n.on, n.lostPower = false, true
+	n.boots++
+	n.c.touch()
+}
+
+// freeze stops the daemon, or with it the VM; thaw lets both go on.
+func (n *Node) freeze(all bool) {
+	if n.proc != nil {
+		n.proc.freeze()
+	}
+	if all && n.host != nil {
+		n.host.freeze()
+	}
+	n.c.touch()
+}
+
+func (n *Node) thaw() {
+	if n.host != nil && n.host.frozen {
+		n.host.thaw()
+	}
+	if n.proc != nil && n.proc.frozen {
+		n.proc.thaw()
+	}
+	n.c.touch()
+}
+
+func (n *Node) diskDelay() time.Duration { return n.slow + n.c.w.jitter(200*time.Microsecond) }
+
+// answers reports whether heartbeats are answered.
+func (n *Node) answers() bool { return n.proc != nil && !n.proc.frozen }
+
+// touch notes who is within reach of whom, after something changed.
+func (c *Cluster) touch() {
+	for i, n := range c.nodes {
+		o := c.nodes[1-i]
+		was := n.reach
+		n.reach = n.answers() && o.answers() && c.passes(control, i, 1-i) && c.passes(control, 1-i, i)
+		if was || n.reach {
+			n.heard = c.w.now
+		}
+		if n.engine == nil || was == n.reach {
+			continue
+		}
+		e, wait := n.engine, 50*time.Millisecond
+		if was {
+			wait += detection
+		}
+		c.w.at(wait, n.proc, e.ViewChanged)
+	}
+}
+
+// view is what heartbeats say. A node that was itself frozen begins to listen anew.
+func (n *Node) view(other cluster.NodeID) cluster.View {
+	v := cluster.PeerView{Paths: map[string]bool{"hb1": n.reach}, Leaving: n.c.nodes[1-n.id].leaving}
+	if !n.reach {
+		if n.c.w.now-n.heard < int64(detection) {
+			v.Paths["hb1"] = true
+		} else {
+			v.Silent = n.proc.Now().Add(-time.Duration(n.c.w.now - n.heard))
+		}
+	}
+	return cluster.View{Self: cluster.NodeID(n.name), Peers: map[cluster.NodeID]cluster.PeerView{other: v}}
+}
+
+// witness is the third voter: its record is durable before it answers.
+type witness struct {
+	used, on bool
+	record   cluster.Record
+}
+
+// voter is the witness as one node reaches it. It is an engine.Witness.
+type voter struct{ n *Node }
+
+// Name is the witness's.
+func (v voter) Name() string { return names[witnessName] }
+
+// Ask asks for its vote.
+func (v voter) Ask(ctx context.Context, a cluster.Ask) (ans cluster.Answer, err error) {
+	c, n, life := v.n.c, v.n, v.n.proc
+	answered := make(chan struct{})
+	vote := func() {
+		if !c.witness.on {
+			return
+		}
+		var said cluster.Answer
+		c.witness.record, said = c.witness.record.Vote(cluster.NodeID(names[witnessName]), a)
+		c.send(control, witnessName, n.id, func() {
+			c.w.at(0, life, func() {
+				if !closed(answered) {
+					ans = said
+					close(answered)
+				}
+			})
+		})
+	}
+	c.send(control, n.id, witnessName, vote)
+	if c.w.rng.Float64() < c.net.again {
+		c.w.at(c.w.jitter(3*time.Second), nil, func() { c.send(control, n.id, witnessName, vote) })
+	}
+	return ans, life.Wait(ctx, answered, nil)
+}
+
+func (n *Node) witnesses() []engine.Witness {
+	if !n.c.witness.used {
+		return nil
+	}
+	return []engine.Witness{voter{n}}
+}
+
+// fencer switches the other computer off by a path of its own.
+func (n *Node) fencer() func(context.Context) error {
+	if !n.c.fence {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		if err := n.proc.sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		over := false
+		life := n.proc
+		n.c.w.at(0, nil, func() {
+			n.c.note("%s: the fence agent switches %s off", n.name, names[1-n.id])
+			n.c.nodes[1-n.id].powerCut()
+			n.c.w.at(0, life, func() { over = true })
+		})
+		return life.waitFor(ctx, func() bool { return over })
+	}
+}
+
+// command gives the module on n an operator's command.
+func (n *Node) command(ev appmodules.Event, yes bool) {
+	e, p := n.engine, n.proc
+	if e == nil || p.frozen {
+		return
+	}
+	p.start(func() {
+		if ev == appmodules.CmdPrim {
+			n.c.check.overridden(n)
+		}
+		err := e.Command(context.Background(), ev, yes)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			n.c.note("%s: %v", n.name, err)
+		}
+	})
+	p.poll()
+}
+
+// role is what the module is on n: "PRIM/Ready", or "off" without a daemon.
+func (n *Node) role() string {
+	if n.engine == nil {
+		return "off"
+	}
+	s := n.engine.State().Status
+	return s.Role + "/" + s.Status
+}
+
+// settled: one node is primary, the other in step.
+func (c *Cluster) settled() bool {
+	a, b := c.nodes[0].role(), c.nodes[1].role()
+	return (a == "PRIM/Ready" && b == "SECOND/Ready") || (b == "PRIM/Ready" && a == "SECOND/Ready")
+}

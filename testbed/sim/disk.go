@@ -1,0 +1,81 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+
+	"duet/blockrepl"
+)
+
+// blocks is the size of the simulated disk.
+const blocks = 8
+
+// disk is the image of a volume: what reads see, and what power loss leaves.
+type disk struct {
+	cached, durable [blocks]uint64
+	fail            error // of every operation
+}
+
+// powerCut loses writes that were not flushed: each of them, or none.
+func (d *disk) powerCut(rng *rand.Rand) {
+	for b := range blocks {
+		if rng.IntN(2) == 0 {
+			d.cached[b] = d.durable[b]
+		}
+		d.durable[b] = d.cached[b]
+	}
+}
+
+// dirtyLog is the durable memory of a volume: its lineage and which blocks may differ.
+type dirtyLog struct {
+	lineage  blockrepl.Lineage
+	suspects [blocks]bool
+	// pending are commits that are not durable yet: a crash makes a prefix of them so.
+	pending []*commit
+}
+
+type commit struct {
+	apply func(*dirtyLog)
+	gone  bool // the process that wanted it is dead
+}
+
+// crash settles what was being written when the process died.
+func (l *dirtyLog) crash(rng *rand.Rand) {
+	for _, c := range l.pending[:rng.IntN(len(l.pending)+1)] {
+		c.apply(l)
+	}
+	for _, c := range l.pending {
+		c.gone = true
+	}
+	l.pending = nil
+}
+
+var errDiskFull = errors.New("no space left on device")
+
+// store is an engine.Store: each Save is durable when it returns.
+type store struct {
+	values map[string][]byte
+	full   bool
+}
+
+// Load reads a value; false if there is none.
+func (s *store) Load(key string, v any) (bool, error) {
+	b, ok := s.values[key]
+	if !ok {
+		return false, nil
+	}
+	return true, json.Unmarshal(b, v)
+}
+
+// Save keeps v, unless the disk is full.
+func (s *store) Save(key string, v any) error {
+	if s.full {
+		return errDiskFull
+	}
+	b, err := json.Marshal(v)
+	if err == nil {
+		s.values[key] = b
+	}
+	return err
+}

@@ -1,0 +1,24 @@
+// Package sim runs a whole cluster in one goroutine on a virtual clock: two nodes, a
+// witness, the volume of one module, its VM and an admin.
+//
+// What decides is the code of production: appmodules/engine with its table, package
+// cluster's authority, and of blockrepl the handshake (Decide), lineages, generations
+// and tickets. What touches the world is simulated: the network, the disks, which
+// lose unflushed writes when power is cut, the hypervisor, the guest, and the byte
+// path of a volume, whose rules (blockrepl/DESIGN.md) are written down once more here
+// in a few hundred lines, block by block instead of byte by byte. The production byte
+// path has a simulation of its own in blockrepl.
+//
+//	sched.go     virtual time; coroutines in place of goroutines; a process and its death
+//	network.go   calls between nodes, replication connections, cuts by direction, delay, repetition
+//	disk.go      what survives: blocks, dirty log, store
+//	primary.go   the volume on the node that writes
+//	secondary.go the volume on the node that follows
+//	guest.go     the VM and what its guest wrote, was promised and reads
+//	cluster.go   nodes, witness, faults
+//	check.go     what must never happen
+//	script.go    scenarios in text, transcripts
+//	random.go    random schedules, and how a failing one shrinks to a script
+//
+// A run depends on its script and its seed only.
+package sim

@@ -1,0 +1,201 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"duet/blockrepl"
+	"duet/vmmanager"
+)
+
+// guest is the VM on one node: it checks every block when it boots, then writes one
+// after the other, with a flush now and then. Requests that are not answered are sent
+// again when the volume is served anew, as QEMU does.
+type guest struct {
+	n     *Node
+	state vmmanager.State
+	life  int // counts starts; what an earlier life waited for is not its business
+	front *primary
+
+	op   *request // under way
+	next func()   // when it has ended
+	sent *request // what was submitted for op
+	done int      // operations of this life
+	deaf bool     // ignores a request to shut down
+}
+
+// boot begins a life: first every block is read.
+func (g *guest) boot() {
+	g.life++
+	g.state, g.op, g.sent, g.done = vmmanager.Running, nil, nil, 0
+	g.read(0)
+}
+
+func (g *guest) end(state vmmanager.State) {
+	g.life++
+	g.state, g.op, g.sent = state, nil, nil
+}
+
+func (g *guest) read(block int) {
+	r := &request{op: blockrepl.OpRead, block: block}
+	g.do(r, func() {
+		g.n.c.check.read(g.n, block, r.value)
+		if block+1 < blocks {
+			g.read(block + 1)
+			return
+		}
+		g.write()
+	})
+}
+
+func (g *guest) write() {
+	c := g.n.c
+	c.check.value++
+	r := &request{op: blockrepl.OpWrite, block: c.w.rng.IntN(blocks), value: c.check.value}
+	g.do(r, func() {
+		g.done++
+		if c.w.rng.IntN(6) == 0 {
+			g.flush()
+			return
+		}
+		g.later(g.write)
+	})
+}
+
+func (g *guest) flush() {
+	promised := g.n.c.check.acked
+	g.do(&request{op: blockrepl.OpFlush}, func() {
+		g.n.c.check.flush(promised)
+		g.later(g.write)
+	})
+}
+
+// later is the guest thinking.
+func (g *guest) later(fn func()) {
+	life := g.life
+	g.n.c.w.at(5*time.Millisecond+g.n.c.w.jitter(30*time.Millisecond), g.n.host, func() {
+		if g.life == life {
+			fn()
+		}
+	})
+}
+
+// do submits op now or when the volume is served.
+func (g *guest) do(op *request, next func()) {
+	g.op, g.next = op, next
+	g.submit()
+}
+
+func (g *guest) submit() {
+	if g.front == nil || g.op == nil {
+		return
+	}
+	op, next := g.op, g.next
+	r := &request{op: op.op, block: op.block, value: op.value}
+	r.done = func(err error) {
+		if g.sent != r || errors.Is(err, blockrepl.ErrClosed) {
+			return
+		}
+		if err != nil {
+			g.n.c.check.fail("the guest on %s got an error: %v", g.n.name, err)
+			return
+		}
+		op.value = r.value
+		g.op, g.sent = nil, nil
+		g.n.c.w.at(0, g.n.host, func() {
+			if g.op == nil && g.state == vmmanager.Running {
+				next()
+			}
+		})
+	}
+	g.sent = r
+	g.front.submit(r)
+}
+
+// served: a primary serves the volume on this node.
+func (g *guest) served(p *primary) {
+	g.front = p
+	g.submit()
+}
+
+// closed: it does no more.
+func (g *guest) closed(p *primary) {
+	if g.front == p {
+		g.front, g.sent = nil, nil
+	}
+}
+
+// hypervisor is the engine's view of the guest.
+type hypervisor struct {
+	vmmanager.Unavailable
+	n *Node
+}
+
+// State tells what the VM does.
+func (h hypervisor) State(context.Context, string) (vmmanager.State, error) {
+	return h.n.guest.state, nil
+}
+
+// Define accepts every definition.
+func (h hypervisor) Define(context.Context, vmmanager.Definition) error { return nil }
+
+// Definition is always the same.
+func (h hypervisor) Definition(context.Context, string) (vmmanager.Definition, error) {
+	return vmmanager.Definition{Name: "vm", Text: []byte("vm")}, nil
+}
+
+// Start takes a moment.
+func (h hypervisor) Start(ctx context.Context, _ string) error {
+	g := &h.n.guest
+	if g.state == vmmanager.Running {
+		return nil
+	}
+	if err := h.n.proc.sleep(ctx, 100*time.Millisecond+h.n.c.w.jitter(100*time.Millisecond)); err != nil {
+		return err
+	}
+	if h.n.noStart {
+		return errors.New("the hypervisor does not start it")
+	}
+	if g.state != vmmanager.Running {
+		h.n.c.note("%s: the VM starts", h.n.name)
+		g.boot()
+	}
+	return nil
+}
+
+// Shutdown asks the guest.
+func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
+	g := &h.n.guest
+	life := g.life
+	if err := h.n.proc.waitFor(ctx, func() bool { return !g.deaf || g.life != life }); err != nil {
+		return err
+	}
+	if err := h.n.proc.sleep(ctx, 200*time.Millisecond); err != nil {
+		return err
+	}
+	if g.life == life {
+		g.end(vmmanager.Off)
+	}
+	return nil
+}
+
+// Kill ends the VM at once.
+func (h hypervisor) Kill(context.Context, string) error {
+	if g := &h.n.guest; g.state != vmmanager.Off {
+		h.n.c.note("%s: the VM is ended", h.n.name)
+		g.end(vmmanager.Off)
+	}
+	return nil
+}
+
+// report is what the hypervisor tells of a VM that ended by itself.
+func (g *guest) report(cause vmmanager.Cause) {
+	if g.state != vmmanager.Running {
+		return
+	}
+	g.end(vmmanager.Off)
+	if e, p := g.n.engine, g.n.proc; e != nil {
+		g.n.c.w.at(time.Millisecond, p, func() { e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.Off, Cause: cause}) })
+	}
+}

@@ -1,0 +1,300 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"duet/appmodules/engine"
+	"duet/cluster"
+)
+
+// wire is what carries a message: the heartbeat networks, on which calls travel, or
+// the replication network.
+type wire uint8
+
+const (
+	control wire = iota
+	data
+	wires
+)
+
+// network says what passes. Places are the nodes 0 and 1 and the witness, 2.
+type network struct {
+	cut   [wires][3][3]bool // from, to
+	delay [wires]time.Duration
+	drop  float64 // part of the calls that is lost
+	again float64 // part of the calls that arrives a second time, later
+}
+
+const latency = 200 * time.Microsecond
+
+var errNoAnswer = errors.New("connection refused")
+
+// passes reports whether a message would arrive.
+func (c *Cluster) passes(k wire, from, to int) bool {
+	return !c.net.cut[k][from][to]
+}
+
+func (c *Cluster) travel(k wire) time.Duration {
+	return latency + c.net.delay[k] + c.w.jitter(latency)
+}
+
+// send delivers fn at the other side, in no order, unless it is lost.
+func (c *Cluster) send(k wire, from, to int, fn func()) {
+	if !c.passes(k, from, to) || (k == control && c.w.rng.Float64() < c.net.drop) {
+		return
+	}
+	c.w.at(c.travel(k), nil, func() {
+		if c.passes(k, from, to) {
+			fn()
+		}
+	})
+}
+
+// call runs fn on the node to, as a task of its daemon, and returns what it says. An
+// answer that does not come is an error after ctx; a computer without the daemon
+// refuses at once.
+func (n *Node) call(ctx context.Context, to int, fn func(ctx context.Context, e *engine.Engine) (any, error)) (any, error) {
+	c, from, life := n.c, n.id, n.proc
+	answered := make(chan struct{})
+	var out any
+	err := errors.New("no answer")
+	request := func(first bool) {
+		there := c.nodes[to]
+		reply := func(o any, e error) {
+			if !first {
+				return
+			}
+			c.send(control, to, from, func() {
+				c.w.at(0, life, func() {
+					if err != nil && !closed(answered) {
+						out, err = o, e
+						close(answered)
+					}
+				})
+			})
+		}
+		switch {
+		case !there.on:
+		case there.proc == nil || there.engine == nil:
+			reply(nil, errNoAnswer)
+		default:
+			p, e := there.proc, there.engine
+			c.w.at(0, p, func() {
+				p.start(func() {
+					ctx, cancel := p.WithTimeout(context.Background(), 10*time.Second)
+					defer cancel()
+					reply(fn(ctx, e))
+				})
+			})
+		}
+	}
+	c.send(control, from, to, func() { request(true) })
+	if c.w.rng.Float64() < c.net.again {
+		c.w.at(c.w.jitter(3*time.Second), nil, func() { c.send(control, from, to, func() { request(false) }) })
+	}
+	if werr := life.Wait(ctx, answered, nil); werr != nil {
+		return nil, werr
+	}
+	return out, err
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// peer is an engine.Peer: the engine of the other node.
+type peer struct{ n *Node }
+
+var _ engine.Peer = peer{}
+
+func (p peer) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
+	out, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return e.OnAsk(ctx, a) })
+	ans, _ := out.(cluster.Answer)
+	return ans, err
+}
+
+func (p peer) Handover(ctx context.Context, h engine.Handover) error {
+	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return nil, e.OnHandover(ctx, h) })
+	return err
+}
+
+func (p peer) Complete(ctx context.Context, m engine.Complete) error {
+	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return nil, e.OnComplete(ctx, m) })
+	return err
+}
+
+func (p peer) Tell(ctx context.Context, mine engine.State) (engine.State, error) {
+	out, err := p.n.call(ctx, 1-p.n.id, func(_ context.Context, e *engine.Engine) (any, error) { return e.OnTell(mine), nil })
+	theirs, _ := out.(engine.State)
+	return theirs, err
+}
+
+func (p peer) Define(ctx context.Context, d engine.Definition) error {
+	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return nil, e.OnDefine(ctx, d) })
+	return err
+}
+
+// Dial opens a replication connection.
+func (p peer) Dial(ctx context.Context) (net.Conn, error) {
+	c, from, to := p.n.c, p.n.id, 1-p.n.id
+	life, answered := p.n.proc, make(chan struct{})
+	var conn *pipe
+	c.send(data, from, to, func() {
+		there := c.nodes[to]
+		if there.on && there.proc != nil {
+			conn = c.newPipe(p.n, there)
+		}
+		if there.on {
+			c.send(data, to, from, func() { c.w.at(0, life, func() { close(answered) }) })
+		}
+	})
+	if err := life.Wait(ctx, answered, nil); err != nil {
+		return nil, err
+	}
+	if conn == nil {
+		return nil, errNoAnswer
+	}
+	return &conn.ends[0], nil
+}
+
+// pipe is one replication connection: messages arrive in order, late while it is cut,
+// or not at all.
+type pipe struct {
+	c    *Cluster
+	ends [2]end // 0: who dialled
+}
+
+// end is one side of a pipe. As a net.Conn it can be closed, which is all an engine does with it.
+type end struct {
+	net.Conn
+	pipe   *pipe
+	side   int
+	node   *Node
+	proc   *process
+	closed bool
+	queue  []func() // on the way to the other side
+	moving bool
+	stuck  int64       // since when nothing passes; 0: it does
+	lost   func(error) // told once when the other side or the network ended it
+	accept func(*incoming)
+}
+
+func (c *Cluster) newPipe(from, to *Node) *pipe {
+	p := &pipe{c: c}
+	for side, n := range []*Node{from, to} {
+		p.ends[side] = end{pipe: p, side: side, node: n, proc: n.proc}
+		n.pipes = append(n.pipes, &p.ends[side])
+	}
+	return p
+}
+
+func (e *end) other() *end { return &e.pipe.ends[1-e.side] }
+
+// send queues a message that does fn in the process of the other side.
+func (e *end) send(fn func()) {
+	if e.closed {
+		return
+	}
+	e.queue = append(e.queue, fn)
+	e.move()
+}
+
+func (e *end) move() {
+	if e.moving || len(e.queue) == 0 {
+		return
+	}
+	e.moving = true
+	c, o := e.pipe.c, e.other()
+	c.w.at(c.travel(data), nil, func() { e.arrive(c, o) })
+}
+
+// arrive delivers the first message, or waits until the network lets it pass.
+func (e *end) arrive(c *Cluster, o *end) {
+	e.moving = false
+	switch {
+	case len(e.queue) == 0:
+		return
+	case !c.passes(data, e.node.id, o.node.id) || !o.node.on:
+		if e.stuck == 0 {
+			e.stuck = c.w.now
+		}
+		if c.w.now-e.stuck > int64(patience) {
+			e.queue = nil
+			e.reset(errTimeout)
+			o.reset(errTimeout)
+			return
+		}
+		e.moving = true
+		c.w.at(20*time.Millisecond, nil, func() { e.arrive(c, o) })
+		return
+	case o.proc.dead && !e.closed: // the other computer answers that it knows nothing of this connection
+		e.queue = nil
+		e.reset(errors.New("connection reset by peer"))
+		return
+	}
+	e.stuck = 0
+	fn := e.queue[0]
+	e.queue = e.queue[1:]
+	c.w.at(0, o.proc, func() {
+		if !o.closed {
+			fn()
+		}
+	})
+	e.move()
+}
+
+// patience is how long TCP waits for a computer that does not answer.
+const patience = 4 * time.Second
+
+var errTimeout = errors.New("connection timed out")
+
+// reset ends this side from outside.
+func (e *end) reset(cause error) {
+	e.pipe.c.w.at(0, e.proc, func() {
+		if e.closed {
+			return
+		}
+		e.closed = true
+		if e.lost != nil {
+			e.lost(cause)
+		}
+	})
+}
+
+// Close ends the connection; the other side hears of it when the network lets it.
+func (e *end) Close() error {
+	if !e.closed {
+		e.finish()
+	}
+	return nil
+}
+
+func (e *end) finish() {
+	o := e.other()
+	e.queue = append(e.queue, func() { o.reset(io.EOF) })
+	e.move()
+	e.closed = true
+	if e.lost != nil {
+		e.lost(net.ErrClosed)
+	}
+}
+
+// sever breaks the connections of a node whose daemon died while the computer lives.
+func (n *Node) sever() {
+	for _, e := range n.pipes {
+		if !e.closed {
+			e.lost = nil
+			e.finish()
+		}
+	}
+	n.pipes = nil
+}

@@ -1,0 +1,574 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+)
+
+const (
+	diskTime   = 300 * time.Microsecond // a flush or a commit
+	resyncTime = 20 * time.Millisecond  // one block
+)
+
+// request is one I/O of the guest.
+type request struct {
+	op    blockrepl.Op
+	block int
+	value uint64 // written, or read
+	done  func(err error)
+}
+
+// flight is a write that has begun, or a block a resync has locked.
+type flight struct {
+	req        *request // nil: a lock
+	block      int
+	here, peer bool // still to be done
+	log        bool // waits for the generation to be durable
+}
+
+// primary is the volume on the node that writes; see the table in blockrepl/DESIGN.md.
+type primary struct {
+	n      *Node
+	p      *process
+	disk   *disk
+	log    *dirtyLog
+	id     string // blockrepl.Lineage.Volume
+	budget time.Duration
+	report func(blockrepl.Event)
+
+	state    blockrepl.State
+	epoch    uint64
+	holding  bool
+	failed   error
+	link     *link
+	wants    bool // a generation must be durable before a write is acknowledged
+	logging  bool // it is being stored
+	requests []*request
+	flights  []*flight
+	flushes  []*request
+	flushing bool
+	written  [blocks]bool // on both sides, not flushed on both
+	marking  [blocks]bool // being made suspect durably
+	work     [blocks]bool // of the resync
+	left     int
+	calls    []func(error) // to be told when the link is lost
+}
+
+// link is one attachment.
+type link struct {
+	end     *end
+	id      uint64
+	intact  bool
+	drained bool
+	oldest  int64 // when the oldest message that is not answered was sent; 0: none
+	pending int
+}
+
+// storage is an engine.Storage.
+type storage struct{ n *Node }
+
+func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
+	n := s.n
+	if n.disk.fail != nil {
+		return nil, n.disk.fail
+	}
+	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID, budget: time.Duration(n.c.module.Policy.StallBudget)}
+	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
+	n.guest.served(p)
+	p.watch()
+	return p, nil
+}
+
+// submit takes a request of the guest.
+func (p *primary) submit(r *request) {
+	p.requests = append(p.requests, r)
+	p.pump()
+}
+
+// pump begins whatever may begin, in the order in which it came.
+func (p *primary) pump() {
+	if p.state == blockrepl.Closed {
+		return
+	}
+	waiting := p.requests
+	p.requests = nil
+	for _, r := range waiting {
+		if !p.begin(r) {
+			p.requests = append(p.requests, r)
+		}
+	}
+	p.flush()
+}
+
+func (p *primary) begin(r *request) bool {
+	if p.state == blockrepl.Detached || p.state == blockrepl.Frozen || p.failed != nil {
+		return false
+	}
+	switch {
+	case r.op == blockrepl.OpFlush:
+		p.flushes = append(p.flushes, r)
+		return true
+	case p.busy(r.block) || p.before(r):
+		return false
+	case r.op == blockrepl.OpRead:
+		if p.required() && p.work[r.block] {
+			return false // a failover could take it back
+		}
+		r.value = p.disk.cached[r.block]
+		p.n.c.w.at(0, p.p, func() { p.finish(r, nil) })
+		return true
+	case p.holding:
+		return false
+	case !p.log.suspects[r.block]:
+		p.mark(r.block)
+		return false
+	}
+	p.issue(r)
+	return true
+}
+
+// before reports whether an earlier request for the same block waits.
+func (p *primary) before(r *request) bool {
+	for _, o := range p.requests {
+		if o.op != blockrepl.OpFlush && o.block == r.block {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *primary) busy(block int) bool {
+	for _, f := range p.flights {
+		if f.block == block {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *primary) required() bool {
+	return p.state == blockrepl.Required || p.state == blockrepl.Connected
+}
+
+// mark makes a block durably suspect before anything is sent.
+func (p *primary) mark(block int) {
+	if p.marking[block] {
+		return
+	}
+	p.marking[block] = true
+	p.store(func(l *dirtyLog) { l.suspects[block] = true }, func() {
+		p.marking[block] = false
+		p.pump()
+	})
+}
+
+// store makes a change of the log durable, then calls fn.
+func (p *primary) store(apply func(*dirtyLog), fn func()) { p.n.commit(p.p, apply, fn, p.broken) }
+
+// commit makes a change of this node's log durable. A full disk is told to fail.
+func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func(error)) {
+	if n.store.full {
+		n.c.w.at(diskTime, life, func() { fail(errDiskFull) })
+		return
+	}
+	c := &commit{apply: apply}
+	n.log.pending = append(n.log.pending, c)
+	n.c.w.at(diskTime, nil, func() {
+		if c.gone {
+			return
+		}
+		n.log.pending = n.log.pending[1:] // all take the same time
+		apply(&n.log)
+		n.c.w.at(0, life, fn)
+	})
+}
+
+// issue sends a write to both copies.
+func (p *primary) issue(r *request) {
+	f := &flight{req: r, block: r.block, here: true, log: p.wants}
+	p.flights = append(p.flights, f)
+	if p.link != nil {
+		f.peer = true
+		p.sendWrite(f)
+	}
+	if p.wants {
+		p.generation()
+	}
+	p.n.c.w.at(p.n.diskDelay(), p.p, func() {
+		if p.disk.fail != nil {
+			p.broken(p.disk.fail)
+			return
+		}
+		p.disk.cached[r.block] = r.value
+		f.here = false
+		p.settle(f)
+	})
+}
+
+// broken is the loss of the local copy: writes wait.
+func (p *primary) broken(err error) {
+	if p.failed == nil && p.state != blockrepl.Closed {
+		p.failed = err
+		p.report(blockrepl.DeviceFailed{Err: err})
+	}
+}
+
+// generation stores the lineage that says who writes alone.
+func (p *primary) generation() {
+	if p.logging {
+		return
+	}
+	p.logging = true
+	next := p.log.lineage.With(blockrepl.Generation{Epoch: p.epoch, Holder: p.n.name})
+	next.Partial = false
+	p.store(func(l *dirtyLog) { l.lineage = next }, func() {
+		p.logging = false
+		p.judge()
+		if p.wants {
+			p.generation() // the epoch has changed meanwhile
+			return
+		}
+		for _, f := range append([]*flight(nil), p.flights...) {
+			f.log = false
+			p.settle(f)
+		}
+	})
+}
+
+func (p *primary) judge() {
+	newest, ok := p.log.lineage.Newest()
+	own := ok && newest == blockrepl.Generation{Epoch: p.epoch, Holder: p.n.name}
+	p.wants = (p.state == blockrepl.Alone || p.state == blockrepl.Syncing) && (!own || p.log.lineage.Partial)
+}
+
+// settle acknowledges a write that is where it has to be.
+func (p *primary) settle(f *flight) {
+	if f.req == nil || f.here || f.peer || f.log || p.failed != nil || p.state == blockrepl.Closed || p.state == blockrepl.Frozen {
+		return
+	}
+	if !p.remove(f) {
+		return
+	}
+	if p.link != nil {
+		p.written[f.block] = true
+	}
+	p.finish(f.req, nil)
+	p.pump()
+}
+
+func (p *primary) remove(f *flight) bool {
+	for i, have := range p.flights {
+		if have == f {
+			p.flights = append(p.flights[:i], p.flights[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// finish answers the guest.
+func (p *primary) finish(r *request, err error) {
+	if p.state == blockrepl.Closed {
+		err = blockrepl.ErrClosed
+	}
+	if err == nil && r.op == blockrepl.OpWrite {
+		p.n.c.check.acknowledged(p, r)
+	}
+	r.done(err)
+}
+
+// flush does a round on this side, and on the peer's if it is required.
+func (p *primary) flush() {
+	if p.flushing || len(p.flushes) == 0 || p.failed != nil {
+		return
+	}
+	both := p.required()
+	switch {
+	case p.state == blockrepl.Alone || p.state == blockrepl.Syncing:
+	case both && (p.link.intact || p.left == 0):
+	default:
+		return
+	}
+	round := p.flushes
+	p.flushes, p.flushing = nil, true
+	seen, l := p.disk.cached, p.link
+	covered := p.written
+	p.written = [blocks]bool{}
+	open := 1
+	var bad error
+	end := func(err error) {
+		bad = errors.Join(bad, err)
+		if open--; open == 0 {
+			p.flushed(round, covered, both, bad)
+		}
+	}
+	if both {
+		open++
+		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
+	}
+	p.n.c.w.at(diskTime, p.p, func() {
+		p.disk.durable = seen
+		end(nil)
+	})
+}
+
+func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err error) {
+	p.flushing = false
+	if err != nil {
+		for b := range blocks {
+			p.written[b] = p.written[b] || covered[b]
+		}
+		p.flushes = append(round, p.flushes...)
+		p.pump()
+		return
+	}
+	if both && p.link != nil && p.left == 0 && p.state == blockrepl.Connected {
+		p.cool()
+	}
+	for _, r := range round {
+		p.finish(r, nil)
+	}
+	p.pump()
+}
+
+// cool forgets the suspects that are on both sides for sure.
+func (p *primary) cool() {
+	var keep [blocks]bool
+	for b := range blocks {
+		keep[b] = p.written[b] || p.marking[b]
+	}
+	for _, f := range p.flights {
+		keep[f.block] = true
+	}
+	for _, r := range p.requests {
+		keep[r.block] = keep[r.block] || r.op == blockrepl.OpWrite
+	}
+	if keep != p.log.suspects {
+		p.store(func(l *dirtyLog) {
+			for b := range blocks {
+				l.suspects[b] = l.suspects[b] && (keep[b] || p.marking[b] || p.busy(b))
+			}
+		}, func() {})
+	}
+}
+
+// Hold stops writes and returns when everything is flushed on both sides.
+func (p *primary) Hold(ctx context.Context) error {
+	if p.holding || p.state == blockrepl.Closed {
+		return blockrepl.ErrState
+	}
+	p.holding = true
+	l := p.link
+	bad := func() bool {
+		return p.failed != nil || p.state == blockrepl.Frozen || p.state == blockrepl.Closed || (l != nil && p.link != l)
+	}
+	flushed := false
+	err := p.p.waitFor(ctx, func() bool { return bad() || p.writing() == 0 })
+	if err == nil && !bad() {
+		p.flushes = append(p.flushes, &request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
+		p.flush()
+		err = p.p.waitFor(ctx, func() bool { return bad() || flushed })
+	}
+	if err == nil && bad() {
+		err = fmt.Errorf("volume is %v: %w", p.state, blockrepl.ErrState)
+	}
+	if err != nil {
+		p.Release()
+		return fmt.Errorf("hold writes: %w", err)
+	}
+	return nil
+}
+
+func (p *primary) writing() (n int) {
+	for _, f := range p.flights {
+		if f.req != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Release ends Hold.
+func (p *primary) Release() {
+	p.holding = false
+	p.pump()
+}
+
+// GoAlone lets writes go on without a peer.
+func (p *primary) GoAlone(epoch uint64) error {
+	if l := p.link; l != nil {
+		p.drop(l, errors.New("the holder goes on without it"))
+	}
+	if p.state == blockrepl.Closed || epoch < p.epoch {
+		return blockrepl.ErrState
+	}
+	p.state, p.epoch = blockrepl.Alone, epoch
+	p.clear()
+	p.judge()
+	if _, ever := p.log.lineage.Newest(); p.wants && (!ever || p.log.lineage.Partial) {
+		p.generation()
+	}
+	p.releasePeer()
+	p.pump()
+	return nil
+}
+
+// releasePeer ends the wait for a peer that is gone.
+func (p *primary) releasePeer() {
+	for _, f := range append([]*flight(nil), p.flights...) {
+		f.peer = false
+		if p.wants && f.req != nil {
+			f.log = true
+			p.generation()
+		}
+		p.settle(f)
+	}
+}
+
+// PeerComplete forgets what differed.
+func (p *primary) PeerComplete() error {
+	if p.state != blockrepl.Required || !p.link.drained {
+		return blockrepl.ErrState
+	}
+	p.connected()
+	return nil
+}
+
+func (p *primary) connected() {
+	p.state = blockrepl.Connected
+	newest, ok := p.log.lineage.Newest()
+	p.store(func(l *dirtyLog) {
+		if ok {
+			l.lineage.InStep = newest
+		}
+	}, func() {})
+	p.cool()
+	p.pump()
+}
+
+// Ticket fits the attachment in which everything was sent.
+func (p *primary) Ticket() blockrepl.Ticket {
+	t := blockrepl.Ticket{Epoch: p.epoch, Lineage: p.log.lineage}
+	if p.link != nil && p.link.drained {
+		t.Link = p.link.id
+	}
+	return t
+}
+
+// Close ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere.
+func (p *primary) Close() {
+	if p.state == blockrepl.Closed {
+		return
+	}
+	l := p.link
+	p.state, p.link = blockrepl.Closed, nil
+	if l != nil {
+		_ = l.end.Close()
+	}
+	p.n.guest.closed(p)
+	all := append(p.requests, p.flushes...)
+	for _, f := range p.flights {
+		if f.req != nil {
+			all = append(all, f.req)
+		}
+	}
+	p.requests, p.flushes, p.flights = nil, nil, nil
+	for _, r := range all {
+		r.done(blockrepl.ErrClosed)
+	}
+}
+
+// Progress has what the engine looks at.
+func (p *primary) Progress() blockrepl.Progress {
+	return blockrepl.Progress{State: p.state, Epoch: p.epoch, Lineage: p.log.lineage, Dirty: int64(p.left)}
+}
+
+// Stats counts nothing.
+func (p *primary) Stats() blockrepl.Stats { return blockrepl.Stats{} }
+
+// Verify is not simulated.
+func (p *primary) Verify(bool) error { return blockrepl.ErrState }
+
+var _ engine.Primary = (*primary)(nil)
+
+// Attach greets the peer over the connection and begins to replicate.
+func (p *primary) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Closer, error) {
+	e := nc.(*end)
+	err := p.attach(ctx, e, epoch)
+	if err != nil {
+		_ = e.Close()
+	}
+	return e, err
+}
+
+func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
+	fits := func() bool { return p.state != blockrepl.Closed && (p.state == blockrepl.Detached || epoch == p.epoch) }
+	if p.link != nil || !fits() {
+		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, blockrepl.ErrState)
+	}
+	hello := blockrepl.Hello{Node: p.n.name, Epoch: epoch, Size: blocks, Lineage: p.log.lineage, Link: p.n.c.w.rng.Uint64()}
+	in := &incoming{end: e.other(), hello: hello}
+	var lost error
+	e.lost = func(err error) { lost = err }
+	e.send(func() { in.end.node.incoming(in) })
+	if err := p.p.waitFor(ctx, func() bool { return in.answered || lost != nil }); err != nil {
+		return err
+	}
+	switch {
+	case in.refused != nil:
+		return &blockrepl.RefusedError{Refusal: *in.refused}
+	case !in.answered:
+		return lost
+	case !fits() || p.link != nil || e.closed:
+		return fmt.Errorf("attach at epoch %d: %w", epoch, blockrepl.ErrState)
+	}
+	return p.join(e, hello, in)
+}
+
+// join judges the welcome and installs the link.
+func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
+	suspects, any := p.log.suspects, false
+	for b := range blocks {
+		suspects[b] = suspects[b] || in.suspects[b]
+		any = any || suspects[b]
+	}
+	hello.Lineage = p.log.lineage
+	verdict := blockrepl.Decide(hello, in.welcome, any)
+	switch {
+	case verdict.Refused():
+		return &blockrepl.VerdictError{Verdict: verdict, Local: p.log.lineage, Remote: in.welcome.Lineage}
+	case p.state != blockrepl.Alone && !in.welcome.Complete:
+		return blockrepl.ErrPeerIncomplete
+	}
+	l := &link{end: e, id: hello.Link, intact: in.welcome.Intact}
+	p.link, p.epoch, p.state = l, hello.Epoch, blockrepl.Syncing
+	if in.welcome.Complete {
+		p.state = blockrepl.Required
+	}
+	e.lost = func(err error) { p.drop(l, err) }
+	p.left = 0
+	for b := range blocks {
+		p.work[b] = verdict != blockrepl.InStep && (suspects[b] || verdict == blockrepl.ResyncAll)
+		if p.work[b] {
+			p.left++
+		}
+	}
+	p.judge()
+	for _, f := range p.flights { // the new peer may not have it
+		if f.req != nil {
+			f.peer, f.log = true, false
+			p.sendWrite(f)
+		}
+	}
+	p.n.c.w.at(0, p.p, func() { p.resync(l, in.welcome.Complete) })
+	p.pump()
+	return nil
+}

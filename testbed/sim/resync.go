@@ -1,0 +1,166 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"duet/blockrepl"
+)
+
+// ask sends the secondary something to do; end is told its answer, or the loss of the link.
+func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end func(error)) {
+	if p.link != l {
+		p.n.c.w.at(0, p.p, func() { end(errors.New("peer lost")) })
+		return
+	}
+	if l.pending == 0 {
+		l.oldest = p.n.c.w.now
+	}
+	l.pending++
+	over := false
+	once := func(err error) {
+		if !over {
+			over = true
+			end(err)
+		}
+	}
+	p.calls = append(p.calls, once)
+	there := l.end.other()
+	l.end.send(func() {
+		s := there.node.second
+		if s == nil || s.serving == nil || s.serving.end != there {
+			return
+		}
+		s.heard = s.p.Now()
+		do(s, func(err error) {
+			there.send(func() {
+				if p.link != l {
+					return
+				}
+				l.pending--
+				l.oldest = p.n.c.w.now
+				if err != nil {
+					p.drop(l, err)
+				}
+				once(err)
+			})
+		})
+	})
+}
+
+// sendWrite sends one write of the guest.
+func (p *primary) sendWrite(f *flight) {
+	l := p.link
+	block, value, epoch := f.block, f.req.value, p.epoch
+	p.ask(l, func(s *secondary, answer func(error)) { s.write(epoch, block, value, answer) }, func(err error) {
+		if err == nil && p.link == l {
+			f.peer = false
+			p.settle(f)
+		}
+	})
+}
+
+// resync brings one block after the other in step, then reports.
+func (p *primary) resync(l *link, complete bool) {
+	if p.link != l {
+		return
+	}
+	block := -1
+	for b := range blocks {
+		if p.work[b] && !p.busy(b) {
+			block = b
+			break
+		}
+	}
+	switch {
+	case p.left == 0:
+		p.drain(l, complete)
+		return
+	case block < 0:
+		p.n.c.w.at(time.Millisecond, p.p, func() { p.resync(l, complete) })
+		return
+	}
+	lock := &flight{block: block}
+	p.flights = append(p.flights, lock)
+	value, epoch := p.disk.cached[block], p.epoch
+	p.ask(l, func(s *secondary, answer func(error)) { s.write(epoch, block, value, answer) }, func(err error) {
+		p.remove(lock)
+		if err == nil && p.link == l {
+			p.work[block] = false
+			p.left--
+			p.n.c.w.at(resyncTime, p.p, func() { p.resync(l, complete) })
+		}
+		p.pump()
+	})
+}
+
+// drain requires the peer for every write from now on, makes both sides durable and reports.
+func (p *primary) drain(l *link, complete bool) {
+	p.state = blockrepl.Required
+	p.judge()
+	p.flushes = append(p.flushes, &request{op: blockrepl.OpFlush, done: func(err error) {
+		if err != nil || p.link != l {
+			return
+		}
+		l.drained = true
+		if complete {
+			p.connected()
+		}
+		p.report(blockrepl.Drained{})
+	}})
+	p.pump()
+}
+
+// drop is the loss of the peer.
+func (p *primary) drop(l *link, cause error) {
+	if p.link != l {
+		return
+	}
+	required := p.required()
+	p.link, p.state = nil, blockrepl.Alone
+	if required {
+		p.state = blockrepl.Frozen
+	} else {
+		p.clear()
+	}
+	_ = l.end.Close()
+	for b := range blocks { // the peer may lose what is not flushed there
+		p.written[b] = false
+	}
+	calls := p.calls
+	p.calls = nil
+	for _, once := range calls {
+		once(errors.New("peer lost"))
+	}
+	if !required {
+		p.judge()
+		p.releasePeer()
+	}
+	p.report(blockrepl.PeerLost{Err: cause, Required: required})
+	p.pump()
+}
+
+func (p *primary) clear() { p.work, p.left = [blocks]bool{}, 0 }
+
+// watch loses a peer that does not answer within the stall budget. A tick that comes
+// late says that this process did not run, and proves nothing.
+func (p *primary) watch() {
+	every := p.budget / 8
+	due := p.n.c.w.now + int64(every)
+	p.n.c.w.at(every, p.p, func() {
+		now := p.n.c.w.now
+		l := p.link
+		switch {
+		case p.state == blockrepl.Closed:
+			return
+		case l == nil:
+		case now-due > int64(every):
+			l.oldest = now
+		case l.pending > 0 && now-l.oldest > int64(p.budget):
+			p.drop(l, blockrepl.ErrStalled)
+		case l.pending == 0:
+			p.ask(l, func(_ *secondary, answer func(error)) { answer(nil) }, func(error) {})
+		}
+		p.watch()
+	})
+}

@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+)
+
+// secondary is the volume on the node that follows.
+type secondary struct {
+	n       *Node
+	p       *process
+	serving *incoming
+	closed  bool
+	intact  uint64
+	heard   time.Time
+}
+
+// incoming is a connection from a primary: an engine.Incoming.
+type incoming struct {
+	end      *end
+	hello    blockrepl.Hello
+	answered bool // the primary has the answer
+	refused  *blockrepl.Refusal
+	welcome  blockrepl.Welcome
+	suspects [blocks]bool
+
+	complete, finished bool
+	over               error // why it ended
+}
+
+func (i *incoming) Hello() blockrepl.Hello { return i.hello }
+
+// Refuse answers that this node does not take part.
+func (i *incoming) Refuse(r blockrepl.Refusal) error {
+	i.end.send(func() { i.refused, i.answered = &r, true })
+	return i.end.Close()
+}
+
+func (i *incoming) Close() error { return i.end.Close() }
+
+// incoming hands a connection to the engine, as the node's listener does.
+func (n *Node) incoming(in *incoming) {
+	p, e := n.proc, n.engine
+	p.start(func() {
+		if e == nil {
+			_ = in.Close()
+			return
+		}
+		_ = e.OnAttach(context.Background(), in)
+	})
+}
+
+func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
+	if s.n.disk.fail != nil {
+		return nil, s.n.disk.fail
+	}
+	s.n.second = &secondary{n: s.n, p: s.n.proc}
+	return s.n.second, nil
+}
+
+// Serve welcomes the primary and applies what it sends until the connection ends.
+func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete bool) error {
+	in := ein.(*incoming)
+	s.stop()
+	if s.closed {
+		_ = in.Close()
+		return blockrepl.ErrClosed
+	}
+	if !complete {
+		s.intact = 0
+	}
+	s.serving, s.heard = in, s.p.Now()
+	in.complete, in.finished = complete, complete
+	in.end.lost = func(err error) { in.end1(err) }
+	w := blockrepl.Welcome{Node: s.n.name, Size: blocks, Lineage: s.n.log.lineage, Complete: complete, Intact: complete && s.intact == in.hello.Epoch}
+	suspects := s.n.log.suspects
+	in.end.send(func() { in.welcome, in.suspects, in.answered = w, suspects, true })
+	err := s.p.waitFor(ctx, func() bool { return in.over != nil || in.end.closed })
+	if s.serving == in {
+		s.serving = nil
+	}
+	_ = in.Close()
+	if err == nil {
+		err = in.over
+	}
+	return fmt.Errorf("session ended: %w", err)
+}
+
+func (i *incoming) end1(err error) {
+	if i.over == nil {
+		i.over = err
+	}
+}
+
+// stop fences: nothing more is applied or acknowledged until the next Serve.
+func (s *secondary) stop() {
+	if in := s.serving; in != nil {
+		s.serving = nil
+		in.end1(errors.New("stopped"))
+		_ = in.Close()
+	}
+}
+
+// write applies one write. Before the first change of a copy that is not complete
+// it is durably partial.
+func (s *secondary) write(epoch uint64, block int, value uint64, answer func(error)) {
+	in := s.serving
+	if epoch != in.hello.Epoch {
+		answer(errors.New("frame of another epoch"))
+		return
+	}
+	apply := func() {
+		if s.serving != in {
+			return
+		}
+		if err := s.n.disk.fail; err != nil {
+			s.broken(in, err, answer)
+			return
+		}
+		s.n.disk.cached[block] = value
+		answer(nil)
+	}
+	if in.finished || s.n.log.lineage.Partial {
+		s.n.c.w.at(s.n.diskDelay(), s.p, apply)
+		return
+	}
+	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished }, apply,
+		func(err error) { s.broken(in, err, answer) })
+}
+
+func (s *secondary) broken(in *incoming, err error, answer func(error)) {
+	s.intact = 0
+	answer(err)
+	in.end1(fmt.Errorf("%w: %w", blockrepl.ErrLocalCopy, err))
+}
+
+func (s *secondary) flush(answer func(error)) {
+	seen := s.n.disk.cached
+	s.n.c.w.at(diskTime, s.p, func() {
+		s.n.disk.durable = seen
+		answer(nil)
+	})
+}
+
+// Complete makes this copy complete, if the ticket is of the running attachment.
+func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
+	in := s.serving
+	if in == nil || in.hello.Epoch != t.Epoch || in.hello.Link != t.Link {
+		return fmt.Errorf("complete at epoch %d without its session: %w", t.Epoch, blockrepl.ErrState)
+	}
+	seen, done := s.n.disk.cached, false
+	var bad error
+	s.n.c.w.at(diskTime, s.p, func() {
+		s.n.disk.durable = seen
+		lineage := t.Lineage
+		lineage.Partial = false
+		if newest, ok := lineage.Newest(); ok {
+			lineage.InStep = newest
+		}
+		s.n.commit(s.p, func(l *dirtyLog) { l.lineage, l.suspects = lineage, [blocks]bool{} },
+			func() { done = true }, func(err error) { bad, done = err, true })
+	})
+	if err := s.p.waitFor(ctx, func() bool { return done }); err != nil || bad != nil {
+		return errors.Join(err, bad)
+	}
+	in.finished = true
+	if s.serving == in {
+		s.intact = t.Epoch
+	}
+	return nil
+}
+
+func (s *secondary) Lineage() blockrepl.Lineage { return s.n.log.lineage }
+
+// Heard is when the primary last sent something.
+func (s *secondary) Heard() time.Time { return s.heard }
+
+// Applied counts nothing.
+func (s *secondary) Applied() uint64 { return 0 }
+
+func (s *secondary) Flush() error {
+	s.Close()
+	s.n.disk.durable = s.n.disk.cached
+	return s.n.disk.fail
+}
+
+func (s *secondary) Close() {
+	s.closed = true
+	s.stop()
+}
