@@ -59,6 +59,7 @@ func waitingRows() []Row {
 
 		{Asking, Granted, always, do(OpenPrimary), Opening, NoLink, "the right to write was granted"},
 		{Asking, Denied, always, nil, Waiting, KeepLink, "the right to write was not granted"},
+		{Asking, StorageFailed, always, nil, Waiting, KeepLink, "this node cannot keep a promise, so it cannot ask"},
 		{Asking, Deposed, always, nil, Waiting, KeepLink, "the peer holds a newer epoch; the data here are outdated"},
 		{Asking, Outvoted, always, nil, Waiting, KeepLink, "the peer goes on; the data here are outdated"},
 		{Asking, CmdStop, always, nil, Stopped, NoLink, "stopped by an operator"},
@@ -130,6 +131,7 @@ func guestRows(p Phase) []Row {
 
 func runningRows() []Row {
 	return append(append(linkRows(Running), guestRows(Running)...), []Row{
+		{Running, VMDown, always, do(StartVM), Starting, KeepLink, "the guest went down for a move that was given up: start it again"},
 		{Running, CmdStart, always, nil, Running, KeepLink, "it runs already"},
 		{Running, CmdRestart, always, do(ShutdownVM), Restarting, KeepLink, "restarted by an operator"},
 		{Running, CmdSwap, inStep, do(ShutdownVM), Leaving, KeepLink, "swapped by an operator"},
@@ -167,6 +169,8 @@ func movingRows() []Row {
 	rows := append(linkRows(Restarting), []Row{
 		{Restarting, VMDown, always, do(StartVM), Starting, KeepLink, "the guest has shut down: start it"},
 		{Restarting, Timeout, always, do(KillVM), Restarting, KeepLink, "the guest did not shut down in time: end it"},
+		{Restarting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
+		{Restarting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
 		{Restarting, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
 		{Restarting, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
 	}...)

@@ -180,11 +180,7 @@ func (e *Engine) askAgainSoon() {
 		if sleep(ctx, e.rt, 250*time.Millisecond) != nil {
 			return
 		}
-		e.post(func() {
-			if e.token == token {
-				e.look()
-			}
-		})
+		e.lookIn(token)
 	})
 }
 

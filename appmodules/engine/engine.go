@@ -217,10 +217,20 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	}
 	e.publish()
 	e.tellSoon()
-	// What was not true before may be now: a waiting phase looks again at once.
-	if next.Phase != before.Phase {
-		e.post(e.look)
+	// What was not true before may be now: a waiting phase looks again at once. What was
+	// refused just now is tried again a moment later.
+	if next.Phase != before.Phase && ev != appmodules.Denied && ev != appmodules.StorageFailed {
+		e.lookIn(e.token)
 	}
+}
+
+// lookIn looks soon, if the phase of token still lasts.
+func (e *Engine) lookIn(token uint64) {
+	e.post(func() {
+		if e.token == token {
+			e.look()
+		}
+	})
 }
 
 // enter starts the clock of a phase.

@@ -148,7 +148,8 @@ func (e *Engine) killVM() {
 func (e *Engine) down(token uint64) {
 	e.post(func() {
 		e.guest.state = vmmanager.Off
-		if e.token == token {
+		// A guest that was asked to go down for a move does so although the move was given up.
+		if e.token == token || e.m.Phase == appmodules.Running {
 			e.step(appmodules.VMDown, "")
 		}
 	})

@@ -230,6 +230,16 @@ func (v *volumes) onLinked(session uint64, conns []io.Closer) {
 	v.checkDrained()
 }
 
+// attachedAll asks the volumes themselves: a loss may not have been told yet.
+func (v *volumes) attachedAll() bool {
+	for _, vol := range v.all {
+		if vol.prim == nil || !vol.attachedNow() {
+			return false
+		}
+	}
+	return len(v.all) > 0
+}
+
 func (v *volumes) everyAttached() bool {
 	for _, vol := range v.all {
 		if !vol.attached {
@@ -380,8 +390,11 @@ func (v *volumes) hold() {
 				for _, vol := range all {
 					vol.prim.Release()
 				}
-			case err != nil:
+			case err != nil && v.attachedAll():
 				v.e.step(appmodules.HoldFailed, err.Error())
+			case err != nil:
+				// The peer is lost, which is told next. It may have lost power, and with it what it
+				// never flushed: the right must not go there.
 			default:
 				v.e.held = true
 				v.e.step(appmodules.Held, "")

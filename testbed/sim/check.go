@@ -67,7 +67,7 @@ func (n *Node) record() (r cluster.Record) {
 func (n *Node) good() bool {
 	r := n.record()
 	newest := max(r.Epoch, n.c.nodes[1-n.id].record().Epoch)
-	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower
+	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.fail == nil
 }
 
 // powerCut is told before n loses what is not flushed. If no other copy has it, the

@@ -129,7 +129,7 @@ func (n *Node) boot() {
 }
 
 func (c *Cluster) transition(n *Node, t engine.Transition) {
-	if c.out != nil {
+	if c.out != nil && c.out.Len() < 1<<20 {
 		c.note("%s: %s → %s: %s", n.name, t.From, t.To, t.Why)
 	}
 }

@@ -35,6 +35,9 @@ type process struct {
 	backlog []*event // what would have happened while it was frozen
 	waiting []*task
 	running *task
+	instant int64 // of the last wait
+	waits   int   // within it
+	spins   bool  // it never ends
 }
 
 var _ engine.Runtime = (*process)(nil)
@@ -186,8 +189,18 @@ func (p *process) After(d time.Duration, fn func()) (stop func()) {
 	return func() { e.off = true }
 }
 
+// tooOften is how many waits of one process within an instant mean that it spins.
+const tooOften = 20_000
+
 // Wait lets the running task wait.
 func (p *process) Wait(ctx context.Context, done, end <-chan struct{}) error {
+	if p.instant != p.w.now {
+		p.instant, p.waits = p.w.now, 0
+	}
+	if p.waits++; p.waits > tooOften {
+		p.spins = true
+		panic(killed{})
+	}
 	taken, ended := false, false
 	err := p.waitFor(ctx, func() bool {
 		if taken || ended {

@@ -57,6 +57,11 @@ func (s script) run(seed uint64, keep bool) (transcript string, err error) {
 			err = fmt.Errorf("%s: %w", line, err)
 			break
 		}
+		for _, n := range c.nodes {
+			if n.proc != nil && n.proc.spins {
+				c.check.fail("the daemon on %s spins", n.name)
+			}
+		}
 		if c.check.problem != "" {
 			err = fmt.Errorf("%s", c.check.problem)
 			break
