@@ -150,7 +150,7 @@ func (p peer) Dial(ctx context.Context) (net.Conn, error) {
 	var conn *pipe
 	c.send(data, from, to, func() {
 		there := c.nodes[to]
-		if there.on && there.proc != nil {
+		if there.on && there.proc != nil && !life.dead {
 			conn = c.newPipe(p.n, there)
 		}
 		if there.on {
