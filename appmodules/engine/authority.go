@@ -132,6 +132,37 @@ func (e *Engine) fence(ctx context.Context, ev *evidence) {
 	}
 }
 
+// inform tells the witnesses of the epoch this node holds, which it may have got without
+// them: from its peer, by an operator, or before there was a witness. One that did not
+// know would agree to a stale copy. A refusal is no news: only the peer deposes a
+// holder that it is connected with.
+func (e *Engine) inform() {
+	if !e.rec.Holds(e.self) || !e.primary() || e.rec.Complete != e.rec.Epoch {
+		return
+	}
+	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Epoch, Complete: e.rec.Complete}
+	for _, w := range e.cfg.Witnesses() {
+		if e.informed[w.Name()] >= ask.Epoch {
+			continue
+		}
+		if e.informed == nil {
+			e.informed = make(map[string]cluster.Epoch)
+		}
+		e.informed[w.Name()] = ask.Epoch
+		e.spawn(func(ctx context.Context) {
+			ctx, cancel := e.rt.WithTimeout(ctx, askTime)
+			defer cancel()
+			ans, err := w.Ask(ctx, ask)
+			switch {
+			case err != nil:
+				e.post(func() { delete(e.informed, w.Name()) })
+			case !ans.Yes:
+				e.cfg.Logger.Warn("the witness knows better", "module", e.cfg.Module.Name, "witness", w.Name(), "epoch", ask.Epoch, "why", ans.Why)
+			}
+		})
+	}
+}
+
 // means is what arbitration may call on now.
 func (e *Engine) means() cluster.Means {
 	p := e.cfg.Module.Policy

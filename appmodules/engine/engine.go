@@ -35,7 +35,8 @@ type Engine struct {
 	vols     *volumes
 	guest    guest
 	link     peerLink
-	asking   *asking // nil: no ask under way
+	asking   *asking                  // nil: no ask under way
+	informed map[string]cluster.Epoch // by witness: the newest epoch of this node that it knows
 	above    cluster.Epoch
 	held     bool      // Hold succeeded since the volumes were opened
 	override bool      // an operator stands in for meeting the peer (rule 6)

@@ -133,6 +133,7 @@ func (e *Engine) exchange(ctx context.Context) {
 		}
 		e.look()
 		e.resume()
+		e.inform()
 	})
 }
 

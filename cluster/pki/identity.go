@@ -138,6 +138,13 @@ func (id *Identity) current() *tls.Certificate {
 	return id.cert
 }
 
+// Certificate is what this node shows to others, followed by the authority's; a
+// renewed one from the next call on.
+func (id *Identity) Certificate() *tls.Certificate { return id.current() }
+
+// Authority is the certificate of the cluster's authority, in DER.
+func (id *Identity) Authority() []byte { return id.ca.cert.Raw }
+
 // Node is the name of this node.
 func (id *Identity) Node() cluster.NodeID { return id.node }
 

@@ -12,23 +12,30 @@ import (
 
 	"duet/cluster"
 	"duet/cmd/duet/setup"
+	"duet/console/api"
 	"duet/console/client"
 )
 
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
-	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), &cobra.Command{
+	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.witnessCommand(), &cobra.Command{
 		Use: "status", Short: "Show the nodes of the cluster", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			st, err := c.Status(ctx)
 			if err != nil {
 				return err
 			}
-			return a.emit(st.Nodes, func(w io.Writer) error { return a.writeNodes(w, st) })
+			return a.emit(members{st.Nodes, st.Witness}, func(w io.Writer) error { return a.writeNodes(w, st) })
 		}),
 	})
 	return c
+}
+
+// members is what cluster status shows.
+type members struct {
+	Nodes   []api.NodeStatus   `json:"nodes"`
+	Witness *api.WitnessStatus `json:"witness,omitempty"`
 }
 
 // made is what init and join say; the whole cluster.Config holds secret keys.

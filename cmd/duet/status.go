@@ -186,6 +186,16 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 		}
 		t.add(cell{text: n.Name}, state, paths)
 	}
+	if wit := st.Witness; wit != nil {
+		state := cell{"votes", green}
+		if !wit.Alive {
+			state = cell{"silent", orange}
+			if wit.Silent != nil {
+				state.text += " for " + durationText(a.now().Sub(*wit.Silent))
+			}
+		}
+		t.add(cell{text: "witness " + clean(wit.Addr)}, state, cell{text: clean(wit.Why)})
+	}
 	return t.write(w, a.color())
 }
 

@@ -1,5 +1,6 @@
 // Command duetd is the daemon of one node. It runs until SIGTERM or SIGINT and
-// leaves the VMs as they are: their writes wait for its next start.
+// leaves the VMs as they are: their writes wait for its next start. "duetd witness" is
+// the third voter instead.
 package main
 
 import (
@@ -23,6 +24,13 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "witness" {
+		if err := runWitness(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "duetd witness:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
 	flag.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")

@@ -33,6 +33,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		}
 		out.Nodes = append(out.Nodes, st)
 	}
+	if t := n.witness(); t != nil {
+		out.Witness = t.status()
+	}
 	for _, m := range n.all() {
 		out.Modules = append(out.Modules, n.moduleStatus(m))
 	}

@@ -63,7 +63,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 		Storage:    engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self), Disks: disks{n}, Logger: n.log}),
 		Hypervisor: n.cfg.Hypervisor,
 		Runtime:    engine.Real{},
-		Witnesses:  func() []engine.Witness { return nil },
+		Witnesses:  n.witnesses,
 		Gate:       n.gate,
 		View:       n.gossip.View,
 		Ping:       n.ping,

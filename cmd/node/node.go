@@ -60,6 +60,7 @@ type Node struct {
 	mux      *mux.Mux
 	gossip   *gossip.Gossip
 	desk     *pki.Desk
+	third    *third // nil: no witness; guarded by mu
 	rpc      *http.Server
 	call     *http.Client
 	gate     *engine.Gate
@@ -112,6 +113,10 @@ func (n *Node) build() error {
 	n.call = &http.Client{Transport: n.mux.HTTPTransport(serviceControl)}
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
+	if err := n.useWitness(members.Witness); err != nil {
+		return err
+	}
+	n.push("witness", func(context.Context) error { return n.useWitness(nil) })
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
 	}
@@ -164,6 +169,7 @@ func (n *Node) start() error {
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.renew)
+	n.spawn(n.watchWitness)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	n.startModules()

@@ -64,6 +64,7 @@ func (n *Node) release(ctx context.Context, t *task, m *module) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("release %s: %w", m.cfg.Name, err)
 	}
+	n.forgetAtWitness(ctx, m.cfg.Name)
 	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on%s", m.cfg.VM.Domain, n.self(), where), nil
 }
 

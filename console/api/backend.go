@@ -26,8 +26,17 @@ type Backend interface {
 	Act(ctx context.Context, module string, a Action, r ActionRequest) (ActionResult, error)
 	Tasks
 	Configs
+	Members
+}
+
+// Members is who takes part in the cluster.
+type Members interface {
 	// NewToken makes a one-time token for a joining node.
 	NewToken(ctx context.Context, life time.Duration) (Token, error)
+	// AddWitness makes a witness the third voter; all nodes have to answer.
+	AddWitness(ctx context.Context, r WitnessRequest) (WitnessStatus, error)
+	// RemoveWitness does without; all nodes have to answer.
+	RemoveWitness(ctx context.Context) error
 }
 
 // Tasks is long work.

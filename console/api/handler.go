@@ -115,6 +115,8 @@ type actInput struct {
 	Body   *ActionRequest // may be left out
 }
 
+type witnessInput struct{ Body WitnessRequest }
+
 type tokenInput struct {
 	Life string `query:"life" default:"1h" doc:"how long the token is good, as 90m or 24h"`
 }
@@ -136,6 +138,17 @@ func (h handlers) acting(a huma.API) {
 				return Token{}, err
 			}
 			return h.b.NewToken(ctx, life)
+		})
+	call(a, operation("POST", "/cluster/witness", "addWitness", "Make a witness the third voter of the cluster", 400, 409, 502),
+		func(ctx context.Context, in *witnessInput) (WitnessStatus, error) {
+			return h.b.AddWitness(ctx, in.Body)
+		})
+	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness", "Do without a witness", 404, 502),
+		func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+			if err := h.b.RemoveWitness(ctx); err != nil {
+				return nil, refuse(err)
+			}
+			return nil, nil
 		})
 }
 

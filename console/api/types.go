@@ -9,6 +9,21 @@ type Status struct {
 	Version string         `json:"version" doc:"version of its daemon"`
 	Nodes   []NodeStatus   `json:"nodes"`
 	Modules []ModuleStatus `json:"modules"`
+	Witness *WitnessStatus `json:"witness,omitempty" doc:"the third voter, if there is one"`
+}
+
+// WitnessStatus is the witness as the answering node sees it.
+type WitnessStatus struct {
+	Addr   string     `json:"addr"`
+	Alive  bool       `json:"alive" doc:"it answered this node's last question"`
+	Why    string     `json:"why,omitempty" doc:"what is wrong with it, and what follows"`
+	Silent *time.Time `json:"silent,omitempty" doc:"since when it does not answer"`
+}
+
+// WitnessRequest adds a witness.
+type WitnessRequest struct {
+	Addr  string `json:"addr" doc:"host:port of the witness"`
+	Token string `json:"token" doc:"what duetd witness token said there"`
 }
 
 // NodeStatus is one node as the answering node sees it.

@@ -100,6 +100,16 @@ func (c *Client) NewToken(ctx context.Context, life time.Duration) (api.Token, e
 	return call[api.Token](ctx, c, "POST", "cluster/token?life="+life.String(), nil)
 }
 
+// AddWitness makes a witness the third voter of the cluster.
+func (c *Client) AddWitness(ctx context.Context, r api.WitnessRequest) (api.WitnessStatus, error) {
+	return call[api.WitnessStatus](ctx, c, "POST", "cluster/witness", r)
+}
+
+// RemoveWitness does without one.
+func (c *Client) RemoveWitness(ctx context.Context) error {
+	return c.do(ctx, request{method: "DELETE", path: "cluster/witness"}, nil)
+}
+
 // path joins segments that may hold any character.
 func path(segments ...string) string {
 	out := ""

@@ -172,6 +172,14 @@ func (b *Backend) Apply(ctx context.Context, yaml string) (api.Config, error) {
 	return api.Config{Module: "web01", Version: 4, Changed: Now(), By: "alpha", YAML: yaml}, nil
 }
 
+// AddWitness answers with a witness that lives.
+func (b *Backend) AddWitness(_ context.Context, r api.WitnessRequest) (api.WitnessStatus, error) {
+	return api.WitnessStatus{Addr: r.Addr, Alive: true}, b.ask("add witness %s %s", r.Addr, r.Token)
+}
+
+// RemoveWitness records that it was asked.
+func (b *Backend) RemoveWitness(context.Context) error { return b.ask("remove witness") }
+
 // NewToken answers with a fixed token.
 func (b *Backend) NewToken(_ context.Context, life time.Duration) (api.Token, error) {
 	if err := b.ask("token %v", life); err != nil {

@@ -1,0 +1,191 @@
+package witness
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"duet/cluster"
+)
+
+// maxBody bounds requests and answers, in bytes: a registration is the largest.
+const maxBody = 32 << 10
+
+// The calls, all POST, JSON in both directions. Where {id} stands the caller shows a
+// certificate of the cluster registered under it.
+const (
+	pathRegister     = "/v1/register"
+	pathAsk          = "/v1/clusters/{id}/ask"
+	pathForgetModule = "/v1/clusters/{id}/forget-module"
+	pathHello        = "/v1/clusters/{id}/hello"
+)
+
+type registerRequest struct {
+	Secret []byte `json:"secret"`
+	Registration
+}
+
+type forgetRequest struct {
+	Module string `json:"module"`
+}
+
+// Greeting is what a witness tells of itself.
+type Greeting struct {
+	Version  string         `json:"version"`
+	Node     cluster.NodeID `json:"node"`     // whom the witness takes the caller for
+	Cluster  string         `json:"cluster"`  // the name it knows the cluster by
+	Modules  int            `json:"modules"`  // of the caller's cluster that it votes for
+	Clusters int            `json:"clusters"` // that it serves in all
+	Time     time.Time      `json:"time"`     // its clock
+}
+
+// problem is the answer to a call that failed.
+type problem struct {
+	Kind  string `json:"kind"`
+	Error string `json:"error"`
+}
+
+// kind lets a sentinel cross the wire.
+type kind struct {
+	name   string
+	err    error
+	status int
+}
+
+func kinds() []kind {
+	return []kind{
+		{"token-unknown", ErrTokenUnknown, http.StatusForbidden},
+		{"token-used", ErrTokenUsed, http.StatusConflict},
+		{"token-expired", ErrTokenExpired, http.StatusForbidden},
+		{"tries", ErrTooManyTries, http.StatusTooManyRequests},
+		{"taken", ErrTaken, http.StatusConflict},
+		{"request", ErrBadRequest, http.StatusBadRequest},
+		{"cluster-unknown", ErrUnknownCluster, http.StatusForbidden},
+		{"no-certificate", ErrNoCertificate, http.StatusUnauthorized},
+		{"foreign", ErrForeign, http.StatusForbidden},
+		{"expired", ErrExpired, http.StatusForbidden},
+		{"node", ErrWrongNode, http.StatusForbidden},
+		{"full", ErrFull, http.StatusInsufficientStorage},
+		{"store", ErrStore, http.StatusInternalServerError},
+		{"stopping", ErrStopping, http.StatusServiceUnavailable},
+	}
+}
+
+// routes is the handler of all calls.
+func (s *Server) routes(g *gate) http.Handler {
+	mux := http.NewServeMux()
+	for path, call := range map[string]func(*http.Request, []byte) (any, error){
+		pathRegister: s.serveRegister, pathAsk: s.serveAsk, pathForgetModule: s.serveForget, pathHello: s.serveHello,
+	} {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { s.serve(g, w, r, call) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, fmt.Errorf("%w: no call %s %.64s", ErrBadRequest, r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// serve answers one call.
+func (s *Server) serve(g *gate, w http.ResponseWriter, r *http.Request, call func(*http.Request, []byte) (any, error)) {
+	if !g.enter() {
+		s.refuse(w, ErrStopping)
+		return
+	}
+	defer g.leave()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		s.refuse(w, fmt.Errorf("%w: read body: %w", ErrBadRequest, err))
+		return
+	}
+	out, err := call(r, body)
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	reply(w, http.StatusOK, out)
+}
+
+// refuse tells the caller what is wrong, and the log if it is the witness itself.
+func (s *Server) refuse(w http.ResponseWriter, err error) {
+	if errors.Is(err, ErrStore) {
+		s.log.Error("call failed", "error", err)
+	}
+	for _, k := range kinds() {
+		if errors.Is(err, k.err) {
+			reply(w, k.status, problem{k.name, err.Error()})
+			return
+		}
+	}
+	reply(w, http.StatusInternalServerError, problem{Error: err.Error()})
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // a caller who is gone asks again
+}
+
+func decode[T any](body []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(body, &v); err != nil {
+		return v, fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	return v, nil
+}
+
+func (s *Server) serveRegister(_ *http.Request, body []byte) (any, error) {
+	req, err := decode[registerRequest](body)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.register(req.Secret, req.Registration)
+}
+
+// caller finds the cluster and the node of a call. It looks anew each time, so
+// that what was removed or has ended does not live on in an open connection.
+func (s *Server) caller(r *http.Request) (*tenant, cluster.NodeID, error) {
+	t, err := s.tenant(r.PathValue("id"))
+	if err != nil {
+		return nil, "", err
+	}
+	node, err := caller(r.TLS.PeerCertificates, t.ca, s.cfg.Now())
+	return t, node, err
+}
+
+func (s *Server) serveAsk(r *http.Request, body []byte) (any, error) {
+	t, node, err := s.caller(r)
+	if err != nil {
+		return nil, err
+	}
+	a, err := decode[cluster.Ask](body)
+	if err != nil {
+		return nil, err
+	}
+	return s.ask(t, node, a)
+}
+
+func (s *Server) serveForget(r *http.Request, body []byte) (any, error) {
+	t, _, err := s.caller(r)
+	if err != nil {
+		return nil, err
+	}
+	req, err := decode[forgetRequest](body)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.forgetModule(t, req.Module)
+}
+
+func (s *Server) serveHello(r *http.Request, _ []byte) (any, error) {
+	t, node, err := s.caller(r)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	clusters := len(s.tenants)
+	s.mu.RUnlock()
+	return Greeting{Version: s.cfg.Version, Node: node, Cluster: t.Name, Modules: t.modules(), Clusters: clusters, Time: s.cfg.Now().UTC()}, nil
+}

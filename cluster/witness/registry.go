@@ -1,0 +1,343 @@
+package witness
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The keys of a Store: tokens, clusters/ID, votes/ID/MODULE.
+const (
+	tokensKey     = "tokens"
+	clusterPrefix = "clusters/"
+	votePrefix    = "votes/"
+)
+
+const (
+	maxClusters = 1024
+	maxModules  = 256 // of one cluster
+)
+
+// Registration is what a cluster tells of itself.
+type Registration struct {
+	// ID names this registration in calls: 16 to 64 letters and digits (crypto/rand.Text
+	// makes one), random, and a new one each time a cluster registers anew.
+	ID string `json:"id"`
+	// Name of the cluster, for people.
+	Name string `json:"name"`
+	// CA is the certificate of the cluster's authority, DER.
+	CA []byte `json:"ca"`
+}
+
+var idForm = regexp.MustCompile(`^[A-Za-z0-9]{16,64}$`)
+
+// check returns the authority of a registration that makes sense.
+func (r Registration) check() (*x509.Certificate, error) {
+	if !idForm.MatchString(r.ID) {
+		return nil, fmt.Errorf("%w: the ID must be 16 to 64 letters and digits", ErrBadRequest)
+	}
+	odd := func(c rune) bool { return !unicode.IsPrint(c) || c == utf8.RuneError }
+	if r.Name == "" || len(r.Name) > 64 || strings.ContainsFunc(r.Name, odd) {
+		return nil, fmt.Errorf("%w: the name of the cluster must be 1 to 64 bytes of readable text", ErrBadRequest)
+	}
+	ca, err := x509.ParseCertificate(r.CA)
+	if err != nil {
+		return nil, fmt.Errorf("%w: certificate of the authority: %w", ErrBadRequest, err)
+	}
+	if !ca.IsCA {
+		return nil, fmt.Errorf("%w: the certificate of %q is not of an authority", ErrBadRequest, ca.Subject.CommonName)
+	}
+	if err := ca.CheckSignatureFrom(ca); err != nil {
+		return nil, fmt.Errorf("%w: certificate of the authority: %w", ErrBadRequest, err)
+	}
+	return ca, nil
+}
+
+// digest names one registration: this authority under this ID.
+func (r Registration) digest() []byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d %s ", len(r.ID), r.ID)
+	h.Write(r.CA)
+	return h.Sum(nil)
+}
+
+// clusterRecord is what a Store holds of a cluster.
+type clusterRecord struct {
+	Registration
+	Since time.Time `json:"since"`
+}
+
+// tenant is a registered cluster.
+type tenant struct {
+	clusterRecord
+	ca *x509.Certificate
+
+	// forgetting is held for reading while a vote is under way, and for writing by
+	// what takes records away.
+	forgetting sync.RWMutex
+	gone       bool // under forgetting
+
+	mu    sync.Mutex
+	seats map[string]*sync.Mutex // by module; votes of one module take turns
+}
+
+func newTenant(r clusterRecord, ca *x509.Certificate) *tenant {
+	return &tenant{clusterRecord: r, ca: ca, seats: make(map[string]*sync.Mutex)}
+}
+
+// seat returns the lock of a module.
+func (t *tenant) seat(module string) (*sync.Mutex, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.seats[module]
+	if m == nil {
+		if len(t.seats) >= maxModules {
+			return nil, fmt.Errorf("%w: it votes for %d modules of this cluster already; release some", ErrFull, maxModules)
+		}
+		m = new(sync.Mutex)
+		t.seats[module] = m
+	}
+	return m, nil
+}
+
+func (t *tenant) modules() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.seats)
+}
+
+// loadTenants reads all clusters and which modules they have. A damaged one is an
+// error: a witness must not forget a part of what it promised.
+func loadTenants(st Store) (map[string]*tenant, error) {
+	keys, err := st.Keys(clusterPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list clusters: %w", err)
+	}
+	out := make(map[string]*tenant)
+	for _, key := range keys {
+		var r clusterRecord
+		if _, err := st.Load(key, &r); err != nil {
+			return nil, fmt.Errorf("load cluster: %w", err)
+		}
+		ca, err := r.check()
+		if err == nil && clusterPrefix+r.ID != key {
+			err = fmt.Errorf("it is of %q", r.ID)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("load cluster: record %s is damaged: %w", key, err)
+		}
+		out[r.ID] = newTenant(r, ca)
+	}
+	keys, err = st.Keys(votePrefix)
+	if err != nil {
+		return nil, fmt.Errorf("list votes: %w", err)
+	}
+	for _, key := range keys {
+		id, module, _ := strings.Cut(strings.TrimPrefix(key, votePrefix), "/")
+		if t := out[id]; t != nil {
+			t.seats[module] = new(sync.Mutex)
+		}
+	}
+	return out, nil
+}
+
+// NewToken makes a token for one registration within life; zero means TokenLife.
+// Only its hash is kept.
+func (s *Server) NewToken(life time.Duration) (Token, error) {
+	if life <= 0 {
+		life = TokenLife
+	}
+	s.desk.Lock()
+	defer s.desk.Unlock()
+	records, err := s.tokens()
+	if err != nil {
+		return Token{}, err
+	}
+	t, r := newToken(s.id.key, s.cfg.Now().Add(life))
+	if err := s.setTokens(append(freshTokens(records, s.cfg.Now()), r)); err != nil {
+		return Token{}, err
+	}
+	return t, nil
+}
+
+func (s *Server) tokens() (out []tokenRecord, err error) {
+	if _, err := s.cfg.Store.Load(tokensKey, &out); err != nil {
+		return nil, fmt.Errorf("%w: read tokens: %w", ErrStore, err)
+	}
+	return out, nil
+}
+
+func (s *Server) setTokens(r []tokenRecord) error {
+	if err := s.cfg.Store.Save(tokensKey, r); err != nil {
+		return fmt.Errorf("%w: save tokens: %w", ErrStore, err)
+	}
+	return nil
+}
+
+// register admits a cluster. The token is marked used, durably, before the
+// cluster is; the same cluster may repeat the same request.
+func (s *Server) register(secret []byte, r Registration) error {
+	s.desk.Lock()
+	defer s.desk.Unlock()
+	records, i, err := s.checkToken(secret)
+	if err != nil {
+		return err
+	}
+	ca, err := r.check()
+	if err != nil {
+		return err
+	}
+	switch {
+	case records[i].usedBy(r.digest()):
+	case records[i].UsedBy != nil:
+		return fmt.Errorf("%w: each serves one cluster; make another on the witness", ErrTokenUsed)
+	default:
+		if err := s.mayRegister(ca, r.ID); err != nil {
+			return err
+		}
+		records[i].UsedBy = r.digest()
+		if err := s.setTokens(records); err != nil {
+			return err
+		}
+	}
+	return s.admit(clusterRecord{r, s.cfg.Now().UTC()}, ca)
+}
+
+func (s *Server) checkToken(secret []byte) ([]tokenRecord, int, error) {
+	now := s.cfg.Now()
+	if err := s.tries.check(now); err != nil {
+		return nil, 0, err
+	}
+	records, err := s.tokens()
+	if err != nil {
+		return nil, 0, err
+	}
+	i := findToken(records, secret)
+	if i < 0 {
+		s.tries.count(now)
+		return nil, 0, fmt.Errorf("%w: a token works only on the witness that made it; make one there", ErrTokenUnknown)
+	}
+	if !now.Before(records[i].Expires) {
+		return nil, 0, fmt.Errorf("%w at %s; make another on the witness", ErrTokenExpired, records[i].Expires.Format(time.RFC3339))
+	}
+	return records, i, nil
+}
+
+func (s *Server) mayRegister(ca *x509.Certificate, id string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	switch t := s.tenants[id]; {
+	case t != nil && !t.ca.Equal(ca):
+		return fmt.Errorf("%w: register with a new random ID", ErrTaken)
+	case t == nil && len(s.tenants) >= maxClusters:
+		return fmt.Errorf("%w: it serves %d clusters already", ErrFull, maxClusters)
+	}
+	return nil
+}
+
+// admit makes a cluster durable and known. One that is known stays as it is.
+func (s *Server) admit(r clusterRecord, ca *x509.Certificate) error {
+	if _, err := s.tenant(r.ID); err == nil {
+		return nil
+	}
+	if err := s.cfg.Store.Save(clusterPrefix+r.ID, r); err != nil {
+		return fmt.Errorf("%w: save cluster: %w", ErrStore, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tenants[r.ID] = newTenant(r, ca)
+	s.log.Info("cluster is registered", "cluster", r.Name, "id", r.ID)
+	return nil
+}
+
+// tenant returns the cluster registered under id.
+func (s *Server) tenant(id string) (*tenant, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if t := s.tenants[id]; t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("%w: register it anew, with a token of the witness", ErrUnknownCluster)
+}
+
+// Forget removes the cluster registered under id and its records. It may be
+// repeated if it fails half-way.
+func (s *Server) Forget(id string) error {
+	s.desk.Lock()
+	defer s.desk.Unlock()
+	t, unknown := s.tenant(id)
+	if unknown == nil {
+		if err := s.dismiss(t); err != nil {
+			return err
+		}
+		s.log.Info("cluster is forgotten", "id", id)
+	}
+	votes, err := s.cfg.Store.Keys(votePrefix + id + "/")
+	if err != nil {
+		return fmt.Errorf("list votes: %w", err)
+	}
+	if len(votes) == 0 {
+		return unknown
+	}
+	for _, key := range votes {
+		if err := s.cfg.Store.Delete(key); err != nil {
+			return fmt.Errorf("delete vote: %w", err)
+		}
+	}
+	return nil
+}
+
+// dismiss ends a registration: first its token, or a repeated request would bring it
+// back without its memory, and last, after this, its records: a cluster that can
+// still ask must find all of them.
+func (s *Server) dismiss(t *tenant) error {
+	records, err := s.tokens()
+	if err != nil {
+		return err
+	}
+	digest := t.digest()
+	if err := s.setTokens(slices.DeleteFunc(records, func(r tokenRecord) bool { return r.usedBy(digest) })); err != nil {
+		return err
+	}
+	t.forgetting.Lock()
+	defer t.forgetting.Unlock()
+	if err := s.cfg.Store.Delete(clusterPrefix + t.ID); err != nil {
+		return fmt.Errorf("delete cluster: %w", err)
+	}
+	t.gone = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tenants, t.ID)
+	return nil
+}
+
+// Cluster describes a registered cluster.
+type Cluster struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	CA      string    `json:"ca"` // SHA-256 of the authority's certificate, hexadecimal
+	Since   time.Time `json:"since"`
+	Modules int       `json:"modules"` // that the witness votes for
+}
+
+// Clusters lists the registered clusters by name.
+func (s *Server) Clusters() []Cluster {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]Cluster, 0, len(s.tenants))
+	for _, t := range s.tenants {
+		sum := sha256.Sum256(t.CA)
+		out = append(out, Cluster{ID: t.ID, Name: t.Name, CA: hex.EncodeToString(sum[:]), Since: t.Since, Modules: t.modules()})
+	}
+	slices.SortFunc(out, func(a, b Cluster) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return out
+}

@@ -1,0 +1,181 @@
+package witness
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRegisterRefuses(t *testing.T) {
+	b := newBench(t)
+	known := b.town()
+	other := newAuthority(t)
+	good := func() Registration { return Registration{ID: rand.Text(), Name: "prod", CA: other.cert.Raw} }
+	leaf := other.node(t, "alpha", nil).Leaf
+	for _, k := range []struct {
+		name string
+		reg  func(*Registration, *Token)
+		want error
+	}{
+		{"wrong token", func(_ *Registration, k *Token) { k.Secret = make([]byte, secretSize) }, ErrTokenUnknown},
+		{"no token", func(_ *Registration, k *Token) { k.Secret = nil }, ErrTokenUnknown},
+		{"short ID", func(r *Registration, _ *Token) { r.ID = "abc" }, ErrBadRequest},
+		{"odd ID", func(r *Registration, _ *Token) { r.ID = "../../../../../../x" }, ErrBadRequest},
+		{"no name", func(r *Registration, _ *Token) { r.Name = "" }, ErrBadRequest},
+		{"odd name", func(r *Registration, _ *Token) { r.Name = "a\x1b[2J" }, ErrBadRequest},
+		{"long name", func(r *Registration, _ *Token) { r.Name = strings.Repeat("x", 65) }, ErrBadRequest},
+		{"no CA", func(r *Registration, _ *Token) { r.CA = nil }, ErrBadRequest},
+		{"a node's certificate", func(r *Registration, _ *Token) { r.CA = leaf.Raw }, ErrBadRequest},
+		{"forged CA", func(r *Registration, _ *Token) { r.CA = bytes.Clone(r.CA); r.CA[len(r.CA)-1] ^= 1 }, ErrBadRequest},
+		{"ID of another", func(r *Registration, _ *Token) { r.ID = known.id }, ErrTaken},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			r, tok := good(), b.token()
+			k.reg(&r, &tok)
+			if err := b.srv.register(tok.Secret, r); !errors.Is(err, k.want) {
+				t.Errorf("got %v, want %v", err, k.want)
+			}
+			if len(b.srv.Clusters()) != 1 {
+				t.Error("it was registered")
+			}
+		})
+	}
+}
+
+func TestToken(t *testing.T) {
+	b := newBench(t)
+	now := time.Now()
+	b.srv.cfg.Now = func() time.Time { return now }
+	r := town{b, newAuthority(t), rand.Text()}.registration()
+	tok := b.token()
+	bad := r
+	bad.Name = ""
+	if err := b.srv.register(tok.Secret, bad); !errors.Is(err, ErrBadRequest) {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time the first answer was lost
+		if err := b.srv.register(tok.Secret, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := town{b, newAuthority(t), rand.Text()}.registration()
+	if err := b.srv.register(tok.Secret, second); !errors.Is(err, ErrTokenUsed) {
+		t.Errorf("used token: %v", err)
+	}
+	if err := b.srv.Forget(r.ID); err != nil {
+		t.Fatal(err)
+	}
+	// Once forgotten, the old request does not bring the ID back without its memory.
+	if err := b.srv.register(tok.Secret, r); !errors.Is(err, ErrTokenUnknown) {
+		t.Errorf("repeated after Forget: %v", err)
+	}
+	late := b.token()
+	now = now.Add(TokenLife)
+	if err := b.srv.register(late.Secret, second); !errors.Is(err, ErrTokenExpired) {
+		t.Errorf("expired token: %v", err)
+	}
+	for k, v := range b.store.copy() {
+		if bytes.Contains(v, tok.Secret) || strings.Contains(string(v), tok.String()) {
+			t.Errorf("secret is stored in %s", k)
+		}
+	}
+	now = now.Add(25 * time.Hour)
+	b.token()
+	if records, _ := b.srv.tokens(); len(records) != 1 {
+		t.Errorf("%d records", len(records))
+	}
+}
+
+func TestRegisterAgainKeepsRecords(t *testing.T) {
+	b := newBench(t)
+	c := b.town()
+	mustAsk(t, c.client("alpha", ""), ask("alpha", 2, 2), true, "")
+	if _, err := Register(t.Context(), b.addr, b.token(), c.registration()); err != nil {
+		t.Fatal(err)
+	}
+	mustAsk(t, c.client("beta", ""), ask("beta", 2, 2), false, "promised to alpha")
+}
+
+func TestTooManyTries(t *testing.T) {
+	b := newBench(t)
+	now := time.Now()
+	b.srv.cfg.Now = func() time.Time { return now }
+	r := town{b, newAuthority(t), rand.Text()}.registration()
+	tok := b.token()
+	try := func(secret []byte, want error) {
+		t.Helper()
+		if err := b.srv.register(secret, r); !errors.Is(err, want) {
+			t.Fatalf("got %v, want %v", err, want)
+		}
+	}
+	wrong := make([]byte, secretSize)
+	for range 30 { // slowly: no harm
+		try(wrong, ErrTokenUnknown)
+		now = now.Add(7 * time.Second)
+	}
+	now = now.Add(penalty)
+	for range maxTries {
+		try(wrong, ErrTokenUnknown)
+	}
+	try(wrong, ErrTooManyTries)
+	try(tok.Secret, ErrTooManyTries)
+	now = now.Add(penalty)
+	try(tok.Secret, nil)
+}
+
+func TestNewRegistrationIsAnother(t *testing.T) {
+	b := newBench(t)
+	c := b.town()
+	mustAsk(t, c.client("alpha", ""), ask("alpha", 7, 7), true, "")
+	b.stop()
+	b.store = newMemory()
+	b.start()
+	stale := c.client("beta", "")
+	if _, err := stale.Ask(t.Context(), ask("beta", 8, 5)); !errors.Is(err, ErrUnknownCluster) {
+		t.Errorf("got %v", err)
+	}
+	again := c
+	again.id = rand.Text()
+	if _, err := Register(t.Context(), b.addr, b.token(), again.registration()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stale.Ask(t.Context(), ask("beta", 8, 5)); !errors.Is(err, ErrUnknownCluster) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDamagedStore(t *testing.T) {
+	b := newBench(t)
+	c := b.town()
+	for _, bad := range []string{"x", "{}", `{"id":"` + c.id + `","name":"prod","ca":"AAAA"}`} {
+		st := newMemory()
+		st.data[clusterPrefix+c.id] = []byte(bad)
+		if _, err := New(Config{Dir: b.dir, Store: st}); err == nil {
+			t.Errorf("%s was accepted", bad)
+		}
+	}
+}
+
+func TestParseToken(t *testing.T) {
+	tok, _ := newToken(Fingerprint{1, 2, 3}, time.Time{})
+	got, err := ParseToken("  " + strings.ToUpper(tok.String()) + "\n")
+	if err != nil || string(got.Secret) != string(tok.Secret) || got.Key != tok.Key {
+		t.Errorf("%v %v", got, err)
+	}
+	for _, bad := range []string{"", "duetw1", "duet1" + tok.String()[6:], tok.String()[:80], tok.String() + "a", tok.String() + ".a",
+		strings.Replace(tok.String(), ".", "..", 1), tok.String()[:len(tok.String())-1] + "1"} {
+		if _, err := ParseToken(bad); !errors.Is(err, ErrToken) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	var f Fingerprint
+	if b, _ := tok.Key.MarshalText(); f.UnmarshalText(b) != nil || f != tok.Key {
+		t.Errorf("%s became %s", tok.Key, f)
+	}
+	if f.UnmarshalText([]byte("0a0b")) == nil || f.UnmarshalText([]byte("x")) == nil {
+		t.Error("a damaged fingerprint was accepted")
+	}
+}

@@ -1,0 +1,203 @@
+package witness
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Store keeps the memory of a witness as JSON values. Several goroutines call it.
+type Store interface {
+	// Load reads the value at key into v; false if there is none.
+	Load(key string, v any) (bool, error)
+	// Save writes a value; it survives power loss when Save returns nil.
+	Save(key string, v any) error
+	// Delete removes a value, durably as Save; one that is not there is no error.
+	Delete(key string) error
+	// Keys lists the keys that begin with prefix.
+	Keys(prefix string) ([]string, error)
+}
+
+// Config says what a Server works with; Dir and Store are needed.
+type Config struct {
+	Dir     string // of the witness's key, made at the first start
+	Store   Store  // for this Server alone
+	Version string // of the program, for Hello
+	Log     *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Server is a witness. Its methods may be called by several goroutines.
+type Server struct {
+	cfg Config
+	log *slog.Logger
+	id  identity
+
+	desk  sync.Mutex // registering and forgetting take turns
+	tries tries      // under desk
+
+	mu      sync.RWMutex
+	tenants map[string]*tenant // by ID
+}
+
+// New returns a witness with the key in cfg.Dir, and makes that key if it is the first start.
+func New(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	id, err := loadIdentity(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("load key of the witness: %w", err)
+	}
+	tenants, err := loadTenants(cfg.Store)
+	if err != nil {
+		return nil, fmt.Errorf("read store of the witness: %w", err)
+	}
+	return &Server{cfg: cfg, log: cfg.Log, id: id, tenants: tenants}, nil
+}
+
+// Fingerprint is what clusters know this witness by.
+func (s *Server) Fingerprint() Fingerprint { return s.id.key }
+
+// What callers may take. A node needs one connection, and a second one for a
+// moment; a stranger can hold some, and not for long.
+const (
+	maxConns        = 256
+	maxConnsPerAddr = 32
+	maxStreams      = 128 // calls under way on one connection
+	headerTimeout   = 5 * time.Second
+	readTimeout     = 10 * time.Second
+	writeTimeout    = 30 * time.Second
+	idleTimeout     = 3 * time.Minute
+	farewell        = 100 * time.Millisecond
+)
+
+// Serve answers calls on ln, which is not encrypted yet, until ctx ends or ln
+// fails. It closes ln, and returns when the last call was answered.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	g := &gate{}
+	srv := &http.Server{
+		Handler:           s.routes(g),
+		TLSConfig:         s.id.serverTLS(),
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: 8 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10,
+			SendPingTimeout: idleTimeout / 4, PingTimeout: headerTimeout,
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // port scans and the like
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.ServeTLS(newBounded(ln), "", "") }()
+	var err error
+	select {
+	case err = <-failed:
+		err = fmt.Errorf("serve witness: %w", err)
+	case <-ctx.Done():
+		defer func() { <-failed }()
+	}
+	g.close()
+	// The answers of the last calls may still be on their way out.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if srv.Shutdown(last) != nil {
+		srv.Close() // what it says of ln was said above or does not matter any more
+	}
+	return err
+}
+
+// gate lets calls in until it is closed.
+type gate struct {
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup
+}
+
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.calls.Add(1)
+	}
+	return !g.closed
+}
+
+func (g *gate) leave() { g.calls.Done() }
+
+// close waits for the calls under way.
+func (g *gate) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.calls.Wait()
+}
+
+// bounded is a listener that hangs up on whoever comes when enough are there.
+type bounded struct {
+	net.Listener
+
+	mu   sync.Mutex
+	all  int
+	from map[string]int // by IP
+}
+
+func newBounded(ln net.Listener) *bounded {
+	return &bounded{Listener: ln, from: make(map[string]int)}
+}
+
+// Accept implements net.Listener.
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		conn, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		ip, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+		if err != nil {
+			ip = conn.RemoteAddr().String()
+		}
+		if b.enter(ip) {
+			return &boundedConn{Conn: conn, leave: sync.OnceFunc(func() { b.leave(ip) })}, nil
+		}
+		conn.Close()
+	}
+}
+
+func (b *bounded) enter(ip string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all >= maxConns || b.from[ip] >= maxConnsPerAddr {
+		return false
+	}
+	b.all++
+	b.from[ip]++
+	return true
+}
+
+func (b *bounded) leave(ip string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all--
+	if b.from[ip]--; b.from[ip] == 0 {
+		delete(b.from, ip)
+	}
+}
+
+type boundedConn struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *boundedConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}

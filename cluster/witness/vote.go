@@ -1,0 +1,90 @@
+package witness
+
+import (
+	"fmt"
+	"sync"
+
+	"duet/cluster"
+)
+
+// voter is the name under which a witness votes; no node can have it.
+const voter cluster.NodeID = "the witness"
+
+func voteKey(id, module string) string { return votePrefix + id + "/" + module }
+
+// ask answers a node of t by the rules of cluster.Record. Only a yes that is
+// durable is returned; an error is no vote.
+func (s *Server) ask(t *tenant, node cluster.NodeID, a cluster.Ask) (cluster.Answer, error) {
+	if err := checkAsk(node, a); err != nil {
+		return cluster.Answer{}, err
+	}
+	t.forgetting.RLock()
+	defer t.forgetting.RUnlock()
+	if t.gone {
+		return cluster.Answer{}, fmt.Errorf("%w: it was removed just now", ErrUnknownCluster)
+	}
+	seat, err := t.seat(a.Module)
+	if err != nil {
+		return cluster.Answer{}, err
+	}
+	ans, err := s.vote(seat, voteKey(t.ID, a.Module), a)
+	if err != nil {
+		return cluster.Answer{}, err
+	}
+	s.log.Info("asked for the right to write", "cluster", t.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch, "yes", ans.Yes, "why", ans.Why)
+	return ans, nil
+}
+
+func checkAsk(node cluster.NodeID, a cluster.Ask) error {
+	switch {
+	case a.Node != node:
+		return fmt.Errorf("%w: %s asks in the name of %q", ErrWrongNode, node, a.Node)
+	case !isName(a.Module):
+		return fmt.Errorf("%w: %q is not the name of a module", ErrBadRequest, a.Module)
+	case a.Epoch == 0:
+		return fmt.Errorf("%w: epoch 0 is never granted", ErrBadRequest)
+	case a.Complete > a.Epoch:
+		return fmt.Errorf("%w: data that are complete at epoch %d need no epoch %d", ErrBadRequest, a.Complete, a.Epoch)
+	}
+	return nil
+}
+
+// vote reads, decides and saves under the lock of the module. A yes is saved even
+// if the record does not change: what was read may be left from a save that failed.
+func (s *Server) vote(seat *sync.Mutex, key string, a cluster.Ask) (cluster.Answer, error) {
+	seat.Lock()
+	defer seat.Unlock()
+	var r cluster.Record
+	if _, err := s.cfg.Store.Load(key, &r); err != nil {
+		return cluster.Answer{}, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	if err := r.Valid(voter); err != nil {
+		return cluster.Answer{}, fmt.Errorf("%w: it is damaged: %w", ErrStore, err)
+	}
+	after, ans := r.Vote(voter, a)
+	if !ans.Yes {
+		return ans, nil
+	}
+	if err := s.cfg.Store.Save(key, after); err != nil {
+		return cluster.Answer{}, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	ans.Why = fmt.Sprintf("%s promised epoch %d to %s", voter, a.Epoch, a.Node)
+	return ans, nil
+}
+
+// forgetModule removes the record of a module that was released.
+func (s *Server) forgetModule(t *tenant, module string) error {
+	if !isName(module) {
+		return fmt.Errorf("%w: %q is not the name of a module", ErrBadRequest, module)
+	}
+	t.forgetting.Lock()
+	defer t.forgetting.Unlock()
+	if err := s.cfg.Store.Delete(voteKey(t.ID, module)); err != nil {
+		return fmt.Errorf("%w: delete vote: %w", ErrStore, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.seats, module)
+	s.log.Info("module is forgotten", "cluster", t.Name, "module", module)
+	return nil
+}

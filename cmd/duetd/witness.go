@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"duet/blockrepl/badgerlog"
+	"duet/cluster/witness"
+)
+
+const witnessUsage = `duetd witness is the third, tiny voter of a cluster: it holds no data and may
+serve many clusters. It belongs on a third computer.
+
+  duetd witness [--dir D] [--listen ADDR]      run it
+  duetd witness token [--dir D] [--life 1h]    let one cluster register, once
+  duetd witness list [--dir D]                 the clusters it serves
+  duetd witness forget [--dir D] ID            end serving one
+
+`
+
+// witnessOptions are the flags of duetd witness.
+type witnessOptions struct {
+	dir, listen string
+	life        time.Duration
+}
+
+// runWitness is duetd witness.
+func runWitness(args []string) error {
+	verb := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		verb, args = args[0], args[1:]
+	}
+	var o witnessOptions
+	f := flag.NewFlagSet("duetd witness", flag.ContinueOnError)
+	f.StringVar(&o.dir, "dir", "/var/lib/duet-witness", "`directory` of its key and store")
+	f.StringVar(&o.listen, "listen", ":7425", "`address` on which it serves clusters")
+	f.DurationVar(&o.life, "life", witness.TokenLife, "how long a token is good")
+	f.Usage = func() { fmt.Fprint(f.Output(), witnessUsage); f.PrintDefaults() }
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	switch verb {
+	case "":
+		return serveWitness(o)
+	case "token":
+		return o.print("token", o.life)
+	case "list":
+		return o.print("list", nil)
+	case "forget":
+		if f.NArg() != 1 {
+			return errors.New("say which cluster to forget, by its ID: duetd witness list")
+		}
+		return o.print("forget", f.Arg(0))
+	}
+	return fmt.Errorf("duetd witness %s: there are token, list and forget", verb)
+}
+
+// desk is the unix socket on which the running witness takes an admin's commands.
+func (o witnessOptions) desk() string { return filepath.Join(o.dir, "witness.sock") }
+
+// serveWitness runs until SIGTERM or SIGINT.
+func serveWitness(o witnessOptions) error {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	db, err := badgerlog.Open(badgerlog.Config{Dir: filepath.Join(o.dir, "db"), Logger: log})
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	defer db.Close()
+	s, err := witness.New(witness.Config{Dir: o.dir, Store: witnessStore{db}, Version: version(), Log: log})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("serve clusters: %w", err)
+	}
+	_ = os.Remove(o.desk()) // of a run that was killed; the store's lock says that no other lives
+	desk, err := net.Listen("unix", o.desk())
+	if err != nil {
+		_ = ln.Close() // nothing was served
+		return fmt.Errorf("serve admins: %w", err)
+	}
+	if err := os.Chmod(o.desk(), 0o600); err != nil {
+		return errors.Join(err, ln.Close(), desk.Close())
+	}
+	srv := &http.Server{Handler: deskHandler(s), ReadHeaderTimeout: 5 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := srv.Serve(desk); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("admins are not served any more", "err", err)
+		}
+	})
+	log.Info("witness runs", "version", version(), "dir", o.dir, "listen", ln.Addr().String(), "key", s.Fingerprint().String())
+	err = s.Serve(ctx, ln)
+	_ = srv.Close() // its calls are short
+	wg.Wait()
+	return err
+}
+
+// deskHandler serves token, list and forget.
+func deskHandler(s *witness.Server) http.Handler {
+	mux := http.NewServeMux()
+	handle := func(name string, fn func(in json.RawMessage) (string, error)) {
+		mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+			in, err := io.ReadAll(io.LimitReader(r.Body, 4096))
+			var out string
+			if err == nil {
+				out, err = fn(in)
+			}
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+				return
+			}
+			_, _ = io.WriteString(w, out) // the admin sees what is missing
+		})
+	}
+	handle("token", func(in json.RawMessage) (string, error) {
+		var life time.Duration
+		if err := json.Unmarshal(in, &life); err != nil {
+			return "", err
+		}
+		t, err := s.NewToken(life)
+		return fmt.Sprintf("%s\nGood once, for %v. On a node: duet cluster witness add ADDRESS:PORT --token %s\n", t, life, t), err
+	})
+	handle("list", func(json.RawMessage) (string, error) {
+		var b strings.Builder
+		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "ID\tCLUSTER\tSINCE\tMODULES")
+		for _, c := range s.Clusters() {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", c.ID, c.Name, c.Since.Local().Format("2006-01-02 15:04"), c.Modules)
+		}
+		return b.String(), errors.Join(t.Flush())
+	})
+	handle("forget", func(in json.RawMessage) (string, error) {
+		var id string
+		if err := json.Unmarshal(in, &id); err != nil {
+			return "", err
+		}
+		return "Forgotten.\n", s.Forget(id)
+	})
+	return mux
+}
+
+// print has the running witness do something and prints what it says.
+func (o witnessOptions) print(what string, in any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", o.desk())
+	}
+	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := c.Post("http://witness/"+what, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("the witness of %s does not answer (is \"duetd witness\" running with this --dir?): %w", o.dir, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(text)))
+	}
+	if err == nil {
+		_, err = os.Stdout.Write(text)
+	}
+	return err
+}
+
+// witnessStore keeps JSON values in badger. It is a witness.Store.
+type witnessStore struct{ db *badgerlog.Store }
+
+// Load reads a value; false if there is none.
+func (s witnessStore) Load(key string, v any) (bool, error) {
+	b, ok, err := s.db.Get(key)
+	if err != nil || !ok {
+		return false, err
+	}
+	return true, json.Unmarshal(b, v)
+}
+
+// Save writes a value durably.
+func (s witnessStore) Save(key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.db.Put(map[string][]byte{key: b})
+}
+
+// Delete forgets a value durably.
+func (s witnessStore) Delete(key string) error { return s.db.Put(nil, key) }
+
+// Keys lists what begins with prefix, whole.
+func (s witnessStore) Keys(prefix string) ([]string, error) {
+	found, err := s.db.List(prefix)
+	keys := make([]string, 0, len(found))
+	for k := range found {
+		keys = append(keys, k)
+	}
+	return keys, err
+}
