@@ -114,6 +114,9 @@ type PeerView struct {
 	Paths map[string]bool
 	// Leaving: the peer said that it stops on purpose; its silence is no failure.
 	Leaving bool
+	// Quiet: no path has answered for a third of the detection time: too short to take it
+	// for dead, long enough not to wait for it where a witness can decide at once.
+	Quiet bool
 	// Silent is since when no path has answered; zero while one does.
 	Silent time.Time
 }

@@ -257,7 +257,10 @@ func (e *Engine) enter(p appmodules.Phase) {
 	}
 }
 
-func (e *Engine) look() { e.step(appmodules.Look, e.missing()) }
+func (e *Engine) look() {
+	e.step(appmodules.Look, e.missing())
+	e.vols.watch()
+}
 
 // post runs fn on the engine's goroutine, later; it never blocks.
 func (e *Engine) post(fn func()) { e.box.put(fn) }

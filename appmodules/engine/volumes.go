@@ -17,10 +17,11 @@ import (
 // connect and are lost together. Owned by the engine's goroutine, but for the list,
 // which status reads under mu.
 type volumes struct {
-	e       *Engine
-	session uint64             // counts openings, losses and new connects; ends of older work are recognised by it
-	stop    context.CancelFunc // ends the connect loop of the session
-	linked  bool               // every volume is attached to the peer
+	e        *Engine
+	session  uint64             // counts openings, losses and new connects; ends of older work are recognised by it
+	stop     context.CancelFunc // ends the connect loop of the session
+	linked   bool               // every volume is attached to the peer
+	watching bool               // watch comes again by itself
 
 	mu      sync.Mutex
 	all     []*volume // nil: closed
@@ -228,6 +229,38 @@ func (v *volumes) onLinked(session uint64, conns []io.Closer) {
 		return
 	}
 	v.checkDrained()
+}
+
+const (
+	overdue    = 300 * time.Millisecond // an answer of a peer that is quiet on every other path
+	watchAgain = 100 * time.Millisecond
+)
+
+// watch gives up a peer that is quiet on all heartbeat paths and owes an answer here as
+// well, before the stall budget has passed: where a witness decides, waiting only
+// prolongs the pause.
+func (v *volumes) watch() {
+	e := v.e
+	if e.m.Link != appmodules.InStep || !v.linked || len(e.cfg.Witnesses()) == 0 || !e.cfg.View().Peers[e.peer].Quiet {
+		return
+	}
+	for _, vol := range v.all {
+		if vol.prim != nil && vol.attached && vol.prim.Progress().Lag > overdue {
+			e.cfg.Logger.Info("the peer is quiet on every path: it is not waited for", "module", e.cfg.Module.Name)
+			_ = vol.conn.Close() // its loss is reported as an event
+			return
+		}
+	}
+	if v.watching {
+		return
+	}
+	v.watching = true
+	e.rt.After(watchAgain, func() {
+		e.post(func() {
+			v.watching = false
+			v.watch()
+		})
+	})
 }
 
 // attachedAll asks the volumes themselves: a loss may not have been told yet.

@@ -217,9 +217,11 @@ func (d *detector) view() cluster.View {
 	for n, p := range d.peers {
 		pv := cluster.PeerView{Paths: make(map[string]bool, len(p.paths)), Leaving: p.boot != 0 && p.left == p.boot}
 		up := false
+		pv.Quiet = p.met
 		for name, t := range p.paths {
 			pv.Paths[name] = t.up
 			up = up || t.up
+			pv.Quiet = pv.Quiet && d.listened-t.proof > d.window*2/5
 		}
 		// A peer not met yet has the same time to answer as one that falls silent.
 		if !up && (p.met || d.listened-p.added > d.window) {

@@ -270,7 +270,7 @@ func (g *Gossip) publish() {
 // sameView compares what matters: that a peer is silent, not since when.
 func sameView(a, b cluster.View) bool {
 	return maps.EqualFunc(a.Peers, b.Peers, func(x, y cluster.PeerView) bool {
-		return maps.Equal(x.Paths, y.Paths) && x.Leaving == y.Leaving && x.Silent.IsZero() == y.Silent.IsZero()
+		return maps.Equal(x.Paths, y.Paths) && x.Leaving == y.Leaving && x.Quiet == y.Quiet && x.Silent.IsZero() == y.Silent.IsZero()
 	})
 }
 

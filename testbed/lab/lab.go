@@ -28,8 +28,10 @@ import (
 const (
 	Alpha = "alpha"
 	Beta  = "beta"
-	Front = "hb1" // heartbeats; the gateway is here
-	Back  = "hb2" // heartbeats and replication
+	// Witness is the third computer; nothing runs there before StartWitness.
+	Witness = "witness"
+	Front   = "hb1" // heartbeats; the gateway is here
+	Back    = "hb2" // heartbeats and replication
 )
 
 // stateDir is where each host keeps Duet's state, as in production.
@@ -52,7 +54,10 @@ type Lab struct {
 	cfg   Config
 	LAN   *netns.LAN
 	Hosts map[string]*Host
-	Guest guest.Files
+
+	third   *proc.Node    // the witness's computer; nil until it is started
+	witness *proc.Process // of its last start
+	Guest   guest.Files
 }
 
 // Host is one host of the lab.
@@ -82,7 +87,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(third), 0}), 24)
 	}
 	l.LAN, err = netns.New(l.cfg.Prefix, netns.Config{
-		Nodes:    []string{Alpha, Beta},
+		Nodes:    []string{Alpha, Beta, Witness},
 		Networks: []netns.Network{{Name: Front, Subnet: subnet(l.cfg.Subnet)}, {Name: Back, Subnet: subnet(l.cfg.Subnet + 1)}},
 	})
 	if err != nil {
@@ -120,6 +125,9 @@ func (l *Lab) Close() error {
 	var errs []error
 	for _, h := range l.Hosts {
 		errs = append(errs, h.Node.Kill())
+	}
+	if l.third != nil {
+		errs = append(errs, l.third.Kill())
 	}
 	if l.LAN != nil {
 		errs = append(errs, l.LAN.Close())

@@ -86,6 +86,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
+func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
 // bounded is a context for one test.
 func bounded(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
