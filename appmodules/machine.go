@@ -62,6 +62,7 @@ const (
 	CmdRestart                  // an operator
 	CmdSwap                     // an operator
 	CmdPrim                     // an operator overrides arbitration
+	CmdSecond                   // an operator lets the peer's version win
 	Look                        // the facts may have changed
 	Granted                     // the epoch asked for was chosen
 	Denied                      // it was not
@@ -79,6 +80,8 @@ const (
 	Followed                    // a primary connected to this secondary
 	Completed                   // this secondary is complete at the primary's epoch
 	FollowLost                  // the primary's connection is gone
+	Split                       // the peer went on in the same epoch; this node is the one that stays
+	Diverged                    // this node wrote without the peer, which won: its version is kept aside
 	Outvoted                    // this node agreed to be outdated
 	TakeOver                    // the peer handed the right over to this node
 	VMUp                        // the VM runs
@@ -96,9 +99,9 @@ const (
 	eventCount
 )
 
-var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim", "Look",
+var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim", "CmdSecond", "Look",
 	"Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Agreed", "Drained", "PeerCompleted", "LinkLost",
-	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Outvoted", "TakeOver", "VMUp", "VMDown", "VMFailed",
+	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Split", "Diverged", "Outvoted", "TakeOver", "VMUp", "VMDown", "VMFailed",
 	"GuestFailed", "GuestMove", "GuestStopped", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "Timeout"}
 
 // String is the name in the log and the table.

@@ -39,6 +39,7 @@ func stoppedRows() []Row {
 	return []Row{
 		{Stopped, Boot, wanted, nil, Waiting, NoLink, "it was running before this node started"},
 		{Stopped, CmdStart, always, nil, Waiting, NoLink, "started by an operator"},
+		{Stopped, CmdSecond, always, nil, Waiting, NoLink, "started by an operator, to follow the peer"},
 		{Stopped, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
 	}
 }
@@ -52,6 +53,7 @@ func waitingRows() []Row {
 		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},
 		{Waiting, Look, peerStopped, do(Ask), Asking, KeepLink, "the peer has stopped and the data here are complete"},
 		{Waiting, Look, silent, do(Ask), Asking, KeepLink, "the peer is silent and the data here are complete"},
+		{Waiting, CmdSecond, always, nil, Waiting, KeepLink, "it waits to follow the peer"},
 		{Waiting, CmdStart, always, nil, Waiting, KeepLink, "it is started already and waits"},
 		{Waiting, CmdStop, always, nil, Stopped, NoLink, "stopped by an operator"},
 		{Waiting, CmdStopAll, always, nil, Stopped, NoLink, "stopped by an operator"},
@@ -98,6 +100,7 @@ func linkRows(p Phase) []Row {
 		{p, LinkLost, always, do(Connect), p, NoLink, "the peer was lost during its resync; it was not needed"},
 		{p, Agreed, always, do(Ask), p, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
 		{p, Granted, always, do(GoAlone, Connect), p, NoLink, "the right to go on alone was granted"},
+		{p, Split, always, do(Override, GoAlone, Connect), p, NoLink, "SPLIT BRAIN: both nodes went on in one epoch; this one had the right before and keeps it"},
 		{p, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost: writes wait for the right to go on alone"},
 		{p, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
 	}
@@ -198,6 +201,7 @@ func followingRows() []Row {
 	return []Row{
 		{Following, Followed, always, nil, Following, Syncing, "the primary is connected: resync"},
 		{Following, Completed, always, nil, Standby, InStep, "the data here are complete: this node may take over"},
+		{Following, Diverged, always, nil, Following, KeepLink, "SPLIT BRAIN: this node wrote without its peer, which goes on; its version is kept aside: see `duet volume diverged`"},
 		{Following, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone"},
 		{Following, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Following, Look, yielded, do(CloseVolumes, Ask), Asking, NoLink, "the peer has given the right to this node"},
@@ -206,6 +210,7 @@ func followingRows() []Row {
 		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},
 		{Following, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Following, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
+		{Following, CmdSecond, always, nil, Following, KeepLink, "it follows the peer"},
 		{Following, CmdStart, always, nil, Following, KeepLink, "it is started already"},
 		{Following, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
 		{Following, CmdStopAll, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
@@ -217,6 +222,7 @@ func followingRows() []Row {
 		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
+		{Standby, CmdSecond, always, nil, Standby, KeepLink, "it is secondary already"},
 		{Standby, CmdStart, always, nil, Standby, KeepLink, "it is started already"},
 		{Standby, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator; the primary goes on alone"},
 		{Standby, CmdStopAll, always, nil, Standby, KeepLink, "stopped by an operator: it ends with its primary"},

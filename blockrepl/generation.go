@@ -102,6 +102,17 @@ func (l Lineage) With(g Generation) Lineage {
 	return l
 }
 
+// Common returns l cut back to the newest generation that o has too: what both copies
+// were before they went apart. Without one it has no generations.
+func (l Lineage) Common(o Lineage) Lineage {
+	n := len(l.Line)
+	for n > 0 && !o.contains(l.Line[n-1]) {
+		n--
+	}
+	l.Line = l.Line[:n:n]
+	return l
+}
+
 func (l Lineage) contains(g Generation) bool {
 	for _, have := range l.Line {
 		if have == g {

@@ -205,6 +205,24 @@ func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 	return nil
 }
 
+// Rejoin makes a copy that has diverged one that the primary with the lineage winner
+// may overwrite: durably, its own generations since their common one are forgotten, and
+// what was written in them stays suspect. Whoever calls it has set its content aside, or
+// gives it up.
+func (s *Secondary) Rejoin(ctx context.Context, winner Lineage) error {
+	s.storing.Lock()
+	defer s.storing.Unlock()
+	lineage := s.Lineage()
+	if lineage.Compare(winner) != Diverged {
+		return nil
+	}
+	if err := s.store(ctx, nil, lineage.Common(winner)); err != nil {
+		return fmt.Errorf("rejoin %s: %w", s.cfg.Volume, err)
+	}
+	s.log.Warn("copy rejoins after it went apart", "was", lineage.String(), "winner", winner.String())
+	return nil
+}
+
 // markPartial notes durably that this copy is being overwritten, unless the session
 // is complete by now.
 func (s *Secondary) markPartial(n *session) error {

@@ -147,6 +147,12 @@ func (r Record) Lead() Record {
 	return r.Completed(r.Epoch)
 }
 
+// Together returns the record after the holder decided to need its peer again (rule 7).
+func (r Record) Together() Record {
+	r.Alone, r.Took = false, false
+	return r
+}
+
 // Split reports that owner and peer both hold the newest epoch and both went on with
 // it (rule 11; possible only with rule 3d or an operator's override), and whether the
 // owner is the one that stays: the node that had the right before goes on, the one

@@ -291,9 +291,7 @@ func (e *Engine) primary() bool {
 // completePeer makes durable that the peer is needed from now on, then tells it
 // that it is complete (rule 7). It keeps telling as long as the phase and the link last.
 func (e *Engine) completePeer() bool {
-	rec := e.rec
-	rec.Alone = false
-	if !e.save(rec) {
+	if !e.save(e.rec.Together()) {
 		return false
 	}
 	c := Complete{Module: e.cfg.Module.Name, Epoch: e.rec.Epoch, Tickets: e.vols.tickets()}

@@ -58,6 +58,9 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
 	switch ev {
+	case appmodules.CmdSecond:
+		e.yield = e.yield || yes
+		e.want(true)
 	case appmodules.CmdStart, appmodules.CmdPrim:
 		e.want(true)
 	case appmodules.CmdStop, appmodules.CmdStopAll:
@@ -91,6 +94,8 @@ func (e *Engine) refusal(ev appmodules.Event) string {
 	switch ev {
 	case appmodules.CmdSwap:
 		return at + " and its peer is not in step; a swap needs PRIM (Ready) here and SECOND (Ready) there: `duet status " + e.cfg.Module.Name + " --watch`"
+	case appmodules.CmdSecond:
+		return at + "; to have the peer take over use `duet swap " + e.cfg.Module.Name + "`"
 	case appmodules.CmdRestart:
 		return at + "; a restart needs PRIM or ALONE (Ready)"
 	}

@@ -92,6 +92,16 @@ type Disks interface {
 	Log(v appmodules.Volume) blockrepl.DirtyLog
 	// Frontend makes the frontend of a volume.
 	Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error)
+	// SetAside keeps the present content of an image that Open gave, durably, so that it
+	// stays readable whatever is written to the image afterwards.
+	SetAside(v appmodules.Volume, image Image, d Divergence) error
+}
+
+// Divergence is two copies that both have data the other lacks (DESIGN §5 rule 11).
+type Divergence struct {
+	Module        string
+	Epoch         cluster.Epoch     // of the winner
+	Loser, Winner blockrepl.Lineage // the loser's copy is the one on this node
 }
 
 // Hypervisor is what runs the VM and can change its disks.

@@ -40,6 +40,7 @@ type Engine struct {
 	above    cluster.Epoch
 	held     bool      // Hold succeeded since the volumes were opened
 	override bool      // an operator stands in for meeting the peer (rule 6)
+	yield    bool      // an operator lets the peer's version win after a split brain
 	untime   func()    // stops the clock of the phase
 	began    time.Time // of this run
 	since    time.Time // of the present role

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -185,6 +186,79 @@ func TestHandoverIsConfirmedOnlyByAnHeir(t *testing.T) {
 
 // TestDiskIsFull: a full disk moves the module when it is the primary's, and is no
 // reason to stop when it is the secondary's; either way it says so and loses nothing.
+// TestTicketOfTheAttachmentBefore: a primary that has greeted again was told that this
+// copy is not complete and may have gone on alone; the end of its earlier resync, late on the
+// way, must not make the copy complete. Found by the model of package cluster.
+func TestTicketOfTheAttachmentBefore(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	var tickets map[string]blockrepl.Ticket
+	must(t, a.running().call(t.Context(), func() { tickets = a.running().vols.tickets() }))
+	must(t, b.running().call(t.Context(), func() {
+		v := b.running().vols
+		if err := v.adopt(tickets); err != nil {
+			t.Errorf("the ticket of the present attachment: %v", err)
+		}
+		v.all[0].link++ // a newer Hello was accepted; the session before it has not ended
+		if err := v.adopt(tickets); err == nil {
+			t.Error("the ticket of an older attachment made the copy complete")
+		}
+	}))
+}
+
+// TestSplitBrainKeepsBoth: a partition in which both nodes see the ping target makes two
+// writers, which arbitration `available` allows. When it ends the node that had the right
+// before goes on without a pause of its VM, and the other's version is kept.
+func TestSplitBrainKeepsBoth(t *testing.T) {
+	for _, hold := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hold %v", hold), func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.nodes["alpha"], p.nodes["beta"]
+			policy := func(m *appmodules.Module) {
+				if hold {
+					m.Policy.SplitBrain = appmodules.SplitHold
+				}
+			}
+			for _, n := range []*simNode{a, b} {
+				n.boot(policy)
+				must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+			}
+			p.settle([]*simNode{a, b})
+			p.writes(50)
+			p.apart.Store(true)
+			p.cut.Store(true)
+			p.sever()
+			p.is(a, "ALONE", "Ready")
+			p.is(b, "ALONE", "Ready")
+			p.writes(50)
+			p.cut.Store(false)
+			if hold {
+				p.until("beta waits for a human", func() bool {
+					return strings.Contains(a.running().State().Status.Volumes[0].Problem, "split_brain is hold")
+				})
+				if n := b.kept(); n != 0 {
+					t.Fatalf("%d versions were set aside before anybody decided", n)
+				}
+				must(t, b.running().Command(t.Context(), appmodules.CmdSecond, true))
+			}
+			p.is(a, "PRIM", "Ready")
+			p.is(b, "SECOND", "Ready")
+			if n := b.kept(); n != 1 {
+				t.Fatalf("beta kept %d versions, want 1", n)
+			}
+			if n := a.kept(); n != 0 {
+				t.Fatal("the winner set its version aside")
+			}
+			if log := journal(a); strings.Contains(log, "newer epoch") || strings.Count(log, "\nthe VM runs\n") != 1 {
+				t.Fatalf("the winner's VM did not simply go on:\n%s", log)
+			}
+			if !strings.Contains(journal(b), "duet volume diverged") {
+				t.Fatal("the loser's log does not say where its version is")
+			}
+		})
+	}
+}
+
 func TestDiskIsFull(t *testing.T) {
 	full := backing.Fault{Ops: []blockrepl.Op{blockrepl.OpWrite, blockrepl.OpZero}, Err: syscall.ENOSPC}
 	t.Run("primary", func(t *testing.T) {

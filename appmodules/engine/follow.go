@@ -59,7 +59,7 @@ func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 	defer cancel()
 	for _, vol := range v.all {
 		t, ok := tickets[vol.cfg.Target]
-		if !ok || vol.sec == nil || !vol.attached {
+		if !ok || vol.sec == nil || !vol.attached || t.Link != vol.link {
 			return fmt.Errorf("volume %s is not connected", vol.cfg.Target)
 		}
 		if err := vol.sec.Complete(ctx, t); err != nil {
@@ -74,7 +74,7 @@ func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 	hello := in.Hello()
 	var vol *volume
-	var complete bool
+	var complete, diverged bool
 	var session uint64
 	var refusal string
 	err := e.call(ctx, func() {
@@ -95,11 +95,17 @@ func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 			refusal = "this node has no such volume"
 			return
 		}
+		if diverged = vol.sec.Lineage().Compare(hello.Lineage) == blockrepl.Diverged; diverged && e.holds() {
+			refusal = "both nodes wrote without each other and split_brain is hold: `duet second " + e.cfg.Module.Name + " --node " + string(e.self) + " --yes` keeps this node's version aside and lets the peer's win"
+			return
+		}
 		complete, session = e.rec.IsComplete(), e.vols.session
 		if !complete && e.m.Phase == appmodules.Standby {
 			e.step(appmodules.FollowLost, "it has come back at a newer epoch")
 		}
-		vol.conn = in
+		// From here on a ticket of the attachment before is void, although its session may
+		// not have ended: this one has just been told whether the copy is complete.
+		vol.conn, vol.link = in, hello.Link
 		e.vols.onFollowed(vol)
 	})
 	if err != nil || refusal != "" {
@@ -108,6 +114,13 @@ func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 		}
 		st := e.State()
 		return in.Refuse(blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
+	}
+	if diverged {
+		if err := vol.sec.Yield(ctx, hello.Lineage, cluster.Epoch(hello.Epoch)); err != nil {
+			e.cfg.Logger.Error("split brain: the copies stay apart", "module", e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
+			return in.Refuse(blockrepl.Refusal{Epoch: hello.Epoch, Holder: hello.Node, Reason: err.Error()})
+		}
+		e.event(appmodules.Diverged, "")
 	}
 	err = vol.sec.Serve(ctx, in, complete)
 	e.post(func() { e.vols.onFollowLost(session, vol, in, err) })
@@ -128,6 +141,11 @@ func (e *Engine) acceptable(h blockrepl.Hello) string {
 		return fmt.Sprintf("epoch %d is held by %s", h.Epoch, e.rec.Holder)
 	}
 	return ""
+}
+
+// holds: the policy wants a human to decide which version wins, and none has yet.
+func (e *Engine) holds() bool {
+	return e.cfg.Module.Policy.SplitBrain == appmodules.SplitHold && !e.yield
 }
 
 func (v *volumes) onFollowed(vol *volume) {

@@ -153,6 +153,9 @@ func (e *Engine) hear(theirs State) {
 	e.status.peer, e.status.heard = theirs, e.link.heard
 	e.status.mu.Unlock()
 	e.learn(theirs.Record)
+	if split, stays := e.rec.Split(e.self, theirs.Record, e.peer); split && stays && theirs.Active {
+		e.step(appmodules.Split, fmt.Sprintf("%s wrote in epoch %d too", e.peer, e.rec.Epoch))
+	}
 	if theirs.Ending && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
 		e.want(false)
 		e.step(appmodules.CmdStopAll, "")

@@ -12,6 +12,7 @@ import (
 	"duet/appmodules"
 	"duet/blockrepl"
 	"duet/blockrepl/wire"
+	"duet/cluster"
 )
 
 // Storage makes the volumes of a module on this node: NewStorage, or a simulated one.
@@ -54,6 +55,8 @@ type Secondary interface {
 	Applied() uint64
 	// Heard is when the primary last sent something; zero if it never did.
 	Heard() time.Time
+	// Yield sets the content aside and lets the primary with the lineage winner overwrite it.
+	Yield(ctx context.Context, winner blockrepl.Lineage, epoch cluster.Epoch) error
 	// Flush ends Serve for ever and makes everything applied durable.
 	Flush() error
 	// Close ends Serve for ever and closes the image.
@@ -148,7 +151,9 @@ func (p *served) Close() {
 // following is a blockrepl.Secondary with its image.
 type following struct {
 	*blockrepl.Secondary
-	image Image
+	image  Image
+	volume appmodules.Volume
+	cfg    StorageConfig
 }
 
 func (s storage) Secondary(v appmodules.Volume) (Secondary, error) {
@@ -164,7 +169,7 @@ func (s storage) Secondary(v appmodules.Volume) (Secondary, error) {
 		_ = image.Close() // nothing was written
 		return nil, err
 	}
-	return following{sec, image}, nil
+	return following{sec, image, v, s.cfg}, nil
 }
 
 var errForeignConnection = errors.New("a simulated connection cannot be served by a real volume")
@@ -175,6 +180,14 @@ func (f following) Serve(ctx context.Context, in Incoming, complete bool) error 
 		return errForeignConnection
 	}
 	return f.Secondary.Serve(ctx, c.Conn, c.Greeting, complete)
+}
+
+func (f following) Yield(ctx context.Context, winner blockrepl.Lineage, epoch cluster.Epoch) error {
+	d := Divergence{Module: f.cfg.Module.Name, Epoch: epoch, Loser: f.Lineage(), Winner: winner}
+	if err := f.cfg.Disks.SetAside(f.volume, f.image, d); err != nil {
+		return fmt.Errorf("keep this node's version: %w", err)
+	}
+	return f.Secondary.Rejoin(ctx, winner)
 }
 
 func (f following) Flush() error {

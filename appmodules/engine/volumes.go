@@ -34,6 +34,7 @@ type volume struct {
 	prim     Primary
 	sec      Secondary
 	conn     io.Closer // of the link, to end it
+	link     uint64    // Hello.Link of a secondary's newest attachment
 	attached bool
 	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
 }

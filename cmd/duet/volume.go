@@ -25,7 +25,7 @@ func (a *app) volumeCommand() *cobra.Command {
 			}
 			return a.emit(vols, func(w io.Writer) error { return a.writeVolumes(w, vols) })
 		}),
-	}, a.verifyCommand())
+	}, a.verifyCommand(), a.divergedCommand(), a.exportCommand(), a.dropCommand())
 	return c
 }
 

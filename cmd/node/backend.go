@@ -159,7 +159,7 @@ func (n *Node) act(ctx context.Context, m *module, a api.Action, r api.ActionReq
 		if node == primary {
 			return fmt.Sprintf("moves from %s to %s", node, m.cfg.Peer(node)), n.command(ctx, m, node, appmodules.CmdSwap, r.Yes)
 		}
-		return "starts as secondary on " + node, n.command(ctx, m, node, appmodules.CmdStart, r.Yes)
+		return "becomes secondary on " + node, n.command(ctx, m, node, appmodules.CmdSecond, r.Yes)
 	}
 	return "", fmt.Errorf("%w: action %q", api.ErrInvalid, a)
 }

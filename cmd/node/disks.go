@@ -9,7 +9,6 @@ import (
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/blockrepl"
-	"duet/blockrepl/backing"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/nbd"
 )
@@ -46,7 +45,7 @@ type disks struct{ n *Node }
 
 // Open opens the image.
 func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
-	return backing.OpenFile(v.Paths[string(d.n.self())], v.Size)
+	return d.n.openImage(v)
 }
 
 // Log is the dirty log, by the identity of the data.
@@ -58,6 +57,11 @@ func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend,
 		return nil, fmt.Errorf("make directory of sockets: %w", err)
 	}
 	return nbd.New(nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Log: d.n.log}), nil
+}
+
+// SetAside keeps the present content of an image.
+func (d disks) SetAside(v appmodules.Volume, image engine.Image, div engine.Divergence) error {
+	return d.n.setAside(v, image, div)
 }
 
 // socket is where a volume is served, the same path on every node.

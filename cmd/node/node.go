@@ -74,6 +74,7 @@ type Node struct {
 	mu      sync.Mutex
 	members cluster.Config
 	modules map[string]*module
+	images  map[string]*keptImage // open images by the identity of their data
 }
 
 // step is one named teardown.
@@ -85,7 +86,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), modules: make(map[string]*module)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
@@ -170,6 +171,7 @@ func (n *Node) start() error {
 	n.spawn(n.watchVMs)
 	n.spawn(n.renew)
 	n.spawn(n.watchWitness)
+	n.spawn(n.tidyVersions)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	n.startModules()

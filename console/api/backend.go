@@ -26,6 +26,7 @@ type Backend interface {
 	Act(ctx context.Context, module string, a Action, r ActionRequest) (ActionResult, error)
 	Tasks
 	Configs
+	Versions
 	Members
 }
 
@@ -46,6 +47,16 @@ type Tasks interface {
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
 	Verify(ctx context.Context, volume string, repair bool) (Task, error)
 	Task(ctx context.Context, id string) (Task, error)
+}
+
+// Versions are what is kept of volumes that lost a split brain.
+type Versions interface {
+	// Diverged lists them on all nodes that answer.
+	Diverged(ctx context.Context) ([]Version, error)
+	// ExportVersion writes one to a new raw image on the node that keeps it.
+	ExportVersion(ctx context.Context, id, path string) (Task, error)
+	// DropVersion forgets one.
+	DropVersion(ctx context.Context, id string) error
 }
 
 // Configs is the configuration of modules.

@@ -163,6 +163,13 @@ type verifyInput struct {
 	Repair bool   `query:"repair" doc:"make the peer's copy follow where it differs"`
 }
 
+type exportInput struct {
+	ID   string `path:"id"`
+	Body struct {
+		Path string `json:"path" doc:"whole path of the file, which must not exist"`
+	}
+}
+
 type taskInput struct {
 	ID string `path:"id"`
 }
@@ -182,6 +189,22 @@ func (h handlers) working(a huma.API) {
 	call(a, operation("POST", "/volumes/{module}/{target}/verify", "verify", "Compare the copies of one volume", 404, 409, 502),
 		func(ctx context.Context, in *verifyInput) (Task, error) {
 			return h.b.Verify(ctx, in.Module+"/"+in.Target, in.Repair)
+		})
+	call(a, operation("GET", "/versions", "versions", "What is kept of volumes that lost a split brain"),
+		func(ctx context.Context, _ *struct{}) ([]Version, error) {
+			all, err := h.b.Diverged(ctx)
+			return list(all), err
+		})
+	call(a, operation("POST", "/versions/{id}/export", "exportVersion", "Write a kept version to a new raw image on the node that answers", 400, 404, 409),
+		func(ctx context.Context, in *exportInput) (Task, error) {
+			return h.b.ExportVersion(ctx, in.ID, in.Body.Path)
+		})
+	huma.Register(a, operation("DELETE", "/versions/{id}", "dropVersion", "Forget a kept version", 404, 502),
+		func(ctx context.Context, in *taskInput) (*struct{}, error) {
+			if err := h.b.DropVersion(ctx, in.ID); err != nil {
+				return nil, refuse(err)
+			}
+			return nil, nil
 		})
 	call(a, operation("GET", "/tasks/{id}", "task", "Long work and how far it is", 404),
 		func(ctx context.Context, in *taskInput) (Task, error) { return h.b.Task(ctx, in.ID) })

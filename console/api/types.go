@@ -89,6 +89,21 @@ type Sync struct {
 	ETA      float64 `json:"eta_s" doc:"seconds to the end, -1 if unknown"`
 }
 
+// Version is the content of one node's copy of a volume from before it lost a split brain.
+type Version struct {
+	ID      string    `json:"id"`
+	Node    string    `json:"node" doc:"node that keeps it"`
+	Module  string    `json:"module"`
+	Target  string    `json:"target"`
+	Size    int64     `json:"size" doc:"bytes of the whole version"`
+	Saved   int64     `json:"saved" doc:"bytes that were overwritten since and are kept beside the image"`
+	Winner  string    `json:"winner" doc:"node whose version goes on"`
+	Epoch   uint64    `json:"epoch" doc:"of the winner"`
+	Begun   time.Time `json:"begun" doc:"when it lost"`
+	Until   time.Time `json:"until" doc:"when it is forgotten by itself"`
+	Problem string    `json:"problem,omitempty"`
+}
+
 // LogEntry is one transition of a module on one node.
 type LogEntry struct {
 	Time   time.Time `json:"time"`

@@ -110,6 +110,21 @@ func (c *Client) RemoveWitness(ctx context.Context) error {
 	return c.do(ctx, request{method: "DELETE", path: "cluster/witness"}, nil)
 }
 
+// Diverged lists what is kept of volumes that lost a split brain.
+func (c *Client) Diverged(ctx context.Context) ([]api.Version, error) {
+	return call[[]api.Version](ctx, c, "GET", "versions", nil)
+}
+
+// ExportVersion writes one to a new raw image and returns the work to follow.
+func (c *Client) ExportVersion(ctx context.Context, id, file string) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("versions", id, "export"), map[string]string{"path": file})
+}
+
+// DropVersion forgets one.
+func (c *Client) DropVersion(ctx context.Context, id string) error {
+	return c.do(ctx, request{method: "DELETE", path: path("versions", id)}, nil)
+}
+
 // path joins segments that may hold any character.
 func path(segments ...string) string {
 	out := ""

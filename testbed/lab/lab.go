@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +46,12 @@ type Config struct {
 	Subnet int    // third byte of the first network; the second has the next one
 	// Args are added to the arguments of duetd.
 	Args []string
+	// DiskMiB gives each host a disk of its own of so many MiB for Duet's state and the
+	// images of VMs, which can fail; 0 keeps both in folders of this computer.
+	DiskMiB int
+	// Apart keeps a console of each VM for each host, so that two guests at a time
+	// cannot write into one: see ReadConsoleOf.
+	Apart bool
 }
 
 // Lab is a running cluster. Its methods are for one goroutine.
@@ -55,6 +60,7 @@ type Lab struct {
 	LAN   *netns.LAN
 	Hosts map[string]*Host
 
+	disks   []*disk
 	third   *proc.Node    // the witness's computer; nil until it is started
 	witness *proc.Process // of its last start
 	Guest   guest.Files
@@ -67,6 +73,7 @@ type Host struct {
 	Libvirt *libvirtd.Daemon
 	lab     *Lab
 	duetd   *proc.Process
+	disk    *disk // nil without Config.DiskMiB
 }
 
 // New builds the network and the guest and boots both hosts with their libvirtd.
@@ -107,17 +114,41 @@ func (l *Lab) addHost(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	own := filepath.Join(l.cfg.Dir, name, "duet")
-	for _, dir := range []string{own, stateDir, filepath.Join(l.cfg.Dir, "console")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make directories of %s: %w", name, err)
-		}
+	h := &Host{Name: name, lab: l}
+	own, err := h.folders(ctx)
+	if err != nil {
+		return fmt.Errorf("make directories of %s: %w", name, err)
 	}
-	binds = append(binds, proc.Bind{Source: own, Target: stateDir})
-	node := proc.New(proc.Config{Name: name, NetNS: l.LAN.Path(name), Binds: binds, Hosts: l.LAN.Hosts()})
-	h := &Host{Name: name, Node: node, Libvirt: libvirtd.New(node, conf), lab: l}
+	h.Node = proc.New(proc.Config{Name: name, NetNS: l.LAN.Path(name), Binds: append(binds, own...), Hosts: l.LAN.Hosts()})
+	h.Libvirt = libvirtd.New(h.Node, conf)
 	l.Hosts[name] = h
 	return h.Boot(ctx)
+}
+
+// folders makes what the host keeps while it is off, besides libvirt's.
+func (h *Host) folders(ctx context.Context) ([]proc.Bind, error) {
+	l, own := h.lab, filepath.Join(h.lab.cfg.Dir, h.Name)
+	binds := []proc.Bind{{Source: filepath.Join(own, "duet"), Target: stateDir}}
+	if l.cfg.DiskMiB != 0 {
+		d, err := newDisk(ctx, filepath.Join(own, "disk"), l.cfg.DiskMiB)
+		if err != nil {
+			return nil, err
+		}
+		l.disks = append(l.disks, d)
+		h.disk = d
+		binds = []proc.Bind{{Source: filepath.Join(d.dir, "duet"), Target: stateDir}}
+	}
+	if l.cfg.Apart {
+		binds = append(binds, proc.Bind{Source: filepath.Join(own, "console"), Target: filepath.Join(l.cfg.Dir, "console")})
+	}
+	for _, b := range append(binds, proc.Bind{Source: filepath.Join(l.cfg.Dir, "console"), Target: stateDir}) {
+		for _, dir := range []string{b.Source, b.Target} {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return binds, nil
 }
 
 // Close ends everything and removes the network; the directory stays.
@@ -128,6 +159,9 @@ func (l *Lab) Close() error {
 	}
 	if l.third != nil {
 		errs = append(errs, l.third.Kill())
+	}
+	for _, d := range l.disks {
+		errs = append(errs, d.close())
 	}
 	if l.LAN != nil {
 		errs = append(errs, l.LAN.Close())
@@ -175,8 +209,15 @@ func (l *Lab) Peer(h *Host) *Host {
 func (l *Lab) Console(vm string) string { return filepath.Join(l.cfg.Dir, "console", vm+".log") }
 
 // ReadConsole parses the console of a VM.
-func (l *Lab) ReadConsole(vm string) (guest.Log, error) {
-	f, err := os.Open(l.Console(vm))
+func (l *Lab) ReadConsole(vm string) (guest.Log, error) { return readConsole(l.Console(vm)) }
+
+// ReadConsoleOf parses what a VM said on one host of a lab whose consoles are apart.
+func (l *Lab) ReadConsoleOf(host, vm string) (guest.Log, error) {
+	return readConsole(filepath.Join(l.cfg.Dir, host, "console", vm+".log"))
+}
+
+func readConsole(path string) (guest.Log, error) {
+	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return guest.Log{}, nil
 	}
@@ -198,15 +239,23 @@ func (h *Host) Boot(ctx context.Context) error {
 // Kill ends every process of the host at once, as a power cut would.
 func (h *Host) Kill() error { return h.Node.Kill() }
 
-// StartDuetd starts the daemon and waits until it answers.
-func (h *Host) StartDuetd(ctx context.Context) error {
+// LaunchDuetd starts the daemon and does not wait for it.
+func (h *Host) LaunchDuetd() error {
 	p, err := h.Node.Start(proc.Spec{
 		Path: filepath.Join(h.lab.cfg.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.lab.cfg.Args...), Output: h.Log(),
 	})
-	if err != nil {
+	if err == nil {
+		h.duetd = p
+	}
+	return err
+}
+
+// StartDuetd starts the daemon and waits until it answers.
+func (h *Host) StartDuetd(ctx context.Context) error {
+	if err := h.LaunchDuetd(); err != nil {
 		return err
 	}
-	h.duetd = p
+	p := h.duetd
 	return Until(ctx, fmt.Sprintf("duetd answers on %s (see %s)", h.Name, h.Log()), func() error {
 		select {
 		case <-p.Done():
@@ -292,14 +341,9 @@ func (h *Host) Define(ctx context.Context, vm VM) error {
 	if vm.QCOW2 {
 		format = "qcow2"
 	}
-	image := filepath.Join("/var/lib/libvirt/images", vm.Name+"."+format)
-	for _, cmd := range [][]string{
-		{"mkdir", "-p", filepath.Dir(image)},
-		{"qemu-img", "create", "-q", "-f", format, image, strconv.FormatInt(vm.Size, 10)},
-	} {
-		if _, err := h.Node.Run(ctx, cmd[0], cmd[1:]...); err != nil {
-			return err
-		}
+	image, err := h.image(ctx, vm.Name, format, vm.Size)
+	if err != nil {
+		return err
 	}
 	text, err := guest.Domain{Name: vm.Name, Files: h.lab.Guest, Disks: []guest.Disk{{File: image}}, Console: h.lab.Console(vm.Name),
 		Mode: vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
@@ -307,12 +351,7 @@ func (h *Host) Define(ctx context.Context, vm VM) error {
 		return err
 	}
 	text = strings.Replace(text, "type='raw' cache=", "type='"+format+"' cache=", 1)
-	path := filepath.Join(h.lab.cfg.Dir, vm.Name+".xml")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return err
-	}
-	_, err = h.Libvirt.Virsh(ctx, "define", path)
-	return err
+	return h.define(ctx, vm.Name, text)
 }
 
 // Until waits until check returns nil; its last error says what was missing.

@@ -172,6 +172,20 @@ func (b *Backend) Apply(ctx context.Context, yaml string) (api.Config, error) {
 	return api.Config{Module: "web01", Version: 4, Changed: Now(), By: "alpha", YAML: yaml}, nil
 }
 
+// Diverged answers with one version.
+func (b *Backend) Diverged(context.Context) ([]api.Version, error) {
+	return []api.Version{{ID: "260314-150926-k7", Node: "beta", Module: "web01", Target: "vda", Size: 20 << 30, Saved: 1 << 20,
+		Winner: "alpha", Epoch: 8, Begun: Now(), Until: Now().Add(7 * 24 * time.Hour)}}, b.ask("versions")
+}
+
+// ExportVersion answers with the first step of the work.
+func (b *Backend) ExportVersion(_ context.Context, id, path string) (api.Task, error) {
+	return b.Steps[0], b.ask("export %s %s", id, path)
+}
+
+// DropVersion records that it was asked.
+func (b *Backend) DropVersion(_ context.Context, id string) error { return b.ask("drop %s", id) }
+
 // AddWitness answers with a witness that lives.
 func (b *Backend) AddWitness(_ context.Context, r api.WitnessRequest) (api.WitnessStatus, error) {
 	return api.WitnessStatus{Addr: r.Addr, Alive: true}, b.ask("add witness %s %s", r.Addr, r.Token)

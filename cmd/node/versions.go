@@ -1,0 +1,272 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/blockrepl/aside"
+	"duet/blockrepl/backing"
+	"duet/cluster"
+	"duet/console/api"
+)
+
+// The versions of volumes that lost a split brain and are kept beside the images.
+
+// keepVersions is how long a version is kept unless an admin drops it (DESIGN §5 rule 11).
+const keepVersions = 7 * 24 * time.Hour
+
+// asideDir is where this node keeps versions.
+func (n *Node) asideDir() string { return filepath.Join(n.cfg.Dir, "aside") }
+
+// keptImage is an open image and the versions that are saved from it.
+type keptImage struct {
+	*aside.Device
+	file *backing.File
+	n    *Node
+	id   string // Lineage.Volume
+}
+
+// openImage opens the image of a volume with all versions that are kept of it: every
+// write to it goes through them.
+func (n *Node) openImage(v appmodules.Volume) (engine.Image, error) {
+	file, err := backing.OpenFile(v.Paths[string(n.self())], v.Size)
+	if err != nil {
+		return nil, err
+	}
+	img := &keptImage{file: file, n: n, id: v.ID}
+	if img.Device, err = aside.Wrap(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	entries, err := aside.List(n.asideDir())
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	for _, e := range entries {
+		if e.Err != nil || e.About.Volume != v.ID {
+			continue
+		}
+		if err := img.keep(e.Dir); err != nil {
+			n.log.Error("a kept version protects nothing any more", "version", e.About.ID, "volume", v.Target, "err", err)
+		}
+	}
+	n.mu.Lock()
+	n.images[v.ID] = img
+	n.mu.Unlock()
+	return img, nil
+}
+
+// keep saves into the version in dir from now on.
+func (img *keptImage) keep(dir string) error {
+	v, err := aside.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err := img.AddVersion(v); err != nil {
+		return errors.Join(err, v.Close())
+	}
+	return nil
+}
+
+// Close closes the image and its versions.
+func (img *keptImage) Close() error {
+	img.n.mu.Lock()
+	if img.n.images[img.id] == img {
+		delete(img.n.images, img.id)
+	}
+	img.n.mu.Unlock()
+	var errs []error
+	for _, v := range img.Versions() {
+		errs = append(errs, v.Close())
+	}
+	return errors.Join(append(errs, img.file.Close())...)
+}
+
+// setAside begins to keep the present content of an image.
+func (n *Node) setAside(v appmodules.Volume, image engine.Image, d engine.Divergence) error {
+	img, ok := image.(*keptImage)
+	if !ok {
+		return errors.New("the image was not opened by this node")
+	}
+	for _, have := range img.Versions() {
+		if a := have.About(); a.Loser.Lineage.Compare(d.Loser) == blockrepl.Same {
+			return nil // begun before, by an attempt that did not get further
+		}
+	}
+	about := aside.About{Volume: v.ID, Module: d.Module, Target: v.Target, Node: string(n.self()), Epoch: uint64(d.Epoch), Size: v.Size,
+		Loser: aside.Side{Node: string(n.self()), Lineage: d.Loser}, Winner: aside.Side{Lineage: d.Winner}}
+	if newest, ok := d.Winner.Newest(); ok {
+		about.Winner.Node = newest.Holder
+	}
+	version, err := aside.Begin(n.asideDir(), about)
+	if err != nil {
+		return err
+	}
+	if err := img.AddVersion(version); err != nil {
+		return errors.Join(err, version.Drop())
+	}
+	n.log.Error("SPLIT BRAIN: both nodes wrote without each other; this node's version is kept", "module", d.Module, "volume", v.Target,
+		"version", version.About().ID, "until", time.Now().Add(keepVersions).Format(time.DateOnly),
+		"remedy", "duet volume diverged shows it, duet volume export writes it to a file, duet volume drop forgets it")
+	return nil
+}
+
+// Diverged lists the versions that are kept on all nodes; one that is away is left out.
+func (n *Node) Diverged(ctx context.Context) ([]api.Version, error) {
+	out, err := n.versions()
+	if err != nil {
+		return nil, err
+	}
+	c := n.cluster()
+	for _, m := range c.Members {
+		if m.Node == c.Self {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		var theirs []api.Version
+		if n.rpcTo(ctx, m.Node, "versions", nil, &theirs) == nil {
+			out = append(out, theirs...)
+		}
+		cancel()
+	}
+	slices.SortFunc(out, func(a, b api.Version) int { return cmp.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// versions lists those of this node.
+func (n *Node) versions() ([]api.Version, error) {
+	entries, err := aside.List(n.asideDir())
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Version
+	for _, e := range entries {
+		v := api.Version{ID: e.About.ID, Node: string(n.self()), Module: e.About.Module, Target: e.About.Target, Size: e.About.Size,
+			Begun: e.About.Begun, Until: e.About.Begun.Add(keepVersions), Winner: e.About.Winner.Node, Epoch: e.About.Epoch}
+		if e.Err != nil {
+			v.Problem = e.Err.Error()
+		}
+		if _, open := n.openVersion(e.About); open != nil {
+			v.Saved = open.Bytes()
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// openVersion is the version that is being saved into and its image; nil if the image
+// is not open.
+func (n *Node) openVersion(a aside.About) (*keptImage, *aside.Version) {
+	n.mu.Lock()
+	img := n.images[a.Volume]
+	n.mu.Unlock()
+	if img == nil {
+		return nil, nil
+	}
+	for _, v := range img.Versions() {
+		if v.About().ID == a.ID {
+			return img, v
+		}
+	}
+	return nil, nil
+}
+
+// version finds one by its ID: on this node, or says which other node keeps it.
+func (n *Node) version(ctx context.Context, id string) (aside.Entry, cluster.NodeID, error) {
+	all, err := n.Diverged(ctx)
+	if err != nil {
+		return aside.Entry{}, "", err
+	}
+	i := slices.IndexFunc(all, func(v api.Version) bool { return v.ID == id })
+	if i < 0 {
+		return aside.Entry{}, "", fmt.Errorf("%w: version %q: `duet volume diverged` lists them", api.ErrNotFound, id)
+	}
+	at := cluster.NodeID(all[i].Node)
+	if at != n.self() {
+		return aside.Entry{}, at, nil
+	}
+	entries, err := aside.List(n.asideDir())
+	for _, e := range entries {
+		if e.About.ID == id {
+			return e, at, nil
+		}
+	}
+	return aside.Entry{}, at, err
+}
+
+// DropVersion forgets a version, wherever it is kept.
+func (n *Node) DropVersion(ctx context.Context, id string) error {
+	e, at, err := n.version(ctx, id)
+	if err != nil {
+		return err
+	}
+	if at != n.self() {
+		return n.rpcTo(ctx, at, "versions/"+id+"/drop", nil, nil)
+	}
+	if img, v := n.openVersion(e.About); v != nil {
+		img.RemoveVersion(v)
+		return v.Drop()
+	}
+	return aside.Drop(e.Dir)
+}
+
+// ExportVersion writes a version to a new raw image on the node that keeps it.
+func (n *Node) ExportVersion(ctx context.Context, id, path string) (api.Task, error) {
+	e, at, err := n.version(ctx, id)
+	if err != nil {
+		return api.Task{}, err
+	}
+	if at != n.self() {
+		return api.Task{}, fmt.Errorf("%w: version %s is kept on %s: run the command there, it writes the file on that node", api.ErrConflict, id, at)
+	}
+	if !filepath.IsAbs(path) {
+		return api.Task{}, fmt.Errorf("%w: %q: give the whole path of the file", api.ErrInvalid, path)
+	}
+	img, v := n.openVersion(e.About)
+	if v == nil {
+		return api.Task{}, fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, e.About.Module, e.About.Target, e.About.Module)
+	}
+	return n.run("export", e.About.Module, func(ctx context.Context, t *task) (string, error) {
+		t.step("writes version %s to %s", id, path)
+		began := time.Now()
+		err := v.Export(ctx, img.Device, path, func(done, total int64) { t.progress(rate("export", done, total, began)) })
+		return fmt.Sprintf("version %s is in %s", id, path), err
+	})
+}
+
+// tidyVersions forgets versions after their time.
+func (n *Node) tidyVersions(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		if err := n.expireVersions(ctx, time.Now()); err != nil {
+			n.log.Warn("kept versions cannot be tidied", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) expireVersions(ctx context.Context, now time.Time) error {
+	if err := aside.Sweep(n.asideDir()); err != nil {
+		return err
+	}
+	entries, err := aside.List(n.asideDir())
+	for _, e := range entries {
+		if e.Err == nil && now.Sub(e.About.Begun) > keepVersions {
+			n.log.Info("a kept version has reached its end", "version", e.About.ID, "module", e.About.Module)
+			err = errors.Join(err, n.DropVersion(ctx, e.About.ID))
+		}
+	}
+	return err
+}

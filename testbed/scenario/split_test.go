@@ -1,0 +1,95 @@
+package scenario
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/console/api"
+	"duet/testbed/lab"
+	"duet/testbed/netns"
+)
+
+// TestSplitBrain: with arbitration `available` and a gateway that both hosts reach, a cut
+// between them makes two writers. When it ends alpha, which had the right before, goes on
+// without a pause of its VM, and what beta wrote is kept, whole, and can be had as a file.
+func TestSplitBrain(t *testing.T) {
+	l := start(t, 38)
+	ctx := bounded(t, 3*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
+	waitAcks(ctx, t, l, "web01", 50)
+	must(t, l.LAN.Cut(netns.Between(lab.Alpha, lab.Beta, "")...))
+	must(t, a.Is(ctx, "web01", "ALONE"))
+	must(t, b.Is(ctx, "web01", "ALONE"))
+	must(t, lab.Until(ctx, "beta's guest writes", func() error {
+		st, err := b.On(ctx, "web01")
+		if err == nil && (len(st.Volumes) == 0 || st.Volumes[0].WriteOps < 100) {
+			return errorf("%+v", st.Volumes)
+		}
+		return err
+	}))
+	// With beta's guest stopped its image is what must be kept.
+	duet(ctx, t, b, "stop", "web01", "--node", lab.Beta)
+	must(t, lab.Until(ctx, "the module is stopped on beta", func() error {
+		st, err := b.On(ctx, "web01")
+		if err == nil && st.Role != "STOP" {
+			return errorf("%s", st.Role)
+		}
+		return err
+	}))
+	st, err := b.On(ctx, "web01")
+	must(t, err)
+	lost := sum(t, b, st.Volumes[0].Path)
+
+	must(t, l.LAN.RestoreAll())
+	duet(ctx, t, b, "start", "web01", "--node", lab.Beta)
+	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, b.Is(ctx, "web01", "SECOND"))
+	waitAcks(ctx, t, l, "web01", 20)
+	identical(ctx, t, a, "web01")
+
+	var kept []api.Version
+	must(t, json.Unmarshal([]byte(duet(ctx, t, a, "volume", "diverged", "--json")), &kept))
+	if len(kept) != 1 || kept[0].Node != lab.Beta || kept[0].Winner != lab.Alpha {
+		t.Fatalf("kept versions: %+v", kept)
+	}
+	file := "/var/lib/duet/kept.raw"
+	duet(ctx, t, b, "volume", "export", kept[0].ID, file)
+	if got := sum(t, b, file); got != lost {
+		t.Error("the exported version is not what beta's image was")
+	}
+	if now := sum(t, b, st.Volumes[0].Path); now == lost {
+		t.Error("beta's image was not brought in step")
+	}
+	log, err := l.Hosts[lab.Alpha].Duet(ctx, "log", "web01", "-n", "200")
+	must(t, err)
+	for _, want := range []string{"SPLIT BRAIN: both nodes went on in one epoch", "SPLIT BRAIN: this node wrote without its peer"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not say %q", want)
+		}
+	}
+	duet(ctx, t, a, "volume", "drop", kept[0].ID)
+	if out := duet(ctx, t, b, "volume", "diverged"); !strings.Contains(out, "No version is kept") {
+		t.Errorf("after the drop: %s", out)
+	}
+}
+
+// sum is the checksum of a file of a host.
+func sum(t *testing.T, h *lab.Host, path string) (out [sha256.Size]byte) {
+	t.Helper()
+	outside, err := h.Node.Outside(path)
+	must(t, err)
+	f, err := os.Open(filepath.Clean(outside))
+	must(t, err)
+	defer f.Close()
+	hash := sha256.New()
+	_, err = io.Copy(hash, f)
+	must(t, err)
+	return [sha256.Size]byte(hash.Sum(nil))
+}
