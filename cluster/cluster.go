@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"time"
 )
@@ -25,6 +26,8 @@ type Config struct {
 	Ping []string `json:"ping,omitempty"`
 	// Witness is the third voter (DESIGN §5 rule 3b); nil: none.
 	Witness *Witness `json:"witness,omitempty"`
+	// Fence has the fence devices of nodes, as package fence encodes them, with their passwords.
+	Fence map[NodeID]json.RawMessage `json:"fence,omitempty"`
 	// GossipKeys encrypt heartbeats, newest first, 32 bytes each.
 	GossipKeys [][]byte `json:"gossip_keys"`
 }

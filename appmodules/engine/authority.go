@@ -126,6 +126,11 @@ func (e *Engine) fence(ctx context.Context, ev *evidence) {
 	}
 	ctx, cancel := e.rt.WithTimeout(ctx, fenceTime)
 	defer cancel()
+	// Where nobody else has decided, a live holder shoots first: two nodes must not
+	// switch each other off.
+	if ev.TakeOver && len(m.Witnesses) == 0 && sleep(ctx, e.rt, 3*e.cfg.Times.Detection/2) != nil {
+		return
+	}
 	err := e.cfg.Fence(ctx)
 	if ev.Fenced = err == nil; err != nil {
 		ev.FenceWhy = err.Error()
@@ -166,7 +171,8 @@ func (e *Engine) inform() {
 // means is what arbitration may call on now.
 func (e *Engine) means() cluster.Means {
 	p := e.cfg.Module.Policy
-	m := cluster.Means{Arbitration: cluster.Arbitration(p.Arbitration), Fence: e.cfg.Fence != nil, First: p.Fence == appmodules.FenceBeforeStart}
+	m := cluster.Means{Arbitration: cluster.Arbitration(p.Arbitration), First: p.Fence == appmodules.FenceBeforeStart,
+		Fence: e.cfg.Fence != nil && (e.cfg.CanFence == nil || e.cfg.CanFence())}
 	for _, w := range e.cfg.Witnesses() {
 		m.Witnesses = append(m.Witnesses, w.Name())
 	}

@@ -126,6 +126,8 @@ type Config struct {
 	Witnesses func() []Witness
 	// Fence switches the peer off and returns nil when that is confirmed; nil: there is no fence agent.
 	Fence func(ctx context.Context) error
+	// CanFence tells whether there is one at present; nil: if Fence is set.
+	CanFence func() bool
 	// Ping reports whether a ping target answers; it takes at most a second.
 	Ping func(ctx context.Context) bool
 	// Boot identifies the present run of the computer: it changes when power was lost

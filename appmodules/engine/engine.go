@@ -317,6 +317,9 @@ func (e *Engine) saveKept() {
 	}
 }
 
+// Alive returns nil when the engine's goroutine has answered. It may be busy with local I/O for a while.
+func (e *Engine) Alive(ctx context.Context) error { return e.call(ctx, func() {}) }
+
 // VMEvent tells the engine that its VM changed.
 func (e *Engine) VMEvent(ev vmmanager.Event) { e.post(func() { e.onVM(ev) }) }
 

@@ -44,7 +44,7 @@ type pair struct {
 	data  atomic.Bool // replication does not pass, control does
 	acked [slots]atomic.Uint64
 	next  atomic.Uint64
-	apart atomic.Bool // two writers are what the test is about: guests do not check
+	apart atomic.Bool  // two writers are what the test is about: guests do not check
 	lost  atomic.Value // string: what the guest's own check found
 }
 

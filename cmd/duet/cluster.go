@@ -19,7 +19,7 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
-	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.witnessCommand(), &cobra.Command{
+	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
 		Use: "status", Short: "Show the nodes of the cluster", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			st, err := c.Status(ctx)

@@ -20,6 +20,7 @@ import (
 // options are the flags.
 type options struct {
 	dir, socket, run, listen, uri, log string
+	watchdog                           string
 	version, sleepy                    bool
 }
 
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
 	flag.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	flag.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
+	flag.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
 	flag.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
 	flag.BoolVar(&o.version, "version", false, "print the version and end")
 	flag.Parse()
@@ -67,7 +69,7 @@ func run(o options) error {
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(),
-		Hypervisor: hv, Sleepy: o.sleepy, Logger: log})
+		Hypervisor: hv, Sleepy: o.sleepy, Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -56,9 +56,12 @@ func configKey(name string) string { return modulePrefix + name + "/config" }
 // newEngine builds the engine of a module of this node.
 func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*engine.Engine, error) {
 	c := n.cluster()
+	peer := cluster.NodeID(m.Peer(string(c.Self)))
 	return engine.New(engine.Config{
 		Module: m, Self: c.Self,
-		Peer:       caller{n: n, node: cluster.NodeID(m.Peer(string(c.Self))), module: m.Name},
+		Peer:       caller{n: n, node: peer, module: m.Name},
+		Fence:      func(ctx context.Context) error { return n.fenceOff(ctx, peer) },
+		CanFence:   func() bool { return n.canFence(peer) },
 		Store:      n.engineStore(m.Name),
 		Storage:    engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self), Disks: disks{n}, Logger: n.log}),
 		Hypervisor: n.cfg.Hypervisor,

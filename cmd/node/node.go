@@ -20,6 +20,7 @@ import (
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/wire"
 	"duet/cluster"
+	"duet/cluster/fence"
 	"duet/cluster/gossip"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
@@ -47,6 +48,11 @@ type Config struct {
 	// Sleepy leaves CPUs in their idle states while replicated writes wait for them: it
 	// saves power and costs latency.
 	Sleepy bool
+	// FencePath is where fence agents are looked for; nil: $PATH and /usr/sbin.
+	FencePath []string
+	// Watchdog is the device that resets this computer when the daemon hangs while it
+	// holds guests, such as /dev/watchdog; empty: none.
+	Watchdog string
 	// Metrics gets the node's collectors; nil makes a registry of its own.
 	Metrics *prometheus.Registry
 }
@@ -61,6 +67,7 @@ type Node struct {
 	gossip   *gossip.Gossip
 	desk     *pki.Desk
 	third    *third // nil: no witness; guarded by mu
+	fencing  *fencing
 	rpc      *http.Server
 	call     *http.Client
 	gate     *engine.Gate
@@ -114,6 +121,7 @@ func (n *Node) build() error {
 	n.call = &http.Client{Transport: n.mux.HTTPTransport(serviceControl)}
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
+	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
 	if err := n.useWitness(members.Witness); err != nil {
 		return err
 	}
@@ -167,6 +175,7 @@ func (n *Node) start() error {
 		n.gossip.Stop()
 		return nil
 	})
+	n.guard()
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.renew)

@@ -127,7 +127,7 @@ func newPair(t *testing.T) *pair {
 func (p *pair) start(m *member) {
 	p.t.Helper()
 	n, err := New(Config{Dir: m.dir, Socket: filepath.Join(m.dir, "s"), RunDir: filepath.Join(m.dir, "r"), Version: "test",
-		Hypervisor: m.hv, MinFree: 1 << 20,
+		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	must(p.t, err)
 	must(p.t, n.Start())

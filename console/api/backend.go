@@ -36,6 +36,12 @@ type Members interface {
 	NewToken(ctx context.Context, life time.Duration) (Token, error)
 	// AddWitness makes a witness the third voter; all nodes have to answer.
 	AddWitness(ctx context.Context, r WitnessRequest) (WitnessStatus, error)
+	// Fences lists how nodes can be switched off.
+	Fences(ctx context.Context) ([]FenceStatus, error)
+	// SetFence says how; no levels: it cannot be. All nodes that answer know it at once.
+	SetFence(ctx context.Context, node string, levels [][]FenceDevice) error
+	// TestFence asks the devices of a node whether they could, and switches nothing.
+	TestFence(ctx context.Context, node string) (FenceStatus, error)
 	// RemoveWitness does without; all nodes have to answer.
 	RemoveWitness(ctx context.Context) error
 }

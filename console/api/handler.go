@@ -115,6 +115,15 @@ type actInput struct {
 	Body   *ActionRequest // may be left out
 }
 
+type fenceInput struct {
+	Node string `path:"node"`
+}
+
+type setFenceInput struct {
+	Node string `path:"node"`
+	Body [][]FenceDevice
+}
+
 type witnessInput struct{ Body WitnessRequest }
 
 type tokenInput struct {
@@ -142,6 +151,20 @@ func (h handlers) acting(a huma.API) {
 	call(a, operation("POST", "/cluster/witness", "addWitness", "Make a witness the third voter of the cluster", 400, 409, 502),
 		func(ctx context.Context, in *witnessInput) (WitnessStatus, error) {
 			return h.b.AddWitness(ctx, in.Body)
+		})
+	call(a, operation("GET", "/cluster/fence", "fences", "How nodes can be switched off"),
+		func(ctx context.Context, _ *struct{}) ([]FenceStatus, error) {
+			all, err := h.b.Fences(ctx)
+			return list(all), err
+		})
+	call(a, operation("POST", "/cluster/fence/{node}/test", "testFence", "Ask the fence devices of a node and switch nothing", 400, 404, 409),
+		func(ctx context.Context, in *fenceInput) (FenceStatus, error) { return h.b.TestFence(ctx, in.Node) })
+	huma.Register(a, operation("PUT", "/cluster/fence/{node}", "setFence", "Say how a node can be switched off; no levels: it cannot be", 400, 404, 502),
+		func(ctx context.Context, in *setFenceInput) (*struct{}, error) {
+			if err := h.b.SetFence(ctx, in.Node, in.Body); err != nil {
+				return nil, refuse(err)
+			}
+			return nil, nil
 		})
 	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness", "Do without a witness", 404, 502),
 		func(ctx context.Context, _ *struct{}) (*struct{}, error) {

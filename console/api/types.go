@@ -89,6 +89,20 @@ type Sync struct {
 	ETA      float64 `json:"eta_s" doc:"seconds to the end, -1 if unknown"`
 }
 
+// FenceDevice switches a node off, through an executable of the ClusterLabs fence-agents.
+type FenceDevice struct {
+	Name    string            `json:"name"`
+	Agent   string            `json:"agent" doc:"as fence_ipmilan"`
+	Options map[string]string `json:"options" doc:"the agent's; secret values are shown as ***"`
+}
+
+// FenceStatus is how one node can be switched off.
+type FenceStatus struct {
+	Node   string          `json:"node"`
+	Levels [][]FenceDevice `json:"levels" doc:"the first level whose devices all confirm wins"`
+	Result string          `json:"result,omitempty" doc:"what a test found"`
+}
+
 // Version is the content of one node's copy of a volume from before it lost a split brain.
 type Version struct {
 	ID      string    `json:"id"`

@@ -105,6 +105,25 @@ func (c *Client) AddWitness(ctx context.Context, r api.WitnessRequest) (api.Witn
 	return call[api.WitnessStatus](ctx, c, "POST", "cluster/witness", r)
 }
 
+// Fences lists how nodes can be switched off.
+func (c *Client) Fences(ctx context.Context) ([]api.FenceStatus, error) {
+	return call[[]api.FenceStatus](ctx, c, "GET", "cluster/fence", nil)
+}
+
+// SetFence says how a node can be switched off.
+func (c *Client) SetFence(ctx context.Context, node string, levels [][]api.FenceDevice) error {
+	b, err := json.Marshal(levels)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	return c.do(ctx, request{"PUT", path("cluster", "fence", node), "application/json", b}, nil)
+}
+
+// TestFence asks the fence devices of a node and switches nothing.
+func (c *Client) TestFence(ctx context.Context, node string) (api.FenceStatus, error) {
+	return call[api.FenceStatus](ctx, c, "POST", path("cluster", "fence", node, "test"), nil)
+}
+
 // RemoveWitness does without one.
 func (c *Client) RemoveWitness(ctx context.Context) error {
 	return c.do(ctx, request{method: "DELETE", path: "cluster/witness"}, nil)

@@ -191,6 +191,22 @@ func (b *Backend) AddWitness(_ context.Context, r api.WitnessRequest) (api.Witne
 	return api.WitnessStatus{Addr: r.Addr, Alive: true}, b.ask("add witness %s %s", r.Addr, r.Token)
 }
 
+// Fences answers with one device.
+func (b *Backend) Fences(context.Context) ([]api.FenceStatus, error) {
+	return []api.FenceStatus{{Node: "beta", Levels: [][]api.FenceDevice{{{Name: "bmc", Agent: "fence_ipmilan",
+		Options: map[string]string{"ip": "10.0.9.2", "password": "***"}}}}}}, b.ask("fences")
+}
+
+// SetFence records what it was told.
+func (b *Backend) SetFence(_ context.Context, node string, levels [][]api.FenceDevice) error {
+	return b.ask("fence %s %v", node, levels)
+}
+
+// TestFence finds everything in order.
+func (b *Backend) TestFence(_ context.Context, node string) (api.FenceStatus, error) {
+	return api.FenceStatus{Node: node, Result: "bmc: on, and it can be switched off"}, b.ask("test fence %s", node)
+}
+
 // RemoveWitness records that it was asked.
 func (b *Backend) RemoveWitness(context.Context) error { return b.ask("remove witness") }
 
