@@ -16,9 +16,9 @@ build: deps ## Build duet and duetd into bin/.
 	@mkdir -p $(BIN)
 	$(GO) build $(TAGS) -o $(BIN)/ ./cmd/duet ./cmd/duetd
 
-install: build ## Install both programs, the systemd unit and shell completion on this host.
+install: build ## Install both programs, the systemd units and shell completion on this host.
 	install -m 755 $(BIN)/duet $(BIN)/duetd /usr/local/sbin/
-	install -m 644 docs/duetd.service /etc/systemd/system/duetd.service
+	install -m 644 docs/duetd.service docs/duetd-witness.service /etc/systemd/system/
 	$(BIN)/duet completion bash >/etc/bash_completion.d/duet
 
 demo: build ## Show the main job on this computer: two hosts, two VMs, one host killed, nothing lost. KEEP=1 leaves it up.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"time"
 
 	"duet/appmodules"
 	"duet/cluster"
@@ -54,6 +55,16 @@ func (e *Engine) silent() bool {
 	return true
 }
 
+// countdown says when cold_start lets this node go on by itself.
+func (e *Engine) countdown() string {
+	after := time.Duration(e.cfg.Module.Policy.ColdStart)
+	left := after - e.rt.Now().Sub(e.began)
+	if after == 0 || left <= 0 || e.link.met || e.rec.Complete != e.rec.Epoch {
+		return ""
+	}
+	return fmt.Sprintf(", or cold_start in %v", left.Round(time.Second))
+}
+
 // missing says what a waiting phase waits for, for the admin.
 func (e *Engine) missing() string {
 	f := e.facts()
@@ -63,9 +74,9 @@ func (e *Engine) missing() string {
 	case e.rec.Epoch == 0:
 		return "nothing is known of this module yet; it waits for " + string(e.peer)
 	case !f.PeerAnswers && f.Holder:
-		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and may have gone on; its return or `duet prim %s` ends this", e.rec.Epoch, e.peer, e.cfg.Module.Name)
+		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and may have gone on; its return or `duet prim %s` ends this%s", e.rec.Epoch, e.peer, e.cfg.Module.Name, e.countdown())
 	case !f.PeerAnswers:
-		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this", e.rec.Holder, e.rec.Epoch, e.cfg.Module.Name)
+		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this%s", e.rec.Holder, e.rec.Epoch, e.cfg.Module.Name, e.countdown())
 	case !f.PeerActive:
 		return fmt.Sprintf("the module is stopped on %s, which has the newest data: start it there", e.peer)
 	}

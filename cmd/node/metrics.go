@@ -34,6 +34,8 @@ var (
 	moduleEpoch   = desc("module_epoch", "Newest epoch this node knows.", "module")
 	moduleHolds   = desc("module_holder", "1 if this node holds the newest epoch it knows.", "module")
 	moduleDone    = desc("module_complete", "1 if the data here hold every acknowledged write of that epoch.", "module")
+	witnessAlive  = desc("witness_alive", "1 if the witness answered this node's last question.", "witness")
+	versionBytes  = desc("volume_diverged_saved_bytes", "Size of a version that lost a split brain and is kept here: alert on its presence.", "module", "volume", "version")
 	failovers     = desc("failovers_total", "Times this node took the module over.", "module")
 	failoverTime  = desc("failover_seconds", "Seconds from the loss of the primary to the running VM, last time.", "module")
 	transitions   = desc("transitions_total", "Changes of the module's state on this node.", "module")
@@ -64,6 +66,14 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 		gauge(nodeAlive, yes(m.Node == c.Self || view.Alive(m.Node)), string(m.Node))
 		for network, ok := range view.Peers[m.Node].Paths {
 			gauge(pathAlive, yes(ok), string(m.Node), network)
+		}
+	}
+	if t := x.n.witness(); t != nil {
+		gauge(witnessAlive, yes(t.status().Alive), t.Name())
+	}
+	if kept, err := x.n.versions(); err == nil {
+		for _, v := range kept {
+			gauge(versionBytes, float64(v.Saved), v.Module, v.Target, v.ID)
 		}
 	}
 	for _, m := range x.n.all() {
