@@ -150,6 +150,7 @@ type Facts struct {
 	Silent       bool // all heartbeat paths have been silent for the detection time
 	VMUp         bool // the VM runs on this node, or is paused on its disk
 	RestartsLeft bool // the policy allows one more restart here
+	MovesLeft    bool // and one more move to the peer because of a failure
 	Home         bool // the policy wants the module on the peer, without being asked
 	Wanted       bool // an operator wants the module to run
 }

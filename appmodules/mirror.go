@@ -20,6 +20,9 @@ var (
 	loneStopped = Guard{"not alone, peer stopped", func(f Facts, _ Link) bool { return !f.Alone && f.PeerAnswers && !f.PeerActive }}
 	loneSilent  = Guard{"not alone, peer silent", func(f Facts, _ Link) bool { return !f.Alone && f.Silent }}
 	yielded     = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
+	orphan      = Guard{"VM up, not holder", func(f Facts, _ Link) bool { return f.VMUp && !f.Holder }}
+	leftover    = Guard{"VM up, not wanted", func(f Facts, _ Link) bool { return f.VMUp && !f.Wanted }}
+	mayMove     = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
 	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
 	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
 	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
@@ -37,6 +40,7 @@ func do(a ...Action) []Action { return a }
 
 func stoppedRows() []Row {
 	return []Row{
+		{Stopped, Boot, leftover, do(KillVM), Stopping, NoLink, "the module was stopped before this node started: its VM is ended"},
 		{Stopped, Boot, wanted, nil, Waiting, NoLink, "it was running before this node started"},
 		{Stopped, CmdStart, always, nil, Waiting, NoLink, "started by an operator"},
 		{Stopped, CmdSecond, always, nil, Waiting, NoLink, "started by an operator, to follow the peer"},
@@ -46,6 +50,7 @@ func stoppedRows() []Row {
 
 func waitingRows() []Row {
 	return []Row{
+		{Waiting, Look, orphan, do(KillVM), Killing, NoLink, "the VM here is from before this node lost the right: what it remembers of its disk is old, so it is ended"},
 		{Waiting, Look, holderAlone, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch alone"},
 		{Waiting, Look, worse, do(Handover), Handing, NoLink, "this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
 		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
@@ -110,8 +115,8 @@ func startingRows() []Row {
 	return append(append(linkRows(Starting), guestRows(Starting)...), []Row{
 		{Starting, VMUp, always, nil, Running, KeepLink, "the VM runs"},
 		{Starting, VMFailed, restarts, do(StartVM), Starting, KeepLink, "the VM did not start: try again"},
-		{Starting, VMFailed, inStep, do(Hold), Handing, KeepLink, "the VM does not start here: move it to the peer"},
-		{Starting, VMFailed, always, do(KillVM), Stopping, KeepLink, "the VM does not start and the peer cannot take over"},
+		{Starting, VMFailed, mayMove, do(Hold), Handing, KeepLink, "the VM does not start here: move it to the peer"},
+		{Starting, VMFailed, always, do(KillVM), Stopping, KeepLink, "the VM does not start, and the peer cannot take over or it failed there too"},
 		{Starting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
 		{Starting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
 		{Starting, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
@@ -123,9 +128,9 @@ func startingRows() []Row {
 func guestRows(p Phase) []Row {
 	return []Row{
 		{p, GuestFailed, restarts, do(StartVM), Starting, KeepLink, "the guest failed: restart it here"},
-		{p, GuestFailed, inStep, do(Hold), Handing, KeepLink, "the guest failed too often here: move it to the peer"},
-		{p, GuestFailed, always, do(KillVM), Stopping, KeepLink, "the guest failed too often and the peer cannot take over"},
-		{p, GuestMove, inStep, do(Hold), Handing, KeepLink, "the guest failed: move it to the peer"},
+		{p, GuestFailed, mayMove, do(Hold), Handing, KeepLink, "the guest failed too often here: move it to the peer"},
+		{p, GuestFailed, always, do(KillVM), Stopping, KeepLink, "the guest failed too often here, and the peer cannot take over or it failed there too"},
+		{p, GuestMove, mayMove, do(Hold), Handing, KeepLink, "the guest failed: move it to the peer"},
 		{p, GuestMove, restarts, do(StartVM), Starting, KeepLink, "the guest failed and the peer cannot take over: restart it here"},
 		{p, GuestMove, always, do(KillVM), Stopping, KeepLink, "the guest failed too often and the peer cannot take over"},
 		{p, GuestStopped, always, do(Unwant, KillVM), Stopping, KeepLink, "the guest was shut down on purpose: the module stops"},

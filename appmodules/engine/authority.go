@@ -131,6 +131,10 @@ func (e *Engine) fence(ctx context.Context, ev *evidence) {
 	if ev.TakeOver && len(m.Witnesses) == 0 && sleep(ctx, e.rt, 3*e.cfg.Times.Detection/2) != nil {
 		return
 	}
+	if e.cfg.View().Alive(e.peer) {
+		ev.FenceWhy = "it answers again"
+		return
+	}
 	err := e.cfg.Fence(ctx)
 	if ev.Fenced = err == nil; err != nil {
 		ev.FenceWhy = err.Error()
@@ -210,11 +214,15 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 	}
 }
 
+// askAgain is how soon an ask that was denied is repeated, and not sooner.
+const askAgain = 250 * time.Millisecond
+
 // askAgainSoon looks again without waiting for the next exchange of states.
 func (e *Engine) askAgainSoon() {
 	token := e.token
+	e.patience = e.rt.Now().Add(askAgain)
 	e.spawn(func(ctx context.Context) {
-		if sleep(ctx, e.rt, 250*time.Millisecond) != nil {
+		if sleep(ctx, e.rt, askAgain) != nil {
 			return
 		}
 		e.lookIn(token)

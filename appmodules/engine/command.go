@@ -57,6 +57,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		}
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
+	e.patience, e.followed = time.Time{}, false
 	switch ev {
 	case appmodules.CmdSecond:
 		e.yield = e.yield || yes
@@ -66,8 +67,8 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	case appmodules.CmdStop, appmodules.CmdStopAll:
 		e.want(false)
 	}
-	if len(e.keep.Restarts) > 0 {
-		e.keep.Restarts = nil
+	if len(e.keep.Restarts)+len(e.keep.Moves) > 0 {
+		e.keep.Restarts, e.keep.Moves = nil, nil
 		e.saveKept()
 	}
 	e.step(ev, "")

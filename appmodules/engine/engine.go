@@ -38,10 +38,13 @@ type Engine struct {
 	asking   *asking                  // nil: no ask under way
 	informed map[string]cluster.Epoch // by witness: the newest epoch of this node that it knows
 	above    cluster.Epoch
+	patience time.Time // nothing is looked at before it: an ask was denied just now
 	held     bool      // Hold succeeded since the volumes were opened
 	override bool      // an operator stands in for meeting the peer (rule 6)
+	followed bool      // a primary was connected since an operator's last command
 	yield    bool      // an operator lets the peer's version win after a split brain
 	untime   func()    // stops the clock of the phase
+	booted   bool      // the first step was done
 	began    time.Time // of this run
 	since    time.Time // of the present role
 	why      string
@@ -57,7 +60,8 @@ type Engine struct {
 type kept struct {
 	Wanted     bool        `json:"wanted"`
 	Definition Definition  `json:"definition"`
-	Restarts   []time.Time `json:"restarts,omitempty"`
+	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones
+	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure
 	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
 	Boot string `json:"boot,omitempty"`
 }
@@ -142,7 +146,9 @@ func (e *Engine) Start() {
 	e.rt.Go(e.run)
 	e.post(func() {
 		e.readVM()
+		e.booted = true
 		e.step(appmodules.Boot, "")
+		e.publish()
 	})
 }
 
@@ -200,7 +206,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	}
 	e.m = next
 	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed {
-		e.countRestart(next.Phase)
+		e.countFailure(next.Phase)
 	}
 	why := row.Why
 	if text != "" {
@@ -259,7 +265,9 @@ func (e *Engine) enter(p appmodules.Phase) {
 }
 
 func (e *Engine) look() {
-	e.step(appmodules.Look, e.missing())
+	if !e.rt.Now().Before(e.patience) {
+		e.step(appmodules.Look, e.missing())
+	}
 	e.vols.watch()
 }
 

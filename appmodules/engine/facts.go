@@ -23,7 +23,8 @@ func (e *Engine) facts() appmodules.Facts {
 		PeerYields:   answers && e.yields(p),
 		Silent:       e.silent(),
 		VMUp:         e.guest.up(),
-		RestartsLeft: e.restartsLeft() > 0,
+		RestartsLeft: e.left(e.keep.Restarts) > 0,
+		MovesLeft:    e.left(e.keep.Moves) > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
 		Wanted:       e.keep.Wanted,
 	}

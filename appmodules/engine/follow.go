@@ -153,7 +153,7 @@ func (v *volumes) onFollowed(vol *volume) {
 	if !v.everyAttached() {
 		return
 	}
-	v.linked = true
+	v.linked, v.e.followed = true, true
 	v.e.step(appmodules.Followed, "")
 	if v.e.rec.IsComplete() {
 		v.e.step(appmodules.Completed, "")

@@ -255,26 +255,26 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 	return nil
 }
 
-// restartsLeft counts what policy.restart still allows.
-func (e *Engine) restartsLeft() int {
-	p := e.cfg.Module.Policy.Restart
-	since := e.rt.Now().Add(-time.Duration(p.Window))
-	recent := 0
-	for _, t := range e.keep.Restarts {
-		if t.After(since) {
-			recent++
-		}
-	}
-	return p.Max - recent
+// left counts how often policy.restart still allows what happened at times.
+func (e *Engine) left(times []time.Time) int {
+	return e.cfg.Module.Policy.Restart.Max - len(e.recent(times))
 }
 
-// countRestart notes an automatic restart; an operator's command forgets them all.
-func (e *Engine) countRestart(p appmodules.Phase) {
-	if p != appmodules.Starting {
+// recent are the times within the window of policy.restart.
+func (e *Engine) recent(times []time.Time) []time.Time {
+	since := e.rt.Now().Add(-time.Duration(e.cfg.Module.Policy.Restart.Window))
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return t.Before(since) })
+}
+
+// countFailure notes an automatic restart or move; an operator's command forgets them all.
+func (e *Engine) countFailure(p appmodules.Phase) {
+	switch p {
+	case appmodules.Starting:
+		e.keep.Restarts = append(e.recent(e.keep.Restarts), e.rt.Now())
+	case appmodules.Handing:
+		e.keep.Moves = append(e.recent(e.keep.Moves), e.rt.Now())
+	default:
 		return
 	}
-	since := e.rt.Now().Add(-time.Duration(e.cfg.Module.Policy.Restart.Window))
-	e.keep.Restarts = slices.DeleteFunc(e.keep.Restarts, func(t time.Time) bool { return t.Before(since) })
-	e.keep.Restarts = append(e.keep.Restarts, e.rt.Now())
 	e.saveKept()
 }

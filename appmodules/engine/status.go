@@ -74,7 +74,7 @@ func (e *Engine) publish() {
 	st := State{
 		Module: e.cfg.Module.Name, Incarnation: e.incarnation, Seq: e.seq,
 		Record: e.rec, Definition: e.keep.Definition.Version,
-		Active: e.m.Phase != appmodules.Stopped,
+		Active: e.m.Phase != appmodules.Stopped || (e.keep.Wanted && !e.booted), // it is about to begin
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r.String(), Status: s.String(), Phase: e.m.Phase.String(), Why: why, Since: e.since,
 			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String()},
@@ -156,7 +156,7 @@ func (e *Engine) hear(theirs State) {
 	if split, stays := e.rec.Split(e.self, theirs.Record, e.peer); split && stays && theirs.Active {
 		e.step(appmodules.Split, fmt.Sprintf("%s wrote in epoch %d too", e.peer, e.rec.Epoch))
 	}
-	if theirs.Ending && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
+	if theirs.Ending && e.followed && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
 		e.want(false)
 		e.step(appmodules.CmdStopAll, "")
 	}

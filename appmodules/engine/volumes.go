@@ -21,6 +21,8 @@ type volumes struct {
 	session  uint64             // counts openings, losses and new connects; ends of older work are recognised by it
 	stop     context.CancelFunc // ends the connect loop of the session
 	linked   bool               // every volume is attached to the peer
+	linkedAt time.Time          // since when linked is true
+	stalls   int                // how often the peer was lost because it was too slow, without a good time between
 	watching bool               // watch comes again by itself
 
 	mu      sync.Mutex
@@ -152,11 +154,12 @@ func (v *volumes) connect() {
 	}
 	v.session++
 	v.linked = false
-	session, epoch, all := v.session, v.e.rec.Epoch, v.all
+	session, epoch, all, wait := v.session, v.e.rec.Epoch, v.all, v.backoff()
 	ctx, cancel := context.WithCancel(v.e.ctx)
 	v.stop = cancel
 	v.e.spawn(func(context.Context) {
 		defer cancel()
+		_ = sleep(ctx, v.e.rt, wait) // the loop looks at ctx
 		for ctx.Err() == nil {
 			conns, err := v.attachAll(ctx, all, uint64(epoch))
 			if err == nil {
@@ -167,6 +170,25 @@ func (v *volumes) connect() {
 			_ = sleep(ctx, v.e.rt, retryAfter(err)) // the loop looks at ctx
 		}
 	})
+}
+
+// countStall notes a peer that was too slow; a good minute forgives it.
+func (v *volumes) countStall(cause error) {
+	if v.e.rt.Now().Sub(v.linkedAt) > time.Minute {
+		v.stalls = 0
+	}
+	if errors.Is(cause, blockrepl.ErrStalled) {
+		v.stalls++
+	}
+}
+
+// backoff is how long a peer that was too slow is left alone before it is tried again:
+// each time costs the guest a stall budget.
+func (v *volumes) backoff() time.Duration {
+	if v.stalls < 2 {
+		return 0 // once is no habit
+	}
+	return min(time.Second<<min(v.stalls-1, 6), time.Minute)
 }
 
 // retryAfter: a peer that is away is tried often, one that refused for good seldom.
@@ -212,7 +234,7 @@ func (v *volumes) onLinked(session uint64, conns []io.Closer) {
 		}
 		return
 	}
-	v.linked = true
+	v.linked, v.linkedAt = true, v.e.rt.Now()
 	v.setProblem("")
 	inStep := true
 	for i, vol := range v.all {
@@ -322,6 +344,7 @@ func (v *volumes) onEvent(session uint64, vol *volume, ev blockrepl.Event) {
 	case blockrepl.PeerLost:
 		if v.linked {
 			vol.attached = false
+			v.countStall(ev.Err)
 			v.lost(ev.Err)
 		}
 	case blockrepl.Drained:
