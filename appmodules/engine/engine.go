@@ -38,6 +38,8 @@ type Engine struct {
 	asking   *asking                  // nil: no ask under way
 	informed map[string]cluster.Epoch // by witness: the newest epoch of this node that it knows
 	above    cluster.Epoch
+	impaired bool      // a record could not be saved
+	probed   time.Time // when that was last tried
 	patience time.Time // nothing is looked at before it: an ask was denied just now
 	held     bool      // Hold succeeded since the volumes were opened
 	override bool      // an operator stands in for meeting the peer (rule 6)
@@ -232,6 +234,19 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	}
 }
 
+// remembers: this node can save what it decides. A waiting one that could not takes no
+// part, so that its peer may go on, until a try succeeds.
+func (e *Engine) remembers() bool {
+	if !e.impaired || e.m.Phase != appmodules.Waiting {
+		return true
+	}
+	if now := e.rt.Now(); now.Sub(e.probed) >= time.Second {
+		e.probed = now
+		e.impaired = e.cfg.Store.Save(keptKey, e.keep) != nil
+	}
+	return !e.impaired
+}
+
 // lookIn looks soon, if the phase of token still lasts.
 func (e *Engine) lookIn(token uint64) {
 	e.post(func() {
@@ -265,7 +280,7 @@ func (e *Engine) enter(p appmodules.Phase) {
 }
 
 func (e *Engine) look() {
-	if !e.rt.Now().Before(e.patience) {
+	if !e.rt.Now().Before(e.patience) && e.remembers() {
 		e.step(appmodules.Look, e.missing())
 	}
 	e.vols.watch()
@@ -312,6 +327,7 @@ func (e *Engine) save(rec cluster.Record) bool {
 	}
 	if err := e.cfg.Store.Save(recordKey, rec); err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		e.impaired, e.probed = true, e.rt.Now()
 		e.event(appmodules.StorageFailed, "metadata cannot be saved: "+err.Error())
 		return false
 	}

@@ -72,6 +72,8 @@ func (e *Engine) missing() string {
 	switch {
 	case e.m.Phase != appmodules.Waiting:
 		return ""
+	case e.impaired:
+		return "this node cannot save what it decides: its metadata disk is full or broken; it takes part again when that is mended"
 	case e.rec.Epoch == 0:
 		return "nothing is known of this module yet; it waits for " + string(e.peer)
 	case !f.PeerAnswers && f.Holder:

@@ -74,7 +74,7 @@ func (e *Engine) publish() {
 	st := State{
 		Module: e.cfg.Module.Name, Incarnation: e.incarnation, Seq: e.seq,
 		Record: e.rec, Definition: e.keep.Definition.Version,
-		Active: e.m.Phase != appmodules.Stopped || (e.keep.Wanted && !e.booted), // it is about to begin
+		Active: e.active(),
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r.String(), Status: s.String(), Phase: e.m.Phase.String(), Why: why, Since: e.since,
 			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String()},
@@ -83,6 +83,17 @@ func (e *Engine) publish() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = st
+}
+
+// active: the module takes part on this node, or is about to.
+func (e *Engine) active() bool {
+	switch e.m.Phase {
+	case appmodules.Stopped:
+		return e.keep.Wanted && !e.booted
+	case appmodules.Waiting:
+		return !e.impaired
+	}
+	return true
 }
 
 // State is how this node stands now, with live figures of its volumes.

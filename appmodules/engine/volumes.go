@@ -320,6 +320,7 @@ func (v *volumes) onAttachFailed(session uint64, err error) {
 			return
 		}
 		if know.Epoch > v.e.rec.Epoch && know.Holder == v.e.self {
+			v.e.cancelAsk() // it may be about to fence a peer that has agreed
 			v.e.step(appmodules.Agreed, "")
 		}
 	case errors.Is(err, blockrepl.ErrPeerIncomplete):

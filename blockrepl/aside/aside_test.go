@@ -73,8 +73,9 @@ func randomWrite(rng *rand.Rand, dev blockrepl.Device, max int, model []byte) er
 	case 1:
 		err = dev.Zero(off, n)
 	default:
+		word := rng.Uint64() | 1
 		for i := range p {
-			p[i] = byte(rng.Uint32() | 1)
+			p[i] = byte(word>>(i%7*8)) ^ byte(i>>9)
 		}
 		_, err = dev.WriteAt(p, off)
 	}

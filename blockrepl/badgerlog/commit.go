@@ -2,6 +2,7 @@ package badgerlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
@@ -18,6 +19,7 @@ type op struct {
 	prefix []byte // of the volume if writes are a Commit; such an op may be split
 	erase  []byte // remove everything with this prefix
 	err    error  // fail with this, in order
+	small  bool   // a small record, such as a vote: it may use what is kept for those
 	done   func(error)
 }
 
@@ -104,6 +106,10 @@ func (c *committer) run(ops []op) {
 		}
 		err := c.commit(ws)
 		for _, o := range ops[:n] {
+			if o.small && errors.Is(err, ErrFull) {
+				o.done(c.store(o.writes, c.s.room.reserve()))
+				continue
+			}
 			o.done(err)
 		}
 		ops = ops[n:]
@@ -214,13 +220,18 @@ func (c *committer) chunks(ws []write) error {
 
 // commit makes ws durable in one transaction.
 func (c *committer) commit(ws []write) error {
-	if c.broken != nil {
-		return c.broken
-	}
 	if len(ws) == 0 {
 		return nil
 	}
-	if err := c.s.room.check(c.s.room.minFree); err != nil {
+	return c.store(ws, c.s.room.minFree)
+}
+
+// store is commit as long as need bytes are free.
+func (c *committer) store(ws []write, need int64) error {
+	if c.broken != nil {
+		return c.broken
+	}
+	if err := c.s.room.check(need); err != nil {
 		c.low = true
 		return err
 	}

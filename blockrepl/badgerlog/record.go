@@ -26,15 +26,21 @@ func (s *Store) Get(key string) (val []byte, ok bool, err error) {
 	return val, true, nil
 }
 
+// smallRecord is the size in bytes up to which a Put may use the last free space: so a
+// node whose disk has no room for dirty logs any more can still give the right away.
+const smallRecord = 16 << 10
+
 // Put stores all of puts and removes all of deletes as one atomic step, and
 // returns when that survives power loss. A value may have 256 KiB, a step about 600 KiB.
 func (s *Store) Put(puts map[string][]byte, deletes ...string) error {
 	ws := make([]write, 0, len(puts)+len(deletes))
+	size := 0
 	for k, v := range puts {
 		if len(v) > maxValue {
 			return fmt.Errorf("put %q: value of %d bytes is over the limit of %d", k, len(v), maxValue)
 		}
 		ws = append(ws, write{key: recordKey(k), val: append([]byte{}, v...)})
+		size += len(v)
 	}
 	for _, k := range deletes {
 		if _, ok := puts[k]; ok {
@@ -46,7 +52,7 @@ func (s *Store) Put(puts map[string][]byte, deletes ...string) error {
 		return fmt.Errorf("put: %d records are too much for one step", len(ws))
 	}
 	done := make(chan error, 1)
-	s.submit(op{writes: ws, done: func(err error) { done <- err }})
+	s.submit(op{writes: ws, small: size <= smallRecord, done: func(err error) { done <- err }})
 	if err := <-done; err != nil {
 		return fmt.Errorf("put: %w", err)
 	}

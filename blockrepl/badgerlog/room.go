@@ -32,6 +32,10 @@ type room struct {
 	held bool // the ballast file is there
 }
 
+// reserve is how much has to be free for a small record: half of minFree, but room for
+// a memory table in any case.
+func (r *room) reserve() int64 { return min(r.minFree, max(r.minFree/2, openRoom*3/2)) }
+
 // check fails with ErrFull unless need bytes are free.
 func (r *room) check(need int64) error {
 	free, err := r.free(r.dir)
