@@ -13,7 +13,8 @@ import (
 // node. Whatever was unacknowledged is acknowledged once the new generation is
 // durable; a copy that was never written, or is Partial (an operator's decision),
 // becomes a generation at once, any other at its first write. A peer that is still
-// attached is dropped first: it was outvoted.
+// attached is dropped first: it was outvoted. The error of a local copy that has failed
+// is returned: nothing is written any more.
 func (p *Primary) GoAlone(epoch uint64) error {
 	var done completions
 	p.mu.Lock()
@@ -31,6 +32,10 @@ func (p *Primary) GoAlone(epoch uint64) error {
 		return fmt.Errorf("go alone at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
 	}
 	p.state, p.epoch, p.work = Alone, epoch, nil
+	if p.failed != nil {
+		defer p.mu.Unlock()
+		return fmt.Errorf("go alone at epoch %d: %w", epoch, p.failed)
+	}
 	p.judgeGeneration()
 	_, written := p.lineage.Newest()
 	p.commits.wanted = p.needGeneration && (!written || p.lineage.Partial)

@@ -109,6 +109,9 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 	go p.listen(l)
 	go p.resync(l, w.Complete)
 	p.reopen()
+	if p.failed != nil {
+		p.emit(DeviceFailed{Err: p.failed}) // whoever attached it may not have been told
+	}
 	return nil
 }
 

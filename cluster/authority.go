@@ -37,7 +37,8 @@ type Ask struct {
 	Module   string `json:"module"`
 	Node     NodeID `json:"node"`
 	Epoch    Epoch  `json:"epoch"`
-	Complete Epoch  `json:"complete"` // the asker's Record.Complete
+	Complete Epoch  `json:"complete"`       // the asker's Record.Complete
+	Cold     bool   `json:"cold,omitempty"` // and Record.Cold
 }
 
 // Answer is a voter's durable yes, or a no with its reason and what the voter knows.
@@ -183,6 +184,8 @@ func (r Record) Vote(voter NodeID, a Ask) (Record, Answer) {
 		return no("rule 5: epoch %d was promised to %s", r.Promised, r.To)
 	case r.Holder != a.Node && a.Complete < r.Epoch:
 		return no("rule 5: the data of %s are complete at epoch %d, but epoch %d was granted to %s", a.Node, a.Complete, r.Epoch, r.Holder)
+	case a.Cold && r.IsComplete():
+		return no("rule 5: %s lost power since its data were complete, and the copy of %s did not", a.Node, voter)
 	}
 	r.Promised, r.To = a.Epoch, a.Node
 	r.Epoch, r.Holder, r.Alone, r.Took = a.Epoch, a.Node, false, false

@@ -43,7 +43,7 @@ func (e *Engine) ask() bool {
 		return false
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete}
+	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete, Cold: e.rec.Cold}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
 	ev := evidence{Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
@@ -282,6 +282,11 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	rec, ans := e.rec.Vote(e.self, a)
 	if !ans.Yes {
 		return ans, nil
+	}
+	if rec == e.rec && rec.IsComplete() {
+		// The ask was granted, and since then the asker has made this node complete: what
+		// comes now is a repetition that was late on its way.
+		return cluster.Answer{Why: fmt.Sprintf("%s holds epoch %d already", rec.Holder, rec.Epoch), Know: rec}, nil
 	}
 	// Rule 2 before rule 5: first nothing more is acknowledged, then the yes is given.
 	e.vols.close()

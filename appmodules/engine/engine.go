@@ -104,24 +104,31 @@ func New(cfg Config) (*Engine, error) {
 	if err := e.rec.Valid(e.self); err != nil {
 		return nil, fmt.Errorf("module %s: %w", cfg.Module.Name, err)
 	}
-	if err := e.noteBoot(); err != nil {
-		return nil, fmt.Errorf("module %s: %w", cfg.Module.Name, err)
-	}
+	e.noteBoot()
 	e.m.Link = appmodules.NoLink
 	e.publish()
 	return e, nil
 }
 
 // noteBoot notices that power was lost since the last run, in which writes may have
-// been acknowledged that never left this computer's memory.
-func (e *Engine) noteBoot() error {
+// been acknowledged that never left this computer's memory. Until that is durable this
+// node takes no part; the next start would notice it again.
+func (e *Engine) noteBoot() {
 	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") && e.rec.Complete > 0 {
 		e.rec.Cold = true
-		if err := e.cfg.Store.Save(recordKey, e.rec); err != nil {
-			return fmt.Errorf("save record: %w", err)
-		}
 	}
 	e.keep.Boot = cmp.Or(e.cfg.Boot, "unknown")
+	if err := e.saveAll(); err != nil {
+		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		e.impaired, e.probed = true, e.rt.Now()
+	}
+}
+
+// saveAll saves what is in memory, the record first.
+func (e *Engine) saveAll() error {
+	if err := e.cfg.Store.Save(recordKey, e.rec); err != nil {
+		return err
+	}
 	return e.cfg.Store.Save(keptKey, e.keep)
 }
 
@@ -242,7 +249,7 @@ func (e *Engine) remembers() bool {
 	}
 	if now := e.rt.Now(); now.Sub(e.probed) >= time.Second {
 		e.probed = now
-		e.impaired = e.cfg.Store.Save(keptKey, e.keep) != nil
+		e.impaired = e.saveAll() != nil
 	}
 	return !e.impaired
 }

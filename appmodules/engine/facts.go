@@ -14,7 +14,7 @@ func (e *Engine) facts() appmodules.Facts {
 	answers := e.answers()
 	return appmodules.Facts{
 		Holder:       e.rec.Holds(e.self),
-		Complete:     e.rec.IsComplete() || (e.rec.Cold && e.rec.Complete == e.rec.Epoch && e.coldStart()),
+		Complete:     e.rec.IsComplete() || e.coldComplete(),
 		Alone:        e.rec.Alone,
 		Worse:        answers && e.rec.Worse(p),
 		PeerAnswers:  answers,
@@ -28,6 +28,12 @@ func (e *Engine) facts() appmodules.Facts {
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
 		Wanted:       e.keep.Wanted,
 	}
+}
+
+// coldComplete: this copy lost power, and the policy lets it do all the same because the
+// peer, whose copy may be better, has not been heard for long enough.
+func (e *Engine) coldComplete() bool {
+	return e.rec.Cold && e.rec.Complete == e.rec.Epoch && e.coldStart() && e.silent()
 }
 
 // yields: the peer has durably promised this node an epoch that it does not know yet.

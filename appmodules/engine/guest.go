@@ -15,8 +15,10 @@ import (
 // guest is what the engine knows of its VM.
 type guest struct {
 	state   vmmanager.State
-	defined uint64  // version of the definition last stored in the hypervisor
-	op      *vmCall // the call under way or the last one; nil: there was none
+	defined uint64    // version of the definition last stored in the hypervisor
+	op      *vmCall   // the call under way or the last one; nil: there was none
+	looked  time.Time // when the hypervisor was last asked
+	missing int       // how often in a row it said that a VM that should run does not
 }
 
 // vmCall is one call that changes the VM.
@@ -76,6 +78,41 @@ func (e *Engine) readVM() {
 		return
 	}
 	e.guest.state = s
+}
+
+const (
+	lookEvery  = 2 * time.Second // between two questions whether the VM runs
+	missingFor = 2               // answers that it does not, until that is believed: the event that says why comes first
+)
+
+// reconcile finds a VM that ended without an event: one may be lost, or overtaken by the
+// end of the call that started the VM.
+func (e *Engine) reconcile() {
+	if now := e.rt.Now(); e.m.Phase != appmodules.Running || e.guest.calling() || now.Sub(e.guest.looked) < lookEvery {
+		return
+	}
+	e.guest.looked = e.rt.Now()
+	token := e.token
+	e.spawn(func(ctx context.Context) {
+		ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
+		defer cancel()
+		s, err := e.cfg.Hypervisor.State(ctx, e.domain())
+		if err != nil {
+			return // an event tells when it answers again
+		}
+		e.post(func() {
+			switch {
+			case e.token != token:
+			case s != vmmanager.Off && s != vmmanager.Absent:
+				e.guest.missing = 0
+			default:
+				if e.guest.missing++; e.guest.missing >= missingFor {
+					e.guest.missing, e.guest.state = 0, s
+					e.guestEnded(e.cfg.Module.Policy.On.Crash, vmmanager.Event{VM: e.domain(), State: s, Cause: vmmanager.ByReconnect})
+				}
+			}
+		})
+	})
 }
 
 // startVM waits for its turn, brings the definition up to date and starts.

@@ -145,6 +145,7 @@ func (e *Engine) exchange(ctx context.Context) {
 		e.look()
 		e.resume()
 		e.inform()
+		e.reconcile()
 	})
 }
 

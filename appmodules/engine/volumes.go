@@ -389,7 +389,7 @@ func (v *volumes) lost(cause error) {
 	// The peer was never told that it is complete, so it was not needed yet.
 	for _, vol := range v.all {
 		if err := vol.prim.GoAlone(uint64(v.e.rec.Epoch)); err != nil {
-			v.e.cfg.Logger.Error("volume does not go on", "module", v.e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
+			v.e.event(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
 		}
 	}
 	v.e.step(appmodules.LinkLost, cause.Error())

@@ -51,9 +51,7 @@
 // version that could not be opened protects nothing any more.
 package aside
 
-import (
-	"errors"
-)
+import "errors"
 
 var (
 	// ErrAside is wrapped by writes of a Device when the old content could not be

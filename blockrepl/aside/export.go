@@ -94,12 +94,11 @@ func (v *Version) copyTo(ctx context.Context, base blockrepl.Device, w io.Writer
 }
 
 // hole returns how many bytes from off, the start of a region, are zeroes without
-// reading them. Base may change meanwhile, so its answer counts for regions that are
-// not saved after it was asked.
+// reading them. What base said before is right as long as the region is not saved: it
+// did not change since.
 func (v *Version) hole(base *holes, off int64) int64 {
 	regions := regionsOf(v.about.Size)
 	first := off / blockrepl.RegionSize
-	base.asked = false // an old answer may be of a region that was saved and changed since
 	free := base.regions(first, regions-first)
 	end := first
 	for end < regions && (v.saved.has(end) && v.holes.has(end) || !v.saved.has(end) && end-first < free) {

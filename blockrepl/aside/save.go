@@ -1,8 +1,10 @@
 package aside
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"duet/blockrepl"
 )
@@ -217,7 +219,7 @@ func (v *Version) buffer() *[]byte {
 // readError is why a device read less than it should.
 func readError(err error) error {
 	if err == nil {
-		return errShort
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }
@@ -256,16 +258,9 @@ func (h *holes) regions(first, count int64) int64 {
 	return min(count, n/blockrepl.RegionSize)
 }
 
-var zeroes [4096]byte // never written
-
+// isZero reports whether p is all zeroes: its first byte is, and each equals the one before.
 func isZero(p []byte) bool {
-	for len(p) > len(zeroes) {
-		if string(p[:len(zeroes)]) != string(zeroes[:]) {
-			return false
-		}
-		p = p[len(zeroes):]
-	}
-	return string(p) == string(zeroes[:len(p)])
+	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1])
 }
 
 // spans calls do for each run of grains of p that are all zeroes or all not.

@@ -200,7 +200,7 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// The base's holes change while the image is exported; an answer of before must not be believed.
+// The base's holes change while the image is exported; the version's do not.
 func TestExportOfChangingHoles(t *testing.T) {
 	const size = 6 << 20
 	base := backing.NewMemory(size)

@@ -3,7 +3,6 @@ package aside
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,9 +55,8 @@ type Version struct {
 // not exist, and opens it. About.Size is required. The version survives power loss
 // when Begin returns; it saves nothing until a Device has it.
 func Begin(dir string, about About) (*Version, error) {
-	now := time.Now()
 	if about.Begun.IsZero() {
-		about.Begun = now
+		about.Begun = time.Now()
 	}
 	if about.ID == "" {
 		about.ID = newID(about.Begun)
@@ -264,5 +262,3 @@ func (v *Version) begin() error {
 	}
 	return nil
 }
-
-var errShort = fmt.Errorf("short read: %w", io.ErrUnexpectedEOF)
