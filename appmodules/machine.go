@@ -147,6 +147,7 @@ type Facts struct {
 	PeerHolds    bool // as far as this node knows, the peer holds the newest epoch
 	PeerActive   bool // the module is started on the peer
 	PeerYields   bool // the peer says that this node may have a newer epoch than this node knows
+	TakesBack    bool // the peer lost power, does not know of the right it was given, and its copy is the worse one
 	Silent       bool // all heartbeat paths have been silent for the detection time
 	VMUp         bool // the VM runs on this node, or is paused on its disk
 	RestartsLeft bool // the policy allows one more restart here

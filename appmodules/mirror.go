@@ -23,6 +23,7 @@ var (
 	orphan      = Guard{"VM up, not holder", func(f Facts, _ Link) bool { return f.VMUp && !f.Holder }}
 	leftover    = Guard{"VM up, not wanted", func(f Facts, _ Link) bool { return f.VMUp && !f.Wanted }}
 	mayMove     = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
+	takesBack   = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
 	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
 	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
 	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
@@ -54,6 +55,7 @@ func waitingRows() []Row {
 		{Waiting, Look, holderAlone, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch alone"},
 		{Waiting, Look, worse, do(Handover), Handing, NoLink, "this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
 		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
+		{Waiting, Look, takesBack, do(Ask), Asking, KeepLink, "the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
 		{Waiting, Look, holderMet, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch and the peer answers"},
 		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},
 		{Waiting, Look, peerStopped, do(Ask), Asking, KeepLink, "the peer has stopped and the data here are complete"},
@@ -210,6 +212,7 @@ func followingRows() []Row {
 		{Following, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone"},
 		{Following, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Following, Look, yielded, do(CloseVolumes, Ask), Asking, NoLink, "the peer has given the right to this node"},
+		{Following, Look, takesBack, do(CloseVolumes, Ask), Asking, NoLink, "the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
 		{Following, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
 		{Following, Look, silentStale, do(CloseVolumes), Waiting, NoLink, "the primary is silent and the data here are not complete"},
 		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},

@@ -75,6 +75,14 @@ func (r Record) Worse(peer Record) bool {
 	return r.Cold && !r.Alone && !peer.Cold && peer.Complete == r.Epoch && (peer.Epoch == r.Epoch || peer.Holder == r.Holder)
 }
 
+// TakesBack reports whether the owner may ask its peer to give back the newest epoch,
+// which the owner gave away: the peer does not know it, so it never wrote in it, and it
+// lost power since it was complete, while the owner did not. Only the peer's own yes
+// makes that safe: it says that the peer still does not know the epoch, and never will.
+func (r Record) TakesBack(peer NodeID, theirs Record) bool {
+	return r.Holder == peer && r.Epoch > theirs.Epoch && theirs.Epoch > 0 && r.Complete == theirs.Epoch && !r.Cold && theirs.Cold
+}
+
 // Learn returns what the owner knows after hearing that e was granted to holder.
 // Older news changes nothing (rule 5), and neither does a second holder of the
 // same epoch: that is a divergence, which the generations of the data show. News

@@ -35,7 +35,7 @@ func (e *Engine) ask() bool {
 	if e.asking != nil {
 		return true
 	}
-	if f := e.facts(); !f.Complete && !f.PeerYields {
+	if f := e.facts(); !f.Complete && !f.PeerYields && !f.TakesBack {
 		e.event(appmodules.Denied, "the data here are not complete (rule 4)")
 		return true
 	}
@@ -201,6 +201,9 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 		}
 	}
 	ok, why := cluster.Granted(e.means(), ev.Evidence)
+	if ok && !ev.PeerYes && ask.Complete < e.rec.Epoch {
+		ok, why = false, "only the peer itself can give the right back"
+	}
 	if !ok {
 		for _, know := range ev.knows {
 			e.above = max(e.above, know.Promised)

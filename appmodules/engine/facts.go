@@ -21,6 +21,7 @@ func (e *Engine) facts() appmodules.Facts {
 		PeerHolds:    e.rec.Holder == e.peer,
 		PeerActive:   e.link.state.Active,
 		PeerYields:   answers && e.yields(p),
+		TakesBack:    answers && e.rec.TakesBack(e.peer, p),
 		Silent:       e.silent(),
 		VMUp:         e.guest.up(),
 		RestartsLeft: e.left(e.keep.Restarts) > 0,
@@ -39,7 +40,8 @@ func (e *Engine) coldComplete() bool {
 // yields: the peer has durably promised this node an epoch that it does not know yet.
 // While the peer is handing over, its own call is on the way and says more.
 func (e *Engine) yields(peer cluster.Record) bool {
-	return peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing.String()
+	better := peer.TakesBack(e.self, e.rec) // it will ask for it back
+	return !better && peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing.String()
 }
 
 // answers: the peer's daemon answered one of the last exchanges.
