@@ -4,7 +4,7 @@ TAGS  := -tags libvirt_dlopen
 CACHE ?= $(CURDIR)/.cache
 BIN   := bin
 
-.PHONY: help deps build install test fast scenario demo bench fuzz windows lint clean
+.PHONY: help deps build install test fast scenario demo bench campaign campaign-real fuzz windows lint clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +36,9 @@ scenario: deps ## Run the scenarios with real VMs, one after the other, showing 
 
 bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; nothing else may run.
 	$(GO) run $(TAGS) ./testbed/bench
+
+campaign: ## Try N random schedules of faults on simulated clusters (N=100000, SEED=1).
+	$(GO) run ./testbed/campaign -n $(or $(N),100000) -first $(or $(SEED),1)
 
 fuzz: ## Fuzz every decoder for a while (FUZZTIME=30s each).
 	@testbed/fuzz.sh $(or $(FUZZTIME),30s)

@@ -89,8 +89,12 @@ func (f *crashFile) WriteAt(p []byte, off int64) (int, error) {
 		f.b = append(f.b, make([]byte, grow)...)
 	}
 	for g := off / f.grain; g*f.grain < off+int64(n); g++ {
+		from, to := g*f.grain, min((g+1)*f.grain, int64(len(f.b)))
+		if from >= off && to <= off+int64(n) && bytes.Equal(f.b[from:to], p[from-off:to-off]) {
+			continue // zeroes behind the end, mostly: nothing to lose
+		}
 		if _, ok := f.undo[g]; !ok {
-			f.undo[g] = bytes.Clone(f.b[g*f.grain : min((g+1)*f.grain, int64(len(f.b)))])
+			f.undo[g] = bytes.Clone(f.b[from:to])
 		}
 	}
 	copy(f.b[off:], p[:n])
@@ -281,7 +285,7 @@ func (c *crash) cut(odds float64) {
 // run writes under one version, then under two, then dies; twice. It reports whether the first part came to its end.
 func (c *crash) run(t *testing.T, seed uint64, power bool, odds float64) (ended bool) {
 	dev := wrap(t, c.dev)
-	ops := 24 / c.writers
+	ops := 16 / c.writers
 	if c.begin(t, dev) {
 		c.write(dev, seed, ops)
 		if c.begin(t, dev) {
@@ -309,12 +313,12 @@ func TestCrashAtEveryStep(t *testing.T) {
 		stride = 5
 	}
 	for _, power := range []bool{true, false} {
-		for _, odds := range []float64{0, 0.5, 0.9} {
+		for _, odds := range []float64{0, 0.6} {
 			t.Run(fmt.Sprintf("power %v odds %v", power, odds), func(t *testing.T) {
 				kill := 0
 				for ; !newCrash(t, 1, kill, 1).run(t, 1, power, odds); kill += stride {
 				}
-				if kill < 100 {
+				if kill < 80 {
 					t.Errorf("a run has only %d steps", kill)
 				}
 			})

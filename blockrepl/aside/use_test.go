@@ -328,18 +328,7 @@ func TestListOpenDrop(t *testing.T) {
 		t.Cleanup(func() { _ = v.Close() }) // some are dropped by then
 		versions = append(versions, v)
 	}
-	if _, err := Begin(dir, About{ID: "a1", Size: 1 << 20}); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("same id again: %v", err)
-	}
-	if _, err := Begin(dir, About{ID: "../x", Size: 1 << 20}); err == nil {
-		t.Error("an id with a slash was accepted")
-	}
-	if _, err := Open(versions[0].dir); !errors.Is(err, ErrInUse) {
-		t.Errorf("open twice: %v", err)
-	}
-	if err := Drop(versions[0].dir); !errors.Is(err, ErrInUse) {
-		t.Errorf("drop of an open one: %v", err)
-	}
+	refused(t, dir, versions[0])
 	for _, v := range versions[1:] {
 		if err := v.Close(); err != nil {
 			t.Fatal(err)
@@ -374,6 +363,40 @@ func TestListOpenDrop(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// refused tries what must not work while the version with the id a1 is open.
+func refused(t *testing.T, dir string, open *Version) {
+	t.Helper()
+	if _, err := Begin(dir, About{ID: "a1", Size: 1 << 20}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("same id again: %v", err)
+	}
+	if _, err := Begin(dir, About{ID: "../x", Size: 1 << 20}); err == nil {
+		t.Error("an id with a slash was accepted")
+	}
+	if _, err := Open(open.dir); !errors.Is(err, ErrInUse) {
+		t.Errorf("open twice: %v", err)
+	}
+	if err := Drop(open.dir); !errors.Is(err, ErrInUse) {
+		t.Errorf("drop of an open one: %v", err)
+	}
+}
+
+// Many disks may diverge in the same second; each gets an id of its own.
+func TestBeginDrawsAgain(t *testing.T) {
+	dir, at := t.TempDir(), time.Date(2025, 1, 31, 14, 22, 33, 0, time.UTC)
+	for range 120 { // some of which draw the same with near certainty
+		v, err := Begin(dir, About{Size: 512, Begun: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := List(dir); err != nil || len(all) != 120 {
+		t.Errorf("%d versions, %v", len(all), err)
 	}
 }
 

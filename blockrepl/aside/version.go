@@ -52,33 +52,44 @@ type Version struct {
 }
 
 // Begin makes a version in a new directory under dir, which is made too if it does
-// not exist, and opens it. About.Size is required. The version survives power loss
+// not exist (its parent should), and opens it. About.Size is required. The version survives power loss
 // when Begin returns; it saves nothing until a Device has it.
 func Begin(dir string, about About) (*Version, error) {
 	if about.Begun.IsZero() {
 		about.Begun = time.Now()
 	}
-	if about.ID == "" {
-		about.ID = newID(about.Begun)
-	}
 	about.Format = aboutFormat
-	text, err := encodeAbout(about)
-	if err != nil {
-		return nil, err
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = syncDir(filepath.Dir(dir))
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("begin version: %w", err)
 	}
-	final := filepath.Join(dir, about.ID)
-	if err := create(dir, final, about, text); err != nil {
-		return nil, fmt.Errorf("begin version %s: %w", about.ID, err)
+	named := about.ID != ""
+	for {
+		if !named {
+			about.ID = newID(about.Begun)
+		}
+		err = create(dir, about)
+		if err == nil {
+			return Open(filepath.Join(dir, about.ID))
+		}
+		if named || !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("begin version %s: %w", about.ID, err)
+		}
+		// Several disks in one second may draw the same id: draw again, 1,024 are there.
 	}
-	return Open(final)
 }
 
-// create makes all files under a name that no one reads and renames it to final:
+// create makes all files under a name that no one reads and renames that to the id:
 // a version is there wholly or not at all.
-func create(dir, final string, about About, text []byte) error {
+func create(dir string, about About) error {
+	text, err := encodeAbout(about)
+	if err != nil {
+		return err
+	}
+	final := filepath.Join(dir, about.ID)
 	if _, err := os.Lstat(final); !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fs.ErrExist, err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"duet/appmodules/engine"
 	"duet/blockrepl"
+	"duet/blockrepl/aside"
 	"duet/blockrepl/awake"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/wire"
@@ -128,6 +129,9 @@ func (n *Node) build() error {
 	n.push("witness", func(context.Context) error { return n.useWitness(nil) })
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
+	}
+	if err := aside.Sweep(n.asideDir()); err != nil { // before any image is opened
+		return err
 	}
 	return n.loadModules()
 }

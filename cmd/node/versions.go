@@ -258,9 +258,6 @@ func (n *Node) tidyVersions(ctx context.Context) {
 }
 
 func (n *Node) expireVersions(ctx context.Context, now time.Time) error {
-	if err := aside.Sweep(n.asideDir()); err != nil {
-		return err
-	}
 	entries, err := aside.List(n.asideDir())
 	for _, e := range entries {
 		if e.Err == nil && now.Sub(e.About.Begun) > keepVersions {
