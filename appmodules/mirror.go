@@ -24,6 +24,7 @@ var (
 	leftover    = Guard{"VM up, not wanted", func(f Facts, _ Link) bool { return f.VMUp && !f.Wanted }}
 	mayMove     = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
 	takesBack   = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
+	impaired    = Guard{"metadata cannot be saved", func(f Facts, _ Link) bool { return f.Impaired }}
 	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
 	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
 	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
@@ -67,6 +68,7 @@ func waitingRows() []Row {
 		{Waiting, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
 
 		{Asking, Granted, always, do(OpenPrimary), Opening, NoLink, "the right to write was granted"},
+		{Asking, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
 		{Asking, Denied, always, nil, Waiting, KeepLink, "the right to write was not granted"},
 		{Asking, StorageFailed, always, nil, Waiting, KeepLink, "this node cannot keep a promise, so it cannot ask"},
 		{Asking, Deposed, always, nil, Waiting, KeepLink, "the peer holds a newer epoch; the data here are outdated"},
@@ -117,7 +119,7 @@ func startingRows() []Row {
 	return append(append(linkRows(Starting), guestRows(Starting)...), []Row{
 		{Starting, VMUp, always, nil, Running, KeepLink, "the VM runs"},
 		{Starting, VMFailed, restarts, do(StartVM), Starting, KeepLink, "the VM did not start: try again"},
-		{Starting, VMFailed, mayMove, do(Hold), Handing, KeepLink, "the VM does not start here: move it to the peer"},
+		{Starting, VMFailed, mayMove, do(KillVM), Leaving, KeepLink, "the VM does not start here: move it to the peer"},
 		{Starting, VMFailed, always, do(KillVM), Stopping, KeepLink, "the VM does not start, and the peer cannot take over or it failed there too"},
 		{Starting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
 		{Starting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
@@ -130,9 +132,9 @@ func startingRows() []Row {
 func guestRows(p Phase) []Row {
 	return []Row{
 		{p, GuestFailed, restarts, do(StartVM), Starting, KeepLink, "the guest failed: restart it here"},
-		{p, GuestFailed, mayMove, do(Hold), Handing, KeepLink, "the guest failed too often here: move it to the peer"},
+		{p, GuestFailed, mayMove, do(KillVM), Leaving, KeepLink, "the guest failed too often here: move it to the peer"},
 		{p, GuestFailed, always, do(KillVM), Stopping, KeepLink, "the guest failed too often here, and the peer cannot take over or it failed there too"},
-		{p, GuestMove, mayMove, do(Hold), Handing, KeepLink, "the guest failed: move it to the peer"},
+		{p, GuestMove, mayMove, do(KillVM), Leaving, KeepLink, "the guest failed: move it to the peer"},
 		{p, GuestMove, restarts, do(StartVM), Starting, KeepLink, "the guest failed and the peer cannot take over: restart it here"},
 		{p, GuestMove, always, do(KillVM), Stopping, KeepLink, "the guest failed too often and the peer cannot take over"},
 		{p, GuestStopped, always, do(Unwant, KillVM), Stopping, KeepLink, "the guest was shut down on purpose: the module stops"},
@@ -211,12 +213,14 @@ func followingRows() []Row {
 		{Following, Diverged, always, nil, Following, KeepLink, "SPLIT BRAIN: this node wrote without its peer, which goes on; its version is kept aside: see `duet volume diverged`"},
 		{Following, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone"},
 		{Following, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
+		{Following, Look, orphan, do(CloseVolumes, KillVM), Killing, NoLink, "a VM runs here although the right to write is not here: it is ended"},
 		{Following, Look, yielded, do(CloseVolumes, Ask), Asking, NoLink, "the peer has given the right to this node"},
 		{Following, Look, takesBack, do(CloseVolumes, Ask), Asking, NoLink, "the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
 		{Following, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
 		{Following, Look, silentStale, do(CloseVolumes), Waiting, NoLink, "the primary is silent and the data here are not complete"},
 		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},
 		{Following, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
+		{Following, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
 		{Following, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
 		{Following, CmdSecond, always, nil, Following, KeepLink, "it follows the peer"},
 		{Following, CmdStart, always, nil, Following, KeepLink, "it is started already"},
@@ -226,9 +230,11 @@ func followingRows() []Row {
 
 		{Standby, FollowLost, unwanted, do(CloseVolumes), Stopped, NoLink, "stopped by an operator, after its primary"},
 		{Standby, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone; the data here are complete"},
+		{Standby, Look, orphan, do(CloseVolumes, KillVM), Killing, NoLink, "a VM runs here although the right to write is not here: it is ended"},
 		{Standby, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
 		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
+		{Standby, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
 		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
 		{Standby, CmdSecond, always, nil, Standby, KeepLink, "it is secondary already"},
 		{Standby, CmdStart, always, nil, Standby, KeepLink, "it is started already"},

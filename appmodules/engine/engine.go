@@ -50,6 +50,7 @@ type Engine struct {
 	began    time.Time // of this run
 	since    time.Time // of the present role
 	why      string
+	told     string // the reason before why
 	token    uint64 // of the present phase; ends of older work are recognised by it
 
 	incarnation int64  // of this run, see State
@@ -288,7 +289,7 @@ func (e *Engine) enter(p appmodules.Phase) {
 
 func (e *Engine) look() {
 	if !e.rt.Now().Before(e.patience) && e.remembers() {
-		e.step(appmodules.Look, e.missing())
+		e.step(appmodules.Look, "")
 	}
 	e.vols.watch()
 }

@@ -308,7 +308,7 @@ func (e *Engine) countFailure(p appmodules.Phase) {
 	switch p {
 	case appmodules.Starting:
 		e.keep.Restarts = append(e.recent(e.keep.Restarts), e.rt.Now())
-	case appmodules.Handing:
+	case appmodules.Leaving:
 		e.keep.Moves = append(e.recent(e.keep.Moves), e.rt.Now())
 	default:
 		return

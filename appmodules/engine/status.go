@@ -32,6 +32,8 @@ type Transition struct {
 	To     string    `json:"to"`
 	On     string    `json:"on"`
 	Why    string    `json:"why"`
+	// Again: the reason is that of the transition before the last one: the module goes to and fro.
+	Again bool `json:"again,omitempty"`
 }
 
 // statusBoard is the one thing of an engine that other goroutines read.
@@ -48,12 +50,16 @@ func (e *Engine) record(before appmodules.Machine, ev appmodules.Event, why stri
 	if before == e.m && why == e.why {
 		return // the same reason again, a quarter of a second later
 	}
-	e.why = why
+	again := why == e.told // it waits and asks, waits and asks
+	e.told, e.why = e.why, why
 	if before != e.m {
 		e.since = e.rt.Now()
 	}
 	t := Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(), Why: why}
-	e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(), "epoch", e.rec.Epoch)
+	t.Again = again
+	if !again {
+		e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(), "epoch", e.rec.Epoch)
+	}
 	e.cfg.Log(t)
 }
 

@@ -32,10 +32,10 @@ func (a *app) logCommand() *cobra.Command {
 }
 
 func (a *app) writeLog(w io.Writer, entries []api.LogEntry) error {
-	t := table{head: []string{"TIME", "NODE", "FROM", "TO", "EVENT", "WHY"}}
+	t := table{head: []string{"TIME", "NODE", "FROM", "TO", "WHY"}}
 	for _, e := range entries {
 		t.add(cell{text: e.Time.Local().Format("2006-01-02 15:04:05.000")}, cell{text: e.Node}, cell{text: e.From},
-			cell{e.To, logStyle(e.To)}, cell{text: e.On}, cell{text: e.Why})
+			cell{e.To, logStyle(e.To)}, cell{text: e.Why})
 	}
 	return t.write(w, a.color())
 }

@@ -110,7 +110,12 @@ func (n *Node) addModule(s stored) error {
 		return err
 	}
 	met := &meter{}
-	e, err := n.newEngine(s.Module, func(t engine.Transition) { j.add(t); met.add(t) })
+	e, err := n.newEngine(s.Module, func(t engine.Transition) {
+		if !t.Again {
+			j.add(t)
+		}
+		met.add(t)
+	})
 	if err != nil {
 		return errors.Join(err, j.close())
 	}

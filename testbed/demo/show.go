@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"duet/testbed/lab"
@@ -41,20 +42,39 @@ func (s *show) summary() {
 
 // keep leaves the cluster up and tells how to play with it.
 func (s *show) keep(ctx context.Context, l *lab.Lab) {
-	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root:")
+	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root, in this directory:")
 	for _, name := range []string{lab.Alpha, lab.Beta} {
-		if path, err := l.Hosts[name].Node.Outside("/"); err == nil {
-			var pid int
-			if _, err := fmt.Sscanf(path, "/proc/%d/root", &pid); err == nil {
-				fmt.Printf("  %s() { nsenter -t %d -a %s \"$@\"; }\n", name, pid, "env PATH="+l.Bin()+":$PATH")
-			}
+		remove, err := door(l, name)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			continue
 		}
+		defer remove()
 	}
-	fmt.Println("  alpha duet status --watch")
-	fmt.Println("  alpha duet swap web01        beta duet log web01        alpha duet volume verify web01/vda")
-	fmt.Println("  alpha virsh list             beta pkill -9 duetd        (a host's processes only)")
+	fmt.Println("  bin/alpha duet status --watch")
+	fmt.Println("  bin/alpha duet swap web01        bin/beta duet log web01        bin/alpha duet volume verify web01/vda")
+	fmt.Println("  bin/alpha virsh list             bin/beta pkill -9 duetd        (a host's processes only)")
+	fmt.Println("  bin/beta                         (a shell on that host)")
 	fmt.Fprintln(os.Stdout)
 	<-ctx.Done()
+}
+
+// door makes a program, named after a host, that runs a command on that host.
+func door(l *lab.Lab, name string) (remove func(), err error) {
+	path, err := l.Hosts[name].Node.Outside("/")
+	if err != nil {
+		return nil, err
+	}
+	var pid int
+	if _, err := fmt.Sscanf(path, "/proc/%d/root", &pid); err != nil {
+		return nil, fmt.Errorf("find host %s in %s: %w", name, path, err)
+	}
+	file := filepath.Join(l.Bin(), name)
+	text := fmt.Sprintf("#!/bin/sh\n[ $# -gt 0 ] || set -- sh\nexec nsenter -t %d -a env PATH=%s:\"$PATH\" \"$@\"\n", pid, l.Bin())
+	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
+		return nil, err
+	}
+	return func() { _ = os.Remove(file) }, nil // the next demo writes it anew
 }
 
 func bytes(n int64) string {

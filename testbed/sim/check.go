@@ -10,15 +10,25 @@ import (
 // checker watches what must never happen.
 type checker struct {
 	c       *Cluster
-	value   uint64         // of the last write
-	acked   [blocks]uint64 // the newest value the guest was promised and may rely on
-	flushed [blocks]uint64 // of these, promised to survive power loss of everything
-	epoch   uint64         // newest in which a write was acknowledged
-	writer  string         // who acknowledged in it
-	problem string         // the first violation; empty: none
+	value   uint64            // of the last write
+	count   uint64            // acknowledged writes
+	apart   bool              // two writers are what the script is about: versions are kept, not compared
+	acked   [blocks]uint64    // the newest value the guest was promised and may rely on
+	flushed [blocks]uint64    // of these, promised to survive power loss of everything
+	epoch   uint64            // newest in which a write was acknowledged
+	writer  string            // who acknowledged in it
+	began   [2][blocks]uint64 // what each node's copy had when it began to count
+	past    [2]int            // newest life of each node's guest that was followed by one on the other
+	problem string            // the first violation; empty: none
 
-	last  int64 // when the guest last got an acknowledgement
-	pause int64 // the longest time without one since mark
+	health  health
+	calm    int // transitions of a node in one second that are too many; 0: none are
+	second  [2]int64
+	changes [2]int
+
+	last    int64 // when the guest last got an answer, or ended a thought
+	pause   int64 // the longest time it waited for its disk, or was down, since mark
+	resting bool  // it thinks: that is no pause
 }
 
 func (k *checker) fail(format string, args ...any) {
@@ -31,17 +41,71 @@ func (k *checker) fail(format string, args ...any) {
 // acknowledged: one writer per instant. A write that the new holder has too may be
 // acknowledged late by the old one: it takes nothing back.
 func (k *checker) acknowledged(p *primary, r *request) {
-	now := k.c.w.now
-	k.pause, k.last = max(k.pause, now-k.last), now
+	k.answered()
+	k.count++
+	if k.apart {
+		return
+	}
 	switch {
 	case p.epoch > k.epoch:
 		k.epoch, k.writer = p.epoch, p.n.name
 	case p.epoch == k.epoch && p.n.name != k.writer:
 		k.fail("%s and %s both acknowledge in epoch %d", k.writer, p.n.name, p.epoch)
-	case p.epoch < k.epoch && k.c.nodes[1-p.n.id].disk.cached[r.block] < r.value:
-		k.fail("%s acknowledges in epoch %d after %s did in epoch %d", p.n.name, p.epoch, k.writer, k.epoch)
+	case p.epoch < k.epoch:
+		o := k.c.nodes[1-p.n.id]
+		if max(o.disk.cached[r.block], k.began[o.id][r.block]) < r.value {
+			k.fail("%s acknowledges in epoch %d after %s did in epoch %d", p.n.name, p.epoch, k.writer, k.epoch)
+		}
+		if o.disk.cached[r.block] < r.value {
+			return // it had it, and has lost it with its power before the acknowledgement
+		}
+	}
+	// A late acknowledgement by a holder that was deposed is no life of its guest.
+	if o := k.c.nodes[1-p.n.id].guest.front; p.epoch == k.epoch && (o == nil || o.epoch < p.epoch) {
+		k.lives(p.n)
 	}
 	k.acked[r.block] = max(k.acked[r.block], r.value)
+}
+
+// lives: a guest that another one has followed never gets on. What it remembers of the
+// disk is not what is there.
+func (k *checker) lives(n *Node) {
+	life := n.guest.life
+	if life <= k.past[n.id] {
+		k.fail("the guest on %s goes on with what it remembers, although the one on %s has written since", n.name, k.c.nodes[1-n.id].name)
+	}
+	o := k.c.nodes[1-n.id]
+	k.past[o.id] = o.guest.life
+}
+
+// transition counts how often a node changes its mind.
+func (k *checker) transition(n *Node) {
+	if k.health.look(k.c); k.health.since != 0 && !k.c.settled() {
+		k.separated()
+	}
+	if k.calm == 0 {
+		return
+	}
+	if second := k.c.w.now / int64(time.Second); second != k.second[n.id] {
+		k.second[n.id], k.changes[n.id] = second, 0
+	}
+	if k.changes[n.id]++; k.changes[n.id] > k.calm {
+		k.fail("%s changes its state more than %d times in a second", n.name, k.calm)
+	}
+}
+
+// answered ends a wait of the guest, begins ends a thought.
+func (k *checker) answered() {
+	if !k.resting {
+		k.waited(k.last)
+	}
+	k.pause, k.last, k.resting = int64(k.longest()), k.c.w.now, true
+}
+
+func (k *checker) begins() {
+	if k.resting {
+		k.last, k.resting = k.c.w.now, false
+	}
 }
 
 func (k *checker) flush(promised [blocks]uint64) {
@@ -50,10 +114,12 @@ func (k *checker) flush(promised [blocks]uint64) {
 	}
 }
 
-// read is the guest looking at a block after it has started.
-func (k *checker) read(n *Node, block int, value uint64) {
-	if value < k.acked[block] {
-		k.fail("the guest on %s reads %d in block %d, but %d was acknowledged", n.name, value, block, k.acked[block])
+// read is the guest looking at a block after it has started. A node that was frozen and
+// does not know yet that another one took over may show what it has (DESIGN §5, last
+// but one paragraph): nothing that it writes is acknowledged.
+func (k *checker) read(n *Node, r *request) {
+	if r.value < k.acked[r.block] && !k.apart && r.epoch >= k.epoch {
+		k.fail("the guest on %s reads %d in block %d, but %d was acknowledged", n.name, r.value, r.block, k.acked[r.block])
 	}
 }
 
@@ -63,10 +129,31 @@ func (n *Node) record() (r cluster.Record) {
 	return r
 }
 
+// promoted: a copy that begins to count has every acknowledged write.
+func (k *checker) promoted(n *Node) {
+	for b, v := range n.disk.cached {
+		k.began[n.id][b] = max(k.began[n.id][b], v)
+	}
+	if k.apart {
+		return
+	}
+	if n.cold && !n.reach && k.c.module.Policy.ColdStart > 0 {
+		k.acked = k.flushed // the policy prefers it to waiting for a copy that may be better
+	}
+	for b, v := range n.disk.cached {
+		if v < k.acked[b] {
+			k.fail("%s opens its volume with %d in block %d, but %d was acknowledged", n.name, v, b, k.acked[b])
+		}
+	}
+}
+
 // good: this node's copy has everything acknowledged and was under power since.
 func (n *Node) good() bool {
 	r := n.record()
 	newest := max(r.Epoch, n.c.nodes[1-n.id].record().Epoch)
+	if n.engine != nil {
+		r.Cold = n.engine.State().Record.Cold // it may know what it could not save
+	}
 	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.fail == nil
 }
 
@@ -88,7 +175,10 @@ func (k *checker) overridden(n *Node) {
 // mark begins to measure the longest pause anew.
 func (k *checker) mark() { k.pause, k.last = 0, k.c.w.now }
 
-// longest is the longest time without an acknowledgement since mark.
+// longest is the longest time since mark for which the guest did not get on.
 func (k *checker) longest() time.Duration {
+	if k.resting {
+		return time.Duration(k.pause)
+	}
 	return time.Duration(max(k.pause, k.c.w.now-k.last))
 }

@@ -25,6 +25,9 @@ type Cluster struct {
 	module  appmodules.Module
 	fence   bool
 	check   checker
+	broken  broken
+	cover   *coverage
+	stirred int64            // when something last happened besides the guest's work
 	out     *strings.Builder // the transcript; nil: none is kept
 }
 
@@ -47,13 +50,33 @@ type Node struct {
 	second    *secondary
 	pipes     []*end
 	boots     int
-	lostPower bool // since the daemon last started
-	leaving   bool // the daemon was stopped in order
+	lostPower bool             // since the daemon last started
+	cold      bool             // it lost power, and its copy was not completed since
+	leaving   bool             // the daemon was stopped in order
+	kept      [][blocks]uint64 // versions that were set aside
 	ping      bool
+	vmTakes   time.Duration // what starting it takes at least
 	noStart   bool          // the hypervisor starts nothing
 	skew      time.Duration // of the clock
 	heard     int64         // when the other node was last within reach
 	reach     bool
+	forbidden bool             // the VM must not start here
+	answer    error            // to the last command that was refused
+	phase     appmodules.Phase // as the transitions say, for coverage
+	told      [2]string        // last two transitions of the transcript
+	again     int              // how often they came again
+	shown     string           // role and status
+	seen      cluster.View     // last answer of view
+	seenAt    sight            // and what it was made of
+}
+
+// sight is what a view depends on.
+type sight struct {
+	quiet   bool
+	silent  bool
+	heard   int64
+	leaving bool
+	skew    time.Duration
 }
 
 // names of the places.
@@ -74,8 +97,8 @@ func newCluster(seed uint64, keep bool) *Cluster {
 	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: blocks, Paths: map[string]string{}}}
 	c.module = m
 	for i := range c.nodes {
-		n := &Node{c: c, id: i, name: names[i], ping: true, store: store{values: map[string][]byte{}}}
-		n.guest = guest{n: n, state: vmmanager.Off}
+		n := &Node{c: c, id: i, name: names[i], ping: true, vmTakes: 100 * time.Millisecond, store: store{values: map[string][]byte{}}}
+		n.guest, n.shown = guest{n: n, state: vmmanager.Off}, off
 		n.log.lineage = blockrepl.Lineage{Volume: "vol"}
 		if i == 0 {
 			n.log.lineage = n.log.lineage.With(blockrepl.Generation{Epoch: 1, Holder: names[0]})
@@ -98,6 +121,9 @@ func (c *Cluster) note(format string, args ...any) {
 // detection is the time after which a silent peer is suspected.
 const detection = 2 * time.Second
 
+// quiet is when a peer that is silent on all paths is not waited for any more.
+const quiet = detection / 3
+
 // boot starts the daemon, and the computer if it is off.
 func (n *Node) boot() {
 	if !n.on {
@@ -108,7 +134,8 @@ func (n *Node) boot() {
 		return
 	}
 	p := &process{w: n.c.w, skew: n.skew, frozen: n.host.frozen}
-	n.proc, n.leaving, n.lostPower = p, false, false
+	p.spins = func() { n.c.check.fail("the daemon on %s spins", n.name) }
+	n.proc, n.leaving, n.lostPower, n.phase = p, false, false, appmodules.Stopped
 	other := cluster.NodeID(names[1-n.id])
 	e, err := engine.New(engine.Config{
 		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: storage{n},
@@ -123,14 +150,41 @@ func (n *Node) boot() {
 		n.proc = nil
 		return
 	}
-	n.engine = e
+	n.engine, n.lostPower = e, false
+	n.show(e.State().Status)
 	p.w.at(0, p, e.Start)
 	n.c.touch()
 }
 
 func (c *Cluster) transition(n *Node, t engine.Transition) {
-	if c.out != nil && c.out.Len() < 1<<20 {
-		c.note("%s: %s → %s: %s", n.name, t.From, t.To, t.Why)
+	n.shown, c.stirred = t.To, c.w.now
+	c.check.transition(n)
+	if c.cover != nil {
+		if err := c.cover.transition(n, t); err != nil {
+			c.check.fail("%v", err)
+		}
+	}
+	if c.out != nil {
+		n.tell(fmt.Sprintf("%s → %s: %s", t.From, t.To, t.Why))
+	}
+}
+
+// tell adds a transition to the transcript. Two that alternate are told once.
+func (n *Node) tell(text string) {
+	if text == n.told[0] {
+		n.told[0], n.told[1] = n.told[1], text
+		n.again++
+		return
+	}
+	n.tellAgain()
+	n.told[0], n.told[1] = n.told[1], text
+	n.c.note("%s: %s", n.name, text)
+}
+
+func (n *Node) tellAgain() {
+	if n.again > 0 {
+		n.c.note("(%s: %d times more one of the last two)", n.name, n.again)
+		n.told, n.again = [2]string{}, 0
 	}
 }
 
@@ -148,11 +202,20 @@ func (n *Node) end() {
 	if n.proc == nil {
 		return
 	}
+	if n.engine != nil && n.engine.State().Record.Cold && !n.record().Cold {
+		n.lostPower = true // it could not save that it did
+	}
 	n.proc.kill()
 	n.log.crash(n.c.w.rng)
-	n.proc, n.engine, n.second = nil, nil, nil
+	if n.c.broken == cleanLog {
+		n.log.suspects = [blocks]bool{}
+	}
+	n.proc, n.engine, n.second, n.shown = nil, nil, nil, off
 	n.guest.front, n.guest.sent = nil, nil
 }
+
+// stopping: the daemon ends in order.
+func (n *Node) stopping() bool { return n.leaving && n.proc != nil }
 
 // stop ends the daemon in order.
 func (n *Node) stop() {
@@ -189,9 +252,22 @@ func (n *Node) powerCut() {
 	n.pipes = nil
 	n.guest.end(vmmanager.Off)
 	n.disk.powerCut(n.c.w.rng)
-	n.on, n.lostPower = false, true
+	n.forget()
+	n.on, n.lostPower, n.cold = false, true, true
 	n.boots++
 	n.c.touch()
+}
+
+// forget is power loss of hardware that lies.
+func (n *Node) forget() {
+	switch n.c.broken {
+	case forgetfulDisk:
+		n.disk.cached[0], n.disk.durable[0] = 0, 0
+	case forgetfulStore:
+		if n.store.before != nil {
+			n.store.values["record"] = n.store.before
+		}
+	}
 }
 
 // freeze stops the daemon, or with it the VM; thaw lets both go on.
@@ -215,7 +291,12 @@ func (n *Node) thaw() {
 	n.c.touch()
 }
 
-func (n *Node) diskDelay() time.Duration { return n.slow + n.c.w.jitter(200*time.Microsecond) }
+func (n *Node) diskDelay() time.Duration {
+	if n.c.broken == sleepyDisk && n.c.w.rng.IntN(50) == 0 {
+		return 1500 * time.Millisecond
+	}
+	return n.slow + n.c.w.jitter(200*time.Microsecond)
+}
 
 // answers reports whether heartbeats are answered.
 func (n *Node) answers() bool { return n.proc != nil && !n.proc.frozen }
@@ -234,6 +315,7 @@ func (c *Cluster) touch() {
 		}
 		e, wait := n.engine, 50*time.Millisecond
 		if was {
+			c.w.at(wait+quiet, n.proc, e.ViewChanged)
 			wait += detection
 		}
 		c.w.at(wait, n.proc, e.ViewChanged)
@@ -242,15 +324,20 @@ func (c *Cluster) touch() {
 
 // view is what heartbeats say. A node that was itself frozen begins to listen anew.
 func (n *Node) view(other cluster.NodeID) cluster.View {
-	v := cluster.PeerView{Paths: map[string]bool{"hb1": n.reach}, Leaving: n.c.nodes[1-n.id].leaving}
-	if !n.reach {
-		if n.c.w.now-n.heard < int64(detection) {
-			v.Paths["hb1"] = true
-		} else {
-			v.Silent = n.proc.Now().Add(-time.Duration(n.c.w.now - n.heard))
-		}
+	at := sight{quiet: !n.reach && n.c.w.now-n.heard >= int64(quiet), silent: !n.reach && n.c.w.now-n.heard >= int64(detection), leaving: n.c.nodes[1-n.id].leaving, skew: n.proc.skew}
+	if at.silent {
+		at.heard = n.heard
 	}
-	return cluster.View{Self: cluster.NodeID(n.name), Peers: map[cluster.NodeID]cluster.PeerView{other: v}}
+	if n.seen.Self != "" && n.seenAt == at {
+		return n.seen
+	}
+	v := cluster.PeerView{Paths: map[string]bool{"hb1": !at.silent}, Leaving: at.leaving, Quiet: at.quiet}
+	if at.silent {
+		v.Silent = n.proc.Now().Add(-time.Duration(n.c.w.now - n.heard))
+	}
+	n.seen = cluster.View{Self: cluster.NodeID(n.name), Peers: map[cluster.NodeID]cluster.PeerView{other: v}}
+	n.seenAt = at
+	return n.seen
 }
 
 // witness is the third voter: its record is durable before it answers.
@@ -274,12 +361,16 @@ func (v voter) Ask(ctx context.Context, a cluster.Ask) (ans cluster.Answer, err 
 			return
 		}
 		var said cluster.Answer
+		if c.broken == generousWitness {
+			c.witness.record = cluster.Record{}
+		}
 		c.witness.record, said = c.witness.record.Vote(cluster.NodeID(names[witnessName]), a)
 		c.send(control, witnessName, n.id, func() {
-			c.w.at(0, life, func() {
+			c.w.in(life, func() {
 				if !closed(answered) {
 					ans = said
 					close(answered)
+					life.wake()
 				}
 			})
 		})
@@ -309,6 +400,9 @@ func (n *Node) fencer() func(context.Context) error {
 		}
 		over := false
 		life := n.proc
+		if n.c.broken == deafFence {
+			return nil
+		}
 		n.c.w.at(0, nil, func() {
 			n.c.note("%s: the fence agent switches %s off", n.name, names[1-n.id])
 			n.c.nodes[1-n.id].powerCut()
@@ -324,29 +418,27 @@ func (n *Node) command(ev appmodules.Event, yes bool) {
 	if e == nil || p.frozen {
 		return
 	}
+	n.answer = nil
 	p.start(func() {
 		if ev == appmodules.CmdPrim {
 			n.c.check.overridden(n)
 		}
 		err := e.Command(context.Background(), ev, yes)
 		if err != nil && !errors.Is(err, context.Canceled) {
+			n.answer = err
 			n.c.note("%s: %v", n.name, err)
 		}
 	})
 	p.poll()
 }
 
-// role is what the module is on n: "PRIM/Ready", or "off" without a daemon.
-func (n *Node) role() string {
-	if n.engine == nil {
-		return "off"
-	}
-	s := n.engine.State().Status
-	return s.Role + "/" + s.Status
-}
+// off is what a node without a daemon shows.
+const off = "off"
+
+func (n *Node) show(s engine.Status) { n.shown = s.Role + "/" + s.Status }
 
 // settled: one node is primary, the other in step.
 func (c *Cluster) settled() bool {
-	a, b := c.nodes[0].role(), c.nodes[1].role()
+	a, b := c.nodes[0].shown, c.nodes[1].shown
 	return (a == "PRIM/Ready" && b == "SECOND/Ready") || (b == "PRIM/Ready" && a == "SECOND/Ready")
 }

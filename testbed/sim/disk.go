@@ -56,6 +56,7 @@ var errDiskFull = errors.New("no space left on device")
 // store is an engine.Store: each Save is durable when it returns.
 type store struct {
 	values map[string][]byte
+	before []byte // the record before the last Save
 	full   bool
 }
 
@@ -75,6 +76,9 @@ func (s *store) Save(key string, v any) error {
 	}
 	b, err := json.Marshal(v)
 	if err == nil {
+		if key == "record" {
+			s.before = s.values[key]
+		}
 		s.values[key] = b
 	}
 	return err

@@ -12,13 +12,22 @@
 //	sched.go     virtual time; coroutines in place of goroutines; a process and its death
 //	network.go   calls between nodes, replication connections, cuts by direction, delay, repetition
 //	disk.go      what survives: blocks, dirty log, store
-//	primary.go   the volume on the node that writes
+//	primary.go   the volume on the node that writes; hold.go its flushes; resync.go its peer
 //	secondary.go the volume on the node that follows
 //	guest.go     the VM and what its guest wrote, was promised and reads
-//	cluster.go   nodes, witness, faults
-//	check.go     what must never happen
-//	script.go    scenarios in text, transcripts
-//	random.go    random schedules, and how a failing one shrinks to a script
+//	cluster.go   nodes, witness, fence
+//	check.go     what must never happen; healthy.go what must never happen to a pair that is well
+//	script.go    scenarios in text, transcripts; faults.go and expect.go their lines
+//	random.go    random schedules
+//	search.go    many of them, and how a failing one shrinks to a script
+//	cover.go     which rows of the table were taken
+//	broken.go    contracts that are not kept, to prove that the checks notice
+//
+// testdata has scenarios: a comment that says what happened in an operator's words, a
+// script, a line of dashes and the transcript, which TestScenarios compares byte for
+// byte. With -update it writes them anew: only commit the change if you understand
+// what caused it. testdata/open has those that fail, each with a fault of the engine
+// that is known; only -open runs them.
 //
 // A run depends on its script and its seed only.
 package sim

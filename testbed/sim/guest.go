@@ -23,16 +23,25 @@ type guest struct {
 	sent *request // what was submitted for op
 	done int      // operations of this life
 	deaf bool     // ignores a request to shut down
+	ill  bool     // panics as soon as it has started
 }
 
 // boot begins a life: first every block is read.
 func (g *guest) boot() {
 	g.life++
 	g.state, g.op, g.sent, g.done = vmmanager.Running, nil, nil, 0
+	if life := g.life; g.ill {
+		g.n.c.w.at(time.Millisecond, g.n.host, func() {
+			if g.life == life {
+				g.report(vmmanager.ByPanic)
+			}
+		})
+	}
 	g.read(0)
 }
 
 func (g *guest) end(state vmmanager.State) {
+	g.n.c.check.begins() // to be down is a pause
 	g.life++
 	g.state, g.op, g.sent = state, nil, nil
 }
@@ -40,7 +49,8 @@ func (g *guest) end(state vmmanager.State) {
 func (g *guest) read(block int) {
 	r := &request{op: blockrepl.OpRead, block: block}
 	g.do(r, func() {
-		g.n.c.check.read(g.n, block, r.value)
+		g.n.c.check.answered()
+		g.n.c.check.read(g.n, r)
 		if block+1 < blocks {
 			g.read(block + 1)
 			return
@@ -51,6 +61,7 @@ func (g *guest) read(block int) {
 
 func (g *guest) write() {
 	c := g.n.c
+	c.check.begins()
 	c.check.value++
 	r := &request{op: blockrepl.OpWrite, block: c.w.rng.IntN(blocks), value: c.check.value}
 	g.do(r, func() {
@@ -65,16 +76,23 @@ func (g *guest) write() {
 
 func (g *guest) flush() {
 	promised := g.n.c.check.acked
+	g.n.c.check.begins()
 	g.do(&request{op: blockrepl.OpFlush}, func() {
+		g.n.c.check.answered()
 		g.n.c.check.flush(promised)
 		g.later(g.write)
 	})
 }
 
-// later is the guest thinking.
+// later is the guest thinking: longer when nothing has happened for a while, which
+// makes long quiet times cheap.
 func (g *guest) later(fn func()) {
-	life := g.life
-	g.n.c.w.at(5*time.Millisecond+g.n.c.w.jitter(30*time.Millisecond), g.n.host, func() {
+	life, c := g.life, g.n.c
+	think := 5*time.Millisecond + c.w.jitter(30*time.Millisecond)
+	if c.w.now-c.stirred > int64(2*time.Second) {
+		think *= 4
+	}
+	c.w.quiet(think, g.n.host, func() {
 		if g.life == life {
 			fn()
 		}
@@ -101,16 +119,17 @@ func (g *guest) submit() {
 			g.n.c.check.fail("the guest on %s got an error: %v", g.n.name, err)
 			return
 		}
-		op.value = r.value
+		op.value, op.epoch = r.value, r.epoch
 		g.op, g.sent = nil, nil
-		g.n.c.w.at(0, g.n.host, func() {
+		g.n.c.w.quiet(0, g.n.host, func() {
 			if g.op == nil && g.state == vmmanager.Running {
 				next()
 			}
 		})
 	}
 	g.sent = r
-	g.front.submit(r)
+	front := g.front
+	g.n.c.w.in(front.p, func() { front.submit(r) })
 }
 
 // served: a primary serves the volume on this node.
@@ -145,13 +164,14 @@ func (h hypervisor) Definition(context.Context, string) (vmmanager.Definition, e
 	return vmmanager.Definition{Name: "vm", Text: []byte("vm")}, nil
 }
 
-// Start takes a moment.
+// Start takes a while.
 func (h hypervisor) Start(ctx context.Context, _ string) error {
 	g := &h.n.guest
 	if g.state == vmmanager.Running {
 		return nil
 	}
-	if err := h.n.proc.sleep(ctx, 100*time.Millisecond+h.n.c.w.jitter(100*time.Millisecond)); err != nil {
+	life := h.n.proc
+	if err := life.sleep(ctx, h.n.vmTakes+h.n.c.w.jitter(h.n.vmTakes)); err != nil {
 		return err
 	}
 	if h.n.noStart {
@@ -159,7 +179,11 @@ func (h hypervisor) Start(ctx context.Context, _ string) error {
 	}
 	if g.state != vmmanager.Running {
 		h.n.c.note("%s: the VM starts", h.n.name)
+		if h.n.forbidden {
+			h.n.c.check.fail("the VM starts on %s", h.n.name)
+		}
 		g.boot()
+		return life.sleep(ctx, h.n.vmTakes/10) // it runs before the hypervisor says so
 	}
 	return nil
 }
@@ -180,11 +204,17 @@ func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
 	return nil
 }
 
-// Kill ends the VM at once.
-func (h hypervisor) Kill(context.Context, string) error {
-	if g := &h.n.guest; g.state != vmmanager.Off {
-		h.n.c.note("%s: the VM is ended", h.n.name)
-		g.end(vmmanager.Off)
+// Kill ends the VM.
+func (h hypervisor) Kill(ctx context.Context, _ string) error {
+	if g := &h.n.guest; g.state != vmmanager.Off && h.n.c.broken != stubbornGuest {
+		life := h.n.proc
+		if err := life.sleep(ctx, h.n.vmTakes/10); err != nil {
+			return err
+		}
+		if g.state != vmmanager.Off { // not by itself meanwhile
+			h.n.c.note("%s: the VM is ended", h.n.name)
+			g.end(vmmanager.Off)
+		}
 	}
 	return nil
 }

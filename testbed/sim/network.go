@@ -69,10 +69,11 @@ func (n *Node) call(ctx context.Context, to int, fn func(ctx context.Context, e 
 				return
 			}
 			c.send(control, to, from, func() {
-				c.w.at(0, life, func() {
+				c.w.in(life, func() {
 					if err != nil && !closed(answered) {
 						out, err = o, e
 						close(answered)
+						life.wake()
 					}
 				})
 			})
@@ -83,7 +84,7 @@ func (n *Node) call(ctx context.Context, to int, fn func(ctx context.Context, e 
 			reply(nil, errNoAnswer)
 		default:
 			p, e := there.proc, there.engine
-			c.w.at(0, p, func() {
+			c.w.in(p, func() {
 				p.start(func() {
 					ctx, cancel := p.WithTimeout(context.Background(), 10*time.Second)
 					defer cancel()
@@ -183,6 +184,7 @@ type end struct {
 	closed bool
 	queue  []func() // on the way to the other side
 	moving bool
+	step   func()      // arrive
 	stuck  int64       // since when nothing passes; 0: it does
 	lost   func(error) // told once when the other side or the network ended it
 	accept func(*incoming)
@@ -192,6 +194,7 @@ func (c *Cluster) newPipe(from, to *Node) *pipe {
 	p := &pipe{c: c}
 	for side, n := range []*Node{from, to} {
 		p.ends[side] = end{pipe: p, side: side, node: n, proc: n.proc}
+		p.ends[side].step = p.ends[side].arrive
 		n.pipes = append(n.pipes, &p.ends[side])
 	}
 	return p
@@ -213,12 +216,13 @@ func (e *end) move() {
 		return
 	}
 	e.moving = true
-	c, o := e.pipe.c, e.other()
-	c.w.at(c.travel(data), nil, func() { e.arrive(c, o) })
+	c := e.pipe.c
+	c.w.at(c.travel(data), nil, e.step)
 }
 
 // arrive delivers the first message, or waits until the network lets it pass.
-func (e *end) arrive(c *Cluster, o *end) {
+func (e *end) arrive() {
+	c, o := e.pipe.c, e.other()
 	e.moving = false
 	switch {
 	case len(e.queue) == 0:
@@ -234,7 +238,7 @@ func (e *end) arrive(c *Cluster, o *end) {
 			return
 		}
 		e.moving = true
-		c.w.at(20*time.Millisecond, nil, func() { e.arrive(c, o) })
+		c.w.at(20*time.Millisecond, nil, e.step)
 		return
 	case o.proc.dead && !e.closed: // the other computer answers that it knows nothing of this connection
 		e.queue = nil
@@ -243,12 +247,16 @@ func (e *end) arrive(c *Cluster, o *end) {
 	}
 	e.stuck = 0
 	fn := e.queue[0]
-	e.queue = e.queue[1:]
-	c.w.at(0, o.proc, func() {
-		if !o.closed {
-			fn()
-		}
-	})
+	if e.queue = e.queue[1:]; len(e.queue) == 0 {
+		e.queue = nil
+	}
+	if !o.closed {
+		c.w.in(o.proc, func() {
+			if !o.closed {
+				fn()
+			}
+		})
+	}
 	e.move()
 }
 
@@ -263,10 +271,7 @@ func (e *end) reset(cause error) {
 		if e.closed {
 			return
 		}
-		e.closed = true
-		if e.lost != nil {
-			e.lost(cause)
-		}
+		e.close(cause)
 	})
 }
 
@@ -279,12 +284,18 @@ func (e *end) Close() error {
 }
 
 func (e *end) finish() {
+
 	o := e.other()
 	e.queue = append(e.queue, func() { o.reset(io.EOF) })
 	e.move()
+	e.close(net.ErrClosed)
+}
+
+func (e *end) close(cause error) {
 	e.closed = true
+	e.proc.wake()
 	if e.lost != nil {
-		e.lost(net.ErrClosed)
+		e.lost(cause)
 	}
 }
 

@@ -23,6 +23,7 @@ type request struct {
 	op    blockrepl.Op
 	block int
 	value uint64 // written, or read
+	epoch uint64 // in which it was read
 	done  func(err error)
 }
 
@@ -59,7 +60,7 @@ type primary struct {
 	marking  [blocks]bool // being made suspect durably
 	work     [blocks]bool // of the resync
 	left     int
-	calls    []func(error) // to be told when the link is lost
+	calls    []*call // to be told when the link is lost
 }
 
 // link is one attachment.
@@ -122,8 +123,8 @@ func (p *primary) begin(r *request) bool {
 		if p.required() && p.work[r.block] {
 			return false // a failover could take it back
 		}
-		r.value = p.disk.cached[r.block]
-		p.n.c.w.at(0, p.p, func() { p.finish(r, nil) })
+		r.value, r.epoch = p.disk.cached[r.block], p.epoch
+		p.n.c.w.quiet(0, p.p, func() { p.finish(r, nil) })
 		return true
 	case p.holding:
 		return false
@@ -176,7 +177,7 @@ func (p *primary) store(apply func(*dirtyLog), fn func()) { p.n.commit(p.p, appl
 // commit makes a change of this node's log durable. A full disk is told to fail.
 func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func(error)) {
 	if n.store.full {
-		n.c.w.at(diskTime, life, func() { fail(errDiskFull) })
+		n.c.w.quiet(diskTime, life, func() { fail(errDiskFull); life.wake() })
 		return
 	}
 	c := &commit{apply: apply}
@@ -187,7 +188,7 @@ func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func
 		}
 		n.log.pending = n.log.pending[1:] // all take the same time
 		apply(&n.log)
-		n.c.w.at(0, life, fn)
+		n.c.w.in(life, fn)
 	})
 }
 
@@ -196,13 +197,13 @@ func (p *primary) issue(r *request) {
 	f := &flight{req: r, block: r.block, here: true, log: p.wants}
 	p.flights = append(p.flights, f)
 	if p.link != nil {
-		f.peer = true
+		f.peer = p.n.c.broken != lonelyPrimary
 		p.sendWrite(f)
 	}
 	if p.wants {
 		p.generation()
 	}
-	p.n.c.w.at(p.n.diskDelay(), p.p, func() {
+	p.n.c.w.quiet(p.n.diskDelay(), p.p, func() {
 		if p.disk.fail != nil {
 			p.broken(p.disk.fail)
 			return
@@ -217,6 +218,7 @@ func (p *primary) issue(r *request) {
 func (p *primary) broken(err error) {
 	if p.failed == nil && p.state != blockrepl.Closed {
 		p.failed = err
+		p.p.wake()
 		p.report(blockrepl.DeviceFailed{Err: err})
 	}
 }
@@ -268,6 +270,9 @@ func (p *primary) remove(f *flight) bool {
 	for i, have := range p.flights {
 		if have == f {
 			p.flights = append(p.flights[:i], p.flights[i+1:]...)
+			if p.holding {
+				p.p.wake()
+			}
 			return true
 		}
 	}
@@ -283,123 +288,9 @@ func (p *primary) finish(r *request, err error) {
 		p.n.c.check.acknowledged(p, r)
 	}
 	r.done(err)
-}
-
-// flush does a round on this side, and on the peer's if it is required.
-func (p *primary) flush() {
-	if p.flushing || len(p.flushes) == 0 || p.failed != nil {
-		return
+	if p.holding {
+		p.p.wake()
 	}
-	both := p.required()
-	switch {
-	case p.state == blockrepl.Alone || p.state == blockrepl.Syncing:
-	case both && (p.link.intact || p.left == 0):
-	default:
-		return
-	}
-	round := p.flushes
-	p.flushes, p.flushing = nil, true
-	seen, l := p.disk.cached, p.link
-	covered := p.written
-	p.written = [blocks]bool{}
-	open := 1
-	var bad error
-	end := func(err error) {
-		bad = errors.Join(bad, err)
-		if open--; open == 0 {
-			p.flushed(round, covered, both, bad)
-		}
-	}
-	if both {
-		open++
-		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
-	}
-	p.n.c.w.at(diskTime, p.p, func() {
-		p.disk.durable = seen
-		end(nil)
-	})
-}
-
-func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err error) {
-	p.flushing = false
-	if err != nil {
-		for b := range blocks {
-			p.written[b] = p.written[b] || covered[b]
-		}
-		p.flushes = append(round, p.flushes...)
-		p.pump()
-		return
-	}
-	if both && p.link != nil && p.left == 0 && p.state == blockrepl.Connected {
-		p.cool()
-	}
-	for _, r := range round {
-		p.finish(r, nil)
-	}
-	p.pump()
-}
-
-// cool forgets the suspects that are on both sides for sure.
-func (p *primary) cool() {
-	var keep [blocks]bool
-	for b := range blocks {
-		keep[b] = p.written[b] || p.marking[b]
-	}
-	for _, f := range p.flights {
-		keep[f.block] = true
-	}
-	for _, r := range p.requests {
-		keep[r.block] = keep[r.block] || r.op == blockrepl.OpWrite
-	}
-	if keep != p.log.suspects {
-		p.store(func(l *dirtyLog) {
-			for b := range blocks {
-				l.suspects[b] = l.suspects[b] && (keep[b] || p.marking[b] || p.busy(b))
-			}
-		}, func() {})
-	}
-}
-
-// Hold stops writes and returns when everything is flushed on both sides.
-func (p *primary) Hold(ctx context.Context) error {
-	if p.holding || p.state == blockrepl.Closed {
-		return blockrepl.ErrState
-	}
-	p.holding = true
-	l := p.link
-	bad := func() bool {
-		return p.failed != nil || p.state == blockrepl.Frozen || p.state == blockrepl.Closed || (l != nil && p.link != l)
-	}
-	flushed := false
-	err := p.p.waitFor(ctx, func() bool { return bad() || p.writing() == 0 })
-	if err == nil && !bad() {
-		p.flushes = append(p.flushes, &request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
-		p.flush()
-		err = p.p.waitFor(ctx, func() bool { return bad() || flushed })
-	}
-	if err == nil && bad() {
-		err = fmt.Errorf("volume is %v: %w", p.state, blockrepl.ErrState)
-	}
-	if err != nil {
-		p.Release()
-		return fmt.Errorf("hold writes: %w", err)
-	}
-	return nil
-}
-
-func (p *primary) writing() (n int) {
-	for _, f := range p.flights {
-		if f.req != nil {
-			n++
-		}
-	}
-	return n
-}
-
-// Release ends Hold.
-func (p *primary) Release() {
-	p.holding = false
-	p.pump()
 }
 
 // GoAlone lets writes go on without a peer.
@@ -410,7 +301,11 @@ func (p *primary) GoAlone(epoch uint64) error {
 	if p.state == blockrepl.Closed || epoch < p.epoch {
 		return blockrepl.ErrState
 	}
+	p.opens()
 	p.state, p.epoch = blockrepl.Alone, epoch
+	if p.failed != nil {
+		return p.failed
+	}
 	p.clear()
 	p.judge()
 	if _, ever := p.log.lineage.Newest(); p.wants && (!ever || p.log.lineage.Partial) {
@@ -419,6 +314,13 @@ func (p *primary) GoAlone(epoch uint64) error {
 	p.releasePeer()
 	p.pump()
 	return nil
+}
+
+// opens: from here on this copy is the one that counts.
+func (p *primary) opens() {
+	if p.state == blockrepl.Detached {
+		p.n.c.check.promoted(p.n)
+	}
 }
 
 // releasePeer ends the wait for a peer that is gone.
@@ -488,7 +390,11 @@ func (p *primary) Close() {
 
 // Progress has what the engine looks at.
 func (p *primary) Progress() blockrepl.Progress {
-	return blockrepl.Progress{State: p.state, Epoch: p.epoch, Lineage: p.log.lineage, Dirty: int64(p.left)}
+	g := blockrepl.Progress{State: p.state, Epoch: p.epoch, Lineage: p.log.lineage, Dirty: int64(p.left)}
+	if l := p.link; l != nil && l.pending > 0 {
+		g.Lag = time.Duration(p.n.c.w.now - l.oldest)
+	}
+	return g
 }
 
 // Stats counts nothing.
@@ -548,6 +454,7 @@ func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
 	case p.state != blockrepl.Alone && !in.welcome.Complete:
 		return blockrepl.ErrPeerIncomplete
 	}
+	p.opens()
 	l := &link{end: e, id: hello.Link, intact: in.welcome.Intact}
 	p.link, p.epoch, p.state = l, hello.Epoch, blockrepl.Syncing
 	if in.welcome.Complete {
@@ -570,5 +477,8 @@ func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
 	}
 	p.n.c.w.at(0, p.p, func() { p.resync(l, in.welcome.Complete) })
 	p.pump()
+	if p.failed != nil {
+		p.report(blockrepl.DeviceFailed{Err: p.failed})
+	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 // random makes a schedule of faults. The same seed makes the same schedule.
 func random(seed uint64) script {
-	g := &generator{rng: rand.New(rand.NewPCG(seed, 1))}
+	g := &generator{rng: rand.New(rand.NewPCG(seed, 1)), settling: 4 * time.Second}
 	g.policy()
 	g.add("start")
 	for range 2 + g.rng.IntN(10) {
@@ -27,40 +27,71 @@ type generator struct {
 	s   script
 	// ping: a ping target decides, and one node cannot see it. Without that a partition
 	// makes two writers, which arbitration `available` allows and these checks do not.
-	ping   bool
-	cutoff string
+	ping     bool
+	settling time.Duration // after which what was begun before has ended: a shutdown, a fence agent
+	apart    bool          // two writers are allowed: an operator overrides
 }
 
 func (g *generator) add(format string, args ...any) { g.s = append(g.s, fmt.Sprintf(format, args...)) }
 
+// one of n says yes.
+func (g *generator) one(n int) bool { return g.rng.IntN(n) == 0 }
+
+func (g *generator) pick(of ...string) string { return of[g.rng.IntN(len(of))] }
+
 func (g *generator) policy() {
-	switch g.rng.IntN(5) {
+	g.add("calm 100")
+	g.apart = g.one(8)
+	switch g.rng.IntN(6) {
 	case 0:
 		g.add("set arbitration safe")
 	case 1:
 		g.add("set arbitration available")
-		g.ping = true
-		g.cutoff = g.node()
-		g.add("ping %s off", g.cutoff)
+		if !g.apart {
+			g.ping = true
+			g.add("ping %s off", g.node())
+		}
 	case 2:
-		g.add("set arbitration safe")
+		g.settling = 10 * time.Second
 		g.add("set fence on")
+	case 3:
+		g.settling = 10 * time.Second
+		g.add("set witness on")
+		g.add("set fence before-start")
 	default:
 		g.add("set witness on")
 	}
-	if g.rng.IntN(4) == 0 {
+	if g.one(4) {
 		g.add("set failback auto")
-		g.add("set primary alpha")
+		g.add("set primary %s", g.node())
 	}
-	if g.rng.IntN(3) == 0 {
-		g.add("repeat 0.1")
+	if g.apart {
+		g.add("set two-writers allowed")
+		if g.one(3) {
+			g.add("set split_brain hold")
+		}
+	}
+	for _, set := range []struct {
+		part int
+		line string
+	}{
+		{3, "repeat 0.1"}, {1, "set patience 3s"}, {4, "set restarts " + g.pick("0", "1")}, {4, "set panic failover"},
+		{6, "set crash stop"}, {6, "set shutdown restart"}, {6, "set stall_budget " + g.pick("200ms", "6s")},
+		{8, "set cold_start after 4s"},
+	} {
+		if g.one(set.part) && (set.line != "set cold_start after 4s" || slices.Contains(g.s, "set witness on")) {
+			g.add("%s", set.line)
+		}
 	}
 }
 
 func (g *generator) node() string { return names[g.rng.IntN(2)] }
 
-// pause is between a millisecond and eight seconds, short ones as often as long ones.
+// pause is nothing, or between a millisecond and eight seconds, short ones as often as long ones.
 func (g *generator) pause() {
+	if g.one(8) {
+		return
+	}
 	d := time.Millisecond << g.rng.IntN(13)
 	d += time.Duration(g.rng.Int64N(int64(d)))
 	g.add("wait %v", d.Round(time.Millisecond))
@@ -68,57 +99,93 @@ func (g *generator) pause() {
 
 func (g *generator) link() string {
 	a, b := g.rng.IntN(3), g.rng.IntN(3)
-	for a == b || (a == witnessName && g.ping) || (b == witnessName && g.ping) {
+	for a == b || (g.ping && (a == witnessName || b == witnessName)) {
 		a, b = g.rng.IntN(3), g.rng.IntN(3)
 	}
-	sep := ">"
-	if g.rng.IntN(2) == 0 {
-		sep = "-"
-	}
-	return names[a] + sep + names[b]
+	return names[a] + g.pick(">", "-") + names[b]
 }
 
+// single are the faults, and what ends them. Each is as probable as it is often here.
+var single = [...]string{
+	"power-cut N", "power-cut N", "power-on N", "power-on N", "power-on N", "kill N", "kill N", "boot N", "stop N",
+	"freeze N", "freeze-host N", "thaw N", "thaw N", "thaw N", "cut", "cut", "cut", "cut", "heal", "heal", "delay", "drop",
+	"disk N fail", "disk N ok", "disk N full", "disk N free", "disk N slow 50ms", "witness on", "witness off",
+	"start-fails N on", "start-fails N off", "clock N -1h", "vm-takes N 2s", "vm-takes N 100ms",
+	"guest N crash", "guest N panic", "guest N poweroff", "guest N deaf", "guest N obeys",
+	"command N swap", "command N swap", "command N swap", "command N swap", "command N stop", "command N start", "command N start",
+	"command N restart", "command N stop-all",
+}
+
+// chains are faults that hit at the worst moment.
+var chains = [...]string{
+	"guest N deaf|command N OP|pause|single",
+	"command N OP|wait 199ms|FREEZE N|wait 5s|thaw N",
+	"command N OP|wait 50ms|FREEZE N|wait 5s|thaw N",
+	"command N swap|wait 201ms|FREEZE N|wait 17s|thaw N",
+	"guest N crash|wait 20ms|FREEZE N|wait 4s|thaw N",
+	"vm-takes N 2s|guest N crash|wait 1900ms|guest N crash|pause|single",
+	"guest N ill|guest N crash|pause|single",
+	"guest N ill|guest M ill|guest N panic|pause|single",
+	"vm-takes N 2s|command N restart|pause|single|single",
+	"vm-takes N 2s|FREEZE N|wait 4s|thaw N|command N OP",
+	"power-cut N|wait 4s|power-on N|wait 20ms|command M restart|single",
+	"power-cut N|wait 4s|power-on N|wait 20ms|disk M fail",
+	"cut all alpha-beta|wait 62s|single",
+	"kill N|wait 4s|boot N|single",
+	"kill N|wait 20ms|boot N",
+	"stop N|wait 1s|boot N",
+}
+
+// overrides are what may make two writers.
+var overrides = [...]string{
+	"command N prim yes", "command N prim yes", "command N prim", "command N second yes", "command N second yes",
+	"cut all alpha-beta|wait 4s|command N prim yes|wait 1s|heal",
+	"cut all alpha-beta|wait 4s|command N prim yes|command M prim yes|wait 1s|heal|single",
+	"command N stop|wait 1s|command N prim yes",
+	"command N stop|wait 1s|command N second yes",
+	"cut all alpha-beta|wait 4s|command M restart|wait 50ms|heal",
+	"cut all alpha-beta|wait 4s|guest M crash|wait 50ms|heal",
+}
+
+// fault adds one of what goes wrong, or ends it.
 func (g *generator) fault() {
-	wires := []string{"control", "data", "all"}
-	n := g.node()
-	switch g.rng.IntN(24) {
-	case 0, 1:
-		g.add("power-cut %s", n)
-	case 2, 3, 4:
-		g.add("power-on %s", n)
-	case 5, 6:
-		g.add("kill %s", n)
-	case 7:
-		g.add("stop %s", n)
-	case 8:
-		g.add("freeze %s", n)
-	case 9:
-		g.add("freeze-host %s", n)
-	case 10, 11:
-		g.add("thaw %s", n)
-	case 12, 13, 14:
-		g.add("cut %s %s", wires[g.rng.IntN(3)], g.link())
-	case 15, 16:
-		g.add("heal")
-	case 17:
-		g.add("delay %s %dms", wires[g.rng.IntN(2)], g.rng.IntN(300))
-	case 18:
-		g.add("drop 0.%d", g.rng.IntN(6))
-	case 19:
-		g.add("disk %s %s", n, []string{"fail", "ok", "full", "free", "slow 50ms"}[g.rng.IntN(5)])
-	case 20:
-		g.add("witness %s", []string{"on", "off"}[g.rng.IntN(2)])
-	case 21:
-		g.add("guest %s %s", n, []string{"crash", "panic", "poweroff"}[g.rng.IntN(3)])
-	default:
-		g.add("command %s %s", n, []string{"swap", "swap", "swap", "stop", "start", "restart", "stop-all"}[g.rng.IntN(7)])
+	lines := single[g.rng.IntN(len(single))]
+	switch k := g.rng.IntN(6); {
+	case k == 0:
+		lines = chains[g.rng.IntN(len(chains))]
+	case k < 3 && g.apart:
+		lines = overrides[g.rng.IntN(len(overrides))]
+	}
+	n := g.rng.IntN(2)
+	fill := strings.NewReplacer("N", names[n], "M", names[1-n], "OP", g.pick("swap", "restart", "stop", "stop-all"), "FREEZE", g.pick("freeze", "freeze-host"))
+	for line := range strings.SplitSeq(lines, "|") {
+		switch line {
+		case "pause":
+			g.pause()
+			continue
+		case "single":
+			line = strings.ReplaceAll(single[g.rng.IntN(len(single))], "N", g.node())
+		}
+		switch line {
+		case "cut":
+			line = fmt.Sprintf("cut %s %s", g.pick("control", "data", "all"), g.link())
+		case "delay":
+			line = fmt.Sprintf("delay %s %dms", g.pick("control", "data"), g.rng.IntN(300))
+		case "drop":
+			line = fmt.Sprintf("drop 0.%d", g.rng.IntN(6))
+		}
+		g.add("%s", fill.Replace(line))
 	}
 }
 
-// recover ends every fault: the pair has to find together again by itself.
+// ends is the first line after which nothing goes wrong any more.
+const ends = "drop 0"
+
+// recover ends every fault: the pair has to find together again by itself, and then
+// stays together whatever the witness does.
 func (g *generator) recover() {
+	g.add(ends)
 	g.add("heal")
-	g.add("drop 0")
 	g.add("delay control 0s")
 	g.add("delay data 0s")
 	g.add("witness on")
@@ -126,57 +193,31 @@ func (g *generator) recover() {
 		g.add("thaw %s", n)
 		g.add("disk %s ok", n)
 		g.add("disk %s free", n)
-		g.add("ping %s on", n)
+		g.add("start-fails %s off", n)
+		g.add("vm-takes %s 100ms", n)
+		g.add("guest %s obeys", n)
+		g.add("guest %s well", n)
 		g.add("power-on %s", n)
 	}
-	g.add("wait 25s") // a daemon that is being stopped has ended by now
+	g.add("wait %v", g.settling)
+	g.add("gone within 25s")
 	for _, n := range names[:2] {
 		g.add("power-on %s", n)
 		g.add("command %s start", n)
 	}
+	g.add("wait 2s")
+	for _, n := range names[:2] {
+		g.add("command %s start", n) // one may have heard late that the other had been stopped on purpose
+		if g.apart {
+			g.add("command %s second yes", n)
+		}
+	}
 	g.add("settle within 2m")
-}
-
-// shrink removes faults from a failing script as long as it fails in the same way:
-// what is before the start and what ends all faults stays.
-func shrink(s script, seed uint64, failure string) (script, uint64) {
-	fails := func(s script) (uint64, bool) {
-		for try := range uint64(8) {
-			if _, err := s.run(seed+try<<32, false); err != nil && kind(err.Error()) == kind(failure) {
-				return seed + try<<32, true
-			}
-		}
-		return 0, false
+	if g.one(4) {
+		g.add("wait 2s")
+		g.add("mark")
+		g.add("witness off")
+		g.add("wait 3s")
+		g.add("pause below 1s")
 	}
-	last := slices.Index(s, "heal")
-	for i, line := range s {
-		if strings.HasPrefix(line, "drop 0") && len(line) == len("drop 0") {
-			last = i
-		}
-	}
-	head, tail := slices.Index(s, "start")+1, len(s)-last
-	for progress := true; progress; {
-		progress = false
-		for size := len(s) / 2; size > 0; size /= 2 {
-			for i := head; i+size <= len(s)-tail; {
-				less := slices.Delete(slices.Clone(s), i, i+size)
-				if found, ok := fails(less); ok {
-					s, seed, progress = less, found, true
-					continue
-				}
-				i++
-			}
-		}
-	}
-	return s, seed
-}
-
-// kind is what a failure is about, without its numbers.
-func kind(failure string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' {
-			return -1
-		}
-		return r
-	}, strings.ReplaceAll(strings.ReplaceAll(failure, "alpha", "N"), "beta", "N"))
 }

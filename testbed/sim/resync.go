@@ -2,29 +2,29 @@ package sim
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"duet/blockrepl"
 )
 
+var errPeerLost = errors.New("peer lost")
+
+// call is a message that was not answered yet.
+type call struct{ end func(error) }
+
 // ask sends the secondary something to do; end is told its answer, or the loss of the link.
 func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end func(error)) {
 	if p.link != l {
-		p.n.c.w.at(0, p.p, func() { end(errors.New("peer lost")) })
+		p.n.c.w.quiet(0, p.p, func() { end(errPeerLost) })
 		return
 	}
 	if l.pending == 0 {
 		l.oldest = p.n.c.w.now
 	}
 	l.pending++
-	over := false
-	once := func(err error) {
-		if !over {
-			over = true
-			end(err)
-		}
-	}
-	p.calls = append(p.calls, once)
+	call := &call{end: end}
+	p.calls = append(p.calls, call)
 	there := l.end.other()
 	l.end.send(func() {
 		s := there.node.second
@@ -39,10 +39,13 @@ func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end fu
 				}
 				l.pending--
 				l.oldest = p.n.c.w.now
+				if i := slices.Index(p.calls, call); i >= 0 {
+					p.calls = slices.Delete(p.calls, i, i+1)
+				}
 				if err != nil {
 					p.drop(l, err)
 				}
-				once(err)
+				end(err)
 			})
 		})
 	})
@@ -77,7 +80,7 @@ func (p *primary) resync(l *link, complete bool) {
 		p.drain(l, complete)
 		return
 	case block < 0:
-		p.n.c.w.at(time.Millisecond, p.p, func() { p.resync(l, complete) })
+		p.n.c.w.quiet(time.Millisecond, p.p, func() { p.resync(l, complete) })
 		return
 	}
 	lock := &flight{block: block}
@@ -88,7 +91,7 @@ func (p *primary) resync(l *link, complete bool) {
 		if err == nil && p.link == l {
 			p.work[block] = false
 			p.left--
-			p.n.c.w.at(resyncTime, p.p, func() { p.resync(l, complete) })
+			p.n.c.w.quiet(resyncTime, p.p, func() { p.resync(l, complete) })
 		}
 		p.pump()
 	})
@@ -117,6 +120,7 @@ func (p *primary) drop(l *link, cause error) {
 		return
 	}
 	required := p.required()
+	p.p.wake()
 	p.link, p.state = nil, blockrepl.Alone
 	if required {
 		p.state = blockrepl.Frozen
@@ -129,8 +133,8 @@ func (p *primary) drop(l *link, cause error) {
 	}
 	calls := p.calls
 	p.calls = nil
-	for _, once := range calls {
-		once(errors.New("peer lost"))
+	for _, call := range calls {
+		call.end(errPeerLost)
 	}
 	if !required {
 		p.judge()
@@ -147,7 +151,7 @@ func (p *primary) clear() { p.work, p.left = [blocks]bool{}, 0 }
 func (p *primary) watch() {
 	every := p.budget / 8
 	due := p.n.c.w.now + int64(every)
-	p.n.c.w.at(every, p.p, func() {
+	p.n.c.w.quiet(every, p.p, func() {
 		now := p.n.c.w.now
 		l := p.link
 		switch {

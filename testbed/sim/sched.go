@@ -11,19 +11,35 @@ import (
 
 // world is the virtual time and everything that is going to happen.
 type world struct {
-	now   int64 // ns since the beginning
-	seq   uint64
-	queue []*event // a heap by (at, seq)
-	rng   *rand.Rand
+	now    int64 // ns since the beginning
+	seq    uint64
+	queue  []*event // a heap by (at, seq)
+	free   []*event // happened; used again
+	idle   []*task  // coroutines without work
+	rng    *rand.Rand
+	strict bool // check that quiet events are quiet
 }
 
 // event is something that happens at an instant, in a process or, without one, to the world.
 type event struct {
-	at  int64
-	seq uint64
-	p   *process
-	fn  func()
-	off bool // cancelled
+	at    int64
+	seq   uint64
+	id    uint64 // 0: it is over
+	p     *process
+	fn    func() // nil: cancelled
+	quiet bool   // it ends no wait, unless it says so by wake
+}
+
+// timer is an event that can be cancelled.
+type timer struct {
+	e  *event
+	id uint64
+}
+
+func (t timer) stop() {
+	if t.e.id == t.id {
+		t.e.fn = nil
+	}
 }
 
 // process is one life of a daemon. It is the engine.Runtime of what runs in it.
@@ -32,33 +48,78 @@ type process struct {
 	skew    time.Duration // of its clock
 	dead    bool
 	frozen  bool
+	woken   bool     // something may have ended a wait
 	backlog []*event // what would have happened while it was frozen
 	waiting []*task
 	running *task
-	instant int64 // of the last wait
-	waits   int   // within it
-	spins   bool  // it never ends
+	instant int64  // of the last wait
+	waits   int    // within it
+	spins   func() // is told that it never ends
 }
 
 var _ engine.Runtime = (*process)(nil)
 
-// task is one goroutine of a process, as a coroutine.
+// task is one goroutine of a process, as a coroutine, and what it waits for. When it
+// has ended the coroutine serves another one.
 type task struct {
-	next  func() (struct{}, bool)
+	fn    func()
+	next  func() (waits, more bool)
 	stop  func()
-	yield func(struct{}) bool
-	ready func() bool // what it waits for
+	yield func(waits bool) bool
+
+	ctx       context.Context
+	cond      func() bool
+	done, end <-chan struct{}
+	got       result
 }
+
+// result is how a wait ended.
+type result uint8
+
+const (
+	cancelled result = iota
+	happened
+	ended
+)
 
 // killed unwinds the tasks of a process that died.
 type killed struct{}
 
 // at lets fn happen in p after d.
-func (w *world) at(d time.Duration, p *process, fn func()) *event {
+func (w *world) at(d time.Duration, p *process, fn func()) timer {
+	return w.schedule(d, p, fn, false)
+}
+
+// quiet is at for what ends no wait of a task: nobody is asked whether he can go on.
+func (w *world) quiet(d time.Duration, p *process, fn func()) { w.schedule(d, p, fn, true) }
+
+func (w *world) schedule(d time.Duration, p *process, fn func(), quiet bool) timer {
 	w.seq++
-	e := &event{at: w.now + int64(d), seq: w.seq, p: p, fn: fn}
+	e := w.event()
+	*e = event{at: w.now + int64(d), seq: w.seq, id: w.seq, p: p, fn: fn, quiet: quiet}
 	w.push(e)
-	return e
+	return timer{e, e.id}
+}
+
+func (w *world) event() *event {
+	if last := len(w.free) - 1; last >= 0 {
+		e := w.free[last]
+		w.free = w.free[:last]
+		return e
+	}
+	return &event{}
+}
+
+// in lets fn happen in p now. Only what happens to the world itself may call it.
+func (w *world) in(p *process, fn func()) {
+	if p.frozen || p.running != nil {
+		w.quiet(0, p, fn)
+		return
+	}
+	if !p.dead {
+		fn()
+		p.settle()
+	}
 }
 
 // jitter is a random time up to d, so that what happens at the same time happens in any order.
@@ -74,64 +135,118 @@ func (w *world) run(end time.Duration, stop func() bool) {
 		}
 		e := w.pop()
 		w.now = e.at
-		e.happen()
+		if w.happen(e) {
+			e.id, e.fn, e.p = 0, nil, nil
+			w.free = append(w.free, e)
+		}
 	}
 	if stop == nil || !stop() {
 		w.now = max(w.now, int64(end))
 	}
 }
 
-func (e *event) happen() {
-	switch p := e.p; {
-	case e.off:
+// happen reports whether e is over.
+func (w *world) happen(e *event) bool {
+	p := e.p
+	switch {
+	case e.fn == nil:
 	case p == nil:
 		e.fn()
 	case p.dead:
 	case p.frozen:
 		p.backlog = append(p.backlog, e)
+		return false
 	default:
 		e.fn()
-		p.poll()
+		p.woken = p.woken || !e.quiet
+		p.settle()
 	}
+	return true
 }
 
-// poll lets every task go on whose wait is over.
-func (p *process) poll() {
-	for progress := true; progress; {
-		progress = false
-		for i := 0; i < len(p.waiting); i++ {
-			if t := p.waiting[i]; t.ready() {
-				p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-				p.resume(t)
-				progress = true
-				break
-			}
+// wake says that a wait may have ended.
+func (p *process) wake() { p.woken = true }
+
+// settle lets the tasks go on whose wait is over.
+func (p *process) settle() {
+	if p.woken {
+		p.poll()
+		return
+	}
+	for _, t := range p.waiting {
+		if p.w.strict && t.ready() {
+			panic("a task was not woken")
 		}
 	}
 }
 
+func (p *process) poll() {
+	for i := 0; i < len(p.waiting); i++ {
+		if t := p.waiting[i]; t.ready() {
+			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			p.resume(t)
+			i = -1 // what has run may have ended any wait
+		}
+	}
+	p.woken = false
+}
+
 // start runs fn as a task.
 func (p *process) start(fn func()) {
-	t := &task{}
-	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
-		t.yield = yield
-		defer func() {
-			if r := recover(); r != nil && r != any(killed{}) {
-				panic(r)
-			}
-		}()
-		fn()
-	})
+	var t *task
+	if last := len(p.w.idle) - 1; last >= 0 {
+		t, p.w.idle = p.w.idle[last], p.w.idle[:last]
+	} else {
+		t = &task{}
+		t.next, t.stop = iter.Pull(t.run)
+	}
+	t.fn = fn
 	p.resume(t)
 }
 
-func (p *process) resume(t *task) {
-	p.running = t
-	_, waits := t.next()
-	p.running = nil
-	if waits {
-		p.waiting = append(p.waiting, t)
+// run does one fn after the other.
+func (t *task) run(yield func(bool) bool) {
+	t.yield = yield
+	for {
+		t.once()
+		if !yield(false) {
+			return
+		}
 	}
+}
+
+func (t *task) once() {
+	defer func() {
+		if r := recover(); r != nil && r != any(killed{}) {
+			panic(r)
+		}
+	}()
+	t.fn()
+}
+
+func (p *process) resume(t *task) {
+	before := p.running
+	p.running = t
+	waits, _ := t.next()
+	p.running = before
+	p.woken = true
+	switch {
+	case waits && p.dead: // it died while it ran
+		t.stop()
+	case waits:
+		p.waiting = append(p.waiting, t)
+	default:
+		*t = task{next: t.next, stop: t.stop, yield: t.yield}
+		p.w.idle = append(p.w.idle, t)
+	}
+}
+
+// close ends the coroutines that are left.
+func (w *world) close() {
+	for _, t := range w.idle {
+		t.stop()
+	}
+	w.idle = nil
 }
 
 // kill ends the process between two instructions.
@@ -156,23 +271,55 @@ func (p *process) thaw() {
 	p.backlog = nil
 }
 
-// waitFor lets the running task wait for cond, or for ctx.
-func (p *process) waitFor(ctx context.Context, cond func() bool) error {
-	ready := func() bool { return cond() || ctx.Err() != nil }
-	for !ready() {
-		if p.dead {
-			panic(killed{})
-		}
-		t := p.running
-		t.ready = ready
-		if !t.yield(struct{}{}) {
-			panic(killed{})
-		}
+// ready reports whether the wait is over, and takes the token if there is one.
+func (t *task) ready() bool {
+	t.got = happened
+	if t.cond != nil && t.cond() || received(t.done) {
+		return true
 	}
-	if cond() {
+	if t.got = ended; received(t.end) {
+		return true
+	}
+	t.got = cancelled
+	return t.ctx.Err() != nil
+}
+
+func received(ch <-chan struct{}) bool {
+	if ch == nil {
+		return false
+	}
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait lets the running task wait for what it has been given.
+func (p *process) wait(t *task) error {
+	if p.dead {
+		panic(killed{})
+	}
+	if !t.ready() && !t.yield(true) {
+		panic(killed{})
+	}
+	ctx, got := t.ctx, t.got
+	t.ctx, t.cond, t.done, t.end = nil, nil, nil, nil
+	switch got {
+	case happened:
 		return nil
+	case ended:
+		return engine.ErrStopped
 	}
 	return ctx.Err()
+}
+
+// waitFor lets the running task wait for cond, or for ctx.
+func (p *process) waitFor(ctx context.Context, cond func() bool) error {
+	t := p.running
+	t.ctx, t.cond = ctx, cond
+	return p.wait(t)
 }
 
 // Now is the process's own clock.
@@ -185,8 +332,7 @@ func (p *process) Go(fn func()) { p.w.at(p.w.jitter(20*time.Microsecond), p, fun
 
 // After starts a task after d.
 func (p *process) After(d time.Duration, fn func()) (stop func()) {
-	e := p.w.at(d, p, func() { p.start(fn) })
-	return func() { e.off = true }
+	return p.w.at(d, p, func() { p.start(fn) }).stop
 }
 
 // tooOften is how many waits of one process within an instant mean that it spins.
@@ -198,46 +344,45 @@ func (p *process) Wait(ctx context.Context, done, end <-chan struct{}) error {
 		p.instant, p.waits = p.w.now, 0
 	}
 	if p.waits++; p.waits > tooOften {
-		p.spins = true
+		p.spins()
 		panic(killed{})
 	}
-	taken, ended := false, false
-	err := p.waitFor(ctx, func() bool {
-		if taken || ended {
-			return true
-		}
-		select {
-		case <-done:
-			taken = true
-		default:
-			select {
-			case <-end:
-				ended = true
-			default:
-			}
-		}
-		return taken || ended
-	})
-	if err == nil && !taken {
-		return engine.ErrStopped
-	}
-	return err
+	t := p.running
+	t.ctx, t.done, t.end = ctx, done, end
+	return p.wait(t)
 }
 
 // WithTimeout ends the context by virtual time.
 func (p *process) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	e := p.w.at(d, p, cancel)
-	return ctx, func() { e.off = true; cancel() }
+	late := &deadline{Context: ctx}
+	t := p.w.at(d, p, func() {
+		late.over = ctx.Err() == nil
+		cancel()
+	})
+	return late, func() { t.stop(); cancel() }
+}
+
+// deadline says why it ended, as context.WithTimeout does.
+type deadline struct {
+	context.Context
+	over bool
+}
+
+// Err is DeadlineExceeded if the time was up.
+func (d *deadline) Err() error {
+	if d.over {
+		return context.DeadlineExceeded
+	}
+	return d.Context.Err()
 }
 
 // sleep lets the running task wait for d.
 func (p *process) sleep(ctx context.Context, d time.Duration) error {
 	over := false
-	e := p.w.at(d, p, func() { over = true })
-	err := p.waitFor(ctx, func() bool { return over })
-	e.off = true
-	return err
+	t := p.w.at(d, p, func() { over = true })
+	defer t.stop()
+	return p.waitFor(ctx, func() bool { return over })
 }
 
 func (w *world) before(a, b *event) bool { return a.at < b.at || (a.at == b.at && a.seq < b.seq) }

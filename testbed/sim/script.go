@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -8,29 +9,44 @@ import (
 	"time"
 
 	"duet/appmodules"
-	"duet/vmmanager"
 )
 
-// A script is a list of lines, done one after the other:
+// A script is a list of lines, done one after the other. N is a node, D a duration:
 //
-//	set POLICY VALUE                 before start: arbitration, failback, cold_start, witness, fence, primary
-//	start                            both nodes, the module, until the pair is in step
-//	wait D                           let time pass
-//	power-cut N · power-on N         everything on a computer
-//	kill N · boot N · stop N         its daemon: SIGKILL, start, orderly stop
-//	freeze N · freeze-host N · thaw N
-//	cut WIRE A>B|A-B · heal [WIRE A>B|A-B]   control, data or all; places alpha, beta, witness
-//	delay WIRE D · drop P · repeat P
-//	disk N fail|ok|full|free|slow D  image or metadata
-//	witness off|on
-//	ping N off|on · clock N ±D · start-fails N on|off
-//	command N start|stop|stop-all|restart|swap|prim [yes]
-//	guest N crash|panic|poweroff|deaf
-//	mark · pause below D             the longest time without an acknowledgement
+//	set POLICY VALUE       before start: arbitration, failback, primary, cold_start, split_brain, witness,
+//	                       fence, crash, panic, shutdown (reactions), patience (of a shutdown), restarts, stall_budget;
+//	                       two-writers allowed: what both acknowledge is not compared
+//	start                  both nodes, the module, until the pair is in step
+//	wait D                 let time pass
+//	command N start|stop|stop-all|restart|swap|prim|second [yes]
+//
+// What goes wrong, and ends again:
+//
+//	power-cut N · power-on N               everything on a computer
+//	kill N · boot N · stop N               its daemon: SIGKILL, start, orderly stop
+//	freeze N · freeze-host N · thaw N      its daemon; with it its VM
+//	cut WIRE A>B|A-B · heal [WIRE A>B|A-B] control, data or all; places alpha, beta, witness
+//	delay WIRE D · drop P · repeat P       D more for each message; a part of the calls
+//	disk N fail|ok|full|free|slow D        fail, ok and slow: the image; full and free: the metadata
+//	witness off|on · ping N off|on · clock N ±D
+//	start-fails N on|off · vm-takes N D    the hypervisor starts nothing; takes so long
+//	guest N crash|panic|poweroff|deaf|obeys|ill|well   ill: panics whenever it starts
+//
+// What has to be true, at once or within D:
+//
 //	expect N ROLE/STATUS within D
-//	why N TEXT                       the reason shown contains it
-//	settle within D                  PRIM and SECOND, and the guest writes
-//	never N VM                       the VM does not run on N
+//	why N TEXT [within D]  the reason shown contains it
+//	refused N TEXT         the last command was not accepted, and the answer contains it
+//	runs N|none [within D] the VM runs on exactly this node
+//	never N · may N        from here on the VM must not start on N; it may again
+//	holder N EPOCH         the newest epoch that anybody knows is EPOCH of N
+//	complete N yes|no      its copy may take over, as far as its own record says
+//	writes N within D      the guest gets so many writes acknowledged
+//	stalls D               for so long it gets none
+//	mark · pause below D   since mark the guest never waited longer for its disk or its VM
+//	calm N                 from here on more transitions of one node within a second are a violation
+//	gone within D          no daemon is being stopped any more
+//	settle within D        PRIM and SECOND, and the guest writes
 type script []string
 
 // parse cuts a text into lines without comments.
@@ -44,30 +60,41 @@ func parse(text string) (s script) {
 	return s
 }
 
-// Run does a script with a seed and returns the transcript, and the violation or the
+// options say how a script is done.
+type options struct {
+	keep   bool // a transcript
+	strict bool // see world
+	broken broken
+	cover  *coverage // nil: nobody wants it
+}
+
+// run does a script with a seed and returns the transcript, and the violation or the
 // expectation that was not met.
 func (s script) run(seed uint64, keep bool) (transcript string, err error) {
-	c := newCluster(seed, keep)
+	return s.with(seed, options{keep: keep})
+}
+
+func (s script) with(seed uint64, opt options) (transcript string, err error) {
+	c := newCluster(seed, opt.keep)
+	c.broken, c.cover, c.w.strict = opt.broken, opt.cover, opt.strict
 	defer c.close()
 	for _, line := range s {
 		if c.out != nil && !strings.HasPrefix(line, "wait") {
 			c.note("— %s", line)
 		}
-		if err = c.do(strings.Fields(line)); err != nil {
-			err = fmt.Errorf("%s: %w", line, err)
+		err = c.doLine(line)
+		if c.check.problem != "" {
+			err = errors.New(c.check.problem)
 			break
 		}
-		for _, n := range c.nodes {
-			if n.proc != nil && n.proc.spins {
-				c.check.fail("the daemon on %s spins", n.name)
-			}
-		}
-		if c.check.problem != "" {
-			err = fmt.Errorf("%s", c.check.problem)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", line, err)
 			break
 		}
 	}
 	if c.out != nil {
+		c.nodes[0].tellAgain()
+		c.nodes[1].tellAgain()
 		transcript = c.out.String()
 	}
 	return transcript, err
@@ -78,6 +105,7 @@ func (c *Cluster) close() {
 	for _, n := range c.nodes {
 		n.end()
 	}
+	c.w.close()
 }
 
 // verb does one kind of line; args has at least as many words as it says.
@@ -107,14 +135,41 @@ var verbs = map[string]verb{
 	"witness":     {1, func(c *Cluster, a []string) error { c.witness.on = a[0] == "on"; return nil }},
 	"ping":        onNode(func(n *Node, a []string) error { n.ping = a[0] == "on"; return nil }),
 	"start-fails": onNode(func(n *Node, a []string) error { n.noStart = a[0] == "on"; return nil }),
-	"clock":       onNode((*Node).setClock),
-	"command":     onNode((*Node).operate),
-	"guest":       onNode((*Node).disturb),
-	"mark":        {0, func(c *Cluster, _ []string) error { c.check.mark(); return nil }},
-	"pause":       {2, (*Cluster).paused},
-	"expect":      onNode((*Node).expect),
-	"why":         onNode((*Node).explains),
-	"settle":      {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
+	"vm-takes": onNode(func(n *Node, a []string) (err error) {
+		n.vmTakes, err = time.ParseDuration(a[0])
+		return err
+	}),
+	"clock":    onNode((*Node).setClock),
+	"command":  onNode((*Node).operate),
+	"guest":    onNode((*Node).disturb),
+	"mark":     {0, func(c *Cluster, _ []string) error { c.check.mark(); return nil }},
+	"pause":    {2, (*Cluster).paused},
+	"expect":   onNode((*Node).expect),
+	"refused":  onNode((*Node).refused),
+	"runs":     {1, (*Cluster).runs},
+	"never":    onNode(func(n *Node, _ []string) error { n.forbidden = true; return nil }),
+	"may":      onNode(func(n *Node, _ []string) error { n.forbidden = false; return nil }),
+	"holder":   onNode((*Node).holds),
+	"complete": onNode((*Node).isComplete),
+	"writes":   {3, (*Cluster).writes},
+	"stalls":   {1, (*Cluster).stalls},
+	"calm":     {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
+	"why":      onNode((*Node).explains),
+	"gone":     {2, func(c *Cluster, a []string) error { return c.gone(a[1]) }},
+	"settle":   {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
+}
+
+func (c *Cluster) doLine(line string) error {
+	c.stirred = c.w.now
+	c.check.health.line(c.w.now, line)
+	err := c.do(strings.Fields(line))
+	for _, n := range c.nodes {
+		if n.proc != nil {
+			n.proc.wake() // whatever it waits for
+		}
+	}
+	c.check.health.look(c)
+	return err
 }
 
 func (c *Cluster) do(words []string) error {
@@ -139,7 +194,7 @@ func onNode(fn func(n *Node, args []string) error) verb {
 	}}
 }
 
-func (c *Cluster) set(a []string) error {
+func (c *Cluster) set(a []string) (err error) {
 	p, value := &c.module.Policy, strings.Join(a[1:], " ")
 	switch a[0] {
 	case "arbitration":
@@ -149,9 +204,23 @@ func (c *Cluster) set(a []string) error {
 	case "primary":
 		p.Primary = value
 	case "cold_start":
-		return p.ColdStart.UnmarshalText([]byte(value))
+		err = p.ColdStart.UnmarshalText([]byte(value))
 	case "split_brain":
 		p.SplitBrain = value
+	case "crash":
+		p.On.Crash = appmodules.Reaction(value)
+	case "panic":
+		p.On.Panic = appmodules.Reaction(value)
+	case "shutdown":
+		p.On.Shutdown = appmodules.Reaction(value)
+	case "restarts":
+		p.Restart.Max, err = strconv.Atoi(value)
+	case "patience":
+		err = p.Shutdown.UnmarshalText([]byte(value))
+	case "stall_budget":
+		err = p.StallBudget.UnmarshalText([]byte(value))
+	case "two-writers": // what arbitration available allows where both nodes see the ping target
+		c.check.apart = value == "allowed"
 	case "witness":
 		c.witness.used, c.witness.on = value == "on", value == "on"
 	case "fence":
@@ -160,9 +229,9 @@ func (c *Cluster) set(a []string) error {
 			p.Fence = value
 		}
 	default:
-		return fmt.Errorf("no such setting")
+		err = fmt.Errorf("no such setting")
 	}
-	return nil
+	return err
 }
 
 func (c *Cluster) startAll([]string) error {
@@ -187,157 +256,6 @@ func (c *Cluster) pass(text string) error {
 
 // until lets time pass until cond, at most for d.
 func (c *Cluster) until(d time.Duration, cond func() bool) bool {
-	end := c.w.now + int64(d)
-	for c.w.now < end {
-		if cond() || c.check.problem != "" {
-			return true
-		}
-		c.w.run(min(time.Duration(c.w.now)+10*time.Millisecond, time.Duration(end)), nil)
-	}
+	c.w.run(time.Duration(c.w.now)+d, func() bool { return c.check.problem != "" || cond() })
 	return cond()
-}
-
-func (c *Cluster) settle(text string) error {
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return err
-	}
-	if !c.until(d, c.settled) {
-		return fmt.Errorf("alpha is %s, beta is %s", c.nodes[0].role(), c.nodes[1].role())
-	}
-	before := c.check.value
-	if !c.until(5*time.Second, func() bool { return c.check.value > before+uint64(blocks) }) {
-		return fmt.Errorf("the guest does not write")
-	}
-	return nil
-}
-
-func (c *Cluster) reachable(a []string, cut bool) error {
-	kinds, pairs := []wire{control, data}, [][2]int{{0, 1}, {1, 0}, {0, 2}, {2, 0}, {1, 2}, {2, 1}}
-	if len(a) >= 2 {
-		switch a[0] {
-		case "control":
-			kinds = kinds[:1]
-		case "data":
-			kinds = kinds[1:]
-		}
-		sep := "-"
-		if strings.Contains(a[1], ">") {
-			sep = ">"
-		}
-		from, to, _ := strings.Cut(a[1], sep)
-		i, j := slices.Index(names[:], from), slices.Index(names[:], to)
-		if i < 0 || j < 0 {
-			return fmt.Errorf("no such places")
-		}
-		pairs = [][2]int{{i, j}}
-		if sep == "-" {
-			pairs = append(pairs, [2]int{j, i})
-		}
-	}
-	for _, k := range kinds {
-		for _, p := range pairs {
-			c.net.cut[k][p[0]][p[1]] = cut
-		}
-	}
-	c.touch()
-	return nil
-}
-
-func (c *Cluster) setDelay(a []string) error {
-	d, err := time.ParseDuration(a[1])
-	k := control
-	if a[0] == "data" {
-		k = data
-	}
-	c.net.delay[k] = d
-	return err
-}
-
-func (n *Node) setDisk(a []string) (err error) {
-	switch a[0] {
-	case "fail":
-		n.disk.fail = fmt.Errorf("input/output error")
-	case "ok":
-		n.disk.fail, n.slow = nil, 0
-	case "full":
-		n.store.full = true
-	case "free":
-		n.store.full = false
-	case "slow":
-		n.slow, err = time.ParseDuration(a[1])
-	default:
-		err = fmt.Errorf("no such state of a disk")
-	}
-	return err
-}
-
-func (n *Node) setClock(a []string) (err error) {
-	n.skew, err = time.ParseDuration(a[0])
-	for _, p := range []*process{n.host, n.proc} {
-		if p != nil {
-			p.skew = n.skew
-		}
-	}
-	return err
-}
-
-var operations = map[string]appmodules.Event{
-	"start": appmodules.CmdStart, "stop": appmodules.CmdStop, "stop-all": appmodules.CmdStopAll,
-	"restart": appmodules.CmdRestart, "swap": appmodules.CmdSwap, "prim": appmodules.CmdPrim,
-}
-
-func (n *Node) operate(a []string) error {
-	ev, ok := operations[a[0]]
-	if !ok {
-		return fmt.Errorf("no such command of an operator")
-	}
-	n.command(ev, len(a) > 1 && a[1] == "yes")
-	return nil
-}
-
-func (n *Node) disturb(a []string) error {
-	switch a[0] {
-	case "crash":
-		n.guest.report(vmmanager.ByCrash)
-	case "panic":
-		n.guest.report(vmmanager.ByPanic)
-	case "poweroff":
-		n.guest.report(vmmanager.ByGuest)
-	case "deaf":
-		n.guest.deaf = true
-	default:
-		return fmt.Errorf("no such trouble of a guest")
-	}
-	return nil
-}
-
-func (c *Cluster) paused(a []string) error {
-	d, err := time.ParseDuration(a[1])
-	if err == nil && c.check.longest() >= d {
-		err = fmt.Errorf("the guest waited for %v", c.check.longest())
-	}
-	return err
-}
-
-func (n *Node) expect(a []string) error {
-	if len(a) < 4 {
-		return fmt.Errorf("expect N ROLE/STATUS within D")
-	}
-	d, err := time.ParseDuration(a[2])
-	if err == nil && !n.c.until(d, func() bool { return n.role() == a[0] }) {
-		err = fmt.Errorf("it is %s", n.role())
-	}
-	return err
-}
-
-func (n *Node) explains(a []string) error {
-	want := strings.TrimSpace(strings.Join(a, " "))
-	if n.engine == nil {
-		return fmt.Errorf("no daemon runs")
-	}
-	if why := n.engine.State().Status.Why; !strings.Contains(why, want) {
-		return fmt.Errorf("it says %q", why)
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/blockrepl"
+	"duet/cluster"
 )
 
 // secondary is the volume on the node that follows.
@@ -38,7 +39,11 @@ func (i *incoming) Hello() blockrepl.Hello { return i.hello }
 
 // Refuse answers that this node does not take part.
 func (i *incoming) Refuse(r blockrepl.Refusal) error {
-	i.end.send(func() { i.refused, i.answered = &r, true })
+	there := i.end.other()
+	i.end.send(func() {
+		i.refused, i.answered = &r, true
+		there.proc.wake()
+	})
 	return i.end.Close()
 }
 
@@ -80,7 +85,11 @@ func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete boo
 	in.end.lost = func(err error) { in.end1(err) }
 	w := blockrepl.Welcome{Node: s.n.name, Size: blocks, Lineage: s.n.log.lineage, Complete: complete, Intact: complete && s.intact == in.hello.Epoch}
 	suspects := s.n.log.suspects
-	in.end.send(func() { in.welcome, in.suspects, in.answered = w, suspects, true })
+	there := in.end.other()
+	in.end.send(func() {
+		in.welcome, in.suspects, in.answered = w, suspects, true
+		there.proc.wake()
+	})
 	err := s.p.waitFor(ctx, func() bool { return in.over != nil || in.end.closed })
 	if s.serving == in {
 		s.serving = nil
@@ -95,6 +104,7 @@ func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete boo
 func (i *incoming) end1(err error) {
 	if i.over == nil {
 		i.over = err
+		i.end.proc.wake()
 	}
 }
 
@@ -123,11 +133,13 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 			s.broken(in, err, answer)
 			return
 		}
-		s.n.disk.cached[block] = value
+		if s.n.c.broken != lyingSecondary {
+			s.n.disk.cached[block] = value
+		}
 		answer(nil)
 	}
 	if in.finished || s.n.log.lineage.Partial {
-		s.n.c.w.at(s.n.diskDelay(), s.p, apply)
+		s.n.c.w.quiet(s.n.diskDelay(), s.p, apply)
 		return
 	}
 	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished }, apply,
@@ -142,8 +154,10 @@ func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 
 func (s *secondary) flush(answer func(error)) {
 	seen := s.n.disk.cached
-	s.n.c.w.at(diskTime, s.p, func() {
-		s.n.disk.durable = seen
+	s.n.c.w.quiet(diskTime, s.p, func() {
+		if s.n.c.broken != lazySecondary {
+			s.n.disk.durable = seen
+		}
 		answer(nil)
 	})
 }
@@ -164,16 +178,28 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 			lineage.InStep = newest
 		}
 		s.n.commit(s.p, func(l *dirtyLog) { l.lineage, l.suspects = lineage, [blocks]bool{} },
-			func() { done = true }, func(err error) { bad, done = err, true })
+			func() { done = true; s.p.wake() }, func(err error) { bad, done = err, true })
 	})
 	if err := s.p.waitFor(ctx, func() bool { return done }); err != nil || bad != nil {
 		return errors.Join(err, bad)
 	}
-	in.finished = true
+	in.finished, s.n.cold = true, false
 	if s.serving == in {
 		s.intact = t.Epoch
 	}
 	return nil
+}
+
+// Yield keeps what is here and forgets the generations the winner does not have.
+func (s *secondary) Yield(ctx context.Context, winner blockrepl.Lineage, _ cluster.Epoch) error {
+	s.n.kept = append(s.n.kept, s.n.disk.cached)
+	s.n.c.note("%s: its version is set aside", s.n.name)
+	var bad error
+	over := false
+	end := func(err error) { bad, over = err, true; s.p.wake() }
+	common := s.n.log.lineage.Common(winner)
+	s.n.commit(s.p, func(l *dirtyLog) { l.lineage = common }, func() { end(nil) }, end)
+	return errors.Join(s.p.waitFor(ctx, func() bool { return over }), bad)
 }
 
 func (s *secondary) Lineage() blockrepl.Lineage { return s.n.log.lineage }

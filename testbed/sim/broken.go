@@ -1,0 +1,25 @@
+package sim
+
+// broken is a way in which the simulated cluster does not keep a contract, to prove
+// that the checks notice.
+type broken uint8
+
+const (
+	nothing         broken = iota
+	lyingSecondary         // acknowledges writes without applying them
+	lazySecondary          // says that it flushed and did not
+	generousWitness        // says yes to everybody
+	forgetfulStore         // power loss takes back what was saved last
+	forgetfulDisk          // power loss takes flushed data with it
+	cleanLog               // the dirty log forgets what it was told to remember
+	deafFence              // the fence agent confirms and does nothing
+	lonelyPrimary          // acknowledges without the peer it needs
+	stubbornGuest          // is not ended when the hypervisor says so
+	sleepyDisk             // of the standby: a second for each write now and then
+	brokenKinds
+)
+
+var brokenNames = [...]string{"nothing", "lying secondary", "lazy secondary", "generous witness", "forgetful store",
+	"forgetful disk", "clean log", "deaf fence", "lonely primary", "stubborn guest", "sleepy disk"}
+
+func (b broken) String() string { return brokenNames[b] }

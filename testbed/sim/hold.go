@@ -1,0 +1,128 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"duet/blockrepl"
+)
+
+// Flushes of the primary, and Hold.
+
+// flush does a round on this side, and on the peer's if it is required.
+func (p *primary) flush() {
+	if p.flushing || len(p.flushes) == 0 || p.failed != nil {
+		return
+	}
+	both := p.required()
+	switch {
+	case p.state == blockrepl.Alone || p.state == blockrepl.Syncing:
+	case both && (p.link.intact || p.left == 0):
+	default:
+		return
+	}
+	round := p.flushes
+	p.flushes, p.flushing = nil, true
+	seen, l := p.disk.cached, p.link
+	covered := p.written
+	p.written = [blocks]bool{}
+	open := 1
+	var bad error
+	end := func(err error) {
+		bad = errors.Join(bad, err)
+		if open--; open == 0 {
+			p.flushed(round, covered, both, bad)
+		}
+	}
+	if both {
+		open++
+		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
+	}
+	p.n.c.w.quiet(diskTime, p.p, func() {
+		p.disk.durable = seen
+		end(nil)
+	})
+}
+
+func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err error) {
+	p.flushing = false
+	if err != nil {
+		for b := range blocks {
+			p.written[b] = p.written[b] || covered[b]
+		}
+		p.flushes = append(round, p.flushes...)
+		p.pump()
+		return
+	}
+	if both && p.link != nil && p.left == 0 && p.state == blockrepl.Connected {
+		p.cool()
+	}
+	for _, r := range round {
+		p.finish(r, nil)
+	}
+	p.pump()
+}
+
+// cool forgets the suspects that are on both sides for sure.
+func (p *primary) cool() {
+	var keep [blocks]bool
+	for b := range blocks {
+		keep[b] = p.written[b] || p.marking[b]
+	}
+	for _, f := range p.flights {
+		keep[f.block] = true
+	}
+	for _, r := range p.requests {
+		keep[r.block] = keep[r.block] || r.op == blockrepl.OpWrite
+	}
+	if keep != p.log.suspects {
+		p.store(func(l *dirtyLog) {
+			for b := range blocks {
+				l.suspects[b] = l.suspects[b] && (keep[b] || p.marking[b] || p.busy(b))
+			}
+		}, func() {})
+	}
+}
+
+// Hold stops writes and returns when everything is flushed on both sides.
+func (p *primary) Hold(ctx context.Context) error {
+	if p.holding || p.state == blockrepl.Closed {
+		return blockrepl.ErrState
+	}
+	p.holding = true
+	l := p.link
+	bad := func() bool {
+		return p.failed != nil || p.state == blockrepl.Frozen || p.state == blockrepl.Closed || (l != nil && p.link != l)
+	}
+	flushed := false
+	err := p.p.waitFor(ctx, func() bool { return bad() || p.writing() == 0 })
+	if err == nil && !bad() {
+		p.flushes = append(p.flushes, &request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
+		p.flush()
+		err = p.p.waitFor(ctx, func() bool { return bad() || flushed })
+	}
+	if err == nil && bad() {
+		err = fmt.Errorf("volume is %v: %w", p.state, blockrepl.ErrState)
+	}
+	if err != nil {
+		p.Release()
+		return fmt.Errorf("hold writes: %w", err)
+	}
+	return nil
+}
+
+func (p *primary) writing() (n int) {
+	for _, f := range p.flights {
+		if f.req != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Release ends Hold.
+func (p *primary) Release() {
+	p.holding = false
+	p.pump()
+}

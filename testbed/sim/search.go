@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Failure is a schedule that breaks a promise.
+type Failure struct {
+	Seed       uint64   // to run Script with
+	Schedule   uint64   // whose random schedule it was, before it was shrunk
+	Err        error    // what was broken, by the whole schedule
+	Script     []string // the lines that are left of it
+	Transcript string
+}
+
+// Scenario is f as a file of testdata: comment, seed, script, transcript.
+func (f Failure) Scenario() string {
+	return fmt.Sprintf("# Found by random schedule %d: %v\n# seed %d\n%s\n----\n%s", f.Schedule, f.Err, f.Seed, strings.Join(f.Script, "\n"), f.Transcript)
+}
+
+// Progress is how far a Search is. Its methods may be called by any goroutine.
+type Progress struct{ done, failed atomic.Uint64 }
+
+// Done is the number of schedules that have ended.
+func (p *Progress) Done() uint64 { return p.done.Load() }
+
+// Failed is the number of those that broke a promise.
+func (p *Progress) Failed() uint64 { return p.failed.Load() }
+
+// Search runs the random schedules first to first+n-1 on so many workers and gives each
+// failure to found, shrunk; calls do not overlap. It ends early when found returns
+// false, or with the error of ctx. It returns when no worker runs any more.
+func Search(ctx context.Context, first, n uint64, workers int, p *Progress, found func(Failure) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		next    atomic.Uint64
+		mu      sync.Mutex // over calls of found
+		enough  bool
+		running sync.WaitGroup
+	)
+	for range workers {
+		running.Go(func() {
+			for i := next.Add(1) - 1; i < n && ctx.Err() == nil; i = next.Add(1) - 1 {
+				seed := first + i
+				s := random(seed)
+				_, err := s.run(seed, false)
+				p.done.Add(1)
+				if err == nil {
+					continue
+				}
+				p.failed.Add(1)
+				f := explain(s, seed, err)
+				mu.Lock()
+				if !enough && !found(f) {
+					enough = true
+					cancel()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	running.Wait()
+	if enough {
+		return nil
+	}
+	return ctx.Err()
+}
+
+// explain makes the most of a failure.
+func explain(s script, seed uint64, err error) Failure {
+	f := Failure{Schedule: seed, Err: err}
+	small, with := shrink(s, seed, err.Error())
+	f.Seed, f.Script = with, small
+	f.Transcript, _ = small.run(with, true) // it fails as err says
+	return f
+}
+
+// shrink removes faults from a failing script as long as it fails in the same way:
+// what is before the start and what ends all faults stays.
+func shrink(s script, seed uint64, failure string) (script, uint64) {
+	fails := func(s script) (uint64, bool) {
+		for try := range uint64(8) {
+			if _, err := s.run(seed+try<<32, false); err != nil && kind(err.Error()) == kind(failure) {
+				return seed + try<<32, true
+			}
+		}
+		return 0, false
+	}
+	last := len(s) - 1
+	for i, line := range s {
+		if line == ends {
+			last = i
+		}
+	}
+	head, tail := slices.Index(s, "start")+1, len(s)-last
+	for progress := true; progress; {
+		progress = false
+		for size := len(s) / 2; size > 0; size /= 2 {
+			for i := head; i+size <= len(s)-tail; {
+				less := slices.Delete(slices.Clone(s), i, i+size)
+				if found, ok := fails(less); ok {
+					s, seed, progress = less, found, true
+					continue
+				}
+				i++
+			}
+		}
+	}
+	return s, seed
+}
+
+// kind is what a failure is about, without its numbers.
+func kind(failure string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, strings.ReplaceAll(strings.ReplaceAll(failure, "alpha", "N"), "beta", "N"))
+}
