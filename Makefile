@@ -40,6 +40,9 @@ bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; 
 campaign: ## Try N random schedules of faults on simulated clusters (N=100000, SEED=1).
 	$(GO) run ./testbed/campaign -n $(or $(N),100000) -first $(or $(SEED),1)
 
+campaign-real: deps ## Try 200 random schedules of faults on real daemons and VMs (SEED=1); about 45 minutes.
+	$(GO) test $(TAGS) -timeout 90m -count 1 -v ./testbed/scenario -run TestChaos -schedules 200 -seed $(or $(SEED),1)
+
 fuzz: ## Fuzz every decoder for a while (FUZZTIME=30s each).
 	@testbed/fuzz.sh $(or $(FUZZTIME),30s)
 

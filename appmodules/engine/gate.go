@@ -58,7 +58,7 @@ func (g *Gate) Enter(ctx context.Context, order int) (leave func(delay time.Dura
 
 // gatherTime is small beside a VM's start and long enough for engines that lost
 // the same peer at the same moment.
-const gatherTime = 20 * time.Millisecond
+const gatherTime = 100 * time.Millisecond
 
 // release opens the way for every start of the lowest order present. mu is held.
 func (g *Gate) release() {

@@ -249,9 +249,21 @@ func (n *Node) roles(m *module) (primary, second string) {
 // command gives a command to the engine on node.
 func (n *Node) command(ctx context.Context, m *module, node string, ev appmodules.Event, yes bool) error {
 	if node == string(n.self()) {
-		return m.engine.Command(ctx, ev, yes)
+		return n.order(ctx, m.cfg.Name, ev, yes)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return n.rpcTo(ctx, cluster.NodeID(node), "modules/"+m.cfg.Name+"/command", command{Event: ev, Yes: yes}, nil)
+}
+
+// order gives the module on this node a command, but not to an engine that a new
+// configuration is about to replace: it would be lost.
+func (n *Node) order(ctx context.Context, name string, ev appmodules.Event, yes bool) error {
+	n.exchange.RLock()
+	defer n.exchange.RUnlock()
+	m, err := n.module(name)
+	if err != nil {
+		return err
+	}
+	return m.engine.Command(ctx, ev, yes)
 }

@@ -305,6 +305,8 @@ func (n *Node) forgetModule(m appmodules.Module) error {
 // applyConfig replaces the configuration of a module on this node if s is newer.
 // The engine is exchanged while its VM runs: its I/O pauses for the moment.
 func (n *Node) applyConfig(ctx context.Context, s stored) error {
+	n.exchange.Lock()
+	defer n.exchange.Unlock()
 	m, err := n.module(s.Module.Name)
 	if err != nil {
 		return err

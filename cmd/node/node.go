@@ -79,6 +79,8 @@ type Node struct {
 	wg     sync.WaitGroup
 	undo   []step // what Stop does, last first
 
+	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
+
 	mu      sync.Mutex
 	members cluster.Config
 	modules map[string]*module

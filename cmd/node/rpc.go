@@ -51,7 +51,7 @@ func (n *Node) rpcHandler() http.Handler {
 		return none{}, m.engine.OnDefine(ctx, v)
 	}))
 	h.Handle("POST /modules/{name}/command", onModule(n, func(ctx context.Context, m *module, v command) (none, error) {
-		return none{}, m.engine.Command(ctx, v.Event, v.Yes)
+		return none{}, n.order(ctx, m.cfg.Name, v.Event, v.Yes)
 	}))
 	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *module, count int) ([]api.LogEntry, error) {
 		return m.journal.last(count)

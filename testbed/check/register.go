@@ -22,6 +22,8 @@ type Op struct {
 	// Unknown says that no answer or an error came. Such a write may have happened at any time after Call, or never;
 	// such a read is worth nothing.
 	Unknown bool
+	// FUA says that the acknowledgement of this write means that it is durable.
+	FUA bool
 }
 
 var (

@@ -233,6 +233,11 @@ func (h *Host) Boot(ctx context.Context) error {
 	if err := h.Node.Boot(); err != nil {
 		return err
 	}
+	// All hosts share one kernel, which runs on; this tells the daemon that its own did not.
+	const newKernel = "cat /proc/sys/kernel/random/uuid >/run/boot_id && mount --bind /run/boot_id /proc/sys/kernel/random/boot_id"
+	if _, err := h.Node.Run(ctx, "sh", "-c", newKernel); err != nil {
+		return err
+	}
 	return h.Libvirt.Start(ctx)
 }
 
@@ -358,15 +363,19 @@ func (h *Host) Define(ctx context.Context, vm VM) error {
 func Until(ctx context.Context, what string, check func() error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := check()
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil { // else it may only say that there was no time to ask
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain: %s: %w", what, err)
+			return fmt.Errorf("waited in vain: %s: %w", what, last)
 		}
 	}
 }

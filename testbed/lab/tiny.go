@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // bootSector is the whole guest of a tiny VM: it sleeps, and switches the VM off when
@@ -96,4 +97,17 @@ func (h *Host) define(ctx context.Context, name, text string) error {
 	}
 	_, err := h.Libvirt.Virsh(ctx, "define", path)
 	return err
+}
+
+// Configured waits until the host's configuration of a module holds a text: an edit
+// reaches the peer some time after it was made, and what is asked of a module's engine
+// while it is exchanged for one with the new configuration is lost.
+func (h *Host) Configured(ctx context.Context, module, text string) error {
+	return Until(ctx, fmt.Sprintf("%s has %q of %s", h.Name, text, module), func() error {
+		have, err := h.Duet(ctx, "config", "show", module)
+		if err == nil && !strings.Contains(have, text) {
+			err = fmt.Errorf("it has not")
+		}
+		return err
+	})
 }

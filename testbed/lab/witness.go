@@ -13,8 +13,16 @@ import (
 // witnessPort is where the witness serves.
 const witnessPort = "7425"
 
-// StartWitness starts the witness on its own computer, or again after StopWitness.
+// StartWitness starts the witness on its own computer, or again after KillWitness. One
+// that runs is left alone.
 func (l *Lab) StartWitness(ctx context.Context) error {
+	if l.witness != nil {
+		select {
+		case <-l.witness.Done():
+		default:
+			return nil
+		}
+	}
 	if l.third == nil {
 		l.third = proc.New(proc.Config{Name: Witness, NetNS: l.LAN.Path(Witness), Hosts: l.LAN.Hosts()})
 		if err := l.third.Boot(); err != nil {

@@ -18,6 +18,7 @@ type Cut struct {
 	From    string // a node or Gateway
 	To      string // a node or Gateway
 	TCPPort int    // if not 0, only TCP segments from or to this port
+	Percent int    // if not 0, only so many of a hundred frames, at random
 }
 
 // Between returns the cut of both directions between two ends in a network ("" = in all).
@@ -91,7 +92,7 @@ func (l *LAN) apply(cuts []Cut) error {
 // input hook, frames from the gateway its output hook.
 func (c Config) rules(cuts []Cut) string {
 	slices.SortFunc(cuts, func(a, b Cut) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), a.TCPPort-b.TCPPort)
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), a.TCPPort-b.TCPPort, a.Percent-b.Percent)
 	})
 	hooks := map[string][]string{}
 	for _, cut := range cuts {
@@ -155,10 +156,14 @@ func (p pair) hook(network string) (name, match string) {
 
 // verdicts returns what follows the match of each of a cut's rules.
 func (c Cut) verdicts() []string {
-	if c.TCPPort == 0 {
-		return []string{"drop"}
+	drop := "drop"
+	if c.Percent != 0 {
+		drop = fmt.Sprintf("numgen random mod 100 < %d drop", c.Percent)
 	}
-	return []string{fmt.Sprintf("tcp dport %d drop", c.TCPPort), fmt.Sprintf("tcp sport %d drop", c.TCPPort)}
+	if c.TCPPort == 0 {
+		return []string{drop}
+	}
+	return []string{fmt.Sprintf("tcp dport %d %s", c.TCPPort, drop), fmt.Sprintf("tcp sport %d %s", c.TCPPort, drop)}
 }
 
 // known reports a cut that names what is not there, which would otherwise cut nothing in silence.
@@ -168,7 +173,7 @@ func (c Config) known(cut Cut) error {
 	if !node(cut.From) || !node(cut.To) || cut.Network != "" && !slices.ContainsFunc(c.Networks, network) {
 		return fmt.Errorf("cut %+v: no such node or network", cut)
 	}
-	if cut.From == Gateway && cut.To == Gateway || cut.TCPPort < 0 || cut.TCPPort > 65535 {
+	if cut.From == Gateway && cut.To == Gateway || cut.TCPPort < 0 || cut.TCPPort > 65535 || cut.Percent < 0 || cut.Percent > 100 {
 		return fmt.Errorf("cut %+v: nothing goes this way", cut)
 	}
 	return nil

@@ -46,22 +46,21 @@ func (k *checker) acknowledged(p *primary, r *request) {
 	if k.apart {
 		return
 	}
+	o := k.c.nodes[1-p.n.id]
 	switch {
-	case p.epoch > k.epoch:
-		k.epoch, k.writer = p.epoch, p.n.name
-	case p.epoch == k.epoch && p.n.name != k.writer:
-		k.fail("%s and %s both acknowledge in epoch %d", k.writer, p.n.name, p.epoch)
-	case p.epoch < k.epoch:
-		o := k.c.nodes[1-p.n.id]
+	case p.epoch < max(k.epoch, uint64(o.store.epoch)):
 		if max(o.disk.cached[r.block], k.began[o.id][r.block]) < r.value {
-			k.fail("%s acknowledges in epoch %d after %s did in epoch %d", p.n.name, p.epoch, k.writer, k.epoch)
+			k.fail("%s acknowledges in epoch %d what %s, who has epoch %d, never had", p.n.name, p.epoch, o.name, o.store.epoch)
 		}
 		if o.disk.cached[r.block] < r.value {
 			return // it had it, and has lost it with its power before the acknowledgement
 		}
-	}
-	// A late acknowledgement by a holder that was deposed is no life of its guest.
-	if o := k.c.nodes[1-p.n.id].guest.front; p.epoch == k.epoch && (o == nil || o.epoch < p.epoch) {
+	case p.epoch > k.epoch:
+		k.epoch, k.writer = p.epoch, p.n.name
+		k.lives(p.n)
+	case p.n.name != k.writer:
+		k.fail("%s and %s both acknowledge in epoch %d", k.writer, p.n.name, p.epoch)
+	default:
 		k.lives(p.n)
 	}
 	k.acked[r.block] = max(k.acked[r.block], r.value)
@@ -131,6 +130,9 @@ func (n *Node) record() (r cluster.Record) {
 
 // promoted: a copy that begins to count has every acknowledged write.
 func (k *checker) promoted(n *Node) {
+	if k.c.nodes[1-n.id].store.epoch > n.store.epoch {
+		return // it was frozen while it opened: its peer holds a newer epoch and acknowledges nothing of it
+	}
 	for b, v := range n.disk.cached {
 		k.began[n.id][b] = max(k.began[n.id][b], v)
 	}

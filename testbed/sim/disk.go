@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"duet/blockrepl"
+	"duet/cluster"
 )
 
 // blocks is the size of the simulated disk.
@@ -56,7 +57,8 @@ var errDiskFull = errors.New("no space left on device")
 // store is an engine.Store: each Save is durable when it returns.
 type store struct {
 	values map[string][]byte
-	before []byte // the record before the last Save
+	before []byte        // the record before the last Save
+	epoch  cluster.Epoch // that the record says is granted
 	full   bool
 }
 
@@ -78,6 +80,9 @@ func (s *store) Save(key string, v any) error {
 	if err == nil {
 		if key == "record" {
 			s.before = s.values[key]
+			if r, ok := v.(cluster.Record); ok {
+				s.epoch = r.Epoch
+			}
 		}
 		s.values[key] = b
 	}

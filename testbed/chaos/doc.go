@@ -1,0 +1,17 @@
+// Package chaos strikes a pair of real daemons with random faults and judges what the
+// users of the protected VMs saw.
+//
+// One cluster carries three modules: a Linux guest that writes numbered records, and
+// two VMs whose guest leaves its disk alone while a Writer of the test works on it by
+// the same socket as QEMU, on whichever host serves it. A Plan is made from its seed
+// alone. After its faults everything heals; the pair must then be PRIM and SECOND
+// again, and nothing that was acknowledged may be missing.
+//
+//	plan.go     seed → Plan: what strikes when (pure)
+//	strike.go   carries a Plan out
+//	pair.go     the cluster, its healing and its health
+//	judge.go    what must hold after a Plan
+//	writer.go   the writer of a volume and its history
+//	session.go  one connection of the writer
+//	nbd.go      an NBD client
+package chaos

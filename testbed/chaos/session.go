@@ -1,0 +1,199 @@
+package chaos
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"duet/testbed/check"
+)
+
+// The part of a volume that a Writer works on: groups of pages, one request at a time
+// and connection in each group. It leaves the first MiB to the guest.
+const (
+	page       = 4096
+	groupPages = 4
+	groups     = 6
+	pages      = groups*groupPages + 1 // one more for the confirming write of a sweep
+	firstByte  = 1 << 20
+	torn       = ^uint64(0) // the value of a page whose words differ
+)
+
+// pause is the time between the requests of one group: it keeps histories short enough
+// to be judged.
+const pause = 5 * time.Millisecond
+
+// session is one connection of a Writer: what it did and what it was told.
+type session struct {
+	w    *Writer
+	host string
+	id   int // the client's number in the history
+	conn *conn
+
+	mu      sync.Mutex
+	ops     []check.Op
+	flushes []check.Flush
+	proven  int64 // the last acknowledged write was made at this instant
+	acked   int
+}
+
+// work runs all groups until the connection ends.
+func (s *session) work() {
+	var all sync.WaitGroup
+	all.Go(s.conn.receive)
+	for g := range groups {
+		all.Go(func() { s.group(g) })
+	}
+	all.Wait()
+}
+
+// group makes random requests on the pages of one group.
+func (s *session) group(g int) {
+	rng := rand.New(rand.NewPCG(uint64(s.id), uint64(g)))
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for range tick.C {
+		if !s.w.enter() {
+			if s.conn.ended() {
+				return
+			}
+			continue
+		}
+		err := s.random(rng, g)
+		s.w.leave()
+		if errors.Is(err, errLost) {
+			return
+		}
+	}
+}
+
+func (s *session) random(rng *rand.Rand, g int) error {
+	first := rng.IntN(groupPages)
+	n := 1 + rng.IntN(groupPages-first)
+	first += g * groupPages
+	var flags uint16
+	if rng.IntN(8) == 0 {
+		flags = flagFUA
+	}
+	switch x := rng.IntN(100); {
+	case x < 55:
+		return s.write(first, n, flags, s.w.value())
+	case x < 60:
+		return s.write(first, n, flags, 0)
+	case x < 95:
+		return s.read(first, n)
+	default:
+		return s.flush()
+	}
+}
+
+func at(p int) int64 { return firstByte + int64(p)*page }
+
+// write fills n pages with one value; 0 means zeroes without data.
+func (s *session) write(first, n int, flags uint16, value uint64) error {
+	q := request{cmd: cmdWriteZeros, flags: flags, off: at(first), length: n * page}
+	if value != 0 {
+		word := binary.LittleEndian.AppendUint64(nil, value)
+		q.cmd, q.data = cmdWrite, slices.Repeat(word, n*page/len(word))
+	}
+	op := check.Op{Client: s.id, Write: true, Value: value, FUA: flags == flagFUA, Call: s.w.now()}
+	err := s.conn.do(q)
+	op.Return = s.w.now()
+	s.refuse("write", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	op.Unknown = err != nil
+	for p := first; p < first+n; p++ {
+		op.Block = uint64(p)
+		s.ops = append(s.ops, op)
+	}
+	if err == nil {
+		s.proven = max(s.proven, op.Call)
+		s.acked++
+	}
+	return err
+}
+
+func (s *session) read(first, n int) error {
+	op := check.Op{Client: s.id, Call: s.w.now()}
+	b := make([]byte, n*page)
+	err := s.conn.do(request{cmd: cmdRead, off: at(first), length: len(b), data: b})
+	op.Return = s.w.now()
+	s.refuse("read", err)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range n {
+		op.Block, op.Value = uint64(first+i), valueOf(b[i*page:][:page])
+		s.ops = append(s.ops, op)
+	}
+	return nil
+}
+
+// valueOf is the value a page was filled with.
+func valueOf(b []byte) uint64 {
+	v := binary.LittleEndian.Uint64(b)
+	for ; len(b) > 0; b = b[8:] {
+		if binary.LittleEndian.Uint64(b) != v {
+			return torn
+		}
+	}
+	return v
+}
+
+func (s *session) flush() error {
+	f := check.Flush{Call: s.w.now()}
+	err := s.conn.do(request{cmd: cmdFlush})
+	f.Return = s.w.now()
+	s.refuse("flush", err)
+	if err == nil {
+		s.mu.Lock()
+		s.flushes = append(s.flushes, f)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func (s *session) refuse(what string, err error) {
+	var code refused
+	if errors.As(err, &code) {
+		s.w.refuse(s.host, what, code)
+	}
+}
+
+// history is what the session did. A read counts only if the same connection was told
+// later that a write had succeeded: the former holder of a volume may answer reads
+// until it learns that it is not any more (DESIGN §5, "what this does not cover").
+func (s *session) history() ([]check.Op, []check.Flush) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ops := slices.Clone(s.ops)
+	for i := range ops {
+		if !ops[i].Write && ops[i].Return >= s.proven {
+			ops[i].Unknown = true
+		}
+	}
+	return ops, slices.Clone(s.flushes)
+}
+
+// sweep reads every page and proves by a write that the volume was the holder's.
+func (s *session) sweep() error {
+	for p := range pages - 1 {
+		if err := s.read(p, 1); err != nil {
+			return err
+		}
+	}
+	return s.write(pages-1, 1, flagFUA, s.w.value())
+}
+
+// ended reports whether the connection is lost.
+func (c *conn) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waiting == nil
+}
