@@ -97,7 +97,7 @@ func newCluster(seed uint64, keep bool) *Cluster {
 	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: blocks, Paths: map[string]string{}}}
 	c.module = m
 	for i := range c.nodes {
-		n := &Node{c: c, id: i, name: names[i], ping: true, vmTakes: 100 * time.Millisecond, store: store{values: map[string][]byte{}}}
+		n := &Node{c: c, id: i, name: names[i], ping: true, vmTakes: 100 * time.Millisecond, store: store{values: map[string][]byte{}, owner: cluster.NodeID(names[i])}}
 		n.guest, n.shown = guest{n: n, state: vmmanager.Off}, off
 		n.log.lineage = blockrepl.Lineage{Volume: "vol"}
 		if i == 0 {

@@ -57,8 +57,9 @@ var errDiskFull = errors.New("no space left on device")
 // store is an engine.Store: each Save is durable when it returns.
 type store struct {
 	values map[string][]byte
-	before []byte        // the record before the last Save
-	epoch  cluster.Epoch // that the record says is granted
+	before []byte // the record before the last Save
+	owner  cluster.NodeID
+	epoch  cluster.Epoch // newest that was granted to owner
 	full   bool
 }
 
@@ -80,7 +81,7 @@ func (s *store) Save(key string, v any) error {
 	if err == nil {
 		if key == "record" {
 			s.before = s.values[key]
-			if r, ok := v.(cluster.Record); ok {
+			if r, ok := v.(cluster.Record); ok && r.Holder == s.owner {
 				s.epoch = r.Epoch
 			}
 		}
