@@ -157,7 +157,14 @@ func (e *Engine) exchange(ctx context.Context) {
 
 // OnTell takes the peer's state and answers with one's own.
 func (e *Engine) OnTell(theirs State) State {
-	e.post(func() { e.hear(theirs); e.look() })
+	e.post(func() {
+		// A call may be repeated and late. What it says is news only after an answer of the
+		// same run of the peer to a question of this one; until then the next exchange tells.
+		if theirs.Incarnation == e.link.state.Incarnation {
+			e.hear(theirs)
+			e.look()
+		}
+	})
 	return e.State()
 }
 
