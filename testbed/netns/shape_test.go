@@ -15,6 +15,9 @@ import (
 // TestLoss: some frames arrive and some do not.
 func TestLoss(t *testing.T) {
 	l := lan(t, "dtbnsloss")
+	if !l.ping("alpha", "beta", "hb1") { // the neighbours know each other before frames are lost
+		t.Fatal("the network does not carry")
+	}
 	must(t, l.Cut(Cut{Network: "hb1", From: "alpha", To: "beta", Percent: 50}))
 	var got string
 	_ = l.Do("alpha", func() error { // it fails for what is missing
