@@ -21,7 +21,6 @@ var (
 	loneSilent  = Guard{"not alone, peer silent", func(f Facts, _ Link) bool { return !f.Alone && f.Silent }}
 	yielded     = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
 	orphan      = Guard{"VM up, not holder", func(f Facts, _ Link) bool { return f.VMUp && !f.Holder }}
-	leftover    = Guard{"VM up, not wanted", func(f Facts, _ Link) bool { return f.VMUp && !f.Wanted }}
 	mayMove     = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
 	takesBack   = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
 	impaired    = Guard{"metadata cannot be saved", func(f Facts, _ Link) bool { return f.Impaired }}
@@ -42,7 +41,6 @@ func do(a ...Action) []Action { return a }
 
 func stoppedRows() []Row {
 	return []Row{
-		{Stopped, Boot, leftover, do(KillVM), Stopping, NoLink, "the module was stopped before this node started: its VM is ended"},
 		{Stopped, Boot, wanted, nil, Waiting, NoLink, "it was running before this node started"},
 		{Stopped, CmdStart, always, nil, Waiting, NoLink, "started by an operator"},
 		{Stopped, CmdSecond, always, nil, Waiting, NoLink, "started by an operator, to follow the peer"},
