@@ -204,6 +204,9 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 	if ok && !ev.PeerYes && ask.Complete < e.rec.Epoch {
 		ok, why = false, "only the peer itself can give the right back"
 	}
+	if ok && !ev.PeerYes && ask.Cold && !e.silent() {
+		ok, why = false, "the peer answers again, and its copy may be better than this one, which lost power"
+	}
 	if !ok {
 		for _, know := range ev.knows {
 			e.above = max(e.above, know.Promised)
