@@ -76,11 +76,16 @@ func (p *Primary) takeBatch() *batch {
 	return &batch{}
 }
 
-// fill moves the ready list into b and numbers the frames.
+// fill moves the ready list into b and numbers the frames. A write that may not begin
+// any more, because the peer was lost or a hold came since it was admitted, waits again.
 func (p *Primary) fill(b *batch) {
 	now := p.clock()
 	b.link, b.items = p.link, b.items[:0]
 	for _, f := range p.ready {
+		if f.excl && f.step == stepReady && (!p.writable() || p.needGeneration) {
+			p.admit(f)
+			continue
+		}
 		it := item{f: f, local: f.step == stepReady}
 		if it.local {
 			f.step, f.wait = stepIssued, waitHere

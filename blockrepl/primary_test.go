@@ -125,6 +125,49 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+// A write that was admitted, but not yet begun, when the peer is lost or a hold comes is
+// not begun: it would reach this copy alone and be acknowledged.
+func TestAdmittedWaitsAgain(t *testing.T) {
+	for name, c := range map[string]struct{ stop, proceed func(q *pair) error }{
+		"peer lost": {
+			func(q *pair) error { q.cut(); wantEvent[PeerLost](q); return nil },
+			func(q *pair) error { return q.attach(1, true) },
+		},
+		"peer lost, then alone": {
+			func(q *pair) error { q.cut(); wantEvent[PeerLost](q); return nil },
+			func(q *pair) error { return q.p.GoAlone(2) },
+		},
+		"hold": {
+			func(q *pair) error { return q.p.Hold(t.Context()) },
+			func(q *pair) error { q.p.Release(); return nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := newPair(t, 8<<20).up()
+			q.write(0, fill(1, 512)) // its extent is hot from now on
+			w := make(waiter, 1)
+			r := write(0, fill(2, 512))
+			r.By = w
+			q.p.Submit(r) // and no Kick
+			if err := c.stop(q); err != nil {
+				t.Fatal(err)
+			}
+			q.p.Kick()
+			eventually(t, "nothing under way", func() bool {
+				q.p.mu.Lock()
+				defer q.p.mu.Unlock()
+				return q.p.active == 0 && len(q.p.ready) == 0
+			})
+			if a := q.a.dev.(*disk).bytes()[0]; !w.pending() || a != 1 {
+				t.Fatalf("begun: local copy %d, unanswered %v", a, w.pending())
+			}
+			if err := errors.Join(c.proceed(q), q.result(w)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // A write in flight when the peer is lost counts as the first write alone: it is not
 // acknowledged while the generation is not durable.
 func TestGenerationBeforeAcknowledgement(t *testing.T) {

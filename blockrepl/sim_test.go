@@ -150,15 +150,27 @@ func (s *sim) guest() {
 		r := write(offset(b), data)
 		r.FUA = s.rng.IntN(8) == 0
 		s.note("write block %d stamp %d", b, s.stamp)
-		s.flying = append(s.flying, simWrite{b, len(m.stamps) - 1, s.start(r)})
+		s.flying = append(s.flying, simWrite{b, len(m.stamps) - 1, s.submit(r)})
 		if len(s.flying) > 16 && s.p.Progress().State != Frozen {
 			s.collect(true)
 		}
 	}
 }
 
+// submit lets a write wait for the next Kick now and then, so that fate may be faster.
+func (s *sim) submit(r *Request) waiter {
+	if s.rng.IntN(4) != 0 {
+		return s.start(r)
+	}
+	w := make(waiter, 1)
+	r.By = w
+	s.p.Submit(r)
+	return w
+}
+
 // collect takes the results that are there, or waits for all.
 func (s *sim) collect(wait bool) {
+	s.p.Kick()
 	rest := s.flying[:0]
 	for _, w := range s.flying {
 		if !wait && w.done.pending() {
@@ -274,8 +286,22 @@ func (s *sim) unlink() {
 	}
 	s.linked = false
 	s.cut()
-	wantEvent[PeerLost](s.pair)
+	lost := wantEvent[PeerLost](s.pair)
 	s.serve.Wait()
+	if lost.Required && !s.lossy[s.b] {
+		s.collect(false)
+		s.mirrored()
+	}
+}
+
+// mirrored checks that the peer of a frozen volume has all that was acknowledged: it
+// may be promoted at any moment.
+func (s *sim) mirrored() {
+	s.t.Helper()
+	copied := s.b.dev.(*disk).bytes()
+	for b := range s.blocks {
+		s.observe(b, copied[offset(b):][:simBlock], s.blocks[b].acked)
+	}
 }
 
 // alone is what arbitration grants when the peer is lost.
