@@ -128,6 +128,14 @@ func (n *Node) record() (r cluster.Record) {
 	return r
 }
 
+// granted: a copy that lost power gets the right to write. Where the policy prefers that
+// to waiting for a peer that does not answer, it may lack what was not flushed.
+func (k *checker) granted(n *Node) {
+	if n.cold && !n.reach && k.c.module.Policy.ColdStart > 0 {
+		k.acked = k.flushed
+	}
+}
+
 // promoted: a copy that begins to count has every acknowledged write.
 func (k *checker) promoted(n *Node) {
 	if k.c.nodes[1-n.id].store.epoch > n.store.epoch {
@@ -138,9 +146,6 @@ func (k *checker) promoted(n *Node) {
 	}
 	if k.apart {
 		return
-	}
-	if n.cold && !n.reach && k.c.module.Policy.ColdStart > 0 {
-		k.acked = k.flushed // the policy prefers it to waiting for a copy that may be better
 	}
 	for b, v := range n.disk.cached {
 		if v < k.acked[b] {

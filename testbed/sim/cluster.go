@@ -99,6 +99,7 @@ func newCluster(seed uint64, keep bool) *Cluster {
 	for i := range c.nodes {
 		n := &Node{c: c, id: i, name: names[i], ping: true, vmTakes: 100 * time.Millisecond, store: store{values: map[string][]byte{}, owner: cluster.NodeID(names[i])}}
 		n.guest, n.shown = guest{n: n, state: vmmanager.Off}, off
+		n.store.grant = func() { c.check.granted(n) }
 		n.log.lineage = blockrepl.Lineage{Volume: "vol"}
 		if i == 0 {
 			n.log.lineage = n.log.lineage.With(blockrepl.Generation{Epoch: 1, Holder: names[0]})

@@ -60,6 +60,7 @@ type store struct {
 	before []byte // the record before the last Save
 	owner  cluster.NodeID
 	epoch  cluster.Epoch // newest that was granted to owner
+	grant  func()        // told before one is
 	full   bool
 }
 
@@ -81,7 +82,8 @@ func (s *store) Save(key string, v any) error {
 	if err == nil {
 		if key == "record" {
 			s.before = s.values[key]
-			if r, ok := v.(cluster.Record); ok && r.Holder == s.owner {
+			if r, ok := v.(cluster.Record); ok && r.Holder == s.owner && r.Epoch > s.epoch {
+				s.grant()
 				s.epoch = r.Epoch
 			}
 		}
