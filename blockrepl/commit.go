@@ -1,6 +1,9 @@
 package blockrepl
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // commitState is the Primary's side of the DirtyLog: one commit in flight, which
 // groups everything that waited while the one before it was.
@@ -36,7 +39,7 @@ func (p *Primary) nextLineage() *Lineage {
 	}
 	next := p.lineage
 	if begins {
-		next = next.With(Generation{Epoch: p.epoch, Holder: p.cfg.Node})
+		next = next.With(Generation{Epoch: p.epoch, Holder: p.cfg.Node, Began: time.Now().UnixMilli()})
 		next.Partial = false
 	}
 	if newest, ok := next.Newest(); c.synced && ok {
@@ -83,7 +86,7 @@ func (p *Primary) committed(err error) {
 // not required, this node alone decides what the data is.
 func (p *Primary) judgeGeneration() {
 	newest, ok := p.lineage.Newest()
-	own := ok && newest == Generation{Epoch: p.epoch, Holder: p.cfg.Node}
+	own := ok && newest.Is(Generation{Epoch: p.epoch, Holder: p.cfg.Node})
 	p.needGeneration = (p.state == Alone || p.state == Syncing) && (!own || p.lineage.Partial)
 }
 

@@ -23,6 +23,19 @@ type Entry struct {
 	Dirty uint64
 }
 
+// Suspect is how many bytes of a volume of size bytes entries say may differ, in whole regions.
+func Suspect(entries []Entry, size int64) int64 {
+	var n int64
+	for _, e := range entries {
+		mask := e.Dirty
+		if e.Hot {
+			mask = ^uint64(0)
+		}
+		n += int64(ones(mask&wholeExtent(e.Extent, size))) * RegionSize
+	}
+	return min(n, size)
+}
+
 // DirtyLog remembers durably which parts of one volume may differ from the
 // peer's copy, and the Lineage of the data. It has one user, the tracker of
 // that volume, which may have several calls in flight.

@@ -3,6 +3,7 @@ package blockrepl
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // Generation names one stretch of history in which a single node wrote without
@@ -12,7 +13,13 @@ import (
 type Generation struct {
 	Epoch  uint64 `json:"epoch"`
 	Holder string `json:"holder"`
+	// Began is when its first write came, by the holder's clock, in Unix ms; 0: unknown.
+	// It is for people and is no part of the name.
+	Began int64 `json:"began,omitempty"`
 }
+
+// Is reports whether both name the same stretch.
+func (g Generation) Is(o Generation) bool { return g.Epoch == o.Epoch && g.Holder == o.Holder }
 
 // Lineage is the history of a volume's data: its identity and its generations,
 // oldest first. A copy that was never written has no generations.
@@ -71,7 +78,7 @@ func (l Lineage) Compare(o Lineage) Relation {
 	ln, lok := l.Newest()
 	on, ook := o.Newest()
 	switch {
-	case lok == ook && ln == on:
+	case lok == ook && ln.Is(on):
 		return Same
 	case !ook || l.contains(on):
 		return Ahead
@@ -91,7 +98,7 @@ func (l Lineage) Newest() (Generation, bool) {
 
 // With returns l extended by g, or l itself if g is already its newest.
 func (l Lineage) With(g Generation) Lineage {
-	if n, ok := l.Newest(); ok && n == g {
+	if n, ok := l.Newest(); ok && n.Is(g) {
 		return l
 	}
 	line := append(append(make([]Generation, 0, len(l.Line)+1), l.Line...), g)
@@ -113,9 +120,19 @@ func (l Lineage) Common(o Lineage) Lineage {
 	return l
 }
 
+// Parted is when the first write came that l has and o lacks, by the clock of whoever
+// wrote it; zero if there is none or it is unknown.
+func (l Lineage) Parted(o Lineage) time.Time {
+	n := len(l.Common(o).Line)
+	if n == len(l.Line) || l.Line[n].Began == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(l.Line[n].Began)
+}
+
 func (l Lineage) contains(g Generation) bool {
 	for _, have := range l.Line {
-		if have == g {
+		if have.Is(g) {
 			return true
 		}
 	}

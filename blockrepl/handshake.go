@@ -114,7 +114,7 @@ func Decide(h Hello, w Welcome, suspects bool) Verdict {
 		return RefuseDiverged // complete at this epoch and yet other data: the records contradict each other
 	case !written:
 		return ResyncAll
-	case relation == Ahead && newest != h.Lineage.InStep:
+	case relation == Ahead && !newest.Is(h.Lineage.InStep):
 		return ResyncAll
 	case suspects || w.Lineage.Partial:
 		return ResyncSuspects

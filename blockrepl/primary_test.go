@@ -120,7 +120,7 @@ func TestFreeze(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, lineage, _ := q.a.log.Load()
-	if newest, _ := lineage.Newest(); newest != (Generation{2, "alpha"}) {
+	if newest, _ := lineage.Newest(); !newest.Is(Generation{Epoch: 2, Holder: "alpha"}) {
 		t.Fatalf("acknowledged alone, generation %v", newest)
 	}
 }

@@ -82,7 +82,7 @@ func TestResyncOfDirty(t *testing.T) {
 				return false
 			}
 		}
-		return lineage.InStep == Generation{2, "alpha"}
+		return lineage.InStep.Is(Generation{Epoch: 2, Holder: "alpha"})
 	})
 }
 

@@ -73,15 +73,28 @@ func TestCompareExhaustive(t *testing.T) {
 func TestLineageWith(t *testing.T) {
 	l := Lineage{Volume: "v"}
 	for i := range MaxLine + 10 {
-		g := Generation{uint64(i), "n"}
+		g := Generation{Epoch: uint64(i), Holder: "n"}
 		l = l.With(g).With(g)
 	}
 	if newest, _ := l.Newest(); len(l.Line) != MaxLine || newest.Epoch != MaxLine+9 {
 		t.Fatal(len(l.Line), newest)
 	}
 	old := Lineage{Line: make([]Generation, 1, 8)}
-	if a, b := old.With(Generation{1, "x"}), old.With(Generation{2, "y"}); a.Line[1] == b.Line[1] {
+	if a, b := old.With(Generation{Epoch: 1, Holder: "x"}), old.With(Generation{Epoch: 2, Holder: "y"}); a.Line[1] == b.Line[1] {
 		t.Fatal("With shares memory between its results")
+	}
+}
+
+// Parted tells when the history that the other lacks began.
+func TestParted(t *testing.T) {
+	at := func(ms int64) Generation { return Generation{Epoch: uint64(ms), Holder: "n", Began: ms} }
+	common := Lineage{Volume: "v"}.With(at(1)).With(at(2))
+	l, o := common.With(at(3)).With(at(4)), common.With(Generation{Epoch: 3, Holder: "o", Began: 7})
+	if a, b := l.Parted(o).UnixMilli(), o.Parted(l).UnixMilli(); a != 3 || b != 7 {
+		t.Fatal(a, b)
+	}
+	if got := common.Parted(l); !got.IsZero() {
+		t.Fatal(got)
 	}
 }
 

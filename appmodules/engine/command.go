@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"duet/appmodules"
+	"duet/cluster"
 )
 
 // ErrRefused is returned when the present state does not allow a command; its text says what would.
@@ -113,10 +115,38 @@ func (e *Engine) mayOverride(yes bool) error {
 	if yes || (e.rec.IsComplete() && e.rec.Holds(e.self)) {
 		return nil
 	}
-	theirs := "it has not been heard since this node started"
-	if !e.link.heard.IsZero() {
-		theirs = fmt.Sprintf("when last heard it knew epoch %d of %s and was complete at %d", p.Record.Epoch, p.Record.Holder, p.Record.Complete)
+	return fmt.Errorf("%w: the data of %s on %s may lack writes.\n%s\n%s\nWrites that only %s has would be kept there but not used.",
+		ErrConfirm, e.cfg.Module.Name, e.self, e.ours(), e.theirs(), e.peer)
+}
+
+// ours and theirs are the facts of both sides, for whoever has to choose.
+func (e *Engine) ours() string {
+	return side(string(e.self)+" (here)", e.rec, e.vols.status())
+}
+
+func (e *Engine) theirs() string {
+	if e.link.heard.IsZero() {
+		return fmt.Sprintf("%s: not heard since this node started", e.peer)
 	}
-	return fmt.Errorf("%w: %s knows epoch %d of %s and its data are complete at epoch %d; %s: %s. Writes that only %s has would be kept there but not used. Repeat with --yes",
-		ErrConfirm, e.self, e.rec.Epoch, e.rec.Holder, e.rec.Complete, e.peer, theirs, e.peer)
+	who := string(e.peer)
+	if !e.answers() {
+		who += fmt.Sprintf(" (last heard %v ago)", e.rt.Now().Sub(e.link.heard).Round(time.Second))
+	}
+	return side(who, e.link.state.Record, e.link.state.Status.Volumes)
+}
+
+func side(who string, r cluster.Record, volumes []VolumeStatus) string {
+	b := &strings.Builder{}
+	fmt.Fprintf(b, "%s: knows epoch %d of %s, complete at epoch %d", who, r.Epoch, r.Holder, r.Complete)
+	if r.Cold {
+		b.WriteString(", lost power since")
+	}
+	for _, v := range volumes {
+		written := "unknown"
+		if !v.Written.IsZero() {
+			written = v.Written.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(b, "\n  %s: generation %s, last written %s, %.1f MiB that the other side may lack", v.Target, v.Generation, written, float64(v.Dirty)/(1<<20))
+	}
+	return b.String()
 }

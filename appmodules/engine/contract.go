@@ -92,6 +92,9 @@ type Disks interface {
 	Log(v appmodules.Volume) blockrepl.DirtyLog
 	// Frontend makes the frontend of a volume.
 	Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error)
+	// Written is when the image of a volume was last written, by this node's clock; zero if
+	// that is not known.
+	Written(v appmodules.Volume) time.Time
 	// SetAside keeps the present content of an image that Open gave, durably, so that it
 	// stays readable whatever is written to the image afterwards.
 	SetAside(v appmodules.Volume, image Image, d Divergence) error
@@ -102,6 +105,7 @@ type Divergence struct {
 	Module        string
 	Epoch         cluster.Epoch     // of the winner
 	Loser, Winner blockrepl.Lineage // the loser's copy is the one on this node
+	WinnerWritten time.Time         // when the winner's was last written; zero if that is not known
 }
 
 // Hypervisor is what runs the VM and can change its disks.

@@ -107,6 +107,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.noteBoot()
 	e.m.Link = appmodules.NoLink
+	e.vols.idles()
 	e.publish()
 	return e, nil
 }

@@ -165,8 +165,24 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	a.die()
 	b.boot()
 	p.is(b, "WAIT", "NotReady")
-	if err := b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) {
-		t.Errorf("prim on old data without --yes: %v", err)
+	err := b.running().Command(t.Context(), appmodules.CmdPrim, false)
+	if !errors.Is(err, ErrConfirm) {
+		t.Fatalf("prim on old data without --yes: %v", err)
+	}
+	for _, fact := range []string{"beta (here): knows epoch 1 of alpha, complete at epoch 1", "vda: generation 1/alpha, last written " + written.Local().Format(time.DateTime),
+		"MiB that the other side may lack", "alpha: not heard since this node started"} {
+		if !strings.Contains(err.Error(), fact) {
+			t.Errorf("no %q in:\n%v", fact, err)
+		}
+	}
+	must(t, b.running().Command(t.Context(), appmodules.CmdStop, false))
+	p.is(b, "STOP", "NotReady")
+	a.boot()
+	p.is(a, "ALONE", "Ready")
+	must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
+	p.is(a, "STOP", "NotReady")
+	if err = b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) || !strings.Contains(err.Error(), "alpha: knows epoch 2 of alpha, complete at epoch 2\n  vda: generation 2/alpha") {
+		t.Errorf("prim beside a stopped holder that answers: %v", err)
 	}
 }
 

@@ -116,7 +116,7 @@ func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 		return in.Refuse(blockrepl.Refusal{Epoch: uint64(st.Record.Epoch), Holder: string(st.Record.Holder), Reason: refusal})
 	}
 	if diverged {
-		if err := vol.sec.Yield(ctx, hello.Lineage, cluster.Epoch(hello.Epoch)); err != nil {
+		if err := vol.sec.Yield(ctx, e.divergence(vol, hello)); err != nil {
 			e.cfg.Logger.Error("split brain: the copies stay apart", "module", e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
 			return in.Refuse(blockrepl.Refusal{Epoch: hello.Epoch, Holder: hello.Node, Reason: err.Error()})
 		}
@@ -146,6 +146,18 @@ func (e *Engine) acceptable(h blockrepl.Hello) string {
 // holds: the policy wants a human to decide which version wins, and none has yet.
 func (e *Engine) holds() bool {
 	return e.cfg.Module.Policy.SplitBrain == appmodules.SplitHold && !e.yield
+}
+
+// divergence describes a volume that the peer's version is to win. Any goroutine.
+func (e *Engine) divergence(vol *volume, hello blockrepl.Hello) Divergence {
+	d := Divergence{Module: e.cfg.Module.Name, Epoch: cluster.Epoch(hello.Epoch), Loser: vol.sec.Lineage(), Winner: hello.Lineage}
+	peer, _ := e.PeerState()
+	for _, v := range peer.Status.Volumes {
+		if v.Target == vol.cfg.Target {
+			d.WinnerWritten = v.Written
+		}
+	}
+	return d
 }
 
 func (v *volumes) onFollowed(vol *volume) {

@@ -287,6 +287,11 @@ func (keepOpen) Close() error { return nil }
 
 func (n *simNode) Log(appmodules.Volume) blockrepl.DirtyLog { return n.logs }
 
+func (n *simNode) Written(appmodules.Volume) time.Time { return written }
+
+// written is when the images of these tests were last written.
+var written = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
 func (n *simNode) SetAside(_ appmodules.Volume, _ Image, d Divergence) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -12,7 +12,6 @@ import (
 	"duet/appmodules"
 	"duet/blockrepl"
 	"duet/blockrepl/wire"
-	"duet/cluster"
 )
 
 // Storage makes the volumes of a module on this node: NewStorage, or a simulated one.
@@ -22,6 +21,11 @@ type Storage interface {
 	Primary(v appmodules.Volume, report func(blockrepl.Event)) (Primary, error)
 	// Secondary opens a volume for the peer's primary.
 	Secondary(v appmodules.Volume) (Secondary, error)
+	// Written is when the volume was last written, open or not; zero if that is not known.
+	Written(v appmodules.Volume) time.Time
+	// Known is the history of a volume that is not open, and how many bytes of it may
+	// differ from the peer's copy.
+	Known(v appmodules.Volume) (l blockrepl.Lineage, dirty int64, err error)
 }
 
 // Primary is a served volume; its methods are those of blockrepl.Primary.
@@ -55,8 +59,8 @@ type Secondary interface {
 	Applied() uint64
 	// Heard is when the primary last sent something; zero if it never did.
 	Heard() time.Time
-	// Yield sets the content aside and lets the primary with the lineage winner overwrite it.
-	Yield(ctx context.Context, winner blockrepl.Lineage, epoch cluster.Epoch) error
+	// Yield sets the content aside and lets the primary with the lineage d.Winner overwrite it.
+	Yield(ctx context.Context, d Divergence) error
 	// Flush ends Serve for ever and makes everything applied durable.
 	Flush() error
 	// Close ends Serve for ever and closes the image.
@@ -134,6 +138,16 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Pri
 	return p, nil
 }
 
+func (s storage) Written(v appmodules.Volume) time.Time { return s.cfg.Disks.Written(v) }
+
+func (s storage) Known(v appmodules.Volume) (blockrepl.Lineage, int64, error) {
+	entries, l, err := s.cfg.Disks.Log(v).Load()
+	if err != nil || l == nil {
+		return blockrepl.Lineage{}, 0, err
+	}
+	return *l, blockrepl.Suspect(entries, v.Size), nil
+}
+
 func (s storage) name(v appmodules.Volume) string { return s.cfg.Module.Name + "/" + v.Target }
 
 func (p *served) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Closer, error) {
@@ -182,12 +196,11 @@ func (f following) Serve(ctx context.Context, in Incoming, complete bool) error 
 	return f.Secondary.Serve(ctx, c.Conn, c.Greeting, complete)
 }
 
-func (f following) Yield(ctx context.Context, winner blockrepl.Lineage, epoch cluster.Epoch) error {
-	d := Divergence{Module: f.cfg.Module.Name, Epoch: epoch, Loser: f.Lineage(), Winner: winner}
+func (f following) Yield(ctx context.Context, d Divergence) error {
 	if err := f.cfg.Disks.SetAside(f.volume, f.image, d); err != nil {
 		return fmt.Errorf("keep this node's version: %w", err)
 	}
-	return f.Secondary.Rejoin(ctx, winner)
+	return f.Secondary.Rejoin(ctx, d.Winner)
 }
 
 func (f following) Flush() error {

@@ -18,6 +18,7 @@ type VolumeStatus struct {
 	Generation string        `json:"generation"`
 	Problem    string        `json:"problem,omitempty"` // why the peer is not attached
 	Dirty      int64         `json:"dirty"`             // bytes
+	Written    time.Time     `json:"written"`           // last, by the clock of the node; zero: unknown
 	ToCompare  int64         `json:"to_compare"`
 	Compared   int64         `json:"compared"`
 	Moved      int64         `json:"moved"`
@@ -34,11 +35,12 @@ type VolumeStatus struct {
 // status reads the live figures; called by any goroutine.
 func (v *volumes) status() []VolumeStatus {
 	v.mu.Lock()
-	all, problem := v.all, v.problem
+	all, idle, problem := v.all, v.idle, v.problem
 	v.mu.Unlock()
 	var out []VolumeStatus
 	for _, c := range v.e.cfg.Module.Volumes {
-		st := VolumeStatus{Target: c.Target, Path: c.Paths[string(v.e.self)], Size: c.Size, State: "closed"}
+		st := VolumeStatus{Target: c.Target, Path: c.Paths[string(v.e.self)], Size: c.Size, State: "closed",
+			Generation: idle[c.Target].Generation, Dirty: idle[c.Target].Dirty, Written: v.e.cfg.Storage.Written(c)}
 		for _, vol := range all {
 			if vol.cfg.Target == c.Target {
 				vol.fill(&st)
@@ -50,6 +52,22 @@ func (v *volumes) status() []VolumeStatus {
 		out = append(out, st)
 	}
 	return out
+}
+
+// idles reads what is known of the volumes while they are closed.
+func (v *volumes) idles() {
+	idle := make(map[string]VolumeStatus)
+	for _, c := range v.e.cfg.Module.Volumes {
+		l, dirty, err := v.e.cfg.Storage.Known(c)
+		if err != nil {
+			v.e.cfg.Logger.Warn("cannot read the history of a volume", "module", v.e.cfg.Module.Name, "volume", c.Target, "err", err)
+			continue
+		}
+		idle[c.Target] = VolumeStatus{Generation: generation(l), Dirty: dirty}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.idle = idle
 }
 
 // Mirrored counts the writes of all volumes that went over the network, on either
@@ -76,7 +94,7 @@ func (vol *volume) attachedNow() bool {
 
 func (vol *volume) fill(st *VolumeStatus) {
 	if vol.sec != nil {
-		st.State, st.Generation = "second", generation(vol.sec.Lineage())
+		st.State, st.Generation, st.Dirty = "second", generation(vol.sec.Lineage()), 0
 		return
 	}
 	p := vol.prim.Progress()

@@ -26,8 +26,9 @@ type volumes struct {
 	watching bool               // watch comes again by itself
 
 	mu      sync.Mutex
-	all     []*volume // nil: closed
-	problem string    // why the peer is not attached, for the status
+	all     []*volume               // nil: closed
+	idle    map[string]VolumeStatus // by target: what was known when they closed
+	problem string                  // why the peer is not attached, for the status
 }
 
 // volume is one open disk: primary or secondary.
@@ -127,6 +128,9 @@ func (v *volumes) close() {
 	all := v.all
 	v.set(nil)
 	v.closeAll(all)
+	if len(all) > 0 {
+		v.idles()
+	}
 }
 
 // closeAll closes them at the same time: none acknowledges anything for long while another closes.

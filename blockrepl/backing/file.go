@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"duet/blockrepl"
 )
@@ -82,6 +83,16 @@ func CreateFile(path string, size int64) (*File, error) {
 		return nil, fmt.Errorf("create image: %w", err)
 	}
 	return &File{f: f, size: size}, nil
+}
+
+// Written is when the image at path was last changed, by the clock of this node; zero for
+// a block device, which does not know, and for an image that cannot be looked at.
+func Written(path string) time.Time {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 func checkSize(have, want int64) error {

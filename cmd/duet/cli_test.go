@@ -193,6 +193,7 @@ func TestCommands(t *testing.T) {
 		{name: "fence_test", line: "cluster fence test beta"},
 		{name: "cluster_witness_remove", line: "cluster witness remove"},
 		{name: "volume_diverged", line: "volume diverged"},
+		{name: "volume_diverged_module", line: "volume diverged web01"},
 		{name: "volume_diverged_none", line: "volume diverged db01"},
 		{name: "volume_export", line: "volume export 260314-150926-k7 /tmp/old.raw"},
 		{name: "volume_drop", line: "volume drop 260314-150926-k7"},

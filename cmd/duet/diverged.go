@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,36 +18,90 @@ func (a *app) divergedCommand() *cobra.Command {
 		Long: `List the versions of volumes that lost a split brain and are kept. Both nodes had
 written without each other; one version goes on, the other is kept for a week on the
 node that lost, beside its image: "duet volume export" writes it to a file, "duet volume
-drop" forgets it.`,
+drop" forgets it.
+
+With MODULE the versions of that module are compared with its volumes as they are now:
+which bytes differ, and when each side wrote.`,
 		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			all, err := c.Diverged(ctx)
 			if err != nil {
 				return err
 			}
-			list := []api.Version{}
-			for _, v := range all {
-				if len(args) == 0 || v.Module == args[0] {
-					list = append(list, v)
-				}
+			if len(args) == 0 {
+				return a.emit(all, func(w io.Writer) error { return a.writeVersions(w, all) })
 			}
-			return a.emit(list, func(w io.Writer) error { return a.writeVersions(w, list) })
+			list := []api.Difference{}
+			for _, v := range all {
+				if v.Module != args[0] {
+					continue
+				}
+				d, err := c.Difference(ctx, v.ID)
+				if err != nil {
+					return err
+				}
+				list = append(list, d)
+			}
+			return a.emit(list, func(w io.Writer) error { return a.writeDifferences(w, list) })
 		}),
 	}
 }
 
 func (a *app) writeVersions(w io.Writer, list []api.Version) error {
 	if len(list) == 0 {
-		_, err := io.WriteString(w, "No version is kept: no split brain in the last week.\n")
-		return err
+		return noVersion(w)
 	}
 	t := table{head: []string{"VERSION", "VOLUME", "KEPT ON", "WON", "LOST AT", "SIZE", "OVERWRITTEN", "KEPT UNTIL", "PROBLEM"}}
 	for _, v := range list {
-		t.add(cell{v.ID, bold}, cell{text: v.Module + "/" + v.Target}, cell{text: v.Node}, cell{text: v.Winner},
+		t.add(cell{v.ID, bold}, cell{text: v.Module + "/" + v.Target}, cell{text: v.Node}, cell{text: v.Winner.Node},
 			cell{text: v.Begun.Local().Format("2006-01-02 15:04")}, cell{text: bytesText(v.Size)}, cell{text: bytesText(v.Saved)},
 			cell{text: v.Until.Local().Format("2006-01-02")}, cell{v.Problem, red})
 	}
 	return t.write(w, a.color())
+}
+
+func noVersion(w io.Writer) error {
+	_, err := io.WriteString(w, "No version is kept: no split brain in the last week.\n")
+	return err
+}
+
+// rangesShown is how many ranges people see; --json has more.
+const rangesShown = 20
+
+func (a *app) writeDifferences(w io.Writer, list []api.Difference) error {
+	if len(list) == 0 {
+		return noVersion(w)
+	}
+	for i, d := range list {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s/%s: version %s, kept on %s until %s\n", clean(d.Module), clean(d.Target), clean(d.ID), clean(d.Node), d.Until.Local().Format(time.DateOnly))
+		fmt.Fprintf(w, "  lost   %s\n  won    %s\n", sideText(d.Loser), sideText(d.Winner))
+		atLeast := ""
+		if d.Partly {
+			atLeast = "at least " // the comparison took too long
+		}
+		fmt.Fprintf(w, "  differs from the volume now in %s%s of %s\n", atLeast, bytesText(d.Bytes), bytesText(d.Size))
+		for j, r := range d.Ranges {
+			if j == rangesShown {
+				fmt.Fprintf(w, "    and %d more ranges: --json shows them\n", len(d.Ranges)-j)
+				break
+			}
+			fmt.Fprintf(w, "    %s at byte %d\n", bytesText(r.Length), r.Offset)
+		}
+	}
+	return nil
+}
+
+func sideText(s api.Side) string {
+	at := func(t *time.Time) string {
+		if t == nil {
+			return "unknown"
+		}
+		return t.Local().Format(time.DateTime)
+	}
+	return fmt.Sprintf("%s: first write %s, last write %s", clean(s.Node), at(s.FirstWrite), at(s.LastWrite))
 }
 
 func (a *app) exportCommand() *cobra.Command {

@@ -78,9 +78,7 @@ func volumeStatus(module string, v engine.VolumeStatus) api.VolumeStatus {
 	out := api.VolumeStatus{Name: module + "/" + v.Target, Target: v.Target, Path: v.Path, Size: v.Size, State: v.State,
 		Generation: v.Generation, DirtyBytes: v.Dirty, Compared: v.Compared, Moved: v.Moved, LagMicros: v.Lag.Microseconds(),
 		WriteOps: uint64(v.Stats.Writes), ReadOps: uint64(v.Stats.Reads)}
-	if !v.Proven.IsZero() {
-		out.Proven = &v.Proven
-	}
+	out.Proven, out.Written = known(v.Proven), known(v.Written)
 	switch {
 	case v.Verifying:
 		out.Sync = &api.Sync{Kind: "verify", Total: v.Size, Compared: v.Verified, ETA: -1}
@@ -91,6 +89,14 @@ func volumeStatus(module string, v engine.VolumeStatus) api.VolumeStatus {
 		}
 	}
 	return out
+}
+
+// known is nil for a time that is not known.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 // Log merges the newest transitions of both nodes; a node that is away is left out.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/blockrepl"
+	"duet/blockrepl/backing"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/nbd"
 )
@@ -57,6 +59,11 @@ func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend,
 		return nil, fmt.Errorf("make directory of sockets: %w", err)
 	}
 	return nbd.New(nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Log: d.n.log}), nil
+}
+
+// Written is when the image was last written.
+func (d disks) Written(v appmodules.Volume) time.Time {
+	return backing.Written(v.Paths[string(d.n.self())])
 }
 
 // SetAside keeps the present content of an image.

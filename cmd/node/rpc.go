@@ -64,6 +64,11 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /images", handle(n, func(_ context.Context, i image) (string, error) { return n.newImage(i) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
+	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handle(n, func(ctx context.Context, _ any) (api.Difference, error) {
+			return n.Difference(ctx, r.PathValue("name"))
+		}).ServeHTTP(w, r)
+	}))
 	h.Handle("POST /fence", handle(n, func(_ context.Context, s fenceSet) (none, error) { return none{}, n.applyFence(s) }))
 	h.Handle("POST /witness", handle(n, func(_ context.Context, w *cluster.Witness) (none, error) { return none{}, n.setWitness(w) }))
 	h.Handle("POST /members", handle(n, func(_ context.Context, m cluster.Member) (none, error) { return none{}, n.addMember(m) }))

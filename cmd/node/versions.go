@@ -101,7 +101,8 @@ func (n *Node) setAside(v appmodules.Volume, image engine.Image, d engine.Diverg
 		}
 	}
 	about := aside.About{Volume: v.ID, Module: d.Module, Target: v.Target, Node: string(n.self()), Epoch: uint64(d.Epoch), Size: v.Size,
-		Loser: aside.Side{Node: string(n.self()), Lineage: d.Loser}, Winner: aside.Side{Lineage: d.Winner}}
+		Loser:  aside.Side{Node: string(n.self()), Lineage: d.Loser, FirstWrite: d.Loser.Parted(d.Winner), LastWrite: backing.Written(img.file.Path())},
+		Winner: aside.Side{Lineage: d.Winner, FirstWrite: d.Winner.Parted(d.Loser), LastWrite: d.WinnerWritten}}
 	if newest, ok := d.Winner.Newest(); ok {
 		about.Winner.Node = newest.Holder
 	}
@@ -148,17 +149,27 @@ func (n *Node) versions() ([]api.Version, error) {
 	}
 	var out []api.Version
 	for _, e := range entries {
-		v := api.Version{ID: e.About.ID, Node: string(n.self()), Module: e.About.Module, Target: e.About.Target, Size: e.About.Size,
-			Begun: e.About.Begun, Until: e.About.Begun.Add(keepVersions), Winner: e.About.Winner.Node, Epoch: e.About.Epoch}
-		if e.Err != nil {
-			v.Problem = e.Err.Error()
-		}
-		if _, open := n.openVersion(e.About); open != nil {
-			v.Saved = open.Bytes()
-		}
-		out = append(out, v)
+		out = append(out, n.describe(e))
 	}
 	return out, nil
+}
+
+// describe turns what is kept of a version into the API's words.
+func (n *Node) describe(e aside.Entry) api.Version {
+	a := e.About
+	v := api.Version{ID: a.ID, Node: string(n.self()), Module: a.Module, Target: a.Target, Size: a.Size, Epoch: a.Epoch,
+		Begun: a.Begun, Until: a.Begun.Add(keepVersions), Loser: side(a.Loser), Winner: side(a.Winner)}
+	if e.Err != nil {
+		v.Problem = e.Err.Error()
+	}
+	if _, open := n.openVersion(a); open != nil {
+		v.Saved = open.Bytes()
+	}
+	return v
+}
+
+func side(s aside.Side) api.Side {
+	return api.Side{Node: s.Node, FirstWrite: known(s.FirstWrite), LastWrite: known(s.LastWrite)}
 }
 
 // openVersion is the version that is being saved into and its image; nil if the image
@@ -201,6 +212,44 @@ func (n *Node) version(ctx context.Context, id string) (aside.Entry, cluster.Nod
 	return aside.Entry{}, at, err
 }
 
+const (
+	compareTime = 20 * time.Second // an admin waits for the answer
+	maxRanges   = 10000
+)
+
+// Difference compares a version with the volume as it is now, on the node that keeps it.
+func (n *Node) Difference(ctx context.Context, id string) (api.Difference, error) {
+	e, at, err := n.version(ctx, id)
+	if err != nil {
+		return api.Difference{}, err
+	}
+	if at != n.self() {
+		var out api.Difference
+		return out, n.rpcTo(ctx, at, "versions/"+id, nil, &out)
+	}
+	out := api.Difference{Version: n.describe(e), Ranges: []api.Range{}}
+	img, v := n.openVersion(e.About)
+	if v == nil {
+		return out, closed(e.About)
+	}
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	out.Bytes, err = v.Differs(ctx, img.Device, func(off, length int64) error {
+		if len(out.Ranges) < maxRanges {
+			out.Ranges = append(out.Ranges, api.Range{Offset: off, Length: length})
+		}
+		return nil
+	})
+	if out.Partly = errors.Is(err, context.DeadlineExceeded); out.Partly {
+		err = nil
+	}
+	return out, err
+}
+
+func closed(a aside.About) error {
+	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target, a.Module)
+}
+
 // DropVersion forgets a version, wherever it is kept.
 func (n *Node) DropVersion(ctx context.Context, id string) error {
 	e, at, err := n.version(ctx, id)
@@ -231,7 +280,7 @@ func (n *Node) ExportVersion(ctx context.Context, id, path string) (api.Task, er
 	}
 	img, v := n.openVersion(e.About)
 	if v == nil {
-		return api.Task{}, fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, e.About.Module, e.About.Target, e.About.Module)
+		return api.Task{}, closed(e.About)
 	}
 	return n.run("export", e.About.Module, func(ctx context.Context, t *task) (string, error) {
 		t.step("writes version %s to %s", id, path)

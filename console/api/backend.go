@@ -59,6 +59,8 @@ type Tasks interface {
 type Versions interface {
 	// Diverged lists them on all nodes that answer.
 	Diverged(ctx context.Context) ([]Version, error)
+	// Difference compares one with the volume as it is now.
+	Difference(ctx context.Context, id string) (Difference, error)
 	// ExportVersion writes one to a new raw image on the node that keeps it.
 	ExportVersion(ctx context.Context, id, path string) (Task, error)
 	// DropVersion forgets one.

@@ -218,6 +218,8 @@ func (h handlers) working(a huma.API) {
 			all, err := h.b.Diverged(ctx)
 			return list(all), err
 		})
+	call(a, operation("GET", "/versions/{id}", "difference", "Where a kept version differs from the volume as it is now", 404, 409, 502),
+		func(ctx context.Context, in *taskInput) (Difference, error) { return h.b.Difference(ctx, in.ID) })
 	call(a, operation("POST", "/versions/{id}/export", "exportVersion", "Write a kept version to a new raw image on the node that answers", 400, 404, 409),
 		func(ctx context.Context, in *exportInput) (Task, error) {
 			return h.b.ExportVersion(ctx, in.ID, in.Body.Path)

@@ -69,6 +69,7 @@ type VolumeStatus struct {
 	State      string     `json:"state" doc:"closed, alone, syncing, connected, frozen, second"`
 	Generation string     `json:"generation"`
 	DirtyBytes int64      `json:"dirty_bytes" doc:"bytes that may differ from the peer"`
+	Written    *time.Time `json:"written,omitempty" doc:"last write to the image, by the clock of its node"`
 	Sync       *Sync      `json:"sync,omitempty" doc:"resync or verify going on"`
 	Compared   int64      `json:"resync_compared,omitempty" doc:"bytes the present or last resync compared"`
 	Moved      int64      `json:"resync_moved,omitempty" doc:"bytes the present or last resync sent"`
@@ -111,11 +112,35 @@ type Version struct {
 	Target  string    `json:"target"`
 	Size    int64     `json:"size" doc:"bytes of the whole version"`
 	Saved   int64     `json:"saved" doc:"bytes that were overwritten since and are kept beside the image"`
-	Winner  string    `json:"winner" doc:"node whose version goes on"`
+	Loser   Side      `json:"loser" doc:"the version that is kept"`
+	Winner  Side      `json:"winner" doc:"the version that goes on"`
 	Epoch   uint64    `json:"epoch" doc:"of the winner"`
 	Begun   time.Time `json:"begun" doc:"when it lost"`
 	Until   time.Time `json:"until" doc:"when it is forgotten by itself"`
 	Problem string    `json:"problem,omitempty"`
+}
+
+// Side is one of two versions that went apart. The times are by the clock of the node that
+// wrote; one that is not known is missing.
+type Side struct {
+	Node       string     `json:"node"`
+	FirstWrite *time.Time `json:"first_write,omitempty" doc:"since the versions went apart"`
+	LastWrite  *time.Time `json:"last_write,omitempty" doc:"before they met again"`
+}
+
+// Difference is where a kept version differs from the volume as it is now.
+type Difference struct {
+	Version
+	Bytes  int64   `json:"bytes" doc:"bytes that differ, in whole regions of 64 KiB"`
+	Ranges []Range `json:"ranges" doc:"where, in order; at most 10000"`
+	// Partly: the comparison took too long; Bytes and Ranges are of its beginning.
+	Partly bool `json:"partly,omitempty"`
+}
+
+// Range is a piece of a volume.
+type Range struct {
+	Offset int64 `json:"offset" doc:"bytes"`
+	Length int64 `json:"length" doc:"bytes"`
 }
 
 // LogEntry is one transition of a module on one node.

@@ -134,6 +134,11 @@ func (c *Client) Diverged(ctx context.Context) ([]api.Version, error) {
 	return call[[]api.Version](ctx, c, "GET", "versions", nil)
 }
 
+// Difference tells where one differs from the volume as it is now.
+func (c *Client) Difference(ctx context.Context, id string) (api.Difference, error) {
+	return call[api.Difference](ctx, c, "GET", path("versions", id), nil)
+}
+
 // ExportVersion writes one to a new raw image and returns the work to follow.
 func (c *Client) ExportVersion(ctx context.Context, id, file string) (api.Task, error) {
 	return call[api.Task](ctx, c, "POST", path("versions", id, "export"), map[string]string{"path": file})

@@ -24,6 +24,7 @@ func TestSplitBrain(t *testing.T) {
 	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
 	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
 	waitAcks(ctx, t, l, "web01", 50)
+	began := time.Now()
 	must(t, l.LAN.Cut(netns.Between(lab.Alpha, lab.Beta, "")...))
 	must(t, a.Is(ctx, "web01", "ALONE"))
 	must(t, b.Is(ctx, "web01", "ALONE"))
@@ -56,8 +57,18 @@ func TestSplitBrain(t *testing.T) {
 
 	var kept []api.Version
 	must(t, json.Unmarshal([]byte(duet(ctx, t, a, "volume", "diverged", "--json")), &kept))
-	if len(kept) != 1 || kept[0].Node != lab.Beta || kept[0].Winner != lab.Alpha {
+	if len(kept) != 1 || kept[0].Node != lab.Beta || kept[0].Winner.Node != lab.Alpha {
 		t.Fatalf("kept versions: %+v", kept)
+	}
+	var differ []api.Difference
+	must(t, json.Unmarshal([]byte(duet(ctx, t, a, "volume", "diverged", "web01", "--json")), &differ))
+	if len(differ) != 1 || differ[0].Bytes == 0 || len(differ[0].Ranges) == 0 || differ[0].Partly {
+		t.Fatalf("what differs: %+v", differ)
+	}
+	for _, s := range []api.Side{kept[0].Loser, kept[0].Winner} {
+		if s.FirstWrite == nil || s.LastWrite == nil || s.FirstWrite.Before(began) || s.LastWrite.Before(*s.FirstWrite) || s.LastWrite.After(kept[0].Begun) {
+			t.Errorf("parted after %v, met at %v: %+v", began, kept[0].Begun, s)
+		}
 	}
 	file := "/var/lib/duet/kept.raw"
 	duet(ctx, t, b, "volume", "export", kept[0].ID, file)

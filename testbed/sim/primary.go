@@ -247,7 +247,7 @@ func (p *primary) generation() {
 
 func (p *primary) judge() {
 	newest, ok := p.log.lineage.Newest()
-	own := ok && newest == blockrepl.Generation{Epoch: p.epoch, Holder: p.n.name}
+	own := ok && newest.Is(blockrepl.Generation{Epoch: p.epoch, Holder: p.n.name})
 	p.wants = (p.state == blockrepl.Alone || p.state == blockrepl.Syncing) && (!own || p.log.lineage.Partial)
 }
 

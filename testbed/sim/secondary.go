@@ -9,7 +9,6 @@ import (
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/blockrepl"
-	"duet/cluster"
 )
 
 // secondary is the volume on the node that follows.
@@ -67,6 +66,19 @@ func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 	}
 	s.n.second = &secondary{n: s.n, p: s.n.proc}
 	return s.n.second, nil
+}
+
+// Written is not known: nobody looks at it here.
+func (s storage) Written(appmodules.Volume) time.Time { return time.Time{} }
+
+func (s storage) Known(appmodules.Volume) (blockrepl.Lineage, int64, error) {
+	var dirty int64
+	for _, suspect := range s.n.log.suspects {
+		if suspect {
+			dirty++
+		}
+	}
+	return s.n.log.lineage, dirty, nil
 }
 
 // Serve welcomes the primary and applies what it sends until the connection ends.
@@ -191,13 +203,13 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 }
 
 // Yield keeps what is here and forgets the generations the winner does not have.
-func (s *secondary) Yield(ctx context.Context, winner blockrepl.Lineage, _ cluster.Epoch) error {
+func (s *secondary) Yield(ctx context.Context, d engine.Divergence) error {
 	s.n.kept = append(s.n.kept, s.n.disk.cached)
 	s.n.c.note("%s: its version is set aside", s.n.name)
 	var bad error
 	over := false
 	end := func(err error) { bad, over = err, true; s.p.wake() }
-	common := s.n.log.lineage.Common(winner)
+	common := s.n.log.lineage.Common(d.Winner)
 	s.n.commit(s.p, func(l *dirtyLog) { l.lineage = common }, func() { end(nil) }, end)
 	return errors.Join(s.p.waitFor(ctx, func() bool { return over }), bad)
 }

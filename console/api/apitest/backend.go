@@ -174,8 +174,20 @@ func (b *Backend) Apply(ctx context.Context, yaml string) (api.Config, error) {
 
 // Diverged answers with one version.
 func (b *Backend) Diverged(context.Context) ([]api.Version, error) {
-	return []api.Version{{ID: "260314-150926-k7", Node: "beta", Module: "web01", Target: "vda", Size: 20 << 30, Saved: 1 << 20,
-		Winner: "alpha", Epoch: 8, Begun: Now(), Until: Now().Add(7 * 24 * time.Hour)}}, b.ask("versions")
+	return []api.Version{version()}, b.ask("versions")
+}
+
+// Difference answers with two ranges.
+func (b *Backend) Difference(_ context.Context, id string) (api.Difference, error) {
+	return api.Difference{Version: version(), Bytes: 3 << 16, Ranges: []api.Range{{Offset: 1 << 20, Length: 1 << 16}, {Offset: 5 << 30, Length: 2 << 16}}},
+		b.ask("difference %s", id)
+}
+
+func version() api.Version {
+	first, last := Now().Add(-time.Hour), Now().Add(-time.Minute)
+	return api.Version{ID: "260314-150926-k7", Node: "beta", Module: "web01", Target: "vda", Size: 20 << 30, Saved: 1 << 20,
+		Loser: api.Side{Node: "beta", FirstWrite: &first, LastWrite: &last}, Winner: api.Side{Node: "alpha", FirstWrite: &first},
+		Epoch: 8, Begun: Now(), Until: Now().Add(7 * 24 * time.Hour)}
 }
 
 // ExportVersion answers with the first step of the work.
