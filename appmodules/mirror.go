@@ -90,7 +90,7 @@ func openingRows() []Row {
 		{Opening, Agreed, always, do(Ask), Opening, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
 		{Opening, Timeout, always, do(Ask), Opening, KeepLink, "the peer answers but its volumes do not connect: ask it to be outdated"},
 		{Opening, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
-		{Opening, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes"},
+		{Opening, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the storage here failed"},
 		{Opening, CmdPrim, always, do(Override, GoAlone, StartVM, Connect), Starting, NoLink, "an operator made this node primary"},
 		{Opening, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator before I/O began"},
 		{Opening, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator before I/O began"},
@@ -119,8 +119,8 @@ func startingRows() []Row {
 		{Starting, VMFailed, restarts, do(StartVM), Starting, KeepLink, "the VM did not start: try again"},
 		{Starting, VMFailed, mayMove, do(KillVM), Leaving, KeepLink, "the VM does not start here: move it to the peer"},
 		{Starting, VMFailed, always, do(KillVM), Stopping, KeepLink, "the VM does not start, and the peer cannot take over or it failed there too"},
-		{Starting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
-		{Starting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
+		{Starting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the storage here failed: move to the peer"},
+		{Starting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
 		{Starting, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
 		{Starting, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
 	}...)
@@ -135,7 +135,7 @@ func guestRows(p Phase) []Row {
 		{p, GuestMove, mayMove, do(KillVM), Leaving, KeepLink, "the guest failed: move it to the peer"},
 		{p, GuestMove, restarts, do(StartVM), Starting, KeepLink, "the guest failed and the peer cannot take over: restart it here"},
 		{p, GuestMove, always, do(KillVM), Stopping, KeepLink, "the guest failed too often and the peer cannot take over"},
-		{p, GuestStopped, always, do(Unwant, KillVM), Stopping, KeepLink, "the guest was shut down on purpose: the module stops"},
+		{p, GuestStopped, always, do(Unwant, KillVM), Stopping, KeepLink, "the guest ended, and the policy is to stop the module"},
 	}
 }
 
@@ -146,11 +146,11 @@ func runningRows() []Row {
 		{Running, CmdRestart, always, do(ShutdownVM), Restarting, KeepLink, "restarted by an operator"},
 		{Running, CmdSwap, inStep, do(ShutdownVM), Leaving, KeepLink, "swapped by an operator"},
 		{Running, Look, goHome, do(ShutdownVM), Leaving, KeepLink, "the preferred primary is in step again: fail back"},
-		{Running, CmdStop, inStep, do(ShutdownVM), Leaving, KeepLink, "stopped by an operator here: the peer goes on"},
-		{Running, CmdStop, always, do(ShutdownVM), Stopping, KeepLink, "stopped by an operator; the peer cannot take over"},
+		{Running, CmdStop, inStep, do(ShutdownVM), Leaving, KeepLink, "stopped here: the peer goes on"},
+		{Running, CmdStop, always, do(ShutdownVM), Stopping, KeepLink, "stopped; the peer cannot take over"},
 		{Running, CmdStopAll, always, do(ShutdownVM), Stopping, KeepLink, "stopped by an operator"},
-		{Running, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
-		{Running, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
+		{Running, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the storage here failed: move to the peer"},
+		{Running, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
 	}...)
 }
 
@@ -167,7 +167,7 @@ func frozenRows() []Row {
 		{Frozen, PeerStale, always, do(GoAlone, StartVM, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
 		{Frozen, Deposed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the peer holds a newer epoch"},
 		{Frozen, Timeout, always, do(CloseVolumes, KillVM), Killing, NoLink, "nobody granted the right to go on: the VM is ended"},
-		{Frozen, StorageFailed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the image here does not take writes"},
+		{Frozen, StorageFailed, always, do(CloseVolumes, KillVM), Killing, NoLink, "the storage here failed"},
 		{Frozen, CmdPrim, vmUp, do(Override, GoAlone, Connect), Running, NoLink, "an operator made this node primary"},
 		{Frozen, CmdPrim, always, do(Override, GoAlone, StartVM, Connect), Starting, NoLink, "an operator made this node primary"},
 		{Frozen, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator while writes waited"},
@@ -179,8 +179,8 @@ func movingRows() []Row {
 	rows := append(linkRows(Restarting), []Row{
 		{Restarting, VMDown, always, do(StartVM), Starting, KeepLink, "the guest has shut down: start it"},
 		{Restarting, Timeout, always, do(KillVM), Restarting, KeepLink, "the guest did not shut down in time: end it"},
-		{Restarting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the image here does not take writes: move to the peer"},
-		{Restarting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the image here does not take writes and the peer cannot take over"},
+		{Restarting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the storage here failed: move to the peer"},
+		{Restarting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
 		{Restarting, CmdStop, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
 		{Restarting, CmdStopAll, always, do(KillVM), Stopping, KeepLink, "stopped by an operator"},
 	}...)
@@ -219,25 +219,25 @@ func followingRows() []Row {
 		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},
 		{Following, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Following, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
-		{Following, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
+		{Following, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the storage here failed"},
 		{Following, CmdSecond, always, nil, Following, KeepLink, "it follows the peer"},
 		{Following, CmdStart, always, nil, Following, KeepLink, "it is started already"},
 		{Following, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
-		{Following, CmdStopAll, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
+		{Following, CmdStopAll, always, do(CloseVolumes), Stopped, NoLink, "the module stops"},
 		{Following, CmdPrim, always, do(CloseVolumes, Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
 
-		{Standby, FollowLost, unwanted, do(CloseVolumes), Stopped, NoLink, "stopped by an operator, after its primary"},
+		{Standby, FollowLost, unwanted, do(CloseVolumes), Stopped, NoLink, "it stops with its primary"},
 		{Standby, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone; the data here are complete"},
 		{Standby, Look, orphan, do(CloseVolumes, KillVM), Killing, NoLink, "a VM runs here although the right to write is not here: it is ended"},
 		{Standby, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
 		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Standby, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
-		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the image here does not take writes"},
+		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the storage here failed"},
 		{Standby, CmdSecond, always, nil, Standby, KeepLink, "it is secondary already"},
 		{Standby, CmdStart, always, nil, Standby, KeepLink, "it is started already"},
 		{Standby, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator; the primary goes on alone"},
-		{Standby, CmdStopAll, always, nil, Standby, KeepLink, "stopped by an operator: it ends with its primary"},
+		{Standby, CmdStopAll, always, nil, Standby, KeepLink, "the module stops: it ends with its primary"},
 	}
 }
 

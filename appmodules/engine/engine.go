@@ -46,6 +46,7 @@ type Engine struct {
 	followed bool      // a primary was connected since an operator's last command
 	yield    bool      // an operator lets the peer's version win after a split brain
 	untime   func()    // stops the clock of the phase
+	leaving  bool      // the computer goes down: this node gives the module away
 	booted   bool      // the first step was done
 	began    time.Time // of this run
 	since    time.Time // of the present role
@@ -178,6 +179,23 @@ func (e *Engine) Stop(ctx context.Context) {
 		e.saveKept()
 	}
 	e.vols.close()
+}
+
+// Evacuate gives the module to the peer because this computer goes down; where the peer
+// cannot take over the VM is shut down. It returns when nothing is left to do or ctx ends.
+// The next run starts the module again.
+func (e *Engine) Evacuate(ctx context.Context) {
+	busy := false
+	_ = e.call(ctx, func() {
+		if busy = e.primary(); busy {
+			e.leaving = true
+			e.step(appmodules.CmdStop, "this computer goes down")
+		}
+	})
+	for busy && ctx.Err() == nil {
+		_ = e.call(ctx, func() { busy = e.m.Phase != appmodules.Stopped })
+		_ = sleep(ctx, e.rt, 50*time.Millisecond) // the loop looks at ctx
+	}
 }
 
 // retire lets a complete secondary be outvoted while it can still answer.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -162,7 +163,7 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	b.die()
 	p.is(a, "ALONE", "Ready")
 	p.writes(20)
-	a.die()
+	a.halt()
 	b.boot()
 	p.is(b, "WAIT", "NotReady")
 	err := b.running().Command(t.Context(), appmodules.CmdPrim, false)
@@ -184,6 +185,35 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	if err = b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) || !strings.Contains(err.Error(), "alpha: knows epoch 2 of alpha, complete at epoch 2\n  vda: generation 2/alpha") {
 		t.Errorf("prim beside a stopped holder that answers: %v", err)
 	}
+}
+
+// TestEvacuate: a computer that goes down gives its module to a peer that is in step at
+// once; otherwise it shuts the VM down. Either way it takes part again after its boot.
+func TestEvacuate(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	evacuate := func(n *simNode) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		n.running().Evacuate(ctx)
+		must(t, ctx.Err())
+		p.is(n, "STOP", "NotReady")
+		n.halt()
+	}
+	evacuate(a)
+	p.is(b, "ALONE", "Ready")
+	p.writes(20)
+	evacuate(b)
+	if s, err := b.hv.State(t.Context(), "web01"); err != nil || s != vmmanager.Off {
+		t.Fatalf("the VM is %v, %v", s, err)
+	}
+	b.boot()
+	p.is(b, "ALONE", "Ready")
+	a.boot()
+	p.is(a, "SECOND", "Ready")
+	a.running().Evacuate(t.Context())
+	p.is(a, "SECOND", "Ready") // nothing runs there: it stays as it is until the daemon ends
 }
 
 // TestHandoverIsConfirmedOnlyByAnHeir: a node that holds the epoch alone must not

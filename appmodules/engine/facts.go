@@ -28,7 +28,7 @@ func (e *Engine) facts() appmodules.Facts {
 		MovesLeft:    e.left(e.keep.Moves) > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
 		Impaired:     e.impaired,
-		Wanted:       e.keep.Wanted,
+		Wanted:       e.keep.Wanted && !e.leaving,
 	}
 }
 

@@ -24,6 +24,7 @@ type volumes struct {
 	linkedAt time.Time          // since when linked is true
 	stalls   int                // how often the peer was lost because it was too slow, without a good time between
 	watching bool               // watch comes again by itself
+	dropped  error              // why this node ended the link; nil: it did not
 
 	mu      sync.Mutex
 	all     []*volume               // nil: closed
@@ -157,7 +158,7 @@ func (v *volumes) connect() {
 		v.stop()
 	}
 	v.session++
-	v.linked = false
+	v.linked, v.dropped = false, nil
 	session, epoch, all, wait := v.session, v.e.rec.Epoch, v.all, v.backoff()
 	ctx, cancel := context.WithCancel(v.e.ctx)
 	v.stop = cancel
@@ -264,17 +265,17 @@ const (
 )
 
 // watch gives up a peer that is quiet on all heartbeat paths and owes an answer here as
-// well, before the stall budget has passed: where a witness decides, waiting only
-// prolongs the pause.
+// well, before the stall budget has passed: where a witness decides, or during a resync,
+// which the writes do not need, waiting only prolongs the pause.
 func (v *volumes) watch() {
 	e := v.e
-	if e.m.Link != appmodules.InStep || !v.linked || len(e.cfg.Witnesses()) == 0 || !e.cfg.View().Peers[e.peer].Quiet {
+	needless := e.m.Link == appmodules.Syncing || e.m.Link == appmodules.InStep && len(e.cfg.Witnesses()) > 0
+	if !needless || !v.linked || !e.cfg.View().Peers[e.peer].Quiet {
 		return
 	}
 	for _, vol := range v.all {
 		if vol.prim != nil && vol.attached && vol.prim.Progress().Lag > overdue {
-			e.cfg.Logger.Info("the peer is quiet on every path: it is not waited for", "module", e.cfg.Module.Name)
-			_ = vol.conn.Close() // its loss is reported as an event
+			v.drop(vol, errQuiet)
 			return
 		}
 	}
@@ -288,6 +289,17 @@ func (v *volumes) watch() {
 			v.watch()
 		})
 	})
+}
+
+// errQuiet is why watch drops a peer.
+var errQuiet = errors.New("it is quiet on every path")
+
+// drop ends the link of one volume; its loss is reported as an event.
+func (v *volumes) drop(vol *volume, why error) {
+	if v.dropped == nil {
+		v.dropped = why
+	}
+	_ = vol.conn.Close() // reported, see above
 }
 
 // attachedAll asks the volumes themselves: a loss may not have been told yet.
@@ -380,9 +392,12 @@ func (v *volumes) has(vol *volume) bool {
 func (v *volumes) lost(cause error) {
 	for _, vol := range v.all {
 		if vol.attached {
-			_ = vol.conn.Close() // its loss is reported as an event
+			v.drop(vol, cause)
 			return
 		}
+	}
+	if v.dropped != nil {
+		cause, v.dropped = v.dropped, nil
 	}
 	v.linked = false
 	v.session++

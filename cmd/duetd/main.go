@@ -1,6 +1,7 @@
 // Command duetd is the daemon of one node. It runs until SIGTERM or SIGINT and
-// leaves the VMs as they are: their writes wait for its next start. "duetd witness" is
-// the third voter instead.
+// leaves the VMs as they are: their writes wait for its next start. When the whole
+// computer goes down it moves them to their peers first. "duetd witness" is the third
+// voter instead.
 package main
 
 import (
@@ -53,8 +54,11 @@ func main() {
 	}
 }
 
-// stopTime bounds the end of the daemon; systemd waits longer.
-const stopTime = 20 * time.Second
+// The end of the daemon is bounded; systemd waits longer.
+const (
+	stopTime       = 20 * time.Second
+	evacuationTime = 100 * time.Second // guests shut down in it
+)
 
 func run(o options) error {
 	var level slog.Level
@@ -78,8 +82,14 @@ func run(o options) error {
 	}
 	log.Info("duetd runs", "version", version(), "dir", o.dir, "socket", o.socket)
 	ready(ctx, log)
-	log.Info("duetd stops; VMs go on when it is back")
 	stopping()
+	if computerStops(log) {
+		log.Info("this computer goes down: its VMs move to their peers")
+		evacuation, cancel := context.WithTimeout(context.Background(), evacuationTime)
+		n.Evacuate(evacuation)
+		cancel()
+	}
+	log.Info("duetd stops; VMs that are left go on when it is back")
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	return n.Stop(stopCtx)

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -61,6 +63,18 @@ func ready(ctx context.Context, log *slog.Logger) {
 			return
 		}
 	}
+}
+
+// computerStops asks systemd whether the daemon ends because everything does.
+func computerStops(log *slog.Logger) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	// Its exit code is not 0 in any state but "running".
+	said, err := exec.CommandContext(ctx, "systemctl", "is-system-running").Output()
+	if len(said) == 0 && err != nil {
+		log.Info("systemd does not say whether this computer goes down", "err", err)
+	}
+	return strings.TrimSpace(string(said)) == "stopping"
 }
 
 // stopping tells systemd that the end is on purpose.

@@ -22,5 +22,8 @@ func urgent(*slog.Logger) {}
 // ready waits until ctx ends.
 func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }
 
+// computerStops is not known on this system: a stop of the daemon leaves the VMs.
+func computerStops(*slog.Logger) bool { return false }
+
 // stopping does nothing.
 func stopping() {}

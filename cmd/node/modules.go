@@ -144,6 +144,16 @@ func (n *Node) stopModules(ctx context.Context) {
 	wg.Wait()
 }
 
+// Evacuate gives the modules that run here to their peers, because this computer goes
+// down. It returns when none is left or ctx ends; Stop follows.
+func (n *Node) Evacuate(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, m := range n.all() {
+		wg.Go(func() { m.engine.Evacuate(ctx) })
+	}
+	wg.Wait()
+}
+
 // all lists the modules of this node by name.
 func (n *Node) all() []*module {
 	n.mu.Lock()

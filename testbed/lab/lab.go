@@ -248,11 +248,28 @@ func (h *Host) Kill() error { return h.Node.Kill() }
 func (h *Host) LaunchDuetd() error {
 	p, err := h.Node.Start(proc.Spec{
 		Path: filepath.Join(h.lab.cfg.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.lab.cfg.Args...), Output: h.Log(),
+		Env: []string{"PATH=" + h.tools() + ":" + os.Getenv("PATH")},
 	})
 	if err == nil {
 		h.duetd = p
 	}
 	return err
+}
+
+// tools is a directory of programs that the daemon finds before those of this computer.
+func (h *Host) tools() string { return filepath.Join(h.lab.cfg.Dir, h.Name, "tools") }
+
+// ShutDown ends the daemon as systemd does when the whole host goes down, then the host.
+func (h *Host) ShutDown(ctx context.Context) error {
+	if err := os.MkdirAll(h.tools(), 0o700); err != nil {
+		return err
+	}
+	systemctl := filepath.Join(h.tools(), "systemctl")
+	if err := os.WriteFile(systemctl, []byte("#!/bin/sh\necho stopping\nexit 1\n"), 0o700); err != nil {
+		return err
+	}
+	err := h.StopDuetd(ctx)
+	return errors.Join(err, os.Remove(systemctl), h.Kill())
 }
 
 // StartDuetd starts the daemon and waits until it answers.

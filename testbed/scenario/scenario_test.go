@@ -95,6 +95,28 @@ func TestDaemonIsUpgraded(t *testing.T) {
 	}
 }
 
+// TestHostShutsDown: a host that goes down in order gives its VM to the peer before it
+// does, at once and without a loss, and gets its data back after its boot.
+func TestHostShutsDown(t *testing.T) {
+	l := start(t, 40)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	before := waitAcks(ctx, t, l, "web01", 50)
+	must(t, a.ShutDown(ctx))
+	st, err := b.On(ctx, "web01")
+	must(t, err)
+	if st.Role != "ALONE" {
+		t.Errorf("when alpha was down the module was %s (%s) on beta: %s", st.Role, st.Status, st.Why)
+	}
+	rebooted(ctx, t, l, "web01", before)
+	must(t, a.Boot(ctx))
+	must(t, a.StartDuetd(ctx))
+	must(t, a.Is(ctx, "web01", "SECOND"))
+	must(t, b.Is(ctx, "web01", "PRIM"))
+	identical(ctx, t, b, "web01")
+}
+
 // TestReplicationLinkIsCut: heartbeats live, so there is no outage and no failover.
 func TestReplicationLinkIsCut(t *testing.T) {
 	l := start(t, 16)
