@@ -24,19 +24,12 @@ type Config struct {
 	Detection time.Duration `json:"detection"`
 	// Ping are the targets of `arbitration: available`; empty means the default gateway.
 	Ping []string `json:"ping,omitempty"`
-	// Witness is the third voter (DESIGN §5 rule 3b); nil: none.
-	Witness *Witness `json:"witness,omitempty"`
+	// Voters are the witnesses (DESIGN §5 rule 3b).
+	Voters Voters `json:"voters,omitzero"`
 	// Fence has the fence devices of nodes, as package fence encodes them, with their passwords.
 	Fence map[NodeID]json.RawMessage `json:"fence,omitempty"`
 	// GossipKeys encrypt heartbeats, newest first, 32 bytes each.
 	GossipKeys [][]byte `json:"gossip_keys"`
-}
-
-// Witness says how the nodes of a cluster reach their witness and know it.
-type Witness struct {
-	Addr string `json:"addr"` // host:port, its name for admins too
-	Key  string `json:"key"`  // fingerprint of its public key, hexadecimal
-	ID   string `json:"id"`   // of this cluster's registration there
 }
 
 // Network is one heartbeat network. The first one also carries replication unless another has Replication set.

@@ -26,7 +26,7 @@ func (a *app) clusterCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.emit(members{st.Nodes, st.Witness}, func(w io.Writer) error { return a.writeNodes(w, st) })
+			return a.emit(members{st.Nodes, st.Witnesses}, func(w io.Writer) error { return a.writeNodes(w, st) })
 		}),
 	})
 	return c
@@ -34,8 +34,8 @@ func (a *app) clusterCommand() *cobra.Command {
 
 // members is what cluster status shows.
 type members struct {
-	Nodes   []api.NodeStatus   `json:"nodes"`
-	Witness *api.WitnessStatus `json:"witness,omitempty"`
+	Nodes     []api.NodeStatus    `json:"nodes"`
+	Witnesses []api.WitnessStatus `json:"witnesses,omitempty"`
 }
 
 // made is what init and join say; the whole cluster.Config holds secret keys.

@@ -186,10 +186,13 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 		}
 		t.add(cell{text: n.Name}, state, paths)
 	}
-	if wit := st.Witness; wit != nil {
-		state := cell{"votes", green}
+	for _, wit := range st.Witnesses {
+		state := cell{"voter", green}
+		if wit.Spare {
+			state = cell{"spare", green}
+		}
 		if !wit.Alive {
-			state = cell{"silent", orange}
+			state = cell{state.text + ", silent", orange}
 			if wit.Silent != nil {
 				state.text += " for " + durationText(a.now().Sub(*wit.Silent))
 			}

@@ -33,8 +33,8 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		}
 		out.Nodes = append(out.Nodes, st)
 	}
-	if t := n.witness(); t != nil {
-		out.Witness = t.status()
+	for _, t := range n.reached(c.Voters.All()) {
+		out.Witnesses = append(out.Witnesses, n.witnessStatus(t))
 	}
 	for _, m := range n.all() {
 		out.Modules = append(out.Modules, n.moduleStatus(m))

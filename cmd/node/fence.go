@@ -150,17 +150,19 @@ type fenceSet struct {
 }
 
 func (n *Node) applyFence(set fenceSet) error {
-	c := n.cluster()
-	c.Fence = maps.Clone(c.Fence)
-	if c.Fence == nil {
-		c.Fence = make(map[cluster.NodeID]json.RawMessage)
-	}
-	if len(set.Levels) == 0 {
-		delete(c.Fence, set.Node)
-	} else {
-		c.Fence[set.Node] = set.Levels
-	}
-	return n.setMembers(c)
+	_, err := n.change(func(c *cluster.Config) bool {
+		c.Fence = maps.Clone(c.Fence)
+		if c.Fence == nil {
+			c.Fence = make(map[cluster.NodeID]json.RawMessage)
+		}
+		if len(set.Levels) == 0 {
+			delete(c.Fence, set.Node)
+		} else {
+			c.Fence[set.Node] = set.Levels
+		}
+		return true
+	})
+	return err
 }
 
 // TestFence looks whether the devices could switch the node off.

@@ -20,23 +20,30 @@ func (n *Node) cluster() cluster.Config {
 
 func (n *Node) self() cluster.NodeID { return n.cluster().Self }
 
-// setMembers makes a new list of members durable and uses it.
-func (n *Node) setMembers(c cluster.Config) error {
+// change makes a change of the configuration durable and uses it, unless alter, which may
+// not change what c refers to, returns false. It returns the configuration then.
+func (n *Node) change(alter func(c *cluster.Config) bool) (cluster.Config, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	c := n.members
+	if !alter(&c) {
+		return c, nil
+	}
 	if err := pki.SaveConfig(n.cfg.Dir, c); err != nil {
-		return err
+		return n.members, err
 	}
 	n.members = c
-	return nil
+	return c, nil
 }
 
 // admit adds a node and tells the other members; it does not wait for those that are away.
 func (n *Node) admit(ctx context.Context, m cluster.Member) (cluster.Config, error) {
-	c := n.cluster()
-	c.Members = slices.DeleteFunc(slices.Clone(c.Members), func(have cluster.Member) bool { return have.Node == m.Node })
-	c.Members = append(c.Members, m)
-	if err := n.setMembers(c); err != nil {
+	c, err := n.change(func(c *cluster.Config) bool {
+		others := slices.DeleteFunc(slices.Clone(c.Members), func(have cluster.Member) bool { return have.Node == m.Node })
+		c.Members = append(others, m)
+		return true
+	})
+	if err != nil {
 		return c, err
 	}
 	n.log.Info("node admitted", "node", m.Node, "addrs", m.Addrs)
@@ -56,12 +63,15 @@ func (n *Node) admit(ctx context.Context, m cluster.Member) (cluster.Config, err
 
 // addMember takes over what another node admitted.
 func (n *Node) addMember(m cluster.Member) error {
-	c := n.cluster()
-	if _, known := c.Member(m.Node); known {
-		return nil
-	}
-	c.Members = append(slices.Clone(c.Members), m)
-	if err := n.setMembers(c); err != nil {
+	added := false
+	_, err := n.change(func(c *cluster.Config) bool {
+		_, known := c.Member(m.Node)
+		if added = !known; added {
+			c.Members = append(slices.Clone(c.Members), m)
+		}
+		return added
+	})
+	if err != nil || !added {
 		return err
 	}
 	return n.gossip.Update()

@@ -68,8 +68,8 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 			gauge(pathAlive, yes(ok), string(m.Node), network)
 		}
 	}
-	if t := x.n.witness(); t != nil {
-		gauge(witnessAlive, yes(t.status().Alive), t.Name())
+	for _, t := range x.n.reached(c.Voters.All()) {
+		gauge(witnessAlive, yes(t.silentFor() == 0), t.Name())
 	}
 	if kept, err := x.n.versions(); err == nil {
 		for _, v := range kept {

@@ -54,6 +54,8 @@ type Config struct {
 	// Watchdog is the device that resets this computer when the daemon hangs while it
 	// holds guests, such as /dev/watchdog; empty: none.
 	Watchdog string
+	// SpareAfter is how long the witness is silent before a spare takes its place; 0: 15 s.
+	SpareAfter time.Duration
 	// Metrics gets the node's collectors; nil makes a registry of its own.
 	Metrics *prometheus.Registry
 }
@@ -67,7 +69,8 @@ type Node struct {
 	mux      *mux.Mux
 	gossip   *gossip.Gossip
 	desk     *pki.Desk
-	third    *third // nil: no witness; guarded by mu
+	voting   sync.Mutex        // held while the witnesses are changed from here
+	thirds   map[string]*third // witnesses by ID; guarded by mu
 	fencing  *fencing
 	rpc      *http.Server
 	call     *http.Client
@@ -125,10 +128,10 @@ func (n *Node) build() error {
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
-	if err := n.useWitness(members.Witness); err != nil {
+	if err := n.useVoters(); err != nil {
 		return err
 	}
-	n.push("witness", func(context.Context) error { return n.useWitness(nil) })
+	n.push("witnesses", func(context.Context) error { return n.leaveWitnesses() })
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
 	}
@@ -185,7 +188,7 @@ func (n *Node) start() error {
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.renew)
-	n.spawn(n.watchWitness)
+	n.spawn(n.watchWitnesses)
 	n.spawn(n.tidyVersions)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })

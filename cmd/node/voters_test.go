@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -84,63 +85,142 @@ func (m memory) Keys(prefix string) ([]string, error) {
 	return keys, err
 }
 
+// thirdParty is a witness that can be closed and opened again.
+type thirdParty struct {
+	t     *testing.T
+	s     *witness.Server
+	addr  string
+	close func()
+}
+
+func newThirdParty(t *testing.T, p *pair, name string) *thirdParty {
+	t.Helper()
+	s, err := witness.New(witness.Config{Dir: t.TempDir(), Store: memory{jsonStore{p.a.node.store, name + "/"}}})
+	must(t, err)
+	w := &thirdParty{t: t, s: s, addr: "127.0.0.1:0"}
+	w.open()
+	t.Cleanup(func() { w.close() })
+	return w
+}
+
+func (w *thirdParty) open() {
+	w.t.Helper()
+	ln, err := net.Listen("tcp", w.addr)
+	must(w.t, err)
+	w.addr = ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- w.s.Serve(ctx, ln) }()
+	w.close = sync.OnceFunc(func() {
+		cancel()
+		_ = ln.Close()
+		<-served
+	})
+}
+
+// request asks a node to use it.
+func (w *thirdParty) request() api.WitnessRequest {
+	w.t.Helper()
+	token, err := w.s.NewToken(0)
+	must(w.t, err)
+	return api.WitnessRequest{Addr: w.addr, Token: token.String()}
+}
+
 // TestWitnessOfACluster: added by a token, known to both nodes, told which epoch is
-// held, not exchanged without being removed, not changed while a node is away.
+// held, not changed while a node is away.
 func TestWitnessOfACluster(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()
 	p.protected("web01")
-	s, err := witness.New(witness.Config{Dir: t.TempDir(), Store: memory{jsonStore{p.a.node.store, "witness/"}}})
-	must(t, err)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, ln) }()
-	token, err := s.NewToken(0)
-	must(t, err)
-	req := api.WitnessRequest{Addr: ln.Addr().String(), Token: token.String()}
-	if _, err := p.a.node.AddWitness(ctx, api.WitnessRequest{Addr: req.Addr, Token: "duetw1.x"}); !errors.Is(err, api.ErrInvalid) {
+	w := newThirdParty(t, p, "witness")
+	if _, err := p.a.node.AddWitness(ctx, api.WitnessRequest{Addr: w.addr, Token: "duetw1.x"}); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("a broken token: %v", err)
 	}
-	st, err := p.a.node.AddWitness(ctx, req)
+	st, err := p.a.node.AddWitness(ctx, w.request())
 	must(t, err)
-	if !st.Alive {
-		t.Errorf("the witness does not answer: %+v", st)
+	if !st.Alive || st.Spare {
+		t.Errorf("the witness does not vote: %+v", st)
 	}
-	if _, err := p.a.node.AddWitness(ctx, api.WitnessRequest{Addr: "127.0.0.1:1", Token: req.Token}); !errors.Is(err, api.ErrConflict) {
-		t.Errorf("a second witness: %v", err)
-	}
-	until(t, "beta knows it too", func() error {
-		s, err := p.b.node.Status(ctx)
-		if err == nil && (s.Witness == nil || !s.Witness.Alive) {
-			err = errors.New("not yet")
-		}
-		return err
-	})
+	until(t, "beta knows it too", func() error { return answer(ctx, p.b, w.addr) })
 	until(t, "the witness was told of web01", func() error {
-		if c := s.Clusters(); len(c) != 1 || c[0].Modules != 1 {
+		if c := w.s.Clusters(); len(c) != 1 || c[0].Modules != 1 {
 			return fmt.Errorf("%+v", c)
 		}
 		return nil
 	})
-	ans, err := p.b.node.witness().Ask(ctx, cluster.Ask{Module: "web01", Node: "beta", Epoch: 2, Complete: 0})
+	ans, err := p.b.node.witnesses()[0].Ask(ctx, cluster.Ask{Module: "web01", Node: "beta", Epoch: 2, Complete: 0})
 	if err != nil || ans.Yes || ans.Know.Holder != "alpha" {
 		t.Errorf("a stale copy asks: %+v, %v", ans, err)
 	}
 	p.stop(p.b)
-	if err := p.a.node.RemoveWitness(ctx); !errors.Is(err, api.ErrUnreach) {
-		until(t, "alpha notices that beta is away", func() error {
-			if err := p.a.node.RemoveWitness(ctx); !errors.Is(err, api.ErrUnreach) {
-				return errors.New("it removed the witness alone")
-			}
-			return nil
-		})
-	}
+	until(t, "alpha notices that beta is away", func() error {
+		if err := p.a.node.RemoveWitness(ctx, ""); !errors.Is(err, api.ErrUnreach) {
+			return errors.New("it removed the witness alone")
+		}
+		return nil
+	})
 	p.start(p.b)
-	until(t, "both without it", func() error { return p.a.node.RemoveWitness(ctx) })
-	if p.b.node.witness() != nil {
+	until(t, "both without it", func() error { return p.a.node.RemoveWitness(ctx, "") })
+	if len(p.b.node.witnesses()) != 0 {
 		t.Error("beta still has a witness")
 	}
-	_ = ln.Close()
-	<-served
+}
+
+// answer checks that a node has just these witnesses, all answering, the voter first.
+func answer(ctx context.Context, n *member, addrs ...string) error {
+	s, err := n.node.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if len(s.Witnesses) != len(addrs) {
+		return fmt.Errorf("%+v", s.Witnesses)
+	}
+	for i, w := range s.Witnesses {
+		if w.Addr != addrs[i] || !w.Alive || w.Spare != (i > 0) {
+			return fmt.Errorf("%+v", s.Witnesses)
+		}
+	}
+	return nil
+}
+
+// TestSpareWitness: a spare takes the place of a voter that is gone, on both nodes, and
+// of one that is removed; not of one that both nodes cannot replace at once.
+func TestSpareWitness(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	p.protected("web01")
+	first, second := newThirdParty(t, p, "first"), newThirdParty(t, p, "second")
+	until(t, "the voter", func() error { _, err := p.b.node.AddWitness(ctx, first.request()); return err })
+	st, err := p.b.node.AddWitness(ctx, second.request())
+	if err != nil || !st.Spare {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	both := func(voter, spare *thirdParty) func() error {
+		return func() error {
+			return errors.Join(answer(ctx, p.a, voter.addr, spare.addr), answer(ctx, p.b, voter.addr, spare.addr))
+		}
+	}
+	until(t, "both know both", both(first, second))
+	first.close()
+	until(t, "the spare votes", func() error {
+		for _, n := range []*member{p.a, p.b} {
+			if w := n.node.witnesses(); len(w) != 1 || w[0].Name() != second.addr {
+				return fmt.Errorf("%+v", n.node.voters())
+			}
+		}
+		return nil
+	})
+	first.open()
+	until(t, "the old voter is a spare", both(second, first))
+	// A node that crashed between two steps is brought along.
+	behind := p.b.node.voters()
+	must(t, p.a.node.storeVoters(behind.Joined(behind.Spares[0])))
+	until(t, "the exchange is ended", both(first, second))
+	must(t, p.b.node.RemoveWitness(ctx, first.addr))
+	until(t, "the spare took the place of the voter that was removed", func() error {
+		return errors.Join(answer(ctx, p.a, second.addr), answer(ctx, p.b, second.addr))
+	})
+	if err := p.a.node.RemoveWitness(ctx, "127.0.0.1:1"); !errors.Is(err, api.ErrNotFound) {
+		t.Errorf("remove of an unknown witness: %v", err)
+	}
 }

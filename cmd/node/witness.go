@@ -2,10 +2,9 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,60 +51,134 @@ func (t *third) note(err error) {
 	}
 }
 
-func (t *third) status() *api.WitnessStatus {
+// silentFor is how long it has not answered; 0: it does.
+func (t *third) silentFor() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := &api.WitnessStatus{Addr: t.cfg.Addr, Alive: t.failed == nil}
-	if t.failed != nil {
-		since := t.silent
-		out.Silent = &since
-		out.Why = fmt.Sprintf("nothing stops because of it, but a node that loses its peer now waits: %v", t.failed)
+	if t.failed == nil {
+		return 0
+	}
+	return max(time.Since(t.silent), 1)
+}
+
+// witnessStatus is a witness for admins.
+func (n *Node) witnessStatus(t *third) api.WitnessStatus {
+	spare := slices.Contains(n.voters().Spares, t.cfg)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := api.WitnessStatus{Addr: t.cfg.Addr, Spare: spare, Alive: t.failed == nil}
+	if t.failed == nil {
+		return out
+	}
+	since := t.silent
+	out.Silent = &since
+	out.Why = fmt.Sprintf("nothing stops because of it, but a node that loses its peer now waits: %v", t.failed)
+	if spare {
+		out.Why = fmt.Sprintf("it cannot take the voter's place: %v", t.failed)
 	}
 	return out
 }
 
-// useWitness begins to use the witness of the configuration, or none.
-func (n *Node) useWitness(w *cluster.Witness) error {
-	var t *third
-	if w != nil {
-		var key witness.Fingerprint
-		if err := key.UnmarshalText([]byte(w.Key)); err != nil {
-			return fmt.Errorf("read the witness's key: %w", err)
-		}
-		t = &third{cfg: *w, client: witness.NewClient(witness.ClientConfig{Addr: w.Addr, Key: key, ID: w.ID, Certificate: n.identity.Certificate})}
-	}
+// useVoters begins to use the witnesses that are stored and ends with those that are not.
+func (n *Node) useVoters() error {
 	n.mu.Lock()
-	old := n.third
-	n.third = t
-	n.mu.Unlock()
-	if old != nil {
-		return old.client.Close()
+	before := n.thirds
+	n.thirds = make(map[string]*third, len(before))
+	var errs []error
+	for _, w := range n.members.Voters.All() {
+		t, err := before[w.ID], error(nil)
+		if t == nil {
+			if t, err = n.newThird(w); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		delete(before, w.ID)
+		n.thirds[w.ID] = t
 	}
-	return nil
+	n.mu.Unlock()
+	return errors.Join(append(errs, hangUp(before))...)
 }
 
-func (n *Node) witness() *third {
+// leaveWitnesses ends all connections.
+func (n *Node) leaveWitnesses() error {
+	n.mu.Lock()
+	before := n.thirds
+	n.thirds = nil
+	n.mu.Unlock()
+	return hangUp(before)
+}
+
+func hangUp(all map[string]*third) error {
+	var errs []error
+	for _, t := range all {
+		errs = append(errs, t.client.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) newThird(w cluster.Witness) (*third, error) {
+	var key witness.Fingerprint
+	if err := key.UnmarshalText([]byte(w.Key)); err != nil {
+		return nil, fmt.Errorf("read the key of the witness %s: %w", w.Addr, err)
+	}
+	return &third{cfg: w, failed: errNotAsked, silent: time.Now(), client: witness.NewClient(witness.ClientConfig{Addr: w.Addr, Key: key, ID: w.ID, Certificate: n.identity.Certificate})}, nil
+}
+
+// errNotAsked is the state of a witness that was not greeted yet.
+var errNotAsked = errors.New("it was not asked yet")
+
+// reached returns how this node reaches some of its witnesses, in their order.
+func (n *Node) reached(some []cluster.Witness) []*third {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.third
-}
-
-// witnesses are the voters of engines.
-func (n *Node) witnesses() []engine.Witness {
-	if t := n.witness(); t != nil {
-		return []engine.Witness{t}
+	var out []*third
+	for _, w := range some {
+		if t := n.thirds[w.ID]; t != nil {
+			out = append(out, t)
+		}
 	}
-	return nil
+	return out
 }
 
-// watchWitness greets it now and then.
-func (n *Node) watchWitness(ctx context.Context) {
+// witnesses are the voters of engines. One that this node cannot use does not vote, and is
+// needed all the same.
+func (n *Node) witnesses() []engine.Witness {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []engine.Witness
+	for _, w := range n.members.Voters.Active {
+		if t := n.thirds[w.ID]; t != nil {
+			out = append(out, t)
+		} else {
+			out = append(out, unusable(w))
+		}
+	}
+	return out
+}
+
+// unusable is a witness whose key cannot be read, or one of a node that stops.
+type unusable cluster.Witness
+
+// Name is its address.
+func (u unusable) Name() string { return u.Addr }
+
+// Ask gets no answer.
+func (u unusable) Ask(context.Context, cluster.Ask) (cluster.Answer, error) {
+	return cluster.Answer{}, errors.New("this node cannot use it")
+}
+
+// watchWitnesses greets them now and then, and replaces a voter that is gone.
+func (n *Node) watchWitnesses(ctx context.Context) {
 	tick := time.NewTicker(helloEvery)
 	defer tick.Stop()
 	for {
-		if t := n.witness(); t != nil {
-			n.greet(ctx, t)
+		var greeted sync.WaitGroup
+		for _, t := range n.reached(n.cluster().Voters.All()) {
+			greeted.Go(func() { n.greet(ctx, t) })
 		}
+		greeted.Wait()
+		n.tendVoters(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -115,7 +188,7 @@ func (n *Node) watchWitness(ctx context.Context) {
 }
 
 func (n *Node) greet(ctx context.Context, t *third) {
-	before := t.status().Alive
+	before := t.silentFor() == 0
 	callCtx, cancel := context.WithTimeout(ctx, helloTime)
 	_, err := t.client.Hello(callCtx)
 	cancel()
@@ -131,95 +204,13 @@ func (n *Node) greet(ctx context.Context, t *third) {
 	}
 }
 
-// AddWitness registers this cluster with a witness and has all nodes use it. All of
-// them have to answer: no node may go on deciding by other means.
-func (n *Node) AddWitness(ctx context.Context, r api.WitnessRequest) (api.WitnessStatus, error) {
-	c := n.cluster()
-	if c.Witness != nil && c.Witness.Addr != r.Addr {
-		return api.WitnessStatus{}, fmt.Errorf("%w: %s is the witness; `duet cluster witness remove` first", api.ErrConflict, c.Witness.Addr)
-	}
-	if _, _, err := net.SplitHostPort(r.Addr); err != nil {
-		return api.WitnessStatus{}, fmt.Errorf("%w: %q is no host:port", api.ErrInvalid, r.Addr)
-	}
-	token, err := witness.ParseToken(r.Token)
-	if err != nil {
-		return api.WitnessStatus{}, fmt.Errorf("%w: %v", api.ErrInvalid, err)
-	}
-	if err := n.everybody(ctx); err != nil {
-		return api.WitnessStatus{}, err
-	}
-	id := rand.Text()
-	if c.Witness != nil { // said again: the nodes that have it already must not see another
-		id = c.Witness.ID
-	}
-	key, err := witness.Register(ctx, r.Addr, token, witness.Registration{ID: id, Name: c.Name, CA: n.identity.Authority()})
-	if err != nil {
-		return api.WitnessStatus{}, fmt.Errorf("%w: %v", api.ErrConflict, err)
-	}
-	if err := n.spreadWitness(ctx, &cluster.Witness{Addr: r.Addr, Key: key.String(), ID: id}); err != nil {
-		return api.WitnessStatus{}, err
-	}
-	t := n.witness()
-	n.greet(ctx, t)
-	return *t.status(), nil
-}
-
-// RemoveWitness has all nodes do without.
-func (n *Node) RemoveWitness(ctx context.Context) error {
-	if n.cluster().Witness == nil {
-		return fmt.Errorf("%w: the cluster has no witness", api.ErrNotFound)
-	}
-	if err := n.everybody(ctx); err != nil {
-		return err
-	}
-	return n.spreadWitness(ctx, nil)
-}
-
-// everybody fails unless every member answers.
-func (n *Node) everybody(ctx context.Context) error {
-	c, view := n.cluster(), n.gossip.View()
-	for _, m := range c.Members {
-		if m.Node != c.Self && !view.Alive(m.Node) {
-			return fmt.Errorf("%w: %s: who votes can only change while all nodes answer", api.ErrUnreach, m.Node)
-		}
-	}
-	return ctx.Err()
-}
-
-// spreadWitness stores the change on the others first: one that does not take it keeps
-// the old voter, and so does this node, which is asked to try again.
-func (n *Node) spreadWitness(ctx context.Context, w *cluster.Witness) error {
-	c := n.cluster()
-	for _, m := range c.Members {
-		if m.Node == c.Self {
-			continue
-		}
-		if err := n.rpcTo(ctx, m.Node, "witness", w, nil); err != nil {
-			return fmt.Errorf("%s does not know of the change, repeat the command: %w", m.Node, err)
-		}
-	}
-	return n.setWitness(w)
-}
-
-// setWitness makes the change durable on this node and uses it.
-func (n *Node) setWitness(w *cluster.Witness) error {
-	c := n.cluster()
-	c.Witness = w
-	if err := n.setMembers(c); err != nil {
-		return err
-	}
-	return n.useWitness(w)
-}
-
-// forgetAtWitness ends a module there, after both nodes dropped it.
+// forgetAtWitness ends a module at all witnesses, after both nodes dropped it.
 func (n *Node) forgetAtWitness(ctx context.Context, module string) {
-	t := n.witness()
-	if t == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
-	if err := t.client.ForgetModule(ctx, module); err != nil && !errors.Is(err, context.Canceled) {
-		n.log.Warn("the witness still remembers a module that was released", "module", module, "err", err)
+	for _, t := range n.reached(n.cluster().Voters.All()) {
+		if err := t.client.ForgetModule(ctx, module); err != nil && !errors.Is(err, context.Canceled) {
+			n.log.Warn("the witness still remembers a module that was released", "module", module, "witness", t.Name(), "err", err)
+		}
 	}
 }

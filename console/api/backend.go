@@ -34,7 +34,7 @@ type Backend interface {
 type Members interface {
 	// NewToken makes a one-time token for a joining node.
 	NewToken(ctx context.Context, life time.Duration) (Token, error)
-	// AddWitness makes a witness the third voter; all nodes have to answer.
+	// AddWitness makes a witness the third voter, or a spare if there is one; all nodes have to answer.
 	AddWitness(ctx context.Context, r WitnessRequest) (WitnessStatus, error)
 	// Fences lists how nodes can be switched off.
 	Fences(ctx context.Context) ([]FenceStatus, error)
@@ -42,8 +42,8 @@ type Members interface {
 	SetFence(ctx context.Context, node string, levels [][]FenceDevice) error
 	// TestFence asks the devices of a node whether they could, and switches nothing.
 	TestFence(ctx context.Context, node string) (FenceStatus, error)
-	// RemoveWitness does without; all nodes have to answer.
-	RemoveWitness(ctx context.Context) error
+	// RemoveWitness does without the one at addr, or the only one; all nodes have to answer.
+	RemoveWitness(ctx context.Context, addr string) error
 }
 
 // Tasks is long work.

@@ -148,7 +148,7 @@ func (h handlers) acting(a huma.API) {
 			}
 			return h.b.NewToken(ctx, life)
 		})
-	call(a, operation("POST", "/cluster/witness", "addWitness", "Make a witness the third voter of the cluster", 400, 409, 502),
+	call(a, operation("POST", "/cluster/witness", "addWitness", "Make a witness the third voter of the cluster, or a spare if there is one", 400, 409, 502),
 		func(ctx context.Context, in *witnessInput) (WitnessStatus, error) {
 			return h.b.AddWitness(ctx, in.Body)
 		})
@@ -166,13 +166,17 @@ func (h handlers) acting(a huma.API) {
 			}
 			return nil, nil
 		})
-	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness", "Do without a witness", 404, 502),
-		func(ctx context.Context, _ *struct{}) (*struct{}, error) {
-			if err := h.b.RemoveWitness(ctx); err != nil {
+	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness", "Do without a witness; a spare takes the voter's place first", 400, 404, 409, 502),
+		func(ctx context.Context, in *addrInput) (*struct{}, error) {
+			if err := h.b.RemoveWitness(ctx, in.Addr); err != nil {
 				return nil, refuse(err)
 			}
 			return nil, nil
 		})
+}
+
+type addrInput struct {
+	Addr string `query:"addr" doc:"which witness; may be left out if there is one only"`
 }
 
 type protectInput struct {

@@ -9,12 +9,14 @@ type Status struct {
 	Version string         `json:"version" doc:"version of its daemon"`
 	Nodes   []NodeStatus   `json:"nodes"`
 	Modules []ModuleStatus `json:"modules"`
-	Witness *WitnessStatus `json:"witness,omitempty" doc:"the third voter, if there is one"`
+	// Witnesses: the voter first, then the spares.
+	Witnesses []WitnessStatus `json:"witnesses,omitempty" doc:"the third voter, if there is one, and its spares"`
 }
 
-// WitnessStatus is the witness as the answering node sees it.
+// WitnessStatus is one witness as the answering node sees it.
 type WitnessStatus struct {
 	Addr   string     `json:"addr"`
+	Spare  bool       `json:"spare,omitempty" doc:"it does not vote: it takes the voter's place when that one is gone"`
 	Alive  bool       `json:"alive" doc:"it answered this node's last question"`
 	Why    string     `json:"why,omitempty" doc:"what is wrong with it, and what follows"`
 	Silent *time.Time `json:"silent,omitempty" doc:"since when it does not answer"`

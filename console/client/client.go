@@ -124,9 +124,9 @@ func (c *Client) TestFence(ctx context.Context, node string) (api.FenceStatus, e
 	return call[api.FenceStatus](ctx, c, "POST", path("cluster", "fence", node, "test"), nil)
 }
 
-// RemoveWitness does without one.
-func (c *Client) RemoveWitness(ctx context.Context) error {
-	return c.do(ctx, request{method: "DELETE", path: "cluster/witness"}, nil)
+// RemoveWitness does without the one at addr; empty: the only one.
+func (c *Client) RemoveWitness(ctx context.Context, addr string) error {
+	return c.do(ctx, request{method: "DELETE", path: "cluster/witness?addr=" + url.QueryEscape(addr)}, nil)
 }
 
 // Diverged lists what is kept of volumes that lost a split brain.

@@ -93,8 +93,8 @@ func TestWitnessDies(t *testing.T) {
 	}
 	must(t, lab.Until(ctx, "the status warns", func() error {
 		s, err := a.Status(ctx)
-		if err == nil && (s.Witness == nil || s.Witness.Alive || !strings.Contains(s.Witness.Why, "nothing stops")) {
-			return errorf("%+v", s.Witness)
+		if err == nil && (len(s.Witnesses) != 1 || s.Witnesses[0].Alive || !strings.Contains(s.Witnesses[0].Why, "nothing stops")) {
+			return errorf("%+v", s.Witnesses)
 		}
 		return err
 	}))

@@ -220,7 +220,9 @@ func (b *Backend) TestFence(_ context.Context, node string) (api.FenceStatus, er
 }
 
 // RemoveWitness records that it was asked.
-func (b *Backend) RemoveWitness(context.Context) error { return b.ask("remove witness") }
+func (b *Backend) RemoveWitness(_ context.Context, addr string) error {
+	return b.ask("remove witness %s", addr)
+}
 
 // NewToken answers with a fixed token.
 func (b *Backend) NewToken(_ context.Context, life time.Duration) (api.Token, error) {

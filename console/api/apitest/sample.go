@@ -16,6 +16,10 @@ func Sample() api.Status {
 			{Name: "beta", Alive: true, Paths: map[string]bool{"hb1": true, "hb2": false}},
 			{Name: "gamma", Silent: &silent, Paths: map[string]bool{"hb1": false}},
 		},
+		Witnesses: []api.WitnessStatus{
+			{Addr: "10.0.0.9:7425", Alive: true},
+			{Addr: "10.0.0.8:7425", Spare: true, Silent: &silent, Why: "it cannot take the voter's place: connection refused"},
+		},
 		Modules: []api.ModuleStatus{web01(), db(), old()},
 	}
 }
