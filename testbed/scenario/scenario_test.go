@@ -98,7 +98,7 @@ func TestDaemonIsUpgraded(t *testing.T) {
 // TestHostShutsDown: a host that goes down in order gives its VM to the peer before it
 // does, at once and without a loss, and gets its data back after its boot.
 func TestHostShutsDown(t *testing.T) {
-	l := start(t, 40)
+	l := start(t, 44)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
 	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
