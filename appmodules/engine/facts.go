@@ -86,7 +86,11 @@ func (e *Engine) missing() string {
 	case e.rec.Epoch == 0:
 		return "nothing is known of this module yet; it waits for " + string(e.peer)
 	case !f.PeerAnswers && f.Holder:
-		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and may have gone on; its return or `duet prim %s` ends this%s", e.rec.Epoch, e.peer, e.cfg.Module.Name, e.countdown())
+		why := "may have gone on"
+		if e.rec.Cold {
+			why = "may have gone on, or may have writes that were not on disk when this node lost power"
+		}
+		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and %s; its return or `duet prim %s` ends this%s", e.rec.Epoch, e.peer, why, e.cfg.Module.Name, e.countdown())
 	case !f.PeerAnswers:
 		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this%s", e.rec.Holder, e.rec.Epoch, e.cfg.Module.Name, e.countdown())
 	case !f.PeerActive:

@@ -36,7 +36,7 @@ type Hypervisor struct {
 	mu       sync.Mutex
 	away     bool
 	vms      map[string]*vm
-	watchers map[*watcher]struct{}
+	watchers map[*vmmanager.EventQueue]struct{}
 }
 
 // vm is one VM. Fields belong to Hypervisor.mu, except that writer may be waited for without it.
@@ -56,7 +56,7 @@ func New(cfg Config) *Hypervisor {
 	if cfg.Wait == nil {
 		cfg.Wait = realWait
 	}
-	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, watchers: map[*watcher]struct{}{}}
+	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, watchers: map[*vmmanager.EventQueue]struct{}{}}
 }
 
 func realWait(ctx context.Context, d time.Duration) error {

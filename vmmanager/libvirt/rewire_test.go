@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -278,27 +277,4 @@ func FuzzQcow2Size(f *testing.F) {
 			t.Errorf("size %d", size)
 		}
 	})
-}
-
-// TestQueue: a reader that is far behind loses intermediate events, and never the last one of a VM.
-func TestQueue(t *testing.T) {
-	q := newQueue()
-	const vms = 10
-	for i := range 10 * queueLen {
-		q.put(vmmanager.Event{VM: fmt.Sprint(i % vms), State: vmmanager.State(i % 7), Cause: vmmanager.Cause(i % 5)})
-	}
-	last, n := map[string]vmmanager.Event{}, 0
-	for e, ok := q.take(); ok; e, ok = q.take() {
-		last[e.VM] = e
-		n++
-	}
-	if n != queueLen {
-		t.Errorf("%d events waited, want %d", n, queueLen)
-	}
-	for i := 10*queueLen - vms; i < 10*queueLen; i++ {
-		want := vmmanager.Event{VM: fmt.Sprint(i % vms), State: vmmanager.State(i % 7), Cause: vmmanager.Cause(i % 5)}
-		if last[want.VM] != want {
-			t.Errorf("last event of %s: %v, want %v", want.VM, last[want.VM], want)
-		}
-	}
 }

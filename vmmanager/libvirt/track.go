@@ -19,13 +19,13 @@ func (w *watcher) reconcile(list map[string]found) {
 			w.h.stops.forget(name)
 		}
 		if w.met {
-			w.out.put(vmmanager.Event{VM: name, State: now.state, Cause: vmmanager.ByReconnect})
+			w.out.Put(vmmanager.Event{VM: name, State: now.state, Cause: vmmanager.ByReconnect})
 		}
 	}
 	for name := range w.vms {
 		if _, ok := list[name]; !ok {
 			delete(w.vms, name)
-			w.out.put(vmmanager.Event{VM: name, State: vmmanager.Absent, Cause: vmmanager.ByReconnect})
+			w.out.Put(vmmanager.Event{VM: name, State: vmmanager.Absent, Cause: vmmanager.ByReconnect})
 		}
 	}
 }
@@ -83,17 +83,17 @@ func (w *watcher) live(e raw, v *seen) {
 	case libvirt.DOMAIN_EVENT_UNDEFINED:
 		if v.state == vmmanager.Off {
 			delete(w.vms, e.vm)
-			w.out.put(vmmanager.Event{VM: e.vm, State: vmmanager.Absent, Cause: vmmanager.ByEdit})
+			w.out.Put(vmmanager.Event{VM: e.vm, State: vmmanager.Absent, Cause: vmmanager.ByEdit})
 			return
 		}
-		w.out.put(vmmanager.Event{VM: e.vm, State: v.state, Cause: vmmanager.ByEdit}) // it runs on without one
+		w.out.Put(vmmanager.Event{VM: e.vm, State: v.state, Cause: vmmanager.ByEdit}) // it runs on without one
 	}
 }
 
 // become records a state and tells it if it is new.
 func (w *watcher) become(name string, v *seen, state vmmanager.State, why vmmanager.Cause) {
 	if v.state != state {
-		w.out.put(vmmanager.Event{VM: name, State: state, Cause: why})
+		w.out.Put(vmmanager.Event{VM: name, State: state, Cause: why})
 	}
 	v.state = state
 }
@@ -148,7 +148,7 @@ func (w *watcher) compare(list map[string]found, before map[string]int) (again b
 		}
 		if v.state != vmmanager.Absent && now.state != vmmanager.Absent && v.text != now.text {
 			v.text = now.text
-			w.out.put(vmmanager.Event{VM: name, State: v.state, Cause: vmmanager.ByEdit})
+			w.out.Put(vmmanager.Event{VM: name, State: v.state, Cause: vmmanager.ByEdit})
 		}
 	}
 	return again
@@ -172,5 +172,5 @@ func (w *watcher) believe(name string, v *seen, now found) {
 	if now.state == vmmanager.Absent {
 		delete(w.vms, name)
 	}
-	w.out.put(vmmanager.Event{VM: name, State: now.state, Cause: why})
+	w.out.Put(vmmanager.Event{VM: name, State: now.state, Cause: why})
 }

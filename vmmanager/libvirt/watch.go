@@ -27,7 +27,7 @@ const (
 // and sends the state of each VM once it is there. Closing the channel is the
 // last thing it does.
 func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) {
-	w := &watcher{h: h, out: newQueue(), vms: map[string]*seen{}}
+	w := &watcher{h: h, out: vmmanager.NewEventQueue(), vms: map[string]*seen{}}
 	out := make(chan vmmanager.Event)
 	started := make(chan struct{}) // closed when the first attempt to connect has ended
 	watched := make(chan struct{}) // closed when the watcher has ended
@@ -37,7 +37,7 @@ func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) 
 	}()
 	go func() {
 		defer close(out)
-		w.out.drainTo(ctx, out)
+		w.out.DrainTo(ctx, out)
 		<-watched
 	}()
 	select {
@@ -51,7 +51,7 @@ func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) 
 // watcher follows the VMs of one libvirtd. All fields belong to its goroutine.
 type watcher struct {
 	h    *Hypervisor
-	out  *queue
+	out  *vmmanager.EventQueue
 	vms  map[string]*seen
 	met  bool // the VMs were listed once, or the first attempt failed: from now on every list is a reconnect
 	look bool // an event said that a definition may have changed: look at once
