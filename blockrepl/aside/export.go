@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"duet/blockrepl"
+	"duet/blockrepl/durable"
 )
 
 // exportGrain is the smallest hole Export makes.
@@ -52,7 +53,7 @@ func (v *Version) export(ctx context.Context, base blockrepl.Device, path string
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = renameDurable(part, path)
+		err = durable.Rename(part, path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(part))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 )
 
 // file is one of the two files a version writes while it is open; tests lose power under it.
@@ -48,12 +47,4 @@ func writeDurable(path string, b []byte, size int64) (err error) {
 		return err
 	}
 	return f.Sync()
-}
-
-// renameDurable renames within one directory.
-func renameDurable(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(to))
 }

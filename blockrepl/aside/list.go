@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"duet/blockrepl/durable"
 )
 
 // Entry is one version found by List.
@@ -83,7 +85,7 @@ func Drop(dir string) error {
 
 // forget durably makes the directory no version any more.
 func forget(dir string) error {
-	err := renameDurable(filepath.Join(dir, aboutName), filepath.Join(dir, droppedName))
+	err := durable.Rename(filepath.Join(dir, aboutName), filepath.Join(dir, droppedName))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -96,7 +98,7 @@ func forget(dir string) error {
 		err = f.Close()
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = durable.SyncDir(dir)
 	}
 	return err
 }
@@ -113,7 +115,7 @@ func remove(dir string) error {
 			err = errors.Join(err, e)
 		}
 		if err == nil && name == aboutName {
-			err = syncDir(dir)
+			err = durable.SyncDir(dir)
 		}
 		if err != nil {
 			break
@@ -123,7 +125,7 @@ func remove(dir string) error {
 		err = os.Remove(dir)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(dir))
+		err = durable.SyncDir(filepath.Dir(dir))
 	}
 	if err != nil {
 		return fmt.Errorf("remove dropped version: %w", err)

@@ -35,14 +35,6 @@ func dataSync(f *os.File) error {
 	return errors.Join(failed, err)
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // makeSparse does nothing: files are.
 func makeSparse(*os.File) error { return nil }
 

@@ -34,9 +34,6 @@ func openLocked(path string, flag int) (*os.File, error) {
 
 func dataSync(f *os.File) error { return f.Sync() }
 
-// syncDir does nothing: NTFS journals names and a directory cannot be flushed.
-func syncDir(string) error { return nil }
-
 // makeSparse asks for holes; a file system without them stores zeroes.
 func makeSparse(f *os.File) error {
 	var n uint32

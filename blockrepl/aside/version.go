@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"duet/blockrepl"
+	"duet/blockrepl/durable"
 )
 
 // The files of a version.
@@ -61,7 +62,7 @@ func Begin(dir string, about About) (*Version, error) {
 	about.Format = aboutFormat
 	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
-		err = syncDir(filepath.Dir(dir))
+		err = durable.SyncDir(filepath.Dir(dir))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("begin version: %w", err)
@@ -105,10 +106,10 @@ func create(dir string, about About) error {
 		err = writeDurable(filepath.Join(temp, mapName), encodeMapHeader(about), mapHeader)
 	}
 	if err == nil {
-		err = syncDir(temp)
+		err = durable.SyncDir(temp)
 	}
 	if err == nil {
-		err = renameDurable(temp, final)
+		err = durable.Rename(temp, final)
 	}
 	if err != nil {
 		err = errors.Join(err, os.RemoveAll(temp))

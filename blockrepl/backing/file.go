@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"duet/blockrepl"
+	"duet/blockrepl/durable"
 )
 
 // File is a raw image: a regular file or a block device. It is open from
@@ -75,7 +76,7 @@ func CreateFile(path string, size int64) (*File, error) {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = durable.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		f.Close()

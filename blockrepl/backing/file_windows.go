@@ -27,9 +27,6 @@ func openLocked(path string, flag int, _ bool) (*os.File, error) {
 	return f, nil
 }
 
-// syncDir does nothing: NTFS journals names and a directory cannot be flushed.
-func syncDir(string) error { return nil }
-
 func punchHole(uintptr, int64, int64) error { return errors.ErrUnsupported }
 
 func zeroRange(uintptr, int64, int64) error { return errors.ErrUnsupported }

@@ -19,7 +19,4 @@ func freeBytes(dir string) (int64, error) {
 // probeLock: badger's own lock file is exclusive on Windows, and Open reports it.
 func probeLock(string) error { return nil }
 
-// syncDir: NTFS journals names, and a directory cannot be synced.
-func syncDir(string) error { return nil }
-
 func reserve(path string, size int) error { return writeNoise(path, size) }

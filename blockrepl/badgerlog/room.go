@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"duet/blockrepl/durable"
 )
 
 // openRoom is more than badger writes while it opens or closes: one memory
@@ -107,4 +109,4 @@ func (d *dirSync) afterCommit() error {
 	return d.sync()
 }
 
-func (d *dirSync) sync() error { return syncDir(d.dir) }
+func (d *dirSync) sync() error { return durable.SyncDir(d.dir) }

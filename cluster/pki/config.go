@@ -48,6 +48,3 @@ func SaveConfig(dir string, c cluster.Config) error {
 	}
 	return nil
 }
-
-// SyncDir makes renames in dir durable; Windows does so itself.
-func SyncDir(dir string) error { return syncDir(dir) }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/token"
 )
 
 // Why a join is refused. The errors that carry them say what to do.
@@ -23,17 +24,10 @@ var (
 	ErrTokenUsed = errors.New("join token was used before")
 	// ErrTokenExpired is returned for a token after its time.
 	ErrTokenExpired = errors.New("join token has expired")
-	// ErrTooManyTries is returned for a minute after ten wrong tokens within a minute.
-	ErrTooManyTries = errors.New("too many wrong join tokens")
 	// ErrNameTaken is returned when the cluster has a member of that name.
 	ErrNameTaken = errors.New("node name is taken")
 	// ErrBadRequest is returned when a request makes no sense.
 	ErrBadRequest = errors.New("bad join request")
-)
-
-const (
-	maxTries = 10
-	penalty  = time.Minute
 )
 
 // JoinRequest is what a new node says.
@@ -69,9 +63,8 @@ type DeskConfig struct {
 type Desk struct {
 	cfg DeskConfig
 
-	mu      sync.Mutex
-	wrong   []time.Time // the last wrong tries, oldest first
-	refused time.Time   // no tries before this
+	mu    sync.Mutex
+	brake token.Brake
 }
 
 // NewDesk returns a Desk.
@@ -82,24 +75,22 @@ func NewDesk(cfg DeskConfig) *Desk {
 	return &Desk{cfg: cfg}
 }
 
-// NewToken makes a token for one join within life; zero means TokenLife. Only
+// NewToken makes a token for one join within life; zero means token.Life. Only
 // its hash is kept.
-func (d *Desk) NewToken(life time.Duration) (Token, error) {
+func (d *Desk) NewToken(life time.Duration) (token.Token, error) {
 	if life <= 0 {
-		life = TokenLife
+		life = token.Life
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	records, err := d.cfg.Tokens.Tokens()
 	if err != nil {
-		return Token{}, fmt.Errorf("read tokens: %w", err)
+		return token.Token{}, fmt.Errorf("read tokens: %w", err)
 	}
-	t := Token{Secret: newSecret(), CA: fingerprint(d.cfg.Identity.ca.cert)}
-	hash := sha256.Sum256(t.Secret)
 	now := d.cfg.Now()
-	records = append(fresh(records, now), TokenRecord{Hash: hash[:], Expires: now.Add(life)})
-	if err := d.cfg.Tokens.SetTokens(records); err != nil {
-		return Token{}, fmt.Errorf("store token: %w", err)
+	t, r := token.New(tokenPrefix, fingerprint(d.cfg.Identity.ca.cert), now.Add(life))
+	if err := d.cfg.Tokens.SetTokens(append(token.Fresh(records, now), r)); err != nil {
+		return token.Token{}, fmt.Errorf("store token: %w", err)
 	}
 	return t, nil
 }
@@ -119,7 +110,7 @@ func (d *Desk) Join(ctx context.Context, req JoinRequest) (JoinResponse, error) 
 	}
 	digest := digestOf(req.Node, csr)
 	switch {
-	case records[i].usedBy(digest):
+	case records[i].Used(digest):
 	case records[i].UsedBy != nil:
 		return JoinResponse{}, fmt.Errorf("%w: each serves one node; make another with `duet cluster token`", ErrTokenUsed)
 	default:
@@ -154,38 +145,25 @@ func (d *Desk) answer(ctx context.Context, req JoinRequest, csr *x509.Certificat
 }
 
 // checkToken finds the token of a request and counts wrong ones.
-func (d *Desk) checkToken(req JoinRequest) ([]TokenRecord, int, error) {
+func (d *Desk) checkToken(req JoinRequest) ([]token.Record, int, error) {
 	now := d.cfg.Now()
-	if now.Before(d.refused) {
-		return nil, 0, fmt.Errorf("%w: try again in %d s", ErrTooManyTries, int(d.refused.Sub(now).Seconds())+1)
+	if err := d.brake.Check(now); err != nil {
+		return nil, 0, err
 	}
 	records, err := d.cfg.Tokens.Tokens()
 	if err != nil {
 		return nil, 0, fmt.Errorf("read tokens: %w", err)
 	}
 	records = slices.Clone(records)
-	i := find(records, req.Secret)
+	i := token.Find(records, req.Secret)
 	if i < 0 {
-		d.countWrong(now)
+		d.brake.Wrong(now)
 		return nil, 0, fmt.Errorf("%w: a token works only on the node that made it; make one here with `duet cluster token`", ErrTokenUnknown)
 	}
 	if !now.Before(records[i].Expires) {
 		return nil, 0, fmt.Errorf("%w at %s; make another with `duet cluster token`", ErrTokenExpired, records[i].Expires.Format(time.RFC3339))
 	}
 	return records, i, nil
-}
-
-func (d *Desk) countWrong(now time.Time) {
-	d.wrong = append(d.wrong, now)
-	if len(d.wrong) < maxTries {
-		return
-	}
-	if now.Sub(d.wrong[0]) <= penalty {
-		d.refused = now.Add(penalty)
-		d.wrong = nil
-		return
-	}
-	d.wrong = d.wrong[1:]
 }
 
 func checkCSR(req JoinRequest) (*x509.CertificateRequest, error) {

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"duet/blockrepl/durable"
 )
 
 // The files of an identity directory.
@@ -108,27 +110,11 @@ func store(dir string, files ...file) error {
 		return err
 	}
 	for _, f := range files {
-		if err := storeOne(filepath.Join(dir, f.name), f.data); err != nil {
+		if err := durable.WriteFile(filepath.Join(dir, f.name), f.data); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
-}
-
-func storeOne(path string, data []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return nil
 }
 
 // exists reports whether dir holds an identity; node.crt is written last.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/token"
 )
 
 const (
@@ -40,7 +41,7 @@ type reply struct {
 func kinds() map[string]error {
 	return map[string]error{
 		"unknown": ErrTokenUnknown, "used": ErrTokenUsed, "expired": ErrTokenExpired,
-		"tries": ErrTooManyTries, "name": ErrNameTaken, "request": ErrBadRequest,
+		"tries": token.ErrTooManyTries, "name": ErrNameTaken, "request": ErrBadRequest,
 	}
 }
 
@@ -112,7 +113,7 @@ func receive(r io.Reader, v any) error {
 // JoinConfig says who joins what.
 type JoinConfig struct {
 	Dir   string // of the new identity; must not hold one
-	Token Token
+	Token token.Token
 	Node  cluster.NodeID
 	Addrs map[string]string // IP of this node by name of network
 	// Dial connects to the join service of a node with this TLS configuration,
@@ -164,7 +165,7 @@ func ask(ctx context.Context, cfg JoinConfig, req JoinRequest) (resp JoinRespons
 func askOnce(ctx context.Context, cfg JoinConfig, req JoinRequest) (JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	conn, err := cfg.Dial(ctx, joinTLS(cfg.Token.CA))
+	conn, err := cfg.Dial(ctx, joinTLS(cfg.Token.Pin))
 	if err != nil {
 		return JoinResponse{}, err
 	}
@@ -202,7 +203,7 @@ func (cfg JoinConfig) accept(resp JoinResponse, key *ecdsa.PrivateKey) error {
 	if err != nil {
 		return fmt.Errorf("authority in answer: %w", err)
 	}
-	if fingerprint(ca) != cfg.Token.CA {
+	if fingerprint(ca) != cfg.Token.Pin {
 		return fmt.Errorf("%w: the authority in the answer is not that of the token", ErrForeign)
 	}
 	caKey, err := decodeKey(resp.CAKey)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/token"
 )
 
 // ErrClosed is returned by a Client after Close.
@@ -123,16 +124,16 @@ func (c *Client) ForgetModule(ctx context.Context, module string) error {
 // Register makes a cluster known to the witness at addr and returns the key to
 // pin. If the answer was lost, the same call may be repeated; otherwise a token
 // serves one cluster.
-func Register(ctx context.Context, addr string, t Token, r Registration) (Fingerprint, error) {
+func Register(ctx context.Context, addr string, t token.Token, r Registration) (Fingerprint, error) {
 	if _, err := r.check(); err != nil {
 		return Fingerprint{}, fmt.Errorf("register: %w", err)
 	}
-	c := NewClient(ClientConfig{Addr: addr, Key: t.Key})
+	c := NewClient(ClientConfig{Addr: addr, Key: t.Pin})
 	defer c.Close()
 	if err := c.call(ctx, pathRegister, registerRequest{t.Secret, r}, nil); err != nil {
 		return Fingerprint{}, err
 	}
-	return t.Key, nil
+	return t.Pin, nil
 }
 
 // call sends a request and decodes the answer into out, if there is one to be had.

@@ -271,7 +271,7 @@ func TestWrongWitness(t *testing.T) {
 		t.Errorf("register nothing: %v", err)
 	}
 	bad := tok
-	bad.Secret = make([]byte, secretSize)
+	bad.Secret = make([]byte, 20)
 	if _, err := Register(t.Context(), c.addr, bad, c.registration()); !errors.Is(err, ErrTokenUnknown) || !strings.Contains(err.Error(), "the witness refused") {
 		t.Errorf("wrong token: %v", err)
 	}

@@ -7,23 +7,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
 	"duet/cluster"
 )
-
-func FuzzParseToken(f *testing.F) {
-	f.Add(Token{Secret: make([]byte, secretSize)}.String())
-	f.Add("duetw1.a.b")
-	f.Fuzz(func(t *testing.T, s string) {
-		tok, err := ParseToken(s)
-		if err == nil && tok.String() != strings.ToLower(strings.TrimSpace(s)) {
-			t.Errorf("%q parses to %q", s, tok)
-		}
-	})
-}
 
 // fuzzServer is a witness with one cluster, whose node alpha holds epoch 3.
 func fuzzServer(f *testing.F) (*Server, town, *memory) {

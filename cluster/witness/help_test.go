@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/cluster"
+	"duet/cluster/token"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -217,7 +218,7 @@ func (b *bench) restart() {
 	b.start()
 }
 
-func (b *bench) token() Token {
+func (b *bench) token() token.Token {
 	b.t.Helper()
 	tok, err := b.srv.NewToken(0)
 	if err != nil {

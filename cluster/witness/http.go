@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/token"
 )
 
 // maxBody bounds requests and answers, in bytes: a registration is the largest.
@@ -60,7 +61,7 @@ func kinds() []kind {
 		{"token-unknown", ErrTokenUnknown, http.StatusForbidden},
 		{"token-used", ErrTokenUsed, http.StatusConflict},
 		{"token-expired", ErrTokenExpired, http.StatusForbidden},
-		{"tries", ErrTooManyTries, http.StatusTooManyRequests},
+		{"tries", token.ErrTooManyTries, http.StatusTooManyRequests},
 		{"taken", ErrTaken, http.StatusConflict},
 		{"request", ErrBadRequest, http.StatusBadRequest},
 		{"cluster-unknown", ErrUnknownCluster, http.StatusForbidden},

@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"duet/blockrepl/durable"
 )
 
 // keyFile is the one file of an identity. The certificate is made anew at each
@@ -37,7 +39,7 @@ func loadIdentity(dir string) (identity, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if b, err = makeKey(); err == nil {
-			err = storeFile(dir, keyFile, b)
+			err = storeKey(path, b)
 		}
 	}
 	if err != nil {
@@ -48,6 +50,13 @@ func loadIdentity(dir string) (identity, error) {
 		return identity{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return newIdentity(key)
+}
+
+func storeKey(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(path, b)
 }
 
 func makeKey() ([]byte, error) {
@@ -100,26 +109,3 @@ func newIdentity(key *ecdsa.PrivateKey) (identity, error) {
 }
 
 func fingerprint(c *x509.Certificate) Fingerprint { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
-
-// storeFile writes a file that only its owner may read, whole or not at all, durably.
-func storeFile(dir, name string, data []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp := filepath.Join(dir, name+".new")
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}

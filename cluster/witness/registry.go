@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"duet/cluster/token"
 )
 
 // The keys of a Store: tokens, clusters/ID, votes/ID/MODULE.
@@ -150,33 +152,33 @@ func loadTenants(st Store) (map[string]*tenant, error) {
 	return out, nil
 }
 
-// NewToken makes a token for one registration within life; zero means TokenLife.
+// NewToken makes a token for one registration within life; zero means token.Life.
 // Only its hash is kept.
-func (s *Server) NewToken(life time.Duration) (Token, error) {
+func (s *Server) NewToken(life time.Duration) (token.Token, error) {
 	if life <= 0 {
-		life = TokenLife
+		life = token.Life
 	}
 	s.desk.Lock()
 	defer s.desk.Unlock()
 	records, err := s.tokens()
 	if err != nil {
-		return Token{}, err
+		return token.Token{}, err
 	}
-	t, r := newToken(s.id.key, s.cfg.Now().Add(life))
-	if err := s.setTokens(append(freshTokens(records, s.cfg.Now()), r)); err != nil {
-		return Token{}, err
+	t, r := token.New(tokenPrefix, s.id.key, s.cfg.Now().Add(life))
+	if err := s.setTokens(append(token.Fresh(records, s.cfg.Now()), r)); err != nil {
+		return token.Token{}, err
 	}
 	return t, nil
 }
 
-func (s *Server) tokens() (out []tokenRecord, err error) {
+func (s *Server) tokens() (out []token.Record, err error) {
 	if _, err := s.cfg.Store.Load(tokensKey, &out); err != nil {
 		return nil, fmt.Errorf("%w: read tokens: %w", ErrStore, err)
 	}
 	return out, nil
 }
 
-func (s *Server) setTokens(r []tokenRecord) error {
+func (s *Server) setTokens(r []token.Record) error {
 	if err := s.cfg.Store.Save(tokensKey, r); err != nil {
 		return fmt.Errorf("%w: save tokens: %w", ErrStore, err)
 	}
@@ -197,7 +199,7 @@ func (s *Server) register(secret []byte, r Registration) error {
 		return err
 	}
 	switch {
-	case records[i].usedBy(r.digest()):
+	case records[i].Used(r.digest()):
 	case records[i].UsedBy != nil:
 		return fmt.Errorf("%w: each serves one cluster; make another on the witness", ErrTokenUsed)
 	default:
@@ -212,18 +214,18 @@ func (s *Server) register(secret []byte, r Registration) error {
 	return s.admit(clusterRecord{r, s.cfg.Now().UTC()}, ca)
 }
 
-func (s *Server) checkToken(secret []byte) ([]tokenRecord, int, error) {
+func (s *Server) checkToken(secret []byte) ([]token.Record, int, error) {
 	now := s.cfg.Now()
-	if err := s.tries.check(now); err != nil {
+	if err := s.brake.Check(now); err != nil {
 		return nil, 0, err
 	}
 	records, err := s.tokens()
 	if err != nil {
 		return nil, 0, err
 	}
-	i := findToken(records, secret)
+	i := token.Find(records, secret)
 	if i < 0 {
-		s.tries.count(now)
+		s.brake.Wrong(now)
 		return nil, 0, fmt.Errorf("%w: a token works only on the witness that made it; make one there", ErrTokenUnknown)
 	}
 	if !now.Before(records[i].Expires) {
@@ -305,7 +307,7 @@ func (s *Server) dismiss(t *tenant) error {
 		return err
 	}
 	digest := t.digest()
-	if err := s.setTokens(slices.DeleteFunc(records, func(r tokenRecord) bool { return r.usedBy(digest) })); err != nil {
+	if err := s.setTokens(slices.DeleteFunc(records, func(r token.Record) bool { return r.Used(digest) })); err != nil {
 		return err
 	}
 	t.forgetting.Lock()

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"duet/cluster/token"
 )
 
 // Store keeps the memory of a witness as JSON values. Several goroutines call it.
@@ -38,8 +40,8 @@ type Server struct {
 	log *slog.Logger
 	id  identity
 
-	desk  sync.Mutex // registering and forgetting take turns
-	tries tries      // under desk
+	desk  sync.Mutex  // registering and forgetting take turns
+	brake token.Brake // under desk
 
 	mu      sync.RWMutex
 	tenants map[string]*tenant // by ID

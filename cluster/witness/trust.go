@@ -24,8 +24,6 @@ var (
 	ErrTokenUsed = errors.New("witness token was used before")
 	// ErrTokenExpired is returned for a token after its time.
 	ErrTokenExpired = errors.New("witness token has expired")
-	// ErrTooManyTries is returned for a minute after ten wrong tokens within a minute.
-	ErrTooManyTries = errors.New("too many wrong witness tokens")
 	// ErrTaken is returned when the ID of a registration belongs to another authority.
 	ErrTaken = errors.New("cluster ID is taken")
 	// ErrBadRequest is returned when a request makes no sense.

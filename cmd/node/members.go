@@ -8,6 +8,7 @@ import (
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
 	"duet/cluster/pki"
+	"duet/cluster/token"
 	"duet/console/api"
 )
 
@@ -80,7 +81,7 @@ func (n *Node) addMember(m cluster.Member) error {
 // NewToken makes a one-time token for a joining node.
 func (n *Node) NewToken(_ context.Context, life time.Duration) (api.Token, error) {
 	if life <= 0 {
-		life = pki.TokenLife
+		life = token.Life
 	}
 	t, err := n.desk.NewToken(life)
 	if err != nil {
@@ -95,13 +96,13 @@ type tokens struct{ store *badgerlog.Store }
 const tokensKey = "cluster/tokens"
 
 // Tokens reads them.
-func (t tokens) Tokens() ([]pki.TokenRecord, error) {
-	var out []pki.TokenRecord
+func (t tokens) Tokens() ([]token.Record, error) {
+	var out []token.Record
 	_, err := jsonStore{t.store, ""}.Load(tokensKey, &out)
 	return out, err
 }
 
 // SetTokens replaces them durably.
-func (t tokens) SetTokens(r []pki.TokenRecord) error {
+func (t tokens) SetTokens(r []token.Record) error {
 	return jsonStore{t.store, ""}.Save(tokensKey, r)
 }

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"time"
 
+	"duet/blockrepl/durable"
 	"duet/cluster"
 	"duet/cluster/pki"
 )
@@ -167,8 +168,5 @@ func settle(dir string, admit func(folder string) (cluster.Config, error)) error
 	if err := pki.SaveConfig(dir, conf); err != nil {
 		return err
 	}
-	if err := os.Rename(staged, final); err != nil {
-		return err
-	}
-	return pki.SyncDir(dir)
+	return durable.Rename(staged, final)
 }

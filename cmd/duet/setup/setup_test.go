@@ -17,6 +17,7 @@ import (
 
 	"duet/cluster"
 	"duet/cluster/pki"
+	"duet/cluster/token"
 	"duet/cmd/duet/setup"
 )
 
@@ -141,10 +142,10 @@ func TestInitRefuses(t *testing.T) {
 }
 
 // memory is a pki.TokenStore.
-type memory struct{ records []pki.TokenRecord }
+type memory struct{ records []token.Record }
 
-func (m *memory) Tokens() ([]pki.TokenRecord, error)        { return m.records, nil }
-func (m *memory) SetTokens(records []pki.TokenRecord) error { m.records = records; return nil }
+func (m *memory) Tokens() ([]token.Record, error)        { return m.records, nil }
+func (m *memory) SetTokens(records []token.Record) error { m.records = records; return nil }
 
 // open runs the first node's desk and returns its address and a token.
 func open(t *testing.T, dir string) (string, string) {
@@ -157,7 +158,7 @@ func open(t *testing.T, dir string) (string, string) {
 			return conf, nil
 		},
 	})
-	token, err := desk.NewToken(time.Hour)
+	tok, err := desk.NewToken(time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func open(t *testing.T, dir string) (string, string) {
 			t.Error(err)
 		}
 	})
-	return ln.Addr().String(), token.String()
+	return ln.Addr().String(), tok.String()
 }
 
 func dial(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error) {
@@ -186,9 +187,9 @@ func TestJoin(t *testing.T) {
 	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, first)); err != nil {
 		t.Fatal(err)
 	}
-	at, token := open(t, first)
+	at, tok := open(t, first)
 	on := setup.OnDisk{Dial: dial}
-	r := setup.JoinRequest{Dir: second, At: at, Token: token, Node: "beta", Addrs: addrs(t, "10.0.0.2")}
+	r := setup.JoinRequest{Dir: second, At: at, Token: tok, Node: "beta", Addrs: addrs(t, "10.0.0.2")}
 	if _, err := on.Join(t.Context(), r); !errors.Is(err, pki.ErrBadRequest) {
 		t.Errorf("one network is missing: %v", err)
 	}
@@ -204,7 +205,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("second join: %v", err)
 	}
 	r.Dir, r.Token = t.TempDir(), "duet1.x"
-	if _, err := on.Join(t.Context(), r); !errors.Is(err, pki.ErrToken) {
+	if _, err := on.Join(t.Context(), r); !errors.Is(err, token.ErrMalformed) {
 		t.Errorf("bad token: %v", err)
 	}
 }
@@ -215,14 +216,14 @@ func TestDefaultPort(t *testing.T) {
 	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, first)); err != nil {
 		t.Fatal(err)
 	}
-	_, token := open(t, first)
+	_, tok := open(t, first)
 	for at, want := range map[string]string{"10.0.0.1": "10.0.0.1:7420", "fd00::1": "[fd00::1]:7420", "[fd00::1]:99": "[fd00::1]:99", "alpha": "alpha:7420", "": ""} {
 		called := ""
 		on := setup.OnDisk{Dial: func(_ context.Context, addr string, _ *tls.Config) (net.Conn, error) {
 			called = addr
 			return nil, errors.New("not today")
 		}}
-		_, err := on.Join(t.Context(), setup.JoinRequest{Dir: t.TempDir(), At: at, Token: token, Node: "beta", Addrs: addrs(t, "10.0.0.2")})
+		_, err := on.Join(t.Context(), setup.JoinRequest{Dir: t.TempDir(), At: at, Token: tok, Node: "beta", Addrs: addrs(t, "10.0.0.2")})
 		if err == nil || called != want {
 			t.Errorf("%q: called %q, want %q (%v)", at, called, want, err)
 		}

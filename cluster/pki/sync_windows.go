@@ -1,4 +1,0 @@
-package pki
-
-// syncDir: NTFS journals names, and a directory cannot be synced.
-func syncDir(string) error { return nil }
