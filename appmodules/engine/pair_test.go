@@ -3,13 +3,11 @@ package engine
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,7 +19,6 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/memlog"
-	"duet/blockrepl/wire"
 	"duet/cluster"
 	"duet/vmmanager"
 	"duet/vmmanager/fake"
@@ -67,116 +64,6 @@ type simNode struct {
 	conns  []net.Conn
 	log    []Transition
 	aside  []Divergence // versions that were kept
-}
-
-// memStore is a Store that outlives the engine.
-type memStore struct {
-	mu   sync.Mutex
-	vals map[string][]byte
-	fail error
-}
-
-func (s *memStore) Load(key string, v any) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.vals[key]
-	if !ok {
-		return false, nil
-	}
-	return true, json.Unmarshal(b, v)
-}
-
-func (s *memStore) Save(key string, v any) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fail != nil {
-		return s.fail
-	}
-	b, err := json.Marshal(v)
-	if err == nil {
-		s.vals[key] = b
-	}
-	return err
-}
-
-// front is a Frontend whose guest is a goroutine of the fake hypervisor.
-type front struct {
-	mu    sync.Mutex
-	q     blockrepl.Queue
-	ready chan struct{} // closed while q is set
-}
-
-func newFront() *front { return &front{ready: make(chan struct{})} }
-
-// session is one Serve of the front.
-type session struct {
-	f    *front
-	done chan struct{}
-	once sync.Once
-}
-
-func (s *session) Endpoint() string { return "memory" }
-
-func (s *session) Serve(q blockrepl.Queue) error {
-	s.f.mu.Lock()
-	s.f.q = q
-	close(s.f.ready)
-	s.f.mu.Unlock()
-	<-s.done
-	s.f.mu.Lock()
-	s.f.q, s.f.ready = nil, make(chan struct{})
-	s.f.mu.Unlock()
-	return nil
-}
-
-func (s *session) Close() error {
-	s.once.Do(func() { close(s.done) })
-	return nil
-}
-
-// queue waits for a volume to be served, as QEMU waits for its NBD server.
-func (f *front) queue(ctx context.Context) blockrepl.Queue {
-	for ctx.Err() == nil {
-		f.mu.Lock()
-		q, ready := f.q, f.ready
-		f.mu.Unlock()
-		if q != nil {
-			return q
-		}
-		select {
-		case <-ready:
-		case <-ctx.Done():
-		}
-	}
-	return nil
-}
-
-// waiter completes one request synchronously.
-type waiter chan error
-
-func (w waiter) Complete(_ *blockrepl.Request, err error) { w <- err }
-func (w waiter) CompleteBatch()                           {}
-
-// do runs one request until the volume answers it; a volume that closes under it is
-// retried on the next one, as a guest paused by its hypervisor does.
-func (f *front) do(ctx context.Context, op blockrepl.Op, data []byte, off int64) error {
-	for {
-		q := f.queue(ctx)
-		if q == nil {
-			return ctx.Err()
-		}
-		done := make(waiter, 1)
-		q.Submit(&blockrepl.Request{Op: op, Off: off, Len: int64(len(data)), Data: slices.Clone(data), By: done})
-		q.Kick()
-		select {
-		case err := <-done:
-			if !errors.Is(err, blockrepl.ErrClosed) {
-				return err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // guest writes numbered slots and remembers what was acknowledged. Before it writes
@@ -399,104 +286,6 @@ func (n *simNode) view() cluster.View {
 	peer := n.p.other(n)
 	up := n.p.nodes[peer].running() != nil && !n.p.cut.Load()
 	return cluster.View{Self: n.name, Peers: map[cluster.NodeID]cluster.PeerView{peer: {Paths: map[string]bool{"hb1": up}}}}
-}
-
-// wireTo carries calls from one node to the engine of the other.
-type wireTo struct {
-	from *simNode
-	to   cluster.NodeID
-}
-
-var errAway = errors.New("no route")
-
-func (w wireTo) engine() (*Engine, error) {
-	e := w.from.p.nodes[w.to].running()
-	if e == nil || w.from.running() == nil || w.from.p.cut.Load() { // the dead do not speak
-		return nil, errAway
-	}
-	return e, nil
-}
-
-func (w wireTo) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
-	e, err := w.engine()
-	if err != nil {
-		return cluster.Answer{}, err
-	}
-	return e.OnAsk(ctx, a)
-}
-
-func (w wireTo) Handover(ctx context.Context, h Handover) error {
-	e, err := w.engine()
-	if err != nil {
-		return err
-	}
-	return e.OnHandover(ctx, h)
-}
-
-func (w wireTo) Complete(ctx context.Context, c Complete) error {
-	e, err := w.engine()
-	if err != nil {
-		return err
-	}
-	return e.OnComplete(ctx, c)
-}
-
-func (w wireTo) Tell(_ context.Context, s State) (State, error) {
-	e, err := w.engine()
-	if err != nil {
-		return State{}, err
-	}
-	return e.OnTell(s), nil
-}
-
-func (w wireTo) Define(ctx context.Context, d Definition) error {
-	e, err := w.engine()
-	if err != nil {
-		return err
-	}
-	return e.OnDefine(ctx, d)
-}
-
-func (w wireTo) Dial(context.Context) (net.Conn, error) {
-	e, err := w.engine()
-	if err != nil || w.from.p.data.Load() {
-		return nil, errAway
-	}
-	near, far, err := tcpPair()
-	if err != nil {
-		return nil, err
-	}
-	to := w.from.p.nodes[w.to]
-	for n, c := range map[*simNode]net.Conn{w.from: near, to: far} {
-		n.mu.Lock()
-		n.conns = append(n.conns, c)
-		n.mu.Unlock()
-	}
-	e.spawn(func(ctx context.Context) {
-		conn := wire.NewConn(far)
-		hello, err := blockrepl.ReadHello(ctx, conn)
-		if err != nil {
-			_ = conn.Close()
-			return
-		}
-		_ = e.OnAttach(ctx, &Connection{conn, hello})
-	})
-	return near, nil
-}
-
-func tcpPair() (near, far net.Conn, err error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer ln.Close()
-	if near, err = net.Dial("tcp", ln.Addr().String()); err != nil {
-		return nil, nil, err
-	}
-	if far, err = ln.Accept(); err != nil {
-		near.Close()
-	}
-	return near, far, err
 }
 
 // sever cuts every connection that exists.
