@@ -377,3 +377,33 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// TestValues: values of two prefixes do not see each other.
+func TestValues(t *testing.T) {
+	s := open(t, t.TempDir())
+	a, b := Values{Store: s, Prefix: "a/"}, Values{Store: s}
+	if err := errors.Join(a.Save("k", 1), a.Save("kk", 2), b.Save("k", 3)); err != nil {
+		t.Fatal(err)
+	}
+	var v int
+	if ok, err := a.Load("k", &v); !ok || err != nil || v != 1 {
+		t.Errorf("%v, %v, %v", v, ok, err)
+	}
+	keys, err := a.Keys("k")
+	if slices.Sort(keys); err != nil || !slices.Equal(keys, []string{"k", "kk"}) {
+		t.Errorf("%v, %v", keys, err)
+	}
+	if err := errors.Join(a.Delete("k"), a.Delete("none")); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := a.Load("k", &v); ok || err != nil {
+		t.Errorf("after Delete: %v, %v", ok, err)
+	}
+	if ok, err := b.Load("k", &v); !ok || err != nil || v != 3 {
+		t.Errorf("the other prefix: %v, %v, %v", v, ok, err)
+	}
+	var text string
+	if _, err := b.Load("k", &text); err == nil {
+		t.Error("a number was read as text")
+	}
+}

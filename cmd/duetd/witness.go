@@ -88,7 +88,7 @@ func serveWitness(o witnessOptions) error {
 		return fmt.Errorf("open store: %w", err)
 	}
 	defer db.Close()
-	s, err := witness.New(witness.Config{Dir: o.dir, Store: witnessStore{db}, Version: version(), Log: log})
+	s, err := witness.New(witness.Config{Dir: o.dir, Store: badgerlog.Values{Store: db}, Version: version(), Log: log})
 	if err != nil {
 		return err
 	}
@@ -186,38 +186,4 @@ func (o witnessOptions) print(what string, in any) error {
 		_, err = os.Stdout.Write(text)
 	}
 	return err
-}
-
-// witnessStore keeps JSON values in badger. It is a witness.Store.
-type witnessStore struct{ db *badgerlog.Store }
-
-// Load reads a value; false if there is none.
-func (s witnessStore) Load(key string, v any) (bool, error) {
-	b, ok, err := s.db.Get(key)
-	if err != nil || !ok {
-		return false, err
-	}
-	return true, json.Unmarshal(b, v)
-}
-
-// Save writes a value durably.
-func (s witnessStore) Save(key string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return s.db.Put(map[string][]byte{key: b})
-}
-
-// Delete forgets a value durably.
-func (s witnessStore) Delete(key string) error { return s.db.Put(nil, key) }
-
-// Keys lists what begins with prefix, whole.
-func (s witnessStore) Keys(prefix string) ([]string, error) {
-	found, err := s.db.List(prefix)
-	keys := make([]string, 0, len(found))
-	for k := range found {
-		keys = append(keys, k)
-	}
-	return keys, err
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,36 +10,8 @@ import (
 	"duet/appmodules/engine"
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
-	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/nbd"
 )
-
-// jsonStore keeps JSON values in the badger store, under a prefix. It is an engine.Store.
-type jsonStore struct {
-	store  *badgerlog.Store
-	prefix string
-}
-
-// Load reads a value; false if there is none.
-func (s jsonStore) Load(key string, v any) (bool, error) {
-	b, ok, err := s.store.Get(s.prefix + key)
-	if err != nil || !ok {
-		return false, err
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return false, fmt.Errorf("read %s%s from the store: %w", s.prefix, key, err)
-	}
-	return true, nil
-}
-
-// Save writes a value durably.
-func (s jsonStore) Save(key string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %s%s: %w", s.prefix, key, err)
-	}
-	return s.store.Put(map[string][]byte{s.prefix + key: b})
-}
 
 // disks opens the parts of volumes on this node. It is an engine.Disks.
 type disks struct{ n *Node }

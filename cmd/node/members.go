@@ -98,11 +98,11 @@ const tokensKey = "cluster/tokens"
 // Tokens reads them.
 func (t tokens) Tokens() ([]token.Record, error) {
 	var out []token.Record
-	_, err := jsonStore{t.store, ""}.Load(tokensKey, &out)
+	_, err := badgerlog.Values{Store: t.store}.Load(tokensKey, &out)
 	return out, err
 }
 
 // SetTokens replaces them durably.
 func (t tokens) SetTokens(r []token.Record) error {
-	return jsonStore{t.store, ""}.Save(tokensKey, r)
+	return badgerlog.Values{Store: t.store}.Save(tokensKey, r)
 }

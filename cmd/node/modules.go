@@ -16,6 +16,7 @@ import (
 	"duet/appmodules/config"
 	"duet/appmodules/engine"
 	"duet/blockrepl"
+	"duet/blockrepl/badgerlog"
 	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -78,7 +79,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 }
 
 func (n *Node) engineStore(name string) engine.Store {
-	return jsonStore{n.store, modulePrefix + name + "/engine/"}
+	return badgerlog.Values{Store: n.store, Prefix: modulePrefix + name + "/engine/"}
 }
 
 // loadModules builds the engines of all modules in the store.
@@ -93,7 +94,7 @@ func (n *Node) loadModules() error {
 			continue
 		}
 		var s stored
-		if _, err := (jsonStore{n.store, ""}).Load(key, &s); err != nil {
+		if _, err := (badgerlog.Values{Store: n.store}).Load(key, &s); err != nil {
 			return err
 		}
 		if err := n.addModule(s); err != nil {
@@ -231,7 +232,7 @@ func (n *Node) storeModule(ctx context.Context, nm newModule) error {
 		err = n.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: m.VM.Domain, Text: nm.Definition.Text})
 	}
 	if err == nil {
-		err = jsonStore{n.store, ""}.Save(configKey(m.Name), nm.Stored)
+		err = badgerlog.Values{Store: n.store}.Save(configKey(m.Name), nm.Stored)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("store module %s on %s: %w", m.Name, n.self(), err), n.forgetModule(m))
@@ -324,7 +325,7 @@ func (n *Node) applyConfig(ctx context.Context, s stored) error {
 	if !s.Version.newer(m.version) {
 		return nil
 	}
-	if err := (jsonStore{n.store, ""}).Save(configKey(s.Module.Name), s); err != nil {
+	if err := (badgerlog.Values{Store: n.store}).Save(configKey(s.Module.Name), s); err != nil {
 		return err
 	}
 	m.engine.Stop(ctx)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"duet/blockrepl/badgerlog"
 	"duet/cluster"
 	"duet/cluster/witness"
 	"duet/console/api"
@@ -71,20 +72,6 @@ func TestFenceDevices(t *testing.T) {
 	}
 }
 
-// memory is a witness.Store.
-type memory struct{ jsonStore }
-
-func (m memory) Delete(key string) error { return m.store.Put(nil, key) }
-
-func (m memory) Keys(prefix string) ([]string, error) {
-	found, err := m.store.List(prefix)
-	var keys []string
-	for k := range found {
-		keys = append(keys, k)
-	}
-	return keys, err
-}
-
 // thirdParty is a witness that can be closed and opened again.
 type thirdParty struct {
 	t     *testing.T
@@ -95,7 +82,7 @@ type thirdParty struct {
 
 func newThirdParty(t *testing.T, p *pair, name string) *thirdParty {
 	t.Helper()
-	s, err := witness.New(witness.Config{Dir: t.TempDir(), Store: memory{jsonStore{p.a.node.store, name + "/"}}})
+	s, err := witness.New(witness.Config{Dir: t.TempDir(), Store: badgerlog.Values{Store: p.a.node.store, Prefix: name + "/"}})
 	must(t, err)
 	w := &thirdParty{t: t, s: s, addr: "127.0.0.1:0"}
 	w.open()
