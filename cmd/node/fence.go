@@ -128,7 +128,7 @@ func (n *Node) SetFence(ctx context.Context, node string, levels [][]api.FenceDe
 		raw = b
 	}
 	set := fenceSet{Node: cluster.NodeID(node), Levels: raw}
-	if err := n.applyFence(set); err != nil {
+	if err := n.applyFence(ctx, set); err != nil {
 		return err
 	}
 	var errs []error
@@ -149,7 +149,20 @@ type fenceSet struct {
 	Levels json.RawMessage `json:"levels,omitempty"`
 }
 
-func (n *Node) applyFence(set fenceSet) error {
+// applyFence stores the devices of a node. A node that would use them first asks their
+// agents, on this computer, whether they are complete.
+func (n *Node) applyFence(ctx context.Context, set fenceSet) error {
+	if set.Node != n.self() && len(set.Levels) > 0 {
+		levels, err := fence.Decode(set.Levels)
+		if err != nil {
+			return fmt.Errorf("%w: %v", api.ErrInvalid, err)
+		}
+		for _, d := range slices.Concat(levels...) {
+			if err := n.fencing.agents.Inspect(ctx, d); err != nil {
+				return fmt.Errorf("%w: on %s: %v", api.ErrInvalid, n.self(), err)
+			}
+		}
+	}
 	_, err := n.change(func(c *cluster.Config) bool {
 		c.Fence = maps.Clone(c.Fence)
 		if c.Fence == nil {

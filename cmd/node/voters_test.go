@@ -23,7 +23,7 @@ while read -r line; do case "$line" in action=*) action="${line#action=}";; esac
 echo "$action" >>"$0.log"
 case "$action" in
 status) exit 2;;
-metadata) echo '<resource-agent name="fence_test"><parameters><parameter name="ip"><content type="string"/></parameter></parameters><actions><action name="off"/><action name="on"/><action name="status"/></actions></resource-agent>';;
+metadata) echo '<resource-agent name="fence_test"><parameters><parameter name="ip"><content type="string"/></parameter><parameter name="password"><content type="string"/></parameter></parameters><actions><action name="off"/><action name="on"/><action name="status"/></actions></resource-agent>';;
 esac
 exit 0
 `
@@ -44,6 +44,12 @@ func TestFenceDevices(t *testing.T) {
 	if err := p.a.node.SetFence(ctx, "beta", dev("reboot")); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("an agent that is none: %v", err)
 	}
+	for _, at := range []*member{p.a, p.b} { // whichever is asked, alpha is to use it
+		if err := at.node.SetFence(ctx, "beta", dev("fence_absent")); err == nil || !strings.Contains(err.Error(), "apt-get") || !strings.Contains(err.Error(), "alpha") {
+			t.Errorf("an agent that is not installed, said on %s: %v", at.name, err)
+		}
+	}
+	must(t, p.b.node.SetFence(ctx, "beta", nil))
 	must(t, p.a.node.SetFence(ctx, "beta", dev("fence_test")))
 	for _, m := range []*member{p.a, p.b} {
 		all, err := m.node.Fences(ctx)
