@@ -212,6 +212,7 @@ const (
 
 // Means are what a module may call on when its peer is silent.
 type Means struct {
+	Module      string // its name, for the texts
 	Arbitration Arbitration
 	// Witnesses are the names of the voters whose yes is needed besides the asker's own:
 	// one, two while one takes the place of another, none.
@@ -266,7 +267,7 @@ func witnessed(m Means, ev Evidence) (ok bool, why string) {
 	for _, name := range m.Witnesses {
 		switch said, answered := ev.Witnesses[name]; {
 		case !answered:
-			return false, fmt.Sprintf("neither the peer nor the witness %s answers: the return of either or `duet prim` ends this (rule 3b)", name)
+			return false, fmt.Sprintf("neither the peer nor the witness %s answers: the return of either or `duet prim %s` ends this (rule 3b)", name, m.Module)
 		case !said.Yes:
 			return false, fmt.Sprintf("the peer does not answer and the witness %s refused: %s (rule 3b)", name, said.Why)
 		}
@@ -278,13 +279,13 @@ func witnessed(m Means, ev Evidence) (ok bool, why string) {
 func unwitnessed(m Means, ev Evidence) (ok bool, why string) {
 	switch {
 	case !ev.Met:
-		return false, "the peer has not been met since this node started, so neither a fence agent nor a ping proves anything (rule 6): its return or `duet prim` ends this"
+		return false, "the peer has not been met since this node started, so neither a fence agent nor a ping proves anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
 	case ev.Fenced:
 		return true, "a fence agent confirmed that the peer is off (rule 3c)"
 	case m.Arbitration != Available && m.Fence:
-		return false, "the peer does not answer and could not be fenced: " + orElse(ev.FenceWhy, "the fence agent has not confirmed it") + ": its return or `duet prim` ends this (rule 3c)"
+		return false, "the peer does not answer and could not be fenced: " + orElse(ev.FenceWhy, "the fence agent has not confirmed it") + ": its return or `duet prim " + m.Module + "` ends this (rule 3c)"
 	case m.Arbitration != Available:
-		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or `duet prim` ends this"
+		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or `duet prim " + m.Module + "` ends this"
 	case !ev.Ping:
 		return false, "neither the peer nor a ping target answers: this node may be the one that is cut off (rule 3d)"
 	}

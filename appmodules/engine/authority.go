@@ -175,7 +175,7 @@ func (e *Engine) inform() {
 // means is what arbitration may call on now.
 func (e *Engine) means() cluster.Means {
 	p := e.cfg.Module.Policy
-	m := cluster.Means{Arbitration: cluster.Arbitration(p.Arbitration), First: p.Fence == appmodules.FenceBeforeStart,
+	m := cluster.Means{Module: e.cfg.Module.Name, Arbitration: cluster.Arbitration(p.Arbitration), First: p.Fence == appmodules.FenceBeforeStart,
 		Fence: e.cfg.Fence != nil && (e.cfg.CanFence == nil || e.cfg.CanFence())}
 	for _, w := range e.cfg.Witnesses() {
 		m.Witnesses = append(m.Witnesses, w.Name())
