@@ -185,16 +185,19 @@ func (e *Engine) Stop(ctx context.Context) {
 // cannot take over the VM is shut down. It returns when nothing is left to do or ctx ends.
 // The next run starts the module again.
 func (e *Engine) Evacuate(ctx context.Context) {
-	busy := false
-	_ = e.call(ctx, func() {
-		if busy = e.primary(); busy {
-			e.leaving = true
-			e.step(appmodules.CmdStop, "this computer goes down")
+	for busy := true; busy && ctx.Err() == nil; {
+		err := e.call(ctx, func() {
+			e.leaving = e.leaving || e.primary()
+			if busy = e.leaving && e.m.Phase != appmodules.Stopped; busy {
+				e.step(appmodules.CmdStop, "this computer goes down") // once more if a move was given up
+			}
+		})
+		if err != nil {
+			return
 		}
-	})
-	for busy && ctx.Err() == nil {
-		_ = e.call(ctx, func() { busy = e.m.Phase != appmodules.Stopped })
-		_ = sleep(ctx, e.rt, 50*time.Millisecond) // the loop looks at ctx
+		if busy {
+			_ = sleep(ctx, e.rt, 50*time.Millisecond) // the loop looks at ctx
+		}
 	}
 }
 

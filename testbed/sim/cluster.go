@@ -52,7 +52,8 @@ type Node struct {
 	boots     int
 	lostPower bool             // since the daemon last started
 	cold      bool             // it lost power, and its copy was not completed since
-	leaving   bool             // the daemon was stopped in order
+	ending    bool             // the daemon is being stopped in order
+	leaving   bool             // it has told so
 	kept      [][blocks]uint64 // versions that were set aside
 	ping      bool
 	vmTakes   time.Duration // what starting it takes at least
@@ -136,7 +137,7 @@ func (n *Node) boot() {
 	}
 	p := &process{w: n.c.w, skew: n.skew, frozen: n.host.frozen}
 	p.spins = func() { n.c.check.fail("the daemon on %s spins", n.name) }
-	n.proc, n.leaving, n.lostPower, n.phase = p, false, false, appmodules.Stopped
+	n.proc, n.ending, n.leaving, n.lostPower, n.phase = p, false, false, false, appmodules.Stopped
 	other := cluster.NodeID(names[1-n.id])
 	e, err := engine.New(engine.Config{
 		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: storage{n},
@@ -216,21 +217,32 @@ func (n *Node) end() {
 }
 
 // stopping: the daemon ends in order.
-func (n *Node) stopping() bool { return n.leaving && n.proc != nil }
+func (n *Node) stopping() bool { return n.ending && n.proc != nil }
 
-// stop ends the daemon in order.
-func (n *Node) stop() {
+// stop ends the daemon in order; down: because the whole computer goes down, and does so
+// at once afterwards, before anything else reaches its disks.
+func (n *Node) stop(down bool) {
 	p, e := n.proc, n.engine
 	if p == nil || p.frozen {
 		return
 	}
-	n.leaving = true
+	n.ending = true
 	p.start(func() {
+		if down {
+			evacuation, cancel := p.WithTimeout(context.Background(), 100*time.Second)
+			e.Evacuate(evacuation)
+			cancel()
+		}
+		n.leaving = true
 		ctx, cancel := p.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		e.Stop(ctx)
 		n.c.w.at(0, nil, func() {
-			if n.proc == p {
+			switch {
+			case n.proc != p:
+			case down:
+				n.powerCut()
+			default:
 				n.kill()
 			}
 		})

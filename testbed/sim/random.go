@@ -107,7 +107,7 @@ func (g *generator) link() string {
 
 // single are the faults, and what ends them. Each is as probable as it is often here.
 var single = [...]string{
-	"power-cut N", "power-cut N", "power-on N", "power-on N", "power-on N", "kill N", "kill N", "boot N", "stop N",
+	"power-cut N", "power-cut N", "power-on N", "power-on N", "power-on N", "kill N", "kill N", "boot N", "stop N", "shut-down N",
 	"freeze N", "freeze-host N", "thaw N", "thaw N", "thaw N", "cut", "cut", "cut", "cut", "heal", "heal", "delay", "drop",
 	"disk N fail", "disk N ok", "disk N full", "disk N free", "disk N slow 50ms", "witness on", "witness off",
 	"start-fails N on", "start-fails N off", "clock N -1h", "vm-takes N 2s", "vm-takes N 100ms",
@@ -134,6 +134,7 @@ var chains = [...]string{
 	"kill N|wait 4s|boot N|single",
 	"kill N|wait 20ms|boot N",
 	"stop N|wait 1s|boot N",
+	"shut-down N|pause|single|single",
 }
 
 // overrides are what may make two writers.

@@ -24,6 +24,7 @@ import (
 //
 //	power-cut N · power-on N               everything on a computer
 //	kill N · boot N · stop N               its daemon: SIGKILL, start, orderly stop
+//	shut-down N                            its computer, in order
 //	freeze N · freeze-host N · thaw N      its daemon; with it its VM
 //	cut WIRE A>B|A-B · heal [WIRE A>B|A-B] control, data or all; places alpha, beta, witness
 //	delay WIRE D · drop P · repeat P       D more for each message; a part of the calls
@@ -122,7 +123,8 @@ var verbs = map[string]verb{
 	"power-on":    onNode(func(n *Node, _ []string) error { n.boot(); return nil }),
 	"kill":        onNode(func(n *Node, _ []string) error { n.kill(); return nil }),
 	"boot":        onNode(func(n *Node, _ []string) error { n.boot(); return nil }),
-	"stop":        onNode(func(n *Node, _ []string) error { n.stop(); return nil }),
+	"stop":        onNode(func(n *Node, _ []string) error { n.stop(false); return nil }),
+	"shut-down":   onNode(func(n *Node, _ []string) error { n.stop(true); return nil }),
 	"freeze":      onNode(func(n *Node, _ []string) error { n.freeze(false); return nil }),
 	"freeze-host": onNode(func(n *Node, _ []string) error { n.freeze(true); return nil }),
 	"thaw":        onNode(func(n *Node, _ []string) error { n.thaw(); return nil }),
