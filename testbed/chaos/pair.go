@@ -166,17 +166,24 @@ func (p *Pair) inStep(ctx context.Context, module string) (primary *lab.Host, er
 	return primary, nil
 }
 
-// Healthy waits until every module is PRIM and SECOND and its writer is answered.
+// Healthy waits until every module is PRIM and SECOND and its writer is answered. What was
+// lost in a fault that has just ended may show only then: it is looked at once more.
 func (p *Pair) Healthy(ctx context.Context) error {
-	for _, m := range modules() {
-		if err := lab.Until(ctx, "both copies are in step", func() error {
-			_, err := p.inStep(ctx, m)
+	return lab.Until(ctx, "both copies are in step and stay so", func() error {
+		if err := p.allInStep(ctx); err != nil {
 			return err
-		}); err != nil {
+		}
+		return errors.Join(p.answered(ctx), p.allInStep(ctx))
+	})
+}
+
+func (p *Pair) allInStep(ctx context.Context) error {
+	for _, m := range modules() {
+		if _, err := p.inStep(ctx, m); err != nil {
 			return err
 		}
 	}
-	return p.answered(ctx)
+	return nil
 }
 
 // answered waits until the guest and the writers get on.
