@@ -95,9 +95,12 @@ func (n *Node) RemoveWitness(ctx context.Context, addr string) error {
 func (n *Node) exchangeVoter(ctx context.Context) error {
 	v := n.voters()
 	if len(v.Active) == 1 {
-		spare := n.answering(v.Spares)
-		if spare == nil {
+		spare := n.answering(ctx, v.Spares)
+		switch {
+		case len(v.Spares) == 0:
 			return nil
+		case spare == nil:
+			return fmt.Errorf("%w: no spare answers that could take the place of %s", api.ErrConflict, v.Active[0].Addr)
 		}
 		n.log.Warn("a spare takes the witness's place", "witness", v.Active[0].Addr, "spare", spare.Name())
 		if err := n.agree(ctx, v.Joined(spare.cfg)); err != nil {
@@ -111,10 +114,10 @@ func (n *Node) exchangeVoter(ctx context.Context) error {
 	return n.agree(ctx, v.Settled())
 }
 
-// answering is the first of some witnesses that answers; nil if none does.
-func (n *Node) answering(some []cluster.Witness) *third {
+// answering is the first of some witnesses that answers now; nil if none does.
+func (n *Node) answering(ctx context.Context, some []cluster.Witness) *third {
 	for _, t := range n.reached(some) {
-		if t.silentFor() == 0 {
+		if n.greet(ctx, t); t.silentFor() == 0 {
 			return t
 		}
 	}
@@ -130,18 +133,14 @@ func (n *Node) tendVoters(ctx context.Context) {
 	defer n.voting.Unlock()
 	c := n.cluster()
 	v := c.Voters
-	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	ctx, cancel := context.WithTimeout(ctx, 4*helloTime)
 	defer cancel()
 	if slices.ContainsFunc(c.Members, func(m cluster.Member) bool { return m.Node < c.Self }) {
 		return // that one tends them
 	}
-	for _, m := range c.Members {
-		if m.Node != c.Self {
-			if err := n.tellVoters(ctx, m.Node, v); err != nil {
-				n.log.Info("the nodes do not agree on the witnesses yet", "err", err)
-				return
-			}
-		}
+	if err := n.tellAll(ctx, v); err != nil {
+		n.log.Info("the nodes do not agree on the witnesses yet", "err", err)
+		return
 	}
 	gone := n.reached(v.Active)
 	if len(v.Active) != 2 && (len(gone) != 1 || gone[0].silentFor() < cmp.Or(n.cfg.SpareAfter, 15*time.Second)) {
@@ -152,21 +151,32 @@ func (n *Node) tendVoters(ctx context.Context) {
 	}
 }
 
-// agree has all nodes store v, this one last: if one does not, all keep or get back what
-// comes from the state before.
+// agree has all nodes store v, this one last, after all have stored what comes before it.
+// If one does not, the nodes are a step apart until it is tried again.
 func (n *Node) agree(ctx context.Context, v cluster.Voters) error {
-	if err := n.fit(v); err != nil {
+	if err := n.fit(ctx, v); err != nil {
 		return err
 	}
-	c := n.cluster()
-	for _, m := range c.Members {
-		if m.Node != c.Self {
-			if err := n.tellVoters(ctx, m.Node, v); err != nil {
-				return err
-			}
+	for _, step := range []cluster.Voters{n.voters(), v} {
+		if err := n.tellAll(ctx, step); err != nil {
+			return err
 		}
 	}
 	return n.storeVoters(v)
+}
+
+// tellAll has all other nodes store v.
+func (n *Node) tellAll(ctx context.Context, v cluster.Voters) error {
+	c := n.cluster()
+	for _, m := range c.Members {
+		if m.Node == c.Self {
+			continue
+		}
+		if err := n.tellVoters(ctx, m.Node, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellVoters has a node store v. If it knows a newer state, which was agreed to, that one
@@ -187,11 +197,11 @@ func (n *Node) tellVoters(ctx context.Context, node cluster.NodeID, v cluster.Vo
 
 // takeVoters stores what another node proposes, if it is newer and fits, and answers with
 // what is stored.
-func (n *Node) takeVoters(v cluster.Voters) (cluster.Voters, error) {
+func (n *Node) takeVoters(ctx context.Context, v cluster.Voters) (cluster.Voters, error) {
 	if !v.Newer(n.voters()) {
 		return n.voters(), nil
 	}
-	if err := n.fit(v); err != nil {
+	if err := n.fit(ctx, v); err != nil {
 		return n.voters(), err
 	}
 	if err := n.storeVoters(v); err != nil {
@@ -208,12 +218,12 @@ func (n *Node) takeVoters(v cluster.Voters) (cluster.Voters, error) {
 // fit checks that this node can do with the voters v: a spare that becomes one answers
 // it too, and its engines know what their peers know, so that a witness that remembers
 // nothing cannot be asked for an old epoch.
-func (n *Node) fit(v cluster.Voters) error {
+func (n *Node) fit(ctx context.Context, v cluster.Voters) error {
 	now := n.voters()
 	if len(now.Active) == 0 || len(v.Active) < 2 {
 		return nil
 	}
-	if spare := v.Active[len(v.Active)-1:]; n.answering(spare) == nil {
+	if spare := v.Active[len(v.Active)-1:]; n.answering(ctx, spare) == nil {
 		return fmt.Errorf("%w: %s does not reach the witness %s", api.ErrConflict, n.self(), spare[0].Addr)
 	}
 	for _, m := range n.all() {

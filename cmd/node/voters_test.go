@@ -209,6 +209,12 @@ func TestSpareWitness(t *testing.T) {
 	behind := p.b.node.voters()
 	must(t, p.a.node.storeVoters(behind.Joined(behind.Spares[0])))
 	until(t, "the exchange is ended", both(first, second))
+	second.close()
+	if err := p.b.node.RemoveWitness(ctx, first.addr); !errors.Is(err, api.ErrConflict) {
+		t.Errorf("the voter was removed while its spare was gone: %v", err)
+	}
+	second.open()
+	until(t, "the spare is back", both(first, second))
 	must(t, p.b.node.RemoveWitness(ctx, first.addr))
 	until(t, "the spare took the place of the voter that was removed", func() error {
 		return errors.Join(answer(ctx, p.a, second.addr), answer(ctx, p.b, second.addr))
