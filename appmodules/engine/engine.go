@@ -52,6 +52,7 @@ type Engine struct {
 	since    time.Time // of the present role
 	why      string
 	told     string // the reason before why
+	again    bool   // why was the reason before told as well: the module goes to and fro
 	token    uint64 // of the present phase; ends of older work are recognised by it
 
 	incarnation int64  // of this run, see State

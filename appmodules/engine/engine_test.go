@@ -187,6 +187,34 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// TestWaitingIsShownSteadily: a node that asks in vain, again and again, shows why it
+// waits and since when, and not each of its attempts.
+func TestWaitingIsShownSteadily(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.ping.Store(false)
+	a.die()
+	var shown Status
+	var first uint64
+	p.until("beta asks once more", func() (again bool) {
+		must(t, b.running().call(t.Context(), func() { again, first = b.running().again, b.running().token }))
+		shown = b.running().State().Status
+		return again
+	})
+	p.until("it asked three times more", func() bool {
+		now := b.running().State().Status
+		if now.Role != "WAIT" || now.Status != "NotReady" || now.Why != shown.Why || now.Since != shown.Since {
+			t.Fatalf("it shows %s (%s) since %v: %s; before it was since %v: %s", now.Role, now.Status, now.Since, now.Why, shown.Since, shown.Why)
+		}
+		var phases uint64
+		must(t, b.running().call(t.Context(), func() { phases = b.running().token - first }))
+		return phases >= 6 // it waits, asks, waits, asks
+	})
+	if !strings.Contains(shown.Why, "not granted") {
+		t.Errorf("it shows %q", shown.Why)
+	}
+}
+
 // TestEvacuate: a computer that goes down gives its module to a peer that is in step at
 // once; otherwise it shuts the VM down. Either way it takes part again after its boot.
 func TestEvacuate(t *testing.T) {

@@ -79,7 +79,7 @@ func (e *Engine) countdown() string {
 func (e *Engine) missing() string {
 	f := e.facts()
 	switch {
-	case e.m.Phase != appmodules.Waiting:
+	case e.m.Phase != appmodules.Waiting && !(e.m.Phase == appmodules.Asking && e.repeats()):
 		return ""
 	case e.impaired:
 		return "this node cannot save what it decides: its metadata disk is full or broken; it takes part again when that is mended"

@@ -50,14 +50,14 @@ func (e *Engine) record(before appmodules.Machine, ev appmodules.Event, why stri
 	if before == e.m && why == e.why {
 		return // the same reason again, a quarter of a second later
 	}
-	again := why == e.told // it waits and asks, waits and asks
+	e.again = why == e.told // it waits and asks, waits and asks
 	e.told, e.why = e.why, why
-	if before != e.m {
+	if before != e.m && !e.again {
 		e.since = e.rt.Now()
 	}
 	t := Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(), Why: why}
-	t.Again = again
-	if !again {
+	t.Again = e.again
+	if !e.again {
 		e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(), "epoch", e.rec.Epoch)
 	}
 	e.cfg.Log(t)
@@ -72,6 +72,12 @@ func display(m appmodules.Machine) string {
 func (e *Engine) publish() {
 	r, s := e.m.Display()
 	why := e.why
+	if e.repeats() {
+		why = e.told
+		if e.m.Phase == appmodules.Asking {
+			s = appmodules.NotReady
+		}
+	}
 	if text := e.missing(); text != "" {
 		why += ": " + text
 	}
@@ -90,6 +96,10 @@ func (e *Engine) publish() {
 	defer b.mu.Unlock()
 	b.state = st
 }
+
+// repeats: it asks once more, in vain so far. What keeps it is why it was denied, which is
+// shown all the time, and not each attempt.
+func (e *Engine) repeats() bool { return e.again && e.asking != nil }
 
 // active: the module takes part on this node, or is about to.
 func (e *Engine) active() bool {
