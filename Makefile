@@ -37,8 +37,9 @@ scenario: deps ## Run the scenarios with real VMs, one after the other, showing 
 bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; nothing else may run.
 	$(GO) run $(TAGS) ./testbed/bench
 
-campaign: ## Try N random schedules of faults on simulated clusters (N=100000, SEED=1).
+campaign: ## Try N random schedules of faults on simulated clusters (N=100000, SEED=1), then 5000 on the byte path.
 	$(GO) run ./testbed/campaign -n $(or $(N),100000) -first $(or $(SEED),1)
+	$(GO) test -timeout 30m -count 1 ./blockrepl -run TestCrashes -sim.count 5000
 
 campaign-real: deps ## Try 200 random schedules of faults on real daemons and VMs (SEED=1); about 45 minutes.
 	$(GO) test $(TAGS) -timeout 90m -count 1 -v ./testbed/scenario -run TestChaos -schedules 200 -seed $(or $(SEED),1)
