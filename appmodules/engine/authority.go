@@ -283,7 +283,7 @@ func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (ans cluster.Answer, 
 
 func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	if e.rec.Holds(e.self) && e.primary() {
-		return cluster.Answer{Why: fmt.Sprintf("%s holds epoch %d and runs the module", e.self, e.rec.Epoch), Know: e.rec}, nil
+		return cluster.Answer{Why: fmt.Sprintf("rule 1: %s holds epoch %d and runs the module", e.self, e.rec.Epoch), Know: e.rec}, nil
 	}
 	rec, ans := e.rec.Vote(e.self, a)
 	if !ans.Yes {
@@ -292,7 +292,7 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	if rec == e.rec && rec.IsComplete() {
 		// The ask was granted, and since then the asker has made this node complete: what
 		// comes now is a repetition that was late on its way.
-		return cluster.Answer{Why: fmt.Sprintf("%s holds epoch %d already", rec.Holder, rec.Epoch), Know: rec}, nil
+		return cluster.Answer{Why: fmt.Sprintf("rule 5: %s holds epoch %d already", rec.Holder, rec.Epoch), Know: rec}, nil
 	}
 	// Rule 2 before rule 5: first nothing more is acknowledged, then the yes is given.
 	e.vols.close()
@@ -354,7 +354,7 @@ func (e *Engine) OnComplete(ctx context.Context, c Complete) error {
 
 func (e *Engine) complete(c Complete) error {
 	if c.Epoch != e.rec.Epoch || e.rec.Holder != e.peer {
-		return fmt.Errorf("complete epoch %d: this node knows epoch %d of %s", c.Epoch, e.rec.Epoch, e.rec.Holder)
+		return fmt.Errorf("rule 7: complete epoch %d: this node knows epoch %d of %s", c.Epoch, e.rec.Epoch, e.rec.Holder)
 	}
 	if e.rec.IsComplete() && e.m.Phase == appmodules.Standby {
 		return nil
@@ -417,11 +417,11 @@ func (e *Engine) takeOver(h Handover) error {
 	case e.rec.Epoch == h.Epoch && e.rec.Holds(e.self):
 		// It got the epoch by asking and may have written without the peer: a confirmation
 		// would make the peer believe that it is complete.
-		return fmt.Errorf("hand over epoch %d: this node holds it alone already", h.Epoch)
+		return fmt.Errorf("rule 9: hand over epoch %d: this node holds it alone already", h.Epoch)
 	case !e.rec.Inherits(e.self, e.peer, h.From, h.Epoch):
-		return fmt.Errorf("hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch, e.rec.Epoch, e.rec.Complete, e.rec.Promised)
+		return fmt.Errorf("rule 9: hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch, e.rec.Epoch, e.rec.Complete, e.rec.Promised)
 	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:
-		return fmt.Errorf("hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)
+		return fmt.Errorf("rule 9: hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)
 	}
 	e.vols.close()
 	if !e.save(e.rec.Won(e.self, h.Epoch, false)) {

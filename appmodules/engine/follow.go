@@ -136,9 +136,9 @@ func (e *Engine) acceptable(h blockrepl.Hello) string {
 	case cluster.NodeID(h.Node) != e.peer:
 		return fmt.Sprintf("%s is not the peer of this module", h.Node)
 	case cluster.Epoch(h.Epoch) < e.rec.Epoch:
-		return fmt.Sprintf("epoch %d is over", h.Epoch)
+		return fmt.Sprintf("rule 2: epoch %d is over", h.Epoch)
 	case cluster.Epoch(h.Epoch) == e.rec.Epoch && e.rec.Holder != e.peer:
-		return fmt.Sprintf("epoch %d is held by %s", h.Epoch, e.rec.Holder)
+		return fmt.Sprintf("rule 2: epoch %d is held by %s", h.Epoch, e.rec.Holder)
 	}
 	return ""
 }
