@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"duet/appmodules"
@@ -146,11 +148,15 @@ func (e *Engine) fence(ctx context.Context, ev *evidence) {
 // know would agree to a stale copy. A refusal is no news: only the peer deposes a
 // holder that it is connected with.
 func (e *Engine) inform() {
+	witnesses := e.cfg.Witnesses()
+	maps.DeleteFunc(e.informed, func(name string, _ cluster.Epoch) bool { // one that is gone may come back without its memory
+		return !slices.ContainsFunc(witnesses, func(w Witness) bool { return w.Name() == name })
+	})
 	if !e.rec.Holds(e.self) || !e.primary() || e.rec.Complete != e.rec.Epoch {
 		return
 	}
 	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Epoch, Complete: e.rec.Complete}
-	for _, w := range e.cfg.Witnesses() {
+	for _, w := range witnesses {
 		if e.informed[w.Name()] >= ask.Epoch {
 			continue
 		}

@@ -157,6 +157,17 @@ func TestWitnessOfACluster(t *testing.T) {
 	if len(p.b.node.witnesses()) != 0 {
 		t.Error("beta still has a witness")
 	}
+	w.close()
+	forgetful := &thirdParty{t: t, addr: w.addr, s: newThirdParty(t, p, "forgetful").s}
+	forgetful.open()
+	t.Cleanup(func() { forgetful.close() })
+	until(t, "another one at the same address", func() error { _, err := p.a.node.AddWitness(ctx, forgetful.request()); return err })
+	until(t, "it was told of web01 too", func() error {
+		if c := forgetful.s.Clusters(); len(c) != 1 || c[0].Modules != 1 {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
 }
 
 // answer checks that a node has just these witnesses, all answering, the voter first.
