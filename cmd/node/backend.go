@@ -159,7 +159,11 @@ func (n *Node) act(ctx context.Context, m *module, a api.Action, r api.ActionReq
 		return fmt.Sprintf("moves from %s to %s", node, m.cfg.Peer(node)), n.command(ctx, m, node, appmodules.CmdSwap, r.Yes)
 	case api.Prim:
 		node := cmp.Or(r.Node, string(n.self()))
-		return "becomes primary on " + node, n.command(ctx, m, node, appmodules.CmdPrim, r.Yes)
+		verb := "becomes primary on "
+		if node == primary {
+			verb = "is primary already on "
+		}
+		return verb + node, n.command(ctx, m, node, appmodules.CmdPrim, r.Yes)
 	case api.Second:
 		node := cmp.Or(r.Node, second, string(n.self()))
 		if node == primary {
