@@ -149,28 +149,26 @@ func (e *Engine) fence(ctx context.Context, ev *evidence) {
 // holder that it is connected with.
 func (e *Engine) inform() {
 	witnesses := e.cfg.Witnesses()
-	maps.DeleteFunc(e.informed, func(name string, _ cluster.Epoch) bool { // one that is gone may come back without its memory
-		return !slices.ContainsFunc(witnesses, func(w Witness) bool { return w.Name() == name })
-	})
+	maps.DeleteFunc(e.informed, func(w Witness, _ cluster.Epoch) bool { return !slices.Contains(witnesses, w) })
 	if !e.rec.Holds(e.self) || !e.primary() || e.rec.Complete != e.rec.Epoch {
 		return
 	}
 	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Epoch, Complete: e.rec.Complete}
 	for _, w := range witnesses {
-		if e.informed[w.Name()] >= ask.Epoch {
+		if e.informed[w] >= ask.Epoch {
 			continue
 		}
 		if e.informed == nil {
-			e.informed = make(map[string]cluster.Epoch)
+			e.informed = make(map[Witness]cluster.Epoch)
 		}
-		e.informed[w.Name()] = ask.Epoch
+		e.informed[w] = ask.Epoch
 		e.spawn(func(ctx context.Context) {
 			ctx, cancel := e.rt.WithTimeout(ctx, askTime)
 			defer cancel()
 			ans, err := w.Ask(ctx, ask)
 			switch {
 			case err != nil:
-				e.post(func() { delete(e.informed, w.Name()) })
+				e.post(func() { delete(e.informed, w) })
 			case !ans.Yes:
 				e.cfg.Logger.Warn("the witness knows better", "module", e.cfg.Module.Name, "witness", w.Name(), "epoch", ask.Epoch, "why", ans.Why)
 			}

@@ -31,7 +31,9 @@ type Peer interface {
 	Dial(ctx context.Context) (net.Conn, error)
 }
 
-// Witness is one voter without data (DESIGN §5.3b). Its methods may be called by any goroutine.
+// Witness is one voter without data (DESIGN §5.3b). Its methods may be called by any
+// goroutine. Equal values are the same witness with the same memory: one that was registered
+// anew, also at the same address, is another value.
 type Witness interface {
 	Name() string
 	// Ask asks for its vote, which is durable when the answer comes.

@@ -35,8 +35,8 @@ type Engine struct {
 	vols     *volumes
 	guest    guest
 	link     peerLink
-	asking   *asking                  // nil: no ask under way
-	informed map[string]cluster.Epoch // by witness: the newest epoch of this node that it knows
+	asking   *asking                   // nil: no ask under way
+	informed map[Witness]cluster.Epoch // the newest epoch of this node that a witness knows
 	above    cluster.Epoch
 	impaired bool      // a record could not be saved
 	probed   time.Time // when that was last tried
