@@ -306,6 +306,7 @@ func (n *node) testAdoptFails(t *testing.T) {
 		t.Errorf("adopt: %v, want the context's error", err)
 	}
 	n.isOn(t, name, onImage)
+	n.state(t, name, vmmanager.Running)
 	must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
 	if k := c.count(vmtest.GuestFailed); k > 0 {
 		t.Errorf("the guest saw %d disk errors", k)
