@@ -318,7 +318,7 @@ func TestMemberJoinsLive(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // far more than a probe or a suspicion takes; free in a bubble
 		for _, g := range []*Gossip{a, b, c} {
 			for id, pv := range g.View().Peers {
 				if len(pv.Paths) != 1 || !pv.Paths["n1"] {
