@@ -45,9 +45,11 @@ type Protector interface {
 	// files, set so that an endpoint that goes away pauses the VM and never shows the
 	// guest an error, and so that the hypervisor does not start it by itself. Pure.
 	Rewire(def Definition, endpoints []Endpoint) (Definition, error)
-	// Adopt copies a disk of a running VM into the endpoint while it runs and
-	// switches the VM over to it. It changes the running VM only. progress is called
-	// now and then with bytes copied and bytes in all. On error the VM runs on as before.
+	// Adopt copies a disk of a running VM into the endpoint while it runs, over whatever
+	// that holds, and switches the VM over to it. The persistent definition follows
+	// where it named the same disk, so that it tells where the newest data are. progress
+	// is called now and then with bytes copied and bytes in all. On error the VM runs on
+	// as before.
 	Adopt(ctx context.Context, name string, to Endpoint, progress func(done, total int64)) error
 	// Release is the way back: copies the disk of a running VM from its endpoint
 	// into to (a raw file made by the caller, of the disk's size) and switches over.
@@ -56,11 +58,18 @@ type Protector interface {
 	// files again. Pure.
 	Restore(def Definition, disks []Disk) (Definition, error)
 	// Refit exchanges the definition of a running VM without a reboot: its memory is
-	// saved, between is called while it stands still, and it goes on with def. If
-	// saving or between fails it goes on as before; a guest only sees a pause. The
-	// persistent definition becomes def too. A VM that is off is only defined anew,
-	// after between.
+	// saved, the persistent definition becomes def, between is called while it stands
+	// still, and it goes on with def. If saving or between fails it goes on as before; a
+	// guest only sees a pause. Of a VM that is off, only the definition is exchanged, and
+	// memory saved by somebody else is dropped.
 	Refit(ctx context.Context, def Definition, between func() error) error
+	// Reload ends a Refit whose process died: the VM, off with its memory saved, gets def,
+	// between is called, and it goes on. If between fails it stays as it is. A VM whose
+	// memory is not saved is treated as by Refit.
+	Reload(ctx context.Context, def Definition, between func() error) error
+	// Endpoints are those of Duet's that the VM's disks are on: of the running VM, or of
+	// the definition of one that is off.
+	Endpoints(ctx context.Context, name string) ([]Endpoint, error)
 	// Undefine forgets a stopped VM; its disks stay.
 	Undefine(ctx context.Context, name string) error
 }

@@ -58,5 +58,11 @@ func (u Unavailable) Restore(Definition, []Disk) (Definition, error) { return De
 // Refit refuses.
 func (u Unavailable) Refit(context.Context, Definition, func() error) error { return u.Err }
 
+// Reload refuses.
+func (u Unavailable) Reload(context.Context, Definition, func() error) error { return u.Err }
+
+// Endpoints refuses.
+func (u Unavailable) Endpoints(context.Context, string) ([]Endpoint, error) { return nil, u.Err }
+
 // Undefine refuses.
 func (u Unavailable) Undefine(context.Context, string) error { return u.Err }

@@ -76,6 +76,9 @@ type Definition struct {
 	Name  string
 	Text  []byte
 	Disks []Disk // the disks the definition names that Duet can replicate, in its order
+	// Saved: the VM is off and its memory is kept, which fits only the disks as they are
+	// now and the definition as it was. Definition reads it, nobody else.
+	Saved bool
 }
 
 // Endpoint says where a protected disk is served: disk target to endpoint of a blockrepl.Frontend.

@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 		},
 		Undefine: h.Undefine,
 		GuestOff: h.GuestShutdown, GuestPanic: h.Panic, GuestDeaf: h.Deafen,
-		AdminButton: h.AdminShutdown, AdminOff: h.AdminDestroy, AdminPause: h.AdminPause,
+		AdminButton: h.AdminShutdown, AdminOff: h.AdminDestroy, AdminPause: h.AdminPause, AdminSave: h.AdminSave,
 		AdminEdit:     func(name string) error { return h.AdminEdit(name, []byte("edited")) },
 		Crash:         h.Crash,
 		RestartDaemon: func() error { h.SetAway(true); h.SetAway(false); return nil },
@@ -51,6 +51,7 @@ func TestWriter(t *testing.T) {
 		"shutdown": func() error { return h.Shutdown(ctx, "a") },
 		"crash":    func() error { return h.Crash("a") },
 		"pause":    func() error { return h.AdminPause("a") },
+		"save":     func() error { return h.AdminSave("a") },
 		"panic":    func() error { return h.Panic("a") },
 	} {
 		if err := h.Start(ctx, "a"); err != nil {
@@ -123,12 +124,15 @@ func TestProtect(t *testing.T) {
 	if err := h.Adopt(ctx, "a", to, nil); err != nil {
 		t.Fatal(err)
 	}
-	want := vmmanager.Disk{Target: "vda", Path: "a.sock", Format: "raw", Size: 7}
+	want := vmmanager.Disk{Target: "vda", Path: "a.sock", Format: endpoint, Size: 7}
 	if live, ok := h.Live("a"); !ok || live.Disks[0] != want {
 		t.Errorf("live disk %v, want %v", live.Disks, want)
 	}
-	if kept, err := h.Definition(ctx, "a"); err != nil || kept.Disks[0] != def.Disks[0] {
-		t.Errorf("adopt changed the persistent definition: %v, %v", kept.Disks, err)
+	if kept, err := h.Definition(ctx, "a"); err != nil || kept.Disks[0] != want {
+		t.Errorf("the persistent definition does not tell where the data are: %v, %v", kept.Disks, err)
+	}
+	if on, err := h.Endpoints(ctx, "a"); err != nil || len(on) != 1 || on[0] != to {
+		t.Errorf("endpoints %v, %v", on, err)
 	}
 	if _, err := h.Rewire(def, []vmmanager.Endpoint{{Target: "vdb"}}); !errors.Is(err, vmmanager.ErrUnsupported) {
 		t.Errorf("rewire of a missing disk: %v", err)

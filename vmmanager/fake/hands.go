@@ -31,6 +31,19 @@ func (h *Hypervisor) AdminDestroy(name string) error {
 	return h.hand(name, vmmanager.Off, vmmanager.ByAdmin)
 }
 
+// AdminSave lets an admin save the VM's memory and switch it off past Duet.
+func (h *Hypervisor) AdminSave(name string) error { return h.save(name, vmmanager.ByAdmin) }
+
+// CutRefit leaves the VM as a Refit does whose process dies after it saved the memory.
+func (h *Hypervisor) CutRefit(name string) error { return h.save(name, vmmanager.ByDuet) }
+
+func (h *Hypervisor) save(name string, why vmmanager.Cause) error {
+	if err := h.hand(name, vmmanager.Off, why); err != nil {
+		return err
+	}
+	return h.with(name, func(v *vm) { v.saved = true })
+}
+
 // AdminPause lets an admin pause the VM past Duet.
 func (h *Hypervisor) AdminPause(name string) error {
 	return h.hand(name, vmmanager.Paused, vmmanager.ByAdmin)

@@ -46,6 +46,7 @@ type vm struct {
 	live    vmmanager.Definition // what it runs with
 	deaf    bool                 // ignores Shutdown
 	broken  bool                 // an endpoint is away: it cannot stay running
+	saved   bool                 // it is off and its memory is kept
 	halt    context.CancelFunc   // ends OnRun; nil while the VM does not run
 	writer  chan struct{}        // closed when OnRun has returned
 	changed chan struct{}        // closed and replaced at each change
@@ -102,7 +103,9 @@ func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Def
 	if err != nil {
 		return vmmanager.Definition{}, fmt.Errorf("read definition of %s: %w", name, err)
 	}
-	return clone(v.def), nil
+	def := clone(v.def)
+	def.Saved = v.saved
+	return def, nil
 }
 
 func (h *Hypervisor) findLocked(ctx context.Context, name string) (*vm, error) {
@@ -176,7 +179,7 @@ func (h *Hypervisor) start(ctx context.Context, name string) error {
 			}
 		default:
 			if cold {
-				v.live, v.deaf = clone(v.def), false
+				v.live, v.deaf, v.saved = clone(v.def), false, false
 			}
 			h.runLocked(name, v)
 			h.mu.Unlock()

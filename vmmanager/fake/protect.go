@@ -14,7 +14,7 @@ import (
 func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endpoint) (vmmanager.Definition, error) {
 	def = clone(def)
 	for _, to := range endpoints {
-		if err := replace(&def, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: "raw"}); err != nil {
+		if err := replace(&def, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: endpoint}); err != nil {
 			return vmmanager.Definition{}, fmt.Errorf("rewire %s: %w", def.Name, err)
 		}
 	}
@@ -35,29 +35,72 @@ func (h *Hypervisor) Restore(def vmmanager.Definition, disks []vmmanager.Disk) (
 // Refit exchanges the definition of a running VM. Its writer has returned when
 // between is called; watchers see the VM go off and come back.
 func (h *Hypervisor) Refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	h.mu.Lock()
-	v, err := h.findLocked(ctx, def.Name)
-	h.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("refit %s: %w", def.Name, err)
+	return h.refit(ctx, "refit", def, between, func() bool {
+		ran := h.leave(def.Name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running)
+		_ = h.with(def.Name, func(v *vm) { v.saved = false }) // there is one: it was found
+		return ran
+	})
+}
+
+// Reload lets a VM go on whose memory is saved.
+func (h *Hypervisor) Reload(ctx context.Context, def vmmanager.Definition, between func() error) error {
+	now, err := h.Definition(ctx, def.Name)
+	if err == nil && !now.Saved {
+		return h.Refit(ctx, def, between)
 	}
-	ran := h.leave(def.Name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running)
-	err = between()
+	return h.refit(ctx, "reload", def, between, func() bool { return true })
+}
+
+// refit exchanges the definition while the VM is off; stop says whether it goes on afterwards.
+func (h *Hypervisor) refit(ctx context.Context, verb string, def vmmanager.Definition, between func() error, stop func() bool) error {
+	old, err := h.Definition(ctx, def.Name)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, def.Name, err)
+	}
+	goesOn := stop()
+	err = h.Define(ctx, def)
 	if err == nil {
-		err = h.Define(ctx, def)
+		if err = between(); err != nil {
+			err = errors.Join(err, h.Define(ctx, old))
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if ran && v.state == vmmanager.Off {
+	if v := h.vms[def.Name]; goesOn && v.state == vmmanager.Off && (err == nil || !v.saved) {
 		if err == nil {
 			v.live = clone(def)
 		}
+		v.saved = false
 		h.runLocked(def.Name, v)
 	}
 	if err != nil {
-		return fmt.Errorf("refit %s: %w", def.Name, err)
+		return fmt.Errorf("%s %s: %w", verb, def.Name, err)
 	}
 	return nil
+}
+
+// endpoint is the Format of a disk on an endpoint.
+const endpoint = "endpoint"
+
+// Endpoints are those of the running VM, or of the definition of one that is off.
+func (h *Hypervisor) Endpoints(ctx context.Context, name string) ([]vmmanager.Endpoint, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, err := h.findLocked(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints of %s: %w", name, err)
+	}
+	def := v.def
+	if v.state != vmmanager.Off {
+		def = v.live
+	}
+	var out []vmmanager.Endpoint
+	for _, d := range def.Disks {
+		if d.Format == endpoint {
+			out = append(out, vmmanager.Endpoint{Target: d.Target, Socket: d.Path})
+		}
+	}
+	return out, nil
 }
 
 // replace backs one disk by something else of the same size.
@@ -73,7 +116,7 @@ func replace(def *vmmanager.Definition, by vmmanager.Disk) error {
 
 // Adopt switches a disk of a running VM over to the endpoint. It copies nothing: a fake VM has no data.
 func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint, progress func(done, total int64)) error {
-	return h.switchOver(ctx, name, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: "raw"}, progress)
+	return h.switchOver(ctx, name, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: endpoint}, progress)
 }
 
 // Release switches a disk of a running VM over to a file. It copies nothing.
@@ -90,6 +133,9 @@ func (h *Hypervisor) switchOver(ctx context.Context, name string, to vmmanager.D
 	}
 	if err == nil {
 		err = replace(&v.live, to)
+	}
+	if err == nil {
+		_ = replace(&v.def, to) // it may have been edited
 	}
 	if err != nil {
 		return fmt.Errorf("switch disk %s of %s over: %w", to.Target, name, err)

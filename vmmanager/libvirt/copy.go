@@ -94,7 +94,13 @@ func (j *copyJob) run(ctx context.Context) error {
 		return err
 	}
 	if here.copying() {
-		return fmt.Errorf("%w: another copy of the disk is under way", vmmanager.ErrUnavailable)
+		if !j.ours(here) {
+			return fmt.Errorf("%w: another copy of the disk is under way", vmmanager.ErrUnavailable)
+		}
+		// A process that died has begun it. What it copied is not to be trusted.
+		if err := j.abort(ctx, errLeft); !errors.Is(err, errLeft) {
+			return err
+		}
 	}
 	if j.fit != nil {
 		if err := j.fit(here.disk); err != nil {
@@ -118,6 +124,17 @@ func (j *copyJob) run(ctx context.Context) error {
 		return nil
 	}
 	return j.abort(ctx, err)
+}
+
+// errLeft says that a copy of an earlier process was ended.
+var errLeft = errors.New("copy of an earlier process")
+
+// ours reports whether the copy under way is one that Duet makes: to where this job
+// wants the disk, or into an endpoint.
+func (j *copyJob) ours(l live) bool {
+	mirror := l.child("mirror")
+	to := disk{element: mirror, kind: mirror.attr("type")}
+	return j.there(to) || to.socket() != ""
 }
 
 // live is one disk of the running VM.

@@ -24,29 +24,72 @@ const wholeText = libvirt.DOMAIN_XML_INACTIVE | libvirt.DOMAIN_XML_SECURE
 // Definition returns the persistent definition and the disks in it that can be
 // replicated. A transient VM has none: the error is ErrNotFound and ErrUnsupported.
 func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Definition, error) {
-	def, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (vmmanager.Definition, error) {
+	return h.definition(ctx, name, measure)
+}
+
+// bare is Definition without the disks, whose images may be missing.
+func (h *Hypervisor) bare(ctx context.Context, name string) (vmmanager.Definition, error) {
+	return h.definition(ctx, name, func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error) { return nil, nil })
+}
+
+func (h *Hypervisor) definition(ctx context.Context, name string, find func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error)) (vmmanager.Definition, error) {
+	def, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (def vmmanager.Definition, err error) {
 		dom, err := conn.LookupDomainByName(name)
 		if err != nil {
-			return vmmanager.Definition{}, err
+			return def, err
 		}
 		defer dom.Free()
 		if kept, err := dom.IsPersistent(); err != nil {
-			return vmmanager.Definition{}, err
+			return def, err
 		} else if !kept {
-			return vmmanager.Definition{}, fmt.Errorf("%w: %w: the VM is transient, make it persistent with virsh define",
+			return def, fmt.Errorf("%w: %w: the VM is transient, make it persistent with virsh define",
 				vmmanager.ErrNotFound, vmmanager.ErrUnsupported)
 		}
 		text, err := dom.GetXMLDesc(wholeText)
 		if err != nil {
-			return vmmanager.Definition{}, err
+			return def, err
 		}
-		found, err := measure(conn, dom, []byte(text))
-		return vmmanager.Definition{Name: name, Text: []byte(text), Disks: found}, err
+		def.Name, def.Text = name, []byte(text)
+		if def.Saved, err = dom.HasManagedSaveImage(0); err != nil {
+			return def, err
+		}
+		def.Disks, err = find(conn, dom, def.Text)
+		return def, err
 	})
 	if err != nil {
 		return vmmanager.Definition{}, fmt.Errorf("read definition of %s: %w", name, err)
 	}
 	return def, nil
+}
+
+// Endpoints are those that the disks of the running VM are on, or of one that is off.
+func (h *Hypervisor) Endpoints(ctx context.Context, name string) ([]vmmanager.Endpoint, error) {
+	found, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) ([]vmmanager.Endpoint, error) {
+		dom, err := conn.LookupDomainByName(name)
+		if err != nil {
+			return nil, err
+		}
+		defer dom.Free()
+		text, err := dom.GetXMLDesc(0) // live if it runs
+		if err != nil {
+			return nil, err
+		}
+		domain, err := parseXML([]byte(text))
+		if err != nil {
+			return nil, err
+		}
+		var out []vmmanager.Endpoint
+		for _, d := range disks(domain) {
+			if socket := d.socket(); socket != "" {
+				out = append(out, vmmanager.Endpoint{Target: d.target, Socket: socket})
+			}
+		}
+		return out, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints of %s: %w", name, err)
+	}
+	return found, nil
 }
 
 // measure returns the disks of a definition that can be replicated, with path and size.

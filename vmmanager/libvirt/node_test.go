@@ -257,7 +257,7 @@ func (n *node) world() vmtest.World {
 			_, err := n.virsh("shutdown", name)
 			return err
 		},
-		AdminOff: virsh("destroy"), AdminPause: virsh("suspend"),
+		AdminOff: virsh("destroy"), AdminPause: virsh("suspend"), AdminSave: virsh("managedsave"),
 		AdminEdit: func(name string) error {
 			_, err := n.virsh("desc", name, "--config", "edited by an admin")
 			return err

@@ -184,6 +184,7 @@ func (n *node) testAdopt(t *testing.T) {
 	qcow2 := filepath.Join(n.dir, name+".qcow2")
 	convert(t, n.bootDisk(name, size), qcow2)
 	export, back := n.sparse(t, name+".export", size), n.sparse(t, name+".back", size)
+	must(t, os.WriteFile(export, bytes.Repeat([]byte("stale "), size/6+1)[:size], 0o600)) // of an earlier life: no byte of it may stay
 	server := n.serve(export, filepath.Join(n.dir, name+".nbd"))
 	n.run(t, name, n.domain(name, fileDisk(qcow2, "qcow2", stopPolicy+" discard='unmap'")))
 	c := n.writing(t, name)
@@ -200,6 +201,13 @@ func (n *node) testAdopt(t *testing.T) {
 	n.isOn(t, name, func(d disk) bool { return d.socket() == server.socket })
 	must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
 	sparse(t, export)
+	if on, err := n.h.Endpoints(ctx, name); err != nil || len(on) != 1 || on[0] != to {
+		t.Errorf("endpoints are %v, %v", on, err)
+	}
+	// The persistent definition follows: were the guest gone now, it would say where its data are.
+	if kept, err := n.h.Definition(ctx, name); err != nil || len(kept.Disks) != 0 {
+		t.Errorf("the persistent definition still names disks %v (error %v)", kept.Disks, err)
+	}
 
 	must(t, n.h.Release(ctx, name, vmmanager.Disk{Target: "vda", Path: back, Format: "raw", Size: size}, progress))
 	n.isOn(t, name, func(d disk) bool { return d.path() == back })
@@ -211,6 +219,9 @@ func (n *node) testAdopt(t *testing.T) {
 	}
 	image, err := os.ReadFile(back)
 	must(t, err)
+	if bytes.Contains(image, []byte("stale stale")) {
+		t.Error("what was in the endpoint before is in the VM's disk now")
+	}
 	if !bytes.Equal(image[:512], vmtest.BootSector()) || !bytes.HasPrefix(image[512:], vmtest.BootSector()[:64]) {
 		t.Error("what the guest wrote is not in the file it was released into")
 	}
@@ -306,6 +317,13 @@ func (n *node) testAdoptFails(t *testing.T) {
 		t.Errorf("adopt: %v, want the context's error", err)
 	}
 	n.isOn(t, name, onImage)
+
+	// A copy whose process died is ended, and done anew.
+	left := &copyJob{h: n.h, name: name, target: "vda", to: "<disk type='network' device='disk'><driver name='qemu' type='raw'/>" +
+		endpointSource(socket, "", n.h.reconnect) + "</disk>"}
+	must(t, left.start(ctx))
+	must(t, n.h.Adopt(ctx, name, to, nil))
+	n.isOn(t, name, func(d disk) bool { return d.socket() == socket })
 	n.state(t, name, vmmanager.Running)
 	must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
 	if k := c.count(vmtest.GuestFailed); k > 0 {

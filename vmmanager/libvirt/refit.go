@@ -19,8 +19,8 @@ const saveTime = time.Hour
 // Refit exchanges the definition of a running VM without a reboot. Its memory goes
 // into libvirt's managed save image, so it is in a place that libvirt may use and
 // needs as much room there as the guest has memory. libvirt checks that the guest
-// would find the same devices before between is called. Watchers see the VM go
-// off by Duet and come back. If this process dies in between, the VM is off.
+// would find the same devices before anything is changed. Watchers see the VM go
+// off by Duet and come back. If this process dies in between, the VM is off: see Reload.
 func (h *Hypervisor) Refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
 	if err := h.refit(ctx, def, between); err != nil {
 		return fmt.Errorf("refit %s: %w", def.Name, err)
@@ -36,10 +36,10 @@ func (h *Hypervisor) refit(ctx context.Context, def vmmanager.Definition, betwee
 	case now.state == vmmanager.Absent:
 		return vmmanager.ErrNotFound
 	case now.state == vmmanager.Off:
-		if err := between(); err != nil {
+		if err := h.redefine(ctx, def, between); err != nil {
 			return err
 		}
-		return h.Define(ctx, def)
+		return h.onDomain(ctx, def.Name, writeTime, dropSaved)
 	case now.state != vmmanager.Running:
 		return fmt.Errorf("it is %s", now.state)
 	}
@@ -49,21 +49,71 @@ func (h *Hypervisor) refit(ctx context.Context, def vmmanager.Definition, betwee
 	}
 	// From here on the VM is off, and whatever happens it must run again.
 	lasting := context.WithoutCancel(ctx)
-	old, err := h.exchange(lasting, def.Name, string(def.Text))
+	err = ctx.Err()
 	if err == nil {
-		err = ctx.Err()
-	}
-	if err == nil {
-		err = between()
-	}
-	if err == nil {
-		err = h.Define(lasting, def)
-	}
-	if err != nil && old != "" {
-		_, backErr := h.exchange(lasting, def.Name, old)
-		err = errors.Join(err, backErr)
+		err = h.exchange(lasting, def, between)
 	}
 	return errors.Join(err, h.load(lasting, def.Name))
+}
+
+// Reload ends a Refit whose process died.
+func (h *Hypervisor) Reload(ctx context.Context, def vmmanager.Definition, between func() error) error {
+	if err := h.reload(ctx, def, between); err != nil {
+		return fmt.Errorf("reload %s: %w", def.Name, err)
+	}
+	return nil
+}
+
+func (h *Hypervisor) reload(ctx context.Context, def vmmanager.Definition, between func() error) error {
+	now, err := h.bare(ctx, def.Name)
+	if err != nil {
+		return err
+	}
+	if !now.Saved {
+		return h.refit(ctx, def, between)
+	}
+	if err := h.exchange(ctx, def, between); err != nil {
+		return err
+	}
+	return h.load(ctx, def.Name)
+}
+
+// exchange gives a VM that is off with its memory saved another definition, the saved
+// guest too, and calls between. What fails leaves both as they were.
+func (h *Hypervisor) exchange(ctx context.Context, def vmmanager.Definition, between func() error) error {
+	old, err := h.refitSaved(ctx, def.Name, string(def.Text))
+	if err != nil {
+		return err
+	}
+	if err := h.redefine(ctx, def, between); err != nil {
+		_, backErr := h.refitSaved(ctx, def.Name, old)
+		return errors.Join(err, backErr)
+	}
+	return nil
+}
+
+// redefine exchanges the persistent definition and calls between; if that fails it puts the old one back.
+func (h *Hypervisor) redefine(ctx context.Context, def vmmanager.Definition, between func() error) error {
+	old, err := h.bare(ctx, def.Name)
+	if err != nil {
+		return err
+	}
+	if err := h.Define(ctx, def); err != nil {
+		return err
+	}
+	if err := between(); err != nil {
+		return errors.Join(err, h.Define(ctx, old))
+	}
+	return nil
+}
+
+// dropSaved forgets memory that was saved: it may be older than the disks.
+func dropSaved(dom *libvirt.Domain) error {
+	saved, err := dom.HasManagedSaveImage(0)
+	if err != nil || !saved {
+		return err
+	}
+	return dom.ManagedSaveRemove(0)
 }
 
 // save writes the guest's memory and ends its process. When ctx ends first the
@@ -94,8 +144,8 @@ func (h *Hypervisor) save(ctx context.Context, name string) error {
 	}
 }
 
-// exchange makes the saved guest come back with another definition, and returns the one it had.
-func (h *Hypervisor) exchange(ctx context.Context, name, text string) (old string, err error) {
+// refitSaved makes the saved guest come back with another definition, and returns the one it had.
+func (h *Hypervisor) refitSaved(ctx context.Context, name, text string) (old string, err error) {
 	err = h.onDomain(ctx, name, readTime, func(dom *libvirt.Domain) error {
 		was, err := dom.ManagedSaveGetXMLDesc(libvirt.DOMAIN_SAVE_IMAGE_XML_SECURE)
 		if err != nil {

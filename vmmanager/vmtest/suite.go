@@ -20,6 +20,7 @@ func Run(t *testing.T, w World) {
 	t.Run("shutdown", w.testShutdown)
 	t.Run("panic", w.testPanic)
 	t.Run("pause", w.testPause)
+	t.Run("saved memory", w.testSaved)
 	t.Run("define", w.testDefine)
 	t.Run("watch", w.testWatch)
 	t.Run("slow reader", w.testSlowReader)
@@ -181,6 +182,58 @@ func (w World) testPause(t *testing.T) {
 	}
 	events.Want(vmmanager.Running, vmmanager.ByStart)
 	w.wantState(t, name, vmmanager.Running)
+}
+
+// testSaved: saved memory is shown, Reload goes on from it, and Start and Refit drop it: the disks may have gone on without it.
+func (w World) testSaved(t *testing.T) {
+	p, ok := w.Hypervisor.(vmmanager.Protector)
+	if w.AdminSave == nil || !ok {
+		t.Skip("this world has no such hand")
+	}
+	ctx, h := Context(t), w.Hypervisor
+	const name = "duet-vmtest-saved"
+	w.started(t, name)
+	saved := func(want bool) vmmanager.Definition {
+		t.Helper()
+		def, err := h.Definition(ctx, name)
+		if err != nil || def.Saved != want {
+			t.Fatalf("saved memory is shown as %t (error %v), want %t", def.Saved, err, want)
+		}
+		return def
+	}
+	save := func() {
+		t.Helper()
+		if err := w.AdminSave(name); err != nil {
+			t.Fatal(err)
+		}
+		w.wantState(t, name, vmmanager.Off)
+	}
+	saved(false)
+	save()
+	def := saved(true)
+	failed := errors.New("failed")
+	if err := p.Reload(ctx, def, func() error { return failed }); !errors.Is(err, failed) {
+		t.Fatalf("reload: %v, want the error of between", err)
+	}
+	w.wantState(t, name, vmmanager.Off)
+	called := 0
+	if err := p.Reload(ctx, saved(true), func() error { called++; return nil }); err != nil || called != 1 {
+		t.Fatalf("reload: %v, between called %d times", err, called)
+	}
+	w.wantState(t, name, vmmanager.Running)
+	saved(false)
+
+	save()
+	if err := h.Start(ctx, name); err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	saved(false)
+	save()
+	if err := p.Refit(ctx, def, func() error { return nil }); err != nil {
+		t.Fatalf("refit: %v", err)
+	}
+	w.wantState(t, name, vmmanager.Off)
+	saved(false)
 }
 
 // testDefine: what was defined is read back, and a definition does not touch a running VM.

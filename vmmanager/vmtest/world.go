@@ -28,6 +28,7 @@ type World struct {
 	AdminButton Hand // an admin presses the power button past Duet
 	AdminOff    Hand // an admin switches the VM off past Duet
 	AdminPause  Hand // an admin pauses the VM past Duet
+	AdminSave   Hand // an admin saves the memory of the VM and switches it off past Duet
 	AdminEdit   Hand // an admin changes the definition past Duet
 	Crash       Hand // the process of the hypervisor dies
 	// RestartDaemon restarts the hypervisor's own daemon, under running VMs.
