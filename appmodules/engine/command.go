@@ -40,11 +40,10 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 // commandTime bounds how long a command waits for what is about to happen.
 const commandTime = 2 * time.Second
 
-// almost: the peer says that it is in step and this node is about to hear it, so that
-// a swap typed at the sight of SECOND (Ready) is not refused.
+// almost: nothing differs any more and this node is about to hear that the peer has noted
+// it, so that a swap typed at the sight of SECOND (Ready) there is not refused.
 func (e *Engine) almost(ev appmodules.Event) bool {
-	return ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing &&
-		e.link.state.Status.Phase == appmodules.Standby.String()
+	return ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing && e.vols.drained()
 }
 
 func (e *Engine) command(ev appmodules.Event, yes bool) error {

@@ -47,6 +47,7 @@ type Engine struct {
 	yield    bool      // an operator lets the peer's version win after a split brain
 	untime   func()    // stops the clock of the phase
 	leaving  bool      // the computer goes down: this node gives the module away
+	retiring bool      // this engine stops: nobody may attach any more
 	booted   bool      // the first step was done
 	began    time.Time // of this run
 	since    time.Time // of the present role
@@ -208,6 +209,7 @@ func (e *Engine) retire(ctx context.Context) {
 	defer cancel()
 	fenced := false
 	_ = e.call(ctx, func() {
+		e.retiring = true
 		if e.m.Phase == appmodules.Standby {
 			fenced = true
 			e.vols.close()

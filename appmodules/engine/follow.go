@@ -130,6 +130,8 @@ func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 // acceptable says why a primary is refused; empty if it is not.
 func (e *Engine) acceptable(h blockrepl.Hello) string {
 	switch {
+	case e.retiring:
+		return "this node stops following"
 	case e.m.Phase != appmodules.Following && e.m.Phase != appmodules.Standby:
 		r, s := e.m.Display()
 		return fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)

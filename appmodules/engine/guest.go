@@ -241,6 +241,9 @@ func (e *Engine) resume() {
 		ctx, cancel := e.rt.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		err := e.cfg.Hypervisor.Start(ctx, e.domain())
+		if errors.Is(err, context.Canceled) {
+			return // another call took its place
+		}
 		e.post(func() {
 			if err != nil {
 				e.cfg.Logger.Warn("cannot resume the VM after its disk came back", "module", e.cfg.Module.Name, "err", err)

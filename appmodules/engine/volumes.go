@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -416,15 +417,14 @@ func (v *volumes) lost(cause error) {
 
 // checkDrained tells the machine once all volumes are in step.
 func (v *volumes) checkDrained() {
-	if !v.linked || len(v.all) == 0 || v.e.m.Link == appmodules.InStep {
-		return
+	if v.e.m.Link != appmodules.InStep && v.drained() {
+		v.e.step(appmodules.Drained, "")
 	}
-	for _, vol := range v.all {
-		if vol.prim.Ticket().Link == 0 {
-			return // not attached, or something differs still
-		}
-	}
-	v.e.step(appmodules.Drained, "")
+}
+
+// drained: all volumes are attached and nothing differs any more.
+func (v *volumes) drained() bool {
+	return v.linked && len(v.all) > 0 && !slices.ContainsFunc(v.all, func(vol *volume) bool { return vol.prim.Ticket().Link == 0 })
 }
 
 // goAlone lets the writes go on without the peer.

@@ -174,6 +174,8 @@ func TestCommands(t *testing.T) {
 		{name: "protect", line: "vm protect web --peer beta"},
 		{name: "protect_tty", line: "vm protect web", tty: true},
 		{name: "protect_nowait", line: "vm protect web --no-wait --config " + good},
+		{name: "protect_image", line: "vm protect web --no-wait --image beta:vda=/dev/vg0/web --image alpha:vda=/srv/web.raw"},
+		{name: "protect_image_bad", line: "vm protect web --image /srv/web.raw"},
 		{name: "protect_json", line: "vm protect web --json"},
 		{name: "release", line: "vm release nosuch"},
 		{name: "task", line: "task t1 --no-wait"},

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ func (a *app) vmCommand() *cobra.Command {
 func (a *app) protectCommand() *cobra.Command {
 	var r api.ProtectRequest
 	var file, arbitration, primary string
+	var images []string
 	var noWait bool
 	c := &cobra.Command{
 		Use: "protect VM", Short: "Put a virtual machine under protection; it goes on running",
@@ -35,6 +38,13 @@ func (a *app) protectCommand() *cobra.Command {
 			if arbitration+primary != "" {
 				r.Config = "policy:\n" + yamlKey("arbitration", arbitration) + yamlKey("primary", primary)
 			}
+			for _, text := range images {
+				image, err := parseImage(text)
+				if err != nil {
+					return err
+				}
+				r.Images = append(r.Images, image)
+			}
 			t, err := c.Protect(ctx, args[0], r)
 			if err != nil {
 				return err
@@ -47,12 +57,24 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&r.Module, "module", "", "name of the new module (default the VM's)")
 	f.StringVar(&file, "config", "", "file with the module's YAML, - for standard input (default the usual policy)")
 	f.StringVar(&arbitration, "arbitration", "", "safe: without the peer wait; available: without the peer go on if a ping target answers (default safe)")
+	f.StringArrayVar(&images, "image", nil, "`NODE:DISK=PATH`: where the image of a disk shall lie on a node, such as beta:vda=/dev/vg0/web01; "+
+		"a file is made, a block device or file that exists must have the disk's size and is overwritten (default /var/lib/duet/volumes; may be repeated)")
 	f.StringVar(&primary, "primary", "", "node it belongs on, last or any (default last)")
 	c.MarkFlagsMutuallyExclusive("config", "arbitration")
 	c.MarkFlagsMutuallyExclusive("config", "primary")
 	noWaitFlag(c, &noWait)
 	a.completeNodesFor(c, "peer")
 	return c
+}
+
+// parseImage reads NODE:DISK=PATH.
+func parseImage(text string) (api.ImageChoice, error) {
+	where, path, ok := strings.Cut(text, "=")
+	node, target, also := strings.Cut(where, ":")
+	if !ok || !also || node == "" || target == "" || path == "" {
+		return api.ImageChoice{}, usageError{fmt.Errorf("--image %q: write NODE:DISK=PATH, such as beta:vda=/dev/vg0/web01", text)}
+	}
+	return api.ImageChoice{Node: node, Target: target, Path: path}, nil
 }
 
 // yamlKey is one line of the policy, nothing if it was not given.

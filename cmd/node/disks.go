@@ -46,8 +46,3 @@ func (d disks) SetAside(v appmodules.Volume, image engine.Image, div engine.Dive
 func (n *Node) socket(module, target string) string {
 	return filepath.Join(n.cfg.RunDir, module+"-"+target+".sock")
 }
-
-// imagePath is where a new image of a module lies.
-func (n *Node) imagePath(module, target string) string {
-	return filepath.Join(n.cfg.Dir, "volumes", module, target+".raw")
-}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,7 +81,8 @@ func (n *Node) engineStore(name string) engine.Store {
 	return badgerlog.Values{Store: n.store, Prefix: modulePrefix + name + "/engine/"}
 }
 
-// loadModules builds the engines of all modules in the store.
+// loadModules builds the engines of all modules in the store, but of those that were
+// being released.
 func (n *Node) loadModules() error {
 	found, err := n.store.List(modulePrefix)
 	if err != nil {
@@ -90,11 +90,11 @@ func (n *Node) loadModules() error {
 	}
 	for key := range found {
 		name, isConfig := strings.CutSuffix(strings.TrimPrefix(key, modulePrefix), "/config")
-		if !isConfig {
+		if !isConfig || n.left[name].Kind == "release" {
 			continue
 		}
 		var s stored
-		if _, err := (badgerlog.Values{Store: n.store}).Load(key, &s); err != nil {
+		if _, err := n.values().Load(key, &s); err != nil {
 			return err
 		}
 		if err := n.addModule(s); err != nil {
@@ -232,7 +232,7 @@ func (n *Node) storeModule(ctx context.Context, nm newModule) error {
 		err = n.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: m.VM.Domain, Text: nm.Definition.Text})
 	}
 	if err == nil {
-		err = badgerlog.Values{Store: n.store}.Save(configKey(m.Name), nm.Stored)
+		err = n.values().Save(configKey(m.Name), nm.Stored)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("store module %s on %s: %w", m.Name, n.self(), err), n.forgetModule(m))
@@ -277,16 +277,17 @@ func (n *Node) seedLog(ctx context.Context, v appmodules.Volume, source cluster.
 	}
 }
 
-// removeModule stops the engine and forgets the module; images stay.
+// removeModule stops the engine and forgets the module; images stay. The engine is
+// reachable until it has stopped: its peer may have to hear that it may go on alone.
 func (n *Node) removeModule(ctx context.Context, name string) error {
-	n.mu.Lock()
-	m := n.modules[name]
-	delete(n.modules, name)
-	n.mu.Unlock()
-	if m == nil {
+	m, err := n.module(name)
+	if err != nil {
 		return nil
 	}
 	m.engine.Stop(ctx)
+	n.mu.Lock()
+	delete(n.modules, name)
+	n.mu.Unlock()
 	return errors.Join(m.journal.close(), n.forgetModule(m.cfg))
 }
 
@@ -325,30 +326,12 @@ func (n *Node) applyConfig(ctx context.Context, s stored) error {
 	if !s.Version.newer(m.version) {
 		return nil
 	}
-	if err := (badgerlog.Values{Store: n.store}).Save(configKey(s.Module.Name), s); err != nil {
+	if err := n.values().Save(configKey(s.Module.Name), s); err != nil {
 		return err
 	}
 	m.engine.Stop(ctx)
 	_ = m.journal.close() // it is opened again below
 	return n.beginModule(s)
-}
-
-// makeImage creates the image of a volume on this node, sparse. An image of the
-// right size that is there already is used: its content is compared, not trusted.
-func makeImage(path string, size int64, create func(string, int64) error) error {
-	st, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return fmt.Errorf("make directory of image: %w", err)
-		}
-		return create(path, size)
-	case err != nil:
-		return fmt.Errorf("look for image: %w", err)
-	case st.Mode().IsRegular() && st.Size() != size:
-		return fmt.Errorf("%w: %s has %d bytes, the volume needs %d: move it away or resize it", api.ErrConflict, path, st.Size(), size)
-	}
-	return nil
 }
 
 // formatYAML is the text of a module for admins.

@@ -76,6 +76,7 @@ type Node struct {
 	call     *http.Client
 	gate     *engine.Gate
 	tasks    *taskBoard
+	left     map[string]unfinished // by an earlier run of the daemon, by module
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -138,6 +139,9 @@ func (n *Node) build() error {
 	if err := aside.Sweep(n.asideDir()); err != nil { // before any image is opened
 		return err
 	}
+	if n.left, err = n.loadUnfinished(); err != nil {
+		return err
+	}
 	return n.loadModules()
 }
 
@@ -193,6 +197,7 @@ func (n *Node) start() error {
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	n.startModules()
+	n.resumeWorks()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"duet/appmodules/engine"
 	"duet/cluster/mux"
 	"duet/cmd/duet/setup"
 	"duet/console/api"
@@ -42,17 +43,21 @@ type member struct {
 	name string
 	dir  string
 	ip   string
-	hv   hypervisor
+	hv   engine.Hypervisor // a hypervisor, but in tests of what dies in it
 	node *Node
 }
 
 // hypervisor is the fake one, whose definitions name their disk in the text, as real ones do.
 type hypervisor struct{ *fake.Hypervisor }
 
-// Define keeps the disk that the text names.
+// Define keeps the disks that the text names: vda if it names none.
 func (h hypervisor) Define(ctx context.Context, def vmmanager.Definition) error {
 	if len(def.Disks) == 0 {
-		def.Disks = []vmmanager.Disk{{Target: "vda", Format: "raw"}}
+		for _, word := range append(strings.Fields(string(def.Text)), "vda") {
+			if strings.HasPrefix(word, "vd") && (word != "vda" || len(def.Disks) == 0) {
+				def.Disks = append(def.Disks, vmmanager.Disk{Target: word, Format: "raw", Size: 8 << 20})
+			}
+		}
 	}
 	return h.Hypervisor.Define(ctx, def)
 }

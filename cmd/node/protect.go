@@ -5,7 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,11 +41,18 @@ func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (ap
 	if err != nil {
 		return api.Task{}, err
 	}
-	if state != vmmanager.Off && state != vmmanager.Running {
+	switch {
+	case state != vmmanager.Off && state != vmmanager.Running:
 		return api.Task{}, fmt.Errorf("%w: VM %s is %s: start it or shut it down first", api.ErrConflict, vm, state)
+	case def.Saved:
+		return api.Task{}, fmt.Errorf("%w: the memory of VM %s is saved, and would not fit its disks later: `virsh start %s` first, or `virsh managedsave-remove %s` if it is not needed",
+			api.ErrConflict, vm, vm, vm)
 	}
-	p := &protection{n: n, m: m, def: def, running: state == vmmanager.Running}
-	if err := p.layout(); err != nil {
+	if err := n.mayBegin(m); err != nil {
+		return api.Task{}, err
+	}
+	p := &protection{n: n, unfinished: unfinished{Kind: "protect", Module: m, Definition: def, Running: state == vmmanager.Running}}
+	if err := p.layout(r.Images); err != nil {
 		return api.Task{}, err
 	}
 	return n.run("protect", m.Name, p.run)
@@ -109,134 +117,155 @@ func choosePeer(c cluster.Config, want string) (string, error) {
 	return "", fmt.Errorf("%w: --peer %q: there is %s", api.ErrInvalid, want, strings.Join(others, ", "))
 }
 
-// protection is one run of Protect.
+// protection is one run of Protect, or of undoing one that was cut short.
 type protection struct {
-	n       *Node
-	m       appmodules.Module
-	def     vmmanager.Definition
-	running bool
-	made    []string // images made here
-	copies  []*seeding
+	unfinished
+	n      *Node
+	places map[string][]place // images to make, by node
+	copies []*seeding
 }
 
-// inPlace: the image stays where it is.
-func (p *protection) inPlace(d vmmanager.Disk) bool { return !p.running && d.Format == "raw" }
+// peer is the other node of the module.
+func (p *protection) peer() cluster.NodeID {
+	return cluster.NodeID(p.Module.Peer(string(p.n.self())))
+}
 
 // layout decides where each volume lies and checks what can be checked without changing anything.
-func (p *protection) layout() error {
+func (p *protection) layout(chosen []api.ImageChoice) error {
 	self := string(p.n.self())
-	for _, d := range p.def.Disks {
+	p.places = map[string][]place{}
+	for _, d := range p.Definition.Disks {
 		v := appmodules.Volume{Target: d.Target, ID: strings.ToLower(rand.Text()), Size: d.Size, Paths: map[string]string{}}
-		for _, node := range p.m.Nodes {
-			v.Paths[node] = p.n.imagePath(p.m.Name, d.Target)
-		}
-		if p.inPlace(d) {
-			v.Paths[self] = d.Path
-		} else if !p.running {
+		switch {
+		case p.Running:
+			p.places[self] = append(p.places[self], place{Target: d.Target, Size: d.Size})
+		case d.Format == "raw":
+			v.Paths[self] = d.Path // it stays where it is
+		default:
 			return fmt.Errorf("%w: disk %s of the stopped VM is %s, which is taken in while the VM runs: start the VM and repeat, or convert it with `qemu-img convert -O raw`",
 				api.ErrInvalid, d.Target, d.Format)
 		}
-		p.m.Volumes = append(p.m.Volumes, v)
+		p.places[string(p.peer())] = append(p.places[string(p.peer())], place{Target: d.Target, Size: d.Size})
+		p.Module.Volumes = append(p.Module.Volumes, v)
 	}
-	if faults := p.m.Validate(); len(faults) > 0 {
-		return fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
+	for _, c := range chosen {
+		if err := p.choose(c); err != nil {
+			return fmt.Errorf("%w: image %s:%s: %w", api.ErrInvalid, c.Node, c.Target, err)
+		}
 	}
-	_, err := p.n.cfg.Hypervisor.Rewire(p.def, p.endpoints())
-	if err != nil {
+	if _, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.endpoints()); err != nil {
 		return fmt.Errorf("%w: %v", api.ErrInvalid, err)
 	}
 	return nil
 }
 
+// choose puts one image where the admin wants it.
+func (p *protection) choose(c api.ImageChoice) error {
+	if !filepath.IsAbs(c.Path) {
+		return fmt.Errorf("%q is not a whole path", c.Path)
+	}
+	at := p.places[c.Node]
+	i := slices.IndexFunc(at, func(pl place) bool { return pl.Target == c.Target })
+	switch {
+	case !slices.Contains(p.Module.Nodes, c.Node):
+		return fmt.Errorf("the module runs on %s", strings.Join(p.Module.Nodes, " and "))
+	case i < 0 && slices.ContainsFunc(p.Definition.Disks, func(d vmmanager.Disk) bool { return d.Target == c.Target }):
+		return errors.New("the disk of a VM that is off stays where it is")
+	case i < 0:
+		return errors.New("the VM has no such disk")
+	case at[i].Path != "":
+		return errors.New("named twice")
+	}
+	at[i].Path = c.Path
+	return nil
+}
+
 func (p *protection) endpoints() []vmmanager.Endpoint {
 	var out []vmmanager.Endpoint
-	for _, v := range p.m.Volumes {
-		out = append(out, vmmanager.Endpoint{Target: v.Target, Socket: p.n.socket(p.m.Name, v.Target)})
+	for _, v := range p.Module.Volumes {
+		out = append(out, vmmanager.Endpoint{Target: v.Target, Socket: p.n.socket(p.Module.Name, v.Target)})
 	}
 	return out
 }
 
-func (p *protection) run(ctx context.Context, t *task) (result string, err error) {
-	defer func() {
-		if err != nil {
-			p.undo()
-		}
-	}()
-	peer := cluster.NodeID(p.m.Peer(string(p.n.self())))
-	t.step("makes the images on %s and %s", p.n.self(), peer)
-	if err := p.images(ctx, peer); err != nil {
-		return "", err
+func (p *protection) run(ctx context.Context, t *task) (string, error) {
+	t.step("makes the images on %s and %s", p.n.self(), p.peer())
+	err := p.images(ctx)
+	if err == nil {
+		err = p.take(ctx, t)
 	}
-	rewired, err := p.n.cfg.Hypervisor.Rewire(p.def, p.endpoints())
 	if err != nil {
+		t.step("undoes what was begun")
+		return "", errors.Join(err, p.undo(ctx))
+	}
+	// The module is durable: nothing is undone from here on.
+	if err := p.begin(ctx); err != nil {
 		return "", err
 	}
-	if p.running {
+	name, vm := p.Module.Name, p.Definition.Name
+	if !p.Running {
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", vm, name, name, p.caution()), nil
+	}
+	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", vm, name, p.oldImages(), p.caution()), nil
+}
+
+// take brings the VM onto its volumes and makes the module durable on both nodes.
+func (p *protection) take(ctx context.Context, t *task) error {
+	rewired, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.endpoints())
+	if err != nil {
+		return err
+	}
+	if p.Running {
 		if err := p.adopt(ctx, t); err != nil {
-			return "", err
+			return err
 		}
 	}
 	t.step("stores the module on both nodes")
-	if err := p.create(ctx, peer, rewired); err != nil {
-		return "", err
-	}
-	if !p.running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", p.def.Name, p.m.Name, p.m.Name, caution(p.m)), nil
-	}
-	m, err := p.n.module(p.m.Name)
-	if err != nil {
-		return "", err
-	}
-	if _, err := p.n.startOn(ctx, m, api.ActionRequest{}); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", p.def.Name, p.m.Name, oldImages(p.def), caution(p.m)), nil
+	return p.create(ctx, rewired)
 }
 
 // caution says what an admin might not expect of the safe policy.
-func caution(m appmodules.Module) string {
-	if cluster.Arbitration(m.Policy.Arbitration) != cluster.Safe {
+func (p *protection) caution() string {
+	m := p.Module
+	if cluster.Arbitration(m.Policy.Arbitration) != cluster.Safe || len(p.n.witnesses()) > 0 || p.n.canFence(p.peer()) {
 		return ""
 	}
-	return fmt.Sprintf(". Its arbitration is safe and there is no witness: when either node dies, the VM stands still until that node is back or `duet prim %s` says otherwise; "+
-		"`available` in `duet config show %s` goes on by itself", m.Name, m.Name)
+	return fmt.Sprintf(". Its arbitration is safe and there is neither witness nor fence agent: when either node dies, the VM stands still until that node is back or `duet prim %s` says otherwise. "+
+		"`duet cluster witness add` mends that; `available` in `duet config show %s` goes on by itself", m.Name, m.Name)
 }
 
-func oldImages(def vmmanager.Definition) string {
+func (p *protection) oldImages() string {
 	var paths []string
-	for _, d := range def.Disks {
+	for _, d := range p.Definition.Disks {
 		paths = append(paths, d.Path)
 	}
 	return strings.Join(paths, ", ")
 }
 
-// images makes the volumes' images where there are none yet.
-func (p *protection) images(ctx context.Context, peer cluster.NodeID) error {
-	for i, v := range p.m.Volumes {
-		if !p.inPlace(p.def.Disks[i]) {
-			path, err := p.n.newImage(image{p.m.Name, v})
-			if err != nil {
-				return err
-			}
-			p.made = append(p.made, path)
-		}
-		if err := p.n.rpcTo(ctx, peer, "images", image{p.m.Name, v}, nil); err != nil {
-			return fmt.Errorf("image of volume %s on %s: %w", v.Target, peer, err)
+// images makes the volumes' images where there are none yet, and notes what was begun.
+func (p *protection) images(ctx context.Context) error {
+	self, peer := string(p.n.self()), string(p.peer())
+	// An earlier protect of this VM may have been cut short.
+	if err := p.n.removeAt(ctx, p.peer(), p.Module.Name, 1); err != nil {
+		return err
+	}
+	err := p.n.rpcTo(ctx, p.peer(), "images", hosting{p.Module.Name, p.Definition.Name, p.places[peer]}, &p.Theirs)
+	if err == nil {
+		p.Mine, err = p.n.makeImages(p.Module.Name, p.places[self])
+	}
+	if err != nil {
+		return err
+	}
+	for node, images := range map[string][]made{self: p.Mine, peer: p.Theirs} {
+		for i, image := range images {
+			at := slices.IndexFunc(p.Module.Volumes, func(v appmodules.Volume) bool { return v.Target == p.places[node][i].Target })
+			p.Module.Volumes[at].Paths[node] = image.Path
 		}
 	}
-	return nil
-}
-
-// newImage makes the image of a volume on this node and returns its path.
-func (n *Node) newImage(i image) (string, error) {
-	path := i.Volume.Paths[string(n.self())]
-	return path, makeImage(path, i.Volume.Size, func(path string, size int64) error {
-		f, err := backing.CreateFile(path, size)
-		if err != nil {
-			return err
-		}
-		return f.Close()
-	})
+	if faults := p.Module.Validate(); len(faults) > 0 {
+		return fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
+	}
+	return p.n.keepUnfinished(p.unfinished)
 }
 
 // seeding serves a volume alone, while a running VM's disk is copied into it.
@@ -260,41 +289,45 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 	if err := p.harden(ctx); err != nil {
 		return err
 	}
-	for _, v := range p.m.Volumes {
-		s, err := p.seed(ctx, v)
-		if err != nil {
-			return err
-		}
-		p.copies = append(p.copies, s)
+	if err := p.serve(ctx); err != nil {
+		return err
 	}
-	for i, e := range p.endpoints() {
+	for _, e := range p.endpoints() {
 		t.step("copies disk %s into its volume while the VM runs", e.Target)
 		began := time.Now()
-		err := p.n.cfg.Hypervisor.Adopt(ctx, p.def.Name, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })
+		err := p.n.cfg.Hypervisor.Adopt(ctx, p.Definition.Name, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })
 		if err != nil {
-			return errors.Join(err, p.giveBack(ctx, i))
+			return err
 		}
 	}
 	return nil
 }
 
+// hardened is the VM's definition with disks that pause it on errors.
+func (p *protection) hardened() (vmmanager.Definition, error) {
+	return p.n.cfg.Hypervisor.Restore(p.Definition, p.Definition.Disks)
+}
+
 // harden has the running VM's disks pause it on errors, which the hypervisor can
 // change only while the VM stands still.
 func (p *protection) harden(ctx context.Context) error {
-	same, err := p.n.cfg.Hypervisor.Restore(p.def, p.def.Disks)
+	same, err := p.hardened()
 	if err != nil {
 		return err
 	}
 	return p.n.cfg.Hypervisor.Refit(ctx, same, func() error { return nil })
 }
 
-// giveBack returns the first count disks to their old images after a later one failed.
-func (p *protection) giveBack(ctx context.Context, count int) error {
-	var errs []error
-	for _, d := range p.def.Disks[:count] {
-		errs = append(errs, p.n.cfg.Hypervisor.Release(context.WithoutCancel(ctx), p.def.Name, d, func(int64, int64) {}))
+// serve serves all volumes, unless that is done already.
+func (p *protection) serve(ctx context.Context) error {
+	for _, v := range p.Module.Volumes[len(p.copies):] {
+		s, err := p.seed(ctx, v)
+		if err != nil {
+			return err
+		}
+		p.copies = append(p.copies, s)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // seed serves one empty volume, writable here alone, on the socket that its module will use.
@@ -307,12 +340,12 @@ func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, e
 	if err != nil {
 		return nil, err
 	}
-	prim, err := blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.m.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
+	prim, err := blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.Module.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
 		Device: img, Log: n.store.Log(v.ID), Logger: n.log, Events: func(blockrepl.Event) {}})
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
-	front, err := disks{n}.Frontend(p.m.Name, v)
+	front, err := disks{n}.Frontend(p.Module.Name, v)
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
@@ -330,33 +363,43 @@ func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, e
 	return s, nil
 }
 
-// create stores the module on the peer, then here. Until it is durable here a
-// running VM can be given back; from the end of the seeding to the start of the
-// engine it waits for its disks.
-func (p *protection) create(ctx context.Context, peer cluster.NodeID, rewired vmmanager.Definition) error {
+// create stores the module on the peer, then here, which makes it durable.
+func (p *protection) create(ctx context.Context, rewired vmmanager.Definition) error {
 	n := p.n
 	nm := newModule{
-		Stored:     stored{version{1, time.Now().UTC(), string(n.self())}, p.m},
+		Stored:     stored{version{1, time.Now().UTC(), string(n.self())}, p.Module},
 		Source:     n.self(),
-		Definition: engine.Definition{Module: p.m.Name, Version: 1, Text: rewired.Text},
+		Definition: engine.Definition{Module: p.Module.Name, Version: 1, Text: rewired.Text},
 	}
-	err := n.rpcTo(ctx, peer, "modules", nm, nil)
-	if err != nil {
-		err = fmt.Errorf("store module on %s: %w", peer, err)
-	} else if err = n.storeModule(ctx, nm); err != nil {
-		err = errors.Join(err, n.rpcTo(ctx, peer, "modules/"+p.m.Name+"/remove", nil, nil))
+	if err := n.rpcTo(ctx, p.peer(), "modules", nm, nil); err != nil {
+		return fmt.Errorf("store module on %s: %w", p.peer(), err)
 	}
-	if err != nil {
-		if p.running {
-			err = errors.Join(err, p.giveBack(ctx, len(p.def.Disks)))
-		}
-		return errors.Join(err, n.cfg.Hypervisor.Define(context.WithoutCancel(ctx), p.def))
-	}
-	p.made = nil // they are the module's from here on
+	return n.storeModule(ctx, nm)
+}
+
+// begin has the module's engine take the volumes over. In between a running VM waits for its disks.
+func (p *protection) begin(ctx context.Context) error {
+	n := p.n
 	if err := p.closeCopies(); err != nil {
-		n.log.Warn("a volume did not close cleanly", "module", p.m.Name, "err", err)
+		n.log.Warn("a volume did not close cleanly", "module", p.Module.Name, "err", err)
 	}
-	return n.beginModule(nm.Stored)
+	var s stored
+	if _, err := n.values().Load(configKey(p.Module.Name), &s); err != nil {
+		return err
+	}
+	if err := n.beginModule(s); err != nil {
+		return err
+	}
+	return p.started(ctx)
+}
+
+// started starts the module of a VM that runs, and ends the protect.
+func (p *protection) started(ctx context.Context) error {
+	m, err := p.n.module(p.Module.Name)
+	if err == nil && p.Running {
+		_, err = p.n.startOn(ctx, m, api.ActionRequest{})
+	}
+	return errors.Join(err, p.n.endUnfinished(p.Module.Name))
 }
 
 func (p *protection) closeCopies() error {
@@ -366,14 +409,4 @@ func (p *protection) closeCopies() error {
 	}
 	p.copies = nil
 	return errors.Join(errs...)
-}
-
-// undo removes what a failed run has made.
-func (p *protection) undo() {
-	_ = p.closeCopies() // the error that led here is reported
-	for _, path := range p.made {
-		if err := os.Remove(path); err != nil {
-			p.n.log.Warn("an image of a failed protect is left", "path", path, "err", err)
-		}
-	}
 }

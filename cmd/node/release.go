@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"duet/appmodules"
@@ -39,37 +40,67 @@ func (n *Node) Release(ctx context.Context, name string) (api.Task, error) {
 }
 
 func (n *Node) release(ctx context.Context, t *task, m *module) (string, error) {
+	name, vm := m.cfg.Name, m.cfg.VM.Domain
 	peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
-	t.step("has %s forget the module", peer)
-	if err := n.rpcTo(ctx, peer, "modules/"+m.cfg.Name+"/remove", nil, nil); err != nil {
-		return "", fmt.Errorf("release needs %s, or the module would come back from there: %w", peer, err)
-	}
-	def, err := n.cfg.Hypervisor.Definition(ctx, m.cfg.VM.Domain)
+	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
 	if err != nil {
 		return "", err
 	}
 	var images []vmmanager.Disk
-	var where string
+	var where []string
 	for _, v := range m.cfg.Volumes {
 		path := v.Paths[string(n.self())]
 		images = append(images, vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: isBlock(path), Size: v.Size})
-		where += " " + path
+		where = append(where, path)
 	}
 	plain, err := n.cfg.Hypervisor.Restore(def, images)
 	if err != nil {
 		return "", err
 	}
-	t.step("puts the VM back on its images")
-	err = n.cfg.Hypervisor.Refit(ctx, plain, func() error { return n.removeModule(ctx, m.cfg.Name) })
-	if err != nil {
-		return "", fmt.Errorf("release %s: %w", m.cfg.Name, err)
+	t.step("has %s forget the module", peer)
+	if err := n.removeAt(ctx, peer, name, m.engine.State().Record.Epoch); err != nil {
+		return "", fmt.Errorf("release needs %s, or the module would come back from there: %w", peer, err)
 	}
-	n.forgetAtWitness(ctx, m.cfg.Name)
-	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on%s", m.cfg.VM.Domain, n.self(), where), nil
+	t.step("puts the VM back on its images")
+	u := unfinished{Kind: "release", Module: m.cfg, Definition: plain}
+	if err := n.keepUnfinished(u); err != nil {
+		return "", err
+	}
+	err = n.cfg.Hypervisor.Refit(ctx, plain, func() error { return n.removeModule(ctx, name) })
+	if err != nil && ctx.Err() != nil {
+		return "", fmt.Errorf("release %s: the daemon stops; its next run decides: %w", name, err)
+	}
+	if _, gone := n.module(name); err != nil && gone != nil {
+		// It cannot come back, so it must get through.
+		n.spawn(func(ctx context.Context) {
+			n.insist(ctx, "release of "+name, func(ctx context.Context) error { return n.endRelease(ctx, u) })
+		})
+		return "", fmt.Errorf("release %s: it goes on: %w", name, err)
+	}
+	if err := errors.Join(err, n.endUnfinished(name)); err != nil {
+		return "", fmt.Errorf("release %s: %w", name, err)
+	}
+	n.forgetAtWitness(ctx, name)
+	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; the copies that %s made for it on %s are kept as *%s until you delete them", vm, n.self(),
+		strings.Join(where, ", "), peer, peer, retired), nil
 }
 
-// dropModule forgets a module on the node that does not keep its VM.
-func (n *Node) dropModule(ctx context.Context, name string) error {
+// removal asks a node to forget a module whose VM stays on the asking node.
+type removal struct {
+	Epoch cluster.Epoch `json:"epoch"` // that the asking node knows
+}
+
+// removeAt has another node forget a module.
+func (n *Node) removeAt(ctx context.Context, node cluster.NodeID, module string, epoch cluster.Epoch) error {
+	if err := n.rpcTo(ctx, node, "modules/"+module+"/remove", removal{epoch}, nil); err != nil {
+		return fmt.Errorf("have %s forget module %s: %w", node, module, err)
+	}
+	return nil
+}
+
+// dropModule forgets a module on the node that does not keep its VM, at the wish of from.
+// It refuses where this node has data that from does not know of.
+func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID, r removal) error {
 	m, err := n.module(name)
 	if errors.Is(err, api.ErrNotFound) {
 		return nil
@@ -77,16 +108,22 @@ func (n *Node) dropModule(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if role := m.engine.State().Status.Role; role == "PRIM" || role == "ALONE" {
-		return fmt.Errorf("%w: module %s is %s on %s", api.ErrConflict, name, role, n.self())
+	st := m.engine.State()
+	switch {
+	case m.cfg.Peer(string(n.self())) != string(from):
+		return fmt.Errorf("%w: module %s on %s has its other copy on %s: choose another name with --module", api.ErrConflict, name, n.self(), m.cfg.Peer(string(n.self())))
+	case st.Status.Role == "PRIM" || st.Status.Role == "ALONE":
+		return fmt.Errorf("%w: module %s is %s on %s", api.ErrConflict, name, st.Status.Role, n.self())
+	case st.Record.Epoch > r.Epoch || st.Record.Epoch == r.Epoch && st.Record.Holds(n.self()):
+		return fmt.Errorf("%w: %s has data of module %s that %s does not know: `duet vm release %s` there", api.ErrConflict, n.self(), name, from, name)
 	}
-	if err := n.removeModule(ctx, name); err != nil {
+	if err := errors.Join(n.removeModule(ctx, name), n.endUnfinished(name)); err != nil {
 		return err
 	}
 	if err := n.cfg.Hypervisor.Undefine(ctx, m.cfg.VM.Domain); err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
 		return err
 	}
-	return nil
+	return n.retireImages(m.cfg)
 }
 
 // Verify compares both copies of a volume.

@@ -23,12 +23,6 @@ type command struct {
 	Yes   bool             `json:"yes"`
 }
 
-// image asks a node to make the image of a volume.
-type image struct {
-	Module string            `json:"module"`
-	Volume appmodules.Volume `json:"volume"`
-}
-
 // rpcHandler serves what nodes ask of each other; the mux lets members in only.
 func (n *Node) rpcHandler() http.Handler {
 	h := http.NewServeMux()
@@ -60,8 +54,13 @@ func (n *Node) rpcHandler() http.Handler {
 		return none{}, n.applyConfig(ctx, s)
 	}))
 	h.Handle("POST /modules", handle(n, func(ctx context.Context, nm newModule) (none, error) { return none{}, n.createModule(ctx, nm) }))
-	h.Handle("POST /modules/{name}/remove", onName(n, func(ctx context.Context, name string) error { return n.dropModule(ctx, name) }))
-	h.Handle("POST /images", handle(n, func(_ context.Context, i image) (string, error) { return n.newImage(i) }))
+	h.Handle("POST /modules/{name}/remove", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handle(n, func(ctx context.Context, v removal) (none, error) {
+			return none{}, n.dropModule(ctx, r.PathValue("name"), mux.PeerFrom(ctx), v)
+		}).ServeHTTP(w, r)
+	}))
+	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]made, error) { return n.host(ctx, v) }))
+	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []made) (none, error) { return none{}, n.dropImages(v) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
 	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -188,6 +188,15 @@ type ProtectRequest struct {
 	Module string `json:"module,omitempty" doc:"name of the new module; default is the VM's"`
 	// Config is the module's YAML; empty takes the defaults.
 	Config string `json:"config,omitempty"`
+	// Images says where images shall lie that Duet would make in its own directory.
+	Images []ImageChoice `json:"images,omitempty"`
+}
+
+// ImageChoice is the place of the image of one disk on one node.
+type ImageChoice struct {
+	Node   string `json:"node"`
+	Target string `json:"target" doc:"name of the disk inside the VM, such as vda"`
+	Path   string `json:"path" doc:"whole path of a file to make, or of a file or block device of the disk's size, whose content is overwritten"`
 }
 
 // Task is long work: protect, release, verify.

@@ -89,7 +89,7 @@ func TestCalls(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{
-		"status", "log db 1", "act db prim {Node:beta Yes:true}", "protect " + odd + " {Peer:beta Module: Config:}",
+		"status", "log db 1", "act db prim {Node:beta Yes:true}", "protect " + odd + " {Peer:beta Module: Config: Images:[]}",
 		"release db", "verify db/vda true", "verify " + odd + "/" + odd + " false", "token 1h30m0s", "status",
 		`check "name: web01\n"`, `check "name: x"`, "config db",
 	}

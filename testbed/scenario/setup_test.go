@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,13 @@ func showLog(t *testing.T, h *lab.Host) {
 	if err != nil {
 		return
 	}
+	var said []byte // without the heartbeats' chatter
+	for line := range bytes.Lines(text) {
+		if !bytes.Contains(line, []byte("[DEBUG] memberlist")) {
+			said = append(said, line...)
+		}
+	}
+	text = said
 	const last = 12 << 10
 	if len(text) > last {
 		text = text[len(text)-last:]

@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"duet/appmodules"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/durable"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// The images that `duet vm protect` makes. It never takes a file for its own that it
+// finds: only the copy that an earlier release left, which has a name of its own.
+
+// place says where the image of a volume shall lie on a node.
+type place struct {
+	Target string `json:"target"`
+	Size   int64  `json:"size"`           // bytes
+	Path   string `json:"path,omitempty"` // an admin's choice; empty: the node chooses
+}
+
+// hosting asks a node to make the images of a VM that it does not have.
+type hosting struct {
+	Module string  `json:"module"`
+	VM     string  `json:"vm"`
+	Places []place `json:"places"`
+}
+
+// made is an image that a protect has made, and how to undo that.
+type made struct {
+	Path string `json:"path"`
+	Was  string `json:"was,omitempty"` // the file that it was before; empty: there was none
+}
+
+// retired is what follows the name of an image whose module is gone and whose VM has
+// its newest data elsewhere.
+const retired = ".old"
+
+// imageDir is where the images of a module are made.
+func (n *Node) imageDir(module string) string { return filepath.Join(n.cfg.Dir, "volumes", module) }
+
+// host makes the images of a VM of another node.
+func (n *Node) host(ctx context.Context, h hosting) ([]made, error) {
+	switch _, err := n.cfg.Hypervisor.Definition(ctx, h.VM); {
+	case err == nil:
+		return nil, fmt.Errorf("%w: a VM %s is defined on %s too, and would be replaced: if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",
+			api.ErrConflict, h.VM, n.self(), h.VM)
+	case !errors.Is(err, vmmanager.ErrNotFound):
+		return nil, err
+	}
+	return n.makeImages(h.Module, h.Places)
+}
+
+// makeImages makes an image for each place, or none.
+func (n *Node) makeImages(module string, places []place) (out []made, err error) {
+	for _, p := range places {
+		m, err := n.makeImage(module, p)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("image of volume %s on %s: %w", p.Target, n.self(), err), n.dropImages(out))
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func (n *Node) makeImage(module string, p place) (made, error) {
+	if p.Path != "" {
+		return n.chosenImage(p)
+	}
+	dir := n.imageDir(module)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return made{}, fmt.Errorf("make directory of image: %w", err)
+	}
+	for i := 1; ; i++ {
+		path := filepath.Join(dir, p.Target+".raw")
+		if i > 1 {
+			path = filepath.Join(dir, fmt.Sprintf("%s-%d.raw", p.Target, i))
+		}
+		if exists(path) {
+			continue
+		}
+		if st, err := os.Lstat(path + retired); err == nil {
+			if !st.Mode().IsRegular() || st.Size() != p.Size {
+				continue
+			}
+			return made{path, path + retired}, durable.Rename(path+retired, path)
+		}
+		return made{Path: path}, createImage(path, p.Size)
+	}
+}
+
+func createImage(path string, size int64) error {
+	f, err := backing.CreateFile(path, size)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// chosenImage takes the file or block device that the admin has named, whose content will
+// be overwritten, or makes the file.
+func (n *Node) chosenImage(p place) (made, error) {
+	for _, m := range n.all() {
+		for _, v := range m.cfg.Volumes {
+			if sameFile(v.Paths[string(n.self())], p.Path) {
+				return made{}, fmt.Errorf("%w: %s is the image of %s/%s", api.ErrConflict, p.Path, m.cfg.Name, v.Target)
+			}
+		}
+	}
+	if !exists(p.Path) {
+		return made{Path: p.Path}, createImage(p.Path, p.Size)
+	}
+	f, err := backing.OpenFile(p.Path, p.Size) // refuses what is in use, too
+	if errors.Is(err, backing.ErrSize) {
+		return made{}, fmt.Errorf("%w: %w: give it that size, or name another place", api.ErrConflict, err)
+	}
+	if err != nil {
+		return made{}, err
+	}
+	return made{p.Path, p.Path}, f.Close()
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	two, err := os.Stat(b)
+	return err == nil && os.SameFile(one, two)
+}
+
+// dropImages undoes makeImages. What is gone already is no error.
+func (n *Node) dropImages(all []made) error {
+	var errs []error
+	for _, m := range all {
+		now := m.Path
+		if !exists(now) {
+			now += retired // the module had begun and was removed
+		}
+		var err error
+		switch m.Was {
+		case "":
+			err = os.Remove(now)
+		case m.Path, now: // the admin's own, or what it was already
+		default:
+			err = durable.Rename(now, m.Was)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("undo image: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// retireImages gives the images of a module that this node has made another name, so that
+// nobody takes them for a VM's newest data, and a later protect can use them again.
+func (n *Node) retireImages(m appmodules.Module) error {
+	var errs []error
+	for _, v := range m.Volumes {
+		path := v.Paths[string(n.self())]
+		if filepath.Dir(path) != n.imageDir(m.Name) || strings.HasSuffix(path, retired) || !exists(path) {
+			continue
+		}
+		errs = append(errs, durable.Rename(path, path+retired))
+	}
+	return errors.Join(errs...)
+}
