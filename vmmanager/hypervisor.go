@@ -70,6 +70,8 @@ type Protector interface {
 	// Endpoints are those of Duet's that the VM's disks are on: of the running VM, or of
 	// the definition of one that is off.
 	Endpoints(ctx context.Context, name string) ([]Endpoint, error)
+	// On returns the endpoints that disks of the definition are on. Pure.
+	On(def Definition) []Endpoint
 	// Undefine forgets a stopped VM; its disks stay.
 	Undefine(ctx context.Context, name string) error
 }

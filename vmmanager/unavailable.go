@@ -64,5 +64,8 @@ func (u Unavailable) Reload(context.Context, Definition, func() error) error { r
 // Endpoints refuses.
 func (u Unavailable) Endpoints(context.Context, string) ([]Endpoint, error) { return nil, u.Err }
 
+// On finds none.
+func (u Unavailable) On(Definition) []Endpoint { return nil }
+
 // Undefine refuses.
 func (u Unavailable) Undefine(context.Context, string) error { return u.Err }

@@ -119,6 +119,7 @@ type Hypervisor interface {
 // Config is what an Engine is made of. All fields are needed.
 type Config struct {
 	Module     appmodules.Module
+	Endpoints  []vmmanager.Endpoint // where the VM finds its volumes
 	Self       cluster.NodeID
 	Peer       Peer
 	Store      Store // keys are the engine's own; the caller gives each module its own space

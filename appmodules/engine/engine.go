@@ -47,6 +47,7 @@ type Engine struct {
 	yield    bool      // an operator lets the peer's version win after a split brain
 	untime   func()    // stops the clock of the phase
 	leaving  bool      // the computer goes down: this node gives the module away
+	unfit    string    // why the peer does not get the VM's present definition
 	retiring bool      // this engine stops: nobody may attach any more
 	booted   bool      // the first step was done
 	began    time.Time // of this run
@@ -66,6 +67,7 @@ type Engine struct {
 type kept struct {
 	Wanted     bool        `json:"wanted"`
 	Definition Definition  `json:"definition"`
+	Defined    uint64      `json:"defined"`            // version that the hypervisor here has
 	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones
 	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure
 	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
@@ -138,7 +140,7 @@ func (e *Engine) saveAll() error {
 }
 
 // Create writes the first record of a new module: the node that has the data
-// holds epoch 1 and is complete, the other is not.
+// holds epoch 1 and is complete, the other is not. The hypervisor is given def by the caller.
 func Create(s Store, self, source cluster.NodeID, def Definition) error {
 	rec := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source}
 	if self == source {
@@ -147,7 +149,7 @@ func Create(s Store, self, source cluster.NodeID, def Definition) error {
 	if err := s.Save(recordKey, rec); err != nil {
 		return fmt.Errorf("save record: %w", err)
 	}
-	if err := s.Save(keptKey, kept{Definition: def}); err != nil {
+	if err := s.Save(keptKey, kept{Definition: def, Defined: def.Version}); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
 	return nil

@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -15,7 +13,7 @@ import (
 // guest is what the engine knows of its VM.
 type guest struct {
 	state   vmmanager.State
-	defined uint64    // version of the definition last stored in the hypervisor
+	reads   uint64    // counts the readings of its definition: the newest counts
 	op      *vmCall   // the call under way or the last one; nil: there was none
 	looked  time.Time // when the hypervisor was last asked
 	missing int       // how often in a row it said that a VM that should run does not
@@ -118,7 +116,7 @@ func (e *Engine) reconcile() {
 // startVM waits for its turn, brings the definition up to date and starts.
 func (e *Engine) startVM() {
 	token, policy := e.token, e.cfg.Module.Policy.Start
-	def, stale := e.keep.Definition, e.guest.defined != e.keep.Definition.Version
+	define := e.reading()
 	e.callVM(func(ctx context.Context) {
 		leave, err := e.cfg.Gate.Enter(ctx, policy.Order)
 		if err != nil {
@@ -126,10 +124,7 @@ func (e *Engine) startVM() {
 		}
 		ctx, cancel := e.rt.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		if stale && len(def.Text) > 0 {
-			err = e.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: e.domain(), Text: def.Text})
-		}
-		if err == nil {
+		if err = define(ctx); err == nil {
 			err = e.cfg.Hypervisor.Start(ctx, e.domain())
 		}
 		if err != nil {
@@ -142,7 +137,7 @@ func (e *Engine) startVM() {
 		}
 		leave(time.Duration(policy.Delay))
 		e.post(func() {
-			e.guest.state, e.guest.defined = vmmanager.Running, def.Version
+			e.guest.state = vmmanager.Running
 			if e.token == token {
 				e.step(appmodules.VMUp, "")
 			}
@@ -253,46 +248,6 @@ func (e *Engine) resume() {
 			e.publish()
 		})
 	})
-}
-
-// readDefinition takes over an admin's edit, which then follows to the peer.
-func (e *Engine) readDefinition() {
-	if !e.rec.Holds(e.self) || !e.primary() {
-		return
-	}
-	ctx, cancel := e.rt.WithTimeout(e.ctx, hvTime)
-	defer cancel()
-	def, err := e.cfg.Hypervisor.Definition(ctx, e.domain())
-	if err != nil || bytes.Equal(def.Text, e.keep.Definition.Text) {
-		return
-	}
-	e.keep.Definition.Text = def.Text
-	e.keep.Definition.Version++
-	e.guest.defined = e.keep.Definition.Version
-	e.saveKept()
-	e.tellSoon()
-}
-
-// OnDefine stores a newer definition that came from the peer, here and in the hypervisor.
-func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
-	var err error
-	if callErr := e.call(ctx, func() {
-		if d.Version <= e.keep.Definition.Version || (e.rec.Holds(e.self) && e.primary()) {
-			return
-		}
-		e.keep.Definition = d
-		e.saveKept()
-		err = e.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: e.domain(), Text: d.Text})
-		if err == nil {
-			e.guest.defined = d.Version
-		}
-	}); callErr != nil {
-		return callErr
-	}
-	if err != nil {
-		return fmt.Errorf("define %s: %w", e.domain(), err)
-	}
-	return nil
 }
 
 // left counts how often policy.restart still allows what happened at times.

@@ -21,6 +21,7 @@ type Status struct {
 	Holder   cluster.NodeID `json:"holder"`
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm"`
+	Notice   string         `json:"notice,omitempty"` // what an admin should mend, beside the state
 	Volumes  []VolumeStatus `json:"volumes"`
 }
 
@@ -89,7 +90,7 @@ func (e *Engine) publish() {
 		Active: e.active(),
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r.String(), Status: s.String(), Phase: e.m.Phase.String(), Why: why, Since: e.since,
-			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String()},
+			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String(), Notice: e.unfit},
 	}
 	b := &e.status
 	b.mu.Lock()

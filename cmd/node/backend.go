@@ -65,6 +65,9 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
+	if s.Notice != "" {
+		out.Why += "; " + s.Notice
+	}
 	for _, v := range s.Volumes {
 		out.Volumes = append(out.Volumes, volumeStatus(module, v))
 		if v.Problem != "" {

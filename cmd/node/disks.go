@@ -11,6 +11,7 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/nbd"
+	"duet/vmmanager"
 )
 
 // disks opens the parts of volumes on this node. It is an engine.Disks.
@@ -45,4 +46,13 @@ func (d disks) SetAside(v appmodules.Volume, image engine.Image, div engine.Dive
 // socket is where a volume is served, the same path on every node.
 func (n *Node) socket(module, target string) string {
 	return filepath.Join(n.cfg.RunDir, module+"-"+target+".sock")
+}
+
+// endpoints are where the VM of a module finds its volumes.
+func (n *Node) endpoints(m appmodules.Module) []vmmanager.Endpoint {
+	out := make([]vmmanager.Endpoint, len(m.Volumes))
+	for i, v := range m.Volumes {
+		out[i] = vmmanager.Endpoint{Target: v.Target, Socket: n.socket(m.Name, v.Target)}
+	}
+	return out
 }

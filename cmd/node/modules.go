@@ -58,7 +58,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 	c := n.cluster()
 	peer := cluster.NodeID(m.Peer(string(c.Self)))
 	return engine.New(engine.Config{
-		Module: m, Self: c.Self,
+		Module: m, Endpoints: n.endpoints(m), Self: c.Self,
 		Peer:       caller{n: n, node: peer, module: m.Name},
 		Fence:      func(ctx context.Context) error { return n.fenceOff(ctx, peer) },
 		CanFence:   func() bool { return n.canFence(peer) },

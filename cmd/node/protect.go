@@ -153,7 +153,7 @@ func (p *protection) layout(chosen []api.ImageChoice) error {
 			return fmt.Errorf("%w: image %s:%s: %w", api.ErrInvalid, c.Node, c.Target, err)
 		}
 	}
-	if _, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.endpoints()); err != nil {
+	if _, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.n.endpoints(p.Module)); err != nil {
 		return fmt.Errorf("%w: %v", api.ErrInvalid, err)
 	}
 	return nil
@@ -180,14 +180,6 @@ func (p *protection) choose(c api.ImageChoice) error {
 	return nil
 }
 
-func (p *protection) endpoints() []vmmanager.Endpoint {
-	var out []vmmanager.Endpoint
-	for _, v := range p.Module.Volumes {
-		out = append(out, vmmanager.Endpoint{Target: v.Target, Socket: p.n.socket(p.Module.Name, v.Target)})
-	}
-	return out
-}
-
 func (p *protection) run(ctx context.Context, t *task) (string, error) {
 	t.step("makes the images on %s and %s", p.n.self(), p.peer())
 	err := p.images(ctx)
@@ -211,7 +203,7 @@ func (p *protection) run(ctx context.Context, t *task) (string, error) {
 
 // take brings the VM onto its volumes and makes the module durable on both nodes.
 func (p *protection) take(ctx context.Context, t *task) error {
-	rewired, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.endpoints())
+	rewired, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.n.endpoints(p.Module))
 	if err != nil {
 		return err
 	}
@@ -292,7 +284,7 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 	if err := p.serve(ctx); err != nil {
 		return err
 	}
-	for _, e := range p.endpoints() {
+	for _, e := range p.n.endpoints(p.Module) {
 		t.step("copies disk %s into its volume while the VM runs", e.Target)
 		began := time.Now()
 		err := p.n.cfg.Hypervisor.Adopt(ctx, p.Definition.Name, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })

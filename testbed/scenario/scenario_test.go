@@ -3,8 +3,10 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strconv"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -270,15 +272,69 @@ func TestDefinitionFollows(t *testing.T) {
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
 	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
-	_, err := a.Libvirt.Virsh(ctx, "setmaxmem", "web01", "144M", "--config")
+	has := func(h *lab.Host, text string, want bool) {
+		t.Helper()
+		must(t, lab.Until(ctx, fmt.Sprintf("%s has %q: %t", h.Name, text, want), func() error {
+			xml, err := h.Libvirt.Virsh(ctx, "dumpxml", "--inactive", "web01")
+			if err == nil && strings.Contains(xml, text) != want {
+				err = fmt.Errorf("it is otherwise: %s", xml)
+			}
+			return err
+		}))
+	}
+	notice := func(text string, want bool) {
+		t.Helper()
+		must(t, lab.Until(ctx, fmt.Sprintf("status says %q: %t", text, want), func() error {
+			st, err := a.On(ctx, "web01")
+			if err == nil && strings.Contains(st.Why, text) != want {
+				err = errors.New(st.Why)
+			}
+			return err
+		}))
+	}
+	virsh := func(args ...string) {
+		t.Helper()
+		_, err := a.Libvirt.Virsh(ctx, args...)
+		must(t, err)
+	}
+	memory := func(mib int) string { return fmt.Sprintf(">%d</memory>", mib*1024) }
+	virsh("setmaxmem", "web01", "144M", "--config")
+	has(b, memory(144), true)
+
+	// While the daemon is away too.
+	must(t, a.StopDuetd(ctx))
+	virsh("setmaxmem", "web01", "152M", "--config")
+	must(t, a.StartDuetd(ctx))
+	has(b, memory(152), true)
+	must(t, b.Is(ctx, "web01", "SECOND"))
+
+	// A disk that is not replicated stays here, and status says so until it is gone.
+	_, err := a.Node.Run(ctx, "qemu-img", "create", "-q", "-f", "raw", "/var/lib/libvirt/images/more.raw", "1M")
 	must(t, err)
-	must(t, lab.Until(ctx, "the edit is on beta", func() error {
-		text, err := b.Libvirt.Virsh(ctx, "dumpxml", "--inactive", "web01")
-		if err == nil && !strings.Contains(text, strconv.Itoa(144*1024)) {
-			err = fmt.Errorf("it is not")
-		}
-		return err
-	}))
+	virsh("attach-disk", "web01", "/var/lib/libvirt/images/more.raw", "vdb", "--config")
+	notice("disk vdb", true)
+	has(a, "more.raw", true)
+	virsh("setmaxmem", "web01", "160M", "--config")
+	virsh("detach-disk", "web01", "vdb", "--config")
+	notice("disk vdb", false)
+	has(b, memory(160), true)
+	has(b, "more.raw", false)
+
+	// A disk that is taken off its volume is put back: the guest would write past Duet.
+	xml, err := a.Libvirt.Virsh(ctx, "dumpxml", "--inactive", "--security-info", "web01")
+	must(t, err)
+	from, to := strings.Index(xml, "<source protocol"), strings.Index(xml, "</source>")+len("</source>")
+	file := filepath.Join(t.TempDir(), "web01.xml")
+	must(t, os.WriteFile(file, []byte(strings.Replace(xml[:from]+"<source file='/var/lib/libvirt/images/more.raw'/>"+xml[to:], "<disk type='network'", "<disk type='file'", 1)), 0o600))
+	virsh("define", file)
+	has(a, "/run/duet/web01-vda.sock", true)
+	has(a, "more.raw", false)
+	duet(ctx, t, a, "swap", "web01")
+	must(t, b.Is(ctx, "web01", "PRIM"))
+	live, err := b.Libvirt.Virsh(ctx, "dumpxml", "web01")
+	if err != nil || !strings.Contains(live, memory(160)) || !strings.Contains(live, "web01-vda.sock") {
+		t.Errorf("beta runs (%v):\n%s", err, live)
+	}
 }
 
 // up is when the VM last came up on h.

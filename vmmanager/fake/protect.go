@@ -94,13 +94,18 @@ func (h *Hypervisor) Endpoints(ctx context.Context, name string) ([]vmmanager.En
 	if v.state != vmmanager.Off {
 		def = v.live
 	}
+	return h.On(def), nil
+}
+
+// On returns the endpoints that disks of the definition are on.
+func (h *Hypervisor) On(def vmmanager.Definition) []vmmanager.Endpoint {
 	var out []vmmanager.Endpoint
 	for _, d := range def.Disks {
 		if d.Format == endpoint {
 			out = append(out, vmmanager.Endpoint{Target: d.Target, Socket: d.Path})
 		}
 	}
-	return out, nil
+	return out
 }
 
 // replace backs one disk by something else of the same size.

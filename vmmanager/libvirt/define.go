@@ -74,22 +74,27 @@ func (h *Hypervisor) Endpoints(ctx context.Context, name string) ([]vmmanager.En
 		if err != nil {
 			return nil, err
 		}
-		domain, err := parseXML([]byte(text))
-		if err != nil {
-			return nil, err
-		}
-		var out []vmmanager.Endpoint
-		for _, d := range disks(domain) {
-			if socket := d.socket(); socket != "" {
-				out = append(out, vmmanager.Endpoint{Target: d.target, Socket: socket})
-			}
-		}
-		return out, nil
+		return h.On(vmmanager.Definition{Text: []byte(text)}), nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints of %s: %w", name, err)
 	}
 	return found, nil
+}
+
+// On returns the endpoints that disks of the definition are on.
+func (h *Hypervisor) On(def vmmanager.Definition) []vmmanager.Endpoint {
+	domain, err := parseXML(def.Text)
+	if err != nil {
+		return nil // libvirt would not take it either
+	}
+	var out []vmmanager.Endpoint
+	for _, d := range disks(domain) {
+		if socket := d.socket(); socket != "" {
+			out = append(out, vmmanager.Endpoint{Target: d.target, Socket: socket})
+		}
+	}
+	return out
 }
 
 // measure returns the disks of a definition that can be replicated, with path and size.
