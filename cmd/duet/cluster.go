@@ -19,7 +19,7 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
-	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
+	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
 		Use: "status", Short: "Show the nodes of the cluster", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			st, err := c.Status(ctx)
@@ -112,6 +112,25 @@ func (a *app) joinCommand() *cobra.Command {
 	c.Flags().StringVar(&r.Token, "token", "", "what \"duet cluster token\" said, or - to read it from standard input")
 	nodeSetupFlags(c, &r.Dir, &r.Node, &addrs)
 	return c
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NODE", Short: "Take a node that is gone for good off the cluster",
+		Long: "Take a node that is gone for good off the cluster. Modules whose second copy was there go on alone; a node that joins under\nits name gets the copies anew, and \"duet vm release --without-peer\" ends the protection instead.",
+		Args: args("NODE"), ValidArgsFunction: a.completeNodes,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			gone, err := c.RemoveNode(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if len(gone.Modules) == 0 {
+				return a.say(gone, "%s is no member any more.", clean(gone.Node))
+			}
+			return a.say(gone, "%s is no member any more. %s had the second copy there: a new computer that joins with --node %s gets it anew;\n\"duet vm release MODULE --without-peer\" ends the protection instead, for another peer.",
+				clean(gone.Node), clean(strings.Join(gone.Modules, ", ")), clean(gone.Node))
+		}),
+	}
 }
 
 func nodeSetupFlags(c *cobra.Command, dir *string, node *cluster.NodeID, addrs *[]string) {

@@ -29,6 +29,13 @@ func (a *app) completeNodesFor(c *cobra.Command, flag string) {
 	}
 }
 
+func (a *app) completeNodes(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.names(c, typed, nodeNames)
+}
+
 func (a *app) completeModules(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -86,18 +86,20 @@ func yamlKey(key, value string) string {
 }
 
 func (a *app) releaseCommand() *cobra.Command {
+	var r api.ReleaseRequest
 	var noWait bool
 	c := &cobra.Command{
 		Use: "release MODULE", Short: "End the protection of a module's virtual machine; it goes on running",
 		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			t, err := c.Release(ctx, args[0])
+			t, err := c.Release(ctx, args[0], r)
 			if err != nil {
 				return err
 			}
 			return a.follow(ctx, c, t, noWait)
 		}),
 	}
+	c.Flags().BoolVar(&r.WithoutPeer, "without-peer", false, "also if the other node is gone; never while it may run the VM")
 	noWaitFlag(c, &noWait)
 	return c
 }

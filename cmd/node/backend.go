@@ -46,7 +46,13 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 	out := api.ModuleStatus{Name: m.cfg.Name, Kind: string(m.cfg.Kind), VM: m.cfg.VM.Domain, Task: n.tasks.of(m.cfg.Name)}
 	for _, node := range m.cfg.Nodes {
 		if node == string(n.self()) {
-			out.Nodes = append(out.Nodes, nodeState(node, m.cfg.Name, m.engine.State().Status))
+			mine := nodeState(node, m.cfg.Name, m.engine.State().Status)
+			n.mu.Lock()
+			if m.trouble != "" {
+				mine.Why += "; " + m.trouble
+			}
+			n.mu.Unlock()
+			out.Nodes = append(out.Nodes, mine)
 			continue
 		}
 		st, heard := m.engine.PeerState()

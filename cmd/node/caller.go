@@ -120,7 +120,9 @@ func (c caller) Complete(ctx context.Context, m engine.Complete) error {
 
 // Tell exchanges states.
 func (c caller) Tell(ctx context.Context, mine engine.State) (theirs engine.State, err error) {
-	err = c.do(ctx, "tell", mine, &theirs)
+	if err = c.do(ctx, "tell", mine, &theirs); errors.Is(err, api.ErrNotFound) {
+		c.n.unknownTo(c.node, c.module)
+	}
 	return theirs, err
 }
 

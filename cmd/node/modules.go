@@ -28,6 +28,10 @@ type module struct {
 	engine  *engine.Engine
 	journal *journal
 	meter   *meter
+	// restored is when the peer was last given the module that it did not know, and trouble
+	// why that failed; both guarded by Node.mu.
+	restored time.Time
+	trouble  string
 }
 
 // version says when a configuration was made; the higher number wins, and of two

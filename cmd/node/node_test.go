@@ -115,17 +115,22 @@ func newPair(t *testing.T) *pair {
 		Addrs: []setup.Addr{{Network: "hb1", IP: p.a.ip}}, Ping: []string{"127.0.0.1"}})
 	must(t, err)
 	p.start(p.a)
-	token, err := p.a.node.NewToken(t.Context(), 0)
-	must(t, err)
-	join := setup.JoinRequest{Dir: p.b.dir, At: fmt.Sprintf("%s:%d", p.a.ip, p.port), Token: token.Token, Node: "beta",
-		Addrs: []setup.Addr{{Network: "hb1", IP: p.b.ip}}}
-	_, err = on.Join(t.Context(), join)
-	must(t, err)
-	if _, err := on.Join(t.Context(), join); err == nil {
+	must(t, p.join())
+	if err := p.join(); err == nil {
 		t.Error("a node joined twice")
 	}
 	p.start(p.b)
 	return p
+}
+
+// join makes beta a member of alpha's cluster.
+func (p *pair) join() error {
+	p.t.Helper()
+	token, err := p.a.node.NewToken(p.t.Context(), 0)
+	must(p.t, err)
+	_, err = setup.OnDisk{Dial: mux.DialJoin}.Join(p.t.Context(), setup.JoinRequest{Dir: p.b.dir, At: fmt.Sprintf("%s:%d", p.a.ip, p.port),
+		Token: token.Token, Node: "beta", Addrs: []setup.Addr{{Network: "hb1", IP: p.b.ip}}})
+	return err
 }
 
 // start boots the daemon of a member.
@@ -265,10 +270,10 @@ func TestLifeOfAModule(t *testing.T) {
 	must(t, err)
 	p.is(p.a, "web01", "STOP")
 	p.is(p.b, "web01", "STOP")
-	if _, err := p.a.node.Release(ctx, "web01"); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "beta") {
+	if _, err := p.a.node.Release(ctx, "web01", api.ReleaseRequest{}); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "beta") {
 		t.Errorf("release where the newest data are not: %v", err)
 	}
-	task, err = p.b.node.Release(ctx, "web01")
+	task, err = p.b.node.Release(ctx, "web01", api.ReleaseRequest{})
 	p.finish(p.b, task, err)
 	for _, m := range []*member{p.a, p.b} {
 		if s, _ := m.node.Status(ctx); len(s.Modules) != 0 {

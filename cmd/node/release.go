@@ -18,7 +18,7 @@ import (
 // Release gives the VM of a module back as an ordinary VM of the node that has its
 // newest data, on the raw image that lies there. A running VM goes on; its guest
 // sees a pause. The other node keeps its image and forgets the rest.
-func (n *Node) Release(ctx context.Context, name string) (api.Task, error) {
+func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
 	m, err := n.module(name)
 	if err != nil {
 		return api.Task{}, err
@@ -36,10 +36,10 @@ func (n *Node) Release(ctx context.Context, name string) (api.Task, error) {
 	default:
 		return api.Task{}, fmt.Errorf("%w: module %s is %s (%s): release it when it is running or stopped", api.ErrConflict, name, st.Status.Role, st.Status.Status)
 	}
-	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m) })
+	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m, r) })
 }
 
-func (n *Node) release(ctx context.Context, t *task, m *module) (string, error) {
+func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseRequest) (string, error) {
 	name, vm := m.cfg.Name, m.cfg.VM.Domain
 	peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
 	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
@@ -58,11 +58,13 @@ func (n *Node) release(ctx context.Context, t *task, m *module) (string, error) 
 		return "", err
 	}
 	t.step("has %s forget the module", peer)
-	if err := n.removeAt(ctx, peer, name, m.engine.State().Record.Epoch); err != nil {
-		return "", fmt.Errorf("release needs %s, or the module would come back from there: %w", peer, err)
+	u := unfinished{Kind: "release", Module: m.cfg, Definition: plain, Epoch: m.engine.State().Record.Epoch}
+	err = n.removeAt(ctx, peer, name, u.Epoch)
+	u.Told = err == nil
+	if err != nil && !(r.WithoutPeer && errors.Is(err, api.ErrUnreach)) {
+		return "", fmt.Errorf("release needs %s, or the module would come back from there (if it is gone for good: --without-peer): %w", peer, err)
 	}
 	t.step("puts the VM back on its images")
-	u := unfinished{Kind: "release", Module: m.cfg, Definition: plain}
 	if err := n.keepUnfinished(u); err != nil {
 		return "", err
 	}
@@ -77,12 +79,43 @@ func (n *Node) release(ctx context.Context, t *task, m *module) (string, error) 
 		})
 		return "", fmt.Errorf("release %s: it goes on: %w", name, err)
 	}
-	if err := errors.Join(err, n.endUnfinished(name)); err != nil {
+	if err != nil {
+		return "", fmt.Errorf("release %s: %w", name, errors.Join(err, n.endUnfinished(name)))
+	}
+	if err := n.released(ctx, u); err != nil {
 		return "", fmt.Errorf("release %s: %w", name, err)
 	}
-	n.forgetAtWitness(ctx, name)
+	if !u.Told {
+		return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; %s is told when it answers, unless it is removed from the cluster", vm, n.self(), strings.Join(where, ", "), peer), nil
+	}
 	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; the copies that %s made for it on %s are kept as *%s until you delete them", vm, n.self(),
 		strings.Join(where, ", "), peer, peer, retired), nil
+}
+
+// released ends a release whose VM is an ordinary one again. A peer that was not told is told later.
+func (n *Node) released(ctx context.Context, u unfinished) error {
+	n.forgetAtWitness(ctx, u.Module.Name)
+	if u.Told {
+		return n.endUnfinished(u.Module.Name)
+	}
+	if err := n.onlyPeer(u); err != nil {
+		return err
+	}
+	n.spawn(func(ctx context.Context) {
+		n.insist(ctx, "release of "+u.Module.Name, func(ctx context.Context) error { return n.tellReleased(ctx, u) })
+	})
+	return nil
+}
+
+// tellReleased has the peer forget a module that was released without it.
+func (n *Node) tellReleased(ctx context.Context, u unfinished) error {
+	peer := cluster.NodeID(u.Module.Peer(string(n.self())))
+	if _, member := n.cluster().Member(peer); member {
+		if err := n.removeAt(ctx, peer, u.Module.Name, u.Epoch); err != nil {
+			return err
+		}
+	}
+	return n.endUnfinished(n.later(u))
 }
 
 // removal asks a node to forget a module whose VM stays on the asking node.

@@ -70,6 +70,7 @@ func (n *Node) rpcHandler() http.Handler {
 	}))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fenceSet) (none, error) { return none{}, n.applyFence(ctx, s) }))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.takeVoters(ctx, v) }))
+	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.dropMember(cluster.NodeID(name)) }))
 	h.Handle("POST /members", handle(n, func(_ context.Context, m cluster.Member) (none, error) { return none{}, n.addMember(m) }))
 	return h
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"duet/appmodules"
 	"duet/blockrepl/badgerlog"
+	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -24,7 +26,9 @@ type unfinished struct {
 	Mine       []made               `json:"mine"`    // images made on this node
 	Theirs     []made               `json:"theirs"`  // and on the peer
 	// Back: the VM has its own disks again; the peer still has to forget the module.
-	Back bool `json:"back"`
+	Back  bool          `json:"back"`
+	Told  bool          `json:"told"`  // the peer has forgotten it, of a release
+	Epoch cluster.Epoch `json:"epoch"` // of a release
 }
 
 const unfinishedPrefix = "unfinished/"
@@ -39,7 +43,19 @@ func (n *Node) endUnfinished(module string) error {
 	return n.values().Delete(unfinishedPrefix + module)
 }
 
-// loadUnfinished reads what an earlier run of the daemon left, by module.
+// onlyPeer notes that the VM has its own disks and only the peer must be told. The name
+// is free for another protect from then on.
+func (n *Node) onlyPeer(u unfinished) error {
+	u.Back = true
+	return errors.Join(n.values().Save(unfinishedPrefix+n.later(u), u), n.endUnfinished(u.Module.Name))
+}
+
+// later names a work of which only the peer must be told.
+func (n *Node) later(u unfinished) string {
+	return u.Module.Name + "@" + u.Module.Peer(string(n.self()))
+}
+
+// loadUnfinished reads what is not ended, by module, or by module and peer.
 func (n *Node) loadUnfinished() (map[string]unfinished, error) {
 	keys, err := n.values().Keys(unfinishedPrefix)
 	if err != nil {
@@ -51,7 +67,7 @@ func (n *Node) loadUnfinished() (map[string]unfinished, error) {
 		if _, err := n.values().Load(key, &u); err != nil {
 			return nil, err
 		}
-		all[u.Module.Name] = u
+		all[strings.TrimPrefix(key, unfinishedPrefix)] = u
 	}
 	return all, nil
 }
@@ -76,7 +92,9 @@ func (n *Node) resumeWorks() {
 		n.log.Warn("the daemon ended during a "+u.Kind+", which is taken up", "module", name, "vm", u.Definition.Name)
 		p := &protection{n: n, unfinished: u}
 		work := p.goBack
-		if u.Kind == "release" {
+		if u.Kind == "release" && u.Back {
+			work = func(ctx context.Context) error { return n.tellReleased(ctx, u) }
+		} else if u.Kind == "release" {
 			work = func(ctx context.Context) error { return n.endRelease(ctx, u) }
 		} else if _, err := n.module(name); err == nil {
 			work = p.started
@@ -88,6 +106,7 @@ func (n *Node) resumeWorks() {
 // insist repeats work until it succeeds or ctx ends.
 func (n *Node) insist(ctx context.Context, what string, work func(context.Context) error) {
 	const longest = 15 * time.Second
+	var said string
 	for wait := time.Second; ; wait = min(2*wait, longest) {
 		err := work(ctx)
 		if err == nil {
@@ -97,7 +116,10 @@ func (n *Node) insist(ctx context.Context, what string, work func(context.Contex
 		if ctx.Err() != nil {
 			return
 		}
-		n.log.Warn("what was cut short is not in order yet, trying again", "work", what, "err", err)
+		if text := err.Error(); text != said { // it may go on for days
+			n.log.Warn("what was cut short is not in order yet, trying again", "work", what, "err", err)
+			said = text
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -130,10 +152,10 @@ func (p *protection) goBack(ctx context.Context) error {
 			}
 			return fmt.Errorf("give VM %s its disks back: %w", p.Definition.Name, err)
 		}
-		p.Back = true
-		if err := n.keepUnfinished(p.unfinished); err != nil {
+		if err := n.onlyPeer(p.unfinished); err != nil {
 			return err
 		}
+		p.Back = true
 	}
 	if len(p.Theirs) > 0 { // it may have heard of the module
 		if err := n.removeAt(ctx, p.peer(), p.Module.Name, 1); err != nil {
@@ -143,7 +165,7 @@ func (p *protection) goBack(ctx context.Context) error {
 			return fmt.Errorf("images on %s: %w", p.peer(), err)
 		}
 	}
-	return n.endUnfinished(p.Module.Name)
+	return n.endUnfinished(n.later(p.unfinished))
 }
 
 // giveBack returns the VM to the disks it had and forgets the rest of this node.
@@ -266,6 +288,5 @@ func (n *Node) endRelease(ctx context.Context, u unfinished) error {
 	if err := n.cfg.Hypervisor.Reload(ctx, u.Definition, func() error { return n.forgetModule(u.Module) }); err != nil {
 		return err
 	}
-	n.forgetAtWitness(ctx, name)
-	return n.endUnfinished(name)
+	return n.released(ctx, u)
 }

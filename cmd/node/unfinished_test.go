@@ -208,13 +208,13 @@ func TestReleaseIsCutShort(t *testing.T) {
 			p.finish(p.a, task, err)
 			p.dies("refit", func(between func() error) { c.do(p, between) }, func(n *Node) error {
 				p.is(p.a, "web01", "PRIM")
-				_, err := n.Release(ctx, "web01")
+				_, err := n.Release(ctx, "web01", api.ReleaseRequest{})
 				return err
 			})
 			p.settled()
 			if c.protected {
 				p.is(p.a, "web01", "ALONE")
-				task, err := p.a.node.Release(ctx, "web01")
+				task, err := p.a.node.Release(ctx, "web01", api.ReleaseRequest{})
 				p.finish(p.a, task, err)
 			}
 			p.noModule()
@@ -251,7 +251,7 @@ func TestProtectAgain(t *testing.T) {
 		t.Helper()
 		p.is(m, "web01", "PRIM")
 		p.is(map[*member]*member{p.a: p.b, p.b: p.a}[m], "web01", "SECOND")
-		task, err := m.node.Release(ctx, "web01")
+		task, err := m.node.Release(ctx, "web01", api.ReleaseRequest{})
 		p.finish(m, task, err)
 		live, ok := m.hv.(hypervisor).Live("web01")
 		for _, d := range live.Disks {

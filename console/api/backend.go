@@ -34,6 +34,8 @@ type Backend interface {
 type Members interface {
 	// NewToken makes a one-time token for a joining node.
 	NewToken(ctx context.Context, life time.Duration) (Token, error)
+	// RemoveNode takes a node that is gone for good off the cluster.
+	RemoveNode(ctx context.Context, node string) (NodeRemoval, error)
 	// AddWitness makes a witness the third voter, or a spare if there is one; all nodes have to answer.
 	AddWitness(ctx context.Context, r WitnessRequest) (WitnessStatus, error)
 	// Fences lists how nodes can be switched off.
@@ -49,7 +51,7 @@ type Members interface {
 // Tasks is long work.
 type Tasks interface {
 	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
-	Release(ctx context.Context, module string) (Task, error)
+	Release(ctx context.Context, module string, r ReleaseRequest) (Task, error)
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
 	Verify(ctx context.Context, volume string, repair bool) (Task, error)
 	Task(ctx context.Context, id string) (Task, error)

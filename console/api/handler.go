@@ -115,6 +115,15 @@ type actInput struct {
 	Body   *ActionRequest // may be left out
 }
 
+type releaseInput struct {
+	Name string          `path:"name" doc:"module"`
+	Body *ReleaseRequest // may be left out
+}
+
+type nodeInput struct {
+	Node string `path:"node"`
+}
+
 type fenceInput struct {
 	Node string `path:"node"`
 }
@@ -166,6 +175,8 @@ func (h handlers) acting(a huma.API) {
 			}
 			return nil, nil
 		})
+	call(a, operation("DELETE", "/cluster/nodes/{node}", "removeNode", "Take a node that is gone for good off the cluster", 404, 409),
+		func(ctx context.Context, in *nodeInput) (NodeRemoval, error) { return h.b.RemoveNode(ctx, in.Node) })
 	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness", "Do without a witness; a spare takes the voter's place first", 400, 404, 409, 502),
 		func(ctx context.Context, in *addrInput) (*struct{}, error) {
 			if err := h.b.RemoveWitness(ctx, in.Addr); err != nil {
@@ -212,7 +223,13 @@ func (h handlers) working(a huma.API) {
 			return h.b.Protect(ctx, in.Name, r)
 		})
 	call(a, operation("POST", "/modules/{name}/release", "release", "End the protection of a module's virtual machine, which goes on unprotected", 404, 409, 502),
-		func(ctx context.Context, in *moduleInput) (Task, error) { return h.b.Release(ctx, in.Name) })
+		func(ctx context.Context, in *releaseInput) (Task, error) {
+			var r ReleaseRequest
+			if in.Body != nil {
+				r = *in.Body
+			}
+			return h.b.Release(ctx, in.Name, r)
+		})
 	call(a, operation("POST", "/volumes/{module}/{target}/verify", "verify", "Compare the copies of one volume", 404, 409, 502),
 		func(ctx context.Context, in *verifyInput) (Task, error) {
 			return h.b.Verify(ctx, in.Module+"/"+in.Target, in.Repair)

@@ -192,6 +192,17 @@ type ProtectRequest struct {
 	Images []ImageChoice `json:"images,omitempty"`
 }
 
+// ReleaseRequest ends the protection of a VM.
+type ReleaseRequest struct {
+	WithoutPeer bool `json:"without_peer,omitempty" doc:"also if the other node cannot be told; it forgets the module when it answers again"`
+}
+
+// NodeRemoval says what follows the removal of a node.
+type NodeRemoval struct {
+	Node    string   `json:"node"`
+	Modules []string `json:"modules" doc:"modules whose second copy was there; a node that joins under its name gets it anew"`
+}
+
 // ImageChoice is the place of the image of one disk on one node.
 type ImageChoice struct {
 	Node   string `json:"node"`

@@ -59,8 +59,8 @@ func (c *Client) Protect(ctx context.Context, vm string, r api.ProtectRequest) (
 }
 
 // Release ends the protection of a module's VM and returns the work to follow.
-func (c *Client) Release(ctx context.Context, module string) (api.Task, error) {
-	return call[api.Task](ctx, c, "POST", path("modules", module, "release"), nil)
+func (c *Client) Release(ctx context.Context, module string, r api.ReleaseRequest) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("modules", module, "release"), r)
 }
 
 // Verify compares the copies of one volume and returns the work to follow.
@@ -122,6 +122,11 @@ func (c *Client) SetFence(ctx context.Context, node string, levels [][]api.Fence
 // TestFence asks the fence devices of a node and switches nothing.
 func (c *Client) TestFence(ctx context.Context, node string) (api.FenceStatus, error) {
 	return call[api.FenceStatus](ctx, c, "POST", path("cluster", "fence", node, "test"), nil)
+}
+
+// RemoveNode takes a node that is gone for good off the cluster.
+func (c *Client) RemoveNode(ctx context.Context, node string) (api.NodeRemoval, error) {
+	return call[api.NodeRemoval](ctx, c, "DELETE", path("cluster", "nodes", node), nil)
 }
 
 // RemoveWitness does without the one at addr; empty: the only one.

@@ -70,12 +70,15 @@ func TestCalls(t *testing.T) {
 	if task, err = c.Task(ctx, "t1"); err != nil || task.Sync.Total != 10<<30 {
 		t.Error(task, err)
 	}
-	_, err1 := c.Release(ctx, "db")
+	_, err1 := c.Release(ctx, "db", api.ReleaseRequest{WithoutPeer: true})
 	_, err2 := c.Verify(ctx, "db", "vda", true)
 	_, err3 := c.Verify(ctx, odd, odd, false)
 	_, err4 := c.NewToken(ctx, 90*time.Minute)
 	if err := errors.Join(err1, err2, err4); err != nil || !errors.Is(err3, api.ErrNotFound) {
 		t.Error(err, err3)
+	}
+	if gone, err := c.RemoveNode(ctx, "beta"); err != nil || len(gone.Modules) != 1 {
+		t.Error(gone, err)
 	}
 	vols, err := c.Volumes(ctx)
 	if err != nil || len(vols) != 4 {
@@ -90,7 +93,7 @@ func TestCalls(t *testing.T) {
 	}
 	want := []string{
 		"status", "log db 1", "act db prim {Node:beta Yes:true}", "protect " + odd + " {Peer:beta Module: Config: Images:[]}",
-		"release db", "verify db/vda true", "verify " + odd + "/" + odd + " false", "token 1h30m0s", "status",
+		"release db {WithoutPeer:true}", "verify db/vda true", "verify " + odd + "/" + odd + " false", "token 1h30m0s", "remove node beta", "status",
 		`check "name: web01\n"`, `check "name: x"`, "config db",
 	}
 	if got := b.Asked(); !slices.Equal(got, want) {

@@ -171,7 +171,7 @@ func (l *Lab) Close() error {
 
 // Form makes the cluster: init on alpha, join on beta, both daemons running.
 func (l *Lab) Form(ctx context.Context, args ...string) error {
-	a, b := l.Hosts[Alpha], l.Hosts[Beta]
+	a := l.Hosts[Alpha]
 	init := append([]string{"cluster", "init", "--name", "lab", "--node", Alpha, "--addr", l.addrs(Alpha)}, args...)
 	if _, err := a.Duet(ctx, init...); err != nil {
 		return err
@@ -179,6 +179,12 @@ func (l *Lab) Form(ctx context.Context, args ...string) error {
 	if err := a.StartDuetd(ctx); err != nil {
 		return err
 	}
+	return l.Join(ctx)
+}
+
+// Join makes beta a member of alpha's cluster and starts its duetd.
+func (l *Lab) Join(ctx context.Context) error {
+	a, b := l.Hosts[Alpha], l.Hosts[Beta]
 	out, err := a.Duet(ctx, "cluster", "token", "--json")
 	if err != nil {
 		return err

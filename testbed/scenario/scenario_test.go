@@ -53,6 +53,43 @@ func TestHostDies(t *testing.T) {
 	identical(ctx, t, a, "web01")
 }
 
+// TestHostIsReplaced: a host that is gone for good is taken off the cluster, and a new
+// computer under its name gets the second copy of the VM, which runs all the time.
+func TestHostIsReplaced(t *testing.T) {
+	l := start(t, 60)
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 100}))
+	before := waitAcks(ctx, t, l, "web01", 50)
+	if _, err := a.Duet(ctx, "cluster", "remove", "beta"); err == nil || !strings.Contains(err.Error(), "answers") {
+		t.Errorf("removal of a node that answers: %v", err)
+	}
+	must(t, b.Kill())
+	must(t, a.Is(ctx, "web01", "ALONE"))
+	waitAcks(ctx, t, l, "web01", 50)
+	must(t, lab.Until(ctx, "beta is taken for dead and removed", func() error {
+		_, err := a.Duet(ctx, "cluster", "remove", "beta")
+		return err
+	}))
+	must(t, b.Boot(ctx))
+	_, err := b.Node.Run(ctx, "sh", "-c", "rm -rf /var/lib/duet/*")
+	must(t, err)
+	_, err = b.Libvirt.Virsh(ctx, "undefine", "web01")
+	must(t, err)
+	must(t, l.Join(ctx))
+	must(t, b.Is(ctx, "web01", "SECOND"))
+	must(t, a.Is(ctx, "web01", "PRIM"))
+	log := waitAcks(ctx, t, l, "web01", 50)
+	if len(log.Boots) != len(before.Boots) {
+		t.Error("the guest booted again")
+	}
+	noErrors(t, log)
+	identical(ctx, t, a, "web01")
+	before = read(t, l, "web01")
+	must(t, a.Kill())
+	rebooted(ctx, t, l, "web01", before)
+}
+
 // TestDaemonIsKilled: the guest sees a pause and no error, on whichever side the
 // daemon dies, and nobody fails over.
 func TestDaemonIsKilled(t *testing.T) {

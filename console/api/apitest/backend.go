@@ -108,8 +108,8 @@ func (b *Backend) Protect(_ context.Context, vm string, r api.ProtectRequest) (a
 }
 
 // Release begins Steps.
-func (b *Backend) Release(_ context.Context, module string) (api.Task, error) {
-	if err := b.ask("release %s", module); err != nil {
+func (b *Backend) Release(_ context.Context, module string, r api.ReleaseRequest) (api.Task, error) {
+	if err := b.ask("release %s %+v", module, r); err != nil {
 		return api.Task{}, err
 	}
 	return b.begin(b.module(module))
@@ -217,6 +217,17 @@ func (b *Backend) SetFence(_ context.Context, node string, levels [][]api.FenceD
 // TestFence finds everything in order.
 func (b *Backend) TestFence(_ context.Context, node string) (api.FenceStatus, error) {
 	return api.FenceStatus{Node: node, Result: "bmc: on, and it can be switched off"}, b.ask("test fence %s", node)
+}
+
+// RemoveNode removes beta only, where db has its second copy.
+func (b *Backend) RemoveNode(_ context.Context, node string) (api.NodeRemoval, error) {
+	if err := b.ask("remove node %s", node); err != nil {
+		return api.NodeRemoval{}, err
+	}
+	if node != "beta" {
+		return api.NodeRemoval{}, fmt.Errorf("%w: node %q: there are alpha, beta", api.ErrNotFound, node)
+	}
+	return api.NodeRemoval{Node: node, Modules: []string{"db"}}, nil
 }
 
 // RemoveWitness records that it was asked.

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/cluster"
+)
+
+// restoreAgain is the time between two attempts to give a peer a module.
+const restoreAgain = 30 * time.Second
+
+// unknownTo is called when the peer of a module says that it does not know the module:
+// it is a new computer under an old name, or a release was cut short. A node that has
+// the right to write, and so the newest data, gives the module to it.
+func (n *Node) unknownTo(peer cluster.NodeID, name string) {
+	m, err := n.module(name)
+	if err != nil || !hasRight(m, n.self()) {
+		return
+	}
+	if u, err := n.loadUnfinished(); err != nil || u[name].Kind != "" {
+		return // it is about to be released, or not quite protected yet
+	}
+	n.mu.Lock()
+	due := time.Since(m.restored) >= restoreAgain
+	if due {
+		m.restored = time.Now()
+	}
+	n.mu.Unlock()
+	if !due {
+		return
+	}
+	// Another work of the module has the way; the peer is asked again.
+	_, _ = n.run("restore", name, func(ctx context.Context, t *task) (string, error) {
+		t.step("gives %s the module, which it does not know", peer)
+		err := n.restore(ctx, m, peer)
+		n.mu.Lock()
+		m.trouble = ""
+		if err != nil {
+			err = fmt.Errorf("%s does not know the module and cannot be given it: %w", peer, err)
+			m.trouble = err.Error()
+		}
+		n.mu.Unlock()
+		if err != nil {
+			return "", err
+		}
+		n.log.Warn("the peer did not know the module and has it again; its copy is made anew", "module", name, "peer", peer)
+		return fmt.Sprintf("%s has module %s again; its copy is made anew", peer, name), nil
+	})
+}
+
+// hasRight: the node runs the module on data that nobody has newer.
+func hasRight(m *module, self cluster.NodeID) bool {
+	st := m.engine.State()
+	return st.Record.Holds(self) && st.Record.IsComplete() && st.Status.Phase == appmodules.Running.String()
+}
+
+// restore makes images on the peer, stores the module there and starts it.
+func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID) error {
+	def, err := n.cfg.Hypervisor.Definition(ctx, m.cfg.VM.Domain)
+	if err != nil {
+		return err
+	}
+	h := hosting{Module: m.cfg.Name, VM: m.cfg.VM.Domain}
+	for _, v := range m.cfg.Volumes {
+		pl := place{Target: v.Target, Size: v.Size}
+		// Where an admin put it; what the peer chose itself it may choose again.
+		if path := v.Paths[string(peer)]; !strings.HasSuffix(filepath.Dir(path), filepath.Join("volumes", m.cfg.Name)) {
+			pl.Path = path
+		}
+		h.Places = append(h.Places, pl)
+	}
+	var images []made
+	if err := n.rpcTo(ctx, peer, "images", h, &images); err != nil {
+		return err
+	}
+	if err := n.handOver(ctx, m, peer, images, def.Text); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = n.rpcTo(ctx, peer, "images/drop", images, nil) // else they are in nobody's way
+		return err
+	}
+	fresh, err := n.module(m.cfg.Name)
+	if err != nil {
+		return err
+	}
+	return n.command(ctx, fresh, string(peer), appmodules.CmdStart, false)
+}
+
+// handOver stores the module on the peer, with the images that it made.
+func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []made, text []byte) error {
+	s := stored{m.version, m.cfg}
+	s.Module.Volumes = slices.Clone(m.cfg.Volumes)
+	moved := false
+	for i, v := range s.Module.Volumes {
+		if v.Paths[string(peer)] == images[i].Path {
+			continue
+		}
+		moved = true
+		s.Module.Volumes[i].Paths = map[string]string{string(n.self()): v.Paths[string(n.self())], string(peer): images[i].Path}
+	}
+	if moved {
+		s.Version = version{m.version.Number + 1, time.Now().UTC(), string(n.self())}
+	}
+	nm := newModule{Stored: s, Source: n.self(),
+		Definition: engine.Definition{Module: m.cfg.Name, Version: m.engine.State().Definition, Text: text}}
+	if err := n.rpcTo(ctx, peer, "modules", nm, nil); err != nil {
+		return err
+	}
+	if !moved {
+		return nil
+	}
+	return n.applyConfig(ctx, s)
+}

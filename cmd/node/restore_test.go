@@ -1,0 +1,120 @@
+package node
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/console/api"
+	"duet/vmmanager/fake"
+)
+
+// TestNodeIsReplaced: a computer that is gone for good is removed, and a new one that joins
+// under its name gets the second copies again, where they were.
+func TestNodeIsReplaced(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	mine := filepath.Join(p.b.dir+"-disks", "web01.raw")
+	must(t, os.Mkdir(filepath.Dir(mine), 0o700))
+	p.define(p.a, "web01", 8<<20)
+	task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{Config: "policy: {arbitration: available}",
+		Images: []api.ImageChoice{{Node: "beta", Target: "vda", Path: mine}}})
+	p.finish(p.a, task, err)
+	p.protected("db01")
+	_, err = p.a.node.Act(ctx, "web01", api.Start, api.ActionRequest{})
+	must(t, err)
+	p.is(p.b, "web01", "SECOND")
+	for node, want := range map[string]error{"beta": api.ErrConflict, "alpha": api.ErrConflict, "gamma": api.ErrNotFound} {
+		if _, err := p.a.node.RemoveNode(ctx, node); !errors.Is(err, want) {
+			t.Errorf("removal of %s: %v, want %v", node, err, want)
+		}
+	}
+
+	p.stop(p.b)
+	must(t, errors.Join(os.RemoveAll(p.b.dir), os.Remove(mine)))
+	p.b.hv = hypervisor{fake.New(fake.Config{})}
+	p.is(p.a, "web01", "ALONE")
+	if err := p.join(); err == nil || !strings.Contains(err.Error(), "duet cluster remove beta") {
+		t.Errorf("a second node of a name joined, or does not learn what to do: %v", err)
+	}
+	var gone api.NodeRemoval
+	until(t, "beta is taken for dead", func() error { gone, err = p.a.node.RemoveNode(ctx, "beta"); return err })
+	if strings.Join(gone.Modules, " ") != "db01 web01" {
+		t.Errorf("modules %v are said to have lost their second copy", gone.Modules)
+	}
+	must(t, p.join())
+	p.define(p.b, "db01", 8<<20)
+	p.start(p.b)
+	until(t, "alpha says why beta does not get db01", func() error {
+		s, err := p.a.node.Status(ctx)
+		must(t, err)
+		m, err := s.Module("db01")
+		must(t, err)
+		if st, err := m.On("alpha"); err != nil || !strings.Contains(st.Why, "virsh undefine db01") {
+			return errors.Join(err, errors.New(st.Why))
+		}
+		return nil
+	})
+	must(t, p.b.hv.Undefine(ctx, "db01"))
+	db, err := p.a.node.module("db01")
+	must(t, err)
+	p.a.node.mu.Lock()
+	db.restored = time.Time{} // as after restoreAgain
+	p.a.node.mu.Unlock()
+	for _, name := range []string{"web01", "db01"} {
+		p.is(p.b, name, "SECOND")
+		p.is(p.a, name, "PRIM")
+	}
+	if !exists(mine) || !exists(filepath.Join(p.b.dir, "volumes", "db01", "vda.raw")) {
+		t.Error("the images are not where they were")
+	}
+	_, err = p.b.node.Act(ctx, "web01", api.Swap, api.ActionRequest{})
+	must(t, err)
+	p.is(p.b, "web01", "PRIM")
+}
+
+// TestReleaseWithoutPeer: protection can be ended while the peer is away, which forgets the
+// module when it is back, and the VM can be protected again at once.
+func TestReleaseWithoutPeer(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	p.protected("web01")
+	p.stop(p.b)
+	p.is(p.a, "web01", "ALONE")
+	refused := func(r api.ReleaseRequest) string {
+		task, err := p.a.node.Release(ctx, "web01", r)
+		must(t, err)
+		until(t, "the task ends", func() error {
+			if task, err = p.a.node.Task(ctx, task.ID); err == nil && !task.Done {
+				err = errors.New(task.Step)
+			}
+			return err
+		})
+		return task.Error
+	}
+	if text := refused(api.ReleaseRequest{}); !strings.Contains(text, "--without-peer") {
+		t.Errorf("release without the peer: %q", text)
+	}
+	if text := refused(api.ReleaseRequest{WithoutPeer: true}); text != "" {
+		t.Fatal(text)
+	}
+	p.stop(p.a)
+	p.start(p.a) // what is left to do is durable
+	p.start(p.b)
+	p.settled()
+	p.noModule()
+	p.a.hv.(hypervisor).mustRun(t, "web01")
+	task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{})
+	p.finish(p.a, task, err)
+	p.is(p.b, "web01", "SECOND")
+}
+
+func (h hypervisor) mustRun(t *testing.T, name string) {
+	t.Helper()
+	if _, runs := h.Live(name); !runs {
+		t.Errorf("VM %s does not run", name)
+	}
+}
