@@ -154,6 +154,7 @@ type Facts struct {
 	MovesLeft    bool // and one more move to the peer because of a failure
 	Home         bool // the policy wants the module on the peer, without being asked
 	Impaired     bool // this node cannot save what it decides
+	Rests        bool // its storage failed while it followed, a moment ago
 	Wanted       bool // an operator wants the module to run
 }
 

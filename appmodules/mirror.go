@@ -11,8 +11,8 @@ var (
 	holderAlone = Guard{"holder alone", func(f Facts, _ Link) bool { return f.Holder && f.Alone }}
 	holderMet   = Guard{"holder, peer answers", func(f Facts, _ Link) bool { return f.Holder && f.PeerAnswers && !f.PeerYields }}
 	worse       = Guard{"holder, but the peer's copy is better", func(f Facts, _ Link) bool { return f.Holder && f.Worse && f.PeerAnswers }}
-	peerActive  = Guard{"peer holds and is active", func(f Facts, _ Link) bool {
-		return !f.Holder && f.PeerHolds && f.PeerAnswers && f.PeerActive && !f.PeerYields
+	peerActive  = Guard{"peer holds and is active, storage good", func(f Facts, _ Link) bool {
+		return !f.Holder && f.PeerHolds && f.PeerAnswers && f.PeerActive && !f.PeerYields && !f.Rests
 	}}
 	silent      = Guard{"complete, peer silent", func(f Facts, _ Link) bool { return f.Complete && f.Silent }}
 	silentStale = Guard{"not complete, peer silent", func(f Facts, _ Link) bool { return !f.Complete && f.Silent }}
@@ -219,7 +219,7 @@ func followingRows() []Row {
 		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},
 		{Following, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Following, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
-		{Following, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the storage here failed"},
+		{Following, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the storage here failed"},
 		{Following, CmdSecond, always, nil, Following, KeepLink, "it follows the peer"},
 		{Following, CmdStart, always, nil, Following, KeepLink, "it is started already"},
 		{Following, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
@@ -233,7 +233,7 @@ func followingRows() []Row {
 		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
 		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
 		{Standby, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
-		{Standby, StorageFailed, always, do(CloseVolumes), Stopped, NoLink, "the storage here failed"},
+		{Standby, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the storage here failed"},
 		{Standby, CmdSecond, always, nil, Standby, KeepLink, "it is secondary already"},
 		{Standby, CmdStart, always, nil, Standby, KeepLink, "it is started already"},
 		{Standby, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator; the primary goes on alone"},

@@ -58,7 +58,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		}
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
-	e.patience, e.followed = time.Time{}, false
+	e.patience, e.failed, e.followed = time.Time{}, time.Time{}, false
 	switch ev {
 	case appmodules.CmdSecond:
 		e.yield = e.yield || yes

@@ -153,6 +153,7 @@ type Times struct {
 	Open       time.Duration // the peer answers but its volumes do not connect
 	Frozen     time.Duration // writes wait for so long before the VM is ended
 	Tell       time.Duration // between two exchanges of State
+	Rest       time.Duration // until a node whose storage failed while it followed tries again
 }
 
 // DefaultTimes fills in for a detection time.
@@ -163,5 +164,6 @@ func DefaultTimes(detection time.Duration) Times {
 		Open:       2 * detection,
 		Frozen:     time.Minute,
 		Tell:       500 * time.Millisecond,
+		Rest:       30 * time.Second, // a full disk is mended by people or a log rotation, not in milliseconds
 	}
 }

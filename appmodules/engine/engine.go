@@ -48,6 +48,7 @@ type Engine struct {
 	untime   func()    // stops the clock of the phase
 	leaving  bool      // the computer goes down: this node gives the module away
 	unfit    string    // why the peer does not get the VM's present definition
+	failed   time.Time // when the storage failed while this node followed; zero: an operator has asked to try it
 	retiring bool      // this engine stops: nobody may attach any more
 	booted   bool      // the first step was done
 	began    time.Time // of this run
@@ -185,14 +186,22 @@ func (e *Engine) Stop(ctx context.Context) {
 	e.vols.close()
 }
 
+// thawTime is how long a guest whose writes wait keeps its computer from going down.
+const thawTime = 5 * time.Second
+
 // Evacuate gives the module to the peer because this computer goes down; where the peer
 // cannot take over the VM is shut down. It returns when nothing is left to do or ctx ends.
 // The next run starts the module again.
 func (e *Engine) Evacuate(ctx context.Context) {
+	began := e.rt.Now()
 	for busy := true; busy && ctx.Err() == nil; {
 		err := e.call(ctx, func() {
 			e.leaving = e.leaving || e.primary()
-			if busy = e.leaving && e.m.Phase != appmodules.Stopped; busy {
+			busy = e.leaving && e.m.Phase != appmodules.Stopped
+			if e.m.Phase == appmodules.Frozen && e.rt.Now().Sub(began) < thawTime {
+				return // the answer may let the guest shut down by itself
+			}
+			if busy {
 				e.step(appmodules.CmdStop, "this computer goes down") // once more if a move was given up
 			}
 		})
@@ -245,6 +254,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed {
 		e.countFailure(next.Phase)
 	}
+	e.noteStorage(ev, before.Phase)
 	why := row.Why
 	if text != "" {
 		why += ": " + text

@@ -342,10 +342,9 @@ func TestDiskIsFull(t *testing.T) {
 		p.is(b, "ALONE", "Ready")
 		p.writes(20)
 		p.until("alpha says why", func() bool { return strings.Contains(journal(a), "no space left") })
-		p.is(a, "STOP", "NotReady") // it tried to follow, and its disk is still full
+		p.is(a, "WAIT", "NotReady") // it tried to follow, and its disk is still full
 		mend()
-		must(t, a.running().Command(t.Context(), appmodules.CmdStart, false))
-		p.is(a, "SECOND", "Ready")
+		p.is(a, "SECOND", "Ready") // by itself
 		p.writes(20)
 	})
 	t.Run("secondary", func(t *testing.T) {
@@ -353,11 +352,13 @@ func TestDiskIsFull(t *testing.T) {
 		a, b := p.formed()
 		mend := b.disk.Inject(full)
 		p.is(a, "ALONE", "Ready")
-		p.is(b, "STOP", "NotReady")
-		p.until("beta says why", func() bool { return strings.Contains(journal(b), "no space left") })
+		p.is(b, "WAIT", "NotReady")
+		p.until("beta says why", func() bool {
+			return strings.Contains(journal(b), "no space left") && strings.Contains(b.running().State().Status.Why, "tried again in")
+		})
 		p.writes(20)
 		mend()
-		must(t, b.running().Command(t.Context(), appmodules.CmdStart, false))
+		must(t, b.running().Command(t.Context(), appmodules.CmdStart, false)) // at once
 		p.is(b, "SECOND", "Ready")
 	})
 }

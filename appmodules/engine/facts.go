@@ -28,7 +28,20 @@ func (e *Engine) facts() appmodules.Facts {
 		MovesLeft:    e.left(e.keep.Moves) > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
 		Impaired:     e.impaired,
+		Rests:        e.rests(),
 		Wanted:       e.keep.Wanted && !e.leaving,
+	}
+}
+
+// rests: the storage here failed while this node followed, and is not tried yet.
+func (e *Engine) rests() bool {
+	return !e.failed.IsZero() && e.rt.Now().Sub(e.failed) < e.cfg.Times.Rest
+}
+
+// noteStorage remembers that the storage failed while this node followed.
+func (e *Engine) noteStorage(ev appmodules.Event, from appmodules.Phase) {
+	if ev == appmodules.StorageFailed && (from == appmodules.Following || from == appmodules.Standby) && !e.impaired {
+		e.failed = e.rt.Now()
 	}
 }
 
@@ -83,6 +96,8 @@ func (e *Engine) missing() string {
 		return ""
 	case e.impaired:
 		return "this node cannot save what it decides: its metadata disk is full or broken; it takes part again when that is mended"
+	case f.Rests:
+		return fmt.Sprintf("it is tried again in %v, or at once with `duet start %s`", (e.cfg.Times.Rest - e.rt.Now().Sub(e.failed)).Round(time.Second), e.cfg.Module.Name)
 	case e.rec.Epoch == 0:
 		return "nothing is known of this module yet; it waits for " + string(e.peer)
 	case !f.PeerAnswers && f.Holder:

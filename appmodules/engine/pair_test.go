@@ -225,7 +225,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: logger,
-		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond}})
+		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
 	must(n.p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	events, err := n.hv.Watch(ctx)

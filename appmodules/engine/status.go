@@ -108,7 +108,7 @@ func (e *Engine) active() bool {
 	case appmodules.Stopped:
 		return e.keep.Wanted && !e.booted
 	case appmodules.Waiting:
-		return !e.impaired
+		return !e.impaired && !e.rests()
 	}
 	return true
 }

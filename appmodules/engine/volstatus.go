@@ -54,7 +54,7 @@ func (v *volumes) status() []VolumeStatus {
 	return out
 }
 
-// idles reads what is known of the volumes while they are closed.
+// idles reads what is known of the volumes while they are closed. Any goroutine.
 func (v *volumes) idles() {
 	idle := make(map[string]VolumeStatus)
 	for _, c := range v.e.cfg.Module.Volumes {

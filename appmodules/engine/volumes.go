@@ -130,8 +130,8 @@ func (v *volumes) close() {
 	all := v.all
 	v.set(nil)
 	v.closeAll(all)
-	if len(all) > 0 {
-		v.idles()
+	if len(all) > 0 && v.e.ctx.Err() == nil {
+		v.e.spawn(func(context.Context) { v.idles() }) // a vote may be waiting for the close
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ which bytes differ, and when each side wrote.`,
 			}
 			if len(args) == 0 {
 				return a.emit(all, func(w io.Writer) error { return a.writeVersions(w, all) })
+			}
+			if _, err := c.Module(ctx, args[0]); err != nil && !slices.ContainsFunc(all, func(v api.Version) bool { return v.Module == args[0] }) {
+				return err
 			}
 			list := []api.Difference{}
 			for _, v := range all {

@@ -223,6 +223,10 @@ func moduleTable() table {
 // addModule adds one row per node, with the sentence why where it is not Ready or always.
 func addModule(t *table, m api.ModuleStatus, always bool) {
 	name := m.Name
+	var newest uint64
+	for _, n := range m.Nodes {
+		newest = max(newest, n.Epoch)
+	}
 	for _, n := range m.Nodes {
 		var dirty int64
 		var sync *api.Sync
@@ -236,8 +240,11 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 			status += " (last heard)"
 		}
 		data := cell{"complete", plain}
-		if !n.Complete {
+		switch {
+		case !n.Complete:
 			data = cell{"incomplete", orange}
+		case n.Epoch < newest: // complete when it was last heard of
+			data = cell{"outdated", orange}
 		}
 		t.add(cell{name, bold}, cell{text: n.Node}, cell{n.Role, color}, cell{status, color}, cell{text: n.VM},
 			cell{text: fmt.Sprint(n.Epoch)}, data, cell{text: bytesText(dirty)}, cell{text: syncText(sync)})

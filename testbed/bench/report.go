@@ -25,7 +25,7 @@ type ratio struct {
 	Job    string  `json:"job"`
 	Of     string  `json:"of"`
 	To     string  `json:"to"`
-	Target float64 `json:"target"` // at least this
+	Target float64 `json:"target"` // at least this; 0: it is only shown
 	Got    float64 `json:"got"`
 	Met    bool    `json:"met"`
 }
@@ -38,7 +38,7 @@ var targets = [...]ratio{
 	{What: "QD1 write, replicated ÷ ours alone (latency at most double)", Job: "write-qd1", Of: "replicated-tls", To: "alone", Target: 0.5},
 	{What: "1 MiB sequential write, replicated ÷ QEMU mirror", Job: "seq-1m", Of: "replicated-tls", To: "mirror", Target: 2},
 	{What: "QD32 read, replicated ÷ qemu-nbd", Job: "read-qd32", Of: "replicated-tls", To: "qemu-nbd", Target: 2},
-	{What: "QD1 write, replicated with CPUs left to sleep ÷ QEMU mirror", Job: "write-qd1", Of: "sleepy", To: "mirror", Target: 1.3},
+	{What: "QD1 write, replicated with CPUs left to sleep ÷ QEMU mirror", Job: "write-qd1", Of: "sleepy", To: "mirror"},
 	{What: "QD32 write, TLS ÷ no TLS", Job: "write-qd32", Of: "replicated-tls", To: "replicated", Target: 0.8},
 	{What: "QD32 write, replicated without TLS ÷ QEMU mirror", Job: "write-qd32", Of: "replicated", To: "mirror", Target: 4},
 	{What: "QD32 write, replicated without TLS ÷ qemu-nbd unreplicated", Job: "write-qd32", Of: "replicated", To: "qemu-nbd", Target: 1},
@@ -101,11 +101,14 @@ func (r *results) print(w io.Writer) (met bool) {
 	}
 	fmt.Fprintln(tab, "\ntarget\tat least\tgot\t")
 	for _, t := range r.Ratios {
-		verdict := "met"
-		if !t.Met {
+		verdict, target := "met", fmt.Sprintf("%.2f", t.Target)
+		switch {
+		case t.Target == 0:
+			verdict, target = "", ""
+		case !t.Met:
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(tab, "%s\t%.2f\t%.2f\t%s\n", t.What, t.Target, t.Got, verdict)
+		fmt.Fprintf(tab, "%s\t%s\t%.2f\t%s\n", t.What, target, t.Got, verdict)
 	}
 	tab.Flush()
 	return met
