@@ -70,7 +70,6 @@ func (d *demo) comeback(ctx context.Context) error {
 	if err := d.a.StartDuetd(ctx); err != nil {
 		return err
 	}
-	var last api.VolumeStatus
 	err = lab.Until(ctx, "web01 is in step on both hosts", func() error {
 		st, err := d.b.On(ctx, web)
 		if err != nil {
@@ -80,7 +79,6 @@ func (d *demo) comeback(ctx context.Context) error {
 			if v.Sync != nil && v.Sync.Kind == "resync" {
 				d.show.line("  resync of %s: %s to compare, %s dirty, %s moved, ETA %.1f s", v.Name, bytes(v.Sync.Total-v.Sync.Compared), bytes(v.DirtyBytes), bytes(v.Sync.Moved), v.Sync.ETA)
 			}
-			last = v
 		}
 		peer, err := d.a.On(ctx, web)
 		if err != nil {
@@ -94,7 +92,13 @@ func (d *demo) comeback(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.show.done("web01 is SECOND (Ready) on alpha %.1f s after the host began to boot: %s compared, %s moved", time.Since(began).Seconds(), bytes(last.Compared), bytes(last.Moved))
+	took := time.Since(began)
+	now, err := d.b.On(ctx, web)
+	if err != nil {
+		return err
+	}
+	last := now.Volumes[0]
+	d.show.done("web01 is SECOND (Ready) on alpha %.1f s after the host began to boot: %s compared, %s moved", took.Seconds(), bytes(last.Compared), bytes(last.Moved))
 	d.show.note("resync: compared / moved", "%s / %s of %s", bytes(last.Compared), bytes(last.Moved), bytes(last.Size))
 	return d.a.Is(ctx, mail, "SECOND")
 }
