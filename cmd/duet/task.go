@@ -65,6 +65,8 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 		case !errors.Is(err, client.ErrAway) || a.now().Sub(heard) > patience:
 			show(api.Task{Done: true})
 			return fmt.Errorf("follow %s of %s (task %s): %w", t.Kind, t.Module, t.ID, err)
+		default:
+			t.Step, t.Sync = "the node does not answer, waiting for it", nil
 		}
 	}
 	show(t)

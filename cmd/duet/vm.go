@@ -57,7 +57,7 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&r.Module, "module", "", "name of the new module (default the VM's)")
 	f.StringVar(&file, "config", "", "file with the module's YAML, - for standard input (default the usual policy)")
 	f.StringVar(&arbitration, "arbitration", "", "safe: without the peer wait; available: without the peer go on if a ping target answers (default safe)")
-	f.StringArrayVar(&images, "image", nil, "`NODE:DISK=PATH`: where the image of a disk shall lie on a node, such as beta:vda=/dev/vg0/web01; "+
+	f.StringArrayVar(&images, "image", nil, "where the image of a disk lies on a node, as `NODE:DISK=PATH`, such as beta:vda=/dev/vg0/web01: "+
 		"a file is made, a block device or file that exists must have the disk's size and is overwritten (default /var/lib/duet/volumes; may be repeated)")
 	f.StringVar(&primary, "primary", "", "node it belongs on, last or any (default last)")
 	c.MarkFlagsMutuallyExclusive("config", "arbitration")

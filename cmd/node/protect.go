@@ -181,6 +181,7 @@ func (p *protection) choose(c api.ImageChoice) error {
 }
 
 func (p *protection) run(ctx context.Context, t *task) (string, error) {
+	p.Task = t.state.ID
 	t.step("makes the images on %s and %s", p.n.self(), p.peer())
 	err := p.images(ctx)
 	if err == nil {
@@ -191,14 +192,16 @@ func (p *protection) run(ctx context.Context, t *task) (string, error) {
 		return "", errors.Join(err, p.undo(ctx))
 	}
 	// The module is durable: nothing is undone from here on.
-	if err := p.begin(ctx); err != nil {
-		return "", err
-	}
+	return p.result(), p.begin(ctx)
+}
+
+// result is what a protect has led to, in a sentence.
+func (p *protection) result() string {
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", vm, name, name, p.caution()), nil
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", vm, name, name, p.caution())
 	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", vm, name, p.oldImages(), p.caution()), nil
+	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", vm, name, p.oldImages(), p.caution())
 }
 
 // take brings the VM onto its volumes and makes the module durable on both nodes.

@@ -58,7 +58,7 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 		return "", err
 	}
 	t.step("has %s forget the module", peer)
-	u := unfinished{Kind: "release", Module: m.cfg, Definition: plain, Epoch: m.engine.State().Record.Epoch}
+	u := unfinished{Task: t.state.ID, Kind: "release", Module: m.cfg, Definition: plain, Epoch: m.engine.State().Record.Epoch}
 	err = n.removeAt(ctx, peer, name, u.Epoch)
 	u.Told = err == nil
 	if err != nil && !(r.WithoutPeer && errors.Is(err, api.ErrUnreach)) {
@@ -88,8 +88,8 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 	if !u.Told {
 		return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; %s is told when it answers, unless it is removed from the cluster", vm, n.self(), strings.Join(where, ", "), peer), nil
 	}
-	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; the copies that %s made for it on %s are kept as *%s until you delete them", vm, n.self(),
-		strings.Join(where, ", "), peer, peer, retired), nil
+	return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; %s keeps the copies it made as *%s until you delete them", vm, n.self(),
+		strings.Join(where, ", "), peer, retired), nil
 }
 
 // released ends a release whose VM is an ordinary one again. A peer that was not told is told later.

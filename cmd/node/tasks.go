@@ -60,6 +60,15 @@ func (b *taskBoard) add(kind, module string) (*task, error) {
 	return t, nil
 }
 
+// again lists a task of an earlier run of the daemon, so that whoever follows it learns how it ends.
+func (b *taskBoard) again(id, kind, module string) *task {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := &task{board: b, state: api.Task{ID: id, Kind: kind, Module: module, Step: "takes up what the end of the daemon cut short", Began: time.Now()}}
+	b.tasks[id] = t
+	return t
+}
+
 // step says what the task does now.
 func (t *task) step(format string, args ...any) {
 	t.board.mu.Lock()

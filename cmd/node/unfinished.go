@@ -18,6 +18,7 @@ import (
 // until it has ended, so that a daemon that dies in between leaves no VM on disks that
 // nobody serves: the next one undoes the protect, or ends the release.
 type unfinished struct {
+	Task   string            `json:"task"`
 	Kind   string            `json:"kind"` // protect or release
 	Module appmodules.Module `json:"module"`
 	// Definition is what the VM has when it is not protected.
@@ -88,18 +89,45 @@ func (n *Node) mayBegin(m appmodules.Module) error {
 
 // resumeWorks takes up what an earlier run left.
 func (n *Node) resumeWorks() {
-	for name, u := range n.left {
-		n.log.Warn("the daemon ended during a "+u.Kind+", which is taken up", "module", name, "vm", u.Definition.Name)
+	for _, u := range n.left {
+		n.log.Warn("the daemon ended during a "+u.Kind+", which is taken up", "module", u.Module.Name, "vm", u.Definition.Name)
+		n.spawn(func(ctx context.Context) { n.resumeWork(ctx, u) })
+	}
+}
+
+// resumeWork ends one work that was cut short, and the task that it was.
+func (n *Node) resumeWork(ctx context.Context, u unfinished) {
+	name, what := u.Module.Name, u.Kind+" of "+u.Module.Name
+	if u.Back {
 		p := &protection{n: n, unfinished: u}
 		work := p.goBack
-		if u.Kind == "release" && u.Back {
+		if u.Kind == "release" {
 			work = func(ctx context.Context) error { return n.tellReleased(ctx, u) }
-		} else if u.Kind == "release" {
-			work = func(ctx context.Context) error { return n.endRelease(ctx, u) }
-		} else if _, err := n.module(name); err == nil {
-			work = p.started
 		}
-		n.spawn(func(ctx context.Context) { n.insist(ctx, u.Kind+" of "+name, work) })
+		n.insist(ctx, what, work)
+		return
+	}
+	t := n.tasks.again(u.Task, u.Kind, name)
+	p := &protection{n: n, unfinished: u}
+	var result string
+	var failed error
+	switch _, err := n.module(name); {
+	case u.Kind == "release":
+		n.insist(ctx, what, func(ctx context.Context) error { return n.endRelease(ctx, u) })
+		result = fmt.Sprintf("VM %s is an ordinary VM of %s again", u.Definition.Name, n.self())
+		if _, err := n.module(name); err == nil {
+			failed = fmt.Errorf("the daemon ended during it: VM %s is protected as before: repeat the command", u.Definition.Name)
+		}
+	case err == nil:
+		n.insist(ctx, what, p.started)
+		result = p.result()
+	default:
+		n.insist(ctx, what, p.leave)
+		failed = fmt.Errorf("the daemon ended during it: VM %s has its own disks again: repeat the command", u.Definition.Name)
+	}
+	t.end(result, errors.Join(failed, ctx.Err()))
+	if p.Back {
+		n.insist(ctx, what, p.goBack)
 	}
 }
 
@@ -142,20 +170,29 @@ func (p *protection) undo(ctx context.Context) error {
 	return fmt.Errorf("undoing it goes on: %w", err)
 }
 
-// goBack undoes a protect, from wherever it got to. It may be repeated.
+// leave undoes a protect on this node, from wherever it got to. It may be repeated.
+func (p *protection) leave(ctx context.Context) error {
+	if p.Back {
+		return nil
+	}
+	if err := p.giveBack(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = errors.Join(err, p.closeCopies())
+		}
+		return fmt.Errorf("give VM %s its disks back: %w", p.Definition.Name, err)
+	}
+	if err := p.n.onlyPeer(p.unfinished); err != nil {
+		return err
+	}
+	p.Back = true
+	return nil
+}
+
+// goBack is leave, and has the peer forget the module. It may be repeated.
 func (p *protection) goBack(ctx context.Context) error {
 	n := p.n
-	if !p.Back {
-		if err := p.giveBack(ctx); err != nil {
-			if ctx.Err() != nil {
-				err = errors.Join(err, p.closeCopies())
-			}
-			return fmt.Errorf("give VM %s its disks back: %w", p.Definition.Name, err)
-		}
-		if err := n.onlyPeer(p.unfinished); err != nil {
-			return err
-		}
-		p.Back = true
+	if err := p.leave(ctx); err != nil {
+		return err
 	}
 	if len(p.Theirs) > 0 { // it may have heard of the module
 		if err := n.removeAt(ctx, p.peer(), p.Module.Name, 1); err != nil {

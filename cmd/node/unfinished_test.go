@@ -140,12 +140,17 @@ func TestProtectIsCutShort(t *testing.T) {
 			p := newPair(t)
 			ctx := t.Context()
 			def := p.running("web01")
-			p.dies(call, nil, func(n *Node) error {
-				_, err := n.Protect(ctx, "web01", api.ProtectRequest{})
+			var task api.Task
+			p.dies(call, nil, func(n *Node) (err error) {
+				task, err = n.Protect(ctx, "web01", api.ProtectRequest{})
 				return err
 			})
 			p.settled()
 			p.noModule()
+			task, err := p.a.node.Task(ctx, task.ID)
+			if err != nil || !task.Done || !strings.Contains(task.Error, "has its own disks again") {
+				t.Errorf("who follows the work learns %+v, %v", task, err)
+			}
 			live, _ := p.a.hv.(hypervisor).Live("web01")
 			kept, err := p.a.hv.Definition(ctx, "web01")
 			must(t, err)
@@ -160,7 +165,7 @@ func TestProtectIsCutShort(t *testing.T) {
 			if left := append(p.images(p.a), p.images(p.b)...); len(left) > 0 {
 				t.Errorf("images are left: %v", left)
 			}
-			task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{})
+			task, err = p.a.node.Protect(ctx, "web01", api.ProtectRequest{})
 			p.finish(p.a, task, err)
 			p.is(p.a, "web01", "PRIM")
 			p.is(p.b, "web01", "SECOND")
