@@ -27,6 +27,7 @@ type place struct {
 
 // hosting asks a node to make the images of a VM that it does not have.
 type hosting struct {
+	ID     string  `json:"id"` // of the request, which may be repeated
 	Module string  `json:"module"`
 	VM     string  `json:"vm"`
 	Places []place `json:"places"`
@@ -45,8 +46,21 @@ const retired = ".old"
 // imageDir is where the images of a module are made.
 func (n *Node) imageDir(module string) string { return filepath.Join(n.cfg.Dir, "volumes", module) }
 
-// host makes the images of a VM of another node.
+// host makes the images of a VM of another node. A repeated request gets the answer it had.
 func (n *Node) host(ctx context.Context, h hosting) ([]made, error) {
+	n.hosting.Lock()
+	defer n.hosting.Unlock()
+	if h.ID == n.hosted.id {
+		return n.hosted.images, nil
+	}
+	images, err := n.hostAnew(ctx, h)
+	if err == nil {
+		n.hosted.id, n.hosted.images = h.ID, images
+	}
+	return images, err
+}
+
+func (n *Node) hostAnew(ctx context.Context, h hosting) ([]made, error) {
 	switch _, err := n.cfg.Hypervisor.Definition(ctx, h.VM); {
 	case err == nil:
 		return nil, fmt.Errorf("%w: a VM %s is defined on %s too, and would be replaced: if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",

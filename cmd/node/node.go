@@ -83,6 +83,12 @@ type Node struct {
 	wg     sync.WaitGroup
 	undo   []step // what Stop does, last first
 
+	hosting sync.Mutex // held while images for another node are made
+	hosted  struct {   // the last that were; guarded by hosting
+		id     string
+		images []made
+	}
+
 	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
 
 	mu      sync.Mutex

@@ -244,7 +244,7 @@ func (p *protection) images(ctx context.Context) error {
 	if err := p.n.removeAt(ctx, p.peer(), p.Module.Name, 1); err != nil {
 		return err
 	}
-	err := p.n.rpcTo(ctx, p.peer(), "images", hosting{p.Module.Name, p.Definition.Name, p.places[peer]}, &p.Theirs)
+	err := p.n.rpcTo(ctx, p.peer(), "images", hosting{p.Task, p.Module.Name, p.Definition.Name, p.places[peer]}, &p.Theirs)
 	if err == nil {
 		p.Mine, err = p.n.makeImages(p.Module.Name, p.places[self])
 	}

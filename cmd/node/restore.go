@@ -39,7 +39,7 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 	// Another work of the module has the way; the peer is asked again.
 	_, _ = n.run("restore", name, func(ctx context.Context, t *task) (string, error) {
 		t.step("gives %s the module, which it does not know", peer)
-		err := n.restore(ctx, m, peer)
+		err := n.restore(ctx, m, peer, t.state.ID)
 		n.mu.Lock()
 		m.trouble = ""
 		if err != nil {
@@ -62,12 +62,12 @@ func hasRight(m *module, self cluster.NodeID) bool {
 }
 
 // restore makes images on the peer, stores the module there and starts it.
-func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID) error {
+func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task string) error {
 	def, err := n.cfg.Hypervisor.Definition(ctx, m.cfg.VM.Domain)
 	if err != nil {
 		return err
 	}
-	h := hosting{Module: m.cfg.Name, VM: m.cfg.VM.Domain}
+	h := hosting{ID: task, Module: m.cfg.Name, VM: m.cfg.VM.Domain}
 	for _, v := range m.cfg.Volumes {
 		pl := place{Target: v.Target, Size: v.Size}
 		// Where an admin put it; what the peer chose itself it may choose again.

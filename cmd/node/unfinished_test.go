@@ -369,6 +369,22 @@ func TestWhereImagesLie(t *testing.T) {
 	}
 }
 
+// TestImagesAreMadeOnce: the transport may repeat a request.
+func TestImagesAreMadeOnce(t *testing.T) {
+	p := newPair(t)
+	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []place{{Target: "vda", Size: 1 << 20}}}
+	for range 2 {
+		got, err := p.b.node.host(t.Context(), h)
+		if err != nil || len(got) != 1 || filepath.Base(got[0].Path) != "vda.raw" {
+			t.Fatalf("%v, %v", got, err)
+		}
+	}
+	h.ID = "2"
+	if got, err := p.b.node.host(t.Context(), h); err != nil || filepath.Base(got[0].Path) != "vda-2.raw" {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
 // TestProtectRefused: a VM whose memory is saved, and one that the peer has too, are left alone.
 func TestProtectRefused(t *testing.T) {
 	p := newPair(t)
