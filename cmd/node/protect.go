@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
@@ -265,17 +267,31 @@ func (p *protection) images(ctx context.Context) error {
 
 // seeding serves a volume alone, while a running VM's disk is copied into it.
 type seeding struct {
-	image *backing.File
-	prim  *blockrepl.Primary
-	front blockrepl.Frontend
-	ended chan struct{}
+	image  *backing.File
+	prim   *blockrepl.Primary
+	front  blockrepl.Frontend
+	ended  chan struct{}
+	failed atomic.Pointer[error] // why its device failed
+	once   sync.Once
+	err    error // of the close
 }
 
 func (s *seeding) close() error {
-	s.prim.Close()
-	err := s.front.Close()
-	<-s.ended
-	return errors.Join(err, s.image.Close())
+	s.once.Do(func() {
+		s.prim.Close()
+		err := s.front.Close()
+		<-s.ended
+		s.err = errors.Join(err, s.image.Close())
+	})
+	return s.err
+}
+
+// failure is why the device failed; nil if it did not.
+func (s *seeding) failure() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // adopt copies the disks of the running VM into the volumes and switches it over.
@@ -292,6 +308,9 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 		began := time.Now()
 		err := p.n.cfg.Hypervisor.Adopt(ctx, p.Definition.Name, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })
 		if err != nil {
+			for _, s := range p.copies {
+				err = errors.Join(err, s.failure())
+			}
 			return err
 		}
 	}
@@ -325,7 +344,8 @@ func (p *protection) serve(ctx context.Context) error {
 	return nil
 }
 
-// seed serves one empty volume, writable here alone, on the socket that its module will use.
+// seed serves one volume, writable here alone, on the socket that its module will use. If
+// its device fails it is closed: the copy into it ends with an error instead of waiting.
 func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, error) {
 	n := p.n
 	if err := n.seedLog(ctx, v, n.self()); err != nil {
@@ -335,24 +355,30 @@ func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, e
 	if err != nil {
 		return nil, err
 	}
-	prim, err := blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.Module.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
-		Device: img, Log: n.store.Log(v.ID), Logger: n.log, Events: func(blockrepl.Event) {}})
+	s := &seeding{image: img, ended: make(chan struct{})}
+	report := func(ev blockrepl.Event) {
+		if f, ok := ev.(blockrepl.DeviceFailed); ok {
+			err := fmt.Errorf("volume %s: %w", v.Target, f.Err)
+			s.failed.CompareAndSwap(nil, &err)
+			n.wg.Go(func() { _ = s.close() }) // whoever uses it is told why
+		}
+	}
+	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.Module.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
+		Device: img, Log: n.store.Log(v.ID), Logger: n.log, Events: report})
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
-	front, err := disks{n}.Frontend(p.Module.Name, v)
-	if err != nil {
+	if s.front, err = (disks{n}).Frontend(p.Module.Name, v); err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
-	s := &seeding{image: img, prim: prim, front: front, ended: make(chan struct{})}
-	prim.Start()
+	s.prim.Start()
 	go func() {
 		defer close(s.ended)
-		if err := front.Serve(prim); err != nil {
+		if err := s.front.Serve(s.prim); err != nil {
 			n.log.Error("frontend ended", "volume", v.Target, "err", err)
 		}
 	}()
-	if err := prim.GoAlone(1); err != nil {
+	if err := s.prim.GoAlone(1); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil

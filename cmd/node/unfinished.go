@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -241,6 +242,9 @@ func (n *Node) settled(ctx context.Context, vm string) (vmmanager.State, error) 
 // copyBack moves the running VM from the volumes back to its own images.
 func (p *protection) copyBack(ctx context.Context, state vmmanager.State, on []vmmanager.Endpoint) error {
 	hv := p.n.cfg.Hypervisor
+	if slices.ContainsFunc(p.copies, func(s *seeding) bool { return s.failure() != nil }) {
+		_ = p.closeCopies() // what can still be read is served anew
+	}
 	if err := p.serve(ctx); err != nil {
 		return err
 	}

@@ -161,6 +161,29 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	}
 }
 
+// fullDisk protects a running VM whose new image does not fit, and finds it as it was.
+func fullDisk(ctx context.Context, t *testing.T, h *lab.Host) {
+	must(t, h.Define(ctx, lab.VM{Name: "big", Size: 16 << 20}))
+	_, err := h.Node.Run(ctx, "sh", "-c", "dd if=/dev/urandom of=/var/lib/libvirt/images/big.raw bs=1M seek=8 count=8 conv=notrunc status=none && mkdir -p /srv/small && mount -t tmpfs -o size=4M none /srv/small")
+	must(t, err)
+	_, err = h.Libvirt.Virsh(ctx, "start", "big")
+	must(t, err)
+	_, err = h.Duet(ctx, "vm", "protect", "big", "--image", "alpha:vda=/srv/small/big.raw")
+	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("protect without space for the image: %v", err)
+	}
+	text, err := h.Libvirt.Virsh(ctx, "dumpxml", "big")
+	if err != nil || !strings.Contains(text, "/var/lib/libvirt/images/big.raw") || strings.Contains(text, "<mirror") {
+		t.Errorf("the VM is not as it was (%v):\n%s", err, text)
+	}
+	if state, err := h.Libvirt.Virsh(ctx, "domstate", "big"); err != nil || strings.TrimSpace(state) != "running" {
+		t.Errorf("the VM is %q, %v", state, err)
+	}
+	if _, err := h.Node.Run(ctx, "test", "!", "-e", "/srv/small/big.raw"); err != nil {
+		t.Error("its image is left")
+	}
+}
+
 // appears waits for a file on a host.
 func appears(ctx context.Context, t *testing.T, h *lab.Host, path string) {
 	t.Helper()
@@ -229,6 +252,7 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
+	t.Run("no space for the image", func(t *testing.T) { fullDisk(ctx, t, a) })
 	s, err := a.Status(ctx)
 	must(t, err)
 	if len(s.Modules) != 0 {
