@@ -37,7 +37,7 @@ func (e *Engine) compare(ctx context.Context, kept Definition, known bool) (edit
 	stored := vmmanager.Definition{Name: e.domain(), Text: kept.Text}
 	now, err := hv.Definition(ctx, e.domain())
 	switch {
-	case errors.Is(err, vmmanager.ErrNotFound), err == nil && !known:
+	case errors.Is(err, vmmanager.ErrNotFound), !known:
 		return edit{}, hv.Define(ctx, stored)
 	case err != nil || bytes.Equal(now.Text, kept.Text):
 		return edit{}, err
@@ -125,9 +125,10 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 		return fmt.Errorf("define %s: %w", e.domain(), err) // the next start of the VM does it
 	}
 	return e.call(ctx, func() {
-		if e.keep.Definition.Version == d.Version {
-			e.keep.Defined = d.Version
-			e.saveKept()
+		e.keep.Defined = d.Version
+		if e.keep.Definition.Version != d.Version {
+			e.keep.Defined = 0 // a newer one came meanwhile, and which was stored last is not known
 		}
+		e.saveKept()
 	})
 }

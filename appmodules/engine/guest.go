@@ -124,7 +124,12 @@ func (e *Engine) startVM() {
 		}
 		ctx, cancel := e.rt.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		if err = define(ctx); err == nil {
+		// A definition that cannot be read, as of a disk whose file is missing, is no reason
+		// not to try: the hypervisor says what is wrong.
+		if err := define(ctx); err != nil && ctx.Err() == nil {
+			e.cfg.Logger.Warn("cannot read the VM's definition", "module", e.cfg.Module.Name, "err", err)
+		}
+		if err = ctx.Err(); err == nil {
 			err = e.cfg.Hypervisor.Start(ctx, e.domain())
 		}
 		if err != nil {
