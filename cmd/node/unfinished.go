@@ -315,7 +315,8 @@ func (n *Node) endRelease(ctx context.Context, u unfinished) error {
 	if err != nil {
 		return err
 	}
-	if _, err := n.settled(ctx, u.Definition.Name); err != nil {
+	state, err := n.settled(ctx, u.Definition.Name)
+	if err != nil {
 		return err
 	}
 	now, err := n.cfg.Hypervisor.Definition(ctx, u.Definition.Name)
@@ -326,7 +327,10 @@ func (n *Node) endRelease(ctx context.Context, u unfinished) error {
 		n.log.Warn("the VM is protected as before, but its peer has forgotten it", "module", name, "remedy", "duet vm release "+name+" again")
 		return errors.Join(n.beginModule(s), n.endUnfinished(name))
 	}
-	if err := n.cfg.Hypervisor.Reload(ctx, u.Definition, func() error { return n.forgetModule(u.Module) }); err != nil {
+	if now.Saved || state == vmmanager.Off {
+		err = n.cfg.Hypervisor.Reload(ctx, u.Definition, func() error { return n.forgetModule(u.Module) })
+	} // else it runs: that was the last step
+	if err != nil {
 		return err
 	}
 	return n.released(ctx, u)

@@ -52,7 +52,8 @@ func (h *dying) Refit(ctx context.Context, def vmmanager.Definition, between fun
 	if err := h.at(ctx, "refit", between); err != nil {
 		return err
 	}
-	return h.hypervisor.Refit(ctx, def, between)
+	err := h.hypervisor.Refit(ctx, def, between)
+	return errors.Join(err, h.at(ctx, "refitted", nil))
 }
 
 // dies has alpha's daemon end at a call of its hypervisor that begin leads to, and start again.
@@ -196,12 +197,14 @@ func TestProtectCutShortWhileTheHostDies(t *testing.T) {
 func TestReleaseIsCutShort(t *testing.T) {
 	for _, c := range []struct {
 		name      string
+		call      string
 		do        func(p *pair, between func() error)
 		protected bool
 	}{
-		{"before it is saved", func(*pair, func() error) {}, true},
-		{"after it is saved", func(p *pair, _ func() error) { must(p.t, p.a.hv.(*dying).CutRefit("web01")) }, false},
-		{"after the module is forgotten", func(p *pair, between func() error) {
+		{"before it is saved", "refit", func(*pair, func() error) {}, true},
+		{"after it runs again", "refitted", func(*pair, func() error) {}, false},
+		{"after it is saved", "refit", func(p *pair, _ func() error) { must(p.t, p.a.hv.(*dying).CutRefit("web01")) }, false},
+		{"after the module is forgotten", "refit", func(p *pair, between func() error) {
 			must(p.t, errors.Join(p.a.hv.(*dying).CutRefit("web01"), between()))
 		}, false},
 	} {
@@ -211,7 +214,7 @@ func TestReleaseIsCutShort(t *testing.T) {
 			p.running("web01")
 			task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{Config: "policy: {arbitration: available}"})
 			p.finish(p.a, task, err)
-			p.dies("refit", func(between func() error) { c.do(p, between) }, func(n *Node) error {
+			p.dies(c.call, func(between func() error) { c.do(p, between) }, func(n *Node) error {
 				p.is(p.a, "web01", "PRIM")
 				_, err := n.Release(ctx, "web01", api.ReleaseRequest{})
 				return err
