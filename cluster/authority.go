@@ -149,6 +149,16 @@ func (r Record) Completed(e Epoch) Record {
 	return r
 }
 
+// Outdated returns the record to make durable before the owner tells the holder that its
+// copy is not complete: the holder goes on alone on that word (Lead), so a copy that lost
+// power is given up, which cold_start could have taken for complete later.
+func (r Record) Outdated() Record {
+	if r.Cold {
+		r.Complete, r.Cold = 0, false
+	}
+	return r
+}
+
 // Lead returns the record after the owner, who holds the epoch, found that its peer
 // is not complete: its own copy is the best there is.
 func (r Record) Lead() Record {

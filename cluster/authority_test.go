@@ -367,3 +367,16 @@ func TestInherits(t *testing.T) {
 		}
 	}
 }
+
+// TestOutdated: a copy that is given up counts as complete at no epoch, whatever it was.
+func TestOutdated(t *testing.T) {
+	cold := Record{Epoch: 3, Holder: "beta", Promised: 3, To: "beta", Complete: 3, Cold: true}
+	if got := cold.Outdated(); got.Complete != 0 || got.Cold || got.Epoch != 3 || got.IsComplete() || got.Valid("alpha") != nil {
+		t.Errorf("given up: %+v", got)
+	}
+	warm := cold
+	warm.Cold = false
+	if warm.Outdated() != warm {
+		t.Error("a copy that has everything was given up")
+	}
+}

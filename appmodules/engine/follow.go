@@ -82,7 +82,11 @@ func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 		if refusal != "" {
 			return
 		}
-		if !e.save(e.rec.Learn(e.self, cluster.Epoch(hello.Epoch), cluster.NodeID(hello.Node))) {
+		rec := e.rec.Learn(e.self, cluster.Epoch(hello.Epoch), cluster.NodeID(hello.Node))
+		if !rec.IsComplete() {
+			rec = rec.Outdated() // the answer says so, and the peer may go on alone
+		}
+		if !e.save(rec) {
 			refusal = "this node cannot save its record"
 			return
 		}
