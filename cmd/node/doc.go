@@ -7,7 +7,9 @@
 //	caller.go    the calling side of rpc.go: engine.Peer
 //	disks.go     images, dirty logs and frontends of volumes
 //	backend.go   the API's Backend: status, actions, log; configs.go, tasks.go the rest of it
-//	protect.go   put a VM under protection and give it back
+//	protect.go   put a VM under protection: images.go, seeding.go; release.go gives it back
+//	unfinished.go  what of both is left when the daemon dies in between
+//	restore.go   give modules to a peer that does not know them
 //	metrics.go   Prometheus
 //	members.go   join tokens, admission, cluster.json
 package node

@@ -8,15 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
 	"duet/appmodules/config"
 	"duet/appmodules/engine"
-	"duet/blockrepl"
-	"duet/blockrepl/backing"
 	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -265,35 +261,6 @@ func (p *protection) images(ctx context.Context) error {
 	return p.n.keepUnfinished(p.unfinished)
 }
 
-// seeding serves a volume alone, while a running VM's disk is copied into it.
-type seeding struct {
-	image  *backing.File
-	prim   *blockrepl.Primary
-	front  blockrepl.Frontend
-	ended  chan struct{}
-	failed atomic.Pointer[error] // why its device failed
-	once   sync.Once
-	err    error // of the close
-}
-
-func (s *seeding) close() error {
-	s.once.Do(func() {
-		s.prim.Close()
-		err := s.front.Close()
-		<-s.ended
-		s.err = errors.Join(err, s.image.Close())
-	})
-	return s.err
-}
-
-// failure is why the device failed; nil if it did not.
-func (s *seeding) failure() error {
-	if err := s.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
 // adopt copies the disks of the running VM into the volumes and switches it over.
 func (p *protection) adopt(ctx context.Context, t *task) error {
 	t.step("lets the VM pause, not fail, when a disk does not answer")
@@ -317,15 +284,10 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 	return nil
 }
 
-// hardened is the VM's definition with disks that pause it on errors.
-func (p *protection) hardened() (vmmanager.Definition, error) {
-	return p.n.cfg.Hypervisor.Restore(p.Definition, p.Definition.Disks)
-}
-
 // harden has the running VM's disks pause it on errors, which the hypervisor can
 // change only while the VM stands still.
 func (p *protection) harden(ctx context.Context) error {
-	same, err := p.hardened()
+	same, err := p.n.cfg.Hypervisor.Restore(p.Definition, p.Definition.Disks)
 	if err != nil {
 		return err
 	}
@@ -342,46 +304,6 @@ func (p *protection) serve(ctx context.Context) error {
 		p.copies = append(p.copies, s)
 	}
 	return nil
-}
-
-// seed serves one volume, writable here alone, on the socket that its module will use. If
-// its device fails it is closed: the copy into it ends with an error instead of waiting.
-func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, error) {
-	n := p.n
-	if err := n.seedLog(ctx, v, n.self()); err != nil {
-		return nil, err
-	}
-	img, err := backing.OpenFile(v.Paths[string(n.self())], v.Size)
-	if err != nil {
-		return nil, err
-	}
-	s := &seeding{image: img, ended: make(chan struct{})}
-	report := func(ev blockrepl.Event) {
-		if f, ok := ev.(blockrepl.DeviceFailed); ok {
-			err := fmt.Errorf("volume %s: %w", v.Target, f.Err)
-			s.failed.CompareAndSwap(nil, &err)
-			n.wg.Go(func() { _ = s.close() }) // whoever uses it is told why
-		}
-	}
-	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.Module.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
-		Device: img, Log: n.store.Log(v.ID), Logger: n.log, Events: report})
-	if err != nil {
-		return nil, errors.Join(err, img.Close())
-	}
-	if s.front, err = (disks{n}).Frontend(p.Module.Name, v); err != nil {
-		return nil, errors.Join(err, img.Close())
-	}
-	s.prim.Start()
-	go func() {
-		defer close(s.ended)
-		if err := s.front.Serve(s.prim); err != nil {
-			n.log.Error("frontend ended", "volume", v.Target, "err", err)
-		}
-	}()
-	if err := s.prim.GoAlone(1); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
 }
 
 // create stores the module on the peer, then here, which makes it durable.

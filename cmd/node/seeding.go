@@ -1,0 +1,82 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
+)
+
+// seeding serves a volume alone, while a running VM's disk is copied into it.
+type seeding struct {
+	image  *backing.File
+	prim   *blockrepl.Primary
+	front  blockrepl.Frontend
+	ended  chan struct{}
+	failed atomic.Pointer[error] // why its device failed
+	once   sync.Once
+	err    error // of the close
+}
+
+func (s *seeding) close() error {
+	s.once.Do(func() {
+		s.prim.Close()
+		err := s.front.Close()
+		<-s.ended
+		s.err = errors.Join(err, s.image.Close())
+	})
+	return s.err
+}
+
+// failure is why the device failed; nil if it did not.
+func (s *seeding) failure() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// seed serves one volume, writable here alone, on the socket that its module will use. If
+// its device fails it is closed: the copy into it ends with an error instead of waiting.
+func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, error) {
+	n := p.n
+	if err := n.seedLog(ctx, v, n.self()); err != nil {
+		return nil, err
+	}
+	img, err := backing.OpenFile(v.Paths[string(n.self())], v.Size)
+	if err != nil {
+		return nil, err
+	}
+	s := &seeding{image: img, ended: make(chan struct{})}
+	report := func(ev blockrepl.Event) {
+		if f, ok := ev.(blockrepl.DeviceFailed); ok {
+			err := fmt.Errorf("volume %s: %w", v.Target, f.Err)
+			s.failed.CompareAndSwap(nil, &err)
+			n.wg.Go(func() { _ = s.close() }) // whoever uses it is told why
+		}
+	}
+	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.Module.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
+		Device: img, Log: n.store.Log(v.ID), Logger: n.log, Events: report})
+	if err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	if s.front, err = (disks{n}).Frontend(p.Module.Name, v); err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	s.prim.Start()
+	go func() {
+		defer close(s.ended)
+		if err := s.front.Serve(s.prim); err != nil {
+			n.log.Error("frontend ended", "volume", v.Target, "err", err)
+		}
+	}()
+	if err := s.prim.GoAlone(1); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
