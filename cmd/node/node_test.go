@@ -209,8 +209,8 @@ func (p *pair) is(m *member, module, role string) {
 	})
 }
 
-// finish follows a task to its end.
-func (p *pair) finish(m *member, t api.Task, err error) api.Task {
+// ended follows a task to its end.
+func (p *pair) ended(m *member, t api.Task, err error) api.Task {
 	p.t.Helper()
 	must(p.t, err)
 	until(p.t, "the task ends", func() error {
@@ -220,6 +220,13 @@ func (p *pair) finish(m *member, t api.Task, err error) api.Task {
 		}
 		return err
 	})
+	return t
+}
+
+// finish follows a task to its good end.
+func (p *pair) finish(m *member, t api.Task, err error) api.Task {
+	p.t.Helper()
+	t = p.ended(m, t, err)
 	if t.Error != "" {
 		p.t.Fatalf("task %s failed: %s", t.Kind, t.Error)
 	}
@@ -416,13 +423,7 @@ func TestProtectFails(t *testing.T) {
 	p.define(p.a, "web01", 8<<20)
 	p.stop(p.b)
 	task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{})
-	must(t, err)
-	until(t, "the task ends", func() error {
-		if task, err = p.a.node.Task(ctx, task.ID); err == nil && !task.Done {
-			err = errors.New(task.Step)
-		}
-		return err
-	})
+	task = p.ended(p.a, task, err)
 	if !strings.Contains(task.Error, "beta") {
 		t.Errorf("protect without the peer: %q", task.Error)
 	}

@@ -86,14 +86,7 @@ func TestReleaseWithoutPeer(t *testing.T) {
 	p.is(p.a, "web01", "ALONE")
 	refused := func(r api.ReleaseRequest) string {
 		task, err := p.a.node.Release(ctx, "web01", r)
-		must(t, err)
-		until(t, "the task ends", func() error {
-			if task, err = p.a.node.Task(ctx, task.ID); err == nil && !task.Done {
-				err = errors.New(task.Step)
-			}
-			return err
-		})
-		return task.Error
+		return p.ended(p.a, task, err).Error
 	}
 	if text := refused(api.ReleaseRequest{}); !strings.Contains(text, "--without-peer") {
 		t.Errorf("release without the peer: %q", text)

@@ -280,16 +280,9 @@ func TestProtectAgain(t *testing.T) {
 	}
 
 	// What fails leaves the images that the VM runs on.
-	broken := errors.New("broken")
 	p.b.hv.(hypervisor).SetAway(true)
 	task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{})
-	must(t, err)
-	until(t, "the task ends", func() error {
-		if task, err = p.a.node.Task(ctx, task.ID); err == nil && !task.Done {
-			err = broken
-		}
-		return err
-	})
+	task = p.ended(p.a, task, err)
 	p.b.hv.(hypervisor).SetAway(false)
 	if task.Error == "" {
 		t.Error("protect succeeded although beta has no hypervisor")
@@ -348,13 +341,7 @@ func TestWhereImagesLie(t *testing.T) {
 	} {
 		task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{Images: []api.ImageChoice{c.image}})
 		if err == nil {
-			until(t, "the task ends", func() error {
-				if task, err = p.a.node.Task(ctx, task.ID); err == nil && !task.Done {
-					err = errors.New(task.Step)
-				}
-				return err
-			})
-			err = errors.New(task.Error)
+			err = errors.New(p.ended(p.a, task, nil).Error)
 		}
 		if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q in it", c.image, err, c.want)
@@ -403,13 +390,7 @@ func TestProtectRefused(t *testing.T) {
 	p.running("twice")
 	p.define(p.b, "twice", 8<<20)
 	task, err := p.a.node.Protect(ctx, "twice", api.ProtectRequest{})
-	must(t, err)
-	until(t, "the task ends", func() error {
-		if task, err = p.a.node.Task(ctx, task.ID); err == nil && !task.Done {
-			err = errors.New(task.Step)
-		}
-		return err
-	})
+	task = p.ended(p.a, task, err)
 	if !strings.Contains(task.Error, "defined on beta too") {
 		t.Errorf("protect of a VM that beta has too: %q", task.Error)
 	}
