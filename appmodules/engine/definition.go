@@ -106,6 +106,13 @@ func (e *Engine) readDefinition() {
 	})
 }
 
+// Definition is the newest version of the VM's definition that both nodes can run.
+func (e *Engine) Definition(ctx context.Context) (d Definition, err error) {
+	err = e.call(ctx, func() { d = e.keep.Definition })
+	d.Module = e.cfg.Module.Name
+	return d, err
+}
+
 // OnDefine stores a newer definition that came from the peer, here and in the hypervisor.
 func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 	newer := false

@@ -50,7 +50,7 @@ func (n *Node) imageDir(module string) string { return filepath.Join(n.cfg.Dir, 
 func (n *Node) host(ctx context.Context, h hosting) ([]made, error) {
 	n.hosting.Lock()
 	defer n.hosting.Unlock()
-	if h.ID == n.hosted.id {
+	if h.ID != "" && h.ID == n.hosted.id {
 		return n.hosted.images, nil
 	}
 	images, err := n.hostAnew(ctx, h)
@@ -120,12 +120,8 @@ func createImage(path string, size int64) error {
 // chosenImage takes the file or block device that the admin has named, whose content will
 // be overwritten, or makes the file.
 func (n *Node) chosenImage(p place) (made, error) {
-	for _, m := range n.all() {
-		for _, v := range m.cfg.Volumes {
-			if sameFile(v.Paths[string(n.self())], p.Path) {
-				return made{}, fmt.Errorf("%w: %s is the image of %s/%s", api.ErrConflict, p.Path, m.cfg.Name, v.Target)
-			}
-		}
+	if volume := n.volumeOn(p.Path); volume != "" {
+		return made{}, fmt.Errorf("%w: %s is the image of %s", api.ErrConflict, p.Path, volume)
 	}
 	if !exists(p.Path) {
 		return made{Path: p.Path}, createImage(p.Path, p.Size)
@@ -138,6 +134,18 @@ func (n *Node) chosenImage(p place) (made, error) {
 		return made{}, err
 	}
 	return made{p.Path, p.Path}, f.Close()
+}
+
+// volumeOn names the volume of this node whose image path is; empty if it is nobody's.
+func (n *Node) volumeOn(path string) string {
+	for _, m := range n.all() {
+		for _, v := range m.cfg.Volumes {
+			if sameFile(v.Paths[string(n.self())], path) {
+				return m.cfg.Name + "/" + v.Target
+			}
+		}
+	}
+	return ""
 }
 
 func exists(path string) bool {
@@ -154,11 +162,15 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(one, two)
 }
 
-// dropImages undoes makeImages. What is gone already is no error.
+// dropImages undoes makeImages. What is gone already is no error; what a module has by
+// now stays: the caller may have missed the answer that says so.
 func (n *Node) dropImages(all []made) error {
 	var errs []error
 	for _, m := range all {
 		now := m.Path
+		if n.volumeOn(now) != "" {
+			continue
+		}
 		if !exists(now) {
 			now += retired // the module had begun and was removed
 		}

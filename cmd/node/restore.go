@@ -63,7 +63,7 @@ func hasRight(m *module, self cluster.NodeID) bool {
 
 // restore makes images on the peer, stores the module there and starts it.
 func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task string) error {
-	def, err := n.cfg.Hypervisor.Definition(ctx, m.cfg.VM.Domain)
+	def, err := m.engine.Definition(ctx) // not the hypervisor's: an edit may not be fit for the peer
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 	if err := n.rpcTo(ctx, peer, "images", h, &images); err != nil {
 		return err
 	}
-	if err := n.handOver(ctx, m, peer, images, def.Text); err != nil {
+	if err := n.handOver(ctx, m, peer, images, def); err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		_ = n.rpcTo(ctx, peer, "images/drop", images, nil) // else they are in nobody's way
@@ -94,7 +94,10 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 }
 
 // handOver stores the module on the peer, with the images that it made.
-func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []made, text []byte) error {
+func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []made, def engine.Definition) error {
+	if len(images) != len(m.cfg.Volumes) {
+		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.cfg.Volumes))
+	}
 	s := stored{m.version, m.cfg}
 	s.Module.Volumes = slices.Clone(m.cfg.Volumes)
 	moved := false
@@ -108,9 +111,7 @@ func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, ima
 	if moved {
 		s.Version = version{m.version.Number + 1, time.Now().UTC(), string(n.self())}
 	}
-	nm := newModule{Stored: s, Source: n.self(),
-		Definition: engine.Definition{Module: m.cfg.Name, Version: m.engine.State().Definition, Text: text}}
-	if err := n.rpcTo(ctx, peer, "modules", nm, nil); err != nil {
+	if err := n.rpcTo(ctx, peer, "modules", newModule{Stored: s, Source: n.self(), Definition: def}, nil); err != nil {
 		return err
 	}
 	if !moved {

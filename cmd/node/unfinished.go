@@ -287,6 +287,14 @@ func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []v
 	if err != nil {
 		return err
 	}
+	if len(newer) > 0 {
+		// From here on this is what the VM has, also for a run that begins after the
+		// definition has changed: it could not see any more that the images are in use.
+		p.Definition = def
+		if err := p.n.keepUnfinished(p.unfinished); err != nil {
+			return err
+		}
+	}
 	now, err := hv.Definition(ctx, def.Name)
 	if err != nil {
 		return err
@@ -325,7 +333,10 @@ func (n *Node) endRelease(ctx context.Context, u unfinished) error {
 	}
 	if durable && !now.Saved {
 		n.log.Warn("the VM is protected as before, but its peer has forgotten it", "module", name, "remedy", "duet vm release "+name+" again")
-		return errors.Join(n.beginModule(s), n.endUnfinished(name))
+		if err := n.endUnfinished(name); err != nil {
+			return err // once more: an engine is begun once
+		}
+		return n.beginModule(s)
 	}
 	if now.Saved || state == vmmanager.Off {
 		err = n.cfg.Hypervisor.Reload(ctx, u.Definition, func() error { return n.forgetModule(u.Module) })

@@ -59,8 +59,16 @@ func (h *dying) Refit(ctx context.Context, def vmmanager.Definition, between fun
 // dies has alpha's daemon end at a call of its hypervisor that begin leads to, and start again.
 func (p *pair) dies(call string, do func(between func() error), begin func(n *Node) error) {
 	p.t.Helper()
-	sound := p.a.hv
-	d := &dying{hypervisor: sound.(hypervisor), call: call, do: do, reached: make(chan struct{})}
+	sound := p.a.hv.(hypervisor)
+	p.dieAt(sound, call, do, begin)
+	p.a.hv = sound
+	p.start(p.a)
+}
+
+// dieAt has alpha's daemon end there, and does not start it again.
+func (p *pair) dieAt(sound hypervisor, call string, do func(between func() error), begin func(n *Node) error) {
+	p.t.Helper()
+	d := &dying{hypervisor: sound, call: call, do: do, reached: make(chan struct{})}
 	p.stop(p.a)
 	p.a.hv = d
 	p.start(p.a)
@@ -75,8 +83,6 @@ func (p *pair) dies(call string, do func(between func() error), begin func(n *No
 		}
 	})
 	p.stop(p.a)
-	p.a.hv = sound
-	p.start(p.a)
 }
 
 // met waits until alpha can reach beta.
@@ -180,10 +186,15 @@ func TestProtectCutShortWhileTheHostDies(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()
 	def := p.running("web01")
-	p.dies("adopt vdb", func(func() error) { must(t, p.a.hv.(*dying).Crash("web01")) }, func(n *Node) error {
+	sound := p.a.hv.(hypervisor)
+	p.dieAt(sound, "adopt vdb", func(func() error) { must(t, sound.Crash("web01")) }, func(n *Node) error {
 		_, err := n.Protect(ctx, "web01", api.ProtectRequest{})
 		return err
 	})
+	// The run that undoes it dies as well, as soon as the VM's definition has changed.
+	p.dieAt(sound, "defined", nil, func(*Node) error { return nil })
+	p.a.hv = sound
+	p.start(p.a)
 	p.settled()
 	p.noModule()
 	kept, err := p.a.hv.Definition(ctx, "web01")
@@ -375,6 +386,18 @@ func TestImagesAreMadeOnce(t *testing.T) {
 	h.ID = "2"
 	if got, err := p.b.node.host(t.Context(), h); err != nil || filepath.Base(got[0].Path) != "vda-2.raw" {
 		t.Fatalf("%v, %v", got, err)
+	}
+}
+
+// TestImagesOfModulesStay: an undoing that comes too late finds them in use.
+func TestImagesOfModulesStay(t *testing.T) {
+	p := newPair(t)
+	p.protected("web01")
+	m, err := p.b.node.module("web01")
+	must(t, err)
+	path := m.cfg.Volumes[0].Paths["beta"]
+	if err := p.b.node.dropImages([]made{{Path: path}}); err != nil || !exists(path) {
+		t.Errorf("the image of a module was removed (%v)", err)
 	}
 }
 
