@@ -17,8 +17,8 @@ type Bind struct {
 	Target string
 }
 
-// Spec says what Exec runs.
-type Spec struct {
+// Command says what Exec runs.
+type Command struct {
 	Args  []string // program and arguments
 	Dir   string   // working folder inside
 	Env   []string // all of the environment besides PATH, HOME and LC_ALL
@@ -51,7 +51,7 @@ exec "$@"
 // Exec prepares a command in a private copy of the image, with this computer's kernel and nothing of its network. The
 // program is process 1's child in namespaces of its own, which end with it, with the command and with this process.
 // The caller starts the command on a thread that lives as long as it does, as Run does, and calls done after its end.
-func (im Image) command(ctx context.Context, spec Spec) (cmd *exec.Cmd, done func() error, err error) {
+func (im Image) command(ctx context.Context, c Command) (cmd *exec.Cmd, done func() error, err error) {
 	tmp, err := im.scratch()
 	if err != nil {
 		return nil, nil, fmt.Errorf("enter %s: %w", im.Release, err)
@@ -66,16 +66,16 @@ func (im Image) command(ctx context.Context, spec Spec) (cmd *exec.Cmd, done fun
 	}
 	args := []string{"--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c",
 		im.mount(tmp) + entering, "sh", tmp.root()}
-	for _, b := range append([]Bind{{own, "/tmp"}}, spec.Binds...) {
+	for _, b := range append([]Bind{{own, "/tmp"}}, c.Binds...) {
 		args = append(args, b.Source, b.Target)
 	}
-	dir := spec.Dir
+	dir := c.Dir
 	if dir == "" {
 		dir = "/"
 	}
 	args = append(args, "--", dir)
-	cmd = exec.CommandContext(ctx, "unshare", append(args, spec.Args...)...)
-	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"}, spec.Env...)
+	cmd = exec.CommandContext(ctx, "unshare", append(args, c.Args...)...)
+	cmd.Env = append([]string{"PATH=" + path, "HOME=/root", "LC_ALL=C.UTF-8"}, c.Env...)
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	return cmd, tmp.remove, nil
 }
@@ -83,8 +83,8 @@ func (im Image) command(ctx context.Context, spec Spec) (cmd *exec.Cmd, done fun
 // Exec runs a program in a private copy of the image, with this computer's kernel, in process-id, mount, network, IPC
 // and host-name namespaces of its own, without a way out. It is for what makes its own nodes, such as the module's
 // tests; a machine with systemd is made by Boot. All of it ends when the program, ctx or this process does.
-func (im Image) Exec(ctx context.Context, spec Spec, stdout, stderr *os.File) error {
-	cmd, done, err := im.command(ctx, spec)
+func (im Image) Exec(ctx context.Context, c Command, stdout, stderr *os.File) error {
+	cmd, done, err := im.command(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (im Image) Exec(ctx context.Context, spec Spec, stdout, stderr *os.File) er
 		err = e
 	}
 	if err != nil {
-		return fmt.Errorf("run %s in %s: %w", spec.Args[0], im.Release, err)
+		return fmt.Errorf("run %s in %s: %w", c.Args[0], im.Release, err)
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (t *Tests) Run(ctx context.Context, pkg string, flags []string, stdout, std
 	if err := t.goTool(ctx, "test", "-c", "-o", binary, pkg); err != nil {
 		return fmt.Errorf("run tests of %s in %s: %w", pkg, t.image.Release, err)
 	}
-	return t.image.Exec(ctx, Spec{
+	return t.image.Exec(ctx, Command{
 		Args:  append([]string{filepath.Join(insideBuilt, filepath.Base(binary))}, flags...),
 		Dir:   filepath.Join(insideModule, pkg),
 		Env:   []string{guest.Prebuilt + "=" + insideBuilt, "XDG_CACHE_HOME=" + insideCache},

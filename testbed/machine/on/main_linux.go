@@ -54,7 +54,7 @@ func run(ctx context.Context, release machine.Release, args []string) error {
 		if err != nil {
 			return err
 		}
-		return im.Exec(ctx, machine.Spec{Args: args}, os.Stdout, os.Stderr)
+		return im.Exec(ctx, machine.Command{Args: args}, os.Stdout, os.Stderr)
 	}
 	module, err := os.Getwd()
 	if err != nil {
