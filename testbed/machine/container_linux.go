@@ -130,8 +130,11 @@ func (c *container) start() error {
 		return err
 	}
 	defer console.Close()
-	args := append([]string{"--mount", "sh", "-c", c.image.mount(c.disk) + booting, "sh", c.disk.root(), c.lan.Path(c.name), c.name}, c.group...)
-	cmd := exec.Command("unshare", args...)
+	// nspawn makes /sys before it enters the network namespace, so it is in there from the beginning.
+	network := c.lan.Path(c.name)
+	args := append([]string{"--net=" + network, "unshare", "--mount", "sh", "-c", c.image.mount(c.disk) + booting, "sh",
+		c.disk.root(), network, c.name}, c.group...)
+	cmd := exec.Command("nsenter", args...)
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.Env = []string{"PATH=" + path, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0",
 		"NOTIFY_SOCKET=" + filepath.Join(c.disk.dir, "notify")}
@@ -226,7 +229,7 @@ func (c *container) run(ctx context.Context, stdin io.Reader, command string) (R
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, "nsenter", "--all", "--root", "--wd", "--target", strconv.Itoa(c.leader),
 		"env", "--ignore-environment", "PATH="+path, "HOME=/root", "LOGNAME=root", "USER=root", "TERM=dumb", "LANG=C.UTF-8",
-		"sh", "-c", command)
+		"DEBIAN_FRONTEND=noninteractive", "sh", "-c", command)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &out
 	cmd.WaitDelay = time.Second // a process that it leaves behind may keep the pipes open
 	err := cmd.Run()
