@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -226,22 +225,28 @@ func (c *container) run(ctx context.Context, stdin io.Reader, command string) (R
 	if !c.running() {
 		return Result{}, fmt.Errorf("run on %s: it is off", c.name)
 	}
-	var out bytes.Buffer
+	// A file and no pipe: a process that stays in the background keeps it, as it would keep a terminal.
+	out, err := os.CreateTemp(c.disk.dir, "output-")
+	if err != nil {
+		return Result{}, fmt.Errorf("run on %s: %w", c.name, err)
+	}
+	defer out.Close()
+	defer os.Remove(out.Name())
 	cmd := exec.CommandContext(ctx, "nsenter", "--all", "--root", "--wd", "--target", strconv.Itoa(c.leader),
 		"env", "--ignore-environment", "PATH="+path, "HOME=/root", "LOGNAME=root", "USER=root", "TERM=dumb", "LANG=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", "sh", "-c", command)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &out
-	cmd.WaitDelay = time.Second // a process that it leaves behind may keep the pipes open
-	err := cmd.Run()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, out, out
+	err = cmd.Run()
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	} else if cmd.ProcessState != nil {
-		err = nil
+		err = nil // it is in the code
 	}
-	if err != nil {
-		return Result{}, fmt.Errorf("run %q on %s: %w: %s", command, c.name, err, out.String())
+	text, e := os.ReadFile(out.Name())
+	if err = errors.Join(err, e); err != nil {
+		return Result{}, fmt.Errorf("run %q on %s: %w: %s", command, c.name, err, text)
 	}
-	return Result{Output: strings.TrimRight(out.String(), "\n"), Code: cmd.ProcessState.ExitCode()}, nil
+	return Result{Output: strings.TrimRight(string(text), "\n"), Code: cmd.ProcessState.ExitCode()}, nil
 }
 
 // Push implements Machine.

@@ -33,7 +33,7 @@ func packages(p *pair) (file, newer string) {
 		for _, unit := range []string{"duetd.service", "duetd-witness.service"} {
 			p.shell("sed s,/usr/local/sbin,/usr/sbin, ../../../docs/" + unit + " >" + tree + "/lib/systemd/system/" + unit)
 		}
-		p.shell("dpkg-deb -b " + tree + " " + file)
+		p.shell("dpkg-deb -Znone -b " + tree + " " + file)
 		p.must(os.RemoveAll(tree))
 	}
 	p.shell("dpkg-deb -R " + file + " " + tree)
@@ -46,7 +46,7 @@ func packages(p *pair) (file, newer string) {
 		p.Fatalf("the package has no version: %s", text)
 	}
 	p.must(os.WriteFile(control, []byte(next), 0o644))
-	p.shell("dpkg-deb -b " + tree + " " + newer)
+	p.shell("dpkg-deb -Znone -b " + tree + " " + newer)
 	return file, newer
 }
 

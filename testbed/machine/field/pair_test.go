@@ -111,6 +111,10 @@ func (p *pair) follow(block []Line) {
 		if strings.HasSuffix(command, "--watch") { // it would go on until somebody ends it
 			command = "timeout --preserve-status --signal=INT 2 " + command
 		}
+		if program, ok := strings.CutSuffix(command, "&"); ok {
+			p.background(l.Node, program)
+			continue
+		}
 		out := p.types(l.Node, command)
 		for _, word := range strings.Fields(out) { // a token, as a person would copy it
 			if kind, _, ok := strings.Cut(word, "."); ok && (kind == "duet1" || kind == "duetw1") {
@@ -118,6 +122,18 @@ func (p *pair) follow(block []Line) {
 			}
 		}
 	}
+}
+
+// background starts a program and waits, as a person would, until it has said something.
+func (p *pair) background(node, program string) {
+	p.Helper()
+	const said = "/root/background"
+	p.types(node, program+" >"+said+" 2>&1 &")
+	p.until(time.Minute, program+"has said something", func() error {
+		_, err := machine.Do(p.ctx, p.site.Machines[node], "test -s "+said)
+		return err
+	})
+	p.types(node, "cat "+said)
 }
 
 // until waits for a condition on the machines and says in the end what was missing.
@@ -198,22 +214,40 @@ func (p *pair) writes(node string, n uint64) {
 	})
 }
 
-// whole fails if the newest boot of the VM on a host lacks a record that was acknowledged before on the other, or saw
-// an error.
-func (p *pair) whole(node, earlier string) {
+// boots is how often the VM has begun to boot on a host.
+func (p *pair) boots(node string) int {
 	p.Helper()
-	var newest guest.Boot
+	return len(p.said(node).Boots)
+}
+
+// whole waits until the VM has booted on a host once more than it had, and fails if that boot lacks a record that was
+// acknowledged before on the other host, or saw an error.
+func (p *pair) whole(node string, boots int, earlier string) {
+	p.Helper()
+	var now guest.Log
 	p.until(time.Minute, "the VM has looked at its disk on "+node, func() error {
-		if newest = p.said(node).Newest(); !newest.Scanned || len(newest.Acks) == 0 {
-			return fmt.Errorf("its newest boot has %d records", len(newest.Acks))
+		now = p.said(node)
+		if b := now.Newest(); len(now.Boots) <= boots || !b.Scanned || len(b.Acks) == 0 {
+			return fmt.Errorf("it has booted %d times, %d before; the newest boot has %d records", len(now.Boots), boots, len(b.Acks))
 		}
 		return nil
 	})
+	newest := now.Newest()
 	if acked := p.said(earlier).Acked(); newest.Last < acked {
 		p.Errorf("record %d was acknowledged on %s, the disk ends at %d on %s", acked, earlier, newest.Last, node)
 	}
 	if newest.Holes+newest.Torn+newest.Breaks != 0 || len(newest.Errors) != 0 {
-		p.Errorf("on %s the disk has %d holes, %d torn blocks, %d breaks; errors: %q", node, newest.Holes, newest.Torn, newest.Breaks, newest.Errors)
+		p.Errorf("on %s the disk has %d holes, %d torn blocks, %d breaks; errors: %q",
+			node, newest.Holes, newest.Torn, newest.Breaks, newest.Errors)
+	}
+}
+
+// undisturbed fails if the VM on a host has booted since it had so many boots, or has seen an error.
+func (p *pair) undisturbed(node string, boots int) {
+	p.Helper()
+	p.writes(node, 20)
+	if log := p.said(node); len(log.Boots) != boots || len(log.Newest().Errors) != 0 {
+		p.Errorf("the VM on %s has booted %d times, was %d; errors: %q", node, len(log.Boots), boots, log.Newest().Errors)
 	}
 }
 
