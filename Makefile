@@ -3,8 +3,9 @@ GO    ?= go
 TAGS  := -tags libvirt_dlopen
 CACHE ?= $(CURDIR)/.cache
 BIN   := bin
+comma := ,
 
-.PHONY: help deps build install test fast scenario demo bench campaign campaign-real fuzz windows lint clean
+.PHONY: help deps build install test fast scenario demo bench field campaign campaign-real fuzz windows lint clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +34,9 @@ fast: ## Run the tests that need neither root nor VMs, with the race detector.
 
 scenario: deps ## Run the scenarios with real VMs, one after the other, showing each step.
 	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/scenario
+
+field: deps ## Follow the README on real machines: pairs of Debian 12, of 13 and of both (PAIRS=12/13 for one of them).
+	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/machine/field -pairs $(or $(PAIRS),12/12$(comma)13/13$(comma)12/13)
 
 bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; nothing else may run.
 	$(GO) run $(TAGS) ./testbed/bench

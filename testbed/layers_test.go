@@ -18,7 +18,7 @@ var rows = [][]string{
 	2: {"cluster/*", "blockrepl/*", "vmmanager/*", "lb/*", "appmodules/checker", "appmodules/script", "appmodules/safepkg", "appmodules/filerepl", "appmodules/config", "console/api"},
 	3: {"appmodules/engine", "appmodules/filerepl/fuse", "console", "console/client", "console/api/apitest"},
 	4: {"cmd/node", "testbed/sim", "cmd/duet/setup"},
-	5: {"cmd/duetd", "cmd/duet", "testbed/libvirtd", "testbed/lab", "testbed/scenario", "testbed/bench", "testbed/demo", "testbed/campaign", "testbed/chaos", "testbed"},
+	5: {"cmd/duetd", "cmd/duet", "testbed/libvirtd", "testbed/lab", "testbed/scenario", "testbed/bench", "testbed/demo", "testbed/campaign", "testbed/chaos", "testbed/machine", "testbed/machine/*", "testbed"},
 }
 
 // family lists parts of one thing that may import each other although they share a

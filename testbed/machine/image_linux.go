@@ -44,6 +44,10 @@ var host = layer{"host", []string{
 // suite is what the module's own tests run besides, see testbed/deps/packages.txt.
 var suite = layer{"suite", []string{"libnbd-bin", "nbdkit", "fio", "e2fsprogs", "nftables", "iputils-ping", "procps", "curl"}}
 
+// kernel is what a machine needs that is no container: Debian's own kernel, and the program in it through which commands
+// get inside.
+var kernel = layer{"kernel", []string{"linux-image-amd64", "qemu-guest-agent"}}
+
 // Host returns the image of a machine with libvirt and QEMU, and makes it first where cache lacks it. That takes some
 // minutes and a Debian mirror, and needs root. Safe to call from several processes.
 func Host(ctx context.Context, cache string, r Release) (Image, error) {
@@ -53,6 +57,11 @@ func Host(ctx context.Context, cache string, r Release) (Image, error) {
 // Suite is like Host for a root in which the module's own tests run, see Exec.
 func Suite(ctx context.Context, cache string, r Release) (Image, error) {
 	return build(ctx, cache, r, base, host, suite)
+}
+
+// Kernel is like Host for an image that has a kernel of its own.
+func Kernel(ctx context.Context, cache string, r Release) (Image, error) {
+	return build(ctx, cache, r, base, host, kernel)
 }
 
 func build(ctx context.Context, cache string, r Release, layers ...layer) (Image, error) {

@@ -38,7 +38,7 @@ type source struct {
 // sources returns where this computer's apt gets Debian from, for another release of it. The first is the release
 // itself; updates and security fixes follow.
 func (r Release) sources(ctx context.Context) ([]source, error) {
-	const format = "$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(RELEASE)|$(REPO_URI)"
+	const format = "$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)"
 	out, err := run(exec.CommandContext(ctx, "apt-get", "indextargets", "--format", format, "Identifier: Packages"))
 	if err != nil {
 		return nil, err
@@ -50,27 +50,21 @@ func (r Release) sources(ctx context.Context) ([]source, error) {
 	return found, nil
 }
 
-// retarget reads lines ORIGIN|COMPONENT|CODENAME|RELEASE|URI. Codename and release may be those of an update archive:
-// CODENAME-updates. The release may also be named stable.
+// retarget reads lines ORIGIN|COMPONENT|CODENAME|URI. The code name of a part of a release is CODENAME-updates, say.
 func retarget(lines, codename string) []source {
 	var found []source
 	for _, line := range strings.Split(lines, "\n") {
 		f := strings.Split(line, "|")
-		if len(f) != 5 || f[0] != "Debian" || f[1] != "main" {
+		if len(f) != 4 || f[0] != "Debian" || f[1] != "main" {
 			continue
 		}
-		_, kind, isUpdate := strings.Cut(f[2], "-")
-		s := source{uri: f[4], suite: codename}
-		switch {
-		case isUpdate && kind == "backports":
-			continue
-		case isUpdate:
-			s.suite += "-" + kind
-			if !slices.Contains(found, s) {
-				found = append(found, s)
-			}
-		case !slices.Contains(found, s):
-			found = slices.Insert(found, 0, s)
+		_, part, isPart := strings.Cut(f[2], "-")
+		s, at := source{uri: f[3], suite: codename}, 0
+		if isPart {
+			s.suite, at = codename+"-"+part, len(found)
+		}
+		if part != "backports" && !slices.Contains(found, s) {
+			found = slices.Insert(found, at, s)
 		}
 	}
 	if len(found) > 0 && found[0].suite != codename {
