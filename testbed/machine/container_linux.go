@@ -9,12 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"duet/testbed/netns"
 )
@@ -27,9 +24,8 @@ type container struct {
 	lan   *netns.LAN
 	group group
 
-	nspawn *exec.Cmd
-	ended  chan struct{} // closed when nspawn was reaped; nil before the first Boot
-	leader int           // the container's process 1, seen from outside
+	nspawn *child // nil before the first Boot
+	leader int    // the container's process 1, seen from outside
 }
 
 func newContainer(im Image, lan *netns.LAN, prefix, name string) (*container, error) {
@@ -45,32 +41,10 @@ func newContainer(im Image, lan *netns.LAN, prefix, name string) (*container, er
 		return nil, err
 	}
 	c := &container{name: name, image: im, disk: disk, lan: lan, group: g}
-	if err := c.identity(); err != nil {
+	if err := identity(disk, name, lan); err != nil {
 		return nil, errors.Join(err, disk.remove())
 	}
 	return c, nil
-}
-
-// identity writes what an installer would ask for: names and addresses.
-func (c *container) identity() error {
-	id, err := os.ReadFile("/proc/sys/kernel/random/uuid")
-	if err != nil {
-		return err
-	}
-	etc := filepath.Join(c.disk.upper(), "etc")
-	if err := os.MkdirAll(etc, 0o755); err != nil {
-		return err
-	}
-	for file, text := range map[string]string{
-		"hostname":   c.name + "\n",
-		"machine-id": strings.ReplaceAll(string(id), "-", ""),
-		"hosts":      "127.0.0.1 localhost\n127.0.1.1 " + c.name + "\n" + c.lan.Hosts(),
-	} {
-		if err := os.WriteFile(filepath.Join(etc, file), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (c *container) Name() string    { return c.name }
@@ -89,17 +63,17 @@ exec systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$root"
 
 // Boot implements Machine.
 func (c *container) Boot(ctx context.Context) error {
-	if c.running() {
+	if c.nspawn.running() {
 		return nil
 	}
 	if err := c.boot(ctx); err != nil {
-		return errors.Join(fmt.Errorf("boot %s (console: %s): %w", c.name, c.tail(), err), c.Kill())
+		return errors.Join(fmt.Errorf("boot %s (console: %s): %w", c.name, tail(c.Console()), err), c.Kill())
 	}
 	return nil
 }
 
 func (c *container) boot(ctx context.Context) error {
-	if c.ended != nil { // the kernel of a machine forgets its network when it goes off
+	if c.nspawn != nil { // the kernel of a machine forgets its network when it goes off
 		if err := c.lan.Reset(c.name); err != nil {
 			return err
 		}
@@ -122,39 +96,16 @@ func (c *container) boot(ctx context.Context) error {
 	return c.up(ctx, notify)
 }
 
-// start runs nspawn and returns at once.
+// start runs nspawn and returns at once. Its end is the end of all in it.
 func (c *container) start() error {
-	console, err := os.OpenFile(c.Console(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	defer console.Close()
 	// nspawn makes /sys before it enters the network namespace, so it is in there from the beginning.
 	network := c.lan.Path(c.name)
 	args := append([]string{"--net=" + network, "unshare", "--mount", "sh", "-c", c.image.mount(c.disk) + booting, "sh",
 		c.disk.root(), network, c.name}, c.group...)
-	cmd := exec.Command("nsenter", args...)
-	cmd.Stdout, cmd.Stderr = console, console
-	cmd.Env = []string{"PATH=" + path, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0",
-		"NOTIFY_SOCKET=" + filepath.Join(c.disk.dir, "notify")}
-	// A session of its own: a ctrl-C at the terminal is for the test. Linux sends the death signal when the thread ends
-	// that started the process, so one is kept for it; nspawn's end is the end of all in it.
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // the result stays in cmd.ProcessState
-		}
-		close(ended)
-	}()
-	if err := <-started; err != nil {
-		return err
-	}
-	c.nspawn, c.ended, c.leader = cmd, ended, 0
-	return nil
+	env := []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0", "NOTIFY_SOCKET=" + filepath.Join(c.disk.dir, "notify")}
+	nspawn, err := start(c.Console(), env, "nsenter", args...)
+	c.nspawn, c.leader = nspawn, 0
+	return err
 }
 
 // up waits for the two messages of nspawn: which process is the container's first, and that its systemd is ready.
@@ -188,33 +139,13 @@ func (c *container) up(ctx context.Context, notify *net.UnixConn) error {
 					return nil
 				}
 			}
-		case <-c.ended:
-			return fmt.Errorf("systemd-nspawn ended: %s", c.nspawn.ProcessState)
+		case <-c.nspawn.ended:
+			return fmt.Errorf("systemd-nspawn ended: %s", c.nspawn.state())
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
-
-// tail returns the end of the console.
-func (c *container) tail() string {
-	text, _ := os.ReadFile(c.Console())
-	return strings.TrimSpace(string(text[max(0, len(text)-2<<10):]))
-}
-
-func (c *container) running() bool {
-	if c.ended == nil {
-		return false
-	}
-	select {
-	case <-c.ended:
-		return false
-	default:
-		return true
-	}
-}
-
-const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Run implements Machine.
 func (c *container) Run(ctx context.Context, command string) (Result, error) {
@@ -222,7 +153,7 @@ func (c *container) Run(ctx context.Context, command string) (Result, error) {
 }
 
 func (c *container) run(ctx context.Context, stdin io.Reader, command string) (Result, error) {
-	if !c.running() {
+	if !c.nspawn.running() {
 		return Result{}, fmt.Errorf("run on %s: it is off", c.name)
 	}
 	// A file and no pipe: a process that stays in the background keeps it, as it would keep a terminal.
@@ -233,8 +164,8 @@ func (c *container) run(ctx context.Context, stdin io.Reader, command string) (R
 	defer out.Close()
 	defer os.Remove(out.Name())
 	cmd := exec.CommandContext(ctx, "nsenter", "--all", "--root", "--wd", "--target", strconv.Itoa(c.leader),
-		"env", "--ignore-environment", "PATH="+path, "HOME=/root", "LOGNAME=root", "USER=root", "TERM=dumb", "LANG=C.UTF-8",
-		"DEBIAN_FRONTEND=noninteractive", "sh", "-c", command)
+		"sh", "-c", command)
+	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, out, out
 	err = cmd.Run()
 	if ctx.Err() != nil {
@@ -272,13 +203,13 @@ func (c *container) Push(ctx context.Context, file, path string) error {
 
 // Kill implements Machine.
 func (c *container) Kill() error {
-	if !c.running() {
+	if !c.nspawn.running() {
 		return nil
 	}
 	// First the silence: the kernel would still close the connections of those it kills.
 	err := c.lan.CutAll(c.name)
 	err = errors.Join(err, c.group.kill())
-	<-c.ended
+	<-c.nspawn.ended
 	if err = errors.Join(err, c.group.remove()); err != nil {
 		return fmt.Errorf("kill %s: %w", c.name, err)
 	}
@@ -295,11 +226,11 @@ func (c *container) Reboot(ctx context.Context) error {
 		return fmt.Errorf("reboot %s: %w", c.name, err)
 	}
 	select {
-	case <-c.ended:
+	case <-c.nspawn.ended:
 	case <-ctx.Done():
 		return fmt.Errorf("reboot %s: it has not gone down after %v: %w", c.name, time.Since(began).Round(time.Second), ctx.Err())
 	}
-	if code := c.nspawn.ProcessState.ExitCode(); code != rebooted {
+	if code := c.nspawn.state().ExitCode(); code != rebooted {
 		return fmt.Errorf("reboot %s: systemd-nspawn ended with code %d", c.name, code)
 	}
 	if err := c.group.remove(); err != nil {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"duet/testbed/netns"
 )
@@ -20,6 +23,8 @@ type Config struct {
 type Spec struct {
 	Name    string
 	Release Release
+	// Emulated gives it Debian's own kernel, in QEMU without hardware virtualization; else it is a container.
+	Emulated bool
 }
 
 // Site is some machines and the networks between them, with no way to the outside.
@@ -40,29 +45,34 @@ func NewSite(ctx context.Context, cfg Config) (*Site, error) {
 
 func (s *Site) build(ctx context.Context, cfg Config) error {
 	var names []string
-	images := map[Release]Image{}
-	for _, m := range cfg.Machines {
+	images := make([]Image, len(cfg.Machines))
+	for i, m := range cfg.Machines {
 		names = append(names, m.Name)
-		if _, ok := images[m.Release]; ok {
-			continue
+		make := Host
+		if m.Emulated {
+			make = Kernel
 		}
-		im, err := Host(ctx, cfg.Cache, m.Release)
-		if err != nil {
+		var err error
+		if images[i], err = make(ctx, cfg.Cache, m.Release); err != nil {
 			return err
 		}
-		images[m.Release] = im
 	}
 	lan, err := netns.New(cfg.Prefix, netns.Config{Nodes: names, Networks: cfg.Networks})
 	if err != nil {
 		return err
 	}
 	s.LAN = lan
-	for _, m := range cfg.Machines {
-		c, err := newContainer(images[m.Release], lan, cfg.Prefix, m.Name)
-		if err != nil {
-			return err
+	for i, m := range cfg.Machines {
+		var made Machine
+		if m.Emulated {
+			made, err = newEmulated(ctx, images[i], lan, cfg.Networks, m.Name)
+		} else {
+			made, err = newContainer(images[i], lan, cfg.Prefix, m.Name)
 		}
-		s.Machines[m.Name] = c
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
+		s.Machines[m.Name] = made
 	}
 	return nil
 }
@@ -77,4 +87,31 @@ func (s *Site) Close() error {
 		errs = append(errs, s.LAN.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// environment is what a command finds that Run runs.
+var environment = []string{"PATH=" + path, "HOME=/root", "LOGNAME=root", "USER=root", "TERM=dumb", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
+
+const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// identity writes what an installer would ask for into the private copy of an image: names and addresses.
+func identity(disk scratch, name string, lan *netns.LAN) error {
+	id, err := os.ReadFile("/proc/sys/kernel/random/uuid")
+	if err != nil {
+		return err
+	}
+	etc := filepath.Join(disk.upper(), "etc")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return err
+	}
+	for file, text := range map[string]string{
+		"hostname":   name + "\n",
+		"machine-id": strings.ReplaceAll(string(id), "-", ""),
+		"hosts":      "127.0.0.1 localhost\n127.0.1.1 " + name + "\n" + lan.Hosts(),
+	} {
+		if err := os.WriteFile(filepath.Join(etc, file), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
