@@ -27,7 +27,7 @@ compile() {
 	arm64) cc=aarch64-linux-gnu-gcc ;;
 	esac
 	# shellcheck disable=SC2086 # several flags
-	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc $go build ${BUILDFLAGS--trimpath} -buildvcs=false -tags libvirt_dlopen \
+	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc $go build ${BUILDFLAGS--trimpath -buildmode=pie} -buildvcs=false -tags libvirt_dlopen \
 		-ldflags "-s -w -X duet/cmd/version.stamp=$version" -o "$2/" ./cmd/duet ./cmd/duetd
 }
 
