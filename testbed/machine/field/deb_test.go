@@ -6,53 +6,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strings"
+	"testing"
 )
 
-// packages returns the package to install and one of a higher version with the same content.
-func packages(p *pair) (file, newer string) {
-	p.Helper()
-	dir := p.TempDir()
-	tree := filepath.Join(dir, "tree")
-	file, newer = *deb, filepath.Join(dir, "duet-next.deb")
-	if file == "" {
-		file = filepath.Join(dir, "duet.deb")
-		for name, text := range map[string]string{
-			"DEBIAN/control":  "Package: duet\nVersion: 0.1\nArchitecture: amd64\nMaintainer: nobody <nobody@localhost>\nDepends: libvirt0\nDescription: test\n",
-			"DEBIAN/postinst": "#!/bin/sh\nset -e\nsystemctl daemon-reload\n[ -z \"$2\" ] || systemctl try-restart duetd duetd-witness\n",
-			"DEBIAN/prerm":    "#!/bin/sh\nset -e\n[ \"$1\" != remove ] || systemctl disable --now duetd duetd-witness\n",
-		} {
-			path := filepath.Join(tree, name)
-			p.must(os.MkdirAll(filepath.Dir(path), 0o755))
-			p.must(os.WriteFile(path, []byte(text), 0o755))
+// The versions that are installed, and upgraded to. Both are this tree: what changes is what the packages do.
+const (
+	version = "0.0.1"
+	next    = "0.0.2"
+)
+
+func deb(version string) string { return "duet_" + version + "_amd64.deb" }
+
+// packages builds both as `make packages` does, but with the build cache of the tests, and returns their folder.
+func packages(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, v := range []string{version, next} {
+		cmd := exec.Command("../../../cmd/packaging/build.sh", v, dir, "amd64", "deb")
+		cmd.Env = append(os.Environ(), "BUILDFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build packages: %v\n%s", err, out)
 		}
-		p.must(os.MkdirAll(filepath.Join(tree, "usr/sbin"), 0o755))
-		p.must(os.MkdirAll(filepath.Join(tree, "lib/systemd/system"), 0o755))
-		p.shell("go build -tags libvirt_dlopen -o " + tree + "/usr/sbin duet/cmd/duet duet/cmd/duetd")
-		for _, unit := range []string{"duetd.service", "duetd-witness.service"} {
-			p.shell("sed s,/usr/local/sbin,/usr/sbin, ../../../docs/" + unit + " >" + tree + "/lib/systemd/system/" + unit)
-		}
-		p.shell("dpkg-deb -Znone -b " + tree + " " + file)
-		p.must(os.RemoveAll(tree))
 	}
-	p.shell("dpkg-deb -R " + file + " " + tree)
-	control := filepath.Join(tree, "DEBIAN/control")
-	text, err := os.ReadFile(control)
-	p.must(err)
-	version := regexp.MustCompile(`(?m)^Version: (.*)$`)
-	next := version.ReplaceAllString(string(text), "Version: ${1}+next")
-	if next == string(text) {
-		p.Fatalf("the package has no version: %s", text)
-	}
-	p.must(os.WriteFile(control, []byte(next), 0o644))
-	p.shell("dpkg-deb -Znone -b " + tree + " " + newer)
-	return file, newer
+	return dir
 }
 
-func (p *pair) shell(command string) {
+// push puts both packages into root's folder of every machine.
+func (p *pair) push(packages string) {
 	p.Helper()
-	if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
-		p.Fatalf("%s: %v\n%s", command, err, strings.TrimSpace(string(out)))
+	for _, m := range p.site.Machines {
+		for _, v := range []string{version, next} {
+			p.must(m.Push(p.ctx, filepath.Join(packages, deb(v)), "/root/"+deb(v)))
+		}
 	}
 }

@@ -16,48 +16,57 @@ import (
 
 const readme = "../../../README.md"
 
-var (
-	pairs = flag.String("pairs", "12/12,12/13", "Debian releases of the two hosts of each run")
-	deb   = flag.String("deb", "", "the package to install; \"\" makes one of this tree")
-)
+var pairs = flag.String("pairs", "12/12,12/13", "Debian releases of the two hosts of each run")
 
 // TestField leads each pair through the README and through what happens to hosts afterwards.
 func TestField(t *testing.T) {
+	needs(t)
+	debs := packages(t)
 	for _, name := range strings.Split(*pairs, ",") {
 		var a, b machine.Release
 		if _, err := fmt.Sscanf(name, "%d/%d", &a, &b); err != nil || a.Codename() == "" || b.Codename() == "" {
 			t.Fatalf("-pairs: %q is no pair of releases such as 12/13", name)
 		}
-		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) { follow(newPair(t, a, b)) })
+		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
+			p := newPair(t, a, b)
+			p.push(debs)
+			p.follow()
+			p.swapped()
+			p.lostPower()
+			p.rebooted()
+			p.restarted()
+			p.upgraded()
+			p.removed()
+		})
 	}
 }
 
-func follow(p *pair) {
+// follow installs the package and types what the README says.
+func (p *pair) follow() {
 	f, err := os.Open(readme)
 	p.must(err)
 	defer f.Close()
 	blocks, err := Read(f)
 	p.must(err)
-	file, newer := packages(p)
 	for _, node := range []string{"alpha", "beta", "third"} {
-		p.must(p.site.Machines[node].Push(p.ctx, file, "/root/duet.deb"))
-		p.must(p.site.Machines[node].Push(p.ctx, newer, "/root/duet-next.deb"))
-		p.types(node, "cd /root && apt install -y ./duet.deb")
+		p.install(node, version)
 	}
 	p.define("alpha")
 	p.writes("alpha", 10)
-	for _, block := range blocks {
-		p.follow(block)
+	for _, line := range slices.Concat(blocks...) {
+		p.line(line)
 	}
 	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
 	p.writes("alpha", 20)
+}
 
-	p.swapped()
-	p.lostPower()
-	p.rebooted()
-	p.restarted()
-	p.upgraded()
-	p.removed()
+// install installs a version on a machine and asks whether it is there.
+func (p *pair) install(node, version string) {
+	p.Helper()
+	p.types(node, "cd /root && apt install -y ./"+deb(version))
+	if says := p.types(node, "duet version"); !strings.Contains(says, version) {
+		p.Errorf("%s: version %s is installed, it says %s", node, version, says)
+	}
 }
 
 // swapped: a planned move, to beta.
@@ -102,7 +111,7 @@ func (p *pair) upgraded() {
 	for _, node := range []string{"alpha", "beta"} {
 		const daemon = "systemctl show --property MainPID --value duetd"
 		before := p.types(node, daemon)
-		p.types(node, "cd /root && apt install -y ./duet-next.deb")
+		p.install(node, next)
 		if now := p.types(node, daemon); now == before || now == "0" {
 			p.Errorf("after the upgrade on %s its duetd is process %s, was %s", node, now, before)
 		}

@@ -35,17 +35,22 @@ type pair struct {
 	values map[string]string // what is known to fill in
 }
 
-// newPair boots machines at the README's addresses.
-func newPair(t *testing.T, alpha, beta machine.Release) *pair {
+// needs skips the test where machines cannot be.
+func needs(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it boots machines")
 	}
-	for _, tool := range []string{"debootstrap", "systemd-nspawn", "unshare", "nsenter", "nft", "ip", "dpkg-deb"} {
+	for _, tool := range []string{"debootstrap", "systemd-nspawn", "unshare", "nsenter", "nft", "ip"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s: `make deps` installs it", tool)
 		}
 	}
+}
+
+// newPair boots machines at the README's addresses.
+func newPair(t *testing.T, alpha, beta machine.Release) *pair {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute) // the first run makes the images
 	t.Cleanup(cancel)
 	site, err := machine.NewSite(ctx, machine.Config{
@@ -99,27 +104,24 @@ func (p *pair) types(node, command string) string {
 	return out
 }
 
-// follow types the commands of a block of the README.
-func (p *pair) follow(block []Line) {
+// line types a command of the README.
+func (p *pair) line(l Line) {
 	p.Helper()
-	for _, l := range block {
-		command, err := l.Fill(p.values)
-		p.must(err)
-		if p.site.Machines[l.Node] == nil {
-			p.Fatalf("README line %d: there is no machine %s", l.Number, l.Node)
-		}
-		if strings.HasSuffix(command, "--watch") { // it would go on until somebody ends it
-			command = "timeout --preserve-status --signal=INT 2 " + command
-		}
-		if program, ok := strings.CutSuffix(command, "&"); ok {
-			p.background(l.Node, program)
-			continue
-		}
-		out := p.types(l.Node, command)
-		for _, word := range strings.Fields(out) { // a token, as a person would copy it
-			if kind, _, ok := strings.Cut(word, "."); ok && (kind == "duet1" || kind == "duetw1") {
-				p.values[kind+".…"] = word
-			}
+	command, err := l.Fill(p.values)
+	p.must(err)
+	if p.site.Machines[l.Node] == nil {
+		p.Fatalf("README line %d: there is no machine %s", l.Number, l.Node)
+	}
+	if program, ok := strings.CutSuffix(command, "&"); ok {
+		p.background(l.Node, program)
+		return
+	}
+	if strings.HasSuffix(command, "--watch") { // it would go on until somebody ends it
+		command = "timeout --preserve-status --signal=INT 2 " + command
+	}
+	for _, word := range strings.Fields(p.types(l.Node, command)) { // a token, as a person would copy it
+		if kind, _, ok := strings.Cut(word, "."); ok && (kind == "duet1" || kind == "duetw1") {
+			p.values[kind+".…"] = word
 		}
 	}
 }
