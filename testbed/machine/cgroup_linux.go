@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,8 +18,9 @@ import (
 // first. Without one of its own, two containers would take each other's services for theirs.
 type group []string
 
-// newGroup returns the group of that name below the roots of the hierarchies.
-func newGroup(name string) (group, error) {
+// newGroup returns the group of a machine below the roots of the hierarchies.
+func newGroup(prefix, machine string) (group, error) {
+	name := "duet-" + prefix + "-" + machine
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -43,6 +45,16 @@ func newGroup(name string) (group, error) {
 	return g, nil
 }
 
+// leader returns the process id, seen from here, of the systemd that nspawn has started in the group.
+func (g group) leader() (int, error) {
+	procs, err := os.ReadFile(filepath.Join(g[0], "payload", "init.scope", "cgroup.procs"))
+	if err != nil {
+		return 0, fmt.Errorf("find the first process: %w", err)
+	}
+	first, _, _ := strings.Cut(string(procs), "\n")
+	return strconv.Atoi(first)
+}
+
 // kill kills every process of the group at once and returns when none is left. A group that is not there has none.
 func (g group) kill() error {
 	if err := os.WriteFile(filepath.Join(g[0], "cgroup.kill"), []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
@@ -51,15 +63,20 @@ func (g group) kill() error {
 		return fmt.Errorf("kill control group: %w", err)
 	}
 	for {
-		events, err := os.ReadFile(filepath.Join(g[0], "cgroup.events"))
-		if err != nil {
-			return fmt.Errorf("kill control group: %w", err)
-		}
-		if strings.Contains(string(events), "populated 0") {
-			return nil
+		if alive, err := g.populated(); err != nil || !alive {
+			return err
 		}
 		time.Sleep(time.Millisecond) // the kernel ends them: there is nothing else to wait on
 	}
+}
+
+// populated tells whether a process is in the group or below it.
+func (g group) populated() (bool, error) {
+	events, err := os.ReadFile(filepath.Join(g[0], "cgroup.events"))
+	if err != nil {
+		return false, fmt.Errorf("look at control group: %w", err)
+	}
+	return !strings.Contains(string(events), "populated 0"), nil
 }
 
 func (g group) make() error {

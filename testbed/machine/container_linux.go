@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ type container struct {
 }
 
 func newContainer(im Image, lan *netns.LAN, prefix, name string) (*container, error) {
-	g, err := newGroup("duet-" + prefix + "-" + name)
+	g, err := newGroup(prefix, name)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +97,12 @@ func (c *container) boot(ctx context.Context) error {
 	return c.up(ctx, notify)
 }
 
-// start runs nspawn and returns at once. Its end is the end of all in it.
+// start runs nspawn and returns at once.
 func (c *container) start() error {
 	// nspawn makes /sys before it enters the network namespace, so it is in there from the beginning.
 	network := c.lan.Path(c.name)
-	args := append([]string{"--net=" + network, "unshare", "--mount", "sh", "-c", c.image.mount(c.disk) + booting, "sh",
+	// Process 1 of the container would outlive nspawn; nothing outlives process 1 of the namespace around both.
+	args := append([]string{"--net=" + network, "unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", c.image.mount(c.disk) + booting, "sh",
 		c.disk.root(), network, c.name}, c.group...)
 	env := []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0", "NOTIFY_SOCKET=" + filepath.Join(c.disk.dir, "notify")}
 	nspawn, err := start(c.Console(), env, "nsenter", args...)
@@ -108,42 +110,29 @@ func (c *container) start() error {
 	return err
 }
 
-// up waits for the two messages of nspawn: which process is the container's first, and that its systemd is ready.
+// up waits for the message that the container's systemd is ready.
 func (c *container) up(ctx context.Context, notify *net.UnixConn) error {
-	messages := make(chan string)
-	stop := make(chan struct{})
-	defer close(stop)
+	ready := make(chan error, 1)
 	go func() {
-		defer close(messages)
 		buf := make([]byte, 4096)
 		for {
 			n, err := notify.Read(buf)
-			if err != nil {
-				return
-			}
-			select {
-			case messages <- string(buf[:n]):
-			case <-stop:
+			if err != nil || slices.Contains(strings.Split(string(buf[:n]), "\n"), "READY=1") {
+				ready <- err
 				return
 			}
 		}
 	}()
-	for {
-		select {
-		case message := <-messages:
-			for _, line := range strings.Split(message, "\n") {
-				if pid, ok := strings.CutPrefix(line, "X_NSPAWN_LEADER_PID="); ok {
-					c.leader, _ = strconv.Atoi(pid)
-				}
-				if line == "READY=1" && c.leader != 0 {
-					return nil
-				}
-			}
-		case <-c.nspawn.ended:
-			return fmt.Errorf("systemd-nspawn ended: %s", c.nspawn.state())
-		case <-ctx.Done():
-			return ctx.Err()
+	select {
+	case err := <-ready:
+		if err == nil {
+			c.leader, err = c.group.leader()
 		}
+		return err
+	case <-c.nspawn.ended:
+		return fmt.Errorf("systemd-nspawn ended: %s", c.nspawn.state())
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
