@@ -6,6 +6,7 @@
 //	libvirtd/ a libvirtd of its own for each host
 //	guest/    the tiny test VM that writes numbered records
 //	check/    what must hold after every test
+//	machine/  real Debian machines, and the README followed on them (machine/field)
 //	scenario/ whole clusters under faults
 //	bench/    figures beside those of peers
 package testbed

@@ -55,7 +55,8 @@ func (s *session) sync() error {
 		return err
 	}
 	id := rand.Int32()
-	if _, err := fmt.Fprintf(s.conn, "\xff{\"execute\":\"guest-sync-delimited\",\"arguments\":{\"id\":%d}}\n", id); err != nil {
+	const question = "\xff" + `{"execute":"guest-sync-delimited","arguments":{"id":%d}}` + "\n"
+	if _, err := fmt.Fprintf(s.conn, question, id); err != nil {
 		return err
 	}
 	for {
@@ -172,7 +173,8 @@ func (s *session) push(ctx context.Context, file, path string) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.run(ctx, fmt.Sprintf("mkdir -p \"$(dirname '%[1]s')\" && : >'%[1]s' && chmod %[2]o '%[1]s'", path, st.Mode().Perm()))
+	const making = `mkdir -p "$(dirname '%[1]s')" && : >'%[1]s' && chmod %[2]o '%[1]s'`
+	r, err := s.run(ctx, fmt.Sprintf(making, path, st.Mode().Perm()))
 	if err == nil && r.Code != 0 {
 		err = errors.New(r.Output)
 	}
@@ -187,7 +189,8 @@ func (s *session) push(ctx context.Context, file, path string) error {
 	for {
 		n, err := io.ReadFull(f, buf)
 		if n > 0 {
-			err := s.call("guest-file-write", map[string]any{"handle": handle, "buf-b64": base64.StdEncoding.EncodeToString(buf[:n])}, &struct{}{})
+			text := base64.StdEncoding.EncodeToString(buf[:n])
+			err := s.call("guest-file-write", map[string]any{"handle": handle, "buf-b64": text}, &struct{}{})
 			if err != nil {
 				return err
 			}

@@ -85,11 +85,11 @@ func (c *container) boot(ctx context.Context) error {
 	if err := c.group.make(); err != nil {
 		return err
 	}
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(c.disk.dir, "notify"), Net: "unixgram"})
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: c.notify(), Net: "unixgram"})
 	if err != nil {
 		return err
 	}
-	defer os.Remove(filepath.Join(c.disk.dir, "notify"))
+	defer os.Remove(c.notify())
 	defer notify.Close()
 	if err := c.start(); err != nil {
 		return err
@@ -97,15 +97,18 @@ func (c *container) boot(ctx context.Context) error {
 	return c.up(ctx, notify)
 }
 
+// notify is the socket on which nspawn says how far the machine is.
+func (c *container) notify() string { return filepath.Join(c.disk.dir, "notify") }
+
 // start runs nspawn and returns at once.
 func (c *container) start() error {
 	// nspawn makes /sys before it enters the network namespace, so it is in there from the beginning.
 	network := c.lan.Path(c.name)
 	// Process 1 of the container would outlive nspawn; nothing outlives process 1 of the namespace around both.
-	args := append([]string{"--net=" + network, "unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", c.image.mount(c.disk) + booting, "sh",
-		c.disk.root(), network, c.name}, c.group...)
-	env := []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0", "NOTIFY_SOCKET=" + filepath.Join(c.disk.dir, "notify")}
-	nspawn, err := start(c.Console(), env, "nsenter", args...)
+	args := []string{"--net=" + network, "unshare", "--pid", "--mount-proc", "--fork", "--kill-child",
+		"sh", "-c", c.image.mount(c.disk) + booting, "sh", c.disk.root(), network, c.name}
+	env := []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0", "NOTIFY_SOCKET=" + c.notify()}
+	nspawn, err := start(c.Console(), env, "nsenter", append(args, c.group...)...)
 	c.nspawn, c.leader = nspawn, 0
 	return err
 }
@@ -217,7 +220,7 @@ func (c *container) Reboot(ctx context.Context) error {
 	select {
 	case <-c.nspawn.ended:
 	case <-ctx.Done():
-		return fmt.Errorf("reboot %s: it has not gone down after %v: %w", c.name, time.Since(began).Round(time.Second), ctx.Err())
+		return fmt.Errorf("reboot %s: it has not gone down after %v: %w", c.name, time.Since(began), ctx.Err())
 	}
 	if code := c.nspawn.state().ExitCode(); code != rebooted {
 		return fmt.Errorf("reboot %s: systemd-nspawn ended with code %d", c.name, code)

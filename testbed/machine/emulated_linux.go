@@ -35,12 +35,12 @@ const (
 	emulatedDisk = "16G" // sparse
 )
 
-func newEmulated(ctx context.Context, im Image, lan *netns.LAN, networks []netns.Network, name string) (*emulated, error) {
+func newEmulated(ctx context.Context, im Image, lan *netns.LAN, nets []netns.Network, name string) (*emulated, error) {
 	disk, err := im.scratch()
 	if err != nil {
 		return nil, err
 	}
-	e := &emulated{name: name, disk: disk, lan: lan, networks: networks}
+	e := &emulated{name: name, disk: disk, lan: lan, networks: nets}
 	err = e.find(im)
 	if err == nil {
 		err = identity(disk, name, lan)
@@ -89,7 +89,8 @@ func (e *emulated) interfaces() error {
 
 // image turns the root tree into a file with ext4.
 func (e *emulated) image(ctx context.Context, im Image) error {
-	if err := os.WriteFile(filepath.Join(e.disk.upper(), "etc/fstab"), []byte("/dev/vda / ext4 errors=remount-ro 0 1\n"), 0o644); err != nil {
+	const fstab = "/dev/vda / ext4 errors=remount-ro 0 1\n"
+	if err := os.WriteFile(filepath.Join(e.disk.upper(), "etc/fstab"), []byte(fstab), 0o644); err != nil {
 		return err
 	}
 	const making = `mkfs.ext4 -q -F -d "$1" "$2" "$3"` + "\n"
@@ -103,8 +104,8 @@ func (e *emulated) file(name string) string { return filepath.Join(e.disk.dir, n
 func (e *emulated) Name() string    { return e.name }
 func (e *emulated) Console() string { return e.file("console") }
 
-// plugging runs in the machine's network namespace: what was the machine's end of a cable becomes a port of a bridge with
-// its network card. $1 is the number of the card, $2 the cable.
+// plugging runs in the machine's network namespace: what was the machine's end of a cable becomes a port of a
+// bridge with its network card. $1 is the number of the card, $2 the cable.
 const plugging = `set -e
 ip address flush dev "$2"
 ip link add "br$1" type bridge
@@ -130,7 +131,8 @@ func (e *emulated) boot(ctx context.Context) error {
 	if err := errors.Join(e.lan.Reset(e.name), e.lan.Restore(netns.Around(e.name, "")...)); err != nil {
 		return err
 	}
-	args := []string{"--net=" + e.lan.Path(e.name), "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2",
+	inside := "--net=" + e.lan.Path(e.name)
+	args := []string{inside, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2",
 		"-m", fmt.Sprint(emulatedMiB), "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", e.kernel, "-initrd", e.initrd, "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet",
 		"-drive", "if=virtio,format=raw,discard=unmap,file=" + e.file("disk"),
@@ -138,10 +140,12 @@ func (e *emulated) boot(ctx context.Context) error {
 		"-device", "virtio-serial", "-chardev", "socket,id=agent,server=on,wait=off,path=" + e.file("agent"),
 		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "-device", "virtio-rng-pci"}
 	for i, n := range e.networks {
-		if _, err := run(exec.CommandContext(ctx, "nsenter", "--net="+e.lan.Path(e.name), "sh", "-c", plugging, "sh", fmt.Sprint(i), n.Name)); err != nil {
+		plug := exec.CommandContext(ctx, "nsenter", inside, "sh", "-c", plugging, "sh", fmt.Sprint(i), n.Name)
+		if _, err := run(plug); err != nil {
 			return err
 		}
-		mac := fmt.Sprintf("52:54:00:%02x:%02x:%02x", i, e.lan.Addr(e.name, n.Name).As4()[2], e.lan.Addr(e.name, n.Name).As4()[3])
+		addr := e.lan.Addr(e.name, n.Name).As4()
+		mac := fmt.Sprintf("52:54:00:%02x:%02x:%02x", i, addr[2], addr[3])
 		args = append(args, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=tap%d,script=no,downscript=no", i, i),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s", i, mac))
 	}

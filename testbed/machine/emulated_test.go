@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"duet/testbed/netns"
 	"duet/vmmanager/vmtest"
 )
 
@@ -37,9 +38,7 @@ func TestEmulated(t *testing.T) {
 				t.Errorf("AppArmor enabled: %s", on)
 			}
 			do(ctx, t, m, "modprobe nbd && test -b /dev/nbd0")
-			if gw := do(ctx, t, m, "ping -c 1 -W 5 "+s.LAN.Addr("gateway", "lan").String()); !strings.Contains(gw, " 0% packet loss") {
-				t.Errorf("the gateway does not answer: %s", gw)
-			}
+			do(ctx, t, m, "ping -q -c 1 -W 5 "+s.LAN.Addr(netns.Gateway, "lan").String())
 			confined(ctx, t, m)
 			lives(ctx, t, m)
 		})
@@ -52,16 +51,17 @@ func confined(ctx context.Context, t *testing.T, m Machine) {
 	dir := t.TempDir()
 	image := make([]byte, 1<<20)
 	copy(image, vmtest.BootSector())
-	const xml = `<domain type='qemu'><name>small</name><memory unit='MiB'>32</memory><os><type machine='pc'>hvm</type></os>` +
-		`<devices><disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/var/lib/libvirt/images/small.img'/>` +
-		`<target dev='vda' bus='virtio'/></disk></devices></domain>`
+	const xml = `<domain type='qemu'><name>small</name><memory unit='MiB'>32</memory>` +
+		`<os><type machine='pc'>hvm</type></os><devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>` +
+		`<source file='/var/lib/libvirt/images/small.img'/><target dev='vda' bus='virtio'/></disk></devices></domain>`
 	for name, content := range map[string][]byte{"small.img": image, "small.xml": []byte(xml)} {
 		file := filepath.Join(dir, name)
 		must(t, os.WriteFile(file, content, 0o644))
 		must(t, m.Push(ctx, file, "/var/lib/libvirt/images/"+name))
 	}
 	do(ctx, t, m, "virsh -c qemu:///system create /var/lib/libvirt/images/small.xml")
-	if label := do(ctx, t, m, "cat /proc/$(cat /run/libvirt/qemu/small.pid)/attr/current"); !strings.HasPrefix(label, "libvirt-") || !strings.HasSuffix(label, " (enforce)") {
+	label := do(ctx, t, m, "cat /proc/$(cat /run/libvirt/qemu/small.pid)/attr/current")
+	if !strings.HasPrefix(label, "libvirt-") || !strings.HasSuffix(label, " (enforce)") {
 		t.Errorf("the VM's QEMU runs under %q", label)
 	}
 	do(ctx, t, m, "virsh -c qemu:///system destroy small")

@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,56 +50,38 @@ cd "$1"; shift
 exec "$@"
 `
 
-// Exec prepares a command in a private copy of the image, with this computer's kernel and nothing of its network. The
-// program is process 1's child in namespaces of its own, which end with it, with the command and with this process.
-// The caller starts the command on a thread that lives as long as it does, as Run does, and calls done after its end.
-func (im Image) command(ctx context.Context, c Command) (cmd *exec.Cmd, done func() error, err error) {
-	tmp, err := im.scratch()
-	if err != nil {
-		return nil, nil, fmt.Errorf("enter %s: %w", im.Release, err)
-	}
-	// /tmp is on a disk, as programs use O_DIRECT there, and short, as unix sockets lie there.
-	own := filepath.Join(tmp.dir, "tmp")
-	if err := os.Mkdir(own, 0o755); err != nil {
-		return nil, nil, err
-	}
-	if err := os.Chmod(own, 0o777|os.ModeSticky); err != nil {
-		return nil, nil, err
-	}
-	args := []string{"--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c",
-		im.mount(tmp) + entering, "sh", tmp.root()}
-	for _, b := range append([]Bind{{own, "/tmp"}}, c.Binds...) {
-		args = append(args, b.Source, b.Target)
-	}
-	dir := c.Dir
-	if dir == "" {
-		dir = "/"
-	}
-	args = append(args, "--", dir)
-	cmd = exec.CommandContext(ctx, "unshare", append(args, c.Args...)...)
-	cmd.Env = append([]string{"PATH=" + path, "HOME=/root", "LC_ALL=C.UTF-8"}, c.Env...)
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	return cmd, tmp.remove, nil
-}
-
 // Exec runs a program in a private copy of the image, with this computer's kernel, in process-id, mount, network, IPC
 // and host-name namespaces of its own, without a way out. It is for what makes its own nodes, such as the module's
 // tests; a machine with systemd is made by Boot. All of it ends when the program, ctx or this process does.
 func (im Image) Exec(ctx context.Context, c Command, stdout, stderr *os.File) error {
-	cmd, done, err := im.command(ctx, c)
-	if err != nil {
-		return err
-	}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// Linux sends the death signal when the thread ends that started the process.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err = cmd.Run()
-	if e := done(); err == nil {
-		err = e
+	tmp, err := im.scratch()
+	if err == nil {
+		err = errors.Join(im.exec(ctx, tmp, c, stdout, stderr), tmp.remove())
 	}
 	if err != nil {
 		return fmt.Errorf("run %s in %s: %w", c.Args[0], im.Release, err)
 	}
 	return nil
+}
+
+func (im Image) exec(ctx context.Context, tmp scratch, c Command, stdout, stderr *os.File) error {
+	// /tmp is on a disk, as programs use O_DIRECT there, and short, as unix sockets lie there.
+	own := filepath.Join(tmp.dir, "tmp")
+	if err := errors.Join(os.Mkdir(own, 0o755), os.Chmod(own, 0o777|os.ModeSticky)); err != nil {
+		return err
+	}
+	args := []string{"--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child",
+		"sh", "-c", im.mount(tmp) + entering, "sh", tmp.root()}
+	for _, b := range append([]Bind{{own, "/tmp"}}, c.Binds...) {
+		args = append(args, b.Source, b.Target)
+	}
+	args = append(args, "--", cmp.Or(c.Dir, "/"))
+	cmd := exec.CommandContext(ctx, "unshare", append(args, c.Args...)...)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.Env = append([]string{"PATH=" + path, "HOME=/root", "LC_ALL=C.UTF-8"}, c.Env...)
+	// Linux sends the death signal when the thread ends that started the process.
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return cmd.Run()
 }

@@ -42,10 +42,12 @@ var host = layer{"host", []string{
 }}
 
 // suite is what the module's own tests run besides, see testbed/deps/packages.txt.
-var suite = layer{"suite", []string{"libnbd-bin", "nbdkit", "fio", "e2fsprogs", "nftables", "iputils-ping", "procps", "curl"}}
+var suite = layer{"suite", []string{
+	"libnbd-bin", "nbdkit", "fio", "e2fsprogs", "nftables", "iputils-ping", "procps", "curl",
+}}
 
-// kernel is what a machine needs that is no container: Debian's own kernel, and the program in it through which commands
-// get inside.
+// kernel is what a machine needs that is no container: Debian's own kernel, and the program through which commands get
+// inside.
 var kernel = layer{"kernel", []string{"linux-image-amd64", "qemu-guest-agent"}}
 
 // Host returns the image of a machine with libvirt and QEMU, and makes it first where cache lacks it. That takes some
@@ -160,7 +162,8 @@ left=$(chroot "$root" dpkg --audit)
 `
 
 func (im Image) install(ctx context.Context, tmp scratch, packages []string) error {
-	args := []string{"--mount", "--pid", "--fork", "--kill-child", "sh", "-c", im.mount(tmp) + installing, "sh", tmp.root()}
+	args := []string{"--mount", "--pid", "--fork", "--kill-child",
+		"sh", "-c", im.mount(tmp) + installing, "sh", tmp.root()}
 	_, err := run(exec.CommandContext(ctx, "unshare", append(args, packages...)...))
 	return err
 }

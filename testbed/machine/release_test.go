@@ -17,7 +17,8 @@ Debian|main|bookworm-updates|http://mirror/debian/
 Other|main|bookworm|http://elsewhere/
 `
 	want := []source{
-		{"http://mirror/debian/", "trixie"}, {"http://mirror/debian-security/", "trixie-security"}, {"http://mirror/debian/", "trixie-updates"},
+		{"http://mirror/debian/", "trixie"}, {"http://mirror/debian-security/", "trixie-security"},
+		{"http://mirror/debian/", "trixie-updates"},
 	}
 	if got := retarget(lines, Debian13.Codename()); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

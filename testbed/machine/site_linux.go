@@ -90,7 +90,8 @@ func (s *Site) Close() error {
 }
 
 // environment is what a command finds that Run runs.
-var environment = []string{"PATH=" + path, "HOME=/root", "LOGNAME=root", "USER=root", "TERM=dumb", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
+var environment = []string{"PATH=" + path, "HOME=/root", "LOGNAME=root", "USER=root", "TERM=dumb", "LANG=C.UTF-8",
+	"DEBIAN_FRONTEND=noninteractive"}
 
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

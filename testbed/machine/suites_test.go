@@ -19,13 +19,14 @@ var suites = []struct{ pkg, only string }{
 	{"./testbed/scenario", "DaemonIsKilled$|DaemonIsUpgraded|DaemonIsKilledDuringProtect"},
 }
 
-// TestSuitesOnTheOtherReleases runs them on the supported releases that this computer does not have; on its own they run
-// as the tests that they are.
+// TestSuitesOnTheOtherReleases runs them on the supported releases that this computer does not have; on its own they
+// run as the tests that they are.
 func TestSuitesOnTheOtherReleases(t *testing.T) {
 	needs(t)
 	own, _ := os.ReadFile("/etc/os-release") // a computer without it is no Debian: all releases are others
 	for _, r := range Releases {
-		if strings.Contains(string(own), "\nID=debian\n") && strings.Contains(string(own), fmt.Sprintf("\nVERSION_ID=\"%d\"\n", r)) {
+		version := fmt.Sprintf("\nVERSION_ID=\"%d\"\n", r)
+		if strings.Contains(string(own), "\nID=debian\n") && strings.Contains(string(own), version) {
 			continue
 		}
 		t.Run(r.String(), func(t *testing.T) {

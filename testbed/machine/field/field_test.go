@@ -63,7 +63,7 @@ func (p *pair) follow() {
 // install installs a version on a machine and asks whether it is there.
 func (p *pair) install(node, version string) {
 	p.Helper()
-	p.types(node, "cd /root && apt install -y ./"+deb(version))
+	p.types(node, "apt install -y ./"+deb(version))
 	if says := p.types(node, "duet version"); !strings.Contains(says, version) {
 		p.Errorf("%s: version %s is installed, it says %s", node, version, says)
 	}

@@ -56,14 +56,19 @@ func newPair(t *testing.T, alpha, beta machine.Release) *pair {
 	site, err := machine.NewSite(ctx, machine.Config{
 		Prefix: "dfd", Cache: cache(t),
 		Networks: []netns.Network{
-			{Name: "lan", Subnet: netip.MustParsePrefix("192.168.7.0/24")}, {Name: "cross", Subnet: netip.MustParsePrefix("10.0.0.0/24")},
+			{Name: "lan", Subnet: netip.MustParsePrefix("192.168.7.0/24")},
+			{Name: "cross", Subnet: netip.MustParsePrefix("10.0.0.0/24")},
 		},
-		Machines: []machine.Spec{{Name: "alpha", Release: alpha}, {Name: "beta", Release: beta}, {Name: "third", Release: alpha}},
+		Machines: []machine.Spec{
+			{Name: "alpha", Release: alpha}, {Name: "beta", Release: beta}, {Name: "third", Release: alpha},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{T: t, ctx: ctx, site: site, values: map[string]string{"THIRD": site.LAN.Addr("third", "lan").String()}}
+	p := &pair{T: t, ctx: ctx, site: site, values: map[string]string{
+		"THIRD": site.LAN.Addr("third", "lan").String(), "VERSION": version,
+	}}
 	t.Cleanup(func() {
 		if t.Failed() {
 			p.showLogs()
@@ -98,15 +103,21 @@ func (p *pair) must(err error) {
 func (p *pair) types(node, command string) string {
 	p.Helper()
 	began := time.Now()
-	out, err := machine.Do(p.ctx, p.site.Machines[node], command)
+	out, err := machine.Do(p.ctx, p.site.Machines[node], "cd /root\n"+command)
 	p.Logf("%s# %s   (%v)\n%s", node, command, time.Since(began).Round(10*time.Millisecond), out)
 	p.must(err)
 	return out
 }
 
-// line types a command of the README.
+// line types a command of the README, behind the prompt of both on either host. It is typed in root's folder.
 func (p *pair) line(l Line) {
 	p.Helper()
+	if l.Node == "both" {
+		for _, l.Node = range []string{"alpha", "beta"} {
+			p.line(l)
+		}
+		return
+	}
 	command, err := l.Fill(p.values)
 	p.must(err)
 	if p.site.Machines[l.Node] == nil {
@@ -230,7 +241,7 @@ func (p *pair) whole(node string, boots int, earlier string) {
 	p.until(time.Minute, "the VM has looked at its disk on "+node, func() error {
 		now = p.said(node)
 		if b := now.Newest(); len(now.Boots) <= boots || !b.Scanned || len(b.Acks) == 0 {
-			return fmt.Errorf("it has booted %d times, %d before; the newest boot has %d records", len(now.Boots), boots, len(b.Acks))
+			return fmt.Errorf("it has booted %d times, %d before; now it has written %d records", len(now.Boots), boots, len(b.Acks))
 		}
 		return nil
 	})
@@ -268,14 +279,17 @@ func (p *pair) define(node string) {
 	file := filepath.Join(p.TempDir(), "domain.xml")
 	p.must(os.WriteFile(file, []byte(xml), 0o644))
 	p.must(p.site.Machines[node].Push(p.ctx, file, "/root/web01.xml"))
-	p.types(node, "truncate -s 64M "+images+"/"+vm+".img && virsh -c qemu:///system define /root/web01.xml && virsh -c qemu:///system start "+vm)
+	p.types(node, "truncate -s 64M "+images+"/"+vm+".img")
+	p.types(node, "virsh -c qemu:///system define /root/web01.xml")
+	p.types(node, "virsh -c qemu:///system start "+vm)
 }
 
 func (p *pair) showLogs() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for _, node := range []string{"alpha", "beta"} {
-		r, err := p.site.Machines[node].Run(ctx, "journalctl -b --no-pager -o short-precise -u duetd -u libvirtd -u virtlogd | grep -v memberlist | tail -60; tail -20 /var/log/libvirt/qemu/web01.log")
+		r, err := p.site.Machines[node].Run(ctx, "journalctl -b --no-pager -o short-precise -u duetd -u libvirtd -u virtlogd |"+
+			"grep -v memberlist | tail -60; tail -20 /var/log/libvirt/qemu/web01.log")
 		p.Logf("%s: %v\n%s", node, err, r.Output)
 	}
 }

@@ -2,7 +2,8 @@
 // what works. `make field` does it on pairs of Debian 12, of 13 and of both.
 //
 // The README's addresses are those of the machines. What only a run can tell, such as a token, stands there as a
-// placeholder with an ellipsis and is filled in from what an earlier command printed; one that nobody fills in is an error.
+// placeholder with an ellipsis and is filled in from what an earlier command printed; one that nobody fills in is an
+// error.
 package field
 
 import (
@@ -23,8 +24,8 @@ type Line struct {
 var (
 	prompt  = regexp.MustCompile(`^\s*([a-z]+)#\s+(.+)$`)
 	comment = regexp.MustCompile(`\s{2,}# .*$`)
-	// placeholder finds what is left to fill in: an ellipsis, a word in capitals.
-	placeholder = regexp.MustCompile(`\S*…\S*|\b[A-Z]{3,}\b`)
+	// placeholder finds what is to be filled in: what ends in an ellipsis, a word in capitals.
+	placeholder = regexp.MustCompile(`[^\s=]*…|[A-Z]{3,}`)
 )
 
 // Read returns the commands with a prompt in the fenced blocks of a Markdown text, block by block.
@@ -49,19 +50,18 @@ func Read(r io.Reader) ([][]Line, error) {
 	return blocks, scan.Err()
 }
 
-// Fill returns the command with each placeholder replaced. A placeholder is a word of the README, such as duet1.… or
-// THIRD.
+// Fill returns the command with each placeholder replaced. A placeholder is part of a word, such as duet1.… or THIRD.
 func (l Line) Fill(values map[string]string) (string, error) {
-	words := strings.Fields(l.Command)
-	for i, word := range words {
-		for from, to := range values {
-			word = strings.ReplaceAll(word, from, to)
+	var missing string
+	filled := placeholder.ReplaceAllStringFunc(l.Command, func(name string) string {
+		value, known := values[name]
+		if !known {
+			missing = name
 		}
-		words[i] = word
-	}
-	filled := strings.Join(words, " ")
-	if left := placeholder.FindString(filled); left != "" {
-		return "", fmt.Errorf("README line %d, %q: nothing is known to fill in for %s", l.Number, l.Command, left)
+		return value
+	})
+	if missing != "" {
+		return "", fmt.Errorf("README line %d, %q: nothing is known to fill in for %s", l.Number, l.Command, missing)
 	}
 	return filled, nil
 }
