@@ -97,10 +97,18 @@ func (p *pair) rebooted() {
 	p.whole("beta", boots, "alpha")
 }
 
+// standstill is what nobody would call a short pause any more, on a busy computer. It is less than the 30 s for which
+// libvirtd waits at its end for calls that do not come back.
+const standstill = 20 * time.Second
+
 // restarted: both daemons are restarted under the VM's load, which goes on.
 func (p *pair) restarted() {
 	boots := p.boots("beta")
+	began := time.Now()
 	p.types("beta", "systemctl restart libvirtd duetd")
+	if took := time.Since(began); took > standstill {
+		p.Errorf("the VM's disk was away for %v", took)
+	}
 	p.undisturbed("beta", boots)
 	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
 }

@@ -128,7 +128,7 @@ func (p *pair) line(l Line) {
 		return
 	}
 	if strings.HasSuffix(command, "--watch") { // it would go on until somebody ends it
-		command = "timeout --preserve-status --signal=INT 2 " + command
+		command = "timeout --foreground --preserve-status --signal=INT 2 " + command
 	}
 	for _, word := range strings.Fields(p.types(l.Node, command)) { // a token, as a person would copy it
 		if kind, _, ok := strings.Cut(word, "."); ok && (kind == "duet1" || kind == "duetw1") {
