@@ -222,7 +222,9 @@ type taskInput struct {
 // working registers long work: each answers with the Task to follow.
 func (h handlers) working(a huma.API) {
 	call(a, operation("POST", "/vms/{name}/protect", "protect", "Put a virtual machine under protection", 400, 404, 409, 502),
-		func(ctx context.Context, in *protectInput) (Task, error) { return h.b.Protect(ctx, in.Name, in.request()) })
+		func(ctx context.Context, in *protectInput) (Task, error) {
+			return h.b.Protect(ctx, in.Name, in.request())
+		})
 	call(a, operation("POST", "/vms/{name}/check", "checkProtect", "Tell what would come of protecting a virtual machine, and change nothing", 400, 404, 409, 502),
 		func(ctx context.Context, in *protectInput) (ProtectCheck, error) {
 			return h.b.CheckProtect(ctx, in.Name, in.request())

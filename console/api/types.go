@@ -61,7 +61,7 @@ type NodeState struct {
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
 	// Notices say what does not show in the state and an admin should know, the worst first.
 	Notices []Notice `json:"notices,omitempty"`
-	Stale    bool           `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
+	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
 }
 
 // Notice is something that an admin should know or mend before it matters.

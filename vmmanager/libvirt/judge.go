@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// lookTime is how long a look at the host serves: the VMs of a node are judged one after the other.
-	lookTime = time.Second
 	// dryTime is the limit of a dry run: libvirt asks QEMU anew for what it can do where
 	// /dev/kvm is root's alone, which takes 10 s on a busy host.
 	dryTime = time.Minute
@@ -33,10 +31,12 @@ const (
 type trial struct {
 	turn chan struct{} // dry runs go one at a time: each keeps one of libvirtd's few workers busy
 
-	mu     sync.Mutex
-	host   *host
-	looked time.Time
-	dry    map[string]dryRun // the last of each VM, by name
+	looking sync.Mutex // held while the host is looked at
+	host    *host
+	looked  time.Time // when that look began
+
+	mu  sync.Mutex
+	dry map[string]dryRun // the last of each VM, by name
 }
 
 // dryRun is what libvirt said to a definition.
@@ -73,14 +73,16 @@ func (h *Hypervisor) Judge(ctx context.Context, def vmmanager.Definition) ([]vmm
 	return vmmanager.Worst(append(all, dry...)), nil
 }
 
-// look reads what this host has, or what it had a moment ago.
+// look reads what this host has. Those who ask while it is being looked at share the next
+// look: nobody gets one that began before he asked.
 func (h *Hypervisor) look(ctx context.Context) (*host, error) {
-	t := h.trial
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.host != nil && time.Since(t.looked) < lookTime {
+	t, asked := h.trial, time.Now()
+	t.looking.Lock()
+	defer t.looking.Unlock()
+	if t.looked.After(asked) {
 		return t.host, nil
 	}
+	began := time.Now()
 	now, err := ask(ctx, h, readTime, lookAtHost)
 	if err != nil {
 		return nil, err
@@ -89,7 +91,7 @@ func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 		has, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (bool, error) { return hasVolume(conn, pool, volume), nil })
 		return has || err != nil
 	}
-	t.host, t.looked = now, time.Now()
+	t.host, t.looked = now, began
 	return now, nil
 }
 

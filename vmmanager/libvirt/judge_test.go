@@ -80,10 +80,9 @@ func (n *node) testJudgeClash(t *testing.T, plain string) {
 		{"older", named("older", uuid), ""},
 		{"older", named("older", strings.Replace(uuid, "e001", "e002", 1)), "warning name-taken"},
 	} {
-		until(t, "the last look is forgotten", func() (bool, error) {
-			got := strings.Join(n.judged(t, c.name, c.text), ", ")
-			return got == c.want, nil
-		})
+		if got := strings.Join(n.judged(t, c.name, c.text), ", "); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
 	}
 }
 
@@ -108,9 +107,9 @@ func (n *node) testJudgeNetwork(t *testing.T, text string) {
 			_, err := n.virsh(step.virsh...)
 			must(t, err)
 		}
-		until(t, step.want+" is said", func() (bool, error) {
-			return strings.Join(n.judged(t, "judged", text), ", ") == step.want, nil
-		})
+		if got := strings.Join(n.judged(t, "judged", text), ", "); got != step.want {
+			t.Errorf("after virsh %v: %s, want %s", step.virsh, got, step.want)
+		}
 	}
 }
 
