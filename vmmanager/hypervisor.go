@@ -83,6 +83,8 @@ type Protector interface {
 	// have none; none of a VM that is off. A disk that is being copied elsewhere is still
 	// where it was.
 	Strays(ctx context.Context, name string, endpoints []Endpoint) ([]Stray, error)
+	// Grant gives files to the user whom the VM's process runs as, or will when it starts.
+	Grant(ctx context.Context, name string, paths []string) error
 	// Runs returns nil if the process is the one that runs the VM: the only one that may
 	// open its endpoints. It is quick and needs no daemon of the hypervisor.
 	Runs(name string, pid int) error

@@ -72,6 +72,9 @@ func (u Unavailable) Wake(context.Context, string) error { return u.Err }
 // Strays refuses.
 func (u Unavailable) Strays(context.Context, string, []Endpoint) ([]Stray, error) { return nil, u.Err }
 
+// Grant refuses.
+func (u Unavailable) Grant(context.Context, string, []string) error { return u.Err }
+
 // Runs refuses.
 func (u Unavailable) Runs(string, int) error { return u.Err }
 

@@ -93,6 +93,9 @@ func (e *Engine) publish() {
 	if e.failure != "" && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
 		why += ": " + e.failure // why it ended there counts, and not how
 	}
+	if e.parting != "" {
+		why += ": " + e.parting
+	}
 	if e.strays.away() != nil && s == appmodules.Ready {
 		s = appmodules.NotReady // it runs, and what it writes is not on its volumes
 	}

@@ -113,16 +113,8 @@ func (e *Engine) takeStrays(found []vmmanager.Stray) {
 	e.tellSoon()
 }
 
-// apart says why the peer is not to be connected; empty: it may be.
-func (e *Engine) apart() string {
-	switch {
-	case e.parting != "":
-		return e.parting
-	case e.keep.Strayed:
-		return "a disk of the VM is not on its volume"
-	}
-	return ""
-}
+// apart: the peer is not to be connected.
+func (e *Engine) apart() bool { return e.parting != "" || e.keep.Strayed }
 
 // partLook is the time between two looks whether the peer is given up.
 const partLook = 10 * time.Millisecond

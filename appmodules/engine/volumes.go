@@ -160,8 +160,8 @@ func (v *volumes) connect() {
 	}
 	v.session++
 	v.linked, v.dropped = false, nil
-	if why := v.e.apart(); why != "" {
-		v.setProblem(why)
+	if v.e.apart() {
+		v.setProblem("")
 		return
 	}
 	session, epoch, all, wait := v.session, v.e.rec.Epoch, v.all, v.backoff()

@@ -22,7 +22,7 @@ import (
 type options struct {
 	dir, socket, run, listen, uri, log string
 	watchdog                           string
-	version, sleepy                    bool
+	version, sleepy, admitRoot         bool
 }
 
 func main() {
@@ -42,6 +42,8 @@ func main() {
 	flag.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
 	flag.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
 	flag.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
+	flag.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
+		"what two write at once is lost")
 	flag.BoolVar(&o.version, "version", false, "print the version and end")
 	flag.Parse()
 	if o.version {
@@ -73,7 +75,7 @@ func run(o options) error {
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(),
-		Hypervisor: hv, Sleepy: o.sleepy, Watchdog: o.watchdog, Logger: log})
+		Hypervisor: hv, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -46,6 +45,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// MinFree is the free space in bytes under which nothing is written to the store; 0 takes its default.
 	MinFree int64
+	// AdmitRoot lets programs of root open a volume beside the process that runs its VM.
+	AdmitRoot bool
 	// Sleepy leaves CPUs in their idle states while replicated writes wait for them: it
 	// saves power and costs latency.
 	Sleepy bool
@@ -208,7 +209,7 @@ func (n *Node) start() error {
 	n.resumeWorks()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := passage(dir); err != nil {
 			return fmt.Errorf("make directory of sockets: %w", err)
 		}
 	}

@@ -48,6 +48,32 @@ func (h *Hypervisor) grant(conn *libvirt.Connect, dom *libvirt.Domain, sockets .
 	return nil
 }
 
+// Grant gives files to the user whom the VM's QEMU runs as. libvirt does so itself unless it is told not to, for all VMs
+// or for one.
+func (h *Hypervisor) Grant(ctx context.Context, name string, paths []string) error {
+	err := h.with(ctx, name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error {
+		text, err := dom.GetXMLDesc(0)
+		if err != nil {
+			return err
+		}
+		domain, err := parseXML([]byte(text))
+		if err != nil {
+			return err
+		}
+		to, err := h.qemuUser(conn, domain)
+		for _, path := range paths {
+			if err == nil {
+				err = chown(path, to)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("let QEMU open the images of %s: %w", name, err)
+	}
+	return nil
+}
+
 // chown gives a file to a user unless it is his.
 func chown(path string, to owner) error {
 	info, err := os.Lstat(path)
