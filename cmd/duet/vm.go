@@ -45,6 +45,7 @@ func (a *app) protectCommand() *cobra.Command {
 				}
 				r.Images = append(r.Images, image)
 			}
+			a.glance(ctx, c)
 			t, err := c.Protect(ctx, args[0], r)
 			if err != nil {
 				return err
