@@ -65,14 +65,26 @@ func secretsOf(dir string, c cluster.Config) []string {
 			}
 		}
 	}
-	// The longest first: one may be part of another. Values also as JSON writes them.
 	for _, s := range out {
-		if quoted, err := json.Marshal(s); err == nil {
-			out = append(out, strings.Trim(string(quoted), `"`))
-		}
+		out = append(out, quoted(s)...)
 	}
+	// The longest first: one may be part of another.
 	slices.SortFunc(out, func(a, b string) int { return cmp.Or(len(b)-len(a), cmp.Compare(a, b)) })
 	return slices.Compact(out)
+}
+
+// quoted is a text as it stands in JSON, with and without care for HTML.
+func quoted(s string) []string {
+	var out []string
+	for _, html := range []bool{true, false} {
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(html)
+		if e.Encode(s) == nil { // a text can always be written
+			out = append(out, strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(b.String()), `"`), `"`))
+		}
+	}
+	return out
 }
 
 // shownConfig is a node's cluster configuration without its secrets.
