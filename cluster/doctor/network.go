@@ -112,9 +112,9 @@ func route(s *sheet, r Route, there *Facts) (good bool) {
 		s.add(Problem, "network", fmt.Sprintf("on %s: `systemctl status duetd`; if it runs, its firewall: %s", r.To, allow(kind, r.Probes)),
 			"%s answers and refuses every port", where)
 	case !slices.ContainsFunc(shut, func(p Probe) bool { return !p.API }):
-		s.add(Warning, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)), "the API of %s is shut: %s", where, list(shut))
+		s.add(Warning, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)), "does not reach the API of %s: %s", where, list(shut))
 	default:
-		s.add(Problem, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)), "%s does not let in %s", where, list(shut))
+		s.add(Problem, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)), "does not reach %s of %s", list(shut), where)
 	}
 	return false
 }

@@ -15,7 +15,8 @@ func Findings() api.Doctor {
 	return api.Doctor{Node: "alpha", Findings: []api.Finding{
 		{Node: "alpha", Level: "ok", About: "libvirt", Fact: "libvirt 9.0.0 with QEMU 7.2.15"},
 		{Node: "alpha", Level: "note", About: "watchdog", Fact: "no watchdog: nothing resets this host if duetd hangs"},
-		{Node: "beta", Level: "problem", About: "network", Fact: "beta on hb1 (10.0.0.2) does not let in TCP 7421", Remedy: "in the firewall of beta: `ufw allow 7421/tcp`"},
+		{Node: "beta", Level: "problem", About: "network", Fact: "does not reach TCP 7421 of alpha on hb1 (10.0.0.1)",
+			Remedy: "in the firewall of alpha: `ufw allow 7421/tcp`"},
 		{Level: "warning", About: "arbitration", Fact: "neither witness nor fence device: when a node dies, db waits on the other one", Remedy: "`duetd witness` on a third computer"},
 	}}
 }
