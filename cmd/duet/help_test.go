@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -91,7 +92,9 @@ func TestSupport(t *testing.T) {
 			t.Errorf("something is left of what failed: %v", err)
 		}
 	})
+	packed := regexp.MustCompile(`(zip \(|"size": )\d+( B)?(\) holds|,\s+"holds)`) // it depends on the packer
 	for name, got := range said {
+		got = packed.ReplaceAllString(got, "${1}SIZE${3}")
 		golden(t, name, got)
 	}
 }

@@ -57,7 +57,7 @@ func (n *Node) Support(ctx context.Context) (func(io.Writer) error, error) {
 func (n *Node) askPart(ctx context.Context, of cluster.NodeID) (p support.Part) {
 	if !n.gossip.View().Alive(of) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 3*time.Second)
+		ctx, cancel = context.WithTimeout(ctx, askDeadAfter)
 		defer cancel()
 	}
 	if err := n.rpcTo(ctx, of, "support", nil, &p); err != nil {
