@@ -10,9 +10,12 @@ import (
 func well(name, peer string) Facts {
 	return Facts{
 		Node: name, Version: "1.0", Protocol: 1, Daemon: true, API: "10.0.0.1:7422", Watchdog: "/dev/watchdog",
-		Host: Host{Memory: 16 << 30, KVM: true, AppArmor: true, Abstraction: true, Firewall: "nft", Watchdogs: []string{"/dev/watchdog"},
-			Files: 65536, Locked: true, Spaces: []Space{{Dir: "/var/lib/duet", For: ForMetadata, Free: 10 << 30}, {Dir: "/srv", For: ForImages, Free: 10 << 30, Grow: 1 << 30}}},
-		Hypervisor: Hypervisor{Name: "libvirt", Version: "9.0.0", Emulator: "QEMU 7.2.15", User: "libvirt-qemu:kvm (64055:106)",
+		Host: Host{Memory: 16 << 30, KVM: true, AppArmor: true, Abstraction: true, Firewall: "nft",
+			Watchdogs: []string{"/dev/watchdog"},
+			Files:     65536, Locked: true, Spaces: []Space{{Dir: "/var/lib/duet", For: ForMetadata, Free: 10 << 30},
+				{Dir: "/srv", For: ForImages, Free: 10 << 30, Grow: 1 << 30}}},
+		Hypervisor: Hypervisor{Name: "libvirt", Version: "9.0.0", Emulator: "QEMU 7.2.15",
+			User:     "libvirt-qemu:kvm (64055:106)",
 			Security: []Security{{Model: "apparmor"}, {Model: "dac", Label: "+64055:+106"}},
 			VMs:      []VM{{Name: "web", Running: true, Memory: 4 << 30}, {Name: "mine", Memory: 64 << 30}}},
 		Routes:    []Route{route1(peer, "hb1", Open), route1(peer, "hb2", Open)},
@@ -23,8 +26,10 @@ func well(name, peer string) Facts {
 
 // route1 is a route whose ports are all in one state.
 func route1(to, network, state string) Route {
-	return Route{To: to, Network: network, From: "10.0.0.1", Addr: map[string]string{"hb1": "10.0.0.2", "hb2": "10.1.0.2"}[network], Probes: []Probe{
-		{Proto: TCP, Port: 7420, State: state}, {Proto: TCP, Port: 7421, State: state}, {Proto: UDP, Port: 7421, State: state}, {Proto: TCP, Port: 7422, API: true, State: state}}}
+	return Route{To: to, Network: network, From: "10.0.0.1",
+		Addr: map[string]string{"hb1": "10.0.0.2", "hb2": "10.1.0.2"}[network], Probes: []Probe{
+			{Proto: TCP, Port: 7420, State: state}, {Proto: TCP, Port: 7421, State: state},
+			{Proto: UDP, Port: 7421, State: state}, {Proto: TCP, Port: 7422, API: true, State: state}}}
 }
 
 // pair is a look at two nodes that are well.
@@ -40,7 +45,8 @@ func TestWell(t *testing.T) {
 	if bad := Worst(all, Note); len(bad) != 0 {
 		t.Errorf("found at nodes that are well: %+v", bad)
 	}
-	for _, about := range []string{"libvirt", "guests", "apparmor", "memory", "space", "limits", "watchdog", "network", "witness", "clock", "version"} {
+	for _, about := range []string{"libvirt", "guests", "apparmor", "memory", "space", "limits", "watchdog", "network",
+		"witness", "clock", "version"} {
 		if !has(all, Finding{Level: OK, About: about}) {
 			t.Errorf("nothing is said about %s", about)
 		}
@@ -64,33 +70,43 @@ func TestJudge(t *testing.T) {
 		spoil func(l *Look, a, b *Facts)
 		want  []Finding
 	}{
-		"libvirt away": {func(_ *Look, a, _ *Facts) { a.Hypervisor = Hypervisor{Problem: "libvirtd did not answer within 20s"} },
+		"libvirt away": {func(_ *Look, a, _ *Facts) {
+			a.Hypervisor = Hypervisor{Problem: "libvirtd did not answer within 20s"}
+		},
 			[]Finding{{"alpha", Problem, "libvirt", "no VM can run here: libvirtd did not", "systemctl status libvirtd"}}},
 		"no kvm": {func(_ *Look, a, _ *Facts) { a.Host.KVM = false },
 			[]Finding{{"alpha", Warning, "kvm", "no /dev/kvm", "modprobe"}}},
 		"no rule for AppArmor": {func(_ *Look, _, b *Facts) { b.Host.Abstraction = false },
-			[]Finding{{"beta", Problem, "apparmor", "keeps guests from /run/duet/volumes", "/etc/apparmor.d/local/abstractions/libvirt-qemu`"}}},
+			[]Finding{{"beta", Problem, "apparmor", "keeps guests from /run/duet/volumes",
+				"/etc/apparmor.d/local/abstractions/libvirt-qemu`"}}},
 		"AppArmor not for guests": {func(_ *Look, a, _ *Facts) {
 			a.Host.Abstraction, a.Hypervisor.Security = false, a.Hypervisor.Security[1:]
 		}, []Finding{{"alpha", Note, "apparmor", "does not confine guests", ""}}},
 		"AppArmor before the daemon runs": {func(l *Look, a, _ *Facts) {
 			a.Host.Abstraction, a.Daemon, a.Hypervisor = false, false, Hypervisor{Name: "libvirt"}
 		}, []Finding{{"alpha", Problem, "apparmor", "no rule for duet", ""}}},
+		"guests are not confined": {func(_ *Look, a, _ *Facts) {
+			a.Host.AppArmor, a.Host.Abstraction, a.Hypervisor.Security[0].Model = false, false, "none"
+		}, nil},
 		"SELinux": {func(_ *Look, a, _ *Facts) {
 			a.Host.SELinux, a.Hypervisor.Security = "enforcing", append(a.Hypervisor.Security, Security{Model: "selinux"})
 		}, []Finding{{"alpha", Note, "selinux", "enforcing", "semanage fcontext"}}},
 		"memory": {func(_ *Look, a, _ *Facts) { a.Modules = append(a.Modules, Module{Name: "m", VM: "mine", Peer: "beta"}) },
-			[]Finding{{"alpha", Warning, "memory", "all 2 VMs that may run here did, they would take 68 GiB, and this host has 16 GiB", "setmaxmem"}}},
+			[]Finding{{"alpha", Warning, "memory",
+				"all 2 VMs that may run here did, they would take 68 GiB, and this host has 16 GiB", "setmaxmem"}}},
 		"huge pages": {func(_ *Look, a, _ *Facts) { a.Hypervisor.VMs[0].HugePages, a.Host.Huge = true, 1<<30 },
 			[]Finding{{"alpha", Warning, "memory", "web want 4 GiB of huge pages, and 1 GiB are set aside", "nr_hugepages"}}},
 		"no room for metadata": {func(_ *Look, a, _ *Facts) { a.Host.Spaces[0].Free = 50 << 20 },
-			[]Finding{{"alpha", Problem, "space", "only 50 MiB free in /var/lib/duet for metadata: below 64 MiB the node refuses", "df -h /var/lib/duet"}}},
+			[]Finding{{"alpha", Problem, "space",
+				"only 50 MiB free in /var/lib/duet for metadata: below 64 MiB the node refuses", "df -h /var/lib/duet"}}},
 		"little room for metadata": {func(_ *Look, a, _ *Facts) { a.Host.Spaces[0].Free = 500 << 20 },
 			[]Finding{{"alpha", Warning, "space", "will refuse work", ""}}},
 		"images outgrow their disk": {func(_ *Look, _, b *Facts) { b.Host.Spaces[1].Grow = 20 << 30 },
-			[]Finding{{"beta", Warning, "space", "10 GiB free in /srv for images, and the images there may still grow by 20 GiB", ""}}},
+			[]Finding{{"beta", Warning, "space",
+				"10 GiB free in /srv for images, and the images there may still grow by 20 GiB", ""}}},
 		"limits": {func(_ *Look, a, _ *Facts) { a.Host.Files, a.Host.Locked = 1024, false },
-			[]Finding{{"alpha", Warning, "limits", "1024 files only", "LimitNOFILE"}, {"alpha", Warning, "limits", "not locked", "LimitMEMLOCK"}}},
+			[]Finding{{"alpha", Warning, "limits", "1024 files only", "LimitNOFILE"},
+				{"alpha", Warning, "limits", "not locked", "LimitMEMLOCK"}}},
 		"no watchdog": {func(_ *Look, a, _ *Facts) { a.Watchdog, a.Host.Watchdogs = "", nil },
 			[]Finding{{"alpha", Note, "watchdog", "no watchdog", ""}}},
 		"watchdog not used": {func(_ *Look, a, _ *Facts) { a.Watchdog = "" },
@@ -98,14 +114,18 @@ func TestJudge(t *testing.T) {
 		"watchdog gone": {func(_ *Look, a, _ *Facts) { a.Watchdog = "/dev/watchdog1" },
 			[]Finding{{"alpha", Problem, "watchdog", "there is no /dev/watchdog1", "softdog"}}},
 		"one port shut": {func(_ *Look, a, _ *Facts) { a.Routes[0].Probes[2].State = Silent },
-			[]Finding{{"alpha", Problem, "network", "does not reach UDP 7421 of beta on hb1 (10.0.0.2)", "in the firewall of beta: `nft insert rule inet filter input udp dport '{ 7421 }' accept`"}}},
+			[]Finding{{"alpha", Problem, "network", "does not reach UDP 7421 of beta on hb1 (10.0.0.2)",
+				"in the firewall of beta: `nft insert rule inet filter input udp dport '{ 7421 }' accept`"}}},
 		"the other direction": {func(_ *Look, a, b *Facts) { b.Routes[1].Probes[0].State, a.Host.Firewall = Refused, "ufw" },
-			[]Finding{{"beta", Problem, "network", "does not reach TCP 7420 of alpha on hb2 (10.1.0.2)", "in the firewall of alpha: `ufw allow 7420/tcp`"}}},
+			[]Finding{{"beta", Problem, "network", "does not reach TCP 7420 of alpha on hb2 (10.1.0.2)",
+				"in the firewall of alpha: `ufw allow 7420/tcp`"}}},
 		"API shut": {func(_ *Look, a, b *Facts) { a.Routes[0].Probes[3].State, b.Host.Firewall = Silent, "firewalld" },
-			[]Finding{{"alpha", Warning, "network", "does not reach the API of beta on hb1 (10.0.0.2): TCP 7422", "firewall-cmd --permanent --add-port=7422/tcp && firewall-cmd --reload"}}},
+			[]Finding{{"alpha", Warning, "network", "does not reach the API of beta on hb1 (10.0.0.2): TCP 7422",
+				"firewall-cmd --permanent --add-port=7422/tcp && firewall-cmd --reload"}}},
 		"API elsewhere": {func(_ *Look, a, b *Facts) { a.Routes[0].Probes[3].State, b.API = Refused, "127.0.0.1:7422" }, nil},
 		"network dead": {func(_ *Look, a, _ *Facts) { a.Routes[1] = route1("beta", "hb2", Silent) },
-			[]Finding{{"alpha", Problem, "network", "nothing of beta on hb2 (10.1.0.2) answers", "`ping -c 3 -I 10.0.0.1 10.1.0.2`"}}},
+			[]Finding{{"alpha", Problem, "network", "nothing of beta on hb2 (10.1.0.2) answers",
+				"`ping -c 3 -I 10.0.0.1 10.1.0.2`"}}},
 		"network refused": {func(_ *Look, a, _ *Facts) { a.Routes[1] = route1("beta", "hb2", Refused) },
 			[]Finding{{"alpha", Problem, "network", "beta on hb2 (10.1.0.2) answers and refuses", "systemctl status duetd"}}},
 		"one network": {func(_ *Look, a, b *Facts) { a.Routes, b.Routes = a.Routes[:1], b.Routes[:1] },
@@ -119,16 +139,24 @@ func TestJudge(t *testing.T) {
 			a.Routes = []Route{route1("beta", "hb1", Refused), route1("beta", "hb2", Silent)}
 		}, []Finding{{"beta", Problem, "node", "its computer is up, duetd does not run there", ""}}},
 		"joined, before its daemon runs": {func(l *Look, a, _ *Facts) {
-			l.Nodes, a.Daemon, a.Ports = l.Nodes[:1], false, []Port{{Proto: TCP, Addr: "10.0.0.1:7420"}, {Proto: UDP, Addr: "10.0.0.1:7421"}}
+			l.Nodes, a.Daemon, a.Ports = l.Nodes[:1], false, []Port{{Proto: TCP, Addr: "10.0.0.1:7420"},
+				{Proto: UDP, Addr: "10.0.0.1:7421"}}
 			a.Routes[0].Probes[1].State = Silent
-		}, []Finding{{"alpha", Problem, "network", "TCP 7421", "`ufw allow 7421/tcp` or `firewall-cmd --permanent --add-port=7421/tcp && firewall-cmd --reload` or `nft"}}},
+		}, []Finding{{"alpha", Problem, "network", "TCP 7421",
+			"`ufw allow 7421/tcp` or `firewall-cmd --permanent --add-port=7421/tcp && firewall-cmd --reload` or `nft"}}},
 		"ports taken": {func(l *Look, a, _ *Facts) {
-			a.Ports = []Port{{Proto: TCP, Addr: "10.0.0.1:7420", Problem: Busy}, {Proto: UDP, Addr: "[fd00::1]:7421", Problem: NoAddr}, {Proto: TCP, Addr: "10.0.0.1:7422", Problem: "permission denied"}}
-		}, []Finding{{"alpha", Problem, "ports", "another program has TCP 10.0.0.1:7420", "sport = :7420"}, {"alpha", Problem, "ports", "does not have the address of UDP [fd00::1]:7421", "ip -br addr"},
+			a.Ports = []Port{{Proto: TCP, Addr: "10.0.0.1:7420", Problem: Busy},
+				{Proto: UDP, Addr: "[fd00::1]:7421", Problem: NoAddr},
+				{Proto: TCP, Addr: "10.0.0.1:7422", Problem: "permission denied"}}
+		}, []Finding{{"alpha", Problem, "ports", "another program has TCP 10.0.0.1:7420", "sport = :7420"},
+			{"alpha", Problem, "ports", "does not have the address of UDP [fd00::1]:7421", "ip -br addr"},
 			{"alpha", Problem, "ports", "cannot be had: permission denied", ""}}},
 		"clock": {func(l *Look, _, _ *Facts) { l.Nodes[1].Ahead = -5300 * time.Millisecond },
 			[]Finding{{"beta", Warning, "clock", "5.3s behind alpha's", "timedatectl"}}},
-		"clock, badly measured": {func(l *Look, _, _ *Facts) { l.Nodes[1].Ahead, l.Nodes[1].Within = 3*time.Second, 2*time.Second }, nil},
+		"clock, badly measured": {func(l *Look, _, _ *Facts) {
+			l.Nodes[1].Ahead, l.Nodes[1].Within = 3*time.Second,
+				2*time.Second
+		}, nil},
 		"two builds": {func(_ *Look, a, _ *Facts) { a.Version = "0.9" },
 			[]Finding{{"", Note, "version", "duetd 0.9 on alpha, 1.0 on beta: they work together", "upgrade"}}},
 		"two protocols": {func(_ *Look, a, _ *Facts) { a.Version, a.Protocol = "0.9", 2 },
@@ -200,7 +228,8 @@ func TestAhead(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 200 << 20: "200 MiB", 64 << 30: "64 GiB"} {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 200 << 20: "200 MiB",
+		64 << 30: "64 GiB"} {
 		if got := size(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}

@@ -30,7 +30,8 @@ type sheet struct {
 }
 
 func (s *sheet) add(level, about, remedy, format string, args ...any) {
-	s.out = append(s.out, Finding{Node: s.node, Level: level, About: about, Remedy: remedy, Fact: fmt.Sprintf(format, args...)})
+	s.out = append(s.out, Finding{Node: s.node, Level: level, About: about, Remedy: remedy,
+		Fact: fmt.Sprintf(format, args...)})
 }
 
 // Judge says what the facts mean, node by node and then for the cluster.

@@ -19,7 +19,8 @@ func hypervisor(s *sheet, f Facts) {
 	h := f.Hypervisor
 	switch {
 	case h.Problem != "":
-		s.add(Problem, "libvirt", "`systemctl status libvirtd virtqemud`; where it is missing: `apt install libvirt-daemon-system qemu-system-x86`",
+		s.add(Problem, "libvirt",
+			"`systemctl status libvirtd virtqemud`; where it is missing: `apt install libvirt-daemon-system qemu-system-x86`",
 			"no VM can run here: %s", h.Problem)
 		return
 	case h.Name == "":
@@ -40,10 +41,13 @@ func confinement(s *sheet, f Facts) {
 	h := f.Hypervisor
 	var models []string
 	for _, m := range h.Security {
-		models = append(models, m.Model)
+		if m.Model != "none" { // libvirt's word for no other than dac
+			models = append(models, m.Model)
+		}
 	}
 	if h.Version != "" && h.Problem == "" {
-		s.add(OK, "guests", "", "guests run as %s, confined by %s", orWord(h.User, "their hypervisor's user"), orWord(strings.Join(models, ", "), "nothing"))
+		s.add(OK, "guests", "", "guests run as %s, confined by %s", orWord(h.User, "their hypervisor's user"),
+			orWord(strings.Join(models, ", "), "nothing"))
 	}
 	asked := h.Version != "" // without the hypervisor's word, the kernel's counts
 	switch {
@@ -52,14 +56,16 @@ func confinement(s *sheet, f Facts) {
 			s.add(OK, "apparmor", "", "AppArmor lets guests reach /run/duet/volumes")
 			break
 		}
-		s.add(Problem, "apparmor", "`echo '/run/duet/volumes/** rw,' >>"+abstraction+"`; a running VM takes it at its next start",
+		s.add(Problem, "apparmor",
+			"`echo '/run/duet/volumes/** rw,' >>"+abstraction+"`; a running VM takes it at its next start",
 			"AppArmor keeps guests from /run/duet/volumes: no rule for duet in %s", strings.TrimSpace(abstraction))
 	case f.Host.AppArmor:
 		s.add(Note, "apparmor", "", "AppArmor is on, but libvirt does not confine guests by it")
 	}
 	switch {
 	case f.Host.SELinux == "enforcing" && (slices.Contains(models, "selinux") || !asked):
-		s.add(Note, "selinux", "`semanage fcontext -a -t svirt_image_t '/var/lib/duet/volumes(/.*)?' && restorecon -R /var/lib/duet/volumes`; `ausearch -m avc -ts recent` shows what is refused",
+		s.add(Note, "selinux", "`semanage fcontext -a -t svirt_image_t '/var/lib/duet/volumes(/.*)?' && "+
+			"restorecon -R /var/lib/duet/volumes`; `ausearch -m avc -ts recent` shows what is refused",
 			"SELinux is enforcing: images and sockets need a label that guests may use")
 	case f.Host.SELinux != "":
 		s.add(OK, "selinux", "", "SELinux is %s", f.Host.SELinux)
@@ -97,9 +103,11 @@ func memory(s *sheet, f Facts) {
 		s.add(OK, "memory", "", "%s of memory, and no VM that may run here", size(f.Host.Memory))
 	case want > f.Host.Memory-hostShare:
 		s.add(Warning, "memory", "`virsh setmem` and `virsh setmaxmem` make a VM smaller; or let fewer VMs run here",
-			"if all %d VMs that may run here did, they would take %s, and this host has %s", count, size(want), size(f.Host.Memory))
+			"if all %d VMs that may run here did, they would take %s, and this host has %s",
+			count, size(want), size(f.Host.Memory))
 	default:
-		s.add(OK, "memory", "", "%s of memory; all VMs that may run here (%d) take %s", size(f.Host.Memory), count, size(want))
+		s.add(OK, "memory", "", "%s of memory; all VMs that may run here (%d) take %s", size(f.Host.Memory), count,
+			size(want))
 	}
 	if huge > f.Host.Huge {
 		s.add(Warning, "memory", "`sysctl vm.nr_hugepages=…` on this host, and in /etc/sysctl.d to keep it",
@@ -131,7 +139,8 @@ func limits(s *sheet, f Facts) {
 	}
 	unit := "`systemctl edit duetd`, under [Service]: "
 	if f.Host.Files != 0 && f.Host.Files < filesFloor {
-		s.add(Warning, "limits", unit+"LimitNOFILE=65536; then `systemctl restart duetd`", "duetd may open %d files only", f.Host.Files)
+		s.add(Warning, "limits", unit+"LimitNOFILE=65536; then `systemctl restart duetd`", "duetd may open %d files only",
+			f.Host.Files)
 	}
 	if !f.Host.Locked {
 		s.add(Warning, "limits", unit+"LimitMEMLOCK=infinity; then `systemctl restart duetd`",
@@ -148,9 +157,11 @@ func watchdog(s *sheet, f Facts) {
 	case f.Watchdog != "" && there:
 		s.add(OK, "watchdog", "", "%s resets this host if duetd hangs", f.Watchdog)
 	case f.Watchdog != "":
-		s.add(Problem, "watchdog", "`modprobe softdog` gives one in software; or start duetd without --watchdog", "there is no %s, which duetd was given as its watchdog", f.Watchdog)
+		s.add(Problem, "watchdog", "`modprobe softdog` gives one in software; or start duetd without --watchdog",
+			"there is no %s, which duetd was given as its watchdog", f.Watchdog)
 	case len(f.Host.Watchdogs) > 0:
-		s.add(Note, "watchdog", "duetd --watchdog "+f.Host.Watchdogs[0], "a watchdog is there (%s) and not used: nothing resets this host if duetd hangs", path.Base(f.Host.Watchdogs[0]))
+		s.add(Note, "watchdog", "duetd --watchdog "+f.Host.Watchdogs[0],
+			"a watchdog is there (%s) and not used: nothing resets this host if duetd hangs", path.Base(f.Host.Watchdogs[0]))
 	default:
 		s.add(Note, "watchdog", "", "no watchdog: nothing resets this host if duetd hangs")
 	}

@@ -19,7 +19,8 @@ func clock(s *sheet, first string, n Node) {
 		if n.Ahead < 0 {
 			way = "behind"
 		}
-		s.add(Warning, "clock", "`timedatectl set-ntp true` on both", "its clock is %s %s %s's: logs cannot be compared, and new certificates may be refused", round(off), way, first)
+		s.add(Warning, "clock", "`timedatectl set-ntp true` on both",
+			"its clock is %s %s %s's: logs cannot be compared, and new certificates may be refused", round(off), way, first)
 	default:
 		s.add(OK, "clock", "", "its clock and %s's differ by less than %s", first, round(off+n.Within))
 	}
@@ -44,10 +45,11 @@ func ports(s *sheet, f Facts) {
 		case "":
 			continue
 		case Busy:
-			s.add(Problem, "ports", fmt.Sprintf("`ss -lntup 'sport = :%s'` shows which; end it, or give the cluster another --port", port),
+			s.add(Problem, "ports", "`ss -lntup 'sport = :"+port+"'` shows which; end it, or give the cluster another --port",
 				"another program has %s %s", p.Proto, p.Addr)
 		case NoAddr:
-			s.add(Problem, "ports", "`ip -br addr` shows which there are", "this host does not have the address of %s %s", p.Proto, p.Addr)
+			s.add(Problem, "ports", "`ip -br addr` shows which there are", "this host does not have the address of %s %s",
+				p.Proto, p.Addr)
 		default:
 			s.add(Problem, "ports", "", "%s %s cannot be had: %s", p.Proto, p.Addr, p.Problem)
 		}
@@ -106,15 +108,19 @@ func route(s *sheet, r Route, there *Facts) (good bool) {
 	case len(shut) == 0:
 		return r.has(Open)
 	case !r.has(Open) && !r.has(Refused):
-		s.add(Problem, "network", fmt.Sprintf("`ip -br addr` on both shows the addresses, `ping -c 3 -I %s %s` the way; then the firewall of %s: %s", r.From, r.Addr, r.To, allow(kind, r.Probes)),
+		s.add(Problem, "network", fmt.Sprintf("`ip -br addr` on both shows the addresses, `ping -c 3 -I %s %s` the way; "+
+			"then the firewall of %s: %s", r.From, r.Addr, r.To, allow(kind, r.Probes)),
 			"nothing of %s answers", where)
 	case !r.has(Open):
-		s.add(Problem, "network", fmt.Sprintf("on %s: `systemctl status duetd`; if it runs, its firewall: %s", r.To, allow(kind, r.Probes)),
+		s.add(Problem, "network", fmt.Sprintf("on %s: `systemctl status duetd`; if it runs, its firewall: %s", r.To,
+			allow(kind, r.Probes)),
 			"%s answers and refuses every port", where)
 	case !slices.ContainsFunc(shut, func(p Probe) bool { return !p.API }):
-		s.add(Warning, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)), "does not reach the API of %s: %s", where, list(shut))
+		s.add(Warning, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)),
+			"does not reach the API of %s: %s", where, list(shut))
 	default:
-		s.add(Problem, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)), "does not reach %s of %s", list(shut), where)
+		s.add(Problem, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)),
+			"does not reach %s of %s", list(shut), where)
 	}
 	return false
 }
@@ -134,7 +140,8 @@ func (l Look) node(name string) (Node, bool) {
 // said is why a node told nothing, with what others see of it.
 func said(l Look, n Node) string {
 	refused := slices.ContainsFunc(l.Nodes, func(o Node) bool {
-		return o.Facts != nil && slices.ContainsFunc(o.Facts.Routes, func(r Route) bool { return r.To == n.Name && r.has(Refused) })
+		return o.Facts != nil && slices.ContainsFunc(o.Facts.Routes,
+			func(r Route) bool { return r.To == n.Name && r.has(Refused) })
 	})
 	if refused {
 		return n.Why + "; its computer is up, duetd does not run there"
@@ -190,7 +197,8 @@ func allowBy(kind string, ps []Probe) string {
 			}
 			steps = append(steps, step)
 		case "nft":
-			steps = append(steps, fmt.Sprintf("nft insert rule inet filter input %s dport '{ %s }' accept", proto, strings.Join(ports, ", ")))
+			steps = append(steps, fmt.Sprintf("nft insert rule inet filter input %s dport '{ %s }' accept", proto,
+				strings.Join(ports, ", ")))
 		}
 	}
 	if kind == "firewalld" {

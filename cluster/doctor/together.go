@@ -23,7 +23,8 @@ func versions(s *sheet, l Look) {
 	switch {
 	case len(builds) == 0:
 	case len(protocols) > 1:
-		s.add(Problem, "version", "upgrade the older one: its VMs go on meanwhile", "%s: they cannot replicate to each other", said)
+		s.add(Problem, "version", "upgrade the older one: its VMs go on meanwhile",
+			"%s: they cannot replicate to each other", said)
 	case len(builds) > 1:
 		s.add(Note, "version", "upgrade the older one when it suits", "%s: they work together", said)
 	default:
@@ -39,7 +40,8 @@ func networks(s *sheet, l Look) {
 		}
 		first := n.Facts.Routes[0]
 		if !slices.ContainsFunc(n.Facts.Routes, func(r Route) bool { return r.Network != first.Network }) {
-			s.add(Note, "network", "", "there is one heartbeat network only, %s: when it fails the nodes take each other for dead", first.Network)
+			s.add(Note, "network", "",
+				"there is one heartbeat network only, %s: when it fails the nodes take each other for dead", first.Network)
 		}
 		return
 	}
@@ -52,9 +54,11 @@ func witnesses(s *sheet, f Facts) {
 		case w.Alive:
 			s.add(OK, "witness", "", "witness %s answers", w.Addr)
 		case w.Spare:
-			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`", "the spare witness %s does not answer: it could not take the voter's place", w.Addr)
+			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
+				"the spare witness %s does not answer: it could not take the voter's place", w.Addr)
 		default:
-			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`", "the witness %s does not answer: a node that now loses its peer waits", w.Addr)
+			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
+				"the witness %s does not answer: a node that now loses its peer waits", w.Addr)
 		}
 	}
 }
@@ -88,11 +92,15 @@ func arbitration(s *sheet, l Look) {
 		}
 	}
 	if len(safe) > 0 {
-		s.add(Warning, "arbitration", remedy, "neither witness nor fence device: when a node dies, %s on the other one until it is back or somebody types `duet prim`",
+		s.add(Warning, "arbitration", remedy,
+			"neither witness nor fence device: when a node dies, %s on the other one until it is back or somebody types "+
+				"`duet prim`",
 			wait(safe))
 	}
 	if len(available) > 0 {
-		s.add(Note, "arbitration", remedy, "without a witness a cut that leaves both nodes their gateway makes two writers of %s; one version is kept aside", strings.Join(available, ", "))
+		s.add(Note, "arbitration", remedy,
+			"without a witness a cut that leaves both nodes their gateway makes two writers of %s; one version is kept aside",
+			strings.Join(available, ", "))
 	}
 	switch {
 	case len(safe)+len(available) > 0:

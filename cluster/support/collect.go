@@ -30,7 +30,8 @@ type command struct {
 // commands tell of this computer. What they print is small but for the logs.
 var commands = []command{
 	{"duetd.log", []string{"journalctl", "-u", "duetd", "-n", "20000", "--no-pager", "-o", "short-iso-precise"}},
-	{"libvirtd.log", []string{"journalctl", "-u", "libvirtd", "-u", "virtqemud", "-n", "2000", "--no-pager", "-o", "short-iso-precise"}},
+	{"libvirtd.log", []string{"journalctl", "-u", "libvirtd", "-u", "virtqemud", "-n", "2000", "--no-pager", "-o",
+		"short-iso-precise"}},
 	{"host/addresses.txt", []string{"ip", "-br", "addr"}},
 	{"host/routes.txt", []string{"ip", "route"}},
 	{"host/df.txt", []string{"df", "-hT"}},
@@ -117,7 +118,8 @@ func (p *Part) addOutput(cmd command, o output) {
 		p.Leave("%s: there is no program %s here", cmd.file, cmd.args[0])
 	case o.err != nil && len(o.text) == 0:
 		p.Leave("%s: `%s`: %v", cmd.file, what, o.err)
-	case cmd.args[0] == "journalctl" && !bytes.Contains(o.text, []byte("\n")) || bytes.HasPrefix(o.text, []byte("-- No entries --")):
+	case cmd.args[0] == "journalctl" && !bytes.Contains(o.text, []byte("\n")) ||
+		bytes.HasPrefix(o.text, []byte("-- No entries --")):
 		p.Leave("%s: the journal of this host has nothing of it: send what it was told to log elsewhere", cmd.file)
 	default:
 		p.Add(cmd.file, o.text)

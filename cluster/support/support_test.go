@@ -57,7 +57,8 @@ func member(t *testing.T) (dir string, planted map[string]string) {
 	must(t, err)
 	gossip := bytes.Repeat([]byte{0xfb, 0xef, 0xbe}, 11)[:32]
 	planted = map[string]string{
-		"gossip key": base64.StdEncoding.EncodeToString(gossip), "fence password": `pazz"sszz\wzz<rdzz`, "fence snmp": "communal",
+		"gossip key": base64.StdEncoding.EncodeToString(gossip), "fence password": `pazz"sszz\wzz<rdzz`,
+		"fence snmp":    "communal",
 		"console token": "0123456789abcdef0123456789abcdef", "registration": "REGISTRATION",
 	}
 	for _, name := range []string{"ca.key", "node.key"} {
@@ -69,8 +70,10 @@ func member(t *testing.T) (dir string, planted map[string]string) {
 		"ip": "10.0.9.2", "password": planted["fence password"], "community": planted["fence snmp"]}}}})
 	must(t, err)
 	must(t, pki.SaveConfig(dir, cluster.Config{Name: "office", Self: "alpha", Port: 7420, GossipKeys: [][]byte{gossip},
-		Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}}, Fence: map[cluster.NodeID]json.RawMessage{"beta": raw, "gamma": []byte(`{"odd":"communal"}`)},
-		Voters: cluster.Voters{Active: []cluster.Witness{{Addr: "10.0.0.9:7425", Key: "fingerprint", ID: planted["registration"]}}}}))
+		Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}}, Fence: map[cluster.NodeID]json.RawMessage{"beta": raw,
+			"gamma": []byte(`{"odd":"communal"}`)},
+		Voters: cluster.Voters{Active: []cluster.Witness{{Addr: "10.0.0.9:7425", Key: "fingerprint",
+			ID: planted["registration"]}}}}))
 	must(t, os.WriteFile(filepath.Join(dir, "console.token"), []byte(planted["console token"]+"\n"), 0o600))
 	must(t, os.Mkdir(filepath.Join(dir, "log"), 0o700))
 	return dir, planted
@@ -104,7 +107,8 @@ func TestSecrets(t *testing.T) {
 	got := unpack(t, p)
 	for what, s := range planted {
 		for name, text := range got {
-			for _, part := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(`"\<`, r) }) { // however it is quoted
+			for _, part := range strings.FieldsFunc(s,
+				func(r rune) bool { return strings.ContainsRune(`"\<`, r) }) { // however it is quoted
 				if len(part) > 1 && strings.Contains(text, part) {
 					t.Errorf("the %s is in %s:\n%s", what, name, text)
 				}
@@ -139,10 +143,12 @@ func TestStranger(t *testing.T) {
 	p, secrets := Collect(t.Context(), filepath.Join(t.TempDir(), "none"))
 	p.Seal(secrets)
 	got := unpack(t, p)
-	if !strings.Contains(got["this-host/host/meminfo.txt"], "MemTotal") || !strings.Contains(got["this-host/host/os-release.txt"], "=") {
+	if !strings.Contains(got["this-host/host/meminfo.txt"], "MemTotal") ||
+		!strings.Contains(got["this-host/host/os-release.txt"], "=") {
 		t.Errorf("%v", got)
 	}
-	for _, want := range []string{"configuration of the cluster: ", "duetd.log: there is no program journalctl here", "host/df.txt: there is no program df"} {
+	for _, want := range []string{"configuration of the cluster: ", "duetd.log: there is no program journalctl here",
+		"host/df.txt: there is no program df"} {
 		if !strings.Contains(got[LeftOut], want) {
 			t.Errorf("%q is not said:\n%s", want, got[LeftOut])
 		}
@@ -164,10 +170,12 @@ func TestPrograms(t *testing.T) {
 	p, secrets := Collect(t.Context(), t.TempDir())
 	p.Seal(secrets)
 	got := unpack(t, p)
-	if got["this-host/host/addresses.txt"] != "-br addr\n" || got["this-host/host/df.txt"] != "" || got["this-host/duetd.log"] != "" {
+	if got["this-host/host/addresses.txt"] != "-br addr\n" || got["this-host/host/df.txt"] != "" ||
+		got["this-host/duetd.log"] != "" {
 		t.Errorf("%v", got)
 	}
-	for _, want := range []string{"the rest of host/addresses.txt: `ip -br addr`: exit status 3", "host/df.txt: `df -hT`: exit status 1", "duetd.log: the journal of this host has nothing of it"} {
+	for _, want := range []string{"the rest of host/addresses.txt: `ip -br addr`: exit status 3",
+		"host/df.txt: `df -hT`: exit status 1", "duetd.log: the journal of this host has nothing of it"} {
 		if !strings.Contains(got[LeftOut], want) {
 			t.Errorf("%q is not said:\n%s", want, got[LeftOut])
 		}
@@ -188,13 +196,15 @@ func TestBounds(t *testing.T) {
 	for _, text := range got {
 		size += len(text)
 	}
-	if a := got["alpha/a.log"]; len(a) > maxFile || !strings.HasPrefix(a, "x") || !strings.HasSuffix(a, "last\n") || len(a)%100 != 5 {
+	if a := got["alpha/a.log"]; len(a) > maxFile || !strings.HasPrefix(a, "x") || !strings.HasSuffix(a, "last\n") ||
+		len(a)%100 != 5 {
 		t.Errorf("a.log has %d bytes, from %.10q", len(a), a)
 	}
 	if size > maxPart+1000 || got["alpha/d.log"] != "" || got["alpha/e.log"] == "" {
 		t.Errorf("%d bytes in all, d.log %d, e.log %q", size, len(got["alpha/d.log"]), got["alpha/e.log"])
 	}
-	if !strings.Contains(got[LeftOut], "a.log: all but its last 4 MiB") || !strings.Contains(got[LeftOut], "d.log: there is too much already") {
+	if !strings.Contains(got[LeftOut], "a.log: all but its last 4 MiB") ||
+		!strings.Contains(got[LeftOut], "d.log: there is too much already") {
 		t.Errorf("%s", got[LeftOut])
 	}
 	var end tail
@@ -209,7 +219,8 @@ func TestBounds(t *testing.T) {
 // TestNames: no name leads out of the folder of its node.
 func TestNames(t *testing.T) {
 	for name, want := range map[string]string{
-		"vms/my vm.xml": "beta/vms/my_vm.xml", "../../etc/passwd": "beta/_/_/etc/passwd", "/abs": "beta/_/abs", `a\..\b`: "beta/a_.._b", "..": "beta/_",
+		"vms/my vm.xml": "beta/vms/my_vm.xml", "../../etc/passwd": "beta/_/_/etc/passwd", "/abs": "beta/_/abs",
+		`a\..\b`: "beta/a_.._b", "..": "beta/_",
 	} {
 		if got := unpack(t, Part{Node: "beta", Files: []File{{name, []byte("x")}}}); got[want] != "x" {
 			t.Errorf("%q: %v", name, got)

@@ -45,7 +45,8 @@ Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no a
 			}
 			shown := d
 			if short {
-				shown.Findings = slices.DeleteFunc(slices.Clone(d.Findings), func(f api.Finding) bool { return f.Level == doctor.OK || f.Level == doctor.Note })
+				shown.Findings = slices.DeleteFunc(slices.Clone(d.Findings),
+					func(f api.Finding) bool { return f.Level == doctor.OK || f.Level == doctor.Note })
 			}
 			if err := a.emit(shown, func(w io.Writer) error { return a.writeFindings(w, shown) }); err != nil {
 				return err
@@ -69,10 +70,12 @@ func (a *app) alone(err error) bool {
 // lookAlone is a look at this computer without its daemon.
 func (a *app) lookAlone(ctx context.Context, dir string) api.Doctor {
 	f := a.local.Look(ctx, dir)
-	silent := api.Finding{Node: f.Node, Level: doctor.Problem, About: "duetd", Fact: "duetd does not answer: this host is looked at without it",
+	silent := api.Finding{Node: f.Node, Level: doctor.Problem, About: "duetd",
+		Fact:   "duetd does not answer: this host is looked at without it",
 		Remedy: "`systemctl enable --now duetd`; `journalctl -u duetd -n 20` says why it does not run"}
 	if len(f.Ports) == 0 {
-		silent.Level, silent.Remedy = doctor.Note, "`duet cluster init` or `duet cluster join`, then `systemctl enable --now duetd`"
+		silent.Level, silent.Remedy = doctor.Note, "`duet cluster init` or `duet cluster join`, "+
+			"then `systemctl enable --now duetd`"
 	}
 	return api.Doctor{Node: f.Node, Findings: append([]api.Finding{silent}, judged(f)...)}
 }

@@ -31,7 +31,8 @@ func (r room) Collect(context.Context, string) support.Part {
 // fresh is a host before its daemon runs, where everything is in order.
 func fresh() doctor.Facts {
 	return doctor.Facts{Node: "alpha", Host: doctor.Host{KVM: true}, Hypervisor: doctor.Hypervisor{Name: "libvirt"},
-		Ports: []doctor.Port{{Proto: doctor.TCP, Addr: "10.0.0.1:7420"}}, Unlooked: []string{"heartbeats over UDP: duetd does not run here"}}
+		Ports:    []doctor.Port{{Proto: doctor.TCP, Addr: "10.0.0.1:7420"}},
+		Unlooked: []string{"heartbeats over UDP: duetd does not run here"}}
 }
 
 // TestDoctor: what each command line prints of what was found.

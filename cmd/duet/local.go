@@ -36,7 +36,8 @@ func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	f.Ports, f.Routes = host.Ports(c), host.Routes(c)
 	host.Reach(ctx, f.Routes)
 	if len(f.Routes) > 0 {
-		f.Unlooked = append(f.Unlooked, "heartbeats over UDP, and whether the other nodes reach this one: duetd does not run here")
+		f.Unlooked = append(f.Unlooked,
+			"heartbeats over UDP, and whether the other nodes reach this one: duetd does not run here")
 	}
 	return f
 }

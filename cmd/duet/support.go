@@ -39,7 +39,8 @@ out. Where duetd does not run, this host alone is in it. Look into it before you
 			return a.emit(out, func(w io.Writer) error { return writeBundle(w, out) })
 		}),
 	}
-	c.Flags().StringVarP(&file, "output", "o", "", "the zip to make; one that exists is not overwritten (default duet-support-TIME.zip here)")
+	c.Flags().StringVarP(&file, "output", "o", "",
+		"the zip to make; one that exists is not overwritten (default duet-support-TIME.zip here)")
 	c.Flags().StringVar(&dir, "dir", setup.DefaultDir, "directory of the node's state, where duetd does not run")
 	return c
 }

@@ -21,7 +21,7 @@ import (
 // many who ask at once cost one look.
 const (
 	lookTime  = 25 * time.Second
-	looksLast = 2 * time.Second
+	looksLast = 500 * time.Millisecond
 )
 
 // lookout remembers the last look at this node.
@@ -57,11 +57,13 @@ func (n *Node) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMRepo
 
 func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
 	c := n.cluster()
-	f := doctor.Facts{Node: string(c.Self), Version: n.cfg.Version, Protocol: wire.Version, Daemon: true, Watchdog: n.cfg.Watchdog,
-		API: n.servedAt(), Modules: []doctor.Module{}, Witnesses: []doctor.Witness{}, Fenced: []string{}, Routes: host.Routes(c)}
+	f := doctor.Facts{Node: string(c.Self), Version: n.cfg.Version, Protocol: wire.Version, Daemon: true,
+		Watchdog: n.cfg.Watchdog, API: n.servedAt(), Routes: host.Routes(c),
+		Modules: []doctor.Module{}, Witnesses: []doctor.Witness{}, Fenced: []string{}}
 	var images []string
 	for _, m := range n.all() {
-		f.Modules = append(f.Modules, doctor.Module{Name: m.cfg.Name, VM: m.cfg.VM.Domain, Peer: m.cfg.Peer(f.Node), Arbitration: m.cfg.Policy.Arbitration})
+		f.Modules = append(f.Modules, doctor.Module{Name: m.cfg.Name, VM: m.cfg.VM.Domain,
+			Peer: m.cfg.Peer(f.Node), Arbitration: m.cfg.Policy.Arbitration})
 		for _, v := range m.cfg.Volumes {
 			images = append(images, v.Paths[f.Node])
 		}
@@ -79,6 +81,9 @@ func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) 
 	wg.Go(func() { f.Host = host.Look(host.Config{Dir: n.cfg.Dir, Images: images}) })
 	wg.Go(func() { f.Hypervisor, vms = n.inspect(ctx) })
 	wg.Wait()
+	if f.Hypervisor.Name+f.Hypervisor.Problem == "" {
+		f.Unlooked = []string{"the hypervisor and its VMs: Duet knows no way to ask this one"}
+	}
 	n.heartbeats(f.Routes)
 	return f, vms
 }
@@ -87,9 +92,13 @@ func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) 
 func (n *Node) heartbeats(routes []doctor.Route) {
 	view := n.gossip.View()
 	for _, r := range routes {
+		state := doctor.Silent
+		if view.Peers[cluster.NodeID(r.To)].Paths[r.Network] {
+			state = doctor.Open
+		}
 		for i := range r.Probes {
-			if p := &r.Probes[i]; p.Proto == doctor.UDP {
-				p.State = map[bool]string{true: doctor.Open, false: doctor.Silent}[view.Peers[cluster.NodeID(r.To)].Paths[r.Network]]
+			if r.Probes[i].Proto == doctor.UDP {
+				r.Probes[i].State = state
 			}
 		}
 	}
@@ -113,8 +122,9 @@ func (n *Node) inspect(ctx context.Context) (doctor.Hypervisor, []vmmanager.VMRe
 		}
 	}
 	for _, vm := range r.VMs {
-		h.VMs = append(h.VMs, doctor.VM{Name: vm.Name, Running: vm.State == vmmanager.Running || vm.State == vmmanager.Paused || vm.State == vmmanager.IOError,
-			Memory: vm.Memory, HugePages: vm.HugePages})
+		h.VMs = append(h.VMs, doctor.VM{Name: vm.Name,
+			Running: vm.State == vmmanager.Running || vm.State == vmmanager.Paused || vm.State == vmmanager.IOError,
+			Memory:  vm.Memory, HugePages: vm.HugePages})
 	}
 	return h, r.VMs
 }

@@ -61,7 +61,8 @@ func TestDoctor(t *testing.T) {
 	// A port that somebody else answers on is no answer of beta.
 	ln, err := net.Listen("tcp", net.JoinHostPort(p.b.ip, strconv.Itoa(p.port)))
 	must(t, err)
-	look("alpha", "problem", "network", "does not reach TCP "+strconv.Itoa(p.port+1)+", UDP "+strconv.Itoa(p.port+1)+" of beta on hb1")
+	look("alpha", "problem", "network",
+		"does not reach TCP "+strconv.Itoa(p.port+1)+", UDP "+strconv.Itoa(p.port+1)+" of beta on hb1")
 	must(t, ln.Close())
 	p.start(p.b)
 	look("beta", "ok", "network", "reaches alpha on hb1 ("+p.a.ip+")")
@@ -100,9 +101,11 @@ func TestSupport(t *testing.T) {
 	got := gather()
 	for name, want := range map[string]string{
 		"alpha/doctor.json": `"findings"`, "alpha/cluster.json": `"self": "alpha"`, "beta/cluster.json": `"self": "beta"`,
-		"beta/facts.json": `"daemon": true`, "beta/status.json": `"cluster": "test"`, "alpha/metrics.txt": `duet_module_holder{module="web01"}`,
+		"beta/facts.json": `"daemon": true`, "beta/status.json": `"cluster": "test"`,
+		"alpha/metrics.txt":       `duet_module_holder{module="web01"}`,
 		"beta/modules/web01.yaml": "kind: vm", "alpha/vms/web01.xml": "vm web01", "beta/vms/web01.xml": "web01",
-		"alpha/journal/web01.jsonl": `"node":"alpha"`, "beta/journal/web01.jsonl": `"node":"beta"`, "beta/host/meminfo.txt": "MemTotal",
+		"alpha/journal/web01.jsonl": `"node":"alpha"`, "beta/journal/web01.jsonl": `"node":"beta"`,
+		"beta/host/meminfo.txt": "MemTotal",
 	} {
 		if !strings.Contains(got[name], want) {
 			t.Errorf("%s lacks %q: %.300q", name, want, got[name])
@@ -112,7 +115,8 @@ func TestSupport(t *testing.T) {
 		t.Errorf("a VM that is not protected is in it: %s", text)
 	}
 	for _, m := range []*member{p.a, p.b} {
-		secrets := map[string]string{"console token": readToken(t, m), "gossip key": base64.StdEncoding.EncodeToString(m.node.cluster().GossipKeys[0])}
+		secrets := map[string]string{"console token": readToken(t, m),
+			"gossip key": base64.StdEncoding.EncodeToString(m.node.cluster().GossipKeys[0])}
 		keys, err := filepath.Glob(filepath.Join(m.dir, "pki", "*.key"))
 		if err != nil || len(keys) == 0 {
 			t.Fatalf("no keys, %v", err)

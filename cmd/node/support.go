@@ -111,7 +111,8 @@ func addVMs(p *support.Part, f doctor.Facts, vms []vmmanager.VMReport) {
 // metricsText is what /metrics answers.
 func (n *Node) metricsText(ctx context.Context) []byte {
 	var w page
-	promhttp.HandlerFor(n.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(&w, (&http.Request{Header: http.Header{}}).WithContext(ctx))
+	promhttp.HandlerFor(n.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(&w,
+		(&http.Request{Header: http.Header{}}).WithContext(ctx))
 	return w.Bytes()
 }
 

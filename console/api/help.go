@@ -16,7 +16,7 @@ type Doctor struct {
 // Finding is one thing that was looked at.
 type Finding struct {
 	Node   string `json:"node" doc:"which node it is about; empty: the whole cluster"`
-	Level  string `json:"level" enum:"ok,note,warning,problem" doc:"a warning works now and will not when something else happens; a problem does not work"`
+	Level  string `json:"level" enum:"ok,note,warning,problem" doc:"a warning: not yet wrong; a problem: does not work"`
 	About  string `json:"about" doc:"in one word: libvirt, network, memory…"`
 	Fact   string `json:"fact" doc:"one sentence"`
 	Remedy string `json:"remedy,omitempty" doc:"what to do, the harmless first"`
@@ -29,7 +29,8 @@ const SupportType = "application/zip"
 func (h handlers) helping(a huma.API) {
 	call(a, operation("GET", "/doctor", "doctor", "Look at all nodes: what is wrong and what to do"),
 		func(ctx context.Context, _ *struct{}) (Doctor, error) { return h.b.Doctor(ctx) })
-	op := operation("GET", "/support", "support", "A zip of logs, configuration without secrets and figures of all nodes that answer")
+	op := operation("GET", "/support", "support",
+		"A zip of logs, configuration without secrets and figures of all nodes that answer")
 	op.Responses = map[string]*huma.Response{"200": {Description: "the zip", Content: map[string]*huma.MediaType{
 		SupportType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
 	huma.Register(a, op, func(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {

@@ -26,11 +26,13 @@ func (broken) Support(context.Context) (func(io.Writer) error, error) {
 func TestSupport(t *testing.T) {
 	b := apitest.New()
 	res := send(t, api.Handler(b, "1.0", nil), "GET", "/v1/support", "", "")
-	if got := text(t, res); got != string(b.Zip) || res.Header.Get("Content-Type") != api.SupportType || res.Header.Get("Content-Disposition") == "" {
+	if got := text(t, res); got != string(b.Zip) || res.Header.Get("Content-Type") != api.SupportType ||
+		res.Header.Get("Content-Disposition") == "" {
 		t.Errorf("%d bytes as %v, want %d", len(got), res.Header, len(b.Zip))
 	}
 	b.Fail = func(string) error { return errors.New("no memory") }
-	if res := send(t, api.Handler(b, "1.0", nil), "GET", "/v1/support", "", ""); res.StatusCode != 500 || !bytes.Contains([]byte(text(t, res)), []byte("no memory")) {
+	if res := send(t, api.Handler(b, "1.0", nil), "GET", "/v1/support", "", ""); res.StatusCode != 500 ||
+		!bytes.Contains([]byte(text(t, res)), []byte("no memory")) {
 		t.Errorf("status %d", res.StatusCode)
 	}
 	srv := httptest.NewServer(api.Handler(broken{apitest.New()}, "1.0", nil))

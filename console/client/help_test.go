@@ -15,7 +15,8 @@ import (
 func TestHelp(t *testing.T) {
 	b := apitest.New()
 	c := dial(t, api.Handler(b, "1.0", nil))
-	if d, err := c.Doctor(t.Context()); err != nil || d.Node != "alpha" || len(d.Findings) != len(b.Sick.Findings) || d.Findings[0] != b.Sick.Findings[0] {
+	if d, err := c.Doctor(t.Context()); err != nil || d.Node != "alpha" || len(d.Findings) != len(b.Sick.Findings) ||
+		d.Findings[0] != b.Sick.Findings[0] {
 		t.Errorf("%+v, %v", d, err)
 	}
 	var zip bytes.Buffer

@@ -24,7 +24,8 @@ func (h *Hypervisor) Inspect(ctx context.Context) (vmmanager.HostReport, error) 
 	out := vmmanager.HostReport{Name: "fake", Version: "1.0", Emulator: "fake 1.0"}
 	for _, name := range slices.Sorted(maps.Keys(h.vms)) {
 		v := h.vms[name]
-		out.VMs = append(out.VMs, vmmanager.VMReport{Name: name, State: v.state, Memory: memory, Text: slices.Clone(v.def.Text)})
+		out.VMs = append(out.VMs, vmmanager.VMReport{Name: name, State: v.state, Memory: memory,
+			Text: slices.Clone(v.def.Text)})
 	}
 	return out, nil
 }

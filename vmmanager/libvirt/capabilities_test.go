@@ -16,7 +16,8 @@ func TestSecurityModels(t *testing.T) {
     <secmodel><model>dac</model><doi>0</doi>
       <baselabel type='kvm'>+64055:+106</baselabel>
       <baselabel type='qemu'>+64055:+106</baselabel></secmodel></host></capabilities>`))
-	want := []vmmanager.SecurityModel{{Model: "apparmor"}, {Model: "selinux", Label: "system_u:system_r:svirt_t:s0"}, {Model: "dac", Label: "+64055:+106"}}
+	want := []vmmanager.SecurityModel{{Model: "apparmor"}, {Model: "selinux", Label: "system_u:system_r:svirt_t:s0"},
+		{Model: "dac", Label: "+64055:+106"}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -16,15 +16,18 @@ func TestWithoutSecrets(t *testing.T) {
   <devices>
     <graphics type='vnc' port='-1' passwd='hunter2' passwdValidTo='2030-01-01T00:00:00'/>
     <graphics type="spice" passwd="hunter2"><listen type='address' address='10.0.0.1'/></graphics>
-    <disk type='network'><source protocol='https' name='x'><cookies><cookie name='a'>hunter2</cookie></cookies></source></disk>
+    <disk type='network'><source protocol='https' name='x'>
+      <cookies><cookie name='a'>hunter2</cookie></cookies></source></disk>
   </devices>
-  <qemu:commandline><qemu:arg value='-object'/><qemu:arg value='secret,data=hunter2'/><qemu:env name='KEY' value='hunter2'/></qemu:commandline>
+  <qemu:commandline><qemu:arg value='-object'/><qemu:arg value='secret,data=hunter2'/>
+    <qemu:env name='KEY' value='hunter2'/></qemu:commandline>
 </domain>`
 	got := string(withoutSecrets([]byte(text)))
 	if strings.Contains(got, planted) {
 		t.Errorf("a secret is left:\n%s", got)
 	}
-	for _, want := range []string{"<name>web01</name>", "passwdValidTo='2030-01-01T00:00:00'", "address='10.0.0.1'", "name='KEY'", "<metadata>***</metadata>", "</domain>"} {
+	for _, want := range []string{"<name>web01</name>", "passwdValidTo='2030-01-01T00:00:00'", "address='10.0.0.1'",
+		"name='KEY'", "<metadata>***</metadata>", "</domain>"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is gone:\n%s", want, got)
 		}

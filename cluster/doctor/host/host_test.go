@@ -33,7 +33,8 @@ func root(t *testing.T, files map[string]string) string {
 
 func TestLook(t *testing.T) {
 	got := Look(Config{Dir: t.TempDir(), Root: root(t, map[string]string{
-		"/proc/meminfo":                             "MemTotal:       16384 kB\nHugePages_Total:       3\nHugepagesize:       2048 kB\n",
+		"/proc/meminfo": "MemTotal:       16384 kB\nHugePages_Total:       3\n" +
+			"Hugepagesize:       2048 kB\n",
 		"/proc/self/status":                         "Name:\tduetd\nVmLck:\t    4096 kB\n",
 		"/sys/module/apparmor/parameters/enabled":   "Y\n",
 		"/sys/fs/selinux/enforce":                   "1",
@@ -43,14 +44,16 @@ func TestLook(t *testing.T) {
 		"/dev/watchdog0":                            "",
 		"/etc/apparmor.d/abstractions/libvirt-qemu": "  /x rw,\n  #include <local/abstractions/libvirt-qemu>\n",
 	})})
-	if got.Memory != 16<<20 || got.Huge != 6<<20 || !got.Locked || !got.AppArmor || got.Abstraction || got.SELinux != "enforcing" || got.Firewall != "ufw" || !got.KVM {
+	if got.Memory != 16<<20 || got.Huge != 6<<20 || !got.Locked || !got.AppArmor || got.Abstraction ||
+		got.SELinux != "enforcing" || got.Firewall != "ufw" || !got.KVM {
 		t.Errorf("%+v", got)
 	}
 	if !slices.Equal(got.Watchdogs, []string{"/dev/watchdog", "/dev/watchdog0"}) {
 		t.Errorf("watchdogs %v", got.Watchdogs)
 	}
 	bare := Look(Config{Dir: t.TempDir(), Root: t.TempDir()})
-	if bare.Memory != 0 || bare.Locked || bare.AppArmor || bare.SELinux != "" || bare.Firewall != "" || bare.KVM || bare.Watchdogs != nil {
+	if bare.Memory != 0 || bare.Locked || bare.AppArmor || bare.SELinux != "" || bare.Firewall != "" || bare.KVM ||
+		bare.Watchdogs != nil {
 		t.Errorf("of nothing: %+v", bare)
 	}
 }
@@ -76,9 +79,11 @@ func TestAbstraction(t *testing.T) {
 		files map[string]string
 		want  bool
 	}{
-		"rule":                {map[string]string{main: includes, local: "/run/duet/volumes/** rw, # duet\n"}, true},
-		"old include":         {map[string]string{main: "#include <local/abstractions/libvirt-qemu>", local: "  /run/duet/volumes/** rw,"}, true},
-		"file of its own":     {map[string]string{main: includes, local: "include if exists <abstractions/duet>\n", "/etc/apparmor.d/abstractions/duet": "/run/duet/volumes/** rw,\n"}, true},
+		"rule": {map[string]string{main: includes, local: "/run/duet/volumes/** rw, # duet\n"}, true},
+		"old include": {map[string]string{main: "#include <local/abstractions/libvirt-qemu>",
+			local: "  /run/duet/volumes/** rw,"}, true},
+		"file of its own": {map[string]string{main: includes, local: "include if exists <abstractions/duet>\n",
+			"/etc/apparmor.d/abstractions/duet": "/run/duet/volumes/** rw,\n"}, true},
 		"its file is missing": {map[string]string{main: includes, local: "include if exists <abstractions/duet>\n"}, false},
 		"only a comment":      {map[string]string{main: includes, local: "# /run/duet/volumes/** rw,\n"}, false},
 		"not included":        {map[string]string{main: "# nothing\n", local: "/run/duet/volumes/** rw,\n"}, false},
@@ -104,7 +109,8 @@ func TestSpaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := spaces(filepath.Join(dir, "not", "made", "yet"), []string{sparse, "/dev/null", filepath.Join(dir, "gone")})
-	if len(got) != 2 || got[0].For != doctor.ForMetadata || got[0].Free <= 0 || got[1].For != doctor.ForImages || got[1].Grow != 1<<30 || got[1].Free <= 0 {
+	if len(got) != 2 || got[0].For != doctor.ForMetadata || got[0].Free <= 0 || got[1].For != doctor.ForImages ||
+		got[1].Grow != 1<<30 || got[1].Free <= 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -124,9 +130,10 @@ func two(t *testing.T) (cluster.Config, []net.Listener) {
 			continue
 		}
 		t.Cleanup(func() { first.Close(); second.Close() })
-		return cluster.Config{Self: "alpha", Port: port, Networks: []cluster.Network{{Name: "hb1"}, {Name: "hb2"}}, Members: []cluster.Member{
-			{Node: "alpha", Addrs: map[string]string{"hb1": "127.0.61.1", "hb2": "127.0.62.1"}},
-			{Node: "beta", Addrs: map[string]string{"hb1": "127.0.61.2"}}}}, []net.Listener{first, second}
+		return cluster.Config{Self: "alpha", Port: port, Networks: []cluster.Network{{Name: "hb1"}, {Name: "hb2"}},
+			Members: []cluster.Member{
+				{Node: "alpha", Addrs: map[string]string{"hb1": "127.0.61.1", "hb2": "127.0.62.1"}},
+				{Node: "beta", Addrs: map[string]string{"hb1": "127.0.61.2"}}}}, []net.Listener{first, second}
 	}
 	t.Fatal("no free ports")
 	return cluster.Config{}, nil
@@ -140,7 +147,8 @@ func TestReach(t *testing.T) {
 		t.Fatalf("%+v", routes)
 	}
 	Reach(t.Context(), routes)
-	want := []doctor.Probe{{Proto: doctor.TCP, Port: c.Port, State: doctor.Open}, {Proto: doctor.TCP, Port: c.Port + 1, State: doctor.Refused},
+	want := []doctor.Probe{{Proto: doctor.TCP, Port: c.Port, State: doctor.Open},
+		{Proto: doctor.TCP, Port: c.Port + 1, State: doctor.Refused},
 		{Proto: doctor.UDP, Port: c.Port + 1}, {Proto: doctor.TCP, Port: c.Port + 2, API: true, State: doctor.Refused}}
 	if !slices.Equal(routes[0].Probes, want) {
 		t.Errorf("%+v", routes[0].Probes)
@@ -180,7 +188,8 @@ func TestPorts(t *testing.T) {
 }
 
 func TestWho(t *testing.T) {
-	for label, want := range map[string]string{"+0:+0": "root:root (0:0)", "+64999:+64999": "64999:64999", "": "", "svirt_t": "svirt_t"} {
+	for label, want := range map[string]string{"+0:+0": "root:root (0:0)", "+64999:+64999": "64999:64999", "": "",
+		"svirt_t": "svirt_t"} {
 		if got := Who(label); got != want {
 			t.Errorf("%q: %q, want %q", label, got, want)
 		}

@@ -37,7 +37,8 @@ func Routes(c cluster.Config) []doctor.Route {
 				continue
 			}
 			r := doctor.Route{To: string(m.Node), Network: n.Name, From: from, Addr: to, Probes: []doctor.Probe{
-				{Proto: doctor.TCP, Port: c.Port}, {Proto: doctor.TCP, Port: c.Port + heartbeatPort}, {Proto: doctor.UDP, Port: c.Port + heartbeatPort}}}
+				{Proto: doctor.TCP, Port: c.Port}, {Proto: doctor.TCP, Port: c.Port + heartbeatPort},
+				{Proto: doctor.UDP, Port: c.Port + heartbeatPort}}}
 			if c.Paths(m.Node, false)[0] == to {
 				r.Probes = append(r.Probes, doctor.Probe{Proto: doctor.TCP, Port: c.Port + apiPort, API: true})
 			}

@@ -17,7 +17,9 @@ func Findings() api.Doctor {
 		{Node: "alpha", Level: "note", About: "watchdog", Fact: "no watchdog: nothing resets this host if duetd hangs"},
 		{Node: "beta", Level: "problem", About: "network", Fact: "does not reach TCP 7421 of alpha on hb1 (10.0.0.1)",
 			Remedy: "in the firewall of alpha: `ufw allow 7421/tcp`"},
-		{Level: "warning", About: "arbitration", Fact: "neither witness nor fence device: when a node dies, db waits on the other one", Remedy: "`duetd witness` on a third computer"},
+		{Level: "warning", About: "arbitration",
+			Fact:   "neither witness nor fence device: when a node dies, db waits on the other one",
+			Remedy: "`duetd witness` on a third computer"},
 	}}
 }
 
