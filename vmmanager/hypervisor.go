@@ -72,6 +72,12 @@ type Protector interface {
 	Endpoints(ctx context.Context, name string) ([]Endpoint, error)
 	// On returns the endpoints that disks of the definition are on. Pure.
 	On(def Definition) []Endpoint
+	// Obstacles are all that keeps Duet from protecting a VM of that definition. Pure.
+	Obstacles(def Definition) []Finding
+	// Judge tells all that would keep a VM of that definition from running on this host, or
+	// make it another one than elsewhere. It changes nothing. Sockets of Duet's endpoints
+	// need not be there. What only matters while the VM is off is left out while it runs here.
+	Judge(ctx context.Context, def Definition) ([]Finding, error)
 	// Undefine forgets a stopped VM; its disks stay.
 	Undefine(ctx context.Context, name string) error
 }

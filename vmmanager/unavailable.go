@@ -67,5 +67,11 @@ func (u Unavailable) Endpoints(context.Context, string) ([]Endpoint, error) { re
 // On finds none.
 func (u Unavailable) On(Definition) []Endpoint { return nil }
 
+// Obstacles finds none.
+func (u Unavailable) Obstacles(Definition) []Finding { return nil }
+
+// Judge refuses.
+func (u Unavailable) Judge(context.Context, Definition) ([]Finding, error) { return nil, u.Err }
+
 // Undefine refuses.
 func (u Unavailable) Undefine(context.Context, string) error { return u.Err }

@@ -23,7 +23,7 @@ func (a *app) protectCommand() *cobra.Command {
 	var r api.ProtectRequest
 	var file, arbitration, primary string
 	var images []string
-	var noWait bool
+	var noWait, check bool
 	c := &cobra.Command{
 		Use: "protect VM", Short: "Put a virtual machine under protection; it goes on running",
 		Args: args("VM"), ValidArgsFunction: cobra.NoFileCompletions,
@@ -46,6 +46,9 @@ func (a *app) protectCommand() *cobra.Command {
 				r.Images = append(r.Images, image)
 			}
 			a.glance(ctx, c)
+			if check {
+				return a.checkProtect(ctx, c, args[0], r)
+			}
 			t, err := c.Protect(ctx, args[0], r)
 			if err != nil {
 				return err
@@ -63,7 +66,10 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&primary, "primary", "", "node it belongs on, last or any (default last)")
 	c.MarkFlagsMutuallyExclusive("config", "arbitration")
 	c.MarkFlagsMutuallyExclusive("config", "primary")
+	f.BoolVar(&check, "check", false, "only say what would keep it from being protected or from running on the other node, "+
+		"and what would not be as here; the exit code is 1 if it would be refused")
 	noWaitFlag(c, &noWait)
+	c.MarkFlagsMutuallyExclusive("check", "no-wait")
 	a.completeNodesFor(c, "peer")
 	return c
 }

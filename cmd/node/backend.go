@@ -52,6 +52,7 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 				mine.Why += "; " + m.trouble
 			}
 			n.mu.Unlock()
+			mine.Notices = append(mine.Notices, n.fitness.of(m.cfg.Name)...)
 			out.Nodes = append(out.Nodes, mine)
 			continue
 		}
@@ -62,6 +63,7 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 		}
 		state := nodeState(node, m.cfg.Name, st.Status)
 		state.Stale = time.Since(heard) > staleAfter
+		state.Notices = append(state.Notices, n.fitness.peer(m.cfg.Name)...)
 		out.Nodes = append(out.Nodes, state)
 	}
 	return out
@@ -165,6 +167,9 @@ func (n *Node) act(ctx context.Context, m *module, a api.Action, r api.ActionReq
 		return "restarts on " + node, n.command(ctx, m, node, appmodules.CmdRestart, r.Yes)
 	case api.Swap:
 		node := cmp.Or(primary, string(n.self()))
+		if err := n.mayMove(m, m.cfg.Peer(node), r.Yes); err != nil {
+			return "", err
+		}
 		return fmt.Sprintf("moves from %s to %s", node, m.cfg.Peer(node)), n.command(ctx, m, node, appmodules.CmdSwap, r.Yes)
 	case api.Prim:
 		node := cmp.Or(r.Node, string(n.self()))
@@ -176,6 +181,9 @@ func (n *Node) act(ctx context.Context, m *module, a api.Action, r api.ActionReq
 	case api.Second:
 		node := cmp.Or(r.Node, second, string(n.self()))
 		if node == primary {
+			if err := n.mayMove(m, m.cfg.Peer(node), r.Yes); err != nil {
+				return "", err
+			}
 			return fmt.Sprintf("moves from %s to %s", node, m.cfg.Peer(node)), n.command(ctx, m, node, appmodules.CmdSwap, r.Yes)
 		}
 		return "becomes secondary on " + node, n.command(ctx, m, node, appmodules.CmdSecond, r.Yes)

@@ -17,8 +17,8 @@ const (
 	askDeadAfter = 3 * time.Second
 )
 
-// told is what a node answers that was asked for its facts, with its clock at both ends.
-type told struct {
+// reply is what a node answers that was asked for its facts, with its clock at both ends.
+type reply struct {
 	Facts doctor.Facts `json:"facts"`
 	Began time.Time    `json:"began"`
 	Ended time.Time    `json:"ended"`
@@ -64,7 +64,7 @@ func (n *Node) askFacts(ctx context.Context, of *doctor.Node) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var t told
+	var t reply
 	sent := time.Now()
 	if err := n.rpcTo(ctx, cluster.NodeID(of.Name), "doctor", nil, &t); err != nil {
 		of.Why = err.Error()

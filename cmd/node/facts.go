@@ -33,8 +33,8 @@ type lookout struct {
 }
 
 // facts looks at this node.
-func (n *Node) facts(ctx context.Context) told {
-	t := told{Began: time.Now()}
+func (n *Node) facts(ctx context.Context) reply {
+	t := reply{Began: time.Now()}
 	t.Facts, _ = n.lookAtSelf(ctx)
 	t.Ended = time.Now()
 	return t

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/hex"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -11,6 +12,16 @@ import (
 func isBlock(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0
+}
+
+// sizeOf is the size of a file or block device, in bytes.
+func sizeOf(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, io.SeekEnd)
 }
 
 // cutVolume splits MODULE/TARGET.

@@ -76,6 +76,7 @@ type Node struct {
 	call     *http.Client
 	gate     *engine.Gate
 	tasks    *taskBoard
+	fitness  *fitness
 	left     map[string]unfinished // by an earlier run of the daemon, by module
 	lookout  lookout
 	served   string // where the API is served over TLS; guarded by mu
@@ -108,7 +109,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), fitness: newFitness(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
@@ -199,6 +200,7 @@ func (n *Node) start() error {
 	n.guard()
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
+	n.spawn(n.watchFitness)
 	n.spawn(n.renew)
 	n.spawn(n.watchWitnesses)
 	n.spawn(n.tidyVersions)

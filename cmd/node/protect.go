@@ -24,36 +24,52 @@ import (
 // images in another format, gets raw ones: the running VM's disks are copied into
 // them while it runs and the VM is switched over. What fails leaves the VM as it was.
 func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
-	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
-	switch {
-	case errors.Is(err, vmmanager.ErrNotFound):
-		return api.Task{}, fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, n.self())
-	case err != nil:
-		return api.Task{}, err
-	}
-	m, err := n.plan(def, r)
+	def, err := n.definedHere(ctx, vm)
 	if err != nil {
 		return api.Task{}, err
+	}
+	if err := refusal(api.ErrInvalid, "VM "+vm+" cannot be protected", notices(n.self(), n.cfg.Hypervisor.Obstacles(def))); err != nil {
+		return api.Task{}, err
+	}
+	p, err := n.begun(ctx, def, r)
+	if err != nil {
+		return api.Task{}, err
+	}
+	return n.run("protect", p.Module.Name, p.run)
+}
+
+// definedHere is the definition of a VM of this node.
+func (n *Node) definedHere(ctx context.Context, vm string) (vmmanager.Definition, error) {
+	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
+	if errors.Is(err, vmmanager.ErrNotFound) {
+		err = fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, n.self())
+	}
+	return def, err
+}
+
+// begun is a protect that may begin, and has changed nothing yet.
+func (n *Node) begun(ctx context.Context, def vmmanager.Definition, r api.ProtectRequest) (*protection, error) {
+	vm := def.Name
+	m, err := n.plan(def, r)
+	if err != nil {
+		return nil, err
 	}
 	state, err := n.cfg.Hypervisor.State(ctx, vm)
 	if err != nil {
-		return api.Task{}, err
+		return nil, err
 	}
 	switch {
 	case state != vmmanager.Off && state != vmmanager.Running:
-		return api.Task{}, fmt.Errorf("%w: VM %s is %s: start it or shut it down first", api.ErrConflict, vm, state)
+		return nil, fmt.Errorf("%w: VM %s is %s: start it or shut it down first", api.ErrConflict, vm, state)
 	case def.Saved:
-		return api.Task{}, fmt.Errorf("%w: the memory of VM %s is saved, and would not fit its disks later: `virsh start %s` first, or `virsh managedsave-remove %s` if it is not needed",
+		return nil, fmt.Errorf("%w: the memory of VM %s is saved, and would not fit its disks later: `virsh start %s` first, or `virsh managedsave-remove %s` if it is not needed",
 			api.ErrConflict, vm, vm, vm)
 	}
 	if err := n.mayBegin(m); err != nil {
-		return api.Task{}, err
+		return nil, err
 	}
 	p := &protection{n: n, unfinished: unfinished{Kind: "protect", Module: m, Definition: def, Running: state == vmmanager.Running}}
-	if err := p.layout(r.Images); err != nil {
-		return api.Task{}, err
-	}
-	return n.run("protect", m.Name, p.run)
+	return p, p.layout(r.Images)
 }
 
 // plan makes the module's configuration from the request.
@@ -81,9 +97,6 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 		if have.cfg.VM.Domain == def.Name {
 			return m, fmt.Errorf("%w: VM %s is protected by module %s", api.ErrConflict, def.Name, have.cfg.Name)
 		}
-	}
-	if len(def.Disks) == 0 {
-		return m, fmt.Errorf("%w: VM %s has no disk that can be replicated", api.ErrInvalid, def.Name)
 	}
 	if faults := m.Validate(); len(faults) > 0 {
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
@@ -118,9 +131,10 @@ func choosePeer(c cluster.Config, want string) (string, error) {
 // protection is one run of Protect, or of undoing one that was cut short.
 type protection struct {
 	unfinished
-	n      *Node
-	places map[string][]place // images to make, by node
-	copies []*seeding
+	n       *Node
+	notices []api.Notice       // what the peer says of the VM
+	places  map[string][]place // images to make, by node
+	copies  []*seeding
 }
 
 // peer is the other node of the module.
@@ -180,6 +194,10 @@ func (p *protection) choose(c api.ImageChoice) error {
 
 func (p *protection) run(ctx context.Context, t *task) (string, error) {
 	p.Task = t.state.ID
+	t.step("asks %s what it would say to the VM", p.peer())
+	if err := p.fit(ctx); err != nil {
+		return "", err // nothing was begun
+	}
 	t.step("makes the images on %s and %s", p.n.self(), p.peer())
 	err := p.images(ctx)
 	if err == nil {
@@ -197,9 +215,9 @@ func (p *protection) run(ctx context.Context, t *task) (string, error) {
 func (p *protection) result() string {
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", vm, name, name, p.caution())
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s%s", vm, name, name, p.caution(), p.noticed())
 	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", vm, name, p.oldImages(), p.caution())
+	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s%s", vm, name, p.oldImages(), p.caution(), p.noticed())
 }
 
 // take brings the VM onto its volumes and makes the module durable on both nodes.

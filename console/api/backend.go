@@ -62,6 +62,8 @@ type Members interface {
 // Tasks is long work.
 type Tasks interface {
 	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
+	// CheckProtect tells what would come of Protect and changes nothing.
+	CheckProtect(ctx context.Context, vm string, r ProtectRequest) (ProtectCheck, error)
 	Release(ctx context.Context, module string, r ReleaseRequest) (Task, error)
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
 	Verify(ctx context.Context, volume string, repair bool) (Task, error)

@@ -60,6 +60,11 @@ func (c *Client) Protect(ctx context.Context, vm string, r api.ProtectRequest) (
 	return call[api.Task](ctx, c, "POST", path("vms", vm, "protect"), r)
 }
 
+// CheckProtect tells what would come of Protect and changes nothing.
+func (c *Client) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+	return call[api.ProtectCheck](ctx, c, "POST", path("vms", vm, "check"), r)
+}
+
 // Release ends the protection of a module's VM and returns the work to follow.
 func (c *Client) Release(ctx context.Context, module string, r api.ReleaseRequest) (api.Task, error) {
 	return call[api.Task](ctx, c, "POST", path("modules", module, "release"), r)

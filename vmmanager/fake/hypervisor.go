@@ -36,6 +36,7 @@ type Hypervisor struct {
 	mu       sync.Mutex
 	away     bool
 	vms      map[string]*vm
+	findings map[string][]vmmanager.Finding // what Judge says, by VM
 	watchers map[*vmmanager.EventQueue]struct{}
 }
 
@@ -57,7 +58,7 @@ func New(cfg Config) *Hypervisor {
 	if cfg.Wait == nil {
 		cfg.Wait = realWait
 	}
-	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, watchers: map[*vmmanager.EventQueue]struct{}{}}
+	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, findings: map[string][]vmmanager.Finding{}, watchers: map[*vmmanager.EventQueue]struct{}{}}
 }
 
 func realWait(ctx context.Context, d time.Duration) error {

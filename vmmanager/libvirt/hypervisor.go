@@ -70,6 +70,7 @@ type Hypervisor struct {
 	reconnect bool          // libvirt understands <reconnect>
 	dials     chan struct{} // a slot per connection being opened: a libvirtd that hangs must not collect threads
 	stops     stops
+	trial     *trial // of definitions
 
 	mu       sync.Mutex
 	closed   bool
@@ -92,7 +93,7 @@ func New(cfg Config) (*Hypervisor, error) {
 	}
 	return &Hypervisor{
 		uri: cmp.Or(cfg.URI, "qemu:///system"), runDir: cmp.Or(cfg.RunDir, defaultRunDir), log: cfg.Logger,
-		reconnect: version >= reconnectSince, dials: make(chan struct{}, 8), creating: map[string]chan struct{}{},
+		reconnect: version >= reconnectSince, dials: make(chan struct{}, 8), trial: newTrial(), creating: map[string]chan struct{}{},
 	}, nil
 }
 
@@ -186,7 +187,7 @@ func (h *Hypervisor) create(ctx context.Context, name string) error {
 			h.log.Warn("saved memory of the VM is dropped, it may be older than its disks", "vm", name)
 		}
 		h.stops.forget(name)
-		return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT)
+		return h.withoutMissing(name, dom, func() error { return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT) })
 	})
 	var refused libvirt.Error
 	if errors.As(err, &refused) && refused.Code == libvirt.ERR_OPERATION_INVALID {

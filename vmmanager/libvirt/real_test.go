@@ -34,6 +34,8 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("refit", n.testRefit)
 	t.Run("definition", n.testDefinition)
 	t.Run("goldens are valid", n.testGoldens)
+	t.Run("judge", n.testJudge)
+	t.Run("missing medium", n.testMissingMedium)
 	t.Run("libvirtd away", n.testAway)
 }
 

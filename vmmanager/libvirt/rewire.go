@@ -145,38 +145,8 @@ func protectable(domain *element, endpoints []vmmanager.Endpoint) error {
 			return fmt.Errorf("disk %s: %w: it %s", d.target, vmmanager.ErrUnsupported, why)
 		}
 	}
-	return portable(domain.child("devices"))
-}
-
-// portable returns an ErrUnsupported that names the first device that ties the VM to this node.
-func portable(devices *element) error {
-	for _, dev := range devices.all("hostdev") {
-		kind := dev.attr("type")
-		// A USB stick or dongle may be missing on the other node if the admin has said so.
-		if kind == "usb" && dev.child("source").attr("startupPolicy") == "optional" {
-			continue
-		}
-		remedy := "remove it"
-		if kind == "usb" {
-			remedy = "remove it, or set startupPolicy='optional' on its source"
-		}
-		return fmt.Errorf("%w: a %s device of this host is passed through: %s", vmmanager.ErrUnsupported, kind, remedy)
-	}
-	for _, nic := range devices.all("interface") {
-		if nic.attr("type") == "hostdev" {
-			return fmt.Errorf("%w: a network device of this host is passed through: use a bridge or a libvirt network", vmmanager.ErrUnsupported)
-		}
-	}
-	for _, fs := range devices.all("filesystem") {
-		if fs.child("readonly") == nil {
-			return fmt.Errorf("%w: the guest shares the directory %q of this host, which is not replicated: remove it or make it <readonly/>",
-				vmmanager.ErrUnsupported, fs.child("source").attr("dir"))
-		}
-	}
-	for _, mem := range devices.all("memory") {
-		if model := mem.attr("model"); model == "nvdimm" || model == "virtio-pmem" {
-			return fmt.Errorf("%w: a memory device of model %s keeps data in a file that is not replicated: remove it", vmmanager.ErrUnsupported, model)
-		}
+	for _, t := range ties(domain.child("devices")) {
+		return fmt.Errorf("%w: %s: %s: %s", vmmanager.ErrUnsupported, t.about, t.fact, t.remedy)
 	}
 	return nil
 }

@@ -110,6 +110,17 @@ func (b *Backend) Protect(_ context.Context, vm string, r api.ProtectRequest) (a
 	return b.begin(b.ask("protect %s %+v", vm, r))
 }
 
+// CheckProtect refuses the VM lonely.
+func (b *Backend) CheckProtect(_ context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+	c := api.ProtectCheck{VM: vm, Module: vm, Peer: "beta", OK: vm != "lonely", Notices: []api.Notice{
+		{Level: "note", Code: "uefi-variables", Node: "beta", Text: "UEFI variables: they are not replicated yet"}}}
+	if !c.OK {
+		c.Notices = append([]api.Notice{{Level: "refused", Code: "network-inactive", Node: "beta", Text: "interface 1: network lan is not active",
+			Remedy: "`virsh net-start lan`"}}, c.Notices...)
+	}
+	return c, b.ask("check protect %s %+v", vm, r)
+}
+
 // Release begins Steps.
 func (b *Backend) Release(_ context.Context, module string, r api.ReleaseRequest) (api.Task, error) {
 	if err := b.ask("release %s %+v", module, r); err != nil {
