@@ -79,6 +79,8 @@ type Node struct {
 	tasks    *taskBoard
 	fitness  *fitness
 	left     map[string]unfinished // by an earlier run of the daemon, by module
+	lookout  lookout
+	served   string // where the API is served over TLS; guarded by mu
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -242,6 +244,9 @@ func (n *Node) serveConsole(c console.Config) error {
 		return err
 	}
 	n.push("console", s.Stop)
+	n.mu.Lock()
+	n.served = c.Listen
+	n.mu.Unlock()
 	return nil
 }
 
