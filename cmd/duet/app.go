@@ -99,8 +99,10 @@ func (a *app) root() *cobra.Command {
 
 Exit codes: 0 done, 1 failed, 2 wrong command line; "duet status MODULE -q" has its own.
 Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags; NO_COLOR.`,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Version: a.version,
 	}
+	root.SetVersionTemplate("duet {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version of duet")
 	a.group(root)
 	f := root.PersistentFlags()
 	f.StringVar(&a.connect.Connect, "connect", or(a.env("DUET_CONNECT"), client.DefaultConnect), "the node to ask: unix:///path or https://node:port")

@@ -54,7 +54,7 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 	}
 	if m.engine.State().Status.Phase == appmodules.Running.String() {
 		t.step("goes on without %s", peer)
-		if err := n.part(ctx, m); err != nil {
+		if err := n.leavePeer(ctx, m); err != nil {
 			return "", err
 		}
 	}
@@ -171,8 +171,8 @@ func (n *Node) letIn(ctx context.Context, u unfinished) error {
 	return n.cfg.Hypervisor.Grant(ctx, u.Definition.Name, mine)
 }
 
-// part has the module go on without its peer before its VM leaves the volumes.
-func (n *Node) part(ctx context.Context, m *module) error {
+// leavePeer has the module go on without its peer before its VM leaves the volumes.
+func (n *Node) leavePeer(ctx context.Context, m *module) error {
 	ctx, cancel := context.WithTimeout(ctx, partTime)
 	defer cancel()
 	err := m.engine.Part(ctx, "the VM is being released")
