@@ -43,7 +43,7 @@ func command(args []string) error {
 	f := flag.NewFlagSet("duetd", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
 	f.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")
-	f.StringVar(&o.run, "run", "/run/duet", "`directory` of the volumes' sockets")
+	f.StringVar(&o.run, "run", "/run/duet/volumes", "`directory` of the volumes' sockets")
 	f.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
 	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
@@ -106,13 +106,8 @@ func run(o options) error {
 	urgent(log)
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
-<<<<<<< HEAD
-	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(),
-		Hypervisor: hv, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
-=======
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
-		Hypervisor: hv, Sleepy: o.sleepy, Watchdog: o.watchdog, Logger: log})
->>>>>>> h-machine
+		Hypervisor: hv, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}
