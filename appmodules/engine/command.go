@@ -56,7 +56,7 @@ func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error 
 			return fmt.Errorf("%w: VM %s is paused and cannot shut down: `virsh resume %s` first", ErrRefused, e.domain(), e.domain())
 		}
 		if found, err := e.cfg.Hypervisor.Strays(ctx, e.domain(), e.cfg.Endpoints); primary && err == nil {
-			for _, n := range (strays{found: (strays{found: found}).away()}).notices(e.domain()) {
+			for _, n := range (strays{found: (strays{found: found}).away()}).notices(e.cfg.Module.Name, e.domain()) {
 				return fmt.Errorf("%w: %s: first %s", ErrRefused, n.Text, n.Remedy)
 			}
 		}
