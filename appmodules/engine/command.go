@@ -90,7 +90,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		}
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
-	e.patience, e.failed, e.followed, e.failure = time.Time{}, time.Time{}, false, ""
+	e.patience, e.failed, e.followed = time.Time{}, time.Time{}, false
 	switch ev {
 	case appmodules.CmdSecond:
 		e.yield = e.yield || yes
@@ -105,6 +105,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		e.saveKept()
 	}
 	e.step(ev, "")
+	e.failure = "" // whoever has a word lets it be tried anew
 	return nil
 }
 
