@@ -76,6 +76,7 @@ windows: ## Build and vet what is not tied to Linux for windows/amd64.
 lint: ## Check formatting and vet.
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet $(TAGS) ./...
+	$(GO) vet -tags man ./cmd/duet
 
 clean: ## Remove what was built; the cache of the test VM stays.
 	rm -rf $(BIN) $(DIST)
