@@ -23,7 +23,7 @@ build: deps ## Build duet and duetd into bin/.
 	@mkdir -p $(BIN)
 	$(GO) build $(TAGS) -ldflags '-X duet/cmd/version.stamp=$(VERSION)' -o $(BIN)/ ./cmd/duet ./cmd/duetd
 
-install: build ## Install from source below PREFIX (/usr/local): programs, systemd units, completion. Packages are better.
+install: build ## Install programs, systemd units and completion below PREFIX (/usr/local). Packages are better.
 	install -D -m 755 $(BIN)/duet $(DESTDIR)$(PREFIX)/bin/duet
 	install -D -m 755 $(BIN)/duetd $(DESTDIR)$(PREFIX)/sbin/duetd
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
