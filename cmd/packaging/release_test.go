@@ -91,7 +91,7 @@ func TestSums(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if made := files(t, "duet[-_]*"); len(made) != bytes.Count(out, []byte(": OK\n")) {
+	if made := files(t, `duet[_\-]*`); len(made) != bytes.Count(out, []byte(": OK\n")) {
 		t.Errorf("of %q are checked:\n%s", made, out)
 	}
 }
