@@ -44,7 +44,7 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 // fits refuses what the VM, as it is at this moment, would make of a command.
 func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error {
 	primary, fits := false, false
-	if err := e.call(ctx, func() { primary, fits = e.primary(), e.memoryFits() }); err != nil {
+	if err := e.call(ctx, func() { primary, fits = e.primary(), e.keep.Saved }); err != nil {
 		return err
 	}
 	ctx, cancel := e.rt.WithTimeout(ctx, hvTime)

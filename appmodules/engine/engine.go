@@ -77,9 +77,9 @@ type kept struct {
 	// Strayed: a disk of the VM left its volume and was not seen to come back: its newest
 	// data are elsewhere on this node.
 	Strayed bool `json:"strayed,omitempty"`
-	// Saved is the epoch in which somebody saved the VM's memory here; 0: nobody did since
-	// its last start.
-	Saved cluster.Epoch `json:"saved,omitempty"`
+	// Saved: somebody saved the VM's memory here, and since then nobody but this node has had
+	// the right to write: it is of the disks as they are.
+	Saved bool `json:"saved,omitempty"`
 	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
 	Boot string `json:"boot,omitempty"`
 }
@@ -392,6 +392,9 @@ func (e *Engine) spawn(fn func(ctx context.Context)) {
 func (e *Engine) save(rec cluster.Record) bool {
 	if rec == e.rec {
 		return true
+	}
+	if !rec.Holds(e.self) {
+		e.setSaved(false) // first: memory older than its disks must not be taken for fit
 	}
 	if err := e.cfg.Store.Save(recordKey, rec); err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)

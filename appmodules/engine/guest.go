@@ -148,10 +148,7 @@ func (e *Engine) startVM() {
 		leave(time.Duration(policy.Delay))
 		e.post(func() {
 			e.guest.state = state
-			if e.keep.Saved != 0 {
-				e.keep.Saved = 0
-				e.saveKept()
-			}
+			e.setSaved(false)
 			if e.token == token {
 				e.step(appmodules.VMUp, "")
 			}
@@ -163,14 +160,19 @@ func (e *Engine) startVM() {
 // starting is how the VM is started. Memory that was saved here fits its disks while nobody but this node has had the
 // right to write since: then it goes on from there.
 func (e *Engine) starting() func(context.Context, string) error {
-	if e.memoryFits() {
+	if e.keep.Saved {
 		return e.cfg.Hypervisor.Wake
 	}
 	return e.cfg.Hypervisor.Start
 }
 
-// memoryFits: the memory that was saved here is of the disks as they are.
-func (e *Engine) memoryFits() bool { return e.keep.Saved != 0 && e.keep.Saved == e.rec.Epoch }
+// setSaved notes whether memory that is saved here is of the disks as they are.
+func (e *Engine) setSaved(yes bool) {
+	if e.keep.Saved != yes {
+		e.keep.Saved = yes
+		e.saveKept()
+	}
+}
 
 // shutdownVM asks the guest; the phase's timer decides how long.
 func (e *Engine) shutdownVM() {
@@ -241,8 +243,7 @@ func (e *Engine) onVM(ev vmmanager.Event) {
 		e.readDefinition()
 	case vmmanager.BySave:
 		if e.rec.Holds(e.self) && e.primary() {
-			e.keep.Saved = e.rec.Epoch
-			e.saveKept()
+			e.setSaved(true)
 		}
 		e.guestEnded(e.cfg.Module.Policy.On.Admin, ev)
 	case vmmanager.ByDisk:

@@ -203,7 +203,11 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 	}))
 	must(t, a.StartDuetd(ctx))
 	notices(ctx, t, a, "web01", "disk-elsewhere", true)
-	virsh(ctx, t, a, "blockcommit", "web01", "vda", "--active", "--pivot", "--wait")
+	// QEMU finds out at its first write that the killed daemon's connection is gone.
+	must(t, lab.Until(ctx, "the layer is merged", func() error {
+		_, err := a.Libvirt.Virsh(ctx, "blockcommit", "web01", "vda", "--active", "--pivot", "--wait")
+		return err
+	}))
 	back()
 	virsh(ctx, t, a, "snapshot-delete", "web01", "nightly", "--metadata")
 

@@ -323,8 +323,12 @@ func TestDefinitionFollows(t *testing.T) {
 		t.Helper()
 		must(t, lab.Until(ctx, fmt.Sprintf("status says %q: %t", text, want), func() error {
 			st, err := a.On(ctx, "web01")
-			if err == nil && strings.Contains(st.Why, text) != want {
-				err = errors.New(st.Why)
+			if err != nil {
+				return err
+			}
+			said := fmt.Sprint(st.Notices)
+			if strings.Contains(said, text) != want {
+				err = errors.New(said)
 			}
 			return err
 		}))
