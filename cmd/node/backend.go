@@ -12,6 +12,7 @@ import (
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/console/api"
+	"duet/vmmanager"
 )
 
 var _ api.Backend = (*Node)(nil)
@@ -74,7 +75,7 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
 	if s.Notice != "" {
-		out.Why += "; " + s.Notice
+		out.Notices = append(out.Notices, api.Notice{Level: string(vmmanager.Warning), Code: "edit-not-followed", Text: s.Notice})
 	}
 	for _, v := range s.Volumes {
 		out.Volumes = append(out.Volumes, volumeStatus(module, v))
