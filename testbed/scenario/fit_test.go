@@ -38,7 +38,8 @@ func TestPeerIsAskedBefore(t *testing.T) {
 		refusedSoon(ctx, t, a, args, "interface 1: there is no bridge br-web", "ip link add br-web")
 	}
 	bridge(b, makeBridge)
-	if out := duet(ctx, t, a, append(protect, "--check")...); !strings.Contains(out, "can be protected") || !strings.Contains(out, "install.iso") {
+	out := duet(ctx, t, a, append(protect, "--check")...)
+	if !strings.Contains(out, "can be protected") || !strings.Contains(out, "install.iso") {
 		t.Errorf("check says %q", out)
 	}
 	clash(ctx, t, a, b)
@@ -50,21 +51,23 @@ func TestPeerIsAskedBefore(t *testing.T) {
 	must(t, a.Is(ctx, "web01", "PRIM"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	told(ctx, t, a, "web01", "medium-missing", true)
-	if out := duet(ctx, t, a, "status", "web01"); !strings.Contains(out, "warning  beta: cdrom hdc: /var/lib/libvirt/iso/install.iso does not exist") {
+	out = duet(ctx, t, a, "status", "web01")
+	if !strings.Contains(out, "warning  beta: cdrom hdc: /var/lib/libvirt/iso/install.iso does not exist") {
 		t.Errorf("status says %s", out)
 	}
 
 	// A bridge goes, and comes back.
 	bridge(b, "ip link del br-web")
 	told(ctx, t, a, "web01", "bridge-missing", true)
-	if _, err := a.Duet(ctx, "swap", "web01"); err == nil || !strings.Contains(err.Error(), "beta would not start the VM") {
+	_, err := a.Duet(ctx, "swap", "web01")
+	if err == nil || !strings.Contains(err.Error(), "beta would not start the VM") {
 		t.Errorf("swap to a host that would not start the VM: %v", err)
 	}
 	bridge(b, makeBridge)
 	told(ctx, t, a, "web01", "bridge-missing", false)
 
 	// A disk that is attached to a protected VM.
-	_, err := a.Node.Run(ctx, "truncate", "-s", "1M", "/var/lib/libvirt/images/more.raw")
+	_, err = a.Node.Run(ctx, "truncate", "-s", "1M", "/var/lib/libvirt/images/more.raw")
 	must(t, err)
 	_, err = a.Libvirt.Virsh(ctx, "attach-disk", "web01", "/var/lib/libvirt/images/more.raw", "vdb", "--config")
 	must(t, err)
@@ -79,7 +82,8 @@ func TestPeerIsAskedBefore(t *testing.T) {
 
 	// An edit that the peer cannot run, until it can.
 	network := filepath.Join(t.TempDir(), "lan.xml")
-	must(t, os.WriteFile(network, []byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br-web'/></network>"), 0o644))
+	must(t, os.WriteFile(network,
+		[]byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br-web'/></network>"), 0o644))
 	lan := func(h *lab.Host) {
 		t.Helper()
 		for _, args := range [][]string{{"net-define", network}, {"net-start", "lan"}, {"net-autostart", "lan"}} {
@@ -88,7 +92,8 @@ func TestPeerIsAskedBefore(t *testing.T) {
 		}
 	}
 	lan(a)
-	edit(ctx, t, a, "web01", "</devices>", "<interface type='network'><source network='lan'/><model type='virtio'/></interface></devices>")
+	edit(ctx, t, a, "web01", "</devices>",
+		"<interface type='network'><source network='lan'/><model type='virtio'/></interface></devices>")
 	told(ctx, t, a, "web01", "network-missing", true)
 	lan(b)
 	told(ctx, t, a, "web01", "network-missing", false)
@@ -98,7 +103,8 @@ func TestPeerIsAskedBefore(t *testing.T) {
 	must(t, b.Is(ctx, "web01", "ALONE"))
 	live, err := b.Libvirt.Virsh(ctx, "dumpxml", "web01")
 	must(t, err)
-	if strings.Contains(live, "install.iso") || !strings.Contains(live, "network='lan'") || !strings.Contains(live, "<domain type='qemu' id=") {
+	if strings.Contains(live, "install.iso") || !strings.Contains(live, "network='lan'") ||
+		!strings.Contains(live, "<domain type='qemu' id=") {
 		t.Errorf("the VM on beta is\n%s", live)
 	}
 	kept, err := b.Libvirt.Virsh(ctx, "dumpxml", "web01", "--inactive")
@@ -122,7 +128,8 @@ func clash(ctx context.Context, t *testing.T, a, b *lab.Host) {
 	_, err = b.Libvirt.Virsh(ctx, "undefine", "older")
 	must(t, err)
 	define(ctx, t, b, strings.Replace(text, strings.TrimSpace(was), strings.TrimSpace(id), 1))
-	refusedSoon(ctx, t, a, []string{"vm", "protect", "dup"}, "VM older is defined with the same UUID", "virsh undefine older")
+	refusedSoon(ctx, t, a, []string{"vm", "protect", "dup"}, "VM older is defined with the same UUID",
+		"virsh undefine older")
 }
 
 // refusedSoon runs a command that must fail with these words before anything is copied or made.

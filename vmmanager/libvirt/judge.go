@@ -89,7 +89,9 @@ func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 		return nil, err
 	}
 	now.hasVolume = func(pool, volume string) bool {
-		has, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (bool, error) { return hasVolume(conn, pool, volume), nil })
+		has, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (bool, error) {
+			return hasVolume(conn, pool, volume), nil
+		})
 		return has || err != nil
 	}
 	t.host, t.looked = now, began
@@ -173,7 +175,9 @@ func hostNetworkOf(net *libvirt.Network) (name string, n hostNetwork, err error)
 }
 
 // dryRun has libvirt do all that it does for a start, but for the start.
-func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emulator *element) ([]vmmanager.Finding, error) {
+func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emulator *element) (
+	[]vmmanager.Finding, error,
+) {
 	of := fmt.Sprint(textHash(string(def.Text)), stamp(textOf(emulator)))
 	t := h.trial
 	select {
