@@ -4,7 +4,17 @@ TAGS  := -tags libvirt_dlopen
 CACHE ?= $(CURDIR)/.cache
 BIN   := bin
 
-.PHONY: help deps build install test fast scenario demo bench campaign campaign-real fuzz windows lint clean
+# What is built: its version (`cmd/packaging/version.sh` prints it), and the packages that make packages makes.
+VERSION ?= $(shell cmd/packaging/version.sh)
+ARCHES  ?= amd64 arm64
+FORMATS ?= deb rpm
+DIST    ?= dist
+PREFIX  ?= /usr/local
+
+# The Debian releases of the two hosts of each run of make field.
+PAIRS ?= 12/12,13/13,12/13
+
+.PHONY: help deps build install packages release test fast scenario demo bench field campaign campaign-real fuzz windows lint clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -14,12 +24,28 @@ deps: ## Install the Debian packages that are missing.
 
 build: deps ## Build duet and duetd into bin/.
 	@mkdir -p $(BIN)
-	$(GO) build $(TAGS) -o $(BIN)/ ./cmd/duet ./cmd/duetd
+	$(GO) build $(TAGS) -ldflags '-X duet/cmd/version.stamp=$(VERSION)' -o $(BIN)/ ./cmd/duet ./cmd/duetd
 
-install: build ## Install both programs, the systemd units and shell completion on this host.
-	install -m 755 $(BIN)/duet $(BIN)/duetd /usr/local/sbin/
-	install -m 644 docs/duetd.service docs/duetd-witness.service /etc/systemd/system/
-	$(BIN)/duet completion bash >/etc/bash_completion.d/duet
+install: build ## Install from source below PREFIX (/usr/local): programs, systemd units, completion. Packages are better.
+	install -D -m 755 $(BIN)/duet $(DESTDIR)$(PREFIX)/bin/duet
+	install -D -m 755 $(BIN)/duetd $(DESTDIR)$(PREFIX)/sbin/duetd
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	for unit in duetd duetd-witness; do \
+		sed 's,@SBIN@,$(PREFIX)/sbin,; s,@OPTS@,/etc/default/duetd,' cmd/packaging/units/$$unit.service.in \
+			>$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service; \
+	done
+	$(BIN)/duet completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/duet
+
+packages: deps ## Build .deb and .rpm for amd64 and arm64 into dist/ (VERSION=, ARCHES=amd64, FORMATS=deb, DIST=).
+	@$(if $(filter arm64,$(ARCHES)),testbed/deps/install.sh cross.txt)
+	@cmd/packaging/build.sh '$(VERSION)' '$(DIST)' '$(ARCHES)' '$(FORMATS)'
+
+release: deps ## Build packages, tar.gz, bills of materials and sums from scratch, twice, and compare and check them.
+	@testbed/deps/install.sh cross.txt
+	@testbed/deps/install.sh release.txt
+	@rm -rf '$(DIST)'
+	@RELEASE=1 cmd/packaging/build.sh '$(VERSION)' '$(DIST)' '$(ARCHES)' '$(FORMATS)'
+	$(GO) test $(TAGS) -timeout 60m -count 1 -v ./cmd/packaging -release $(abspath $(DIST))
 
 demo: build ## Show the main job on this computer: two hosts, two VMs, one host killed, nothing lost. KEEP=1 leaves it up.
 	@$(GO) build -o $(BIN)/demo ./testbed/demo
@@ -33,6 +59,10 @@ fast: ## Run the tests that need neither root nor VMs, with the race detector.
 
 scenario: deps ## Run the scenarios with real VMs, one after the other, showing each step.
 	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/scenario
+
+field: deps ## Follow the README on real Debian machines (PAIRS=12/13: the releases of the two), then boot Debian's own kernels.
+	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/machine/field -pairs $(PAIRS)
+	$(GO) test $(TAGS) -timeout 45m -count 1 -v ./testbed/machine -run TestEmulated -emulated
 
 bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; nothing else may run.
 	$(GO) run $(TAGS) ./testbed/bench
@@ -55,4 +85,4 @@ lint: ## Check formatting and vet.
 	$(GO) vet $(TAGS) ./...
 
 clean: ## Remove what was built; the cache of the test VM stays.
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(DIST)

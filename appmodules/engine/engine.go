@@ -48,6 +48,9 @@ type Engine struct {
 	untime   func()    // stops the clock of the phase
 	leaving  bool      // the computer goes down: this node gives the module away
 	unfit    string    // why the peer does not get the VM's present definition
+	strays   strays    // disks of the running VM that are not on their volumes
+	failure  string    // why the VM does not start here, once it was tried too often; empty: it was not
+	parting  string    // why this node goes on without the peer on purpose; empty: it does not
 	failed   time.Time // when the storage failed while this node followed; zero: an operator has asked to try it
 	retiring bool      // this engine stops: nobody may attach any more
 	booted   bool      // the first step was done
@@ -71,6 +74,12 @@ type kept struct {
 	Defined    uint64      `json:"defined"`            // version that the hypervisor here has
 	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones
 	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure
+	// Strayed: a disk of the VM left its volume and was not seen to come back: its newest
+	// data are elsewhere on this node.
+	Strayed bool `json:"strayed,omitempty"`
+	// Saved is the epoch in which somebody saved the VM's memory here; 0: nobody did since
+	// its last start.
+	Saved cluster.Epoch `json:"saved,omitempty"`
 	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
 	Boot string `json:"boot,omitempty"`
 }
@@ -246,12 +255,19 @@ func (e *Engine) run() {
 // cannot know to its reason.
 func (e *Engine) step(ev appmodules.Event, text string) {
 	before := e.m
+	if ev == appmodules.VMFailed && e.left(e.keep.Restarts) <= 0 {
+		e.failure = text
+	}
 	next, row := e.m.Step(ev, e.facts())
 	if row == nil {
 		return
 	}
 	e.m = next
-	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed {
+	if ev == appmodules.VMUp || next.Phase == appmodules.Following {
+		e.failure = "" // it runs, or it is the peer's turn
+	}
+	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed ||
+		before.Phase == appmodules.Starting && next.Phase == appmodules.Leaving {
 		e.countFailure(next.Phase)
 	}
 	e.noteStorage(ev, before.Phase)

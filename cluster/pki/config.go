@@ -17,12 +17,15 @@ const (
 	Folder     = "pki"          // the identity
 )
 
+// ErrNoMember is returned for the directory of a node that is in no cluster.
+var ErrNoMember = errors.New("run `duet cluster init` or `duet cluster join` on this node first")
+
 // LoadConfig reads the cluster configuration in a node's directory.
 func LoadConfig(dir string) (cluster.Config, error) {
 	var c cluster.Config
 	b, err := os.ReadFile(filepath.Join(dir, ConfigFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("%s is not the directory of a member: run `duet cluster init` or `duet cluster join` on this node first", dir)
+		return c, fmt.Errorf("%s is not the directory of a member: %w", dir, ErrNoMember)
 	}
 	if err != nil {
 		return c, fmt.Errorf("read cluster configuration: %w", err)

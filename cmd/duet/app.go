@@ -39,6 +39,7 @@ type app struct {
 	now           func() time.Time
 	tick          time.Duration // between two looks at something that goes on
 	setup         Setup
+	local         Local
 	version       string
 
 	connect client.Options
@@ -98,15 +99,17 @@ func (a *app) root() *cobra.Command {
 
 Exit codes: 0 done, 1 failed, 2 wrong command line; "duet status MODULE -q" has its own.
 Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags; NO_COLOR.`,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, Version: a.version,
 	}
+	root.SetVersionTemplate("duet {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version of duet")
 	a.group(root)
 	f := root.PersistentFlags()
 	f.StringVar(&a.connect.Connect, "connect", or(a.env("DUET_CONNECT"), client.DefaultConnect), "the node to ask: unix:///path or https://node:port")
 	f.StringVar(&a.connect.TokenFile, "token-file", a.env("DUET_TOKEN_FILE"), "file with the node's token, for https")
 	f.StringVar(&a.connect.CAFile, "ca-file", a.env("DUET_CA_FILE"), "file with the cluster's CA certificate, for https")
 	f.BoolVar(&a.json, "json", false, "write JSON, as the API gives it")
-	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand())
 	root.AddCommand(a.actionCommands()...)
 	return root
 }

@@ -82,7 +82,7 @@ func newBench(t *testing.T, away bool) *bench {
 	b.app = &app{
 		in: strings.NewReader(""), out: b.out, err: b.err, width: func() int { return 80 },
 		env: func(k string) string { return map[string]string{"DUET_CONNECT": "unix://" + b.socket}[k] },
-		now: func() time.Time { return now }, tick: time.Millisecond, setup: b.paper, version: "1.0",
+		now: func() time.Time { return now }, tick: time.Millisecond, setup: b.paper, local: room{fresh()}, version: "1.0",
 	}
 	if away {
 		return b

@@ -5,27 +5,12 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"duet/console/client"
 )
-
-// version is what the build knows of itself: the module's version or the commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return "(devel) " + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return info.Main.Version
-}
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{

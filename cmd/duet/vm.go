@@ -45,6 +45,7 @@ func (a *app) protectCommand() *cobra.Command {
 				}
 				r.Images = append(r.Images, image)
 			}
+			a.glance(ctx, c)
 			if check {
 				return a.checkProtect(ctx, c, args[0], r)
 			}

@@ -6,52 +6,86 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
+	"duet/cluster/pki"
 	"duet/cmd/node"
+	"duet/cmd/version"
 )
 
 // options are the flags.
 type options struct {
 	dir, socket, run, listen, uri, log string
 	watchdog                           string
-	version, sleepy                    bool
+	version, sleepy, admitRoot         bool
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "witness" {
-		if err := runWitness(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "duetd witness:", err)
-			os.Exit(1)
-		}
-		return
+	if err := command(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "duetd:", err)
+		os.Exit(exitCode(err))
+	}
+}
+
+// command does what one command line says.
+func command(args []string) error {
+	if len(args) > 0 && args[0] == "witness" {
+		return runWitness(args[1:])
 	}
 	var o options
-	flag.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
-	flag.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")
-	flag.StringVar(&o.run, "run", "/run/duet", "`directory` of the volumes' sockets")
-	flag.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
-	flag.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
-	flag.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
-	flag.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
-	flag.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
-	flag.BoolVar(&o.version, "version", false, "print the version and end")
-	flag.Parse()
-	if o.version {
-		fmt.Println(version())
-		return
+	f := flag.NewFlagSet("duetd", flag.ContinueOnError)
+	f.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
+	f.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")
+	f.StringVar(&o.run, "run", "/run/duet/volumes", "`directory` of the volumes' sockets")
+	f.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
+	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
+	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
+	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
+	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
+	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
+		"what two write at once is lost")
+	f.BoolVar(&o.version, "version", false, "print the version and end")
+	if err := f.Parse(args); err != nil {
+		return usageError{err}
 	}
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "duetd:", err)
-		os.Exit(1)
+	switch {
+	case f.NArg() > 0:
+		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them) and \"duetd witness\"", f.Arg(0))}
+	case o.version:
+		fmt.Println(version.String())
+		return nil
 	}
+	return run(o)
+}
+
+// Exit codes that say that another try ends the same way, so systemd makes none; a panic of Go ends with 2 and is tried
+// again. They are those of sysexits.h.
+const (
+	exitError  = 1
+	exitUsage  = 64 // a flag is wrong
+	exitConfig = 78 // this node is in no cluster
+)
+
+// usageError is a command line that is wrong.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func exitCode(err error) int {
+	switch usage := (usageError{}); {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, pki.ErrNoMember):
+		return exitConfig
+	}
+	return exitError
 }
 
 // The end of the daemon is bounded; systemd waits longer.
@@ -72,15 +106,15 @@ func run(o options) error {
 	urgent(log)
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
-	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version(),
-		Hypervisor: hv, Sleepy: o.sleepy, Watchdog: o.watchdog, Logger: log})
+	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
+		Hypervisor: hv, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}
 	if err := n.Start(); err != nil {
 		return err
 	}
-	log.Info("duetd runs", "version", version(), "dir", o.dir, "socket", o.socket)
+	log.Info("duetd runs", "version", version.String(), "dir", o.dir, "socket", o.socket)
 	ready(ctx, log)
 	stopping()
 	if computerStops(log) {
@@ -93,22 +127,4 @@ func run(o options) error {
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	return n.Stop(stopCtx)
-}
-
-// version is the revision the binary was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v, dirty := info.Main.Version, ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision" && len(s.Value) >= 12:
-			v = s.Value[:12]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+changes"
-		}
-	}
-	return v + dirty
 }

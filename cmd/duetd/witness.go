@@ -23,6 +23,7 @@ import (
 	"duet/blockrepl/badgerlog"
 	"duet/cluster/token"
 	"duet/cluster/witness"
+	"duet/cmd/version"
 )
 
 const witnessUsage = `duetd witness is the third, tiny voter of a cluster: it holds no data and may
@@ -54,10 +55,7 @@ func runWitness(args []string) error {
 	f.DurationVar(&o.life, "life", token.Life, "how long a token is good")
 	f.Usage = func() { fmt.Fprint(f.Output(), witnessUsage); f.PrintDefaults() }
 	if err := f.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
-		return err
+		return usageError{err}
 	}
 	switch verb {
 	case "":
@@ -88,7 +86,7 @@ func serveWitness(o witnessOptions) error {
 		return fmt.Errorf("open store: %w", err)
 	}
 	defer db.Close()
-	s, err := witness.New(witness.Config{Dir: o.dir, Store: badgerlog.Values{Store: db}, Version: version(), Log: log})
+	s, err := witness.New(witness.Config{Dir: o.dir, Store: badgerlog.Values{Store: db}, Version: version.String(), Log: log})
 	if err != nil {
 		return err
 	}
@@ -112,7 +110,7 @@ func serveWitness(o witnessOptions) error {
 			log.Error("admins are not served any more", "err", err)
 		}
 	})
-	log.Info("witness runs", "version", version(), "dir", o.dir, "listen", ln.Addr().String(), "key", s.Fingerprint().String())
+	log.Info("witness runs", "version", version.String(), "dir", o.dir, "listen", ln.Addr().String(), "key", s.Fingerprint().String())
 	err = s.Serve(ctx, ln)
 	_ = srv.Close() // its calls are short
 	wg.Wait()

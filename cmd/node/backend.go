@@ -74,8 +74,12 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
-	if s.Notice != "" {
-		out.Notices = append(out.Notices, api.Notice{Level: string(vmmanager.Warning), Code: "edit-not-followed", Text: s.Notice})
+	for _, x := range s.Notices {
+		level := vmmanager.Warning
+		if x.Alarm {
+			level = vmmanager.Refused
+		}
+		out.Notices = append(out.Notices, api.Notice{Level: string(level), Text: x.Text, Remedy: x.Remedy})
 	}
 	for _, v := range s.Volumes {
 		out.Volumes = append(out.Volumes, volumeStatus(module, v))

@@ -24,6 +24,15 @@ func sizeOf(path string) (int64, error) {
 	return f.Seek(0, io.SeekEnd)
 }
 
+// passage makes a directory in which whoever knows a name can go on, and nobody can list: QEMU, which has a user of its
+// own, finds its volume's socket or its image there. What lies in it has an owner and a mode of its own.
+func passage(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o711)
+}
+
 // cutVolume splits MODULE/TARGET.
 func cutVolume(s string) (module, target string, ok bool) {
 	module, target, ok = strings.Cut(s, "/")

@@ -86,8 +86,10 @@ func (n *Node) makeImage(module string, p place) (made, error) {
 		return n.chosenImage(p)
 	}
 	dir := n.imageDir(module)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return made{}, fmt.Errorf("make directory of image: %w", err)
+	for _, d := range []string{n.cfg.Dir, filepath.Dir(dir), dir} {
+		if err := passage(d); err != nil {
+			return made{}, fmt.Errorf("make directory of image: %w", err)
+		}
 	}
 	for i := 1; ; i++ {
 		path := filepath.Join(dir, p.Target+".raw")

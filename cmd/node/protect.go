@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -41,7 +42,11 @@ func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (ap
 // definedHere is the definition of a VM of this node.
 func (n *Node) definedHere(ctx context.Context, vm string) (vmmanager.Definition, error) {
 	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
-	if errors.Is(err, vmmanager.ErrNotFound) {
+	switch {
+	case errors.Is(err, vmmanager.ErrUnsupported):
+		err = fmt.Errorf("%w: VM %s is transient: it is gone when it ends, and has no definition to protect. "+
+			"`virsh dumpxml --migratable %s >%s.xml && virsh define %s.xml` makes it persistent while it runs", api.ErrConflict, vm, vm, vm, vm)
+	case errors.Is(err, vmmanager.ErrNotFound):
 		err = fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, n.self())
 	}
 	return def, err
@@ -80,15 +85,12 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 		return appmodules.Module{}, err
 	}
 	m := appmodules.Default()
-	m.Name, m.VM.Domain, m.Nodes = strings.ToLower(def.Name), def.Name, []string{string(c.Self), peer}
+	m.Name, m.VM.Domain, m.Nodes = cmp.Or(r.Module, n.freeName(def.Name)), def.Name, []string{string(c.Self), peer}
 	if r.Config != "" {
 		if m, err = config.ParseOnto(m, "config", []byte(r.Config)); err != nil {
 			return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
 		}
 		m.VM.Domain, m.Nodes, m.Volumes = def.Name, []string{string(c.Self), peer}, nil
-	}
-	if r.Module != "" {
-		m.Name = r.Module
 	}
 	if have, err := n.module(m.Name); err == nil {
 		return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.cfg.VM.Domain)
@@ -102,6 +104,15 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}
 	return m, nil
+}
+
+// freeName makes the name of a module of that of its VM.
+func (n *Node) freeName(vm string) string {
+	taken := func(name string) bool {
+		m, err := n.module(name)
+		return err == nil && m.cfg.VM.Domain != vm
+	}
+	return appmodules.NameFor(vm, taken)
 }
 
 // choosePeer takes the named node, or the only other one.
@@ -305,11 +316,13 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 // harden has the running VM's disks pause it on errors, which the hypervisor can
 // change only while the VM stands still.
 func (p *protection) harden(ctx context.Context) error {
-	same, err := p.n.cfg.Hypervisor.Restore(p.Definition, p.Definition.Disks)
-	if err != nil {
-		return err
+	hv := p.n.cfg.Hypervisor
+	var targets []string
+	for _, v := range p.Module.Volumes {
+		targets = append(targets, v.Target)
 	}
-	return p.n.cfg.Hypervisor.Refit(ctx, same, func() error { return nil })
+	stop := func(def vmmanager.Definition) (vmmanager.Definition, error) { return hv.Harden(def, targets) }
+	return hv.Refit(ctx, p.Definition.Name, stop, func() error { return nil })
 }
 
 // serve serves all volumes, unless that is done already.
@@ -330,7 +343,7 @@ func (p *protection) create(ctx context.Context, rewired vmmanager.Definition) e
 	nm := newModule{
 		Stored:     stored{version{1, time.Now().UTC(), string(n.self())}, p.Module},
 		Source:     n.self(),
-		Definition: engine.Definition{Module: p.Module.Name, Version: 1, Text: rewired.Text},
+		Definition: engine.Definition{Module: p.Module.Name, Version: 1, Text: rewired.Text, Own: p.Definition},
 	}
 	if err := n.rpcTo(ctx, p.peer(), "modules", nm, nil); err != nil {
 		return fmt.Errorf("store module on %s: %w", p.peer(), err)

@@ -11,6 +11,7 @@ import (
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/mux"
+	"duet/cluster/support"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -71,6 +72,8 @@ func (n *Node) rpcHandler() http.Handler {
 			return n.Difference(ctx, r.PathValue("name"))
 		}).ServeHTTP(w, r)
 	}))
+	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (reply, error) { return n.facts(ctx), nil }))
+	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.part(ctx), nil }))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fenceSet) (none, error) { return none{}, n.applyFence(ctx, s) }))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.takeVoters(ctx, v) }))
 	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.dropMember(cluster.NodeID(name)) }))

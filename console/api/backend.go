@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 )
 
@@ -28,6 +29,16 @@ type Backend interface {
 	Configs
 	Versions
 	Members
+	Help
+}
+
+// Help is for when something is wrong.
+type Help interface {
+	// Doctor looks at all nodes that answer and says what is wrong and what to do; half a minute at worst.
+	Doctor(ctx context.Context) (Doctor, error)
+	// Support gathers what somebody needs who is to help, of all nodes that answer, and
+	// returns what writes it as a zip. It holds no secrets.
+	Support(ctx context.Context) (func(io.Writer) error, error)
 }
 
 // Members is who takes part in the cluster.

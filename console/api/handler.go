@@ -25,6 +25,7 @@ func Handler(b Backend, version string, metrics http.Handler) http.Handler {
 	h.acting(a)
 	h.working(a)
 	h.configuring(a)
+	h.helping(a)
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)
 	}

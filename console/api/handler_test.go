@@ -96,6 +96,8 @@ func TestCalls(t *testing.T) {
 		{"PUT", "/v1/config", "application/yaml", strings.Repeat("#", 2<<20), 413, "", "large"},
 		{"POST", "/v1/cluster/token?life=90m", "", "", 200, "token 1h30m0s", "duet1."},
 		{"POST", "/v1/cluster/token?life=1y", "", "", 400, "", "say a duration"},
+		{"GET", "/v1/doctor", "", "", 200, "doctor", `"fact":"libvirt 9.0.0 with QEMU 7.2.15"`},
+		{"GET", "/v1/support", "", "", 200, "support", "alpha/duetd.log"},
 		{"DELETE", "/v1/status", "", "", 405, "", ""},
 		{"GET", "/v1/", "", "", 404, "", ""},
 		{"GET", "/docs", "", "", 404, "", ""},

@@ -17,10 +17,10 @@ import (
 	"testing"
 )
 
-// packages reads the names in packages.txt.
-func packages(t *testing.T) []string {
+// packages reads the names in a list.
+func packages(t *testing.T, list string) []string {
 	t.Helper()
-	b, err := os.ReadFile("packages.txt")
+	b, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,6 +36,15 @@ func packages(t *testing.T) []string {
 		names = append(names, name)
 	}
 	return names
+}
+
+// TestLists: each name of the other lists is there once, with a reason.
+func TestLists(t *testing.T) {
+	for _, list := range []string{"cross.txt", "release.txt"} {
+		if len(packages(t, list)) == 0 {
+			t.Errorf("%s is empty", list)
+		}
+	}
 }
 
 // commands finds the external programs that Go files below root run: the first constant text in a call of one of these
@@ -168,7 +177,7 @@ func missing(t *testing.T) string {
 
 // TestEveryCommandHasItsPackage fails when the testbed runs a program that install.sh would not bring.
 func TestEveryCommandHasItsPackage(t *testing.T) {
-	listed := packages(t)
+	listed := packages(t, "packages.txt")
 	if names := missing(t); names != "" {
 		t.Skip(names)
 	}

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Installs those Debian packages of packages.txt that are missing, and says which. Does nothing, in well under a second,
-# if none is. With --check it only says which are missing and fails if any is.
+# Installs those Debian packages of a list that are missing, and says which: install.sh [--check] [LIST], packages.txt if
+# none is named. Does nothing, in well under a second, if none is missing. With --check it only says which are and fails
+# if any is.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
-dir=$(dirname "$0")
-wanted=$(sed 's/#.*//' "$dir/packages.txt")
+check=
+[ "${1-}" != --check ] || { check=1 && shift; }
+wanted=$(sed 's/#.*//' "$(dirname "$0")/${1-packages.txt}")
 
 # dpkg-query fails for names it has never heard of, and leaves them out: they are missing too.
 # shellcheck disable=SC2086
@@ -20,7 +22,7 @@ done
 [ -n "$missing" ] || exit 0
 
 echo "missing Debian packages:$missing" >&2
-[ "${1-}" != --check ] || exit 1
+[ -z "$check" ] || exit 1
 if [ "$(id -u)" -ne 0 ]; then
 	echo "run as root: $0" >&2
 	exit 1

@@ -18,10 +18,23 @@ import (
 // initPackage is built into the initramfs as /init.
 const initPackage = "duet/testbed/guest/init"
 
+// Prebuilt is the environment variable that names a folder with all that tests would else build with the go command:
+// duet, duetd, and the guest's kernel and initramfs under these names. It is for computers without Go, see
+// testbed/machine.
+const (
+	Prebuilt       = "DUET_PREBUILT"
+	PrebuiltKernel = "vmlinuz"
+	PrebuiltInitrd = "initrd"
+)
+
 // Build returns the guest's kernel and initramfs from cacheDir and makes what is missing there: the first call
 // downloads Debian's cloud kernel (25 MB, never installed), every call builds the guest's program with the go command
 // in moduleDir ("" is the working directory, which must be inside this module). Safe to call from several processes.
+// Where the environment names a folder of things built elsewhere (Prebuilt), they are taken and nothing is built.
 func Build(ctx context.Context, cacheDir, moduleDir string) (Files, error) {
+	if dir := os.Getenv(Prebuilt); dir != "" {
+		return Files{Kernel: filepath.Join(dir, PrebuiltKernel), Initrd: filepath.Join(dir, PrebuiltInitrd)}, nil
+	}
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return Files{}, fmt.Errorf("build guest: %w", err)
 	}

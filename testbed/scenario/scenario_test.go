@@ -364,7 +364,7 @@ func TestDefinitionFollows(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "web01.xml")
 	must(t, os.WriteFile(file, []byte(strings.Replace(xml[:from]+"<source file='/var/lib/libvirt/images/more.raw'/>"+xml[to:], "<disk type='network'", "<disk type='file'", 1)), 0o600))
 	virsh("define", file)
-	has(a, "/run/duet/web01-vda.sock", true)
+	has(a, "/run/duet/volumes/web01-vda.sock", true)
 	has(a, "more.raw", false)
 	duet(ctx, t, a, "swap", "web01")
 	must(t, b.Is(ctx, "web01", "PRIM"))

@@ -66,9 +66,12 @@ func showLog(t *testing.T, h *lab.Host) {
 	t.Logf("duetd of %s:\n%s", h.Name, text)
 }
 
-// binaries builds duet and duetd once for all tests of this process.
+// binaries builds duet and duetd once for all tests of this process, or takes those that were built elsewhere.
 func binaries(t *testing.T) string {
 	t.Helper()
+	if dir := os.Getenv(guest.Prebuilt); dir != "" {
+		return dir
+	}
 	dir := filepath.Join(cache(t), "bin")
 	must(t, os.MkdirAll(dir, 0o755))
 	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", dir, "duet/cmd/duet", "duet/cmd/duetd").CombinedOutput()

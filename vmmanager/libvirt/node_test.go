@@ -75,6 +75,7 @@ func newNode(t *testing.T) *node {
 	n := &node{t: t, proc: proc.New(proc.Config{Name: "kvm", NetNS: lan.Path("kvm"), Binds: binds}), consoles: map[string]*console{}}
 	n.dir, err = os.MkdirTemp("", "dvm") // short: socket paths have 108 bytes
 	must(t, err)
+	must(t, os.Chmod(n.dir, 0o755)) // QEMU has a user of its own
 	t.Cleanup(func() { check(t, os.RemoveAll(n.dir)) })
 	must(t, n.proc.Boot())
 	t.Cleanup(func() { check(t, n.proc.Kill()) })

@@ -166,7 +166,7 @@ func (w World) testPanic(t *testing.T) {
 	w.wantState(t, name, vmmanager.Running)
 }
 
-// testPause: Start resumes.
+// testPause: Start leaves alone what somebody paused.
 func (w World) testPause(t *testing.T) {
 	if w.AdminPause == nil {
 		t.Skip("this world has no such hand")
@@ -181,11 +181,11 @@ func (w World) testPause(t *testing.T) {
 	if err := w.Hypervisor.Start(Context(t), name); err != nil {
 		t.Fatalf("start: %v", err)
 	}
-	events.Want(vmmanager.Running, vmmanager.ByStart)
-	w.wantState(t, name, vmmanager.Running)
+	w.wantState(t, name, vmmanager.Paused)
 }
 
-// testSaved: saved memory is shown, Reload goes on from it, and Start and Refit drop it: the disks may have gone on without it.
+// testSaved: saved memory is told and shown, Reload and Wake go on from it, Refit keeps it, and Start drops it: the disks
+// may have gone on without it.
 func (w World) testSaved(t *testing.T) {
 	p, ok := w.Hypervisor.(vmmanager.Protector)
 	if w.AdminSave == nil || !ok {
@@ -210,16 +210,31 @@ func (w World) testSaved(t *testing.T) {
 		w.wantState(t, name, vmmanager.Off)
 	}
 	saved(false)
+	events := Watch(t, h, name)
 	save()
-	def := saved(true)
+	events.Want(vmmanager.Off, vmmanager.BySave)
+	same := func(def vmmanager.Definition) (vmmanager.Definition, error) { return def, nil }
 	failed := errors.New("failed")
-	if err := p.Reload(ctx, def, func() error { return failed }); !errors.Is(err, failed) {
+	if err := p.Reload(ctx, name, same, func() error { return failed }); !errors.Is(err, failed) {
 		t.Fatalf("reload: %v, want the error of between", err)
 	}
 	w.wantState(t, name, vmmanager.Off)
+	saved(true)
 	called := 0
-	if err := p.Reload(ctx, saved(true), func() error { called++; return nil }); err != nil || called != 1 {
+	if err := p.Reload(ctx, name, same, func() error { called++; return nil }); err != nil || called != 1 {
 		t.Fatalf("reload: %v, between called %d times", err, called)
+	}
+	w.wantState(t, name, vmmanager.Running)
+	saved(false)
+
+	save()
+	if err := p.Refit(ctx, name, same, func() error { return nil }); err != nil {
+		t.Fatalf("refit: %v", err)
+	}
+	w.wantState(t, name, vmmanager.Off)
+	saved(true)
+	if err := p.Wake(ctx, name); err != nil {
+		t.Fatalf("wake: %v", err)
 	}
 	w.wantState(t, name, vmmanager.Running)
 	saved(false)
@@ -228,12 +243,6 @@ func (w World) testSaved(t *testing.T) {
 	if err := h.Start(ctx, name); err != nil {
 		t.Fatalf("start: %v", err)
 	}
-	saved(false)
-	save()
-	if err := p.Refit(ctx, def, func() error { return nil }); err != nil {
-		t.Fatalf("refit: %v", err)
-	}
-	w.wantState(t, name, vmmanager.Off)
 	saved(false)
 }
 

@@ -26,10 +26,13 @@ type Backend struct {
 	Fail func(call string) error
 	// Steps are what Task answers, one after the other, the last one for ever.
 	Steps []api.Task
+	// Sick is what Doctor finds, Zip what Support writes.
+	Sick api.Doctor
+	Zip  []byte
 }
 
 // New makes a Backend with the picture of Sample.
-func New() *Backend { return &Backend{st: Sample(), Steps: Work()} }
+func New() *Backend { return &Backend{st: Sample(), Steps: Work(), Sick: Healthy(), Zip: Zip()} }
 
 // Set replaces the picture.
 func (b *Backend) Set(s api.Status) {

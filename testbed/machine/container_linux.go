@@ -1,0 +1,245 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"duet/testbed/netns"
+)
+
+// container is a Machine on this computer's kernel: a whole Debian with systemd in systemd-nspawn.
+type container struct {
+	name  string
+	image Image
+	disk  scratch
+	lan   *netns.LAN
+	group group
+
+	nspawn *child // nil before the first Boot
+	leader int    // the container's process 1, seen from outside
+}
+
+func newContainer(im Image, lan *netns.LAN, prefix, name string) (*container, error) {
+	g, err := newGroup("duet-" + prefix + "-" + name)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(g.kill(), g.remove()); err != nil { // what a dead process has left
+		return nil, err
+	}
+	disk, err := im.scratch()
+	if err != nil {
+		return nil, err
+	}
+	c := &container{name: name, image: im, disk: disk, lan: lan, group: g}
+	if err := identity(disk, name, lan); err != nil {
+		return nil, errors.Join(err, disk.remove())
+	}
+	return c, nil
+}
+
+func (c *container) Name() string    { return c.name }
+func (c *container) Console() string { return filepath.Join(c.disk.dir, "console") }
+
+// booting runs in a mount namespace of its own. $1 is the root, $2 the network namespace, $3 the host name, then come
+// the folders of the control group. A machine may do what root may on a computer of its own: no capability and no
+// system call is kept from it. Without --register there is no machined to talk to here, and --keep-unit spares a scope.
+const booting = `
+root=$1 net=$2 name=$3; shift 3
+for group; do echo $$ >"$group/cgroup.procs"; done
+exec systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$root" --network-namespace-path="$net" \
+	--machine="$name" --hostname="$name" --notify-ready=yes --console=read-only --link-journal=no \
+	--resolv-conf=off --timezone=off --capability=all --bind=/dev/net/tun --bind=/dev/fuse
+`
+
+// Boot implements Machine.
+func (c *container) Boot(ctx context.Context) error {
+	if c.nspawn.running() {
+		return nil
+	}
+	if err := c.boot(ctx); err != nil {
+		return errors.Join(fmt.Errorf("boot %s (console: %s): %w", c.name, tail(c.Console()), err), c.Kill())
+	}
+	return nil
+}
+
+func (c *container) boot(ctx context.Context) error {
+	if c.nspawn != nil { // the kernel of a machine forgets its network when it goes off
+		if err := c.lan.Reset(c.name); err != nil {
+			return err
+		}
+		if err := c.lan.Restore(netns.Around(c.name, "")...); err != nil {
+			return err
+		}
+	}
+	if err := c.group.make(); err != nil {
+		return err
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(c.disk.dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer os.Remove(filepath.Join(c.disk.dir, "notify"))
+	defer notify.Close()
+	if err := c.start(); err != nil {
+		return err
+	}
+	return c.up(ctx, notify)
+}
+
+// start runs nspawn and returns at once. Its end is the end of all in it.
+func (c *container) start() error {
+	// nspawn makes /sys before it enters the network namespace, so it is in there from the beginning.
+	network := c.lan.Path(c.name)
+	args := append([]string{"--net=" + network, "unshare", "--mount", "sh", "-c", c.image.mount(c.disk) + booting, "sh",
+		c.disk.root(), network, c.name}, c.group...)
+	env := []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_SECCOMP=0", "NOTIFY_SOCKET=" + filepath.Join(c.disk.dir, "notify")}
+	nspawn, err := start(c.Console(), env, "nsenter", args...)
+	c.nspawn, c.leader = nspawn, 0
+	return err
+}
+
+// up waits for the two messages of nspawn: which process is the container's first, and that its systemd is ready.
+func (c *container) up(ctx context.Context, notify *net.UnixConn) error {
+	messages := make(chan string)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		defer close(messages)
+		buf := make([]byte, 4096)
+		for {
+			n, err := notify.Read(buf)
+			if err != nil {
+				return
+			}
+			select {
+			case messages <- string(buf[:n]):
+			case <-stop:
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case message := <-messages:
+			for _, line := range strings.Split(message, "\n") {
+				if pid, ok := strings.CutPrefix(line, "X_NSPAWN_LEADER_PID="); ok {
+					c.leader, _ = strconv.Atoi(pid)
+				}
+				if line == "READY=1" && c.leader != 0 {
+					return nil
+				}
+			}
+		case <-c.nspawn.ended:
+			return fmt.Errorf("systemd-nspawn ended: %s", c.nspawn.state())
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Run implements Machine.
+func (c *container) Run(ctx context.Context, command string) (Result, error) {
+	return c.run(ctx, nil, command)
+}
+
+func (c *container) run(ctx context.Context, stdin io.Reader, command string) (Result, error) {
+	if !c.nspawn.running() {
+		return Result{}, fmt.Errorf("run on %s: it is off", c.name)
+	}
+	// A file and no pipe: a process that stays in the background keeps it, as it would keep a terminal.
+	out, err := os.CreateTemp(c.disk.dir, "output-")
+	if err != nil {
+		return Result{}, fmt.Errorf("run on %s: %w", c.name, err)
+	}
+	defer out.Close()
+	defer os.Remove(out.Name())
+	cmd := exec.CommandContext(ctx, "nsenter", "--all", "--root", "--wd", "--target", strconv.Itoa(c.leader),
+		"sh", "-c", command)
+	cmd.Env = environment
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, out, out
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	} else if cmd.ProcessState != nil {
+		err = nil // it is in the code
+	}
+	text, e := os.ReadFile(out.Name())
+	if err = errors.Join(err, e); err != nil {
+		return Result{}, fmt.Errorf("run %q on %s: %w: %s", command, c.name, err, text)
+	}
+	return Result{Output: strings.TrimRight(string(text), "\n"), Code: cmd.ProcessState.ExitCode()}, nil
+}
+
+// Push implements Machine.
+func (c *container) Push(ctx context.Context, file, path string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	r, err := c.run(ctx, f, fmt.Sprintf("install -D -m %o /dev/stdin '%s'", st.Mode().Perm(), path))
+	if err == nil && r.Code != 0 {
+		err = errors.New(r.Output)
+	}
+	if err != nil {
+		return fmt.Errorf("push %s to %s: %w", file, c.name, err)
+	}
+	return nil
+}
+
+// Kill implements Machine.
+func (c *container) Kill() error {
+	if !c.nspawn.running() {
+		return nil
+	}
+	// First the silence: the kernel would still close the connections of those it kills.
+	err := c.lan.CutAll(c.name)
+	err = errors.Join(err, c.group.kill())
+	<-c.nspawn.ended
+	if err = errors.Join(err, c.group.remove()); err != nil {
+		return fmt.Errorf("kill %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// rebooted is how nspawn says that the container asked for a reboot.
+const rebooted = 133
+
+// Reboot implements Machine.
+func (c *container) Reboot(ctx context.Context) error {
+	began := time.Now()
+	if _, err := c.Run(ctx, "systemctl reboot"); err != nil {
+		return fmt.Errorf("reboot %s: %w", c.name, err)
+	}
+	select {
+	case <-c.nspawn.ended:
+	case <-ctx.Done():
+		return fmt.Errorf("reboot %s: it has not gone down after %v: %w", c.name, time.Since(began).Round(time.Second), ctx.Err())
+	}
+	if code := c.nspawn.state().ExitCode(); code != rebooted {
+		return fmt.Errorf("reboot %s: systemd-nspawn ended with code %d", c.name, code)
+	}
+	if err := c.group.remove(); err != nil {
+		return fmt.Errorf("reboot %s: %w", c.name, err)
+	}
+	return c.Boot(ctx)
+}
+
+// Close implements Machine.
+func (c *container) Close() error {
+	return errors.Join(c.Kill(), c.disk.remove(), c.group.remove())
+}

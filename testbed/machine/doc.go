@@ -1,0 +1,2 @@
+// Package machine makes real Debian machines.
+package machine

@@ -1,0 +1,103 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bind puts a folder of this computer in the place of one inside, which need not exist.
+type Bind struct {
+	Source string
+	Target string
+}
+
+// Command says what Exec runs.
+type Command struct {
+	Args  []string // program and arguments
+	Dir   string   // working folder inside
+	Env   []string // all of the environment besides PATH, HOME and LC_ALL
+	Binds []Bind
+}
+
+// entering makes the root around the program: its own processes, files and network without links, as the testbed's
+// own namespaces need them below it. $1 is the root; then come pairs of binds, "--", folder, program and arguments.
+// The root is pivoted to: a chroot would be left again by a process that enters another mount namespace.
+const entering = `
+cd "$1"; shift
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs run
+mkdir -m 1777 run/lock
+while [ "$1" != -- ]; do
+	mkdir -p ".$2"
+	mount --bind "$1" ".$2"
+	shift 2
+done
+shift
+ip link set lo up
+pivot_root . .
+umount -l .
+cd "$1"; shift
+exec "$@"
+`
+
+// Exec prepares a command in a private copy of the image, with this computer's kernel and nothing of its network. The
+// program is process 1's child in namespaces of its own, which end with it, with the command and with this process.
+// The caller starts the command on a thread that lives as long as it does, as Run does, and calls done after its end.
+func (im Image) command(ctx context.Context, c Command) (cmd *exec.Cmd, done func() error, err error) {
+	tmp, err := im.scratch()
+	if err != nil {
+		return nil, nil, fmt.Errorf("enter %s: %w", im.Release, err)
+	}
+	// /tmp is on a disk, as programs use O_DIRECT there, and short, as unix sockets lie there.
+	own := filepath.Join(tmp.dir, "tmp")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chmod(own, 0o777|os.ModeSticky); err != nil {
+		return nil, nil, err
+	}
+	args := []string{"--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c",
+		im.mount(tmp) + entering, "sh", tmp.root()}
+	for _, b := range append([]Bind{{own, "/tmp"}}, c.Binds...) {
+		args = append(args, b.Source, b.Target)
+	}
+	dir := c.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	args = append(args, "--", dir)
+	cmd = exec.CommandContext(ctx, "unshare", append(args, c.Args...)...)
+	cmd.Env = append([]string{"PATH=" + path, "HOME=/root", "LC_ALL=C.UTF-8"}, c.Env...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	return cmd, tmp.remove, nil
+}
+
+// Exec runs a program in a private copy of the image, with this computer's kernel, in process-id, mount, network, IPC
+// and host-name namespaces of its own, without a way out. It is for what makes its own nodes, such as the module's
+// tests; a machine with systemd is made by Boot. All of it ends when the program, ctx or this process does.
+func (im Image) Exec(ctx context.Context, c Command, stdout, stderr *os.File) error {
+	cmd, done, err := im.command(ctx, c)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	// Linux sends the death signal when the thread ends that started the process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err = cmd.Run()
+	if e := done(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("run %s in %s: %w", c.Args[0], im.Release, err)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+//go:build linux
+
+package field
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/testbed/machine"
+)
+
+const readme = "../../../README.md"
+
+var (
+	pairs = flag.String("pairs", "12/12,12/13", "Debian releases of the two hosts of each run")
+	deb   = flag.String("deb", "", "the package to install; \"\" makes one of this tree")
+)
+
+// TestField leads each pair through the README and through what happens to hosts afterwards.
+func TestField(t *testing.T) {
+	for _, name := range strings.Split(*pairs, ",") {
+		var a, b machine.Release
+		if _, err := fmt.Sscanf(name, "%d/%d", &a, &b); err != nil || a.Codename() == "" || b.Codename() == "" {
+			t.Fatalf("-pairs: %q is no pair of releases such as 12/13", name)
+		}
+		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) { follow(newPair(t, a, b)) })
+	}
+}
+
+func follow(p *pair) {
+	f, err := os.Open(readme)
+	p.must(err)
+	defer f.Close()
+	blocks, err := Read(f)
+	p.must(err)
+	file, newer := packages(p)
+	for _, node := range []string{"alpha", "beta", "third"} {
+		p.must(p.site.Machines[node].Push(p.ctx, file, "/root/duet.deb"))
+		p.must(p.site.Machines[node].Push(p.ctx, newer, "/root/duet-next.deb"))
+		p.types(node, "cd /root && apt install -y ./duet.deb")
+	}
+	p.define("alpha")
+	p.writes("alpha", 10)
+	for _, block := range blocks {
+		p.follow(block)
+	}
+	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
+	p.writes("alpha", 20)
+
+	p.swapped()
+	p.lostPower()
+	p.rebooted()
+	p.restarted()
+	p.upgraded()
+	p.removed()
+}
+
+// swapped: a planned move, to beta.
+func (p *pair) swapped() {
+	boots := p.boots("beta")
+	p.types("alpha", "duet swap "+vm)
+	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+	p.whole("beta", boots, "alpha")
+}
+
+// lostPower: beta, which holds the VM, loses its power and returns.
+func (p *pair) lostPower() {
+	boots := p.boots("alpha")
+	p.must(p.site.Machines["beta"].Kill())
+	p.are(30*time.Second, map[string]string{"alpha": "ALONE"})
+	p.must(p.site.Machines["beta"].Boot(p.ctx)) // its console tells what the VM had acknowledged there
+	p.whole("alpha", boots, "beta")
+	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
+}
+
+// rebooted: the holder is rebooted in order, which moves the VM first.
+func (p *pair) rebooted() {
+	boots := p.boots("beta")
+	began := time.Now()
+	p.must(p.site.Machines["alpha"].Reboot(p.ctx))
+	p.Logf("alpha# systemctl reboot   (%v)", time.Since(began).Round(10*time.Millisecond))
+	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+	p.whole("beta", boots, "alpha")
+}
+
+// restarted: both daemons are restarted under the VM's load, which goes on.
+func (p *pair) restarted() {
+	boots := p.boots("beta")
+	p.types("beta", "systemctl restart libvirtd duetd")
+	p.undisturbed("beta", boots)
+	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+}
+
+// upgraded: the next version is installed on both while the VM runs.
+func (p *pair) upgraded() {
+	boots := p.boots("beta")
+	for _, node := range []string{"alpha", "beta"} {
+		const daemon = "systemctl show --property MainPID --value duetd"
+		before := p.types(node, daemon)
+		p.types(node, "cd /root && apt install -y ./duet-next.deb")
+		if now := p.types(node, daemon); now == before || now == "0" {
+			p.Errorf("after the upgrade on %s its duetd is process %s, was %s", node, now, before)
+		}
+		p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+	}
+	p.undisturbed("beta", boots)
+}
+
+// removed: the VM is given back and runs on without Duet.
+func (p *pair) removed() {
+	boots := p.boots("beta")
+	p.types("beta", "duet vm release "+vm)
+	for _, node := range []string{"alpha", "beta", "third"} {
+		p.types(node, "apt purge -y duet")
+		if left := p.types(node, "systemctl list-unit-files --no-legend 'duet*'; command -v duet duetd || :"); left != "" {
+			p.Errorf("%s still has %s", node, left)
+		}
+	}
+	p.undisturbed("beta", boots)
+	if names := strings.Fields(p.types("beta", "virsh -c qemu:///system list --name")); !slices.Contains(names, vm) {
+		p.Errorf("VMs that run on beta: %v", names)
+	}
+}
