@@ -29,6 +29,7 @@ type Status struct {
 type Notice struct {
 	// Alarm: data or redundancy are at stake.
 	Alarm  bool   `json:"alarm,omitempty"`
+	Code   string `json:"code"` // its kind, for programs: it stays when words change
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"` // a command, or what to do
 }
@@ -121,13 +122,13 @@ func (e *Engine) notices() []Notice {
 	switch {
 	case e.guest.up():
 	case e.keep.Strayed && e.rec.Holds(e.self):
-		out = []Notice{{Alarm: true, Text: "the newest data of the VM are on a disk that is not its volume, as its definition says: they are not replicated",
+		out = []Notice{{Alarm: true, Code: "newest-strayed", Text: "the newest data of the VM are on a disk that is not its volume, as its definition says: they are not replicated",
 			Remedy: fmt.Sprintf("duet start %s, and then bring the disk back as status says", e.cfg.Module.Name)}}
 	default:
 		out = nil
 	}
 	if e.unfit != "" {
-		out = append(out, Notice{Text: e.unfit})
+		out = append(out, Notice{Code: "edit-not-followed", Text: e.unfit})
 	}
 	return out
 }

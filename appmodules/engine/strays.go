@@ -38,18 +38,19 @@ func (s strays) notices(vm string) []Notice {
 		switch {
 		case d.Extra:
 			out = append(out, Notice{
+				Code: "disk-not-replicated",
 				Text: fmt.Sprintf("disk %s (%s) was added to the VM and is not replicated", d.Target, d.On),
 				Remedy: fmt.Sprintf("take it off: virsh detach-disk %s %s --live --config; or release the VM and protect it again with it",
 					vm, d.Target),
 			})
 		case d.On == "":
-			out = append(out, Notice{Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"})
+			out = append(out, Notice{Code: "disk-gone", Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"})
 		case d.Above:
-			out = append(out, Notice{Alarm: true,
+			out = append(out, Notice{Alarm: true, Code: "disk-on-snapshot",
 				Text:   fmt.Sprintf("disk %s is on %s, a snapshot over its volume: what the guest writes is not replicated", d.Target, d.On),
 				Remedy: fmt.Sprintf("virsh blockcommit %s %s --active --pivot --wait", vm, d.Target)})
 		default:
-			out = append(out, Notice{Alarm: true,
+			out = append(out, Notice{Alarm: true, Code: "disk-strayed",
 				Text:   fmt.Sprintf("disk %s is on %s and not on its volume: what the guest writes is not replicated", d.Target, d.On),
 				Remedy: fmt.Sprintf("duet vm return %s copies it back while the VM runs", vm)})
 		}

@@ -55,7 +55,7 @@ func (a *app) writeNotices(w io.Writer, node string, all []api.Notice) error {
 
 func noticeStyle(level string) style {
 	switch level {
-	case "refused":
+	case api.Alarm, "refused":
 		return red
 	case "warning":
 		return orange

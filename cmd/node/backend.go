@@ -75,11 +75,11 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
 	for _, x := range s.Notices {
-		level := vmmanager.Warning
+		level := string(vmmanager.Warning)
 		if x.Alarm {
-			level = vmmanager.Refused
+			level = api.Alarm
 		}
-		out.Notices = append(out.Notices, api.Notice{Level: string(level), Text: x.Text, Remedy: x.Remedy})
+		out.Notices = append(out.Notices, api.Notice{Level: level, Code: x.Code, Text: x.Text, Remedy: x.Remedy})
 	}
 	for _, v := range s.Volumes {
 		out.Volumes = append(out.Volumes, volumeStatus(module, v))

@@ -41,7 +41,9 @@ func (p *pair) noticed(m *member, module, node string, codes ...string) {
 		st, err := mod.On(node)
 		var have []string
 		for _, x := range st.Notices {
-			have = append(have, x.Code)
+			if x.Code != "disk-gone" { // the fake's definitions, which are sent as text, do not name their endpoints
+				have = append(have, x.Code)
+			}
 		}
 		if err == nil && strings.Join(have, " ") != strings.Join(codes, " ") {
 			err = fmt.Errorf("it shows %q", have)
