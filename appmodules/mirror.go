@@ -125,6 +125,7 @@ func startingRows() []Row {
 	given := []Row{
 		{Starting, LinkInStep, gaveUp, do(KillVM), Leaving, InStep, "the peer is in step: the VM, which does not start here, moves there"},
 		{Starting, PeerCompleted, gaveUp, do(ForgetDirty, KillVM), Leaving, InStep, "the peer is in step: the VM, which does not start here, moves there"},
+		{Starting, CmdStart, gaveUp, do(StartVM), Starting, KeepLink, "started by an operator: try here again"},
 		{Starting, LinkLost, gaveUp, do(KillVM), Stopping, NoLink, "the VM does not start here, and the peer was lost again"},
 	}
 	return append(append(append(given, linkRows(Starting)...), guestRows(Starting)...), []Row{

@@ -56,7 +56,7 @@ func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error 
 			return fmt.Errorf("%w: VM %s is paused and cannot shut down: `virsh resume %s` first", ErrRefused, e.domain(), e.domain())
 		}
 		if found, err := e.cfg.Hypervisor.Strays(ctx, e.domain(), e.cfg.Endpoints); primary && err == nil {
-			for _, n := range (strays{found: (strays{found: found}).away()}).notices(e.domain()) {
+			for _, n := range (strays{found: (strays{found: found}).away()}).notices(e.cfg.Module.Name, e.domain()) {
 				return fmt.Errorf("%w: %s: first %s", ErrRefused, n.Text, n.Remedy)
 			}
 		}
@@ -90,7 +90,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		}
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
-	e.patience, e.failed, e.followed, e.failure = time.Time{}, time.Time{}, false, ""
+	e.patience, e.failed, e.followed = time.Time{}, time.Time{}, false
 	switch ev {
 	case appmodules.CmdSecond:
 		e.yield = e.yield || yes
@@ -105,6 +105,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		e.saveKept()
 	}
 	e.step(ev, "")
+	e.failure = "" // whoever has a word lets it be tried anew
 	return nil
 }
 

@@ -91,6 +91,9 @@ type peerLink struct {
 	met   bool      // heard since this engine started
 }
 
+// heirAgain is how long a module whose VM does not start here stays stopped, at least, before its peer is brought into step.
+const heirAgain = 5 * time.Second
+
 // handTime bounds a handover: two flushes and a round trip.
 const handTime = 15 * time.Second
 
@@ -330,6 +333,10 @@ func (e *Engine) enter(p appmodules.Phase) {
 		d = e.cfg.Times.Frozen
 	case appmodules.Handing:
 		d = handTime
+	case appmodules.Stopped:
+		if e.failure != "" { // it is brought back for the peer's sake, but not without pause
+			e.patience = e.rt.Now().Add(heirAgain)
+		}
 	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
 		d = time.Duration(e.cfg.Module.Policy.Shutdown)
 	}

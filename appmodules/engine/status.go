@@ -27,9 +27,9 @@ type Status struct {
 
 // Notice is one thing that an admin should mend.
 type Notice struct {
-	// Alarm: data or redundancy are at stake.
+	// Alarm: what the guest has written is not on both nodes.
 	Alarm  bool   `json:"alarm,omitempty"`
-	Code   string `json:"code"` // its kind, for programs: it stays when words change
+	Code   string `json:"code"` // kind of notice; it stays when words change
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"` // a command, or what to do
 }
@@ -118,17 +118,17 @@ func (e *Engine) publish() {
 
 // notices are what an admin should mend.
 func (e *Engine) notices() []Notice {
-	out := e.strays.notices(e.domain())
+	out := e.strays.notices(e.cfg.Module.Name, e.domain())
 	switch {
 	case e.guest.up():
 	case e.keep.Strayed && e.rec.Holds(e.self):
-		out = []Notice{{Alarm: true, Code: "newest-strayed", Text: "the newest data of the VM are on a disk that is not its volume, as its definition says: they are not replicated",
+		out = []Notice{{Alarm: true, Code: diskElsewhere, Text: "the newest data of the VM are on a disk that is not its volume, as its definition says: they are not replicated",
 			Remedy: fmt.Sprintf("duet start %s, and then bring the disk back as status says", e.cfg.Module.Name)}}
 	default:
 		out = nil
 	}
 	if e.unfit != "" {
-		out = append(out, Notice{Code: "edit-not-followed", Text: e.unfit})
+		out = append(out, Notice{Code: "definition-unfit", Text: e.unfit})
 	}
 	return out
 }

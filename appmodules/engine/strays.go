@@ -31,28 +31,31 @@ func (s strays) away() []vmmanager.Stray {
 	return out
 }
 
+// diskElsewhere is the code of the notice that a disk has left its volume.
+const diskElsewhere = "disk-elsewhere"
+
 // notices say for each what to do.
-func (s strays) notices(vm string) []Notice {
+func (s strays) notices(module, vm string) []Notice {
 	var out []Notice
 	for _, d := range s.found {
 		switch {
 		case d.Extra:
-			out = append(out, Notice{
-				Code: "disk-not-replicated",
+			out = append(out, Notice{Code: "disk-not-replicated",
 				Text: fmt.Sprintf("disk %s (%s) was added to the VM and is not replicated", d.Target, d.On),
 				Remedy: fmt.Sprintf("take it off: virsh detach-disk %s %s --live --config; or release the VM and protect it again with it",
 					vm, d.Target),
 			})
 		case d.On == "":
-			out = append(out, Notice{Code: "disk-gone", Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"})
+			out = append(out, Notice{Code: "disk-detached",
+				Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"})
 		case d.Above:
-			out = append(out, Notice{Alarm: true, Code: "disk-on-snapshot",
+			out = append(out, Notice{Alarm: true, Code: diskElsewhere,
 				Text:   fmt.Sprintf("disk %s is on %s, a snapshot over its volume: what the guest writes is not replicated", d.Target, d.On),
 				Remedy: fmt.Sprintf("virsh blockcommit %s %s --active --pivot --wait", vm, d.Target)})
 		default:
-			out = append(out, Notice{Alarm: true, Code: "disk-strayed",
+			out = append(out, Notice{Alarm: true, Code: diskElsewhere,
 				Text:   fmt.Sprintf("disk %s is on %s and not on its volume: what the guest writes is not replicated", d.Target, d.On),
-				Remedy: fmt.Sprintf("duet vm return %s copies it back while the VM runs", vm)})
+				Remedy: fmt.Sprintf("duet vm return %s, which copies it back while the VM runs", module)})
 		}
 	}
 	return out
@@ -93,7 +96,7 @@ func (e *Engine) takeStrays(found []vmmanager.Stray) {
 		return
 	}
 	e.strays.found = found
-	for _, n := range e.strays.notices(e.domain()) {
+	for _, n := range e.strays.notices(e.cfg.Module.Name, e.domain()) {
 		log := e.cfg.Logger.Warn
 		if n.Alarm {
 			log = e.cfg.Logger.Error

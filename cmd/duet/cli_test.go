@@ -181,6 +181,7 @@ func TestCommands(t *testing.T) {
 		{name: "protect_check_refused", line: "vm protect lonely --check"},
 		{name: "protect_check_json", line: "vm protect lonely --check --json"},
 		{name: "protect_check_nowait", line: "vm protect web --check --no-wait"},
+		{name: "return", line: "vm return db --no-wait"},
 		{name: "release_without_peer", line: "vm release db --without-peer --no-wait"},
 		{name: "release", line: "vm release nosuch"},
 		{name: "task", line: "task t1 --no-wait"},

@@ -15,7 +15,7 @@ import (
 func (a *app) vmCommand() *cobra.Command {
 	c := &cobra.Command{Use: "vm", Short: "Protect virtual machines"}
 	a.group(c)
-	c.AddCommand(a.protectCommand(), a.releaseCommand())
+	c.AddCommand(a.protectCommand(), a.releaseCommand(), a.returnCommand())
 	return c
 }
 
@@ -90,6 +90,25 @@ func yamlKey(key, value string) string {
 		return ""
 	}
 	return "  " + key + ": " + strconv.Quote(value) + "\n"
+}
+
+func (a *app) returnCommand() *cobra.Command {
+	var noWait bool
+	c := &cobra.Command{
+		Use: "return MODULE", Short: "Put disks of a running virtual machine back onto their volumes",
+		Long: "Put disks of a running virtual machine that were moved elsewhere, as \"virsh blockcopy --pivot\" does, back onto their volumes: " +
+			"they are copied while it runs.\nA snapshot over a volume is merged with \"virsh blockcommit VM DISK --active --pivot\" instead.",
+		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			t, err := c.Return(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, c, t, noWait)
+		}),
+	}
+	noWaitFlag(c, &noWait)
+	return c
 }
 
 func (a *app) releaseCommand() *cobra.Command {

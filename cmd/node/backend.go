@@ -12,7 +12,6 @@ import (
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/console/api"
-	"duet/vmmanager"
 )
 
 var _ api.Backend = (*Node)(nil)
@@ -75,9 +74,9 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
 	for _, x := range s.Notices {
-		level := string(vmmanager.Warning)
+		level := "warning"
 		if x.Alarm {
-			level = api.Alarm
+			level = "alarm"
 		}
 		out.Notices = append(out.Notices, api.Notice{Level: level, Code: x.Code, Text: x.Text, Remedy: x.Remedy})
 	}

@@ -41,7 +41,7 @@ func (p *pair) noticed(m *member, module, node string, codes ...string) {
 		st, err := mod.On(node)
 		var have []string
 		for _, x := range st.Notices {
-			if x.Code != "disk-gone" { // the fake's definitions, which are sent as text, do not name their endpoints
+			if x.Code != "disk-detached" { // the fake's definitions, which are sent as text, do not name their endpoints
 				have = append(have, x.Code)
 			}
 		}

@@ -65,6 +65,8 @@ type Tasks interface {
 	// CheckProtect tells what would come of Protect and changes nothing.
 	CheckProtect(ctx context.Context, vm string, r ProtectRequest) (ProtectCheck, error)
 	Release(ctx context.Context, module string, r ReleaseRequest) (Task, error)
+	// Return copies disks of a running VM that are not on their volumes back onto them.
+	Return(ctx context.Context, module string) (Task, error)
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
 	Verify(ctx context.Context, volume string, repair bool) (Task, error)
 	Task(ctx context.Context, id string) (Task, error)

@@ -238,6 +238,8 @@ func (h handlers) working(a huma.API) {
 			}
 			return h.b.Release(ctx, in.Name, r)
 		})
+	call(a, operation("POST", "/modules/{name}/return", "return", "Copy disks of a running virtual machine that are not on their volumes back onto them", 404, 409, 502),
+		func(ctx context.Context, in *moduleInput) (Task, error) { return h.b.Return(ctx, in.Name) })
 	call(a, operation("POST", "/volumes/{module}/{target}/verify", "verify", "Compare the copies of one volume", 404, 409, 502),
 		func(ctx context.Context, in *verifyInput) (Task, error) {
 			return h.b.Verify(ctx, in.Module+"/"+in.Target, in.Repair)

@@ -77,6 +77,7 @@ func TestCalls(t *testing.T) {
 		{"POST", "/v1/modules/db/stop", "application/xml", `<node/>`, 415, "", "xml"},
 		{"POST", "/v1/vms/lonely/check", "", "", 200, "check protect lonely {Peer: Module: Config: Images:[]}", `"ok":false`},
 		{"POST", "/v1/vms/web/check", "application/json", `{"peer":"beta"}`, 200, "check protect web {Peer:beta Module: Config: Images:[]}", `"ok":true`},
+		{"POST", "/v1/modules/db/return", "", "", 200, "return db", `"id":"t1"`},
 		{"POST", "/v1/modules/db/release", "", "", 200, "release db {WithoutPeer:false}", `"id":"t1"`},
 		{"POST", "/v1/modules/db/release", "application/json", `{"without_peer":true}`, 200, "release db {WithoutPeer:true}", `"id":"t1"`},
 		{"DELETE", "/v1/cluster/nodes/beta", "", "", 200, "remove node beta", `"modules":["db"]`},

@@ -66,7 +66,7 @@ type NodeState struct {
 
 // Notice is something that an admin should know or mend before it matters.
 type Notice struct {
-	// Level: alarm, data or redundancy are at stake; refused, the VM would not run there; warning, it would run otherwise than here, or may not; note, good to know.
+	// Level: alarm, data are not on both nodes; refused, the VM would not run there; warning, it would run otherwise than here, or may not; note, good to know.
 	Level string `json:"level" enum:"alarm,refused,warning,note"`
 	Code  string `json:"code" doc:"kind of notice; it stays when words change"`
 	Node  string `json:"node,omitempty" doc:"where it was found; empty: the node whose state it is in"`
@@ -74,9 +74,6 @@ type Notice struct {
 	// Remedy is for the node where it was found.
 	Remedy string `json:"remedy,omitempty" doc:"what mends it, a command where there is one"`
 }
-
-// Alarm is the level of a Notice of what puts data or redundancy at stake.
-const Alarm = "alarm"
 
 // VolumeStatus is one volume on one node.
 type VolumeStatus struct {

@@ -70,6 +70,11 @@ func (c *Client) Release(ctx context.Context, module string, r api.ReleaseReques
 	return call[api.Task](ctx, c, "POST", path("modules", module, "release"), r)
 }
 
+// Return has disks of a module's VM copied back onto their volumes and returns the work to follow.
+func (c *Client) Return(ctx context.Context, module string) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("modules", module, "return"), nil)
+}
+
 // Verify compares the copies of one volume and returns the work to follow.
 func (c *Client) Verify(ctx context.Context, module, target string, repair bool) (api.Task, error) {
 	return call[api.Task](ctx, c, "POST", path("volumes", module, target, "verify")+"?repair="+strconv.FormatBool(repair), nil)

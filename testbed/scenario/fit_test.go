@@ -28,7 +28,7 @@ func TestPeerIsAskedBefore(t *testing.T) {
 	const makeBridge = "ip link add br-web type bridge && ip link set br-web up"
 	bridge(a, makeBridge+" && mkdir -p /var/lib/libvirt/iso && truncate -s 1M /var/lib/libvirt/iso/install.iso")
 	must(t, a.DefineTiny(ctx, "web01", 8<<20))
-	edit(ctx, t, a, "web01", "</devices>", `<interface type='bridge'><source bridge='br-web'/><model type='virtio'/></interface>
+	redefine(ctx, t, a, "web01", "</devices>", `<interface type='bridge'><source bridge='br-web'/><model type='virtio'/></interface>
     <disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/var/lib/libvirt/iso/install.iso'/><target dev='hdc' bus='ide'/><readonly/></disk>
   </devices>`)
 
@@ -71,14 +71,14 @@ func TestPeerIsAskedBefore(t *testing.T) {
 	must(t, err)
 	_, err = a.Libvirt.Virsh(ctx, "attach-disk", "web01", "/var/lib/libvirt/images/more.raw", "vdb", "--config")
 	must(t, err)
-	told(ctx, t, b, "web01", "edit-not-followed", true)
+	told(ctx, t, b, "web01", "definition-unfit", true)
 	const detach = "virsh detach-disk web01 vdb --config"
 	if out := duet(ctx, t, a, "status", "web01"); !strings.Contains(out, detach) {
 		t.Errorf("status does not say what to type: %s", out)
 	}
 	_, err = a.Libvirt.Virsh(ctx, strings.Fields(detach)[1:]...)
 	must(t, err)
-	told(ctx, t, b, "web01", "edit-not-followed", false)
+	told(ctx, t, b, "web01", "definition-unfit", false)
 
 	// An edit that the peer cannot run, until it can.
 	network := filepath.Join(t.TempDir(), "lan.xml")
@@ -92,7 +92,7 @@ func TestPeerIsAskedBefore(t *testing.T) {
 		}
 	}
 	lan(a)
-	edit(ctx, t, a, "web01", "</devices>",
+	redefine(ctx, t, a, "web01", "</devices>",
 		"<interface type='network'><source network='lan'/><model type='virtio'/></interface></devices>")
 	told(ctx, t, a, "web01", "network-missing", true)
 	lan(b)
@@ -127,7 +127,7 @@ func clash(ctx context.Context, t *testing.T, a, b *lab.Host) {
 	must(t, err)
 	_, err = b.Libvirt.Virsh(ctx, "undefine", "older")
 	must(t, err)
-	define(ctx, t, b, strings.Replace(text, strings.TrimSpace(was), strings.TrimSpace(id), 1))
+	defineText(ctx, t, b, strings.Replace(text, strings.TrimSpace(was), strings.TrimSpace(id), 1))
 	refusedSoon(ctx, t, a, []string{"vm", "protect", "dup"}, "VM older is defined with the same UUID",
 		"virsh undefine older")
 }
@@ -187,16 +187,8 @@ func told(ctx context.Context, t *testing.T, h *lab.Host, module, code string, w
 	}
 }
 
-// edit replaces a text in the definition of a VM, as virsh edit does.
-func edit(ctx context.Context, t *testing.T, h *lab.Host, vm, old, with string) {
-	t.Helper()
-	text, err := h.Libvirt.Virsh(ctx, "dumpxml", vm, "--inactive", "--security-info")
-	must(t, err)
-	define(ctx, t, h, strings.Replace(text, old, with, 1))
-}
-
-// define gives a definition to libvirt, as an admin does.
-func define(ctx context.Context, t *testing.T, h *lab.Host, text string) {
+// defineText gives a definition to libvirt, as an admin does.
+func defineText(ctx context.Context, t *testing.T, h *lab.Host, text string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vm.xml")
 	must(t, os.WriteFile(path, []byte(text), 0o644))

@@ -129,6 +129,14 @@ func (b *Backend) Release(_ context.Context, module string, r api.ReleaseRequest
 	return b.begin(b.module(module))
 }
 
+// Return begins Steps.
+func (b *Backend) Return(_ context.Context, module string) (api.Task, error) {
+	if err := b.ask("return %s", module); err != nil {
+		return api.Task{}, err
+	}
+	return b.begin(b.module(module))
+}
+
 // Verify begins Steps.
 func (b *Backend) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
 	if err := b.ask("verify %s %v", volume, repair); err != nil {
