@@ -144,7 +144,8 @@ func notJudged(fact, remedy string) vmmanager.Finding {
 func notices(node cluster.NodeID, found []vmmanager.Finding) []api.Notice {
 	var out []api.Notice
 	for _, f := range vmmanager.Worst(found) {
-		out = append(out, api.Notice{Level: string(f.Level), Code: f.Code, Node: string(node), Text: f.String(), Remedy: f.Remedy})
+		out = append(out, api.Notice{Level: string(f.Level), Code: f.Code, Node: string(node), Text: f.String(),
+			Remedy: f.Remedy})
 	}
 	return out
 }
@@ -186,18 +187,21 @@ func (n *Node) nameTaken(ctx context.Context, vm string) (*vmmanager.Finding, er
 		return nil, err
 	}
 	return &vmmanager.Finding{Level: vmmanager.Refused, Code: "name-taken",
-		Fact:   fmt.Sprintf("a VM %s is defined on %s too, and would be replaced", vm, n.self()),
-		Remedy: fmt.Sprintf("if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them", vm)}, nil
+		Fact: fmt.Sprintf("a VM %s is defined on %s too, and would be replaced", vm, n.self()),
+		Remedy: fmt.Sprintf("if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",
+			vm)}, nil
 }
 
 // judgedBy asks the node that would get the second copy of a VM what it says to it.
-func (n *Node) judgedBy(ctx context.Context, peer cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error) {
+func (n *Node) judgedBy(ctx context.Context, peer cluster.NodeID, def vmmanager.Definition) (
+	found []vmmanager.Finding, err error,
+) {
 	ctx, cancel := context.WithTimeout(ctx, fitTime)
 	defer cancel()
-	var found []vmmanager.Finding
-	err := n.rpcTo(ctx, peer, "judge", judging{def.Name, def.Text}, &found)
+	err = n.rpcTo(ctx, peer, "judge", judging{def.Name, def.Text}, &found)
 	if errors.Is(err, errNoRoute) {
-		return []vmmanager.Finding{notJudged("its duetd is older and cannot say whether the VM would run there", "bring both nodes to one release")}, nil
+		return []vmmanager.Finding{notJudged("its duetd is older and cannot say whether the VM would run there",
+			"bring both nodes to one release")}, nil
 	}
 	return found, err
 }

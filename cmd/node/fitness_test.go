@@ -20,9 +20,12 @@ func (m *member) finds(vm string, all ...vmmanager.Finding) {
 }
 
 var (
-	noNetwork = vmmanager.Finding{Level: vmmanager.Refused, Code: "network-missing", About: "interface 1", Fact: "there is no network lan", Remedy: "`virsh net-define lan.xml`"}
-	noMedium  = vmmanager.Finding{Level: vmmanager.Warning, Code: "medium-missing", About: "cdrom sda", Fact: "/x.iso does not exist: the VM starts without it"}
-	uefi      = vmmanager.Finding{Level: vmmanager.Note, Code: "uefi-variables", Fact: "UEFI variables are not replicated yet"}
+	noNetwork = vmmanager.Finding{Level: vmmanager.Refused, Code: "network-missing", About: "interface 1",
+		Fact: "there is no network lan", Remedy: "`virsh net-define lan.xml`"}
+	noMedium = vmmanager.Finding{Level: vmmanager.Warning, Code: "medium-missing", About: "cdrom sda",
+		Fact: "/x.iso does not exist: the VM starts without it"}
+	uefi = vmmanager.Finding{Level: vmmanager.Note, Code: "uefi-variables",
+		Fact: "UEFI variables are not replicated yet"}
 )
 
 // noticed waits until m shows these codes of a module on node, in order.
@@ -38,7 +41,9 @@ func (p *pair) noticed(m *member, module, node string, codes ...string) {
 		st, err := mod.On(node)
 		var have []string
 		for _, x := range st.Notices {
-			have = append(have, x.Code)
+			if x.Code != "disk-detached" { // the fake's definitions, which are sent as text, do not name their endpoints
+				have = append(have, x.Code)
+			}
 		}
 		if err == nil && strings.Join(have, " ") != strings.Join(codes, " ") {
 			err = fmt.Errorf("it shows %q", have)
@@ -56,7 +61,8 @@ func TestPeerWouldRefuse(t *testing.T) {
 	p.b.finds("web01", uefi, noNetwork)
 	check, err := p.a.node.CheckProtect(ctx, "web01", api.ProtectRequest{})
 	must(t, err)
-	if check.OK || check.Peer != "beta" || check.Module != "web01" || len(check.Notices) != 2 || check.Notices[0].Code != "network-missing" ||
+	if check.OK || check.Peer != "beta" || check.Module != "web01" || len(check.Notices) != 2 ||
+		check.Notices[0].Code != "network-missing" ||
 		check.Notices[0].Node != "beta" || check.Notices[1].Level != "note" {
 		t.Errorf("check says %+v", check)
 	}

@@ -21,7 +21,8 @@ func (h *Hypervisor) Obstacles(def vmmanager.Definition) []vmmanager.Finding {
 		}
 	}
 	if len(def.Disks) == 0 {
-		out = append(out, vmmanager.Finding{Level: vmmanager.Refused, Code: "no-disk", Fact: "it has no hard disk that could be replicated"})
+		out = append(out, vmmanager.Finding{Level: vmmanager.Refused, Code: "no-disk",
+			Fact: "it has no hard disk that could be replicated"})
 	}
 	return out
 }

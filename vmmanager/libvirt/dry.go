@@ -40,14 +40,19 @@ type refusal struct{ words, code, about, remedy string }
 
 // refusals are the known ones. The first that fits counts.
 var refusals = []refusal{
-	{"validate against schema", "definition-unknown", "definition", "take out what this libvirt does not know, or bring both hosts to the same release"},
-	{"Cannot check QEMU binary", "emulator-missing", "emulator", "install that QEMU, or name one that both hosts have in <emulator>"},
+	{"validate against schema", "definition-unknown", "definition",
+		"take out what this libvirt does not know, or bring both hosts to the same release"},
+	{"Cannot check QEMU binary", "emulator-missing", "emulator",
+		"install that QEMU, or name one that both hosts have in <emulator>"},
 	{"No emulator found", "emulator-missing", "emulator", "install QEMU for it: `apt install qemu-system`"},
-	{"does not support virt type", "emulator-missing", "emulator", "`ls -l /dev/kvm` shows whether this host can virtualize: its firmware may have it switched off"},
-	{"does not support machine type", "machine-missing", "machine", "bring QEMU of both hosts to the same release, or take a machine type that both have: `virsh domcapabilities`"},
+	{"does not support virt type", "emulator-missing", "emulator",
+		"`ls -l /dev/kvm` shows whether this host can virtualize: its firmware may have it switched off"},
+	{"does not support machine type", "machine-missing", "machine",
+		"bring QEMU of both hosts to the same release, or take a machine type that both have: `virsh domcapabilities`"},
 	{"Unable to find any firmware", "firmware-missing", "firmware", "`apt install ovmf`"},
 	{"TPM", "tpm-missing", "tpm", "`apt install swtpm-tools`"},
-	{"hugetlbfs", "hugepages-missing", "memory", "`mount -t hugetlbfs hugetlbfs /dev/hugepages`, and `systemctl restart libvirtd`"},
+	{"hugetlbfs", "hugepages-missing", "memory",
+		"`mount -t hugetlbfs hugetlbfs /dev/hugepages`, and `systemctl restart libvirtd`"},
 	{"NUMA node", "numa-missing", "memory", "tune it to NUMA nodes that both hosts have, or to none"},
 	{"CPU", "cpu-missing", "cpu", "take a CPU model that both hosts have: `virsh hypervisor-cpu-baseline`"},
 }
@@ -57,11 +62,14 @@ func refusedDry(said string, certain bool) vmmanager.Finding {
 	said = strings.TrimPrefix(strings.Join(strings.Fields(said), " "), "unsupported configuration: ")
 	for _, r := range refusals {
 		if strings.Contains(said, r.words) {
-			return vmmanager.Finding{Level: vmmanager.Refused, Code: r.code, About: r.about, Fact: said, Remedy: r.remedy}
+			return vmmanager.Finding{Level: vmmanager.Refused, Code: r.code, About: r.about, Fact: said,
+				Remedy: r.remedy}
 		}
 	}
 	if !certain {
-		return vmmanager.Finding{Level: vmmanager.Warning, Code: "hypervisor-doubts", Fact: "libvirt may not start it, as it says in a dry run: " + said}
+		return vmmanager.Finding{Level: vmmanager.Warning, Code: "hypervisor-doubts",
+			Fact: "libvirt may not start it, as it says in a dry run: " + said}
 	}
-	return vmmanager.Finding{Level: vmmanager.Refused, Code: "hypervisor-refuses", Fact: "libvirt would not start it: " + said}
+	return vmmanager.Finding{Level: vmmanager.Refused, Code: "hypervisor-refuses",
+		Fact: "libvirt would not start it: " + said}
 }

@@ -162,7 +162,8 @@ func readPages() map[int64]hostPages {
 	}
 	all := map[int64]hostPages{}
 	for _, dir := range dirs {
-		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(dir), "hugepages-"), "kB"), 10, 64)
+		size := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(dir), "hugepages-"), "kB")
+		kib, err := strconv.ParseInt(size, 10, 64)
 		if err == nil {
 			all[kib<<10] = hostPages{readNumber(dir, "nr_hugepages"), readNumber(dir, "free_hugepages")}
 		}
@@ -211,7 +212,7 @@ func parseSockets(proto string, r io.Reader) []listener {
 		if err != nil || badAddr != nil || len(raw)%4 != 0 {
 			continue
 		}
-		for i := 0; i < len(raw); i += 4 { // each word is in this computer's order: little-endian wherever KVM is common
+		for i := 0; i < len(raw); i += 4 { // words are in this computer's order: little-endian where KVM is common
 			slices.Reverse(raw[i : i+4])
 		}
 		if addr, ok := netip.AddrFromSlice(raw); ok {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -88,7 +89,9 @@ func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 		return nil, err
 	}
 	now.hasVolume = func(pool, volume string) bool {
-		has, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (bool, error) { return hasVolume(conn, pool, volume), nil })
+		has, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (bool, error) {
+			return hasVolume(conn, pool, volume), nil
+		})
 		return has || err != nil
 	}
 	t.host, t.looked = now, began
@@ -172,7 +175,9 @@ func hostNetworkOf(net *libvirt.Network) (name string, n hostNetwork, err error)
 }
 
 // dryRun has libvirt do all that it does for a start, but for the start.
-func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emulator *element) ([]vmmanager.Finding, error) {
+func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emulator *element) (
+	[]vmmanager.Finding, error,
+) {
 	of := fmt.Sprint(textHash(string(def.Text)), stamp(textOf(emulator)))
 	t := h.trial
 	select {
@@ -240,15 +245,32 @@ func (h *Hypervisor) tryOut(ctx context.Context, text []byte) ([]vmmanager.Findi
 	return []vmmanager.Finding{refusedDry(message(said), certain)}, nil
 }
 
-// schemas: libxml2 is not thread-safe in the first schema parse of a process.
-var schemas sync.Mutex
+// schemas has all schema checks of this process made by one thread: libxml2 is not
+// thread-safe in its first one, and each thread that makes some keeps several MiB for them.
+// Like libvirt's event loop it belongs to the process.
+var schemas = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go onOneThread(work)
+	return work
+})
+
+func onOneThread(work <-chan func()) {
+	runtime.LockOSThread()
+	for f := range work {
+		f()
+	}
+}
 
 // schemaFault says what in a definition libvirt's schema does not know; "" if it knows all.
-// libvirt's driver for tests, which lives in this process, checks it with the schema of
-// this host and keeps nothing.
 func schemaFault(text []byte) string {
-	schemas.Lock()
-	defer schemas.Unlock()
+	said := make(chan string, 1)
+	schemas() <- func() { said <- checkSchema(text) }
+	return <-said
+}
+
+// checkSchema has libvirt's driver for tests, which lives in this process and keeps
+// nothing, check a definition with the schema of this host.
+func checkSchema(text []byte) string {
 	conn, err := libvirt.NewConnect("test:///default")
 	if err != nil {
 		return "" // built without it: a define will tell

@@ -40,15 +40,23 @@ func (n *node) testJudge(t *testing.T) {
 	must(t, err)
 	for _, c := range []struct{ name, text, want string }{
 		{"good", plain, ""},
-		{"cpu that QEMU emulates", with("<features>", "<cpu mode='custom' match='exact'><model>qemu64</model></cpu><features>"), ""},
+		{"cpu that QEMU emulates", with("<features>",
+			"<cpu mode='custom' match='exact'><model>qemu64</model></cpu><features>"), ""},
 		{"host-model", with("<features>", "<cpu mode='host-passthrough'/><features>"), "refused cpu-missing"},
 		{"emulator", with("qemu-system-x86_64", "qemu-system-nosuch"), "refused emulator-missing"},
 		{"machine", with("machine='pc'", "machine='pc-q35-99.9'"), "refused machine-missing"},
 		{"unknown element", with("<on_crash>", "<invented/><on_crash>"), "refused definition-unknown"},
-		{"bridge", with("<panic", "<interface type='bridge'><source bridge='nosuchbr'/><model type='virtio'/></interface><panic"), "refused bridge-missing"},
-		{"network", with("<panic", "<interface type='network'><source network='nosuch'/><model type='virtio'/></interface><panic"), "refused network-missing"},
-		{"medium", with("<panic", "<disk type='file' device='cdrom'><source file='/nosuch.iso'/><target dev='hdc' bus='ide'/></disk><panic"), "warning medium-missing"},
-		{"pool", with("<panic", "<disk type='volume' device='cdrom'><source pool='nosuch' volume='x'/><target dev='hdc' bus='ide'/></disk><panic"), "warning medium-missing"},
+		{"bridge", with("<panic",
+			"<interface type='bridge'><source bridge='nosuchbr'/><model type='virtio'/></interface><panic"),
+			"refused bridge-missing"},
+		{"network", with("<panic",
+			"<interface type='network'><source network='nosuch'/><model type='virtio'/></interface><panic"),
+			"refused network-missing"},
+		{"medium", with("<panic",
+			"<disk type='file' device='cdrom'><source file='/nosuch.iso'/><target dev='hdc' bus='ide'/></disk><panic"),
+			"warning medium-missing"},
+		{"pool", with("<panic",
+			"<disk type='volume' device='cdrom'><source pool='nosuch' volume='x'/><target dev='hdc' bus='ide'/></disk><panic"), "warning medium-missing"},
 		{"kernel", with("<boot dev='hd'/>", "<kernel>/nosuch/vmlinuz</kernel>"), "refused file-missing"},
 		{"memory", with("<memory unit='MiB'>32</memory>", "<memory unit='TiB'>900</memory>"), "refused memory-short"},
 	} {
@@ -61,7 +69,8 @@ func (n *node) testJudge(t *testing.T) {
 	}
 
 	n.testJudgeClash(t, plain)
-	n.testJudgeNetwork(t, with("<panic", "<interface type='network'><source network='lan'/><model type='virtio'/></interface><panic"))
+	n.testJudgeNetwork(t, with("<panic",
+		"<interface type='network'><source network='lan'/><model type='virtio'/></interface><panic"))
 }
 
 // testJudgeClash: two VMs cannot have one UUID; a definition is no stranger to itself.
@@ -69,7 +78,8 @@ func (n *node) testJudgeClash(t *testing.T, plain string) {
 	t.Helper()
 	const uuid = "<uuid>6d9f2e1c-0b5e-4c39-9a14-d0a6f1c7e001</uuid>"
 	named := func(name, uuid string) string {
-		return strings.Replace(strings.Replace(plain, "<name>judged</name>", "<name>"+name+"</name>"+uuid, 1), "judged.serial", name+".serial", 1)
+		return strings.Replace(strings.Replace(plain, "<name>judged</name>", "<name>"+name+"</name>"+uuid, 1),
+			"judged.serial", name+".serial", 1)
 	}
 	ctx := vmtest.Context(t)
 	must(t, n.h.Define(ctx, vmmanager.Definition{Name: "older", Text: []byte(named("older", uuid))}))
@@ -91,7 +101,8 @@ func (n *node) testJudgeNetwork(t *testing.T, text string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lan.xml")
 	// A network on a device of the host: it needs neither dnsmasq nor a firewall.
-	must(t, os.WriteFile(path, []byte("<network><name>lan</name><forward mode='bridge'><interface dev='lo'/></forward></network>"), 0o644))
+	must(t, os.WriteFile(path,
+		[]byte("<network><name>lan</name><forward mode='bridge'><interface dev='lo'/></forward></network>"), 0o644))
 	for _, step := range []struct {
 		virsh []string
 		want  string

@@ -25,6 +25,7 @@ func mediumOf(d disk) (m medium, ok bool) {
 	if d.device != "cdrom" && d.device != "floppy" || source == nil {
 		return medium{}, false
 	}
-	return medium{about: d.device + " " + d.target, path: d.path(), pool: source.attr("pool"), volume: source.attr("volume"),
+	return medium{about: d.device + " " + d.target, path: d.path(), pool: source.attr("pool"),
+		volume: source.attr("volume"),
 		policy: source.attr("startupPolicy"), target: d.target}, true
 }

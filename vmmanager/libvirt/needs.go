@@ -167,7 +167,8 @@ func interfaceNeeds(devices *element) []need {
 		case "network":
 			all = append(all, network{about, source.attr("network"), source.attr("portgroup")})
 		case "bridge":
-			all = append(all, link{about, source.attr("bridge"), onBridge, nic.child("virtualport").attr("type") == "openvswitch"})
+			all = append(all, link{about, source.attr("bridge"), onBridge,
+				nic.child("virtualport").attr("type") == "openvswitch"})
 		case "direct":
 			all = append(all, link{about, source.attr("dev"), onDevice, false})
 		case "ethernet":
@@ -340,16 +341,19 @@ func stateNeeds(domain *element) []need {
 	var all []need
 	os := domain.child("os")
 	if os.attr("firmware") == "efi" || os.child("loader").attr("type") == "pflash" {
-		all = append(all, kept{vmmanager.Note, "uefi-variables", "UEFI variables", "its boot entries and Secure Boot keys are not replicated yet: " +
-			"on each host they begin as the firmware's own, and go on there apart from those of the other"})
+		all = append(all, kept{vmmanager.Note, "uefi-variables", "UEFI variables",
+			"its boot entries and Secure Boot keys are not replicated yet: " +
+				"on each host they begin as the firmware's own, and go on there apart from those of the other"})
 	}
 	for _, tpm := range domain.child("devices").all("tpm") {
 		switch tpm.child("backend").attr("type") {
 		case "emulator":
-			all = append(all, kept{vmmanager.Note, "tpm-state", "tpm", "its state is not replicated yet: on the other host it begins empty, and what " +
-				"the guest has sealed with it (BitLocker, LUKS keys) asks for its recovery key there"})
+			all = append(all, kept{vmmanager.Note, "tpm-state", "tpm",
+				"its state is not replicated yet: on the other host it begins empty, and what " +
+					"the guest has sealed with it (BitLocker, LUKS keys) asks for its recovery key there"})
 		case "passthrough":
-			all = append(all, kept{vmmanager.Note, "tpm-state", "tpm", "it is the host's own: what the guest has sealed with it asks for its recovery key on the other host"})
+			all = append(all, kept{vmmanager.Note, "tpm-state", "tpm",
+				"it is the host's own: what the guest has sealed with it asks for its recovery key on the other host"})
 		}
 	}
 	return all
@@ -367,7 +371,10 @@ func argumentNeeds(domain *element) []need {
 				all = append(all, kept{vmmanager.Warning, "argument-drive", "arguments for QEMU",
 					"a drive is given to QEMU past libvirt: what the guest writes to it is not replicated"})
 			}
-			for word := range strings.FieldsFuncSeq(c.attr("value"), func(r rune) bool { return r == ',' || r == '=' }) {
+			for word := range strings.FieldsFuncSeq(c.attr("value"), func(r rune) bool {
+				return r == ',' ||
+					r == '='
+			}) {
 				if path.IsAbs(word) {
 					all = append(all, argument{word})
 				}
@@ -379,5 +386,6 @@ func argumentNeeds(domain *element) []need {
 
 // libvirtOwn reports whether libvirt itself makes what lies there.
 func libvirtOwn(at string) bool {
-	return strings.HasPrefix(at, "/var/lib/libvirt/") || strings.HasPrefix(at, "/run/libvirt/") || strings.HasPrefix(at, "/var/run/libvirt/")
+	return strings.HasPrefix(at, "/var/lib/libvirt/") || strings.HasPrefix(at, "/run/libvirt/") || strings.HasPrefix(at,
+		"/var/run/libvirt/")
 }

@@ -14,9 +14,13 @@ import (
 // bare is a host that has nothing of what the definitions in testdata/needs ask for.
 func bare() *host {
 	return &host{
-		networks: map[string]hostNetwork{}, links: map[string]hostLink{}, filters: map[string]bool{}, secrets: map[string]bool{},
-		memory: hostMemory{total: 1 << 30, free: 256 << 20}, pages: map[int64]hostPages{2 << 20: {total: 16, free: 16}},
-		cpus: cpuSet{0: true, 1: true}, exists: func(string) bool { return false }, hasVolume: func(string, string) bool { return false },
+		networks: map[string]hostNetwork{}, links: map[string]hostLink{}, filters: map[string]bool{},
+		secrets: map[string]bool{},
+		memory:  hostMemory{total: 1 << 30, free: 256 << 20}, pages: map[int64]hostPages{2 << 20: {total: 16, free: 16}},
+		cpus: cpuSet{0: true, 1: true}, exists: func(string) bool { return false }, hasVolume: func(string,
+			string) bool {
+			return false
+		},
 	}
 }
 
@@ -93,14 +97,21 @@ func TestNeedsGolden(t *testing.T) {
 
 // TestVerdicts: each need on hosts that lack it, or have it otherwise than the VM wants.
 func TestVerdicts(t *testing.T) {
-	nets := map[string]hostNetwork{"off": {}, "hand": {active: true}, "host": {active: true, autostart: true, bridge: "br9"},
+	nets := map[string]hostNetwork{"off": {}, "hand": {active: true}, "host": {active: true, autostart: true,
+		bridge: "br9"},
 		"plain": {active: true, autostart: true}}
 	h := &host{
-		vms:      []hostVM{{name: "old", uuid: "aa"}, {name: "web", uuid: "bb"}, {name: "busy", uuid: "cc", running: true}},
-		networks: nets, links: map[string]hostLink{"eth0": {up: true}, "br1": {bridge: true}}, filters: map[string]bool{}, secrets: map[string]bool{},
-		sockets: parseSockets("tcp", strings.NewReader(procTCP)), memory: hostMemory{total: 4 << 30, swap: 1 << 30, free: 1 << 30, page: 2 << 20},
+		vms: []hostVM{{name: "old", uuid: "aa"}, {name: "web", uuid: "bb"}, {name: "busy", uuid: "cc",
+			running: true}},
+		networks: nets, links: map[string]hostLink{"eth0": {up: true}, "br1": {bridge: true}},
+		filters: map[string]bool{}, secrets: map[string]bool{},
+		sockets: parseSockets("tcp", strings.NewReader(procTCP)), memory: hostMemory{total: 4 << 30, swap: 1 << 30,
+			free: 1 << 30, page: 2 << 20},
 		pages: map[int64]hostPages{2 << 20: {total: 512, free: 100}}, cpus: cpuSet{0: true, 1: true},
-		exists: func(p string) bool { return strings.HasPrefix(p, "/have") }, hasVolume: func(_, v string) bool { return v == "have" },
+		exists: func(p string) bool { return strings.HasPrefix(p, "/have") }, hasVolume: func(_,
+			v string) bool {
+			return v == "have"
+		},
 	}
 	for _, c := range []struct {
 		need need
@@ -177,7 +188,8 @@ func TestVerdicts(t *testing.T) {
 	}
 	// A host of which nothing is known is not blamed for it.
 	unknown := &host{exists: func(string) bool { return true }}
-	for _, n := range []need{network{"i", "x", ""}, link{"i", "x", onBridge, false}, filter{"i", "x"}, secret{"t", "x"}, memory{1 << 40},
+	for _, n := range []need{network{"i", "x", ""}, link{"i", "x", onBridge, false}, filter{"i", "x"}, secret{"t", "x"},
+		memory{1 << 40},
 		hugePages{1 << 30, 0}, pinning{"vcpu", "9"}, medium{about: "c", pool: "p", volume: "v"}} {
 		if found := n.of(unknown); len(found) != 0 {
 			t.Errorf("%#v on a host of which nothing is known: %s", n, lines(found))
@@ -195,7 +207,8 @@ const procTCP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->w
 `
 
 func TestParseCPUs(t *testing.T) {
-	for text, want := range map[string]string{"0-3": "0 1 2 3", "0-3,^2": "0 1 3", "^1,0-1,8": "0 8", "5": "5", "0-1\n": "0 1"} {
+	for text, want := range map[string]string{"0-3": "0 1 2 3", "0-3,^2": "0 1 3", "^1,0-1,8": "0 8", "5": "5",
+		"0-1\n": "0 1"} {
 		set, ok := parseCPUs(text)
 		var got []string
 		for cpu := range 64 {
@@ -224,7 +237,8 @@ func TestParseMemory(t *testing.T) {
 // TestLocalHost: this computer is read at all.
 func TestLocalHost(t *testing.T) {
 	h := localHost()
-	if h.memory.total == 0 || !h.cpus[0] && len(h.cpus) == 0 || !h.links["lo"].up || !h.exists("/") || h.exists("/nonexistent") {
+	if h.memory.total == 0 || !h.cpus[0] && len(h.cpus) == 0 || !h.links["lo"].up || !h.exists("/") ||
+		h.exists("/nonexistent") {
 		t.Errorf("%+v", h)
 	}
 }
@@ -242,12 +256,16 @@ func TestObstacles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sizes := []vmmanager.Disk{{Target: "vdc", Path: "/img/odd.raw", Format: "raw", Size: 1000}, {Target: "vdd", Path: "/img/empty.raw", Format: "raw"},
-		{Target: "vde", Path: "/dev/vg0/none", Format: "raw", Block: true}, {Target: "vdf", Path: "/img/good.raw", Format: "raw", Size: 4096}}
+	sizes := []vmmanager.Disk{{Target: "vdc", Path: "/img/odd.raw", Format: "raw", Size: 1000}, {Target: "vdd",
+		Path: "/img/empty.raw", Format: "raw"},
+		{Target: "vde", Path: "/dev/vg0/none", Format: "raw", Block: true}, {Target: "vdf", Path: "/img/good.raw",
+			Format: "raw", Size: 4096}}
 	got := lines(obstacles(domain, sizes))
 	for _, want := range []string{
-		"disk vda: it is on a network already (rbd)", "disk vdb: it is shared", "hostdev 1: a pci device", "hostdev 2: a usb device",
-		`filesystem 1: the guest shares the directory "/srv/share"`, "`qemu-img resize -f raw /img/odd.raw 1024`", "/img/empty.raw has 0 bytes",
+		"disk vda: it is on a network already (rbd)", "disk vdb: it is shared", "hostdev 1: a pci device",
+		"hostdev 2: a usb device",
+		`filesystem 1: the guest shares the directory "/srv/share"`, "`qemu-img resize -f raw /img/odd.raw 1024`",
+		"/img/empty.raw has 0 bytes",
 		"/dev/vg0/none has no size",
 	} {
 		if !strings.Contains(got, want) {
@@ -257,7 +275,8 @@ func TestObstacles(t *testing.T) {
 	if n := strings.Count(got, "refused "); n != 8 {
 		t.Errorf("%d obstacles, want 8:\n%s", n, got)
 	}
-	if empty, err := parseXML([]byte("<domain><devices/></domain>")); err != nil || !strings.Contains(lines(obstacles(empty, nil)), "no hard disk") {
+	if empty, err := parseXML([]byte("<domain><devices/></domain>")); err != nil ||
+		!strings.Contains(lines(obstacles(empty, nil)), "no hard disk") {
 		t.Error("a VM without disks can be protected", err)
 	}
 }
@@ -274,7 +293,8 @@ func TestLoosen(t *testing.T) {
 </devices></domain>`
 	h := &host{exists: func(p string) bool { return p == "/have.iso" }}
 	got, empty, err := loosen([]byte(text), h)
-	want := strings.NewReplacer("'/no.iso'/>", "'/no.iso' startupPolicy='optional'/>", "dev='/no'>", "dev='/no' startupPolicy='optional'>").Replace(text)
+	want := strings.NewReplacer("'/no.iso'/>", "'/no.iso' startupPolicy='optional'/>", "dev='/no'>",
+		"dev='/no' startupPolicy='optional'>").Replace(text)
 	if err != nil || string(got) != want || !slices.Equal(empty, []string{"cdrom sda", "floppy fda"}) {
 		t.Errorf("%v %v\n%s", err, empty, got)
 	}
@@ -319,7 +339,8 @@ func TestRefusedDry(t *testing.T) {
 		"XML document failed to validate against schema: Unable to validate doc against /usr/share/libvirt/schemas/domain.rng": "definition-unknown",
 	} {
 		f := refusedDry(said, false)
-		if f.Code != want || f.Level != vmmanager.Refused || f.Remedy == "" || strings.HasPrefix(f.Fact, "unsupported configuration") {
+		if f.Code != want || f.Level != vmmanager.Refused || f.Remedy == "" || strings.HasPrefix(f.Fact,
+			"unsupported configuration") {
 			t.Errorf("%s: %+v, want %s", said, f, want)
 		}
 	}
@@ -332,7 +353,8 @@ func TestRefusedDry(t *testing.T) {
 }
 
 func TestNetworkOf(t *testing.T) {
-	bridge, groups, err := networkOf([]byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/><portgroup name='a'/><portgroup name='b'/></network>"))
+	bridge, groups,
+		err := networkOf([]byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/><portgroup name='a'/><portgroup name='b'/></network>"))
 	if err != nil || bridge != "br0" || !slices.Equal(groups, []string{"a", "b"}) {
 		t.Errorf("%q %q %v", bridge, groups, err)
 	}

@@ -28,8 +28,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// libvirt's event loop belongs to the process, see startLoop.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.init.func1.1"))
+	// libvirt's event loop and the schema checks belong to the process, see startLoop and schemas.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.init.func1.1"),
+		goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.onOneThread"))
 }
 
 // node is a host with a libvirtd of its own.

@@ -23,7 +23,8 @@ func (h *Hypervisor) Obstacles(def vmmanager.Definition) []vmmanager.Finding {
 func obstacles(domain *element, found []vmmanager.Disk) []vmmanager.Finding {
 	var all []vmmanager.Finding
 	refuse := func(code, about, fact, remedy string) {
-		all = append(all, vmmanager.Finding{Level: vmmanager.Refused, Code: code, About: about, Fact: fact, Remedy: remedy})
+		all = append(all, vmmanager.Finding{Level: vmmanager.Refused, Code: code, About: about, Fact: fact,
+			Remedy: remedy})
 	}
 	hard := 0
 	for _, d := range disks(domain) {
@@ -54,9 +55,11 @@ func badSize(d vmmanager.Disk) (fact, remedy string) {
 	whole := (d.Size + sector - 1) / sector * sector
 	switch {
 	case d.Size <= 0 && d.Block:
-		return fmt.Sprintf("%s has no size: it has no medium, or is not set up", d.Path), "`lsblk " + d.Path + "` shows it"
+		return fmt.Sprintf("%s has no size: it has no medium, or is not set up", d.Path), "`lsblk " + d.Path +
+			"` shows it"
 	case d.Size <= 0:
-		return fmt.Sprintf("%s has 0 bytes", d.Path), fmt.Sprintf("give it its size, such as `qemu-img resize -f %s %s 10G`", d.Format, d.Path)
+		return fmt.Sprintf("%s has 0 bytes", d.Path),
+			fmt.Sprintf("give it its size, such as `qemu-img resize -f %s %s 10G`", d.Format, d.Path)
 	case d.Size == whole:
 		return "", ""
 	case d.Block: // only where a hypervisor cuts a part out of one
@@ -84,11 +87,13 @@ func ties(devices *element) []tie {
 		if kind == "usb" {
 			remedy = "remove it, or set startupPolicy='optional' on its source"
 		}
-		all = append(all, tie{fmt.Sprintf("hostdev %d", i+1), fmt.Sprintf("a %s device of this host is passed through", kind), remedy})
+		all = append(all, tie{fmt.Sprintf("hostdev %d", i+1), fmt.Sprintf("a %s device of this host is passed through",
+			kind), remedy})
 	}
 	for i, nic := range devices.all("interface") {
 		if nic.attr("type") == "hostdev" {
-			all = append(all, tie{fmt.Sprintf("interface %d", i+1), "a network device of this host is passed through", "use a bridge or a libvirt network"})
+			all = append(all, tie{fmt.Sprintf("interface %d", i+1), "a network device of this host is passed through",
+				"use a bridge or a libvirt network"})
 		}
 	}
 	for i, fs := range devices.all("filesystem") {
@@ -97,12 +102,14 @@ func ties(devices *element) []tie {
 		}
 		at := fs.child("source").attr("dir")
 		all = append(all, tie{fmt.Sprintf("filesystem %d", i+1),
-			fmt.Sprintf("the guest shares the directory %q of this host, which is not replicated", at), "remove it or make it <readonly/>"})
+			fmt.Sprintf("the guest shares the directory %q of this host, which is not replicated", at),
+			"remove it or make it <readonly/>"})
 	}
 	for i, mem := range devices.all("memory") {
 		if model := mem.attr("model"); slices.Contains([]string{"nvdimm", "virtio-pmem"}, model) {
 			all = append(all, tie{fmt.Sprintf("memory device %d", i+1),
-				fmt.Sprintf("a memory device of model %s keeps data in a file that is not replicated", model), "remove it"})
+				fmt.Sprintf("a memory device of model %s keeps data in a file that is not replicated", model),
+				"remove it"})
 		}
 	}
 	return all

@@ -228,7 +228,9 @@ func protectable(domain *element, endpoints []vmmanager.Endpoint) error {
 		}
 		why := d.obstacle()
 		if why == "" && !named {
-			why = "would not be replicated: protect it too, or detach it"
+			vm := textOf(domain.child("name"))
+			why = fmt.Sprintf("would not be replicated: `virsh detach-disk %s %s --config` takes it off; "+
+				"to have it replicated too, release the VM and protect it anew", vm, d.target)
 		}
 		if named && (d.device == "cdrom" || d.device == "floppy") {
 			why = "is removable: only hard disks are replicated"

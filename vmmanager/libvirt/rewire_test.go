@@ -257,7 +257,7 @@ func TestRefusals(t *testing.T) {
 		{"<disk type='vhostuser'><source type='unix' path='/a'/>" + target + "</disk>", "disk vda", "local file"},
 		{"<disk type='file'>" + target + "</disk>", "disk vda", "give it a file"},
 		{"<disk type='file' device='cdrom'><source file='/a'/>" + target + "</disk>", "disk vda", "hard disks"},
-		{file("") + "<disk type='file'><source file='/b'/><target dev='vdb'/></disk>", "disk vdb", "protect it too"},
+		{file("") + "<disk type='file'><source file='/b'/><target dev='vdb'/></disk>", "disk vdb", "vdb --config` takes it off"},
 		{"", "disk vda", "no such disk"},
 		{file("") + "<hostdev type='pci' mode='subsystem'/>", "pci", "remove it"},
 		{file("") + "<hostdev type='usb' mode='subsystem'><source/></hostdev>", "usb", "startupPolicy"},

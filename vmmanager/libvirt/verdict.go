@@ -21,7 +21,8 @@ func warning(code, about, remedy, fact string, args ...any) []vmmanager.Finding 
 }
 
 func finding(level vmmanager.Level, code, about, remedy, fact string, args ...any) []vmmanager.Finding {
-	return []vmmanager.Finding{{Level: level, Code: code, About: about, Fact: fmt.Sprintf(fact, args...), Remedy: remedy}}
+	return []vmmanager.Finding{{Level: level, Code: code, About: about, Fact: fmt.Sprintf(fact, args...),
+		Remedy: remedy}}
 }
 
 // identity is what tells the VM from others.
@@ -31,10 +32,13 @@ func (i identity) of(h *host) []vmmanager.Finding {
 	for _, v := range h.vms {
 		switch {
 		case v.uuid == i.uuid && i.uuid != "" && v.name != i.name:
-			return refused("uuid-taken", "", fmt.Sprintf("`virsh undefine %s` if it is an old copy, otherwise give that one a UUID of its own", v.name),
+			return refused("uuid-taken", "",
+				fmt.Sprintf("`virsh undefine %s` if it is an old copy, otherwise give that one a UUID of its own",
+					v.name),
 				"VM %s is defined with the same UUID (%s)", v.name, v.uuid)
 		case v.name == i.name && v.uuid != i.uuid && i.uuid != "":
-			return warning("name-taken", "", fmt.Sprintf("`virsh domrename %s NEWNAME`, or `virsh undefine %s` if it is not needed", v.name, v.name),
+			return warning("name-taken", "",
+				fmt.Sprintf("`virsh domrename %s NEWNAME`, or `virsh undefine %s` if it is not needed", v.name, v.name),
 				"another VM of the name %s is defined and would be replaced", v.name)
 		}
 	}
@@ -49,10 +53,12 @@ func (m memory) of(h *host) []vmmanager.Finding {
 	case h.memory.total == 0 || m.size <= h.memory.free:
 		return nil
 	case m.size > all:
-		return refused("memory-short", "memory", "`virsh setmaxmem` gives the VM less, while it is off", "it has %s, the host %s with its swap space", amount(m.size), amount(all))
+		return refused("memory-short", "memory", "`virsh setmaxmem` gives the VM less, while it is off",
+			"it has %s, the host %s with its swap space", amount(m.size), amount(all))
 	}
 	// How much is free changes all the time: it is not told, so that the finding stays the same.
-	return warning("memory-short", "memory", "stop something there, or give the VM less", "it has %s, which the host has not free now", amount(m.size))
+	return warning("memory-short", "memory", "stop something there, or give the VM less",
+		"it has %s, which the host has not free now", amount(m.size))
 }
 
 // hugePages is memory in huge pages of one size, in bytes; page 0 is the host's default.
@@ -64,14 +70,19 @@ func (m hugePages) of(h *host) []vmmanager.Finding {
 		return nil
 	}
 	want := (m.size + page - 1) / page
-	remedy := fmt.Sprintf("`sysctl vm.nr_hugepages` reserves more: of %s, %d are needed for this VM alone", amount(page), want)
+	remedy := fmt.Sprintf("`sysctl vm.nr_hugepages` reserves more: of %s, %d are needed for this VM alone",
+		amount(page), want)
 	switch have, known := h.pages[page]; {
 	case !known:
-		return refused("hugepages-missing", "memory", "boot the host with pages of that size, or take another in the VM", "the host has no huge pages of %s", amount(page))
+		return refused("hugepages-missing", "memory",
+			"boot the host with pages of that size, or take another in the VM", "the host has no huge pages of %s",
+			amount(page))
 	case have.total < want:
-		return refused("hugepages-short", "memory", remedy, "it needs %d huge pages of %s, and fewer are reserved", want, amount(page))
+		return refused("hugepages-short", "memory", remedy, "it needs %d huge pages of %s, and fewer are reserved",
+			want, amount(page))
 	case have.free < want:
-		return warning("hugepages-short", "memory", remedy, "it needs %d huge pages of %s, and fewer are free now", want, amount(page))
+		return warning("hugepages-short", "memory", remedy, "it needs %d huge pages of %s, and fewer are free now",
+			want, amount(page))
 	}
 	return nil
 }
@@ -120,7 +131,8 @@ func (f file) of(h *host) []vmmanager.Finding {
 	if f.use != "" {
 		why = ", and " + f.use
 	}
-	return refused("file-missing", f.about, "bring it to the same path on both hosts, or take it out of the definition", "%s does not exist%s", f.path, why)
+	return refused("file-missing", f.about, "bring it to the same path on both hosts, or take it out of the definition",
+		"%s does not exist%s", f.path, why)
 }
 
 // folder must be there for a file that QEMU makes in it.
@@ -196,20 +208,24 @@ func (n network) of(h *host) []vmmanager.Finding {
 	have, ok := h.networks[n.name]
 	switch {
 	case !ok:
-		return refused("network-missing", n.about, fmt.Sprintf("`virsh net-dumpxml %s` on the other host shows it, `virsh net-define`, `net-start` and `net-autostart` make it", n.name),
+		return refused("network-missing", n.about,
+			fmt.Sprintf("`virsh net-dumpxml %s` on the other host shows it, `virsh net-define`, `net-start` and `net-autostart` make it", n.name),
 			"there is no network %s", n.name)
 	case !have.active:
-		return refused("network-inactive", n.about, fmt.Sprintf("`virsh net-start %s && virsh net-autostart %s`", n.name, n.name), "network %s is not active", n.name)
+		return refused("network-inactive", n.about, fmt.Sprintf("`virsh net-start %s && virsh net-autostart %s`",
+			n.name, n.name), "network %s is not active", n.name)
 	}
 	var all []vmmanager.Finding
 	if have.bridge != "" {
 		all = link{n.about, have.bridge, onBridge, false}.of(h)
 	}
 	if !have.autostart {
-		all = append(all, warning("network-autostart", n.about, fmt.Sprintf("`virsh net-autostart %s`", n.name), "network %s does not start with the host", n.name)...)
+		all = append(all, warning("network-autostart", n.about, fmt.Sprintf("`virsh net-autostart %s`", n.name),
+			"network %s does not start with the host", n.name)...)
 	}
 	if n.portgroup != "" && !slices.Contains(have.portgroups, n.portgroup) {
-		all = append(all, warning("portgroup-missing", n.about, fmt.Sprintf("`virsh net-edit %s`", n.name), "network %s has no portgroup %s", n.name, n.portgroup)...)
+		all = append(all, warning("portgroup-missing", n.about, fmt.Sprintf("`virsh net-edit %s`", n.name),
+			"network %s has no portgroup %s", n.name, n.portgroup)...)
 	}
 	return all
 }
@@ -238,14 +254,18 @@ func (l link) of(h *host) []vmmanager.Finding {
 	down := fmt.Sprintf("`ip link set %s up`", l.name)
 	switch {
 	case !ok && l.ovs:
-		return warning("bridge-missing", l.about, fmt.Sprintf("`ovs-vsctl add-br %s`", l.name), "there is no Open vSwitch bridge %s", l.name)
+		return warning("bridge-missing", l.about, fmt.Sprintf("`ovs-vsctl add-br %s`", l.name),
+			"there is no Open vSwitch bridge %s", l.name)
 	case !ok && l.use == onBridge:
-		return refused("bridge-missing", l.about, fmt.Sprintf("make it, for good in the host's network configuration; `ip link add %s type bridge && ip link set %s up` until its next boot", l.name, l.name),
+		return refused("bridge-missing", l.about,
+			fmt.Sprintf("make it, for good in the host's network configuration; `ip link add %s type bridge && ip link set %s up` until its next boot", l.name, l.name),
 			"there is no bridge %s", l.name)
 	case !ok:
-		return refused("link-missing", l.about, "name a device that both hosts have, or use a bridge", "there is no network device %s", l.name)
+		return refused("link-missing", l.about, "name a device that both hosts have, or use a bridge",
+			"there is no network device %s", l.name)
 	case l.use == onBridge && !l.ovs && !have.bridge:
-		return refused("bridge-missing", l.about, "name a bridge, or use an interface of type direct", "the network device %s is no bridge", l.name)
+		return refused("bridge-missing", l.about, "name a bridge, or use an interface of type direct",
+			"the network device %s is no bridge", l.name)
 	case !have.up && l.use != onTap:
 		return warning("link-down", l.about, down, "the network device %s is down", l.name)
 	}
@@ -259,7 +279,8 @@ func (f filter) of(h *host) []vmmanager.Finding {
 	if h.filters == nil || h.filters[f.name] {
 		return nil
 	}
-	return refused("filter-missing", f.about, fmt.Sprintf("`virsh nwfilter-dumpxml %s` on the other host shows it, `virsh nwfilter-define` makes it", f.name),
+	return refused("filter-missing", f.about,
+		fmt.Sprintf("`virsh nwfilter-dumpxml %s` on the other host shows it, `virsh nwfilter-define` makes it", f.name),
 		"there is no network filter %s", f.name)
 }
 
@@ -270,7 +291,8 @@ func (s secret) of(h *host) []vmmanager.Finding {
 	if h.secrets == nil || h.secrets[s.uuid] {
 		return nil
 	}
-	return refused("secret-missing", s.about, "`virsh secret-define` and `virsh secret-set-value` make it", "there is no secret %s", s.uuid)
+	return refused("secret-missing", s.about, "`virsh secret-define` and `virsh secret-set-value` make it",
+		"there is no secret %s", s.uuid)
 }
 
 // port is one that QEMU listens at.
@@ -307,7 +329,8 @@ func (a argument) of(h *host) []vmmanager.Finding {
 	if h.exists(a.path) {
 		return nil
 	}
-	return warning("file-missing", "arguments for QEMU", "bring it to the same path on both hosts", "%s does not exist, and what it is for is not known to Duet", a.path)
+	return warning("file-missing", "arguments for QEMU", "bring it to the same path on both hosts",
+		"%s does not exist, and what it is for is not known to Duet", a.path)
 }
 
 // judge holds needs against a host. What a VM that runs there has taken itself does not count.

@@ -22,6 +22,7 @@ func Run(t *testing.T, w World) {
 	t.Run("pause", w.testPause)
 	t.Run("saved memory", w.testSaved)
 	t.Run("define", w.testDefine)
+	t.Run("judge", w.testJudge)
 	t.Run("watch", w.testWatch)
 	t.Run("slow reader", w.testSlowReader)
 	t.Run("ended context", w.testEndedContext)
@@ -381,4 +382,35 @@ func (w World) testDaemonRestart(t *testing.T) {
 		t.Fatalf("kill: %v", err)
 	}
 	one.Want(vmmanager.Off, vmmanager.ByDuet)
+}
+
+// testJudge: a VM that can run here is refused neither before it is defined, nor while it
+// is off, nor while it runs; asking changes nothing.
+func (w World) testJudge(t *testing.T) {
+	p, ok := w.Hypervisor.(vmmanager.Protector)
+	if !ok {
+		t.Skip("this hypervisor protects no VMs")
+	}
+	const name = "duet-vmtest-judge"
+	def := w.Definition(name)
+	judge := func(when string) {
+		t.Helper()
+		found, err := p.Judge(Context(t), def)
+		if err != nil {
+			t.Fatalf("judge a VM that is %s: %v", when, err)
+		}
+		if refused := vmmanager.Refusals(found); len(refused) != 0 {
+			t.Errorf("a VM that is %s is refused: %+v", when, refused)
+		}
+	}
+	judge("not defined")
+	w.wantState(t, name, vmmanager.Absent)
+	w.vm(t, name)
+	judge("off")
+	w.wantState(t, name, vmmanager.Off)
+	if err := w.Hypervisor.Start(Context(t), name); err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	judge("running")
+	w.wantState(t, name, vmmanager.Running)
 }
