@@ -26,7 +26,7 @@ build: deps ## Build duet and duetd into bin/.
 	@mkdir -p $(BIN)
 	$(GO) build $(TAGS) -ldflags '-X duet/cmd/version.stamp=$(VERSION)' -o $(BIN)/ ./cmd/duet ./cmd/duetd
 
-install: build ## Install from source below PREFIX (/usr/local): programs, systemd units, completion. Packages are better.
+install: build ## Install programs, systemd units and completion below PREFIX (/usr/local). Packages are better.
 	install -D -m 755 $(BIN)/duet $(DESTDIR)$(PREFIX)/bin/duet
 	install -D -m 755 $(BIN)/duetd $(DESTDIR)$(PREFIX)/sbin/duetd
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -83,6 +83,7 @@ windows: ## Build and vet what is not tied to Linux for windows/amd64.
 lint: ## Check formatting and vet.
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
 	$(GO) vet $(TAGS) ./...
+	$(GO) vet -tags man ./cmd/duet
 
 clean: ## Remove what was built; the cache of the test VM stays.
 	rm -rf $(BIN) $(DIST)

@@ -153,6 +153,7 @@ type Facts struct {
 	RestartsLeft bool // the policy allows one more restart here
 	MovesLeft    bool // and one more move to the peer because of a failure
 	Home         bool // the policy wants the module on the peer, without being asked
+	GaveUp       bool // the VM was tried too often here and does not start
 	Impaired     bool // this node cannot save what it decides
 	Rests        bool // its storage failed while it followed, a moment ago
 	Wanted       bool // an operator wants the module to run

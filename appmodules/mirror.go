@@ -28,8 +28,15 @@ var (
 	vmUp        = Guard{"VM up", func(f Facts, _ Link) bool { return f.VMUp }}
 	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
 	goHome      = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
-	wanted      = Guard{"wanted", func(f Facts, _ Link) bool { return f.Wanted }}
-	unwanted    = Guard{"not wanted", func(f Facts, _ Link) bool { return !f.Wanted }}
+	gaveUp      = Guard{"gave up", func(f Facts, _ Link) bool { return f.GaveUp }}
+	peerMayTry  = Guard{"gave up, peer is there, moves left", func(f Facts, l Link) bool {
+		return f.GaveUp && l != InStep && f.PeerAnswers && f.PeerActive && f.MovesLeft
+	}}
+	heirIsBack = Guard{"gave up, holder, wanted, peer is there, moves left", func(f Facts, _ Link) bool {
+		return f.GaveUp && f.Holder && f.Wanted && f.PeerAnswers && f.PeerActive && f.MovesLeft
+	}}
+	wanted   = Guard{"wanted", func(f Facts, _ Link) bool { return f.Wanted }}
+	unwanted = Guard{"not wanted", func(f Facts, _ Link) bool { return !f.Wanted }}
 )
 
 func mirrorTable() [][]Row {
@@ -42,6 +49,7 @@ func do(a ...Action) []Action { return a }
 func stoppedRows() []Row {
 	return []Row{
 		{Stopped, Boot, wanted, nil, Waiting, NoLink, "it was running before this node started"},
+		{Stopped, Look, heirIsBack, do(OpenPrimary), Opening, NoLink, "the VM does not start here and the peer is back: bring the peer into step, to start it there"},
 		{Stopped, CmdStart, always, nil, Waiting, NoLink, "started by an operator"},
 		{Stopped, CmdSecond, always, nil, Waiting, NoLink, "started by an operator, to follow the peer"},
 		{Stopped, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
@@ -114,10 +122,17 @@ func linkRows(p Phase) []Row {
 }
 
 func startingRows() []Row {
-	return append(append(linkRows(Starting), guestRows(Starting)...), []Row{
+	given := []Row{
+		{Starting, LinkInStep, gaveUp, do(KillVM), Leaving, InStep, "the peer is in step: the VM, which does not start here, moves there"},
+		{Starting, PeerCompleted, gaveUp, do(ForgetDirty, KillVM), Leaving, InStep, "the peer is in step: the VM, which does not start here, moves there"},
+		{Starting, CmdStart, gaveUp, do(StartVM), Starting, KeepLink, "started by an operator: try here again"},
+		{Starting, LinkLost, gaveUp, do(KillVM), Stopping, NoLink, "the VM does not start here, and the peer was lost again"},
+	}
+	return append(append(append(given, linkRows(Starting)...), guestRows(Starting)...), []Row{
 		{Starting, VMUp, always, nil, Running, KeepLink, "the VM runs"},
 		{Starting, VMFailed, restarts, do(StartVM), Starting, KeepLink, "the VM did not start: try again"},
 		{Starting, VMFailed, mayMove, do(KillVM), Leaving, KeepLink, "the VM does not start here: move it to the peer"},
+		{Starting, VMFailed, peerMayTry, nil, Starting, KeepLink, "the VM does not start here: the peer is brought into step, to start it there"},
 		{Starting, VMFailed, always, do(KillVM), Stopping, KeepLink, "the VM does not start, and the peer cannot take over or it failed there too"},
 		{Starting, StorageFailed, inStep, do(KillVM), Leaving, KeepLink, "the storage here failed: move to the peer"},
 		{Starting, StorageFailed, always, do(KillVM), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},

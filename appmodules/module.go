@@ -24,6 +24,34 @@ type Module struct {
 	Volumes []Volume `yaml:"volumes,omitempty" json:"volumes,omitempty"`
 }
 
+// maxName is the length of a module's name in bytes: it is part of file names and sockets.
+const maxName = 39
+
+// NameFor makes the name of a module of that of a VM: small letters, digits and dashes, and a number at the end where
+// the plain one is taken.
+func NameFor(vm string, taken func(string) bool) string {
+	plain := strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		}
+		return '-'
+	}, strings.ToLower(vm)), "-")
+	if plain == "" {
+		plain = "vm"
+	}
+	for i := 1; ; i++ {
+		end := ""
+		if i > 1 {
+			end = fmt.Sprintf("-%d", i)
+		}
+		name := strings.TrimRight(plain[:min(len(plain), maxName-len(end))], "-") + end
+		if !taken(name) {
+			return name
+		}
+	}
+}
+
 // VM names the virtual machine of a module of KindVM.
 type VM struct {
 	Domain string `yaml:"domain" json:"domain"`

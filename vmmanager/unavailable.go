@@ -53,19 +53,42 @@ func (u Unavailable) Release(context.Context, string, Disk, func(done, total int
 }
 
 // Restore refuses.
-func (u Unavailable) Restore(Definition, []Disk) (Definition, error) { return Definition{}, u.Err }
+func (u Unavailable) Restore(Definition, Definition, []Disk) (Definition, error) {
+	return Definition{}, u.Err
+}
+
+// Harden refuses.
+func (u Unavailable) Harden(Definition, []string) (Definition, error) { return Definition{}, u.Err }
 
 // Refit refuses.
-func (u Unavailable) Refit(context.Context, Definition, func() error) error { return u.Err }
+func (u Unavailable) Refit(context.Context, string, Edit, func() error) error { return u.Err }
 
 // Reload refuses.
-func (u Unavailable) Reload(context.Context, Definition, func() error) error { return u.Err }
+func (u Unavailable) Reload(context.Context, string, Edit, func() error) error { return u.Err }
+
+// Wake refuses.
+func (u Unavailable) Wake(context.Context, string) error { return u.Err }
+
+// Strays refuses.
+func (u Unavailable) Strays(context.Context, string, []Endpoint) ([]Stray, error) { return nil, u.Err }
+
+// Grant refuses.
+func (u Unavailable) Grant(context.Context, string, []string) error { return u.Err }
+
+// Runs refuses.
+func (u Unavailable) Runs(string, int) error { return u.Err }
 
 // Endpoints refuses.
 func (u Unavailable) Endpoints(context.Context, string) ([]Endpoint, error) { return nil, u.Err }
 
 // On finds none.
 func (u Unavailable) On(Definition) []Endpoint { return nil }
+
+// Obstacles finds none.
+func (u Unavailable) Obstacles(Definition) []Finding { return nil }
+
+// Judge refuses.
+func (u Unavailable) Judge(context.Context, Definition) ([]Finding, error) { return nil, u.Err }
 
 // Undefine refuses.
 func (u Unavailable) Undefine(context.Context, string) error { return u.Err }

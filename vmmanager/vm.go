@@ -40,11 +40,14 @@ const (
 	ByIOError                // paused because a disk did not answer
 	ByEdit                   // its definition changed
 	ByReconnect              // the hypervisor's own daemon came back: the state is only re-read
+	BySave                   // somebody saved its memory, which switched it off
+	ByDisk                   // what one of its disks is on may have changed while it runs, see Strays
 )
 
 var causeNames = [...]string{
 	"started", "shut down by the guest", "stopped by an admin outside Duet", "stopped by Duet",
 	"hypervisor process died", "guest panicked", "paused on an I/O error", "definition edited", "hypervisor reconnected",
+	"saved to memory and switched off outside Duet", "a disk changed",
 }
 
 // String returns the words admins see.
@@ -76,6 +79,8 @@ type Definition struct {
 	Name  string
 	Text  []byte
 	Disks []Disk // the disks the definition names that Duet can replicate, in its order
+	// Autostart: the hypervisor starts the VM by itself when this host boots.
+	Autostart bool
 	// Saved: the VM is off and its memory is kept, which fits only the disks as they are
 	// now and the definition as it was. Definition reads it, nobody else.
 	Saved bool
@@ -85,4 +90,20 @@ type Definition struct {
 type Endpoint struct {
 	Target string
 	Socket string
+}
+
+// Edit makes another definition of one: pure, and the same whatever definition of the VM
+// it is given, the persistent one or the one that the VM runs with.
+type Edit func(Definition) (Definition, error)
+
+// Stray is a disk of a running VM that is not on the volume that Duet serves for it: what
+// the guest writes there is not replicated.
+type Stray struct {
+	Target string // name inside the VM
+	On     string // the file or device it is on; empty: the VM has no such disk now
+	// Extra: no volume was made for the disk, it was attached later. Else it has left its
+	// volume, whose content is older than what the guest has written.
+	Extra bool
+	// Above: what it is on is a layer over the volume, such as a snapshot makes.
+	Above bool
 }

@@ -369,6 +369,10 @@ func (e *Engine) complete(c Complete) error {
 	if !e.save(e.rec.Completed(c.Epoch)) {
 		return fmt.Errorf("complete epoch %d: the record cannot be saved", c.Epoch)
 	}
+	if e.keep.Strayed {
+		e.keep.Strayed = false // the newest data are on the volumes, whatever the VM was on here
+		e.saveKept()
+	}
 	e.step(appmodules.Completed, "")
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"duet/appmodules"
 	"duet/cluster"
+	"duet/vmmanager"
 )
 
 // ErrRefused is returned when the present state does not allow a command; its text says what would.
@@ -20,6 +21,9 @@ var ErrConfirm = errors.New("confirmation needed")
 // Command gives the machine an operator's command. It returns when the command was
 // accepted; what follows shows in the status. yes confirms what may give up data.
 func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) error {
+	if err := e.fits(ctx, ev, yes); err != nil {
+		return err
+	}
 	ctx, cancel := e.rt.WithTimeout(ctx, commandTime)
 	defer cancel()
 	for {
@@ -35,6 +39,34 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 			return err
 		}
 	}
+}
+
+// fits refuses what the VM, as it is at this moment, would make of a command.
+func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error {
+	primary, fits := false, false
+	if err := e.call(ctx, func() { primary, fits = e.primary(), e.keep.Saved }); err != nil {
+		return err
+	}
+	ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
+	defer cancel()
+	switch ev {
+	case appmodules.CmdSwap, appmodules.CmdRestart:
+		state, err := e.cfg.Hypervisor.State(ctx, e.domain())
+		if primary && err == nil && state == vmmanager.Paused {
+			return fmt.Errorf("%w: VM %s is paused and cannot shut down: `virsh resume %s` first", ErrRefused, e.domain(), e.domain())
+		}
+		if found, err := e.cfg.Hypervisor.Strays(ctx, e.domain(), e.cfg.Endpoints); primary && err == nil {
+			for _, n := range (strays{found: (strays{found: found}).away()}).notices(e.cfg.Module.Name, e.domain()) {
+				return fmt.Errorf("%w: %s: first %s", ErrRefused, n.Text, n.Remedy)
+			}
+		}
+	case appmodules.CmdStart, appmodules.CmdPrim:
+		if def, err := e.cfg.Hypervisor.Definition(ctx, e.domain()); !primary && !fits && !yes && err == nil && def.Saved {
+			return fmt.Errorf("%w: the memory of VM %s is saved on %s, but its disks may have gone on since: starting it drops that memory",
+				ErrConfirm, e.domain(), e.self)
+		}
+	}
+	return nil
 }
 
 // commandTime bounds how long a command waits for what is about to happen.
@@ -73,6 +105,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		e.saveKept()
 	}
 	e.step(ev, "")
+	e.failure = "" // whoever has a word lets it be tried anew
 	return nil
 }
 

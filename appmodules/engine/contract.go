@@ -59,6 +59,9 @@ type Definition struct {
 	Module  string `json:"module"`
 	Version uint64 `json:"version"`
 	Text    []byte `json:"text"`
+	// Own is the VM's definition before it was protected, which a release gives back as
+	// far as disks are concerned; without a text in modules that an older version made.
+	Own vmmanager.Definition `json:"own"`
 }
 
 // State is what one node tells the other of a module.

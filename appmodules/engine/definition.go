@@ -22,8 +22,9 @@ type edit struct {
 func (e *Engine) reading() func(ctx context.Context) error {
 	e.guest.reads++
 	read, kept, known := e.guest.reads, e.keep.Definition, e.keep.Defined == e.keep.Definition.Version
+	strayed := e.keep.Strayed
 	return func(ctx context.Context) error {
-		found, err := e.compare(ctx, kept, known)
+		found, err := e.compare(ctx, kept, known, strayed)
 		if err == nil {
 			e.post(func() { e.take(read, kept.Version, found) })
 		}
@@ -31,8 +32,9 @@ func (e *Engine) reading() func(ctx context.Context) error {
 	}
 }
 
-// compare holds the hypervisor's definition against the one that is kept. Any goroutine.
-func (e *Engine) compare(ctx context.Context, kept Definition, known bool) (edit, error) {
+// compare holds the hypervisor's definition against the one that is kept; strayed: the VM's newest data may be where the
+// definition says and not on its volumes. Any goroutine.
+func (e *Engine) compare(ctx context.Context, kept Definition, known, strayed bool) (edit, error) {
 	hv := e.cfg.Hypervisor
 	stored := vmmanager.Definition{Name: e.domain(), Text: kept.Text}
 	now, err := hv.Definition(ctx, e.domain())
@@ -44,7 +46,13 @@ func (e *Engine) compare(ctx context.Context, kept Definition, known bool) (edit
 	}
 	rewired, unfit := hv.Rewire(now, e.cfg.Endpoints)
 	if on := hv.On(now); slices.ContainsFunc(e.cfg.Endpoints, func(to vmmanager.Endpoint) bool { return !slices.Contains(on, to) }) {
-		// A disk was taken off its volume: the guest would write past the replication.
+		// A disk was taken off its volume: the guest would write past the replication. But where it
+		// does so by now, its newest data are there.
+		if live, err := hv.Strays(ctx, e.domain(), e.cfg.Endpoints); err != nil {
+			return edit{}, err
+		} else if strayed || (strays{found: live}).away() != nil {
+			return edit{now.Text, errStrayed}, nil
+		}
 		if unfit == nil {
 			stored = rewired
 		}
@@ -56,6 +64,9 @@ func (e *Engine) compare(ctx context.Context, kept Definition, known bool) (edit
 	}
 	return edit{now.Text, unfit}, nil
 }
+
+// errStrayed is why a definition does not follow to the peer.
+var errStrayed = errors.New("a disk is not on its volume")
 
 // take makes an edit the newest version of the definition, which then follows to the
 // peer; version is the one that it was compared with.
@@ -121,6 +132,9 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 			return
 		}
 		newer = true
+		if len(d.Own.Text) == 0 {
+			d.Own = e.keep.Definition.Own // the peer's version does not know of it
+		}
 		e.keep.Definition = d
 		e.saveKept()
 		e.setUnfit(nil)

@@ -48,6 +48,9 @@ type Engine struct {
 	untime   func()    // stops the clock of the phase
 	leaving  bool      // the computer goes down: this node gives the module away
 	unfit    string    // why the peer does not get the VM's present definition
+	strays   strays    // disks of the running VM that are not on their volumes
+	failure  string    // why the VM does not start here, once it was tried too often; empty: it was not
+	parting  string    // why this node goes on without the peer on purpose; empty: it does not
 	failed   time.Time // when the storage failed while this node followed; zero: an operator has asked to try it
 	retiring bool      // this engine stops: nobody may attach any more
 	booted   bool      // the first step was done
@@ -71,6 +74,12 @@ type kept struct {
 	Defined    uint64      `json:"defined"`            // version that the hypervisor here has
 	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones
 	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure
+	// Strayed: a disk of the VM left its volume and was not seen to come back: its newest
+	// data are elsewhere on this node.
+	Strayed bool `json:"strayed,omitempty"`
+	// Saved: somebody saved the VM's memory here, and since then nobody but this node has had
+	// the right to write: it is of the disks as they are.
+	Saved bool `json:"saved,omitempty"`
 	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
 	Boot string `json:"boot,omitempty"`
 }
@@ -81,6 +90,9 @@ type peerLink struct {
 	heard time.Time // last answer
 	met   bool      // heard since this engine started
 }
+
+// heirAgain is how long a module whose VM does not start here stays stopped, at least, before its peer is brought into step.
+const heirAgain = 5 * time.Second
 
 // handTime bounds a handover: two flushes and a round trip.
 const handTime = 15 * time.Second
@@ -246,12 +258,19 @@ func (e *Engine) run() {
 // cannot know to its reason.
 func (e *Engine) step(ev appmodules.Event, text string) {
 	before := e.m
+	if ev == appmodules.VMFailed && e.left(e.keep.Restarts) <= 0 {
+		e.failure = text
+	}
 	next, row := e.m.Step(ev, e.facts())
 	if row == nil {
 		return
 	}
 	e.m = next
-	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed {
+	if ev == appmodules.VMUp || next.Phase == appmodules.Following {
+		e.failure = "" // it runs, or it is the peer's turn
+	}
+	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed ||
+		before.Phase == appmodules.Starting && next.Phase == appmodules.Leaving {
 		e.countFailure(next.Phase)
 	}
 	e.noteStorage(ev, before.Phase)
@@ -314,6 +333,10 @@ func (e *Engine) enter(p appmodules.Phase) {
 		d = e.cfg.Times.Frozen
 	case appmodules.Handing:
 		d = handTime
+	case appmodules.Stopped:
+		if e.failure != "" { // it is brought back for the peer's sake, but not without pause
+			e.patience = e.rt.Now().Add(heirAgain)
+		}
 	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
 		d = time.Duration(e.cfg.Module.Policy.Shutdown)
 	}
@@ -369,6 +392,9 @@ func (e *Engine) spawn(fn func(ctx context.Context)) {
 func (e *Engine) save(rec cluster.Record) bool {
 	if rec == e.rec {
 		return true
+	}
+	if !rec.Holds(e.self) {
+		e.setSaved(false) // first: memory older than its disks must not be taken for fit
 	}
 	if err := e.cfg.Store.Save(recordKey, rec); err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)

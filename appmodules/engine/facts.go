@@ -27,6 +27,7 @@ func (e *Engine) facts() appmodules.Facts {
 		RestartsLeft: e.left(e.keep.Restarts) > 0,
 		MovesLeft:    e.left(e.keep.Moves) > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
+		GaveUp:       e.failure != "",
 		Impaired:     e.impaired,
 		Rests:        e.rests(),
 		Wanted:       e.keep.Wanted && !e.leaving,

@@ -90,6 +90,7 @@ func (e *Engine) reconcile() {
 		return
 	}
 	e.guest.looked = e.rt.Now()
+	e.readStrays() // its news may be lost too
 	token := e.token
 	e.spawn(func(ctx context.Context) {
 		ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
@@ -116,7 +117,7 @@ func (e *Engine) reconcile() {
 // startVM waits for its turn, brings the definition up to date and starts.
 func (e *Engine) startVM() {
 	token, policy := e.token, e.cfg.Module.Policy.Start
-	define := e.reading()
+	define, start := e.reading(), e.starting()
 	e.callVM(func(ctx context.Context) {
 		leave, err := e.cfg.Gate.Enter(ctx, policy.Order)
 		if err != nil {
@@ -130,7 +131,11 @@ func (e *Engine) startVM() {
 			e.cfg.Logger.Warn("cannot read the VM's definition", "module", e.cfg.Module.Name, "err", err)
 		}
 		if err = ctx.Err(); err == nil {
-			err = e.cfg.Hypervisor.Start(ctx, e.domain())
+			err = start(ctx, e.domain())
+		}
+		state := vmmanager.Running
+		if now, err := e.cfg.Hypervisor.State(ctx, e.domain()); err == nil && now == vmmanager.Paused {
+			state = now // somebody has paused it, and resumes it
 		}
 		if err != nil {
 			leave(0)
@@ -142,12 +147,31 @@ func (e *Engine) startVM() {
 		}
 		leave(time.Duration(policy.Delay))
 		e.post(func() {
-			e.guest.state = vmmanager.Running
+			e.guest.state = state
+			e.setSaved(false)
 			if e.token == token {
 				e.step(appmodules.VMUp, "")
 			}
+			e.readStrays()
 		})
 	})
+}
+
+// starting is how the VM is started. Memory that was saved here fits its disks while nobody but this node has had the
+// right to write since: then it goes on from there.
+func (e *Engine) starting() func(context.Context, string) error {
+	if e.keep.Saved {
+		return e.cfg.Hypervisor.Wake
+	}
+	return e.cfg.Hypervisor.Start
+}
+
+// setSaved notes whether memory that is saved here is of the disks as they are.
+func (e *Engine) setSaved(yes bool) {
+	if e.keep.Saved != yes {
+		e.keep.Saved = yes
+		e.saveKept()
+	}
 }
 
 // shutdownVM asks the guest; the phase's timer decides how long.
@@ -217,6 +241,13 @@ func (e *Engine) onVM(ev vmmanager.Event) {
 		e.resume()
 	case vmmanager.ByEdit:
 		e.readDefinition()
+	case vmmanager.BySave:
+		if e.rec.Holds(e.self) && e.primary() {
+			e.setSaved(true)
+		}
+		e.guestEnded(e.cfg.Module.Policy.On.Admin, ev)
+	case vmmanager.ByDisk:
+		e.readStrays()
 	}
 }
 

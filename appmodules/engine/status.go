@@ -21,8 +21,17 @@ type Status struct {
 	Holder   cluster.NodeID `json:"holder"`
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm"`
-	Notice   string         `json:"notice,omitempty"` // what an admin should mend, beside the state
+	Notices  []Notice       `json:"notices,omitempty"` // what an admin should mend, beside the state
 	Volumes  []VolumeStatus `json:"volumes"`
+}
+
+// Notice is one thing that an admin should mend.
+type Notice struct {
+	// Alarm: what the guest has written is not on both nodes.
+	Alarm  bool   `json:"alarm,omitempty"`
+	Code   string `json:"code"` // kind of notice; it stays when words change
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"` // a command, or what to do
 }
 
 // Transition is one change of a module's state, for the log.
@@ -82,6 +91,15 @@ func (e *Engine) publish() {
 	if text := e.missing(); text != "" {
 		why += ": " + text
 	}
+	if e.failure != "" && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
+		why += ": " + e.failure // why it ended there counts, and not how
+	}
+	if e.parting != "" {
+		why += ": " + e.parting
+	}
+	if e.strays.away() != nil && s == appmodules.Ready {
+		s = appmodules.NotReady // it runs, and what it writes is not on its volumes
+	}
 	e.seq++
 	ends := e.m.Phase == appmodules.Stopping || e.m.Phase == appmodules.Stopped
 	st := State{
@@ -90,12 +108,29 @@ func (e *Engine) publish() {
 		Active: e.active(),
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r.String(), Status: s.String(), Phase: e.m.Phase.String(), Why: why, Since: e.since,
-			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String(), Notice: e.unfit},
+			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String(), Notices: e.notices()},
 	}
 	b := &e.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = st
+}
+
+// notices are what an admin should mend.
+func (e *Engine) notices() []Notice {
+	out := e.strays.notices(e.cfg.Module.Name, e.domain())
+	switch {
+	case e.guest.up():
+	case e.keep.Strayed && e.rec.Holds(e.self):
+		out = []Notice{{Alarm: true, Code: diskElsewhere, Text: "the newest data of the VM are on a disk that is not its volume, as its definition says: they are not replicated",
+			Remedy: fmt.Sprintf("duet start %s, and then bring the disk back as status says", e.cfg.Module.Name)}}
+	default:
+		out = nil
+	}
+	if e.unfit != "" {
+		out = append(out, Notice{Code: "definition-unfit", Text: e.unfit})
+	}
+	return out
 }
 
 // repeats: it asks once more, in vain so far. What keeps it is why it was denied, which is

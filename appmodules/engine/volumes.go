@@ -160,6 +160,10 @@ func (v *volumes) connect() {
 	}
 	v.session++
 	v.linked, v.dropped = false, nil
+	if v.e.apart() {
+		v.setProblem("")
+		return
+	}
 	session, epoch, all, wait := v.session, v.e.rec.Epoch, v.all, v.backoff()
 	ctx, cancel := context.WithCancel(v.e.ctx)
 	v.stop = cancel
@@ -176,6 +180,19 @@ func (v *volumes) connect() {
 			_ = sleep(ctx, v.e.rt, retryAfter(err)) // the loop looks at ctx
 		}
 	})
+}
+
+// part ends the link and does not connect again until connect is called and the engine is not apart any more.
+func (v *volumes) part() {
+	for _, vol := range v.all {
+		if v.linked && vol.attached {
+			v.drop(vol, errApart) // what follows calls connect
+			return
+		}
+	}
+	if v.stop != nil {
+		v.connect()
+	}
 }
 
 // countStall notes a peer that was too slow; a good minute forgives it.

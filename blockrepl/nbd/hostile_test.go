@@ -299,6 +299,9 @@ func TestSocket(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Remove(sock); err != nil { // it says who may come back
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(sock, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -28,9 +28,20 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
+// Peer is the process at the other end of a unix socket, as the kernel knows it: who it was when it connected.
+type Peer struct {
+	PID int // as this process's namespace numbers it; 0 if it is outside
+	UID uint32
+}
+
 // Options describe a Server. Exactly one of Socket and Loopback is set.
 type Options struct {
-	Socket   string           // path of the unix socket to make; only its owner may connect
+	// Socket is the path of the unix socket to make. Only its owner may connect: this
+	// process's user, or who owned the socket that a server before left there, so that a
+	// client that was let in can come back.
+	Socket string
+	// Admit returns nil if a client of the socket may use the volume; nil: whoever can connect.
+	Admit    func(Peer) error
 	Loopback string           // for measurements: a TCP address such as 127.0.0.1:0
 	Name     string           // of the export; clients may also ask for ""
 	Map      blockrepl.Mapper // holes of the volume; nil: none are told
@@ -109,6 +120,7 @@ func listenLoopback(addr string) (net.Listener, error) {
 }
 
 func listenSocket(path string) (net.Listener, error) {
+	var owner os.FileInfo
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
 			return nil, fmt.Errorf("listen on %s: a file that is no socket is in the way", path)
@@ -117,18 +129,30 @@ func listenSocket(path string) (net.Listener, error) {
 			probe.Close()
 			return nil, fmt.Errorf("listen on %s: %w", path, ErrInUse)
 		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
+		owner = info
+	}
+	// It is made under another name, so that whoever finds it can connect: a client that is
+	// refused once waits before it tries again.
+	made := path + ".new"
+	if err := os.Remove(made); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
 	lc := net.ListenConfig{Control: ownerOnly}
-	ln, err := lc.Listen(context.Background(), "unix", path)
+	ln, err := lc.Listen(context.Background(), "unix", made)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		return nil, err
+	// What is left there says who may connect to the next one.
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	err = os.Chmod(made, 0o600)
+	if err == nil && owner != nil {
+		err = inherit(made, owner)
+	}
+	if err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ln.Close(), os.Remove(made))
 	}
 	return ln, nil
 }
@@ -195,6 +219,10 @@ func (s *Server) start(nc net.Conn, q blockrepl.Queue) {
 // client is the life of one connection.
 func (s *Server) client(one *session, q blockrepl.Queue) error {
 	defer s.forget(one)
+	if err := s.admit(one.nc); err != nil {
+		one.nc.Close()
+		return s.quiet(err)
+	}
 	h := &haggle{name: s.opts.Name, size: q.Size(), mapped: s.opts.Map != nil}
 	if err := negotiate(one.nc, h, patience); err != nil {
 		one.nc.Close()
@@ -217,6 +245,22 @@ func (s *Server) client(one *session, q blockrepl.Queue) error {
 		l.endRead()
 	}
 	return s.quiet(c.serve())
+}
+
+// admit refuses a process that the volume is not for.
+func (s *Server) admit(nc net.Conn) error {
+	unixConn, ok := nc.(*net.UnixConn)
+	if s.opts.Admit == nil || !ok {
+		return nil
+	}
+	peer, err := peerOf(unixConn)
+	if err == nil {
+		err = s.opts.Admit(peer)
+	}
+	if err != nil {
+		return fmt.Errorf("client refused: %w", err)
+	}
+	return nil
 }
 
 // forget frees the place of a client, when its last request left the volume.
@@ -244,7 +288,7 @@ func (s *Server) quiet(err error) error {
 	return err
 }
 
-// Close makes Serve return: no client is accepted and no request is read any
+// Close makes Serve return and leaves the socket's file: no client is accepted and no request is read any
 // more; those in flight have a second to be answered, then connections are cut.
 // It waits for that.
 func (s *Server) Close() error {

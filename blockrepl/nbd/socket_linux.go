@@ -1,6 +1,9 @@
 package nbd
 
 import (
+	"fmt"
+	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,4 +17,30 @@ func ownerOnly(_, _ string, c syscall.RawConn) error {
 		return ctl
 	}
 	return err
+}
+
+// inherit gives a new socket to the owner of the one it replaces.
+func inherit(path string, old os.FileInfo) error {
+	st, ok := old.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
+}
+
+// peerOf asks the kernel who connected.
+func peerOf(c *net.UnixConn) (Peer, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *unix.Ucred
+	ctl := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if ctl != nil {
+		return Peer{}, ctl
+	}
+	if err != nil {
+		return Peer{}, fmt.Errorf("who connected is not known: %w", err)
+	}
+	return Peer{PID: int(cred.Pid), UID: cred.Uid}, nil
 }

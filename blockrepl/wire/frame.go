@@ -16,10 +16,10 @@ const (
 	MaxPayload = MaxData + 4<<10
 )
 
-const (
-	magic   = 0xD0E7
-	version = 1
-)
+// Version of the protocol: nodes of different ones cannot replicate to each other.
+const Version = 1
+
+const magic = 0xD0E7
 
 // ErrCorrupt is returned when a frame fails a check; the connection is then useless.
 var ErrCorrupt = errors.New("corrupt frame")
@@ -84,7 +84,7 @@ func (h *Header) put(b []byte, payload uint32) {
 	_ = b[HeaderSize-1]
 	le := binary.LittleEndian
 	le.PutUint16(b[0:], magic)
-	b[2] = version
+	b[2] = Version
 	b[3] = byte(h.Type)
 	le.PutUint16(b[4:], h.Flags)
 	le.PutUint16(b[6:], 0)
@@ -111,8 +111,8 @@ func parse(b []byte) (h Header, payload uint32, err error) {
 		err = fmt.Errorf("%w: magic %#x", ErrCorrupt, le.Uint16(b[0:]))
 	case le.Uint32(b[44:]) != crc32.Update(0, castagnoli, b[:44]):
 		err = fmt.Errorf("%w: header checksum", ErrCorrupt)
-	case b[2] != version:
-		err = fmt.Errorf("%w: protocol version %d, this node speaks %d", ErrCorrupt, b[2], version)
+	case b[2] != Version:
+		err = fmt.Errorf("%w: protocol version %d, this node speaks %d", ErrCorrupt, b[2], Version)
 	case h.Type == 0 || h.Type >= typeEnd:
 		err = fmt.Errorf("%w: %v", ErrCorrupt, h.Type)
 	case h.Flags >= flagEnd || le.Uint16(b[6:]) != 0:

@@ -177,6 +177,21 @@ func (o Options) redacted() map[string]string {
 	return out
 }
 
+// Secrets lists the values that are not shown.
+func (l Levels) Secrets() []string {
+	var out []string
+	for _, level := range l {
+		for _, d := range level {
+			for _, name := range slices.Sorted(maps.Keys(d.Options)) {
+				if !shown[name] {
+					out = append(out, d.Options[name])
+				}
+			}
+		}
+	}
+	return out
+}
+
 // Format writes o for every verb without its secrets.
 func (o Options) Format(s fmt.State, _ rune) { _, _ = fmt.Fprint(s, o.redacted()) }
 

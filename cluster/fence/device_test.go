@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,5 +135,13 @@ func TestDecodeRefuses(t *testing.T) {
 		if l, err := Decode([]byte(s)); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v, %v", s, l, err)
 		}
+	}
+}
+
+// TestSecrets: what is hidden is listed, and nothing else.
+func TestSecretsAreListed(t *testing.T) {
+	l := Levels{{good()}, {good()}}
+	if got := l.Secrets(); !slices.Equal(got, []string{"hunter2", "hunter2"}) {
+		t.Errorf("%q", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -87,6 +88,9 @@ var errGone = errors.New("connection is of no more use")
 // hold that ctx has on the connection, before it gives the connection away.
 func (m *Mux) serve(ctx context.Context, conn *Conn, release func() bool) error {
 	if err := conn.tls.HandshakeContext(ctx); err != nil {
+		if err == io.EOF { // bare: the caller said nothing at all, it only looked whether the port is open
+			return errGone
+		}
 		return fmt.Errorf("handshake: %w", err)
 	}
 	var b [1]byte

@@ -256,3 +256,29 @@ func TestStopEndsHandshakes(t *testing.T) {
 		t.Error("dial after stop")
 	}
 }
+
+// TestGlance: who only looks whether the port is open is worth no line in the log; who says
+// something strange is.
+func TestGlance(t *testing.T) {
+	p := newPair(t)
+	ln, err := net.Listen("tcp", alphaLAN+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for said, quiet := range map[string]bool{"": true, "GET / HTTP/1.1\r\n\r\n": false} {
+		here, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(here, said)
+		here.Close()
+		if err := p.beta.greet(there); err == nil || errors.Is(err, errGone) != quiet {
+			t.Errorf("%q: %v", said, err)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type app struct {
 	now           func() time.Time
 	tick          time.Duration // between two looks at something that goes on
 	setup         Setup
+	local         Local
 	version       string
 
 	connect client.Options
@@ -108,7 +109,7 @@ Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags;
 	f.StringVar(&a.connect.TokenFile, "token-file", a.env("DUET_TOKEN_FILE"), "file with the node's token, for https")
 	f.StringVar(&a.connect.CAFile, "ca-file", a.env("DUET_CA_FILE"), "file with the cluster's CA certificate, for https")
 	f.BoolVar(&a.json, "json", false, "write JSON, as the API gives it")
-	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand())
 	root.AddCommand(a.actionCommands()...)
 	return root
 }

@@ -82,7 +82,7 @@ func newBench(t *testing.T, away bool) *bench {
 	b.app = &app{
 		in: strings.NewReader(""), out: b.out, err: b.err, width: func() int { return 80 },
 		env: func(k string) string { return map[string]string{"DUET_CONNECT": "unix://" + b.socket}[k] },
-		now: func() time.Time { return now }, tick: time.Millisecond, setup: b.paper, version: "1.0",
+		now: func() time.Time { return now }, tick: time.Millisecond, setup: b.paper, local: room{fresh()}, version: "1.0",
 	}
 	if away {
 		return b
@@ -177,6 +177,11 @@ func TestCommands(t *testing.T) {
 		{name: "protect_image", line: "vm protect web --no-wait --image beta:vda=/dev/vg0/web --image alpha:vda=/srv/web.raw"},
 		{name: "protect_image_bad", line: "vm protect web --image /srv/web.raw"},
 		{name: "protect_json", line: "vm protect web --json"},
+		{name: "protect_check", line: "vm protect web --check"},
+		{name: "protect_check_refused", line: "vm protect lonely --check"},
+		{name: "protect_check_json", line: "vm protect lonely --check --json"},
+		{name: "protect_check_nowait", line: "vm protect web --check --no-wait"},
+		{name: "return", line: "vm return db --no-wait"},
 		{name: "release_without_peer", line: "vm release db --without-peer --no-wait"},
 		{name: "release", line: "vm release nosuch"},
 		{name: "task", line: "task t1 --no-wait"},

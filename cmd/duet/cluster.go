@@ -66,6 +66,7 @@ func (a *app) initCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer a.glanceHere(ctx, r.Dir)
 			return a.say(made{conf.Name, conf.Self, r.Dir},
 				"Cluster %s is made, this is its node %s.\nNext: systemctl enable --now duetd; then \"duet cluster token\" lets the second node join.", conf.Name, conf.Self)
 		}),
@@ -106,6 +107,7 @@ func (a *app) joinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer a.glanceHere(ctx, r.Dir)
 			return a.say(made{conf.Name, conf.Self, r.Dir}, "This is now node %s of cluster %s.\nNext: systemctl enable --now duetd", conf.Self, conf.Name)
 		}),
 	}

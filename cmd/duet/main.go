@@ -2,7 +2,8 @@
 
 // Command duet is the command line of a cluster: a thin face of the API that
 // every node serves. It decides nothing itself. Only "cluster init" and "cluster
-// join" work on files, on the node itself and before its daemon runs.
+// join" work on files, on the node itself and before its daemon runs; "doctor" and "support" look at this
+// computer themselves where its daemon does not answer.
 package main
 
 import (
@@ -25,6 +26,7 @@ func main() {
 		inTTY: isTerminal(os.Stdin), outTTY: isTerminal(os.Stdout),
 		width: func() int { return terminalWidth(os.Stdout) },
 		now:   time.Now, tick: time.Second, setup: setup.OnDisk{Dial: mux.DialJoin}, version: version.String(),
+		local: thisHost{version.String()},
 	}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

@@ -161,7 +161,15 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	for _, m := range st.Modules {
 		addModule(&t, m, false)
 	}
-	return t.write(w, a.color())
+	if err := t.write(w, a.color()); err != nil {
+		return err
+	}
+	for _, m := range st.Modules {
+		if count := noticed(m); count > 0 {
+			fmt.Fprintf(w, "\nModule %s has something to mend (%d): duet status %s shows what.\n", clean(m.Name), count, clean(m.Name))
+		}
+	}
+	return nil
 }
 
 func (a *app) writeNodes(w io.Writer, st api.Status) error {
@@ -278,6 +286,11 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	for _, n := range m.Nodes {
 		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node), n.Since.Local().Format("2006-01-02 15:04:05"),
 			durationText(a.now().Sub(n.Since)), n.Epoch, clean(or(n.Holder, "nobody")))
+	}
+	for _, n := range m.Nodes {
+		if err := a.writeNotices(w, n.Node, n.Notices); err != nil {
+			return err
+		}
 	}
 	if m.Task != nil && !m.Task.Done {
 		fmt.Fprintf(w, "Going on: %s, %s (duet task %s follows it).\n", clean(m.Task.Kind), clean(m.Task.Step), clean(m.Task.ID))

@@ -15,7 +15,7 @@ import (
 func (a *app) vmCommand() *cobra.Command {
 	c := &cobra.Command{Use: "vm", Short: "Protect virtual machines"}
 	a.group(c)
-	c.AddCommand(a.protectCommand(), a.releaseCommand())
+	c.AddCommand(a.protectCommand(), a.releaseCommand(), a.returnCommand())
 	return c
 }
 
@@ -23,7 +23,7 @@ func (a *app) protectCommand() *cobra.Command {
 	var r api.ProtectRequest
 	var file, arbitration, primary string
 	var images []string
-	var noWait bool
+	var noWait, check bool
 	c := &cobra.Command{
 		Use: "protect VM", Short: "Put a virtual machine under protection; it goes on running",
 		Args: args("VM"), ValidArgsFunction: cobra.NoFileCompletions,
@@ -45,6 +45,10 @@ func (a *app) protectCommand() *cobra.Command {
 				}
 				r.Images = append(r.Images, image)
 			}
+			a.glance(ctx, c)
+			if check {
+				return a.checkProtect(ctx, c, args[0], r)
+			}
 			t, err := c.Protect(ctx, args[0], r)
 			if err != nil {
 				return err
@@ -62,7 +66,10 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&primary, "primary", "", "node it belongs on, last or any (default last)")
 	c.MarkFlagsMutuallyExclusive("config", "arbitration")
 	c.MarkFlagsMutuallyExclusive("config", "primary")
+	f.BoolVar(&check, "check", false, "only say what would keep it from being protected or from running on the other node, "+
+		"and what would not be as here; the exit code is 1 if it would be refused")
 	noWaitFlag(c, &noWait)
+	c.MarkFlagsMutuallyExclusive("check", "no-wait")
 	a.completeNodesFor(c, "peer")
 	return c
 }
@@ -83,6 +90,25 @@ func yamlKey(key, value string) string {
 		return ""
 	}
 	return "  " + key + ": " + strconv.Quote(value) + "\n"
+}
+
+func (a *app) returnCommand() *cobra.Command {
+	var noWait bool
+	c := &cobra.Command{
+		Use: "return MODULE", Short: "Put disks of a running virtual machine back onto their volumes",
+		Long: "Put disks of a running virtual machine that were moved elsewhere, as \"virsh blockcopy --pivot\" does, back onto their volumes: " +
+			"they are copied while it runs.\nA snapshot over a volume is merged with \"virsh blockcommit VM DISK --active --pivot\" instead.",
+		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			t, err := c.Return(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, c, t, noWait)
+		}),
+	}
+	noWaitFlag(c, &noWait)
+	return c
 }
 
 func (a *app) releaseCommand() *cobra.Command {

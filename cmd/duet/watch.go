@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,6 +149,7 @@ func changes(old, now api.Status) []string {
 			key := m.Name + " " + n.Node
 			before, known := told[key]
 			delete(told, key)
+			out = append(out, newNotices(module(m, n), before.Notices, n.Notices)...)
 			if known && stateText(before) == stateText(n) && before.Why == n.Why {
 				continue
 			}
@@ -163,6 +165,22 @@ func changes(old, now api.Status) []string {
 			if _, gone := told[m.Name+" "+n.Node]; gone {
 				out = append(out, module(m, n)+": gone")
 			}
+		}
+	}
+	return out
+}
+
+// newNotices tells which notices came and which are no longer there.
+func newNotices(where string, old, now []api.Notice) []string {
+	var out []string
+	for _, n := range now {
+		if !slices.Contains(old, n) {
+			out = append(out, where+": "+n.Level+": "+n.Text)
+		}
+	}
+	for _, n := range old {
+		if !slices.Contains(now, n) {
+			out = append(out, where+": no longer: "+n.Text)
 		}
 	}
 	return out

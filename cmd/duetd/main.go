@@ -24,7 +24,7 @@ import (
 type options struct {
 	dir, socket, run, listen, uri, log string
 	watchdog                           string
-	version, sleepy                    bool
+	version, sleepy, admitRoot         bool
 }
 
 func main() {
@@ -43,12 +43,14 @@ func command(args []string) error {
 	f := flag.NewFlagSet("duetd", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
 	f.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")
-	f.StringVar(&o.run, "run", "/run/duet", "`directory` of the volumes' sockets")
+	f.StringVar(&o.run, "run", "/run/duet/volumes", "`directory` of the volumes' sockets")
 	f.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
 	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
 	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
 	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
+	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
+		"what two write at once is lost")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		return usageError{err}
@@ -105,7 +107,7 @@ func run(o options) error {
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
-		Hypervisor: hv, Sleepy: o.sleepy, Watchdog: o.watchdog, Logger: log})
+		Hypervisor: hv, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,9 +28,33 @@ func urgent(log *slog.Logger) {
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		log.Warn("memory cannot be locked: under memory pressure heartbeats may be late", "err", err)
 	}
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, niceness); err != nil {
+	if err := raise(); err != nil {
 		log.Warn("priority cannot be raised: on a busy host heartbeats may be late", "err", err)
 	}
+}
+
+// raise gives each thread the niceness. The kernel keeps one per thread, and a new thread has that of the one that made
+// it; so it looks until there is none that it has not met.
+func raise() error {
+	raised := map[int]bool{}
+	for before := -1; len(raised) > before; {
+		before = len(raised)
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			id, err := strconv.Atoi(t.Name())
+			if err != nil || raised[id] {
+				continue
+			}
+			if err := unix.Setpriority(unix.PRIO_PROCESS, id, niceness); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+			raised[id] = true
+		}
+	}
+	return nil
 }
 
 // hypervisor uses libvirt. A libvirtd that is away is waited for; where libvirt is

@@ -111,7 +111,9 @@ func serveWitness(o witnessOptions) error {
 		}
 	})
 	log.Info("witness runs", "version", version.String(), "dir", o.dir, "listen", ln.Addr().String(), "key", s.Fingerprint().String())
+	wg.Go(func() { ready(ctx, log) })
 	err = s.Serve(ctx, ln)
+	stop()
 	_ = srv.Close() // its calls are short
 	wg.Wait()
 	return err

@@ -52,6 +52,7 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 				mine.Why += "; " + m.trouble
 			}
 			n.mu.Unlock()
+			mine.Notices = append(mine.Notices, n.fitness.of(m.cfg.Name)...)
 			out.Nodes = append(out.Nodes, mine)
 			continue
 		}
@@ -62,6 +63,7 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 		}
 		state := nodeState(node, m.cfg.Name, st.Status)
 		state.Stale = time.Since(heard) > staleAfter
+		state.Notices = append(state.Notices, n.fitness.peer(m.cfg.Name)...)
 		out.Nodes = append(out.Nodes, state)
 	}
 	return out
@@ -71,8 +73,12 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
-	if s.Notice != "" {
-		out.Why += "; " + s.Notice
+	for _, x := range s.Notices {
+		level := "warning"
+		if x.Alarm {
+			level = "alarm"
+		}
+		out.Notices = append(out.Notices, api.Notice{Level: level, Code: x.Code, Text: x.Text, Remedy: x.Remedy})
 	}
 	for _, v := range s.Volumes {
 		out.Volumes = append(out.Volumes, volumeStatus(module, v))
@@ -165,6 +171,9 @@ func (n *Node) act(ctx context.Context, m *module, a api.Action, r api.ActionReq
 		return "restarts on " + node, n.command(ctx, m, node, appmodules.CmdRestart, r.Yes)
 	case api.Swap:
 		node := cmp.Or(primary, string(n.self()))
+		if err := n.mayMove(m, m.cfg.Peer(node), r.Yes); err != nil {
+			return "", err
+		}
 		return fmt.Sprintf("moves from %s to %s", node, m.cfg.Peer(node)), n.command(ctx, m, node, appmodules.CmdSwap, r.Yes)
 	case api.Prim:
 		node := cmp.Or(r.Node, string(n.self()))
@@ -176,6 +185,9 @@ func (n *Node) act(ctx context.Context, m *module, a api.Action, r api.ActionReq
 	case api.Second:
 		node := cmp.Or(r.Node, second, string(n.self()))
 		if node == primary {
+			if err := n.mayMove(m, m.cfg.Peer(node), r.Yes); err != nil {
+				return "", err
+			}
 			return fmt.Sprintf("moves from %s to %s", node, m.cfg.Peer(node)), n.command(ctx, m, node, appmodules.CmdSwap, r.Yes)
 		}
 		return "becomes secondary on " + node, n.command(ctx, m, node, appmodules.CmdSecond, r.Yes)

@@ -78,9 +78,15 @@ func (e *remoteError) Error() string { return e.text }
 // Unwrap is its kind.
 func (e *remoteError) Unwrap() error { return e.kind }
 
+// errNoRoute: the other node is of a release that does not know what it was asked.
+var errNoRoute = errors.New("it does not know that request")
+
 func decodeFailure(node cluster.NodeID, status int, b []byte) error {
 	var f failure
 	if json.Unmarshal(b, &f) != nil || f.Text == "" {
+		if status == http.StatusNotFound {
+			return fmt.Errorf("%s: %w", node, errNoRoute)
+		}
 		return fmt.Errorf("%s answers %d", node, status)
 	}
 	if kind, ok := kinds()[f.Kind]; ok {
@@ -120,10 +126,15 @@ func (c caller) Complete(ctx context.Context, m engine.Complete) error {
 
 // Tell exchanges states.
 func (c caller) Tell(ctx context.Context, mine engine.State) (theirs engine.State, err error) {
-	if err = c.do(ctx, "tell", mine, &theirs); errors.Is(err, api.ErrNotFound) {
+	var answer told
+	err = c.do(ctx, "tell", told{mine, c.n.fitness.of(c.module)}, &answer)
+	switch {
+	case err == nil:
+		c.n.fitness.hear(c.module, answer.Notices)
+	case errors.Is(err, api.ErrNotFound):
 		c.n.unknownTo(c.node, c.module)
 	}
-	return theirs, err
+	return answer.State, err
 }
 
 // Define sends a VM's definition.

@@ -14,8 +14,11 @@ import (
 	"duet/vmmanager"
 )
 
-// disks opens the parts of volumes on this node. It is an engine.Disks.
-type disks struct{ n *Node }
+// disks opens the parts of the volumes of one VM on this node. It is an engine.Disks.
+type disks struct {
+	n  *Node
+	vm string
+}
 
 // Open opens the image.
 func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
@@ -25,12 +28,24 @@ func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
 // Log is the dirty log, by the identity of the data.
 func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.n.store.Log(v.ID) }
 
-// Frontend serves the volume on its socket.
+// Frontend serves the volume on its socket, to the VM.
 func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error) {
-	if err := os.MkdirAll(d.n.cfg.RunDir, 0o700); err != nil {
+	if err := passage(d.n.cfg.RunDir); err != nil {
 		return nil, fmt.Errorf("make directory of sockets: %w", err)
 	}
-	return nbd.New(nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Log: d.n.log}), nil
+	return nbd.New(nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Admit: d.admit, Log: d.n.log}), nil
+}
+
+// admit lets only the process in that runs the VM: another one with the same disks, of a copied definition say, would
+// write the volume as well. This daemon itself knocks, to see whether the socket is served.
+func (d disks) admit(p nbd.Peer) error {
+	switch {
+	case p.PID == os.Getpid():
+		return nil
+	case p.UID == 0 && d.n.cfg.AdmitRoot:
+		return nil
+	}
+	return d.n.cfg.Hypervisor.Runs(d.vm, p.PID)
 }
 
 // Written is when the image was last written.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/hex"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -11,6 +12,25 @@ import (
 func isBlock(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0
+}
+
+// sizeOf is the size of a file or block device, in bytes.
+func sizeOf(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, io.SeekEnd)
+}
+
+// passage makes a directory in which whoever knows a name can go on, and nobody can list: QEMU, which has a user of its
+// own, finds its volume's socket or its image there. What lies in it has an owner and a mode of its own.
+func passage(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o711)
 }
 
 // cutVolume splits MODULE/TARGET.

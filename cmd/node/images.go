@@ -12,7 +12,6 @@ import (
 	"duet/blockrepl/backing"
 	"duet/blockrepl/durable"
 	"duet/console/api"
-	"duet/vmmanager"
 )
 
 // The images that `duet vm protect` makes. It never takes a file for its own that it
@@ -61,12 +60,11 @@ func (n *Node) host(ctx context.Context, h hosting) ([]made, error) {
 }
 
 func (n *Node) hostAnew(ctx context.Context, h hosting) ([]made, error) {
-	switch _, err := n.cfg.Hypervisor.Definition(ctx, h.VM); {
-	case err == nil:
-		return nil, fmt.Errorf("%w: a VM %s is defined on %s too, and would be replaced: if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",
-			api.ErrConflict, h.VM, n.self(), h.VM)
-	case !errors.Is(err, vmmanager.ErrNotFound):
+	switch taken, err := n.nameTaken(ctx, h.VM); {
+	case err != nil:
 		return nil, err
+	case taken != nil:
+		return nil, fmt.Errorf("%w: %s", api.ErrConflict, taken.Whole())
 	}
 	return n.makeImages(h.Module, h.Places)
 }
@@ -88,8 +86,10 @@ func (n *Node) makeImage(module string, p place) (made, error) {
 		return n.chosenImage(p)
 	}
 	dir := n.imageDir(module)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return made{}, fmt.Errorf("make directory of image: %w", err)
+	for _, d := range []string{n.cfg.Dir, filepath.Dir(dir), dir} {
+		if err := passage(d); err != nil {
+			return made{}, fmt.Errorf("make directory of image: %w", err)
+		}
 	}
 	for i := 1; ; i++ {
 		path := filepath.Join(dir, p.Target+".raw")
@@ -201,4 +201,19 @@ func (n *Node) retireImages(m appmodules.Module) error {
 		errs = append(errs, durable.Rename(path, path+retired))
 	}
 	return errors.Join(errs...)
+}
+
+// grown adds to an error of opening an image the way for one that was made larger: a volume
+// has one size on both nodes, which is agreed when it is protected.
+func (n *Node) grown(v appmodules.Volume, err error) error {
+	m := n.moduleOfVolume(v.ID)
+	if !errors.Is(err, backing.ErrSize) || m == nil {
+		return err
+	}
+	path := v.Paths[string(n.self())]
+	if size, sizeErr := sizeOf(path); sizeErr != nil || size < v.Size {
+		return fmt.Errorf("%w: the end of %s is gone: what is on the other node is whole", err, path)
+	}
+	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that node the new size, "+
+		"`duet vm protect %s`; to go on as before, give %s its %d bytes again", err, m.cfg.Name, m.cfg.VM.Domain, path, v.Size)
 }

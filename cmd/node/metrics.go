@@ -34,6 +34,7 @@ var (
 	moduleEpoch   = desc("module_epoch", "Newest epoch this node knows.", "module")
 	moduleHolds   = desc("module_holder", "1 if this node holds the newest epoch it knows.", "module")
 	moduleDone    = desc("module_complete", "1 if the data here hold every acknowledged write of that epoch.", "module")
+	moduleNotices = desc("module_notices", "Things to mend that status shows, by level: an alarm says that what the guest writes is not replicated.", "module", "level")
 	witnessAlive  = desc("witness_alive", "1 if the witness answered this node's last question.", "witness")
 	versionBytes  = desc("volume_diverged_saved_bytes", "Size of a version that lost a split brain and is kept here: alert on its presence.", "module", "volume", "version")
 	failovers     = desc("failovers_total", "Times this node took the module over.", "module")
@@ -82,6 +83,13 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 		gauge(moduleEpoch, float64(st.Record.Epoch), name)
 		gauge(moduleHolds, yes(st.Record.Holds(x.n.self())), name)
 		gauge(moduleDone, yes(st.Record.IsComplete()), name)
+		counts := map[string]int{"alarm": 0, "warning": 0}
+		for _, x := range nodeState("", name, st.Status).Notices {
+			counts[x.Level]++
+		}
+		for level, count := range counts {
+			gauge(moduleNotices, float64(count), name, level)
+		}
 		m.meter.collect(out, name)
 		for _, v := range st.Status.Volumes {
 			collectVolume(out, name, v)

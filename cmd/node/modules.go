@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 		Fence:      func(ctx context.Context) error { return n.fenceOff(ctx, peer) },
 		CanFence:   func() bool { return n.canFence(peer) },
 		Store:      n.engineStore(m.Name),
-		Storage:    engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self), Disks: disks{n}, Logger: n.log}),
+		Storage:    engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self), Disks: disks{n, m.VM.Domain}, Logger: n.log}),
 		Hypervisor: n.cfg.Hypervisor,
 		Runtime:    engine.Real{},
 		Witnesses:  n.witnesses,
@@ -309,6 +310,9 @@ func (n *Node) forgetModule(m appmodules.Module) error {
 		return fmt.Errorf("forget module %s: %w", m.Name, err)
 	}
 	for _, v := range m.Volumes {
+		if err := os.Remove(n.socket(m.Name, v.Target)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget module %s: %w", m.Name, err)
+		}
 		done := make(chan error, 1)
 		n.store.Forget(v.ID, func(err error) { done <- err })
 		if err := <-done; err != nil {

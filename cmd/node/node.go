@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -46,6 +45,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// MinFree is the free space in bytes under which nothing is written to the store; 0 takes its default.
 	MinFree int64
+	// AdmitRoot lets programs of root open a volume beside the process that runs its VM.
+	AdmitRoot bool
 	// Sleepy leaves CPUs in their idle states while replicated writes wait for them: it
 	// saves power and costs latency.
 	Sleepy bool
@@ -76,7 +77,10 @@ type Node struct {
 	call     *http.Client
 	gate     *engine.Gate
 	tasks    *taskBoard
+	fitness  *fitness
 	left     map[string]unfinished // by an earlier run of the daemon, by module
+	lookout  lookout
+	served   string // where the API is served over TLS; guarded by mu
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -106,7 +110,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), fitness: newFitness(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
@@ -197,6 +201,7 @@ func (n *Node) start() error {
 	n.guard()
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
+	n.spawn(n.watchFitness)
 	n.spawn(n.renew)
 	n.spawn(n.watchWitnesses)
 	n.spawn(n.tidyVersions)
@@ -206,7 +211,7 @@ func (n *Node) start() error {
 	n.resumeWorks()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := passage(dir); err != nil {
 			return fmt.Errorf("make directory of sockets: %w", err)
 		}
 	}
@@ -239,6 +244,9 @@ func (n *Node) serveConsole(c console.Config) error {
 		return err
 	}
 	n.push("console", s.Stop)
+	n.mu.Lock()
+	n.served = c.Listen
+	n.mu.Unlock()
 	return nil
 }
 

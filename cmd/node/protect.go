@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -24,36 +25,56 @@ import (
 // images in another format, gets raw ones: the running VM's disks are copied into
 // them while it runs and the VM is switched over. What fails leaves the VM as it was.
 func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
-	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
-	switch {
-	case errors.Is(err, vmmanager.ErrNotFound):
-		return api.Task{}, fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, n.self())
-	case err != nil:
-		return api.Task{}, err
-	}
-	m, err := n.plan(def, r)
+	def, err := n.definedHere(ctx, vm)
 	if err != nil {
 		return api.Task{}, err
+	}
+	if err := refusal(api.ErrInvalid, "VM "+vm+" cannot be protected", notices(n.self(), n.cfg.Hypervisor.Obstacles(def))); err != nil {
+		return api.Task{}, err
+	}
+	p, err := n.begun(ctx, def, r)
+	if err != nil {
+		return api.Task{}, err
+	}
+	return n.run("protect", p.Module.Name, p.run)
+}
+
+// definedHere is the definition of a VM of this node.
+func (n *Node) definedHere(ctx context.Context, vm string) (vmmanager.Definition, error) {
+	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
+	switch {
+	case errors.Is(err, vmmanager.ErrUnsupported):
+		err = fmt.Errorf("%w: VM %s is transient: it is gone when it ends, and has no definition to protect. "+
+			"`virsh dumpxml --migratable %s >%s.xml && virsh define %s.xml` makes it persistent while it runs", api.ErrConflict, vm, vm, vm, vm)
+	case errors.Is(err, vmmanager.ErrNotFound):
+		err = fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, n.self())
+	}
+	return def, err
+}
+
+// begun is a protect that may begin, and has changed nothing yet.
+func (n *Node) begun(ctx context.Context, def vmmanager.Definition, r api.ProtectRequest) (*protection, error) {
+	vm := def.Name
+	m, err := n.plan(def, r)
+	if err != nil {
+		return nil, err
 	}
 	state, err := n.cfg.Hypervisor.State(ctx, vm)
 	if err != nil {
-		return api.Task{}, err
+		return nil, err
 	}
 	switch {
 	case state != vmmanager.Off && state != vmmanager.Running:
-		return api.Task{}, fmt.Errorf("%w: VM %s is %s: start it or shut it down first", api.ErrConflict, vm, state)
+		return nil, fmt.Errorf("%w: VM %s is %s: start it or shut it down first", api.ErrConflict, vm, state)
 	case def.Saved:
-		return api.Task{}, fmt.Errorf("%w: the memory of VM %s is saved, and would not fit its disks later: `virsh start %s` first, or `virsh managedsave-remove %s` if it is not needed",
+		return nil, fmt.Errorf("%w: the memory of VM %s is saved, and would not fit its disks later: `virsh start %s` first, or `virsh managedsave-remove %s` if it is not needed",
 			api.ErrConflict, vm, vm, vm)
 	}
 	if err := n.mayBegin(m); err != nil {
-		return api.Task{}, err
+		return nil, err
 	}
 	p := &protection{n: n, unfinished: unfinished{Kind: "protect", Module: m, Definition: def, Running: state == vmmanager.Running}}
-	if err := p.layout(r.Images); err != nil {
-		return api.Task{}, err
-	}
-	return n.run("protect", m.Name, p.run)
+	return p, p.layout(r.Images)
 }
 
 // plan makes the module's configuration from the request.
@@ -64,15 +85,12 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 		return appmodules.Module{}, err
 	}
 	m := appmodules.Default()
-	m.Name, m.VM.Domain, m.Nodes = strings.ToLower(def.Name), def.Name, []string{string(c.Self), peer}
+	m.Name, m.VM.Domain, m.Nodes = cmp.Or(r.Module, n.freeName(def.Name)), def.Name, []string{string(c.Self), peer}
 	if r.Config != "" {
 		if m, err = config.ParseOnto(m, "config", []byte(r.Config)); err != nil {
 			return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
 		}
 		m.VM.Domain, m.Nodes, m.Volumes = def.Name, []string{string(c.Self), peer}, nil
-	}
-	if r.Module != "" {
-		m.Name = r.Module
 	}
 	if have, err := n.module(m.Name); err == nil {
 		return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.cfg.VM.Domain)
@@ -82,13 +100,19 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 			return m, fmt.Errorf("%w: VM %s is protected by module %s", api.ErrConflict, def.Name, have.cfg.Name)
 		}
 	}
-	if len(def.Disks) == 0 {
-		return m, fmt.Errorf("%w: VM %s has no disk that can be replicated", api.ErrInvalid, def.Name)
-	}
 	if faults := m.Validate(); len(faults) > 0 {
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}
 	return m, nil
+}
+
+// freeName makes the name of a module of that of its VM.
+func (n *Node) freeName(vm string) string {
+	taken := func(name string) bool {
+		m, err := n.module(name)
+		return err == nil && m.cfg.VM.Domain != vm
+	}
+	return appmodules.NameFor(vm, taken)
 }
 
 // choosePeer takes the named node, or the only other one.
@@ -118,9 +142,10 @@ func choosePeer(c cluster.Config, want string) (string, error) {
 // protection is one run of Protect, or of undoing one that was cut short.
 type protection struct {
 	unfinished
-	n      *Node
-	places map[string][]place // images to make, by node
-	copies []*seeding
+	n       *Node
+	notices []api.Notice       // what the peer says of the VM
+	places  map[string][]place // images to make, by node
+	copies  []*seeding
 }
 
 // peer is the other node of the module.
@@ -180,6 +205,10 @@ func (p *protection) choose(c api.ImageChoice) error {
 
 func (p *protection) run(ctx context.Context, t *task) (string, error) {
 	p.Task = t.state.ID
+	t.step("asks %s what it would say to the VM", p.peer())
+	if err := p.fit(ctx); err != nil {
+		return "", err // nothing was begun
+	}
 	t.step("makes the images on %s and %s", p.n.self(), p.peer())
 	err := p.images(ctx)
 	if err == nil {
@@ -197,9 +226,9 @@ func (p *protection) run(ctx context.Context, t *task) (string, error) {
 func (p *protection) result() string {
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s", vm, name, name, p.caution())
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s%s", vm, name, name, p.caution(), p.noticed())
 	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s", vm, name, p.oldImages(), p.caution())
+	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s%s", vm, name, p.oldImages(), p.caution(), p.noticed())
 }
 
 // take brings the VM onto its volumes and makes the module durable on both nodes.
@@ -287,11 +316,13 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 // harden has the running VM's disks pause it on errors, which the hypervisor can
 // change only while the VM stands still.
 func (p *protection) harden(ctx context.Context) error {
-	same, err := p.n.cfg.Hypervisor.Restore(p.Definition, p.Definition.Disks)
-	if err != nil {
-		return err
+	hv := p.n.cfg.Hypervisor
+	var targets []string
+	for _, v := range p.Module.Volumes {
+		targets = append(targets, v.Target)
 	}
-	return p.n.cfg.Hypervisor.Refit(ctx, same, func() error { return nil })
+	stop := func(def vmmanager.Definition) (vmmanager.Definition, error) { return hv.Harden(def, targets) }
+	return hv.Refit(ctx, p.Definition.Name, stop, func() error { return nil })
 }
 
 // serve serves all volumes, unless that is done already.
@@ -312,7 +343,7 @@ func (p *protection) create(ctx context.Context, rewired vmmanager.Definition) e
 	nm := newModule{
 		Stored:     stored{version{1, time.Now().UTC(), string(n.self())}, p.Module},
 		Source:     n.self(),
-		Definition: engine.Definition{Module: p.Module.Name, Version: 1, Text: rewired.Text},
+		Definition: engine.Definition{Module: p.Module.Name, Version: 1, Text: rewired.Text, Own: p.Definition},
 	}
 	if err := n.rpcTo(ctx, p.peer(), "modules", nm, nil); err != nil {
 		return fmt.Errorf("store module on %s: %w", p.peer(), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -39,36 +40,32 @@ func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (
 	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m, r) })
 }
 
+// release takes the VM off its volumes first, and has the peer forget the module then: until nothing can fail any more
+// the peer only counts as outdated, which a resync of what was written since mends.
 func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseRequest) (string, error) {
 	name, vm := m.cfg.Name, m.cfg.VM.Domain
 	peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
-	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
+	if err := n.mayRelease(ctx, name, peer, r); err != nil {
+		return "", err
+	}
+	u, err := n.planRelease(ctx, t, m)
 	if err != nil {
 		return "", err
 	}
-	var images []vmmanager.Disk
-	var where []string
-	for _, v := range m.cfg.Volumes {
-		path := v.Paths[string(n.self())]
-		images = append(images, vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: isBlock(path), Size: v.Size})
-		where = append(where, path)
+	if m.engine.State().Status.Phase == appmodules.Running.String() {
+		t.step("goes on without %s", peer)
+		if err := n.leavePeer(ctx, m); err != nil {
+			return "", err
+		}
 	}
-	plain, err := n.cfg.Hypervisor.Restore(def, images)
-	if err != nil {
-		return "", err
-	}
-	t.step("has %s forget the module", peer)
-	u := unfinished{Task: t.state.ID, Kind: "release", Module: m.cfg, Definition: plain, Epoch: m.engine.State().Record.Epoch}
-	err = n.removeAt(ctx, peer, name, u.Epoch)
-	u.Told = err == nil
-	if err != nil && !(r.WithoutPeer && errors.Is(err, api.ErrUnreach)) {
-		return "", fmt.Errorf("release needs %s, or the module would come back from there (if it is gone for good: --without-peer): %w", peer, err)
-	}
+	u.Epoch = m.engine.State().Record.Epoch
 	t.step("puts the VM back on its images")
 	if err := n.keepUnfinished(u); err != nil {
 		return "", err
 	}
-	err = n.cfg.Hypervisor.Refit(ctx, plain, func() error { return n.removeModule(ctx, name) })
+	err = n.cfg.Hypervisor.Refit(ctx, vm, n.restoring(u), func() error {
+		return errors.Join(n.letIn(ctx, u), n.removeModule(ctx, name))
+	})
 	if err != nil && ctx.Err() != nil {
 		return "", fmt.Errorf("release %s: the daemon stops; its next run decides: %w", name, err)
 	}
@@ -80,10 +77,17 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 		return "", fmt.Errorf("release %s: it goes on: %w", name, err)
 	}
 	if err != nil {
-		return "", fmt.Errorf("release %s: %w", name, errors.Join(err, n.endUnfinished(name)))
+		m.engine.Rejoin()
+		return "", fmt.Errorf("release %s: the VM is protected as before: %w", name, errors.Join(err, n.endUnfinished(name)))
 	}
+	t.step("has %s forget the module", peer)
+	u.Told = n.removeAt(ctx, peer, name, u.Epoch) == nil
 	if err := n.released(ctx, u); err != nil {
 		return "", fmt.Errorf("release %s: %w", name, err)
+	}
+	var where []string
+	for _, d := range u.Images {
+		where = append(where, d.Path)
 	}
 	if !u.Told {
 		return fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; %s is told when it answers, unless it is removed from the cluster", vm, n.self(), strings.Join(where, ", "), peer), nil
@@ -92,10 +96,100 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 		strings.Join(where, ", "), peer, retired), nil
 }
 
+// mayRelease refuses a release whose peer could not be told, unless an admin knows that it is gone.
+func (n *Node) mayRelease(ctx context.Context, name string, peer cluster.NodeID, r api.ReleaseRequest) error {
+	if r.WithoutPeer {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var said []api.LogEntry
+	if err := n.rpcTo(ctx, peer, "modules/"+name+"/log", 1, &said); err != nil && !errors.Is(err, api.ErrNotFound) {
+		return fmt.Errorf("release needs %s, or the module would come back from there (if it is gone for good: --without-peer): %w", peer, err)
+	}
+	return nil
+}
+
+// planRelease says what a release does, and refuses what would lose data. A VM whose definition somebody has deleted
+// gets it back from the module.
+func (n *Node) planRelease(ctx context.Context, t *task, m *module) (unfinished, error) {
+	hv, vm := n.cfg.Hypervisor, m.cfg.VM.Domain
+	kept, err := m.engine.Definition(ctx)
+	if err != nil {
+		return unfinished{}, err
+	}
+	if _, err := hv.Definition(ctx, vm); errors.Is(err, vmmanager.ErrNotFound) && !errors.Is(err, vmmanager.ErrUnsupported) {
+		err = hv.Define(ctx, vmmanager.Definition{Name: vm, Text: kept.Text})
+		if err != nil {
+			return unfinished{}, fmt.Errorf("VM %s is not defined any more, and cannot be: %w", vm, err)
+		}
+	} else if err != nil {
+		return unfinished{}, err
+	}
+	strays, err := hv.Strays(ctx, vm, n.endpoints(m.cfg))
+	if err != nil {
+		return unfinished{}, err
+	}
+	for _, d := range strays {
+		if !d.Extra && d.On != "" {
+			return unfinished{}, fmt.Errorf("%w: disk %s of VM %s is on %s and not on its volume, and would be put back to what it was before: "+
+				"`duet status %s` says how to bring it back", api.ErrConflict, d.Target, vm, d.On, m.cfg.Name)
+		}
+	}
+	u := unfinished{Task: t.state.ID, Kind: "release", Module: m.cfg, Definition: kept.Own}
+	u.Definition.Name = vm
+	for _, v := range m.cfg.Volumes {
+		u.Images = append(u.Images, n.imageOf(v))
+	}
+	return u, nil
+}
+
+// imageOf is the disk that a VM has when it is on the image of a volume.
+func (n *Node) imageOf(v appmodules.Volume) vmmanager.Disk {
+	path := v.Paths[string(n.self())]
+	return vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: isBlock(path), Size: v.Size}
+}
+
+// restoring puts a VM on its images, and all else as it was before it was protected.
+func (n *Node) restoring(u unfinished) vmmanager.Edit {
+	return func(def vmmanager.Definition) (vmmanager.Definition, error) {
+		return n.cfg.Hypervisor.Restore(def, u.Definition, u.Images)
+	}
+}
+
+// letIn gives the images that this node has made to whom the VM's process runs as: an admin's own have an owner.
+func (n *Node) letIn(ctx context.Context, u unfinished) error {
+	var mine []string
+	for _, d := range u.Images {
+		if filepath.Dir(d.Path) == n.imageDir(u.Module.Name) {
+			mine = append(mine, d.Path)
+		}
+	}
+	if len(mine) == 0 {
+		return nil
+	}
+	return n.cfg.Hypervisor.Grant(ctx, u.Definition.Name, mine)
+}
+
+// leavePeer has the module go on without its peer before its VM leaves the volumes.
+func (n *Node) leavePeer(ctx context.Context, m *module) error {
+	ctx, cancel := context.WithTimeout(ctx, partTime)
+	defer cancel()
+	err := m.engine.Part(ctx, "the VM is being released")
+	if err == nil {
+		return nil
+	}
+	why := m.engine.State().Status.Why
+	return fmt.Errorf("%w: release %s: the VM stays protected (%s): %w", api.ErrConflict, m.cfg.Name, why, err)
+}
+
+// partTime bounds getting the right to go on alone.
+const partTime = 15 * time.Second
+
 // released ends a release whose VM is an ordinary one again. A peer that was not told is told later.
 func (n *Node) released(ctx context.Context, u unfinished) error {
-	n.forgetAtWitness(ctx, u.Module.Name)
 	if u.Told {
+		n.forgetAtWitness(ctx, u.Module.Name)
 		return n.endUnfinished(u.Module.Name)
 	}
 	if err := n.onlyPeer(u); err != nil {
@@ -107,7 +201,8 @@ func (n *Node) released(ctx context.Context, u unfinished) error {
 	return nil
 }
 
-// tellReleased has the peer forget a module that was released without it.
+// tellReleased has the peer forget a module that was released without it. Only then may the witness forget it too: it
+// would let a stale copy become primary.
 func (n *Node) tellReleased(ctx context.Context, u unfinished) error {
 	peer := cluster.NodeID(u.Module.Peer(string(n.self())))
 	if _, member := n.cluster().Member(peer); member {
@@ -115,6 +210,7 @@ func (n *Node) tellReleased(ctx context.Context, u unfinished) error {
 			return err
 		}
 	}
+	n.forgetAtWitness(ctx, u.Module.Name)
 	return n.endUnfinished(n.later(u))
 }
 

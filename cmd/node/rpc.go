@@ -11,7 +11,9 @@ import (
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/mux"
+	"duet/cluster/support"
 	"duet/console/api"
+	"duet/vmmanager"
 )
 
 // maxRequest bounds a request of another node, in bytes.
@@ -38,8 +40,9 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /modules/{name}/complete", onModule(n, func(ctx context.Context, m *module, v engine.Complete) (none, error) {
 		return none{}, m.engine.OnComplete(ctx, v)
 	}))
-	h.Handle("POST /modules/{name}/tell", onModule(n, func(_ context.Context, m *module, v engine.State) (engine.State, error) {
-		return m.engine.OnTell(v), nil
+	h.Handle("POST /modules/{name}/tell", onModule(n, func(_ context.Context, m *module, v told) (told, error) {
+		n.fitness.hear(m.cfg.Name, v.Notices)
+		return told{m.engine.OnTell(v.State), n.fitness.of(m.cfg.Name)}, nil
 	}))
 	h.Handle("POST /modules/{name}/define", onModule(n, func(ctx context.Context, m *module, v engine.Definition) (none, error) {
 		return none{}, m.engine.OnDefine(ctx, v)
@@ -59,6 +62,7 @@ func (n *Node) rpcHandler() http.Handler {
 			return none{}, n.dropModule(ctx, r.PathValue("name"), mux.PeerFrom(ctx), v)
 		}).ServeHTTP(w, r)
 	}))
+	h.Handle("POST /judge", handle(n, func(ctx context.Context, j judging) ([]vmmanager.Finding, error) { return n.judgeNew(ctx, j) }))
 	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]made, error) { return n.host(ctx, v) }))
 	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []made) (none, error) { return none{}, n.dropImages(v) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
@@ -68,6 +72,8 @@ func (n *Node) rpcHandler() http.Handler {
 			return n.Difference(ctx, r.PathValue("name"))
 		}).ServeHTTP(w, r)
 	}))
+	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (reply, error) { return n.facts(ctx), nil }))
+	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.part(ctx), nil }))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fenceSet) (none, error) { return none{}, n.applyFence(ctx, s) }))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.takeVoters(ctx, v) }))
 	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.dropMember(cluster.NodeID(name)) }))

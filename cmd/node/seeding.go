@@ -65,7 +65,7 @@ func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, e
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
-	if s.front, err = (disks{n}).Frontend(p.Module.Name, v); err != nil {
+	if s.front, err = (disks{n, p.Definition.Name}).Frontend(p.Module.Name, v); err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
 	s.prim.Start()

@@ -24,6 +24,7 @@ type unfinished struct {
 	Module appmodules.Module `json:"module"`
 	// Definition is what the VM has when it is not protected.
 	Definition vmmanager.Definition `json:"definition"`
+	Images     []vmmanager.Disk     `json:"images"`  // that the VM is put on, of a release
 	Running    bool                 `json:"running"` // the VM ran when it began
 	Mine       []made               `json:"mine"`    // images made on this node
 	Theirs     []made               `json:"theirs"`  // and on the peer
@@ -277,16 +278,17 @@ func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []v
 	for _, e := range on {
 		for _, v := range p.Module.Volumes {
 			if v.Target == e.Target {
-				path := v.Paths[string(p.n.self())]
-				newer = append(newer, vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: isBlock(path), Size: v.Size})
-				p.keepImage(path)
+				image := p.n.imageOf(v)
+				newer = append(newer, image)
+				p.keepImage(image.Path)
 			}
 		}
 	}
-	def, err := hv.Restore(def, newer)
+	def, err := hv.Restore(def, def, newer)
 	if err != nil {
 		return err
 	}
+	def.Disks = placed(p.Definition.Disks, newer)
 	if len(newer) > 0 {
 		// From here on this is what the VM has, also for a run that begins after the
 		// definition has changed: it could not see any more that the images are in use.
@@ -300,9 +302,22 @@ func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []v
 		return err
 	}
 	if now.Saved && p.Running { // the death came while its memory was saved, before any copy
-		return hv.Reload(ctx, def, func() error { return nil })
+		own := p.Definition
+		back := func(now vmmanager.Definition) (vmmanager.Definition, error) { return hv.Restore(now, own, own.Disks) }
+		return hv.Reload(ctx, def.Name, back, func() error { return nil })
 	}
 	return hv.Define(ctx, def)
+}
+
+// placed are the disks with those that lie elsewhere by now in their place.
+func placed(all, newer []vmmanager.Disk) []vmmanager.Disk {
+	out := slices.Clone(all)
+	for _, d := range newer {
+		if i := slices.IndexFunc(out, func(o vmmanager.Disk) bool { return o.Target == d.Target }); i >= 0 {
+			out[i] = d
+		}
+	}
+	return out
 }
 
 // keepImage takes an image off the list of those that are dropped.
@@ -332,14 +347,16 @@ func (n *Node) endRelease(ctx context.Context, u unfinished) error {
 		return err
 	}
 	if durable && !now.Saved {
-		n.log.Warn("the VM is protected as before, but its peer has forgotten it", "module", name, "remedy", "duet vm release "+name+" again")
+		n.log.Warn("the VM is protected as before", "module", name, "remedy", "duet vm release "+name+" again")
 		if err := n.endUnfinished(name); err != nil {
 			return err // once more: an engine is begun once
 		}
 		return n.beginModule(s)
 	}
 	if now.Saved || state == vmmanager.Off {
-		err = n.cfg.Hypervisor.Reload(ctx, u.Definition, func() error { return n.forgetModule(u.Module) })
+		err = n.cfg.Hypervisor.Reload(ctx, u.Definition.Name, n.restoring(u), func() error {
+			return errors.Join(n.letIn(ctx, u), n.forgetModule(u.Module))
+		})
 	} // else it runs: that was the last step
 	if err != nil {
 		return err

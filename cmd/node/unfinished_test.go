@@ -48,11 +48,11 @@ func (h *dying) Define(ctx context.Context, def vmmanager.Definition) error {
 	return errors.Join(err, h.at(ctx, "defined", nil))
 }
 
-func (h *dying) Refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
+func (h *dying) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	if err := h.at(ctx, "refit", between); err != nil {
 		return err
 	}
-	err := h.hypervisor.Refit(ctx, def, between)
+	err := h.hypervisor.Refit(ctx, name, edit, between)
 	return errors.Join(err, h.at(ctx, "refitted", nil))
 }
 

@@ -39,7 +39,7 @@ type keptImage struct {
 func (n *Node) openImage(v appmodules.Volume) (engine.Image, error) {
 	file, err := backing.OpenFile(v.Paths[string(n.self())], v.Size)
 	if err != nil {
-		return nil, err
+		return nil, n.grown(v, err)
 	}
 	img := &keptImage{file: file, n: n, id: v.ID}
 	if img.Device, err = aside.Wrap(file); err != nil {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the packages: build.sh VERSION DIRECTORY "amd64 arm64" "deb rpm". They are in DIRECTORY afterwards, and all that
-# they are made of in DIRECTORY/build/ARCHITECTURE. Called by make.
+# Builds the packages: build.sh VERSION DIRECTORY "amd64 arm64" "deb rpm". They are in DIRECTORY afterwards, and what they
+# are made of in DIRECTORY/build/ARCHITECTURE. Called by make. BUILDFLAGS are the go command's: see compile.
 #
 # The same tree gives the same bytes: no path of the builder's, no build time but the last commit's, files sorted by
 # nfpm. RELEASE=1 also makes a tar.gz of the programs, a bill of materials and the sums.
@@ -14,7 +14,8 @@ go=${GO:-go}
 export LC_ALL=C TZ=UTC
 
 # Without history the time is that of the changelog's first entry.
-: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || date -d "$(sed -n 's/^ -- .*>  //p' $here/changelog | head -n 1)" +%s)}"
+released() { date -d "$(sed -n 's/^ -- .*>  //p' $here/changelog | head -n 1)" +%s; }
+: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || released)}"
 export SOURCE_DATE_EPOCH
 
 $go build -modfile=$here/tools.mod -o "$dist/build/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
@@ -27,8 +28,8 @@ compile() {
 	arm64) cc=aarch64-linux-gnu-gcc ;;
 	esac
 	# shellcheck disable=SC2086 # several flags
-	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc $go build ${BUILDFLAGS--trimpath -buildmode=pie} -buildvcs=false -tags libvirt_dlopen \
-		-ldflags "-s -w -X duet/cmd/version.stamp=$version" -o "$2/" ./cmd/duet ./cmd/duetd
+	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc $go build ${BUILDFLAGS--trimpath -buildmode=pie} -buildvcs=false \
+		-tags libvirt_dlopen -ldflags "-s -w -X duet/cmd/version.stamp=$version" -o "$2/" ./cmd/duet ./cmd/duetd
 }
 
 # stage ARCHITECTURE DIRECTORY: everything that packages of either kind hold, but the programs

@@ -18,7 +18,7 @@ import (
 
 var (
 	update  = flag.Bool("update", false, "rewrite the golden file; only commit what you understand")
-	release = flag.String("release", "", "check the release in this `directory` (make release); without it a .deb is built and checked")
+	release = flag.String("release", "", "check the release in this `directory` (make release), not a .deb that is built for it")
 )
 
 // version is what the tests stamp into the packages they build; newer is the next.
@@ -48,7 +48,7 @@ func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("needs the command %s (testbed/deps/install.sh release.txt brings it)", p)
+			t.Skipf("needs the command %s (`make deps` or `testbed/deps/install.sh release.txt` brings it)", p)
 		}
 	}
 }

@@ -91,7 +91,7 @@ func TestSums(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if made := files(t, "duet[-_]*"); len(made) != bytes.Count(out, []byte(": OK\n")) {
+	if made := files(t, `duet[_\-]*`); len(made) != bytes.Count(out, []byte(": OK\n")) {
 		t.Errorf("of %q are checked:\n%s", made, out)
 	}
 }
@@ -160,7 +160,9 @@ func TestRPM(t *testing.T) {
 			t.Errorf("%s has configuration %q", file, got)
 		}
 		list := query("--list")
-		for _, name := range []string{"/usr/sbin/duetd", "/usr/bin/duet", "/usr/lib/systemd/system/duetd.service", "/usr/share/duet/duet.cil"} {
+		for _, name := range []string{
+			"/usr/sbin/duetd", "/usr/bin/duet", "/usr/lib/systemd/system/duetd.service", "/usr/share/duet/duet.cil",
+		} {
 			if !strings.Contains(list, name+"\n") {
 				t.Errorf("%s has no %s", file, name)
 			}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 )
 
@@ -28,6 +29,16 @@ type Backend interface {
 	Configs
 	Versions
 	Members
+	Help
+}
+
+// Help is for when something is wrong.
+type Help interface {
+	// Doctor looks at all nodes that answer and says what is wrong and what to do; half a minute at worst.
+	Doctor(ctx context.Context) (Doctor, error)
+	// Support gathers what somebody needs who is to help, of all nodes that answer, and
+	// returns what writes it as a zip. It holds no secrets.
+	Support(ctx context.Context) (func(io.Writer) error, error)
 }
 
 // Members is who takes part in the cluster.
@@ -51,7 +62,11 @@ type Members interface {
 // Tasks is long work.
 type Tasks interface {
 	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
+	// CheckProtect tells what would come of Protect and changes nothing.
+	CheckProtect(ctx context.Context, vm string, r ProtectRequest) (ProtectCheck, error)
 	Release(ctx context.Context, module string, r ReleaseRequest) (Task, error)
+	// Return copies disks of a running VM that are not on their volumes back onto them.
+	Return(ctx context.Context, module string) (Task, error)
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
 	Verify(ctx context.Context, volume string, repair bool) (Task, error)
 	Task(ctx context.Context, id string) (Task, error)

@@ -25,6 +25,7 @@ func Handler(b Backend, version string, metrics http.Handler) http.Handler {
 	h.acting(a)
 	h.working(a)
 	h.configuring(a)
+	h.helping(a)
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)
 	}
@@ -195,6 +196,13 @@ type protectInput struct {
 	Body *ProtectRequest // may be left out
 }
 
+func (in *protectInput) request() ProtectRequest {
+	if in.Body == nil {
+		return ProtectRequest{}
+	}
+	return *in.Body
+}
+
 type verifyInput struct {
 	Module string `path:"module"`
 	Target string `path:"target" doc:"disk, by the hypervisor's name, as vda"`
@@ -216,11 +224,11 @@ type taskInput struct {
 func (h handlers) working(a huma.API) {
 	call(a, operation("POST", "/vms/{name}/protect", "protect", "Put a virtual machine under protection", 400, 404, 409, 502),
 		func(ctx context.Context, in *protectInput) (Task, error) {
-			var r ProtectRequest
-			if in.Body != nil {
-				r = *in.Body
-			}
-			return h.b.Protect(ctx, in.Name, r)
+			return h.b.Protect(ctx, in.Name, in.request())
+		})
+	call(a, operation("POST", "/vms/{name}/check", "checkProtect", "Tell what would come of protecting a virtual machine, and change nothing", 400, 404, 409, 502),
+		func(ctx context.Context, in *protectInput) (ProtectCheck, error) {
+			return h.b.CheckProtect(ctx, in.Name, in.request())
 		})
 	call(a, operation("POST", "/modules/{name}/release", "release", "End the protection of a module's virtual machine, which goes on unprotected", 404, 409, 502),
 		func(ctx context.Context, in *releaseInput) (Task, error) {
@@ -230,6 +238,8 @@ func (h handlers) working(a huma.API) {
 			}
 			return h.b.Release(ctx, in.Name, r)
 		})
+	call(a, operation("POST", "/modules/{name}/return", "return", "Copy disks of a running virtual machine that are not on their volumes back onto them", 404, 409, 502),
+		func(ctx context.Context, in *moduleInput) (Task, error) { return h.b.Return(ctx, in.Name) })
 	call(a, operation("POST", "/volumes/{module}/{target}/verify", "verify", "Compare the copies of one volume", 404, 409, 502),
 		func(ctx context.Context, in *verifyInput) (Task, error) {
 			return h.b.Verify(ctx, in.Module+"/"+in.Target, in.Repair)

@@ -59,7 +59,20 @@ type NodeState struct {
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed"`
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
-	Stale    bool           `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
+	// Notices say what does not show in the state and an admin should know, the worst first.
+	Notices []Notice `json:"notices,omitempty"`
+	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
+}
+
+// Notice is something that an admin should know or mend before it matters.
+type Notice struct {
+	// Level: alarm, data are not on both nodes; refused, the VM would not run there; warning, it would run otherwise than here, or may not; note, good to know.
+	Level string `json:"level" enum:"alarm,refused,warning,note"`
+	Code  string `json:"code" doc:"kind of notice; it stays when words change"`
+	Node  string `json:"node,omitempty" doc:"where it was found; empty: the node whose state it is in"`
+	Text  string `json:"text" doc:"what was found, a sentence"`
+	// Remedy is for the node where it was found.
+	Remedy string `json:"remedy,omitempty" doc:"what mends it, a command where there is one"`
 }
 
 // VolumeStatus is one volume on one node.
@@ -190,6 +203,15 @@ type ProtectRequest struct {
 	Config string `json:"config,omitempty"`
 	// Images says where images shall lie that Duet would make in its own directory.
 	Images []ImageChoice `json:"images,omitempty"`
+}
+
+// ProtectCheck is what would come of a ProtectRequest.
+type ProtectCheck struct {
+	VM      string   `json:"vm"`
+	Module  string   `json:"module" doc:"name of the module that it would be"`
+	Peer    string   `json:"peer" doc:"node that would get the second copy"`
+	OK      bool     `json:"ok" doc:"it would be protected"`
+	Notices []Notice `json:"notices" doc:"the worst first"`
 }
 
 // ReleaseRequest ends the protection of a VM.

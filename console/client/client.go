@@ -19,6 +19,8 @@ import (
 const (
 	maxAnswer   = 64 << 20         // bytes of one answer
 	longestCall = 60 * time.Second // for a caller that sets no deadline of its own
+	// longestSupport is how long gathering and sending may take.
+	longestSupport = 2 * time.Minute
 )
 
 // Client calls one node. It may be used by several goroutines.
@@ -58,9 +60,19 @@ func (c *Client) Protect(ctx context.Context, vm string, r api.ProtectRequest) (
 	return call[api.Task](ctx, c, "POST", path("vms", vm, "protect"), r)
 }
 
+// CheckProtect tells what would come of Protect and changes nothing.
+func (c *Client) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+	return call[api.ProtectCheck](ctx, c, "POST", path("vms", vm, "check"), r)
+}
+
 // Release ends the protection of a module's VM and returns the work to follow.
 func (c *Client) Release(ctx context.Context, module string, r api.ReleaseRequest) (api.Task, error) {
 	return call[api.Task](ctx, c, "POST", path("modules", module, "release"), r)
+}
+
+// Return has disks of a module's VM copied back onto their volumes and returns the work to follow.
+func (c *Client) Return(ctx context.Context, module string) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("modules", module, "return"), nil)
 }
 
 // Verify compares the copies of one volume and returns the work to follow.
@@ -154,6 +166,26 @@ func (c *Client) DropVersion(ctx context.Context, id string) error {
 	return c.do(ctx, request{method: "DELETE", path: path("versions", id)}, nil)
 }
 
+// Doctor looks at all nodes and returns what is wrong and what to do.
+func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
+	return call[api.Doctor](ctx, c, "GET", "doctor", nil)
+}
+
+// Support writes a zip of what somebody needs who is to help. On an error part of it may be written.
+func (c *Client) Support(ctx context.Context, w io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, longestSupport)
+	defer cancel()
+	res, err := c.send(ctx, request{method: "GET", path: "support"})
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(w, res.Body); err != nil {
+		return c.explain(err)
+	}
+	return nil
+}
+
 // path joins segments that may hold any character.
 func path(segments ...string) string {
 	out := ""
@@ -190,9 +222,29 @@ func call[T any](ctx context.Context, c *Client, method, path string, in any) (T
 func (c *Client) do(ctx context.Context, r request, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
+	res, err := c.send(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return c.explain(err)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("read the answer of %s: %w: is it a duetd of the same version?", c.where, err)
+	}
+	return nil
+}
+
+// send sends r and returns an answer that is a success, whose body the caller closes.
+func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, r.method, c.base+"/v1/"+r.path, bytes.NewReader(r.body))
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
 	}
 	if r.contentType != "" {
 		req.Header.Set("Content-Type", r.contentType)
@@ -202,21 +254,15 @@ func (c *Client) do(ctx context.Context, r request, out any) error {
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
+	}
+	if res.StatusCode < 300 {
+		return res, nil
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
 	}
-	if res.StatusCode >= 300 {
-		return c.refusal(res.StatusCode, answer)
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("read the answer of %s: %w: is it a duetd of the same version?", c.where, err)
-	}
-	return nil
+	return nil, c.refusal(res.StatusCode, answer)
 }

@@ -216,7 +216,7 @@ func (p *Pair) readDisk(primary *lab.Host) (check.Disk, error) {
 		return check.Disk{}, err
 	}
 	defer func() { _ = s.signal(Records, contSignal) }()
-	socket, err := primary.Node.Outside("/run/duet/" + Records + "-vda.sock")
+	socket, err := primary.Node.Outside("/run/duet/volumes/" + Records + "-vda.sock")
 	if err != nil {
 		return check.Disk{}, err
 	}

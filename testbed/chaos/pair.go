@@ -31,6 +31,7 @@ type Pair struct {
 // lab of cfg gets disks and consoles of each host's own. On an error nothing is left.
 func Build(ctx context.Context, cfg lab.Config, witness bool) (*Pair, error) {
 	cfg.DiskMiB, cfg.Apart = 160, true
+	cfg.Args = append(cfg.Args, "-admit-root") // the writers are no QEMU
 	l, err := lab.New(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func (p *Pair) build(ctx context.Context) error {
 	}
 	for _, m := range []string{Left, Right} {
 		p.writers[m] = NewWriter(context.WithoutCancel(ctx), m, []string{lab.Alpha, lab.Beta}, func(host string) (string, error) {
-			return p.Hosts[host].Node.Outside("/run/duet/" + m + "-vda.sock")
+			return p.Hosts[host].Node.Outside("/run/duet/volumes/" + m + "-vda.sock")
 		})
 	}
 	return nil

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs those Debian packages of a list that are missing, and says which: install.sh [--check] [LIST], packages.txt if
-# none is named. Does nothing, in well under a second, if none is missing. With --check it only says which are and fails
-# if any is.
+# Installs those Debian packages of a list that are missing, and says which: install.sh [--check] [LIST]. The list is
+# packages.txt if none is named. Does nothing, in well under a second, if none is missing. With --check it only says which
+# are, and fails if any is.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 

@@ -5,6 +5,8 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/template"
 )
@@ -13,6 +15,25 @@ import (
 type Files struct {
 	Kernel string // path of the kernel image
 	Initrd string // path of the initramfs
+}
+
+// CopyTo copies the files into a folder that the user can reach whom QEMU runs as, which the cache of root is not.
+func (f Files) CopyTo(dir string) (Files, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Files{}, fmt.Errorf("copy guest: %w", err)
+	}
+	var out Files
+	for from, to := range map[string]*string{f.Kernel: &out.Kernel, f.Initrd: &out.Initrd} {
+		b, err := os.ReadFile(from)
+		*to = filepath.Join(dir, filepath.Base(from))
+		if err == nil {
+			err = os.WriteFile(*to, b, 0o644)
+		}
+		if err != nil {
+			return Files{}, fmt.Errorf("copy guest: %w", err)
+		}
+	}
+	return out, nil
 }
 
 // ErrNoKernel is returned by Build when Debian's kernel is neither in the cache nor to be had: a reason to skip a test,
@@ -25,7 +46,7 @@ type Domain struct {
 	UUID      string // "" lets libvirt choose; two nodes that define the same VM must give the same
 	Files     Files
 	Disks     []Disk // the first one is /dev/vda, on which the guest writes
-	Console   string // file to which the serial console is appended
+	Console   string // file to which the serial console is appended, also by another host: nobody's ownership is set
 	MemoryMiB int    // 0 = 128
 	Mode      string // "" = writer; or idle, poweroff-after=N, panic-after=N
 	Rate      int    // records per second; 0 = 50, -1 = as fast as the disk answers
@@ -84,7 +105,10 @@ const domainXML = `<domain type='qemu'>
     </disk>
 {{- end}}
     <controller type='usb' model='none'/>
-    <serial type='file'><source path='{{.Console | xml}}' append='on'/><target port='0'/></serial>
+    <serial type='file'>
+      <source path='{{.Console | xml}}' append='on'><seclabel model='dac' relabel='no'/></source>
+      <target port='0'/>
+    </serial>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <memballoon model='none'/>
     <panic model='isa'/>

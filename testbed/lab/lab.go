@@ -87,7 +87,14 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 }
 
 func (l *Lab) build(ctx context.Context) (err error) {
-	if l.Guest, err = guest.Build(ctx, filepath.Join(l.cfg.Cache, "guest"), l.cfg.Module); err != nil {
+	files, err := guest.Build(ctx, filepath.Join(l.cfg.Cache, "guest"), l.cfg.Module)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(l.cfg.Dir, 0o755); err != nil { // QEMU has a user of its own, as on every host
+		return err
+	}
+	if l.Guest, err = files.CopyTo(filepath.Join(l.cfg.Dir, "boot")); err != nil {
 		return err
 	}
 	subnet := func(third int) netip.Prefix {
@@ -143,7 +150,7 @@ func (h *Host) folders(ctx context.Context) ([]proc.Bind, error) {
 	}
 	for _, b := range append(binds, proc.Bind{Source: filepath.Join(l.cfg.Dir, "console"), Target: stateDir}) {
 		for _, dir := range []string{b.Source, b.Target} {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return nil, err
 			}
 		}

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,28 +40,44 @@ type Daemon struct {
 	run  *proc.Process // nil before the first Start
 }
 
-// qemuConf keeps QEMU free of what a namespaced node lacks: log daemon, security labels, users, cgroups, namespaces.
-const qemuConf = `stdio_handler = "file"
-security_driver = "none"
-user = "root"
-group = "root"
-dynamic_ownership = 0
-cgroup_controllers = []
-namespaces = []
-remember_owner = 0
-`
+// own is what must differ from the distribution's configuration in a node, each line with its reason. Everything else,
+// above all the user that QEMU runs as and who owns images, is as every admin has it.
+var own = map[string][]string{
+	"qemu.conf": {
+		`stdio_handler = "file"`, // no systemd starts virtlogd on demand
+	},
+	"libvirtd.conf": {
+		// Live migrations go by plain TCP: there are no certificates and no accounts.
+		`listen_tls = 0`, `listen_tcp = 1`, `listen_addr = "0.0.0.0"`, `auth_tcp = "none"`,
+		`auth_unix_ro = "none"`, `auth_unix_rw = "none"`, // no polkit
+		`log_outputs = "3:stderr"`, // no journal
+	},
+}
 
-const libvirtdConf = `listen_tls = 0
-listen_tcp = 1
-listen_addr = "0.0.0.0"
-tcp_port = "%d"
-auth_tcp = "none"
-auth_unix_ro = "none"
-auth_unix_rw = "none"
-host_uuid = "%s"
-log_filters = "3:qemu 3:util"
-log_outputs = "3:stderr"
-`
+// configure copies the distribution's configuration to the node's own and adds what must differ, and lines more.
+func configure(dir string, lines map[string][]string) error {
+	if err := os.CopyFS(dir, os.DirFS("/etc/libvirt")); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for file, mine := range lines {
+		path := filepath.Join(dir, file)
+		stock, err := os.ReadFile(filepath.Join("/etc/libvirt", file))
+		if err != nil {
+			return err
+		}
+		for _, line := range mine {
+			key, _, _ := strings.Cut(line, " ")
+			if set := regexp.MustCompile(`(?m)^\s*` + key + `\b`); set.Match(stock) { // libvirt takes the first of two
+				stock = set.ReplaceAll(stock, []byte("# ${0}"))
+			}
+			stock = append(stock, line+"\n"...)
+		}
+		if err := os.WriteFile(path, stock, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Prepare writes the configuration of a daemon and returns the folders that its node must be made with.
 func Prepare(cfg Config, name string) ([]proc.Bind, error) {
@@ -69,13 +89,12 @@ func Prepare(cfg Config, name string) ([]proc.Bind, error) {
 		}
 		binds = append(binds, proc.Bind{Source: own, Target: part})
 	}
-	for file, text := range map[string]string{
-		"qemu.conf":     qemuConf,
-		"libvirtd.conf": fmt.Sprintf(libvirtdConf, MigrationPort, hostUUID(name)),
-	} {
-		if err := os.WriteFile(filepath.Join(cfg.path("/etc/libvirt"), file), []byte(text), 0o644); err != nil {
-			return nil, fmt.Errorf("prepare libvirtd of %s: %w", name, err)
-		}
+	lines := maps.Clone(own)
+	lines["libvirtd.conf"] = append(slices.Clone(own["libvirtd.conf"]),
+		fmt.Sprintf(`tcp_port = "%d"`, MigrationPort),
+		fmt.Sprintf(`host_uuid = "%s"`, hostUUID(name))) // all nodes share the computer's
+	if err := configure(cfg.path("/etc/libvirt"), lines); err != nil {
+		return nil, fmt.Errorf("prepare libvirtd of %s: %w", name, err)
 	}
 	return binds, nil
 }
@@ -107,8 +126,17 @@ func (d *Daemon) Start(ctx context.Context) error {
 	return fmt.Errorf("start libvirtd of %s: %w", d.node.Name(), err)
 }
 
+// udev gives /dev/kvm to the group of QEMU's user, where udev runs. Where it does not, libvirt takes what it knows of
+// QEMU for outdated at each look, and asks QEMU anew for seconds.
+const udev = `[ ! -e /dev/kvm ] || [ -e /run/kvm ] || {
+	mknod -m 660 /run/kvm c 10 232 && chgrp kvm /run/kvm && mount --bind /run/kvm /dev/kvm
+}`
+
 func (d *Daemon) start(ctx context.Context) error {
 	if err := d.loadCapabilities(); err != nil {
+		return err
+	}
+	if _, err := d.node.Run(ctx, "sh", "-c", udev); err != nil {
 		return err
 	}
 	p, err := d.node.Start(proc.Spec{Path: "libvirtd", Args: []string{"--listen"}, Output: d.Log()})

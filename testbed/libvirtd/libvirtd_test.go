@@ -122,7 +122,10 @@ func newVM(t *testing.T, ctx context.Context, d guest.Domain) vm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir := reachable(t)
+	if files, err = files.CopyTo(dir); err != nil {
+		t.Fatal(err)
+	}
 	d.Files, d.Console, d.Disks = files, filepath.Join(dir, "console"), []guest.Disk{{File: filepath.Join(dir, "disk")}}
 	if err := os.WriteFile(d.Disks[0].File, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -139,6 +142,18 @@ func newVM(t *testing.T, ctx context.Context, d guest.Domain) vm {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// reachable is a folder in which the user has a way whom QEMU runs as.
+func reachable(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // until reads the console until ok holds.

@@ -109,7 +109,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	}))
 	appears(ctx, t, a, image)
 	must(t, b.Duetd().Freeze())
-	goesOn("/run/duet/web01-vda.sock")
+	goesOn("/run/duet/volumes/web01-vda.sock")
 	dies()
 	must(t, b.Duetd().Thaw())
 	goesOn("web01.qcow2")
@@ -132,7 +132,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	}))
 	must(t, a.Is(ctx, "web01", "PRIM"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
-	goesOn("/run/duet/web01-vda.sock")
+	goesOn("/run/duet/volumes/web01-vda.sock")
 	duet(ctx, t, a, "vm", "release", "web01", "--no-wait")
 	appears(ctx, t, a, saved)
 	dies()
@@ -154,7 +154,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	// The image of an ordinary VM that lies in Duet's own folder is that VM's: protecting it again takes another one.
 	duet(ctx, t, a, protect[:len(protect)-1]...)
 	must(t, b.Is(ctx, "web01", "SECOND"))
-	goesOn("/run/duet/web01-vda.sock")
+	goesOn("/run/duet/volumes/web01-vda.sock")
 	identical(ctx, t, a, "web01")
 	if _, err := a.Node.Run(ctx, "test", "-s", image); err != nil {
 		t.Error("the image that the VM had was removed")

@@ -323,8 +323,12 @@ func TestDefinitionFollows(t *testing.T) {
 		t.Helper()
 		must(t, lab.Until(ctx, fmt.Sprintf("status says %q: %t", text, want), func() error {
 			st, err := a.On(ctx, "web01")
-			if err == nil && strings.Contains(st.Why, text) != want {
-				err = errors.New(st.Why)
+			if err != nil {
+				return err
+			}
+			said := fmt.Sprint(st.Notices)
+			if strings.Contains(said, text) != want {
+				err = errors.New(said)
 			}
 			return err
 		}))
@@ -364,7 +368,7 @@ func TestDefinitionFollows(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "web01.xml")
 	must(t, os.WriteFile(file, []byte(strings.Replace(xml[:from]+"<source file='/var/lib/libvirt/images/more.raw'/>"+xml[to:], "<disk type='network'", "<disk type='file'", 1)), 0o600))
 	virsh("define", file)
-	has(a, "/run/duet/web01-vda.sock", true)
+	has(a, "/run/duet/volumes/web01-vda.sock", true)
 	has(a, "more.raw", false)
 	duet(ctx, t, a, "swap", "web01")
 	must(t, b.Is(ctx, "web01", "PRIM"))

@@ -140,11 +140,12 @@ func TestProtect(t *testing.T) {
 	if rewired, err := h.Rewire(def, []vmmanager.Endpoint{to}); err != nil || rewired.Disks[0] != want || def.Disks[0] == want {
 		t.Errorf("rewired %v, %v; given %v", rewired.Disks, err, def.Disks)
 	}
-	if back, err := h.Restore(def, def.Disks); err != nil || back.Disks[0] != def.Disks[0] {
+	if back, err := h.Restore(def, def, def.Disks); err != nil || back.Disks[0] != def.Disks[0] {
 		t.Errorf("restored %v, %v", back.Disks, err)
 	}
 	failed := errors.New("failed")
-	if err := h.Refit(ctx, def, func() error { return failed }); !errors.Is(err, failed) {
+	onFile := func(now vmmanager.Definition) (vmmanager.Definition, error) { return h.Restore(now, def, def.Disks) }
+	if err := h.Refit(ctx, "a", onFile, func() error { return failed }); !errors.Is(err, failed) {
 		t.Errorf("refit: %v", err)
 	}
 	if live, ok := h.Live("a"); !ok || live.Disks[0] != want {
@@ -156,7 +157,7 @@ func TestProtect(t *testing.T) {
 		}
 		return nil
 	}
-	if err := h.Refit(ctx, def, still); err != nil {
+	if err := h.Refit(ctx, "a", onFile, still); err != nil {
 		t.Errorf("refit: %v", err)
 	}
 	if live, ok := h.Live("a"); !ok || live.Disks[0] != def.Disks[0] {

@@ -32,7 +32,7 @@ func (h *Hypervisor) AdminDestroy(name string) error {
 }
 
 // AdminSave lets an admin save the VM's memory and switch it off past Duet.
-func (h *Hypervisor) AdminSave(name string) error { return h.save(name, vmmanager.ByAdmin) }
+func (h *Hypervisor) AdminSave(name string) error { return h.save(name, vmmanager.BySave) }
 
 // CutRefit leaves the VM as a Refit does whose process dies after it saved the memory.
 func (h *Hypervisor) CutRefit(name string) error { return h.save(name, vmmanager.ByDuet) }
@@ -42,6 +42,41 @@ func (h *Hypervisor) save(name string, why vmmanager.Cause) error {
 		return err
 	}
 	return h.with(name, func(v *vm) { v.saved = true })
+}
+
+// AdminSnapshot lets an admin put a disk of the running VM on a layer over its endpoint.
+func (h *Hypervisor) AdminSnapshot(name, target, file string) error {
+	return h.move(name, vmmanager.Disk{Target: target, Path: file, Format: layer})
+}
+
+// AdminPivot lets an admin put a disk of the running VM back on an endpoint.
+func (h *Hypervisor) AdminPivot(name string, to vmmanager.Endpoint) error {
+	return h.move(name, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: endpoint})
+}
+
+// AdminAttach lets an admin plug another disk into the running VM.
+func (h *Hypervisor) AdminAttach(name, target, file string) error {
+	return h.change(name, func(v *vm) error {
+		v.live.Disks = append(v.live.Disks, vmmanager.Disk{Target: target, Path: file, Format: "raw"})
+		return nil
+	})
+}
+
+func (h *Hypervisor) move(name string, to vmmanager.Disk) error {
+	return h.change(name, func(v *vm) error { return replace(&v.live, to) })
+}
+
+// change changes what a running VM is made of.
+func (h *Hypervisor) change(name string, how func(*vm) error) error {
+	var err error
+	if found := h.with(name, func(v *vm) {
+		if err = how(v); err == nil {
+			h.tellLocked(vmmanager.Event{VM: name, State: v.state, Cause: vmmanager.ByDisk})
+		}
+	}); found != nil {
+		return found
+	}
+	return err
 }
 
 // AdminPause lets an admin pause the VM past Duet.

@@ -36,6 +36,7 @@ type Hypervisor struct {
 	mu       sync.Mutex
 	away     bool
 	vms      map[string]*vm
+	findings map[string][]vmmanager.Finding // what Judge says, by VM
 	watchers map[*vmmanager.EventQueue]struct{}
 }
 
@@ -57,7 +58,7 @@ func New(cfg Config) *Hypervisor {
 	if cfg.Wait == nil {
 		cfg.Wait = realWait
 	}
-	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, watchers: map[*vmmanager.EventQueue]struct{}{}}
+	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, findings: map[string][]vmmanager.Finding{}, watchers: map[*vmmanager.EventQueue]struct{}{}}
 }
 
 func realWait(ctx context.Context, d time.Duration) error {
@@ -119,7 +120,7 @@ func (h *Hypervisor) findLocked(ctx context.Context, name string) (*vm, error) {
 }
 
 func clone(def vmmanager.Definition) vmmanager.Definition {
-	return vmmanager.Definition{Name: def.Name, Text: slices.Clone(def.Text), Disks: slices.Clone(def.Disks)}
+	return vmmanager.Definition{Name: def.Name, Text: slices.Clone(def.Text), Disks: slices.Clone(def.Disks), Autostart: def.Autostart}
 }
 
 // Define stores the definition. A running VM keeps the one it was started with.
@@ -133,10 +134,11 @@ func (h *Hypervisor) Define(ctx context.Context, def vmmanager.Definition) error
 	if v == nil {
 		v = &vm{state: vmmanager.Off, changed: make(chan struct{})}
 		h.vms[def.Name] = v
-	} else if slices.Equal(v.def.Text, def.Text) && slices.Equal(v.def.Disks, def.Disks) {
+	} else if slices.Equal(v.def.Text, def.Text) && slices.Equal(v.def.Disks, def.Disks) && v.def.Autostart == def.Autostart {
 		return nil
 	}
 	v.def = clone(def)
+	v.def.Autostart = def.Autostart && len(h.On(def)) == 0
 	h.tellLocked(vmmanager.Event{VM: def.Name, State: v.state, Cause: vmmanager.ByEdit})
 	return nil
 }
@@ -160,7 +162,7 @@ func (h *Hypervisor) start(ctx context.Context, name string) error {
 		}
 		cold := v.state == vmmanager.Off || v.state == vmmanager.Crashed
 		switch {
-		case v.state == vmmanager.Running:
+		case v.state == vmmanager.Running || v.state == vmmanager.Paused:
 			h.mu.Unlock()
 			return nil
 		case cold && !waited && h.cfg.StartTime > 0:

@@ -22,8 +22,9 @@ func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endp
 }
 
 // Restore returns def with the named disks backed by files again.
-func (h *Hypervisor) Restore(def vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
+func (h *Hypervisor) Restore(def, own vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
 	def = clone(def)
+	def.Autostart = own.Autostart
 	for _, d := range disks {
 		if err := replace(&def, d); err != nil {
 			return vmmanager.Definition{}, fmt.Errorf("restore %s: %w", def.Name, err)
@@ -32,30 +33,50 @@ func (h *Hypervisor) Restore(def vmmanager.Definition, disks []vmmanager.Disk) (
 	return def, nil
 }
 
+// Harden returns def: nothing shows a fake guest an error.
+func (h *Hypervisor) Harden(def vmmanager.Definition, _ []string) (vmmanager.Definition, error) {
+	return clone(def), nil
+}
+
 // Refit exchanges the definition of a running VM. Its writer has returned when
 // between is called; watchers see the VM go off and come back.
-func (h *Hypervisor) Refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	return h.refit(ctx, "refit", def, between, func() bool {
-		ran := h.leave(def.Name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running)
-		_ = h.with(def.Name, func(v *vm) { v.saved = false }) // there is one: it was found
-		return ran
+func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	return h.refit(ctx, "refit", name, edit, between, func() bool {
+		return h.leave(name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running)
 	})
 }
 
 // Reload lets a VM go on whose memory is saved.
-func (h *Hypervisor) Reload(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	now, err := h.Definition(ctx, def.Name)
+func (h *Hypervisor) Reload(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	now, err := h.Definition(ctx, name)
 	if err == nil && !now.Saved {
-		return h.Refit(ctx, def, between)
+		return h.Refit(ctx, name, edit, between)
 	}
-	return h.refit(ctx, "reload", def, between, func() bool { return true })
+	return h.refit(ctx, "reload", name, edit, between, func() bool { return true })
 }
 
-// refit exchanges the definition while the VM is off; stop says whether it goes on afterwards.
-func (h *Hypervisor) refit(ctx context.Context, verb string, def vmmanager.Definition, between func() error, stop func() bool) error {
-	old, err := h.Definition(ctx, def.Name)
+func (h *Hypervisor) refit(ctx context.Context, verb, name string, edit vmmanager.Edit, between func() error, stop func() bool) error {
+	if err := h.exchange(ctx, name, edit, between, stop); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, name, err)
+	}
+	return nil
+}
+
+// exchange exchanges the definitions while the VM is off; stop says whether it goes on afterwards.
+func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.Edit, between func() error, stop func() bool) error {
+	old, err := h.Definition(ctx, name)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, def.Name, err)
+		return err
+	}
+	h.mu.Lock()
+	live := clone(h.vms[name].live)
+	h.mu.Unlock()
+	def, err := edit(clone(old))
+	if err == nil && live.Name != "" {
+		live, err = edit(live)
+	}
+	if err != nil {
+		return err
 	}
 	goesOn := stop()
 	err = h.Define(ctx, def)
@@ -66,18 +87,66 @@ func (h *Hypervisor) refit(ctx context.Context, verb string, def vmmanager.Defin
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if v := h.vms[def.Name]; goesOn && v.state == vmmanager.Off && (err == nil || !v.saved) {
+	if v := h.vms[name]; goesOn && v.state == vmmanager.Off && (err == nil || !v.saved) {
 		if err == nil {
-			v.live = clone(def)
+			v.live = live
 		}
 		v.saved = false
-		h.runLocked(def.Name, v)
+		h.runLocked(name, v)
+	}
+	return err
+}
+
+// Wake lets a VM go on from its saved memory.
+func (h *Hypervisor) Wake(ctx context.Context, name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, err := h.findLocked(ctx, name)
+	if err == nil && !v.saved {
+		err = errors.New("its memory is not saved")
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, def.Name, err)
+		return fmt.Errorf("wake %s: %w", name, err)
 	}
+	v.saved = false
+	h.runLocked(name, v)
 	return nil
 }
+
+// Strays are the disks of the running VM that are elsewhere.
+func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, err := h.findLocked(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("read disks of %s: %w", name, err)
+	}
+	if v.state == vmmanager.Off {
+		return nil, nil
+	}
+	var found []vmmanager.Stray
+	for _, d := range v.live.Disks {
+		i := slices.IndexFunc(endpoints, func(to vmmanager.Endpoint) bool { return to.Target == d.Target })
+		if i < 0 || d.Format != endpoint || d.Path != endpoints[i].Socket {
+			found = append(found, vmmanager.Stray{Target: d.Target, On: d.Path, Extra: i < 0, Above: d.Format == layer})
+		}
+	}
+	return found, nil
+}
+
+// Grant gives nothing away: a fake VM has no process.
+func (h *Hypervisor) Grant(ctx context.Context, name string, _ []string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := h.findLocked(ctx, name)
+	return err
+}
+
+// Runs lets any process be the VM's: a fake one has none.
+func (h *Hypervisor) Runs(string, int) error { return nil }
+
+// layer is the Format of a disk that is a snapshot over an endpoint.
+const layer = "layer"
 
 // endpoint is the Format of a disk on an endpoint.
 const endpoint = "endpoint"

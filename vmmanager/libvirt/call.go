@@ -99,13 +99,19 @@ func (h *Hypervisor) dial(ctx context.Context) (*libvirt.Connect, error) {
 
 // onDomain is ask for a call on one VM.
 func (h *Hypervisor) onDomain(ctx context.Context, name string, limit time.Duration, f func(*libvirt.Domain) error) error {
+	return h.with(ctx, name, limit, func(_ *libvirt.Connect, dom *libvirt.Domain) error { return f(dom) })
+}
+
+// with is onDomain for a call that needs the connection too.
+func (h *Hypervisor) with(ctx context.Context, name string, limit time.Duration,
+	f func(*libvirt.Connect, *libvirt.Domain) error) error {
 	_, err := ask(ctx, h, limit, func(conn *libvirt.Connect) (struct{}, error) {
 		dom, err := conn.LookupDomainByName(name)
 		if err != nil {
 			return struct{}{}, err
 		}
 		defer dom.Free()
-		return struct{}{}, f(dom)
+		return struct{}{}, f(conn, dom)
 	})
 	return err
 }

@@ -82,9 +82,10 @@ type how uint8
 
 const (
 	endedItself  how = iota // orderly, by the guest
-	endedByForce            // destroyed, saved or moved away
+	endedByForce            // destroyed or moved away
 	endedDead               // the process died
 	endedPanic              // libvirt ended it after a panic
+	endedSaved              // its memory was saved
 )
 
 // howStopped translates the detail of a STOPPED event.
@@ -96,6 +97,8 @@ func howStopped(detail int) how {
 		return endedPanic
 	case libvirt.DOMAIN_EVENT_STOPPED_FAILED:
 		return endedDead
+	case libvirt.DOMAIN_EVENT_STOPPED_SAVED:
+		return endedSaved
 	}
 	return endedByForce
 }
@@ -107,6 +110,8 @@ func howOff(reason int) how {
 		return endedItself
 	case libvirt.DOMAIN_SHUTOFF_CRASHED, libvirt.DOMAIN_SHUTOFF_FAILED, libvirt.DOMAIN_SHUTOFF_UNKNOWN, libvirt.DOMAIN_SHUTOFF_DAEMON:
 		return endedDead
+	case libvirt.DOMAIN_SHUTOFF_SAVED:
+		return endedSaved
 	}
 	return endedByForce
 }
@@ -128,6 +133,8 @@ func stopCause(h how, r run) vmmanager.Cause {
 		return vmmanager.ByPanic
 	case h == endedDead:
 		return vmmanager.ByCrash
+	case h == endedSaved:
+		return vmmanager.BySave
 	case h == endedByForce || r.asked:
 		return vmmanager.ByAdmin
 	}

@@ -34,6 +34,7 @@ type copyJob struct {
 	there    func(disk) bool  // reports whether a live disk is at the destination
 	fit      func(disk) error // refuses a live disk that must not be moved there; may be nil
 	progress func(done, total int64)
+	socket   string        // of the destination; empty: it is a file, whose owner libvirt sets
 	blockJob chan struct{} // receives when libvirt reports news of a block job
 }
 
@@ -43,7 +44,7 @@ type copyJob struct {
 // either the guest would see an error when the daemon restarts.
 func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint, progress func(done, total int64)) error {
 	job := &copyJob{
-		h: h, name: name, target: to.Target, progress: progress,
+		h: h, name: name, target: to.Target, progress: progress, socket: to.Socket,
 		to:    "<disk type='network' device='disk'><driver name='qemu' type='raw'/>" + endpointSource(to.Socket, "", h.reconnect) + "</disk>",
 		there: func(d disk) bool { return d.socket() == to.Socket },
 		fit:   func(d disk) error { return adoptable(d, h.reconnect) },
@@ -219,7 +220,12 @@ func (j *copyJob) listen(ctx context.Context) (func(), error) {
 // start begins the copy. Zeroes stay holes: QEMU copies allocated data only, and
 // asks the destination to unmap the rest.
 func (j *copyJob) start(ctx context.Context) error {
-	return j.h.onDomain(ctx, j.name, writeTime, func(dom *libvirt.Domain) error {
+	return j.h.with(ctx, j.name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error {
+		if j.socket != "" {
+			if err := j.h.grant(conn, dom, j.socket); err != nil {
+				return err
+			}
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -53,6 +53,9 @@ func (h *Hypervisor) definition(ctx context.Context, name string, find func(*lib
 		if def.Saved, err = dom.HasManagedSaveImage(0); err != nil {
 			return def, err
 		}
+		if def.Autostart, err = dom.GetAutostart(); err != nil {
+			return def, err
+		}
 		def.Disks, err = find(conn, dom, def.Text)
 		return def, err
 	})
@@ -162,15 +165,12 @@ func (h *Hypervisor) Define(ctx context.Context, def vmmanager.Definition) error
 		return fmt.Errorf("define %s: its text defines another VM", def.Name)
 	}
 	_, err = ask(ctx, h, writeTime, func(conn *libvirt.Connect) (struct{}, error) {
-		dom, err := define(conn, def)
+		dom, err := h.define(conn, def)
 		if err != nil {
 			return struct{}{}, err
 		}
 		defer dom.Free()
-		if protected(domain) {
-			return struct{}{}, dom.SetAutostart(false)
-		}
-		return struct{}{}, nil
+		return struct{}{}, dom.SetAutostart(def.Autostart && !protected(domain))
 	})
 	if err != nil {
 		return fmt.Errorf("define %s: %w", def.Name, err)
@@ -178,10 +178,18 @@ func (h *Hypervisor) Define(ctx context.Context, def vmmanager.Definition) error
 	return nil
 }
 
+// validated stores the text, one at a time: libxml2 2.9.14 is not thread-safe while a process reads its first schema,
+// and a young libvirtd that is given two definitions at once may refuse valid ones.
+func (h *Hypervisor) validated(conn *libvirt.Connect, text []byte) (*libvirt.Domain, error) {
+	h.defining.Lock()
+	defer h.defining.Unlock()
+	return conn.DomainDefineXMLFlags(string(text), libvirt.DOMAIN_DEFINE_VALIDATE)
+}
+
 // define stores the text. libvirt does not let a definition take the name of one
 // with another UUID, so that one goes first, and comes back if the new one is refused.
-func define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, error) {
-	dom, refused := conn.DomainDefineXMLFlags(string(def.Text), libvirt.DOMAIN_DEFINE_VALIDATE)
+func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, error) {
+	dom, refused := h.validated(conn, def.Text)
 	if refused == nil || !hasCode(refused, libvirt.ERR_OPERATION_FAILED) {
 		return dom, refused
 	}
@@ -200,7 +208,7 @@ func define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, e
 	if err := old.UndefineFlags(keepFiles); err != nil {
 		return nil, err
 	}
-	dom, err = conn.DomainDefineXMLFlags(string(def.Text), libvirt.DOMAIN_DEFINE_VALIDATE)
+	dom, err = h.validated(conn, def.Text)
 	if err != nil {
 		back, restoreErr := conn.DomainDefineXML(text)
 		if restoreErr == nil {
@@ -238,12 +246,22 @@ func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endp
 	return vmmanager.Definition{Name: def.Name, Text: text}, nil
 }
 
-// Restore returns def with the named disks backed by files again. The disks stay
-// set to pause the VM on errors; the cache mode stays as Rewire set it.
-func (h *Hypervisor) Restore(def vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
-	text, err := restore(def.Text, disks)
+// Restore returns def with the named disks backed by files again, and what Rewire changed of them as own has it. The
+// disks of a VM whose own definition is not known stay set to pause it on errors.
+func (h *Hypervisor) Restore(def, own vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
+	text, err := restore(def.Text, own, disks)
 	if err != nil {
 		return vmmanager.Definition{}, fmt.Errorf("restore %s: %w", def.Name, err)
 	}
-	return vmmanager.Definition{Name: def.Name, Text: text, Disks: disks}, nil
+	return vmmanager.Definition{Name: def.Name, Text: text, Disks: disks, Autostart: own.Autostart}, nil
+}
+
+// Harden returns def with the named disks set to pause the VM on errors.
+func (h *Hypervisor) Harden(def vmmanager.Definition, targets []string) (vmmanager.Definition, error) {
+	text, err := harden(def.Text, targets)
+	if err != nil {
+		return vmmanager.Definition{}, fmt.Errorf("harden %s: %w", def.Name, err)
+	}
+	def.Text = text
+	return def, nil
 }

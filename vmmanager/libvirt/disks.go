@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"duet/vmmanager"
 )
@@ -84,7 +85,7 @@ func (d disk) obstacle() string {
 	case d.child("encryption") != nil || d.child("source", "encryption") != nil:
 		return "is encrypted by the hypervisor: copy it into an unencrypted image, and encrypt inside the guest or below the image"
 	case d.kind == "network" && d.socket() == "":
-		return "is on a network already: copy it into a local file or block device"
+		return fmt.Sprintf("is on a network already (%s): copy it into a local file or block device", d.child("source").attr("protocol"))
 	case d.kind != "file" && d.kind != "block" && d.kind != "volume" && d.kind != "network":
 		return fmt.Sprintf("is of type %q: copy it into a local file or block device", d.kind)
 	case d.child("source") == nil:
@@ -150,4 +151,51 @@ func imageSize(path, format string) (int64, error) {
 		return qcow2Size(head)
 	}
 	return 0, fmt.Errorf("size of a %s image: %w", format, errors.ErrUnsupported)
+}
+
+// strays returns the disks of a running domain that are not on the endpoints, and those that have none.
+func strays(domain *element, endpoints []vmmanager.Endpoint) []vmmanager.Stray {
+	var found []vmmanager.Stray
+	for _, to := range endpoints {
+		d, ok := findDisk(domain, to.Target)
+		switch {
+		case !ok:
+			found = append(found, vmmanager.Stray{Target: to.Target})
+		case d.socket() != to.Socket:
+			found = append(found, vmmanager.Stray{Target: to.Target, On: d.place(), Above: d.over(to.Socket)})
+		}
+	}
+	for _, d := range disks(domain) {
+		served := slices.ContainsFunc(endpoints, func(to vmmanager.Endpoint) bool { return to.Target == d.target })
+		if !served && d.device != "cdrom" && d.device != "floppy" {
+			found = append(found, vmmanager.Stray{Target: d.target, On: d.place(), Extra: true})
+		}
+	}
+	return found
+}
+
+// place says for an admin what a disk is on.
+func (d disk) place() string {
+	source := d.child("source")
+	switch {
+	case d.path() != "":
+		return d.path()
+	case d.socket() != "":
+		return d.socket()
+	case d.kind == "volume":
+		return "volume " + source.attr("volume") + " of pool " + source.attr("pool")
+	case d.kind == "network":
+		return source.attr("protocol") + " " + source.attr("name")
+	}
+	return "a disk of type " + d.kind
+}
+
+// over reports whether the disk is a layer, of several perhaps, over the endpoint.
+func (d disk) over(socket string) bool {
+	for below := d.child("backingStore"); below != nil; below = below.child("backingStore") {
+		if (disk{element: below, kind: below.attr("type")}).socket() == socket {
+			return true
+		}
+	}
+	return false
 }

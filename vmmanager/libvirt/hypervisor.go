@@ -70,11 +70,16 @@ type Hypervisor struct {
 	reconnect bool          // libvirt understands <reconnect>
 	dials     chan struct{} // a slot per connection being opened: a libvirtd that hangs must not collect threads
 	stops     stops
+	trial     *trial // of definitions
 
-	mu       sync.Mutex
-	closed   bool
-	creating map[string]chan struct{} // per VM, closed when libvirtd has answered our request to start it
-	calls    sync.WaitGroup           // calls into libvirt, also those nobody waits for any more
+	defining sync.Mutex // held while libvirtd checks a definition against its schema, see define
+
+	mu     sync.Mutex
+	closed bool
+	// capabilities are what libvirt said last of its host; nil: nothing yet.
+	capabilities *element
+	creating     map[string]chan struct{} // per VM, closed when libvirtd has answered our request to start it
+	calls        sync.WaitGroup           // calls into libvirt, also those nobody waits for any more
 }
 
 // New returns the hypervisor behind cfg.URI. It does not connect. The error says
@@ -92,7 +97,7 @@ func New(cfg Config) (*Hypervisor, error) {
 	}
 	return &Hypervisor{
 		uri: cmp.Or(cfg.URI, "qemu:///system"), runDir: cmp.Or(cfg.RunDir, defaultRunDir), log: cfg.Logger,
-		reconnect: version >= reconnectSince, dials: make(chan struct{}, 8), creating: map[string]chan struct{}{},
+		reconnect: version >= reconnectSince, dials: make(chan struct{}, 8), trial: newTrial(), creating: map[string]chan struct{}{},
 	}, nil
 }
 
@@ -143,8 +148,9 @@ func (h *Hypervisor) status(ctx context.Context, name string, limit time.Duratio
 
 // Start makes the VM run. A VM that is paused because a disk did not answer is
 // resumed until it stays running: the first resume fails again while QEMU still
-// has the broken connection. A saved memory image is dropped, because the
-// disks may have gone on on the other node since it was taken.
+// has the broken connection. One that somebody paused has its disks back and is left
+// so. A saved memory image is dropped, because the disks may have gone on on the other
+// node since it was taken.
 func (h *Hypervisor) Start(ctx context.Context, name string) error {
 	now, err := h.status(ctx, name, readTime)
 	for ; err == nil && now.passing(); now, err = h.status(ctx, name, readTime) {
@@ -156,13 +162,14 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 		return err
 	}
 	switch now.state {
-	case vmmanager.Running:
-		return nil
+	case vmmanager.Running, vmmanager.Paused:
+		return h.letIn(ctx, name)
 	case vmmanager.Absent:
 		return fmt.Errorf("start %s: %w", name, vmmanager.ErrNotFound)
-	case vmmanager.Paused:
-		return h.resume(ctx, name)
 	case vmmanager.IOError:
+		if err := h.letIn(ctx, name); err != nil {
+			return err
+		}
 		return h.resumeUntilItStays(ctx, name)
 	case vmmanager.Crashed: // kept for inspection: the process must go before a new one may come
 		if err := h.Kill(ctx, name); err != nil {
@@ -172,21 +179,23 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 	return h.create(ctx, name)
 }
 
+// letIn lets the QEMU of a VM that has one open its endpoints.
+func (h *Hypervisor) letIn(ctx context.Context, name string) error {
+	err := h.with(ctx, name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error { return h.grant(conn, dom) })
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	return nil
+}
+
 // create starts a VM that is off.
 func (h *Hypervisor) create(ctx context.Context, name string) error {
-	limited, cancel := context.WithTimeout(ctx, writeTime)
-	defer cancel() // a request that has not gone out by then never does
-	err := h.onDomain(limited, name, writeTime, func(dom *libvirt.Domain) error {
-		answered, err := h.beginCreate(limited, name)
-		if err != nil {
-			return err
-		}
-		defer answered()
+	err := h.bringUp(ctx, name, writeTime, func(dom *libvirt.Domain) error {
 		if saved, err := dom.HasManagedSaveImage(0); err == nil && saved {
 			h.log.Warn("saved memory of the VM is dropped, it may be older than its disks", "vm", name)
 		}
 		h.stops.forget(name)
-		return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT)
+		return h.withoutMissing(name, dom, func() error { return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT) })
 	})
 	var refused libvirt.Error
 	if errors.As(err, &refused) && refused.Code == libvirt.ERR_OPERATION_INVALID {
@@ -199,6 +208,23 @@ func (h *Hypervisor) create(ctx context.Context, name string) error {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	return nil
+}
+
+// bringUp has libvirtd make a process of a VM that is off, in which its endpoints can be opened.
+func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Duration, up func(*libvirt.Domain) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel() // a request that has not gone out by then never does
+	return h.with(ctx, name, limit, func(conn *libvirt.Connect, dom *libvirt.Domain) error {
+		answered, err := h.beginCreate(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer answered()
+		if err := h.grant(conn, dom); err != nil {
+			return err
+		}
+		return up(dom)
+	})
 }
 
 // beginCreate notes that a start is with libvirtd until the returned function

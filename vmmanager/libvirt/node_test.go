@@ -28,8 +28,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// libvirt's event loop belongs to the process, see startLoop.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.init.func1.1"))
+	// libvirt's event loop and the schema checks belong to the process, see startLoop and schemas.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.init.func1.1"),
+		goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.onOneThread"))
 }
 
 // node is a host with a libvirtd of its own.
@@ -74,6 +75,7 @@ func newNode(t *testing.T) *node {
 	n := &node{t: t, proc: proc.New(proc.Config{Name: "kvm", NetNS: lan.Path("kvm"), Binds: binds}), consoles: map[string]*console{}}
 	n.dir, err = os.MkdirTemp("", "dvm") // short: socket paths have 108 bytes
 	must(t, err)
+	must(t, os.Chmod(n.dir, 0o755)) // QEMU has a user of its own
 	t.Cleanup(func() { check(t, os.RemoveAll(n.dir)) })
 	must(t, n.proc.Boot())
 	t.Cleanup(func() { check(t, n.proc.Kill()) })

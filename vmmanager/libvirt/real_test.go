@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -32,8 +34,12 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("adopt refused", n.testAdoptRefused)
 	t.Run("adopt fails", n.testAdoptFails)
 	t.Run("refit", n.testRefit)
+	t.Run("strays", n.testStrays)
+	t.Run("whom QEMU runs as", n.testUser)
 	t.Run("definition", n.testDefinition)
 	t.Run("goldens are valid", n.testGoldens)
+	t.Run("judge", n.testJudge)
+	t.Run("missing medium", n.testMissingMedium)
 	t.Run("libvirtd away", n.testAway)
 }
 
@@ -257,6 +263,14 @@ func sparse(t *testing.T, path string) {
 	}
 }
 
+// file makes a file for virsh to read.
+func (n *node) file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(n.dir, name)
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
 func convert(t *testing.T, raw, qcow2 string) {
 	t.Helper()
 	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2).CombinedOutput(); err != nil {
@@ -338,8 +352,6 @@ func (n *node) testRefit(t *testing.T) {
 	image := n.bootDisk(name, size)
 	n.run(t, name, n.domain(name, fileDisk(image, "raw", "")))
 	n.writing(t, name)
-	def, err := n.h.Definition(ctx, name)
-	must(t, err)
 	goesOn := func(there func(disk) bool) {
 		t.Helper()
 		n.isOn(t, name, there)
@@ -354,31 +366,50 @@ func (n *node) testRefit(t *testing.T) {
 	onImage := func(d disk) bool { return d.path() == image }
 	events := vmtest.Watch(t, n.h, name)
 
-	hard, err := n.h.Restore(def, def.Disks)
-	must(t, err)
-	must(t, n.h.Refit(ctx, hard, func() error { return nil }))
-	events.Want(vmmanager.Off, vmmanager.ByDuet)
+	// An edit that waits for the next boot, and a device that is plugged in only now, are none of Refit's business.
+	for _, hand := range [][]string{
+		{"setmaxmem", name, "64M", "--config"},
+		{"attach-device", name, n.file(t, name+".xml", "<controller type='scsi' index='0' model='virtio-scsi'/>"), "--live"},
+	} {
+		_, err := n.virsh(hand...)
+		must(t, err)
+	}
+	hard := func(def vmmanager.Definition) (vmmanager.Definition, error) { return n.h.Harden(def, []string{"vda"}) }
+	for range 2 { // nothing is left to do the second time: the guest is not paused
+		must(t, n.h.Refit(ctx, name, hard, func() error { return nil }))
+	}
+	events.Want(vmmanager.Running, vmmanager.ByEdit)
+	events.Until(vmmanager.Off, vmmanager.ByDuet)
 	events.Until(vmmanager.Running, vmmanager.ByStart) // the edit is told too
+	if text, err := n.virsh("dumpxml", "--inactive", name); err != nil || !bytes.Contains([]byte(text), []byte("<memory unit='KiB'>65536</memory>")) {
+		t.Errorf("the edit that waits for the next boot is gone (%v):\n%s", err, text)
+	}
+	if text, err := n.virsh("dumpxml", name); err != nil || !bytes.Contains([]byte(text), []byte("virtio-scsi")) {
+		t.Errorf("the device that was plugged in is gone (%v):\n%s", err, text)
+	}
 	goesOn(func(d disk) bool { return stops(d) && onImage(d) })
 
 	export := filepath.Join(n.dir, name+".export")
 	socket := filepath.Join(n.dir, name+".nbd")
-	rewired, err := n.h.Rewire(hard, []vmmanager.Endpoint{{Target: "vda", Socket: socket}})
-	must(t, err)
+	rewired := func(def vmmanager.Definition) (vmmanager.Definition, error) {
+		return n.h.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: socket}})
+	}
 	failed := errors.New("failed")
-	if err := n.h.Refit(ctx, rewired, func() error { return failed }); !errors.Is(err, failed) {
+	if err := n.h.Refit(ctx, name, rewired, func() error { return failed }); !errors.Is(err, failed) {
 		t.Errorf("refit: %v, want the error of between", err)
 	}
 	goesOn(onImage)
-	other := hard
-	other.Text = bytes.Replace(hard.Text, []byte("model='isa'"), []byte("model='pvpanic'"), 1)
+	other := func(def vmmanager.Definition) (vmmanager.Definition, error) {
+		def.Text = bytes.Replace(def.Text, []byte("model='isa'"), []byte("model='pvpanic'"), 1)
+		return def, nil
+	}
 	called := false
-	if err := n.h.Refit(ctx, other, func() error { called = true; return nil }); err == nil || called {
+	if err := n.h.Refit(ctx, name, other, func() error { called = true; return nil }); err == nil || called {
 		t.Errorf("refit with another device: error %v, between called: %t", err, called)
 	}
 	goesOn(onImage)
 
-	must(t, n.h.Refit(ctx, rewired, func() error {
+	must(t, n.h.Refit(ctx, name, rewired, func() error {
 		data, err := os.ReadFile(image)
 		if err == nil {
 			err = os.WriteFile(export, data, 0o600)
@@ -389,6 +420,92 @@ func (n *node) testRefit(t *testing.T) {
 	goesOn(func(d disk) bool { return d.socket() == socket })
 	if kept, err := n.h.Definition(ctx, name); err != nil || len(kept.Disks) != 0 {
 		t.Errorf("the persistent definition was not exchanged: %v, %v", kept.Disks, err)
+	}
+}
+
+// onVolume runs a VM whose disk an NBD server serves.
+func (n *node) onVolume(t *testing.T, name, extra string) vmmanager.Endpoint {
+	t.Helper()
+	image := n.bootDisk(name, 1<<20)
+	to := vmmanager.Endpoint{Target: "vda", Socket: n.serve(image, filepath.Join(n.dir, name+".nbd")).socket}
+	text := strings.Replace(n.domain(name, fileDisk(image, "raw", "")), "</devices>", "</devices>"+extra, 1)
+	def, err := n.h.Rewire(vmmanager.Definition{Name: name, Text: []byte(text)}, []vmmanager.Endpoint{to})
+	must(t, err)
+	n.run(t, name, string(def.Text))
+	return to
+}
+
+// testStrays: what an admin does to the disks of a running VM is told at once, and where they are.
+func (n *node) testStrays(t *testing.T) {
+	const name = "strays"
+	ctx := vmtest.Context(t)
+	to := n.onVolume(t, name, "")
+	events := vmtest.Watch(t, n.h, name)
+	admin := func(want []vmmanager.Stray, hand ...string) {
+		t.Helper()
+		_, err := n.virsh(hand...)
+		must(t, err)
+		did := time.Now()
+		for {
+			events.Disk()
+			got, err := n.h.Strays(ctx, name, []vmmanager.Endpoint{to})
+			must(t, err)
+			if slices.Equal(got, want) {
+				break
+			}
+		}
+		if took := time.Since(did); took > time.Second {
+			t.Errorf("%v was seen after %v", hand, took)
+		}
+	}
+	layer := filepath.Join(n.dir, name+".layer")
+	admin([]vmmanager.Stray{{Target: "vda", On: layer, Above: true}},
+		"snapshot-create-as", name, "s1", "--disk-only", "--no-metadata", "--diskspec", "vda,file="+layer)
+	admin(nil, "blockcommit", name, "vda", "--active", "--pivot", "--wait")
+	more := n.sparse(t, name+".more", 1<<20)
+	admin([]vmmanager.Stray{{Target: "vdb", On: more, Extra: true}}, "attach-disk", name, more, "vdb", "--live", "--driver", "qemu")
+	must(t, n.h.Kill(ctx, name))
+	if got, err := n.h.Strays(ctx, name, nil); err != nil || len(got) != 0 {
+		t.Errorf("strays of a VM that is off: %v, %v", got, err)
+	}
+}
+
+// testUser: the volume of a VM is open to the user its QEMU has, the distribution's or that of its own label, and QEMU
+// is known by what libvirt has on record.
+func (n *node) testUser(t *testing.T) {
+	for name, extra := range map[string]string{
+		"userstock": "",
+		"userroot":  "<seclabel type='static' model='dac' relabel='yes'><label>+0:+0</label></seclabel>",
+	} {
+		to := n.onVolume(t, name, extra)
+		pid := n.qemu(name)[0].pid
+		info, err := os.Stat(filepath.Join("/proc", fmt.Sprint(pid)))
+		must(t, err)
+		socket, err := os.Stat(to.Socket)
+		must(t, err)
+		st, want := socket.Sys().(*syscall.Stat_t), info.Sys().(*syscall.Stat_t)
+		if st.Uid != want.Uid || socket.Mode().Perm() != 0o755 { // qemu-nbd's own mode: Duet's sockets have 0600
+			t.Errorf("%s: QEMU is user %d, its volume belongs to %d with mode %v", name, want.Uid, st.Uid, socket.Mode())
+		}
+		if stock := want.Uid != 0; stock != (extra == "") {
+			t.Errorf("%s: QEMU runs as user %d", name, want.Uid)
+		}
+		inside, err := n.proc.Run(vmtest.Context(t), "pgrep", "-f", "guest="+name)
+		must(t, err)
+		own := 0
+		_, err = fmt.Sscan(string(inside), &own)
+		must(t, err)
+		if err := n.h.Runs(name, own); err != nil {
+			t.Errorf("%s: its own QEMU is refused: %v", name, err)
+		}
+		for _, other := range []int{1, own + 1, 0} {
+			if n.h.Runs(name, other) == nil {
+				t.Errorf("%s: process %d is taken for its QEMU %d", name, other, own)
+			}
+		}
+	}
+	if err := n.h.Runs("usernone", os.Getpid()); err == nil {
+		t.Error("a VM that does not run has a process")
 	}
 }
 

@@ -3,6 +3,7 @@
 package libvirt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,104 +17,138 @@ import (
 // saveTime limits the saving and loading of a guest's memory; both take as long as the disk needs.
 const saveTime = time.Hour
 
-// Refit exchanges the definition of a running VM without a reboot. Its memory goes
+// Refit exchanges the definitions of a running VM without a reboot. Its memory goes
 // into libvirt's managed save image, so it is in a place that libvirt may use and
-// needs as much room there as the guest has memory. libvirt checks that the guest
-// would find the same devices before anything is changed. Watchers see the VM go
-// off by Duet and come back. If this process dies in between, the VM is off: see Reload.
-func (h *Hypervisor) Refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	if err := h.refit(ctx, def, between); err != nil {
-		return fmt.Errorf("refit %s: %w", def.Name, err)
+// needs as much room there as the guest has memory. The image keeps the definition that the VM runs with, which is not
+// the persistent one: it has what was plugged in while it ran, and what libvirt made of the host's CPU. libvirt checks
+// that the guest would find the same devices before anything is changed. Watchers see the VM go off by Duet and come
+// back. If this process dies in between, the VM is off: see Reload.
+func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	if err := h.refit(ctx, name, edit, between); err != nil {
+		return fmt.Errorf("refit %s: %w", name, err)
 	}
 	return nil
 }
 
-func (h *Hypervisor) refit(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	now, err := h.status(ctx, def.Name, readTime)
+func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	now, err := h.status(ctx, name, readTime)
 	switch {
 	case err != nil:
 		return err
 	case now.state == vmmanager.Absent:
 		return vmmanager.ErrNotFound
 	case now.state == vmmanager.Off:
-		if err := h.redefine(ctx, def, between); err != nil {
-			return err
-		}
-		return h.onDomain(ctx, def.Name, writeTime, dropSaved)
+		return h.exchange(ctx, name, edit, between)
 	case now.state != vmmanager.Running:
 		return fmt.Errorf("it is %s", now.state)
 	}
-	h.stops.note(def.Name, now.run, asked)
-	if err := h.save(ctx, def.Name); err != nil {
+	if changes, err := h.changesLive(ctx, name, edit); err != nil {
+		return err
+	} else if !changes {
+		return h.redefine(ctx, name, edit, between)
+	}
+	h.stops.note(name, now.run, asked)
+	if err := h.save(ctx, name); err != nil {
 		return err
 	}
 	// From here on the VM is off, and whatever happens it must run again.
 	lasting := context.WithoutCancel(ctx)
 	err = ctx.Err()
 	if err == nil {
-		err = h.exchange(lasting, def, between)
+		err = h.exchange(lasting, name, edit, between)
 	}
-	return errors.Join(err, h.load(lasting, def.Name))
+	return errors.Join(err, h.load(lasting, name))
+}
+
+// changesLive reports whether an edit changes anything of the running VM.
+func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanager.Edit) (bool, error) {
+	live, err := h.live(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	edited, err := edit(vmmanager.Definition{Name: name, Text: live})
+	return err == nil && !bytes.Equal(live, edited.Text), err
+}
+
+// live is the definition that the VM runs with.
+func (h *Hypervisor) live(ctx context.Context, name string) ([]byte, error) {
+	var text string
+	err := h.onDomain(ctx, name, readTime, func(dom *libvirt.Domain) (err error) {
+		text, err = dom.GetXMLDesc(libvirt.DOMAIN_XML_SECURE)
+		return err
+	})
+	return []byte(text), err
 }
 
 // Reload ends a Refit whose process died.
-func (h *Hypervisor) Reload(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	if err := h.reload(ctx, def, between); err != nil {
-		return fmt.Errorf("reload %s: %w", def.Name, err)
+func (h *Hypervisor) Reload(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	if err := h.reload(ctx, name, edit, between); err != nil {
+		return fmt.Errorf("reload %s: %w", name, err)
 	}
 	return nil
 }
 
-func (h *Hypervisor) reload(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	now, err := h.bare(ctx, def.Name)
+func (h *Hypervisor) reload(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	now, err := h.bare(ctx, name)
 	if err != nil {
 		return err
 	}
 	if !now.Saved {
-		return h.refit(ctx, def, between)
+		return h.refit(ctx, name, edit, between)
 	}
-	if err := h.exchange(ctx, def, between); err != nil {
+	if err := h.exchange(ctx, name, edit, between); err != nil {
 		return err
 	}
-	return h.load(ctx, def.Name)
+	return h.load(ctx, name)
 }
 
-// exchange gives a VM that is off with its memory saved another definition, the saved
-// guest too, and calls between. What fails leaves both as they were.
-func (h *Hypervisor) exchange(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	old, err := h.refitSaved(ctx, def.Name, string(def.Text))
+// Wake lets a VM go on from its saved memory.
+func (h *Hypervisor) Wake(ctx context.Context, name string) error {
+	if err := h.load(ctx, name); err != nil {
+		return fmt.Errorf("wake %s: %w", name, err)
+	}
+	return nil
+}
+
+// exchange gives a VM that is off another definition, and its saved memory too if there is some, and calls between.
+// What fails leaves both as they were.
+func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	now, err := h.bare(ctx, name)
 	if err != nil {
 		return err
 	}
-	if err := h.redefine(ctx, def, between); err != nil {
-		_, backErr := h.refitSaved(ctx, def.Name, old)
+	if !now.Saved {
+		return h.redefine(ctx, name, edit, between)
+	}
+	old, err := h.refitSaved(ctx, name, edit)
+	if err != nil {
+		return err
+	}
+	if err := h.redefine(ctx, name, edit, between); err != nil {
+		same := func(def vmmanager.Definition) (vmmanager.Definition, error) { def.Text = old; return def, nil }
+		_, backErr := h.refitSaved(ctx, name, same)
 		return errors.Join(err, backErr)
 	}
 	return nil
 }
 
 // redefine exchanges the persistent definition and calls between; if that fails it puts the old one back.
-func (h *Hypervisor) redefine(ctx context.Context, def vmmanager.Definition, between func() error) error {
-	old, err := h.bare(ctx, def.Name)
+func (h *Hypervisor) redefine(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	old, err := h.bare(ctx, name)
 	if err != nil {
 		return err
 	}
-	if err := h.Define(ctx, def); err != nil {
+	edited, err := edit(old)
+	if err != nil {
+		return err
+	}
+	if err := h.Define(ctx, edited); err != nil {
 		return err
 	}
 	if err := between(); err != nil {
 		return errors.Join(err, h.Define(ctx, old))
 	}
 	return nil
-}
-
-// dropSaved forgets memory that was saved: it may be older than the disks.
-func dropSaved(dom *libvirt.Domain) error {
-	saved, err := dom.HasManagedSaveImage(0)
-	if err != nil || !saved {
-		return err
-	}
-	return dom.ManagedSaveRemove(0)
 }
 
 // save writes the guest's memory and ends its process. When ctx ends first the
@@ -144,17 +179,22 @@ func (h *Hypervisor) save(ctx context.Context, name string) error {
 	}
 }
 
-// refitSaved makes the saved guest come back with another definition, and returns the one it had.
-func (h *Hypervisor) refitSaved(ctx context.Context, name, text string) (old string, err error) {
-	err = h.onDomain(ctx, name, readTime, func(dom *libvirt.Domain) error {
+// refitSaved makes the saved guest come back with an edit of the definition it ran with, and returns that. libvirt may
+// question QEMU for it, which takes long on some hosts.
+func (h *Hypervisor) refitSaved(ctx context.Context, name string, edit vmmanager.Edit) (old []byte, err error) {
+	err = h.onDomain(ctx, name, writeTime, func(dom *libvirt.Domain) error {
 		was, err := dom.ManagedSaveGetXMLDesc(libvirt.DOMAIN_SAVE_IMAGE_XML_SECURE)
 		if err != nil {
 			return err
 		}
-		if err := dom.ManagedSaveDefineXML(text, uint32(libvirt.DOMAIN_SAVE_RUNNING)); err != nil {
+		edited, err := edit(vmmanager.Definition{Name: name, Text: []byte(was)})
+		if err != nil {
 			return err
 		}
-		old = was
+		if err := dom.ManagedSaveDefineXML(string(edited.Text), uint32(libvirt.DOMAIN_SAVE_RUNNING)); err != nil {
+			return err
+		}
+		old = []byte(was)
 		return nil
 	})
 	return old, err
@@ -162,14 +202,7 @@ func (h *Hypervisor) refitSaved(ctx context.Context, name, text string) (old str
 
 // load lets a saved guest go on.
 func (h *Hypervisor) load(ctx context.Context, name string) error {
-	err := h.onDomain(ctx, name, saveTime, func(dom *libvirt.Domain) error {
-		answered, err := h.beginCreate(ctx, name)
-		if err != nil {
-			return err
-		}
-		defer answered()
-		return dom.CreateWithFlags(libvirt.DOMAIN_NONE)
-	})
+	err := h.bringUp(ctx, name, saveTime, func(dom *libvirt.Domain) error { return dom.CreateWithFlags(libvirt.DOMAIN_NONE) })
 	if err != nil {
 		return fmt.Errorf("go on from saved memory: %w", err)
 	}

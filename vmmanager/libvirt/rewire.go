@@ -1,9 +1,11 @@
 package libvirt
 
 import (
+	"encoding/xml"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"duet/vmmanager"
 )
@@ -56,52 +58,142 @@ func rewireDisk(text []byte, d disk, socket string, reconnect bool) []edit {
 	return edits
 }
 
-// restore returns the domain definition with the named disks backed by files or
-// block devices. They pause the VM on errors from then on, as endpoints do.
-func restore(text []byte, to []vmmanager.Disk) ([]byte, error) {
+// managed are the attributes of <driver> that an endpoint needs otherwise than a file or block device may have them.
+var managed = []string{"name", "type", "cache", "discard", "error_policy", "rerror_policy", "io", "copy_on_read", "discard_no_unref"}
+
+// restore returns the domain definition with the named disks backed by files or block devices, and what rewire changed
+// of them as it is in own, the definition before.
+func restore(text []byte, own vmmanager.Definition, to []vmmanager.Disk) ([]byte, error) {
 	domain, err := parseXML(text)
 	if err != nil {
 		return nil, err
 	}
+	var before *element
+	if len(own.Text) > 0 {
+		if before, err = parseXML(own.Text); err != nil {
+			return nil, err
+		}
+	}
 	var edits []edit
 	for _, by := range to {
-		d, ok := findDisk(domain, by.Target)
-		if !ok {
-			return nil, fmt.Errorf("disk %s: %w: the definition has no such disk", by.Target, vmmanager.ErrUnsupported)
+		d, err := replaceable(domain, by.Target)
+		if err != nil {
+			return nil, err
 		}
-		if why := d.obstacle(); why != "" {
-			return nil, fmt.Errorf("disk %s: %w: it %s", by.Target, vmmanager.ErrUnsupported, why)
+		was := origin{text: own.Text, driver: set("name", "qemu", "error_policy", "stop", "rerror_policy", "stop")}
+		if had, ok := findDisk(before, by.Target); ok && had.socket() == "" {
+			was.disk, was.driver = had, nil
+			if driver := had.child("driver"); driver != nil {
+				was.driver = driver.attrs
+			}
+			was.same = slices.ContainsFunc(own.Disks, func(o vmmanager.Disk) bool { return o.Target == by.Target && o.Path == by.Path })
 		}
-		edits = append(edits, restoreDisk(text, d, by)...)
+		edits = append(edits, restoreDisk(text, d, by, was)...)
 	}
 	return apply(text, edits), nil
 }
 
+// replaceable finds a disk that may be put elsewhere.
+func replaceable(domain *element, target string) (disk, error) {
+	d, ok := findDisk(domain, target)
+	if !ok {
+		return d, fmt.Errorf("disk %s: %w: the definition has no such disk", target, vmmanager.ErrUnsupported)
+	}
+	if why := d.obstacle(); why != "" {
+		return d, fmt.Errorf("disk %s: %w: it %s", target, vmmanager.ErrUnsupported, why)
+	}
+	return d, nil
+}
+
+// origin is what a disk was before it was rewired.
+type origin struct {
+	disk
+	text   []byte     // in which it stands
+	driver []xml.Attr // of its <driver>
+	same   bool       // it lay where it goes to now
+}
+
 // restoreDisk returns the edits that put one disk on a file or block device. A
 // disk that is there already keeps its source and all that libvirt knows of it.
-func restoreDisk(text []byte, d disk, by vmmanager.Disk) []edit {
-	policy := set("name", "qemu", "type", by.Format, "error_policy", "stop", "rerror_policy", "stop")
+func restoreDisk(text []byte, d disk, by vmmanager.Disk, was origin) []edit {
 	source := d.child("source")
 	before := indent(text, source)
-	var edits []edit
-	prefix := ""
-	if driver := d.child("driver"); driver != nil {
-		edits = append(edits, retag(text, driver, policy))
-	} else {
-		prefix = startTag("driver", policy) + "/>" + before
-	}
-	if d.kind == "volume" || d.path() == by.Path {
+	edits, prefix := restoreDriver(text, d, by, was, before)
+	if d.socket() == "" && (d.kind == "volume" || d.path() == by.Path) {
 		return append(edits, edit{source.start, source.start, prefix})
+	}
+	for _, c := range d.all("backingStore") {
+		edits = append(edits, remove(text, c))
 	}
 	kind, attr := "file", "file"
 	if by.Block {
 		kind, attr = "block", "dev"
 	}
-	for _, c := range d.all("backingStore") {
-		edits = append(edits, remove(text, c))
+	to := startTag("source", set(attr, by.Path)) + "/>"
+	if was.same {
+		kind = was.kind
+		to = string(was.text[was.child("source").start:was.child("source").end])
+		for _, c := range was.all("backingStore") {
+			to += before + string(was.text[c.start:c.end])
+		}
 	}
-	return append(edits, retag(text, d.element, set("type", kind)),
-		edit{source.start, source.end, prefix + startTag("source", set(attr, by.Path)) + "/>"})
+	return append(edits, retag(text, d.element, set("type", kind)), edit{source.start, source.end, prefix + to})
+}
+
+// restoreDriver returns the edits of <driver>, and a new one to put before the source where there is none.
+func restoreDriver(text []byte, d disk, by vmmanager.Disk, was origin, before string) (edits []edit, prefix string) {
+	var attrs []xml.Attr
+	for _, a := range was.driver {
+		if slices.Contains(managed, rawName(a.Name)) && a.Name.Local != "type" {
+			attrs = append(attrs, a)
+		}
+	}
+	attrs = append(attrs, set("type", by.Format)...)
+	inner := ""
+	if was.same && was.disk.element != nil {
+		for _, c := range was.child("driver").all("metadata_cache") {
+			inner += string(was.text[c.start:c.end])
+		}
+	} else {
+		attrs = slices.DeleteFunc(attrs, func(a xml.Attr) bool { return a.Name.Local == "discard_no_unref" }) // of qcow2
+	}
+	driver := d.child("driver")
+	if driver == nil {
+		return nil, startTag("driver", attrs) + "/>" + before
+	}
+	tag := retag(text, driver, attrs, slices.DeleteFunc(slices.Clone(managed), func(name string) bool {
+		return slices.ContainsFunc(attrs, func(a xml.Attr) bool { return a.Name.Local == name })
+	})...)
+	if opened, ok := strings.CutSuffix(tag.with, "/>"); ok && inner != "" {
+		tag.with = opened + ">" + inner + "</driver>"
+	} else {
+		tag.with += inner
+	}
+	return []edit{tag}, ""
+}
+
+// harden returns the domain definition with the named disks set to pause the VM on errors.
+func harden(text []byte, targets []string) ([]byte, error) {
+	domain, err := parseXML(text)
+	if err != nil {
+		return nil, err
+	}
+	policy := set("error_policy", "stop", "rerror_policy", "stop")
+	var edits []edit
+	for _, target := range targets {
+		d, err := replaceable(domain, target)
+		if err != nil {
+			return nil, err
+		}
+		if driver := d.child("driver"); driver == nil {
+			source := d.child("source")
+			attrs := slices.Concat(set("name", "qemu", "type", d.format), policy)
+			edits = append(edits, edit{source.start, source.start, startTag("driver", attrs) + "/>" + indent(text, source)})
+		} else if driver.attr("error_policy") != "stop" || driver.attr("rerror_policy") != "stop" {
+			edits = append(edits, retag(text, driver, policy))
+		}
+	}
+	return apply(text, edits), nil
 }
 
 // endpointSource returns the <source> of an endpoint. It names no export: an
@@ -136,7 +228,9 @@ func protectable(domain *element, endpoints []vmmanager.Endpoint) error {
 		}
 		why := d.obstacle()
 		if why == "" && !named {
-			why = "would not be replicated: protect it too, or detach it"
+			vm := textOf(domain.child("name"))
+			why = fmt.Sprintf("would not be replicated: `virsh detach-disk %s %s --config` takes it off; "+
+				"to have it replicated too, release the VM and protect it anew", vm, d.target)
 		}
 		if named && (d.device == "cdrom" || d.device == "floppy") {
 			why = "is removable: only hard disks are replicated"
@@ -145,38 +239,8 @@ func protectable(domain *element, endpoints []vmmanager.Endpoint) error {
 			return fmt.Errorf("disk %s: %w: it %s", d.target, vmmanager.ErrUnsupported, why)
 		}
 	}
-	return portable(domain.child("devices"))
-}
-
-// portable returns an ErrUnsupported that names the first device that ties the VM to this node.
-func portable(devices *element) error {
-	for _, dev := range devices.all("hostdev") {
-		kind := dev.attr("type")
-		// A USB stick or dongle may be missing on the other node if the admin has said so.
-		if kind == "usb" && dev.child("source").attr("startupPolicy") == "optional" {
-			continue
-		}
-		remedy := "remove it"
-		if kind == "usb" {
-			remedy = "remove it, or set startupPolicy='optional' on its source"
-		}
-		return fmt.Errorf("%w: a %s device of this host is passed through: %s", vmmanager.ErrUnsupported, kind, remedy)
-	}
-	for _, nic := range devices.all("interface") {
-		if nic.attr("type") == "hostdev" {
-			return fmt.Errorf("%w: a network device of this host is passed through: use a bridge or a libvirt network", vmmanager.ErrUnsupported)
-		}
-	}
-	for _, fs := range devices.all("filesystem") {
-		if fs.child("readonly") == nil {
-			return fmt.Errorf("%w: the guest shares the directory %q of this host, which is not replicated: remove it or make it <readonly/>",
-				vmmanager.ErrUnsupported, fs.child("source").attr("dir"))
-		}
-	}
-	for _, mem := range devices.all("memory") {
-		if model := mem.attr("model"); model == "nvdimm" || model == "virtio-pmem" {
-			return fmt.Errorf("%w: a memory device of model %s keeps data in a file that is not replicated: remove it", vmmanager.ErrUnsupported, model)
-		}
+	for _, t := range ties(domain.child("devices")) {
+		return fmt.Errorf("%w: %s: %s: %s", vmmanager.ErrUnsupported, t.about, t.fact, t.remedy)
 	}
 	return nil
 }

@@ -107,7 +107,8 @@ func sameButDisks(t *testing.T, file string, before, after []byte) {
 	}
 }
 
-// TestRestore: a definition that was rewired is itself again but for the policy of its disks.
+// TestRestore: a definition that was rewired is itself again, in the eyes of libvirt's own XML package. Where the disks
+// lie elsewhere now, or what they were is not known, they are where they shall be.
 func TestRestore(t *testing.T) {
 	for _, file := range inputs(t) {
 		text, err := os.ReadFile(file)
@@ -128,8 +129,20 @@ func TestRestore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		own := vmmanager.Definition{Text: text, Disks: found}
 		for _, from := range [][]byte{rewired, text} {
-			back, err := restore(from, found)
+			back, err := restore(from, own, found)
+			if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			itself(t, file, text, back)
+		}
+		moved := slices.Clone(found)
+		for i := range moved {
+			moved[i].Path, moved[i].Format, moved[i].Block = "/elsewhere/"+moved[i].Target, "raw", false
+		}
+		for _, own := range []vmmanager.Definition{own, {}} {
+			back, err := restore(rewired, own, moved)
 			if err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
@@ -137,18 +150,92 @@ func TestRestore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range found {
+			for _, want := range moved {
 				d, ok := findDisk(domain, want.Target)
-				driver := d.child("driver")
-				if !ok || d.kind != "volume" && d.path() != want.Path || d.format != want.Format || d.socket() != "" ||
-					driver.attr("error_policy") != "stop" || driver.attr("rerror_policy") != "stop" {
+				stops := d.child("driver").attr("rerror_policy") == "stop"
+				if !ok || d.path() != want.Path || d.format != want.Format || len(own.Text) == 0 && !stops {
 					t.Errorf("%s: disk %s was not restored:\n%s", file, want.Target, back)
 				}
 			}
 		}
 	}
-	if _, err := restore([]byte("<domain/>"), []vmmanager.Disk{{Target: "vda"}}); !errors.Is(err, vmmanager.ErrUnsupported) {
-		t.Errorf("a missing disk was restored: %v", err)
+	for _, target := range []string{"vda"} {
+		_, err := restore([]byte("<domain/>"), vmmanager.Definition{}, []vmmanager.Disk{{Target: target}})
+		if !errors.Is(err, vmmanager.ErrUnsupported) {
+			t.Errorf("a missing disk was restored: %v", err)
+		}
+	}
+}
+
+// itself fails the test unless both texts say the same of hard disks that are files, devices or volumes.
+func itself(t *testing.T, file string, want, got []byte) {
+	t.Helper()
+	var a, b libvirtxml.Domain
+	if err := errors.Join(a.Unmarshal(string(want)), b.Unmarshal(string(got))); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	for _, all := range [][]libvirtxml.DomainDisk{a.Devices.Disks, b.Devices.Disks} {
+		for i := range all { // what libvirt itself fills in
+			if all[i].Driver == nil {
+				all[i].Driver = &libvirtxml.DomainDiskDriver{Type: "raw"}
+			}
+			all[i].Driver.Name = "qemu"
+		}
+	}
+	for i, d := range a.Devices.Disks {
+		if d.Source != nil && d.Source.Network != nil {
+			b.Devices.Disks[i] = d // an endpoint has nothing to go back to
+		}
+	}
+	if !reflect.DeepEqual(a, b) {
+		t.Errorf("%s: it is not what it was:\n%s", file, got)
+	}
+}
+
+// TestHarden: disks pause the VM on errors, and nothing else changes.
+func TestHarden(t *testing.T) {
+	disk := func(driver string) []byte {
+		return []byte("<domain><devices><disk type='file'>" + driver + "<source file='/a'/><target dev='vda'/></disk></devices></domain>")
+	}
+	for driver, want := range map[string]string{
+		"":                       "<driver name='qemu' type='raw' error_policy='stop' rerror_policy='stop'/>",
+		"<driver type='qcow2'/>": "<driver type='qcow2' error_policy='stop' rerror_policy='stop'/>",
+		"<driver rerror_policy='stop' error_policy='stop' io='native'/>": "<driver rerror_policy='stop' error_policy='stop' io='native'/>",
+	} {
+		got, err := harden(disk(driver), []string{"vda"})
+		if err != nil || !bytes.Equal(got, disk(want)) {
+			t.Errorf("%q became %s (%v)", driver, got, err)
+		}
+	}
+	if _, err := harden(disk(""), []string{"vdb"}); !errors.Is(err, vmmanager.ErrUnsupported) {
+		t.Errorf("a missing disk was hardened: %v", err)
+	}
+}
+
+// TestStrays: disks that are not on their volume are told apart from those that have none.
+func TestStrays(t *testing.T) {
+	const onVolume = "<disk type='network'><source protocol='nbd'><host transport='unix' socket='/s'/></source><target dev='vda'/></disk>"
+	const layers = `<disk type='file'><source file='/two'/>
+		<backingStore type='file'><source file='/one'/>
+			<backingStore type='network'><source protocol='nbd'><host transport='unix' socket='/s'/></source><backingStore/></backingStore>
+		</backingStore><target dev='vda'/></disk>`
+	for devices, want := range map[string][]vmmanager.Stray{
+		onVolume: nil,
+		layers:   {{Target: "vda", On: "/two", Above: true}},
+		"<disk type='file'><source file='/a'/><target dev='vda'/></disk>": {{Target: "vda", On: "/a"}},
+		"": {{Target: "vda"}},
+		onVolume + "<disk type='block'><source dev='/dev/x'/><target dev='vdb'/></disk>":                      {{Target: "vdb", On: "/dev/x", Extra: true}},
+		onVolume + "<disk type='network'><source protocol='rbd' name='p/v'/><target dev='vdb'/></disk>":       {{Target: "vdb", On: "rbd p/v", Extra: true}},
+		onVolume + "<disk type='file' device='cdrom'><source file='/iso'/><target dev='sda'/></disk>":         nil,
+		onVolume + "<disk type='volume' device='lun'><source pool='p' volume='v'/><target dev='sdb'/></disk>": {{Target: "sdb", On: "volume v of pool p", Extra: true}},
+	} {
+		domain, err := parseXML([]byte("<domain><devices>" + devices + "</devices></domain>"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strays(domain, []vmmanager.Endpoint{{Target: "vda", Socket: "/s"}}); !slices.Equal(got, want) {
+			t.Errorf("%s:\n  %+v, want %+v", devices, got, want)
+		}
 	}
 }
 
@@ -170,7 +257,7 @@ func TestRefusals(t *testing.T) {
 		{"<disk type='vhostuser'><source type='unix' path='/a'/>" + target + "</disk>", "disk vda", "local file"},
 		{"<disk type='file'>" + target + "</disk>", "disk vda", "give it a file"},
 		{"<disk type='file' device='cdrom'><source file='/a'/>" + target + "</disk>", "disk vda", "hard disks"},
-		{file("") + "<disk type='file'><source file='/b'/><target dev='vdb'/></disk>", "disk vdb", "protect it too"},
+		{file("") + "<disk type='file'><source file='/b'/><target dev='vdb'/></disk>", "disk vdb", "vdb --config` takes it off"},
 		{"", "disk vda", "no such disk"},
 		{file("") + "<hostdev type='pci' mode='subsystem'/>", "pci", "remove it"},
 		{file("") + "<hostdev type='usb' mode='subsystem'><source/></hostdev>", "usb", "startupPolicy"},

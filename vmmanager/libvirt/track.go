@@ -33,6 +33,12 @@ func (w *watcher) reconcile(list map[string]found) {
 // handle turns one event of libvirt into what it means.
 func (w *watcher) handle(e raw) {
 	v := w.vms[e.vm]
+	if e.what == record { // says nothing of the VM's state, which the look at all VMs is about
+		if v != nil {
+			w.out.Put(vmmanager.Event{VM: e.vm, State: v.state, Cause: vmmanager.ByDisk})
+		}
+		return
+	}
 	if v == nil || v.state == vmmanager.Absent {
 		v = &seen{status: status{state: vmmanager.Off}}
 		w.vms[e.vm] = v

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -83,6 +85,7 @@ const (
 	metadata         // title, description or metadata changed
 	powerButton      // QEMU was told to press it
 	watchdogOff      // the guest's watchdog fired and is set to switch it off
+	record           // what it is made of has changed while it runs
 )
 
 // session is one connection of a watcher.
@@ -91,7 +94,7 @@ type session struct {
 	raw  chan raw
 	lost chan struct{} // receives when the connection is gone
 	full atomic.Bool   // an event found no room: look at all VMs
-	undo []func()
+	undo []func()      // done in reverse
 }
 
 // watch runs sessions until ctx ends.
@@ -115,6 +118,7 @@ func (w *watcher) watch(ctx context.Context, started chan struct{}) {
 		}
 		if err == nil {
 			w.h.log.Debug("watching VMs", "uri", w.h.uri)
+			w.h.learnAnew(ctx)
 			w.follow(ctx, s)
 			s.close()
 			wait = 50 * time.Millisecond
@@ -138,6 +142,7 @@ func (w *watcher) open(ctx context.Context) (*session, map[string]found, error) 
 	err := w.h.spawn(ctx, func(conn *libvirt.Connect) {
 		s := &session{conn: conn, raw: make(chan raw, 1024), lost: make(chan struct{}, 1)}
 		err := s.register()
+		s.follow(w.h.runDir, w.h.log)
 		var list map[string]found
 		if err == nil {
 			list, err = listAll(conn)
@@ -260,21 +265,38 @@ func (s *session) register() error {
 	return nil
 }
 
-// put passes an event on from a callback; it never waits.
-func (s *session) put(dom *libvirt.Domain, w what, event libvirt.DomainEventType, detail int) {
-	name, err := dom.GetName()
+// follow has changes of libvirtd's records told too.
+func (s *session) follow(runDir string, log *slog.Logger) {
+	r, err := watchRecords(runDir)
 	if err != nil {
+		log.Warn("changes of running VMs are seen late", "err", err)
 		return
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.each(func(vm string) { s.pass(raw{vm: vm, what: record}) })
+	}()
+	s.undo = append(s.undo, func() { r.close(); <-ended })
+}
+
+// put passes an event on from a callback; it never waits.
+func (s *session) put(dom *libvirt.Domain, w what, event libvirt.DomainEventType, detail int) {
+	if name, err := dom.GetName(); err == nil {
+		s.pass(raw{name, runOf(dom), w, event, detail})
+	}
+}
+
+func (s *session) pass(e raw) {
 	select {
-	case s.raw <- raw{name, runOf(dom), w, event, detail}:
+	case s.raw <- e:
 	default:
 		s.full.Store(true)
 	}
 }
 
 func (s *session) close() {
-	for _, undo := range s.undo {
+	for _, undo := range slices.Backward(s.undo) {
 		undo()
 	}
 	_, _ = s.conn.Close()

@@ -22,6 +22,7 @@ func Run(t *testing.T, w World) {
 	t.Run("pause", w.testPause)
 	t.Run("saved memory", w.testSaved)
 	t.Run("define", w.testDefine)
+	t.Run("judge", w.testJudge)
 	t.Run("watch", w.testWatch)
 	t.Run("slow reader", w.testSlowReader)
 	t.Run("ended context", w.testEndedContext)
@@ -165,7 +166,7 @@ func (w World) testPanic(t *testing.T) {
 	w.wantState(t, name, vmmanager.Running)
 }
 
-// testPause: Start resumes.
+// testPause: Start leaves alone what somebody paused.
 func (w World) testPause(t *testing.T) {
 	if w.AdminPause == nil {
 		t.Skip("this world has no such hand")
@@ -180,11 +181,11 @@ func (w World) testPause(t *testing.T) {
 	if err := w.Hypervisor.Start(Context(t), name); err != nil {
 		t.Fatalf("start: %v", err)
 	}
-	events.Want(vmmanager.Running, vmmanager.ByStart)
-	w.wantState(t, name, vmmanager.Running)
+	w.wantState(t, name, vmmanager.Paused)
 }
 
-// testSaved: saved memory is shown, Reload goes on from it, and Start and Refit drop it: the disks may have gone on without it.
+// testSaved: saved memory is told and shown, Reload and Wake go on from it, Refit keeps it, and Start drops it: the disks
+// may have gone on without it.
 func (w World) testSaved(t *testing.T) {
 	p, ok := w.Hypervisor.(vmmanager.Protector)
 	if w.AdminSave == nil || !ok {
@@ -209,16 +210,31 @@ func (w World) testSaved(t *testing.T) {
 		w.wantState(t, name, vmmanager.Off)
 	}
 	saved(false)
+	events := Watch(t, h, name)
 	save()
-	def := saved(true)
+	events.Want(vmmanager.Off, vmmanager.BySave)
+	same := func(def vmmanager.Definition) (vmmanager.Definition, error) { return def, nil }
 	failed := errors.New("failed")
-	if err := p.Reload(ctx, def, func() error { return failed }); !errors.Is(err, failed) {
+	if err := p.Reload(ctx, name, same, func() error { return failed }); !errors.Is(err, failed) {
 		t.Fatalf("reload: %v, want the error of between", err)
 	}
 	w.wantState(t, name, vmmanager.Off)
+	saved(true)
 	called := 0
-	if err := p.Reload(ctx, saved(true), func() error { called++; return nil }); err != nil || called != 1 {
+	if err := p.Reload(ctx, name, same, func() error { called++; return nil }); err != nil || called != 1 {
 		t.Fatalf("reload: %v, between called %d times", err, called)
+	}
+	w.wantState(t, name, vmmanager.Running)
+	saved(false)
+
+	save()
+	if err := p.Refit(ctx, name, same, func() error { return nil }); err != nil {
+		t.Fatalf("refit: %v", err)
+	}
+	w.wantState(t, name, vmmanager.Off)
+	saved(true)
+	if err := p.Wake(ctx, name); err != nil {
+		t.Fatalf("wake: %v", err)
 	}
 	w.wantState(t, name, vmmanager.Running)
 	saved(false)
@@ -227,12 +243,6 @@ func (w World) testSaved(t *testing.T) {
 	if err := h.Start(ctx, name); err != nil {
 		t.Fatalf("start: %v", err)
 	}
-	saved(false)
-	save()
-	if err := p.Refit(ctx, def, func() error { return nil }); err != nil {
-		t.Fatalf("refit: %v", err)
-	}
-	w.wantState(t, name, vmmanager.Off)
 	saved(false)
 }
 
@@ -372,4 +382,35 @@ func (w World) testDaemonRestart(t *testing.T) {
 		t.Fatalf("kill: %v", err)
 	}
 	one.Want(vmmanager.Off, vmmanager.ByDuet)
+}
+
+// testJudge: a VM that can run here is refused neither before it is defined, nor while it
+// is off, nor while it runs; asking changes nothing.
+func (w World) testJudge(t *testing.T) {
+	p, ok := w.Hypervisor.(vmmanager.Protector)
+	if !ok {
+		t.Skip("this hypervisor protects no VMs")
+	}
+	const name = "duet-vmtest-judge"
+	def := w.Definition(name)
+	judge := func(when string) {
+		t.Helper()
+		found, err := p.Judge(Context(t), def)
+		if err != nil {
+			t.Fatalf("judge a VM that is %s: %v", when, err)
+		}
+		if refused := vmmanager.Refusals(found); len(refused) != 0 {
+			t.Errorf("a VM that is %s is refused: %+v", when, refused)
+		}
+	}
+	judge("not defined")
+	w.wantState(t, name, vmmanager.Absent)
+	w.vm(t, name)
+	judge("off")
+	w.wantState(t, name, vmmanager.Off)
+	if err := w.Hypervisor.Start(Context(t), name); err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	judge("running")
+	w.wantState(t, name, vmmanager.Running)
 }

@@ -79,7 +79,8 @@ func (e *Events) drain() {
 	}
 }
 
-// Next returns the next event of the VM.
+// Next returns the next event of the VM. One that only says that a disk may have changed is
+// passed over: some implementations have it at every change of a running VM.
 func (e *Events) Next() vmmanager.Event {
 	e.t.Helper()
 	late := time.After(patience)
@@ -89,7 +90,7 @@ func (e *Events) Next() vmmanager.Event {
 			if !open {
 				e.t.Fatal("the channel of Watch was closed early")
 			}
-			if got.VM == e.vm {
+			if got.VM == e.vm && got.Cause != vmmanager.ByDisk {
 				return got
 			}
 		case <-late:
@@ -103,6 +104,22 @@ func (e *Events) Want(state vmmanager.State, cause vmmanager.Cause) {
 	e.t.Helper()
 	if got := e.Next(); got.State != state || got.Cause != cause {
 		e.t.Fatalf("event of %s: %s, %s; want %s, %s", e.vm, got.State, got.Cause, state, cause)
+	}
+}
+
+// Disk waits for the news that a disk of the VM may have changed.
+func (e *Events) Disk() {
+	e.t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case got := <-e.ch:
+			if got.VM == e.vm && got.Cause == vmmanager.ByDisk {
+				return
+			}
+		case <-late:
+			e.t.Fatalf("no news of a disk of %s within %s", e.vm, patience)
+		}
 	}
 }
 

@@ -26,10 +26,13 @@ type Backend struct {
 	Fail func(call string) error
 	// Steps are what Task answers, one after the other, the last one for ever.
 	Steps []api.Task
+	// Sick is what Doctor finds, Zip what Support writes.
+	Sick api.Doctor
+	Zip  []byte
 }
 
 // New makes a Backend with the picture of Sample.
-func New() *Backend { return &Backend{st: Sample(), Steps: Work()} }
+func New() *Backend { return &Backend{st: Sample(), Steps: Work(), Sick: Healthy(), Zip: Zip()} }
 
 // Set replaces the picture.
 func (b *Backend) Set(s api.Status) {
@@ -107,9 +110,28 @@ func (b *Backend) Protect(_ context.Context, vm string, r api.ProtectRequest) (a
 	return b.begin(b.ask("protect %s %+v", vm, r))
 }
 
+// CheckProtect refuses the VM lonely.
+func (b *Backend) CheckProtect(_ context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+	c := api.ProtectCheck{VM: vm, Module: vm, Peer: "beta", OK: vm != "lonely", Notices: []api.Notice{
+		{Level: "note", Code: "uefi-variables", Node: "beta", Text: "UEFI variables: they are not replicated yet"}}}
+	if !c.OK {
+		c.Notices = append([]api.Notice{{Level: "refused", Code: "network-inactive", Node: "beta", Text: "interface 1: network lan is not active",
+			Remedy: "`virsh net-start lan`"}}, c.Notices...)
+	}
+	return c, b.ask("check protect %s %+v", vm, r)
+}
+
 // Release begins Steps.
 func (b *Backend) Release(_ context.Context, module string, r api.ReleaseRequest) (api.Task, error) {
 	if err := b.ask("release %s %+v", module, r); err != nil {
+		return api.Task{}, err
+	}
+	return b.begin(b.module(module))
+}
+
+// Return begins Steps.
+func (b *Backend) Return(_ context.Context, module string) (api.Task, error) {
+	if err := b.ask("return %s", module); err != nil {
 		return api.Task{}, err
 	}
 	return b.begin(b.module(module))

@@ -39,6 +39,10 @@ func web01() api.ModuleStatus {
 			Node: "beta", Role: "SECOND", Status: "Transient", Why: "its data follow alpha and are not complete yet", Since: Now().Add(-time.Minute),
 			Epoch: 4, Holder: "alpha", VM: "off",
 			Volumes: []api.VolumeStatus{{Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30, State: "second", Generation: "6e11"}},
+			Notices: []api.Notice{
+				{Level: "refused", Code: "bridge-missing", Text: "interface 1: there is no bridge br0", Remedy: "`ip link add br0 type bridge`"},
+				{Level: "note", Code: "uefi-variables", Text: "UEFI variables: they are not replicated yet"},
+			},
 		},
 	}}
 }

@@ -1,0 +1,237 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// well is a node at which there is nothing to find fault with.
+func well(name, peer string) Facts {
+	return Facts{
+		Node: name, Version: "1.0", Protocol: 1, Daemon: true, API: "10.0.0.1:7422", Watchdog: "/dev/watchdog",
+		Host: Host{Memory: 16 << 30, KVM: true, AppArmor: true, Abstraction: true, Firewall: "nft",
+			Watchdogs: []string{"/dev/watchdog"},
+			Files:     65536, Locked: true, Spaces: []Space{{Dir: "/var/lib/duet", For: ForMetadata, Free: 10 << 30},
+				{Dir: "/srv", For: ForImages, Free: 10 << 30, Grow: 1 << 30}}},
+		Hypervisor: Hypervisor{Name: "libvirt", Version: "9.0.0", Emulator: "QEMU 7.2.15",
+			User:     "libvirt-qemu:kvm (64055:106)",
+			Security: []Security{{Model: "apparmor"}, {Model: "dac", Label: "+64055:+106"}},
+			VMs:      []VM{{Name: "web", Running: true, Memory: 4 << 30}, {Name: "mine", Memory: 64 << 30}}},
+		Routes:    []Route{route1(peer, "hb1", Open), route1(peer, "hb2", Open)},
+		Modules:   []Module{{Name: "web01", VM: "web", Peer: peer, Arbitration: "safe"}},
+		Witnesses: []Witness{{Addr: "10.0.0.9:7425", Alive: true}},
+	}
+}
+
+// route1 is a route whose ports are all in one state.
+func route1(to, network, state string) Route {
+	return Route{To: to, Network: network, From: "10.0.0.1",
+		Addr: map[string]string{"hb1": "10.0.0.2", "hb2": "10.1.0.2"}[network], Probes: []Probe{
+			{Proto: TCP, Port: 7420, State: state}, {Proto: TCP, Port: 7421, State: state},
+			{Proto: UDP, Port: 7421, State: state}, {Proto: TCP, Port: 7422, API: true, State: state}}}
+}
+
+// pair is a look at two nodes that are well.
+func pair() (Look, *Facts, *Facts) {
+	a, b := well("alpha", "beta"), well("beta", "alpha")
+	b.API = "10.0.0.2:7422"
+	return Look{Nodes: []Node{{Name: "alpha", Facts: &a}, {Name: "beta", Facts: &b, Within: time.Millisecond}}}, &a, &b
+}
+
+func TestWell(t *testing.T) {
+	l, _, _ := pair()
+	all := Judge(l)
+	if bad := Worst(all, Note); len(bad) != 0 {
+		t.Errorf("found at nodes that are well: %+v", bad)
+	}
+	for _, about := range []string{"libvirt", "guests", "apparmor", "memory", "space", "limits", "watchdog", "network",
+		"witness", "clock", "version"} {
+		if !has(all, Finding{Level: OK, About: about}) {
+			t.Errorf("nothing is said about %s", about)
+		}
+	}
+}
+
+// has finds one by its level, its word and parts of its sentences; its node, unless "any".
+func has(all []Finding, want Finding) bool {
+	for _, f := range all {
+		if f.Level == want.Level && f.About == want.About && (want.Node == "" || f.Node == want.Node) &&
+			strings.Contains(f.Fact, want.Fact) && strings.Contains(f.Remedy, want.Remedy) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestJudge spoils one thing at a time. Nothing but what is wanted may be found.
+func TestJudge(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(l *Look, a, b *Facts)
+		want  []Finding
+	}{
+		"libvirt away": {func(_ *Look, a, _ *Facts) {
+			a.Hypervisor = Hypervisor{Problem: "libvirtd did not answer within 20s"}
+		},
+			[]Finding{{"alpha", Problem, "libvirt", "no VM can run here: libvirtd did not", "systemctl status libvirtd"}}},
+		"no kvm": {func(_ *Look, a, _ *Facts) { a.Host.KVM = false },
+			[]Finding{{"alpha", Warning, "kvm", "no /dev/kvm", "modprobe"}}},
+		"no rule for AppArmor": {func(_ *Look, _, b *Facts) { b.Host.Abstraction = false },
+			[]Finding{{"beta", Problem, "apparmor", "keeps guests from /run/duet/volumes",
+				"/etc/apparmor.d/local/abstractions/libvirt-qemu`"}}},
+		"AppArmor not for guests": {func(_ *Look, a, _ *Facts) {
+			a.Host.Abstraction, a.Hypervisor.Security = false, a.Hypervisor.Security[1:]
+		}, []Finding{{"alpha", Note, "apparmor", "does not confine guests", ""}}},
+		"AppArmor before the daemon runs": {func(l *Look, a, _ *Facts) {
+			a.Host.Abstraction, a.Daemon, a.Hypervisor = false, false, Hypervisor{Name: "libvirt"}
+		}, []Finding{{"alpha", Problem, "apparmor", "no rule for duet", ""}}},
+		"guests are not confined": {func(_ *Look, a, _ *Facts) {
+			a.Host.AppArmor, a.Host.Abstraction, a.Hypervisor.Security[0].Model = false, false, "none"
+		}, nil},
+		"SELinux": {func(_ *Look, a, _ *Facts) {
+			a.Host.SELinux, a.Hypervisor.Security = "enforcing", append(a.Hypervisor.Security, Security{Model: "selinux"})
+		}, []Finding{{"alpha", Note, "selinux", "enforcing", "semanage fcontext"}}},
+		"memory": {func(_ *Look, a, _ *Facts) { a.Modules = append(a.Modules, Module{Name: "m", VM: "mine", Peer: "beta"}) },
+			[]Finding{{"alpha", Warning, "memory",
+				"all 2 VMs that may run here did, they would take 68 GiB, and this host has 16 GiB", "setmaxmem"}}},
+		"huge pages": {func(_ *Look, a, _ *Facts) { a.Hypervisor.VMs[0].HugePages, a.Host.Huge = true, 1<<30 },
+			[]Finding{{"alpha", Warning, "memory", "web want 4 GiB of huge pages, and 1 GiB are set aside", "nr_hugepages"}}},
+		"no room for metadata": {func(_ *Look, a, _ *Facts) { a.Host.Spaces[0].Free = 50 << 20 },
+			[]Finding{{"alpha", Problem, "space",
+				"only 50 MiB free in /var/lib/duet for metadata: below 64 MiB the node refuses", "df -h /var/lib/duet"}}},
+		"little room for metadata": {func(_ *Look, a, _ *Facts) { a.Host.Spaces[0].Free = 500 << 20 },
+			[]Finding{{"alpha", Warning, "space", "will refuse work", ""}}},
+		"images outgrow their disk": {func(_ *Look, _, b *Facts) { b.Host.Spaces[1].Grow = 20 << 30 },
+			[]Finding{{"beta", Warning, "space",
+				"10 GiB free in /srv for images, and the images there may still grow by 20 GiB", ""}}},
+		"limits": {func(_ *Look, a, _ *Facts) { a.Host.Files, a.Host.Locked = 1024, false },
+			[]Finding{{"alpha", Warning, "limits", "1024 files only", "LimitNOFILE"},
+				{"alpha", Warning, "limits", "not locked", "LimitMEMLOCK"}}},
+		"no watchdog": {func(_ *Look, a, _ *Facts) { a.Watchdog, a.Host.Watchdogs = "", nil },
+			[]Finding{{"alpha", Note, "watchdog", "no watchdog", ""}}},
+		"watchdog not used": {func(_ *Look, a, _ *Facts) { a.Watchdog = "" },
+			[]Finding{{"alpha", Note, "watchdog", "is there (watchdog) and not used", "duetd --watchdog /dev/watchdog"}}},
+		"watchdog gone": {func(_ *Look, a, _ *Facts) { a.Watchdog = "/dev/watchdog1" },
+			[]Finding{{"alpha", Problem, "watchdog", "there is no /dev/watchdog1", "softdog"}}},
+		"one port shut": {func(_ *Look, a, _ *Facts) { a.Routes[0].Probes[2].State = Silent },
+			[]Finding{{"alpha", Problem, "network", "does not reach UDP 7421 of beta on hb1 (10.0.0.2)",
+				"in the firewall of beta: `nft insert rule inet filter input udp dport '{ 7421 }' accept`"}}},
+		"the other direction": {func(_ *Look, a, b *Facts) { b.Routes[1].Probes[0].State, a.Host.Firewall = Refused, "ufw" },
+			[]Finding{{"beta", Problem, "network", "does not reach TCP 7420 of alpha on hb2 (10.1.0.2)",
+				"in the firewall of alpha: `ufw allow 7420/tcp`"}}},
+		"API shut": {func(_ *Look, a, b *Facts) { a.Routes[0].Probes[3].State, b.Host.Firewall = Silent, "firewalld" },
+			[]Finding{{"alpha", Warning, "network", "does not reach the API of beta on hb1 (10.0.0.2): TCP 7422",
+				"firewall-cmd --permanent --add-port=7422/tcp && firewall-cmd --reload"}}},
+		"API elsewhere": {func(_ *Look, a, b *Facts) { a.Routes[0].Probes[3].State, b.API = Refused, "127.0.0.1:7422" }, nil},
+		"network dead": {func(_ *Look, a, _ *Facts) { a.Routes[1] = route1("beta", "hb2", Silent) },
+			[]Finding{{"alpha", Problem, "network", "nothing of beta on hb2 (10.1.0.2) answers",
+				"`ping -c 3 -I 10.0.0.1 10.1.0.2`"}}},
+		"network refused": {func(_ *Look, a, _ *Facts) { a.Routes[1] = route1("beta", "hb2", Refused) },
+			[]Finding{{"alpha", Problem, "network", "beta on hb2 (10.1.0.2) answers and refuses", "systemctl status duetd"}}},
+		"one network": {func(_ *Look, a, b *Facts) { a.Routes, b.Routes = a.Routes[:1], b.Routes[:1] },
+			[]Finding{{"", Note, "network", "one heartbeat network only, hb1", ""}}},
+		"node dead": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer"}
+			a.Routes = []Route{route1("beta", "hb1", Silent), route1("beta", "hb2", Silent)}
+		}, []Finding{{"beta", Problem, "node", "beta does not answer", "systemctl status duetd"}}},
+		"daemon dead": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer"}
+			a.Routes = []Route{route1("beta", "hb1", Refused), route1("beta", "hb2", Silent)}
+		}, []Finding{{"beta", Problem, "node", "its computer is up, duetd does not run there", ""}}},
+		"joined, before its daemon runs": {func(l *Look, a, _ *Facts) {
+			l.Nodes, a.Daemon, a.Ports = l.Nodes[:1], false, []Port{{Proto: TCP, Addr: "10.0.0.1:7420"},
+				{Proto: UDP, Addr: "10.0.0.1:7421"}}
+			a.Routes[0].Probes[1].State = Silent
+		}, []Finding{{"alpha", Problem, "network", "TCP 7421",
+			"`ufw allow 7421/tcp` or `firewall-cmd --permanent --add-port=7421/tcp && firewall-cmd --reload` or `nft"}}},
+		"ports taken": {func(l *Look, a, _ *Facts) {
+			a.Ports = []Port{{Proto: TCP, Addr: "10.0.0.1:7420", Problem: Busy},
+				{Proto: UDP, Addr: "[fd00::1]:7421", Problem: NoAddr},
+				{Proto: TCP, Addr: "10.0.0.1:7422", Problem: "permission denied"}}
+		}, []Finding{{"alpha", Problem, "ports", "another program has TCP 10.0.0.1:7420", "sport = :7420"},
+			{"alpha", Problem, "ports", "does not have the address of UDP [fd00::1]:7421", "ip -br addr"},
+			{"alpha", Problem, "ports", "cannot be had: permission denied", ""}}},
+		"clock": {func(l *Look, _, _ *Facts) { l.Nodes[1].Ahead = -5300 * time.Millisecond },
+			[]Finding{{"beta", Warning, "clock", "5.3s behind alpha's", "timedatectl"}}},
+		"clock, badly measured": {func(l *Look, _, _ *Facts) {
+			l.Nodes[1].Ahead, l.Nodes[1].Within = 3*time.Second,
+				2*time.Second
+		}, nil},
+		"two builds": {func(_ *Look, a, _ *Facts) { a.Version = "0.9" },
+			[]Finding{{"", Note, "version", "duetd 0.9 on alpha, 1.0 on beta: they work together", "upgrade"}}},
+		"two protocols": {func(_ *Look, a, _ *Facts) { a.Version, a.Protocol = "0.9", 2 },
+			[]Finding{{"", Problem, "version", "cannot replicate", "upgrade"}}},
+		"witness silent": {func(_ *Look, _, b *Facts) { b.Witnesses[0].Alive = false },
+			[]Finding{{"beta", Warning, "witness", "10.0.0.9:7425 does not answer", "duetd-witness"}}},
+		"spare silent": {func(_ *Look, a, _ *Facts) {
+			a.Witnesses = append(a.Witnesses, Witness{Addr: "10.0.0.8:7425", Spare: true})
+		},
+			[]Finding{{"alpha", Warning, "witness", "could not take the voter's place", ""}}},
+		"nobody decides": {func(_ *Look, a, b *Facts) { a.Witnesses, b.Witnesses = nil, nil },
+			[]Finding{{"", Warning, "arbitration", "web01 waits on the other one", "duetd witness"}}},
+		"the gateway decides": {func(_ *Look, a, b *Facts) {
+			a.Witnesses, b.Witnesses = nil, nil
+			a.Modules[0].Arbitration, b.Modules[0].Arbitration = "available", "available"
+		}, []Finding{{"", Note, "arbitration", "two writers of web01", ""}}},
+		"fence devices decide": {func(_ *Look, a, b *Facts) {
+			a.Witnesses, b.Witnesses = nil, nil
+			a.Fenced, b.Fenced = []string{"alpha", "beta"}, []string{"alpha", "beta"}
+		}, nil},
+		"nothing to decide yet": {func(_ *Look, a, b *Facts) {
+			*a, *b = well("alpha", "beta"), well("beta", "alpha")
+			b.API = "10.0.0.2:7422"
+			a.Witnesses, b.Witnesses, a.Modules, b.Modules = nil, nil, nil, nil
+		},
+			[]Finding{{"", Note, "arbitration", "no witness yet", "duetd witness"}}},
+		"not looked at": {func(_ *Look, a, _ *Facts) { a.Unlooked = []string{"the moon"} },
+			[]Finding{{"alpha", Note, "unlooked", "not looked at: the moon", ""}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, a, b := pair()
+			c.spoil(&l, a, b)
+			found := Worst(Judge(l), Note)
+			for _, want := range c.want {
+				if !has(found, want) {
+					t.Errorf("not found: %+v", want)
+				}
+			}
+			if len(found) != len(c.want) {
+				t.Errorf("found %d, want %d: %+v", len(found), len(c.want), found)
+			}
+			for _, f := range found {
+				if (f.Level == Problem || f.Level == Warning) && f.Remedy == "" && !strings.Contains(f.Fact, "permission denied") {
+					t.Errorf("no remedy: %+v", f)
+				}
+			}
+		})
+	}
+}
+
+// TestAhead: an answer that took a second to make is no second of difference.
+func TestAhead(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
+	for _, c := range []struct {
+		sent, began, ended, received int
+		ahead, within                time.Duration
+	}{
+		{0, 10, 1010, 1020, 0, 10 * time.Millisecond},
+		{0, 5010, 6010, 1020, 5 * time.Second, 10 * time.Millisecond},
+		{0, -4990, -3990, 1020, -5 * time.Second, 10 * time.Millisecond},
+		{0, 30, 30, 40, 10 * time.Millisecond, 20 * time.Millisecond}, // all of the way was there
+	} {
+		ahead, within := Ahead(at(c.sent), at(c.began), at(c.ended), at(c.received))
+		if ahead != c.ahead || within != c.within {
+			t.Errorf("%+v: %v within %v", c, ahead, within)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 200 << 20: "200 MiB",
+		64 << 30: "64 GiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package doctor
+
+import "time"
+
+// Facts are what one node found out about itself. They travel between nodes as JSON.
+type Facts struct {
+	Node     string `json:"node"`
+	Version  string `json:"version"`
+	Protocol int    `json:"protocol"` // of replication
+	// Daemon: duetd gathered them. Without it a command did, which sees less.
+	Daemon     bool       `json:"daemon"`
+	Host       Host       `json:"host"`
+	Hypervisor Hypervisor `json:"hypervisor"`
+	Routes     []Route    `json:"routes"`          // to the other nodes, one per network
+	Ports      []Port     `json:"ports,omitempty"` // of this node, before its daemon runs
+	API        string     `json:"api,omitempty"`   // IP:port where the API is served, if it is
+	Modules    []Module   `json:"modules"`         // that have a copy here
+	Witnesses  []Witness  `json:"witnesses"`       // the voter first
+	Fenced     []string   `json:"fenced"`          // nodes that can be switched off
+	Watchdog   string     `json:"watchdog"`        // device the daemon was given
+	// Unlooked: what could not be looked at, and why, one sentence each.
+	Unlooked []string `json:"unlooked,omitempty"`
+}
+
+// Host is the computer of a node.
+type Host struct {
+	Memory   int64   `json:"memory"`     // bytes in all; 0: not known
+	Huge     int64   `json:"huge_pages"` // bytes of it that are set aside as huge pages
+	KVM      bool    `json:"kvm"`        // there is /dev/kvm
+	Spaces   []Space `json:"spaces"`
+	AppArmor bool    `json:"apparmor"` // the kernel uses it
+	// Abstraction: QEMU's AppArmor profile lets guests reach Duet's volumes.
+	Abstraction bool     `json:"abstraction"`
+	SELinux     string   `json:"selinux"`   // enforcing, permissive or empty
+	Firewall    string   `json:"firewall"`  // which one is in use: firewalld, ufw, nft or empty
+	Watchdogs   []string `json:"watchdogs"` // devices that there are
+	// Of the process that looked.
+	Files  uint64 `json:"files"`  // how many it may open; 0: not known
+	Locked bool   `json:"locked"` // its memory cannot be swapped out
+}
+
+// What a Space is for.
+const (
+	ForMetadata = "metadata"
+	ForImages   = "images"
+)
+
+// Space is the free space of one file system.
+type Space struct {
+	Dir  string `json:"dir"`
+	For  string `json:"for"`
+	Free int64  `json:"free"` // bytes
+	Grow int64  `json:"grow"` // bytes that the sparse images there may still take
+}
+
+// Hypervisor is what a node's hypervisor says.
+type Hypervisor struct {
+	Problem  string     `json:"problem,omitempty"` // why it says nothing
+	Name     string     `json:"name"`
+	Version  string     `json:"version"`
+	Emulator string     `json:"emulator"`
+	User     string     `json:"user"` // whom the guests' processes run as
+	Security []Security `json:"security"`
+	VMs      []VM       `json:"vms"`
+}
+
+// Security is a model that confines guests.
+type Security struct {
+	Model string `json:"model"`
+	Label string `json:"label"`
+}
+
+// VM is one VM that is defined on a node.
+type VM struct {
+	Name      string `json:"name"`
+	Running   bool   `json:"running"`
+	Memory    int64  `json:"memory"` // bytes
+	HugePages bool   `json:"huge_pages"`
+}
+
+// Module is a module as its configuration has it.
+type Module struct {
+	Name        string `json:"name"`
+	VM          string `json:"vm"`
+	Peer        string `json:"peer"`
+	Arbitration string `json:"arbitration"`
+}
+
+// Witness is a third voter, or a spare.
+type Witness struct {
+	Addr  string `json:"addr"`
+	Spare bool   `json:"spare"`
+	Alive bool   `json:"alive"`
+}
+
+// Route is the way from one node to another over one network.
+type Route struct {
+	To      string  `json:"to"`
+	Network string  `json:"network"`
+	From    string  `json:"from"` // IP
+	Addr    string  `json:"addr"` // IP
+	Probes  []Probe `json:"probes"`
+}
+
+// The protocols of a Probe.
+const (
+	TCP = "TCP"
+	UDP = "UDP"
+)
+
+// Probe is one port of another node, tried from here.
+type Probe struct {
+	Proto string `json:"proto"`
+	Port  int    `json:"port"`
+	API   bool   `json:"api"` // only people and tools need it
+	State string `json:"state"`
+}
+
+// The states of a Probe. One that was not tried is empty.
+const (
+	Open    = "open"
+	Refused = "refused" // the computer answers that nothing listens there
+	Silent  = "silent"  // nothing answers
+)
+
+// Port is a port that a daemon that does not run yet will want.
+type Port struct {
+	Proto   string `json:"proto"`
+	Addr    string `json:"addr"` // IP:port
+	Problem string `json:"problem,omitempty"`
+}
+
+// The problems of a Port, if it is no other one.
+const (
+	Busy   = "busy"   // another program has it
+	NoAddr = "noaddr" // this computer does not have the address
+)
+
+// Look is one look at a cluster, from its first node.
+type Look struct {
+	Nodes []Node
+}
+
+// Node is one node in a Look.
+type Node struct {
+	Name  string
+	Facts *Facts // nil: it was not told
+	Why   string // why not
+	// Ahead is by how much its clock is ahead of the first node's, give or take Within.
+	Ahead, Within time.Duration
+}
+
+// Ahead compares the clocks of two nodes by one exchange, as NTP does: sent and received
+// are by the clock of the one who asked, began and ended by that of the one who answered.
+func Ahead(sent, began, ended, received time.Time) (ahead, within time.Duration) {
+	trip := received.Sub(sent) - ended.Sub(began)
+	return (began.Sub(sent) + ended.Sub(received)) / 2, max(0, trip) / 2
+}

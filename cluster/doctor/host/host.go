@@ -1,0 +1,162 @@
+// Package host gathers the facts of this computer that package doctor judges: what
+// the kernel and the files in /etc tell, free space, and which ports of other nodes answer.
+// It changes nothing.
+package host
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"duet/cluster/doctor"
+)
+
+// Config says what to look at.
+type Config struct {
+	Root   string   // in front of every path but Dir and Images; tests set it
+	Dir    string   // the node's directory, or where it will be
+	Images []string // files of volumes; those that are no files are left out
+}
+
+// Look gathers what there is; what a system does not tell stays zero.
+func Look(c Config) doctor.Host {
+	out := doctor.Host{
+		KVM:         exists(c.path("/dev/kvm")),
+		AppArmor:    strings.HasPrefix(c.read("/sys/module/apparmor/parameters/enabled"), "Y"),
+		Abstraction: c.abstraction(),
+		SELinux:     c.selinux(),
+		Firewall:    c.firewall(),
+		Spaces:      spaces(c.Dir, c.Images),
+	}
+	out.Memory, out.Huge = memory(c.read("/proc/meminfo"))
+	for _, pattern := range []string{"/dev/watchdog", "/dev/watchdog[0-9]*"} {
+		found, _ := filepath.Glob(c.path(pattern)) // the patterns are well formed
+		for _, f := range found {
+			out.Watchdogs = append(out.Watchdogs, strings.TrimPrefix(f, c.Root))
+		}
+	}
+	out.Files, out.Locked = fileLimit(), locked(c.read("/proc/self/status"))
+	return out
+}
+
+func (c Config) path(p string) string { return filepath.Join(c.Root, p) }
+
+// read returns a file that is small, empty if it cannot be read.
+func (c Config) read(p string) string {
+	b, err := os.ReadFile(c.path(p))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// selinux is what the kernel enforces.
+func (c Config) selinux() string {
+	switch strings.TrimSpace(c.read("/sys/fs/selinux/enforce")) {
+	case "1":
+		return "enforcing"
+	case "0":
+		return "permissive"
+	}
+	return ""
+}
+
+// firewall names the one that an admin would use: the front ends first, nft if it is there.
+func (c Config) firewall() string {
+	for _, line := range strings.Split(c.read("/etc/ufw/ufw.conf"), "\n") {
+		if strings.EqualFold(strings.TrimSpace(line), "ENABLED=yes") {
+			return "ufw"
+		}
+	}
+	switch {
+	case exists(c.path("/run/firewalld.pid")) || exists(c.path("/run/firewalld")):
+		return "firewalld"
+	case exists(c.path("/usr/sbin/nft")) || exists(c.path("/sbin/nft")):
+		return "nft"
+	}
+	return ""
+}
+
+// abstraction tells whether QEMU's AppArmor profile has a rule for Duet: in the local
+// additions, or in a file that these include.
+func (c Config) abstraction() bool {
+	const dir = "/etc/apparmor.d/"
+	if !slices.ContainsFunc(includes(c.read(dir+"abstractions/libvirt-qemu")), func(name string) bool {
+		return strings.HasPrefix(name, "local/abstractions/libvirt-qemu")
+	}) {
+		return rule(c.read(dir + "abstractions/libvirt-qemu"))
+	}
+	local := c.read(dir + "local/abstractions/libvirt-qemu")
+	if rule(local) {
+		return true
+	}
+	return slices.ContainsFunc(includes(local), func(name string) bool { return rule(c.read(dir + name)) })
+}
+
+// rule finds a line of a profile, no comment, that is about Duet's volumes.
+func rule(profile string) bool {
+	for _, line := range strings.Split(profile, "\n") {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && strings.Contains(line, "/run/duet") {
+			return true
+		}
+	}
+	return false
+}
+
+// includes lists the files that a profile takes in: `include <x>`, `include if exists <x>`,
+// with or without a # in front.
+func includes(profile string) []string {
+	var out []string
+	for _, line := range strings.Split(profile, "\n") {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "#")
+		if !strings.HasPrefix(line, "include ") {
+			continue
+		}
+		_, rest, opened := strings.Cut(line, "<")
+		if name, _, closed := strings.Cut(rest, ">"); opened && closed {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// memory reads /proc/meminfo: all, and what is set aside as huge pages, in bytes.
+func memory(meminfo string) (all, huge int64) {
+	value := func(key string) int64 {
+		for _, line := range strings.Split(meminfo, "\n") {
+			f := strings.Fields(line)
+			if len(f) > 1 && f[0] == key+":" {
+				n, _ := strconv.ParseInt(f[1], 10, 64) // 0 if the kernel writes something else
+				return n
+			}
+		}
+		return 0
+	}
+	return value("MemTotal") << 10, value("HugePages_Total") * value("Hugepagesize") << 10
+}
+
+// locked reads /proc/self/status: memory of this process is locked.
+func locked(status string) bool {
+	for _, line := range strings.Split(status, "\n") {
+		f := strings.Fields(line)
+		if len(f) > 1 && f[0] == "VmLck:" {
+			return f[1] != "0"
+		}
+	}
+	return false
+}
+
+// within returns the nearest directory above path that there is.
+func within(path string) string {
+	for !exists(path) && path != filepath.Dir(path) {
+		path = filepath.Dir(path)
+	}
+	return path
+}

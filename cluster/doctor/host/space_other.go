@@ -1,0 +1,11 @@
+//go:build !linux
+
+package host
+
+import "duet/cluster/doctor"
+
+// spaces is not known on this system.
+func spaces(string, []string) []doctor.Space { return nil }
+
+// fileLimit is not known on this system.
+func fileLimit() uint64 { return 0 }

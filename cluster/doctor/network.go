@@ -1,0 +1,208 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// clockSlack is how far apart clocks may be: logs are read side by side, and new
+// certificates are valid from now on.
+const clockSlack = 2 * time.Second
+
+func clock(s *sheet, first string, n Node) {
+	off := n.Ahead.Abs()
+	switch {
+	case off-n.Within > clockSlack:
+		way := "ahead of"
+		if n.Ahead < 0 {
+			way = "behind"
+		}
+		s.add(Warning, "clock", "`timedatectl set-ntp true` on both",
+			"its clock is %s %s %s's: logs cannot be compared, and new certificates may be refused", round(off), way, first)
+	default:
+		s.add(OK, "clock", "", "its clock and %s's differ by less than %s", first, round(off+n.Within))
+	}
+}
+
+// round gives a duration two digits or so.
+func round(d time.Duration) time.Duration {
+	for _, unit := range []time.Duration{time.Second, 100 * time.Millisecond, 10 * time.Millisecond, time.Millisecond} {
+		if d >= 10*unit {
+			return d.Round(unit)
+		}
+	}
+	return max(d.Round(time.Millisecond), time.Millisecond)
+}
+
+// ports judges those that a daemon which does not run yet will want.
+func ports(s *sheet, f Facts) {
+	bad := 0
+	for _, p := range f.Ports {
+		port := p.Addr[strings.LastIndexByte(p.Addr, ':')+1:]
+		switch p.Problem {
+		case "":
+			continue
+		case Busy:
+			s.add(Problem, "ports", "`ss -lntup 'sport = :"+port+"'` shows which; end it, or give the cluster another --port",
+				"another program has %s %s", p.Proto, p.Addr)
+		case NoAddr:
+			s.add(Problem, "ports", "`ip -br addr` shows which there are", "this host does not have the address of %s %s",
+				p.Proto, p.Addr)
+		default:
+			s.add(Problem, "ports", "", "%s %s cannot be had: %s", p.Proto, p.Addr, p.Problem)
+		}
+		bad++
+	}
+	if len(f.Ports) > 0 && bad == 0 {
+		s.add(OK, "ports", "", "the ports that duetd will want are free")
+	}
+}
+
+// routes judges the ways from one node to the others.
+func routes(s *sheet, l Look, f Facts) {
+	var order []string
+	by := map[string][]Route{}
+	for _, r := range f.Routes {
+		if by[r.To] == nil {
+			order = append(order, r.To)
+		}
+		by[r.To] = append(by[r.To], r)
+	}
+	for _, to := range order {
+		there, _ := l.node(to)
+		dead := !slices.ContainsFunc(by[to], func(r Route) bool { return r.has(Open) })
+		if dead && there.Facts == nil && there.Name != "" {
+			continue // said once, where the node itself is judged
+		}
+		var good []string
+		for _, r := range by[to] {
+			if route(s, r, there.Facts) {
+				good = append(good, fmt.Sprintf("%s (%s)", r.Network, r.Addr))
+			}
+		}
+		if len(good) > 0 {
+			s.add(OK, "network", "", "reaches %s on %s", to, strings.Join(good, ", "))
+		}
+	}
+}
+
+// route judges one way; it is good if all ports that were tried are open.
+func route(s *sheet, r Route, there *Facts) (good bool) {
+	var shut []Probe
+	for _, p := range r.Probes {
+		if p.API && (there == nil || there.API != fmt.Sprintf("%s:%d", bracket(r.Addr), p.Port)) {
+			continue // it is served elsewhere, or nobody knows where
+		}
+		if p.State == Refused || p.State == Silent {
+			shut = append(shut, p)
+		}
+	}
+	where := fmt.Sprintf("%s on %s (%s)", r.To, r.Network, r.Addr)
+	kind := ""
+	if there != nil {
+		kind = there.Host.Firewall
+	}
+	switch {
+	case len(shut) == 0:
+		return r.has(Open)
+	case !r.has(Open) && !r.has(Refused):
+		s.add(Problem, "network", fmt.Sprintf("`ip -br addr` on both shows the addresses, `ping -c 3 -I %s %s` the way; "+
+			"then the firewall of %s: %s", r.From, r.Addr, r.To, allow(kind, r.Probes)),
+			"nothing of %s answers", where)
+	case !r.has(Open):
+		s.add(Problem, "network", fmt.Sprintf("on %s: `systemctl status duetd`; if it runs, its firewall: %s", r.To,
+			allow(kind, r.Probes)),
+			"%s answers and refuses every port", where)
+	case !slices.ContainsFunc(shut, func(p Probe) bool { return !p.API }):
+		s.add(Warning, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)),
+			"does not reach the API of %s: %s", where, list(shut))
+	default:
+		s.add(Problem, "network", fmt.Sprintf("in the firewall of %s: %s", r.To, allow(kind, shut)),
+			"does not reach %s of %s", list(shut), where)
+	}
+	return false
+}
+
+func (r Route) has(state string) bool {
+	return slices.ContainsFunc(r.Probes, func(p Probe) bool { return p.State == state })
+}
+
+func (l Look) node(name string) (Node, bool) {
+	i := slices.IndexFunc(l.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return l.Nodes[i], true
+}
+
+// said is why a node told nothing, with what others see of it.
+func said(l Look, n Node) string {
+	refused := slices.ContainsFunc(l.Nodes, func(o Node) bool {
+		return o.Facts != nil && slices.ContainsFunc(o.Facts.Routes,
+			func(r Route) bool { return r.To == n.Name && r.has(Refused) })
+	})
+	if refused {
+		return n.Why + "; its computer is up, duetd does not run there"
+	}
+	return n.Why
+}
+
+func bracket(ip string) string {
+	if strings.Contains(ip, ":") {
+		return "[" + ip + "]"
+	}
+	return ip
+}
+
+func list(ps []Probe) string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, fmt.Sprintf("%s %d", p.Proto, p.Port))
+	}
+	return strings.Join(out, ", ")
+}
+
+// allow is how a firewall lets ports in; of one that is not known, for each kind.
+func allow(kind string, ps []Probe) string {
+	var all []string
+	for _, k := range []string{"ufw", "firewalld", "nft"} {
+		if kind == "" || kind == k {
+			all = append(all, "`"+allowBy(k, ps)+"`"+map[string]string{"nft": ", and in /etc/nftables.conf to keep it"}[k])
+		}
+	}
+	return strings.Join(all, " or ")
+}
+
+func allowBy(kind string, ps []Probe) string {
+	byProto := map[string][]string{}
+	for _, p := range ps {
+		proto := strings.ToLower(p.Proto)
+		byProto[proto] = append(byProto[proto], fmt.Sprint(p.Port))
+	}
+	var steps []string
+	for _, proto := range []string{"tcp", "udp"} {
+		ports := byProto[proto]
+		if len(ports) == 0 {
+			continue
+		}
+		switch kind {
+		case "ufw":
+			steps = append(steps, fmt.Sprintf("ufw allow %s/%s", strings.Join(ports, ","), proto))
+		case "firewalld":
+			step := "firewall-cmd --permanent"
+			for _, p := range ports {
+				step += " --add-port=" + p + "/" + proto
+			}
+			steps = append(steps, step)
+		case "nft":
+			steps = append(steps, fmt.Sprintf("nft insert rule inet filter input %s dport '{ %s }' accept", proto,
+				strings.Join(ports, ", ")))
+		}
+	}
+	if kind == "firewalld" {
+		steps = append(steps, "firewall-cmd --reload")
+	}
+	return strings.Join(steps, " && ")
+}

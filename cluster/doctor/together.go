@@ -1,0 +1,129 @@
+package doctor
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// versions judges whether the daemons can work together.
+func versions(s *sheet, l Look) {
+	builds, protocols := map[string][]string{}, map[int][]string{}
+	for _, n := range l.Nodes {
+		if n.Facts != nil && n.Facts.Daemon {
+			builds[n.Facts.Version] = append(builds[n.Facts.Version], n.Name)
+			protocols[n.Facts.Protocol] = append(protocols[n.Facts.Protocol], n.Name)
+		}
+	}
+	var who []string
+	for _, v := range slices.Sorted(maps.Keys(builds)) {
+		who = append(who, v+" on "+strings.Join(builds[v], ", "))
+	}
+	said := "duetd " + strings.Join(who, ", ")
+	switch {
+	case len(builds) == 0:
+	case len(protocols) > 1:
+		s.add(Problem, "version", "upgrade the older one: its VMs go on meanwhile",
+			"%s: they cannot replicate to each other", said)
+	case len(builds) > 1:
+		s.add(Note, "version", "upgrade the older one when it suits", "%s: they work together", said)
+	default:
+		s.add(OK, "version", "", "%s", said)
+	}
+}
+
+// networks judges how many ways the nodes have to each other.
+func networks(s *sheet, l Look) {
+	for _, n := range l.Nodes {
+		if n.Facts == nil || len(n.Facts.Routes) == 0 {
+			continue
+		}
+		first := n.Facts.Routes[0]
+		if !slices.ContainsFunc(n.Facts.Routes, func(r Route) bool { return r.Network != first.Network }) {
+			s.add(Note, "network", "",
+				"there is one heartbeat network only, %s: when it fails the nodes take each other for dead", first.Network)
+		}
+		return
+	}
+}
+
+// witnesses judges whether those of the cluster answer one node.
+func witnesses(s *sheet, f Facts) {
+	for _, w := range f.Witnesses {
+		switch {
+		case w.Alive:
+			s.add(OK, "witness", "", "witness %s answers", w.Addr)
+		case w.Spare:
+			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
+				"the spare witness %s does not answer: it could not take the voter's place", w.Addr)
+		default:
+			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
+				"the witness %s does not answer: a node that now loses its peer waits", w.Addr)
+		}
+	}
+}
+
+// arbitration judges what decides when nodes lose each other and no witness is there.
+func arbitration(s *sheet, l Look) {
+	i := slices.IndexFunc(l.Nodes, func(n Node) bool { return n.Facts != nil && n.Facts.Daemon })
+	if i < 0 {
+		return
+	}
+	f := l.Nodes[i].Facts // who decides is the same on all nodes
+	if slices.ContainsFunc(f.Witnesses, func(w Witness) bool { return !w.Spare }) {
+		return
+	}
+	const remedy = "`duetd witness` on a third computer, then `duet cluster witness add`; or `duet cluster fence set`"
+	var safe, available []string
+	modules := 0
+	for _, n := range l.Nodes {
+		if n.Facts == nil {
+			continue
+		}
+		for _, m := range n.Facts.Modules {
+			modules++
+			switch {
+			case slices.Contains(f.Fenced, m.Peer):
+			case m.Arbitration == "available":
+				available = add(available, m.Name)
+			default:
+				safe = add(safe, m.Name)
+			}
+		}
+	}
+	if len(safe) > 0 {
+		s.add(Warning, "arbitration", remedy,
+			"neither witness nor fence device: when a node dies, %s on the other one until it is back or somebody types "+
+				"`duet prim`",
+			wait(safe))
+	}
+	if len(available) > 0 {
+		s.add(Note, "arbitration", remedy,
+			"without a witness a cut that leaves both nodes their gateway makes two writers of %s; one version is kept aside",
+			strings.Join(available, ", "))
+	}
+	switch {
+	case len(safe)+len(available) > 0:
+	case modules > 0:
+		s.add(OK, "arbitration", "", "no witness; fence devices decide when a node is lost")
+	case len(l.Nodes) > 1:
+		s.add(Note, "arbitration", remedy, "no witness yet: it is the best way to decide when the nodes lose each other")
+	}
+}
+
+// wait is "web01 waits", "db, web01 wait".
+func wait(names []string) string {
+	verb := " wait"
+	if len(names) == 1 {
+		verb = " waits"
+	}
+	return strings.Join(names, ", ") + verb
+}
+
+// add keeps names sorted, each once.
+func add(names []string, name string) []string {
+	if i, found := slices.BinarySearch(names, name); !found {
+		return slices.Insert(names, i, name)
+	}
+	return names
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"duet/cluster/doctor"
+	"duet/cmd/duet/setup"
+	"duet/console/api"
+	"duet/console/client"
+)
+
+// glanceTime bounds the look that another command takes on its way.
+const glanceTime = 10 * time.Second
+
+func (a *app) doctorCommand() *cobra.Command {
+	var dir string
+	var short bool
+	c := &cobra.Command{
+		Use: "doctor", Short: "Look at all nodes: what is wrong and what to do",
+		Long: `Look at all nodes that answer: hypervisor, who guests run as and what confines them,
+ports in both directions on each heartbeat network, clocks, free space, memory if
+everything ran on one node, watchdog, limits, versions, and who decides when nodes lose
+each other. Nothing is changed. Where duetd does not run, this host alone is looked at,
+as far as that goes without it.
+
+Levels: ok; note, worth knowing; warning, works now and will not when something else
+happens; problem, does not work. Each comes with what to do, the harmless first.
+Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no answer.`,
+		Args: args(), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			d, err := c.Doctor(ctx)
+			if a.alone(err) {
+				d, err = a.lookAlone(ctx, dir), nil
+			}
+			if err != nil {
+				return err
+			}
+			shown := d
+			if short {
+				shown.Findings = slices.DeleteFunc(slices.Clone(d.Findings),
+					func(f api.Finding) bool { return f.Level == doctor.OK || f.Level == doctor.Note })
+			}
+			if err := a.emit(shown, func(w io.Writer) error { return a.writeFindings(w, shown) }); err != nil {
+				return err
+			}
+			if len(problems(d.Findings)) > 0 {
+				return exit(exitError)
+			}
+			return nil
+		}),
+	}
+	c.Flags().BoolVarP(&short, "short", "s", false, "leave out what is in order")
+	c.Flags().StringVar(&dir, "dir", setup.DefaultDir, "directory of the node's state, where duetd does not run")
+	return c
+}
+
+// alone reports that the daemon of this computer does not answer.
+func (a *app) alone(err error) bool {
+	return errors.Is(err, client.ErrAway) && strings.HasPrefix(a.connect.Connect, "unix:")
+}
+
+// lookAlone is a look at this computer without its daemon.
+func (a *app) lookAlone(ctx context.Context, dir string) api.Doctor {
+	f := a.local.Look(ctx, dir)
+	silent := api.Finding{Node: f.Node, Level: doctor.Problem, About: "duetd",
+		Fact:   "duetd does not answer: this host is looked at without it",
+		Remedy: "`systemctl enable --now duetd`; `journalctl -u duetd -n 20` says why it does not run"}
+	if len(f.Ports) == 0 {
+		silent.Level, silent.Remedy = doctor.Note, "`duet cluster init` or `duet cluster join`, "+
+			"then `systemctl enable --now duetd`"
+	}
+	return api.Doctor{Node: f.Node, Findings: append([]api.Finding{silent}, judged(f)...)}
+}
+
+func judged(f doctor.Facts) []api.Finding {
+	var out []api.Finding
+	for _, x := range doctor.Judge(doctor.Look{Nodes: []doctor.Node{{Name: f.Node, Facts: &f}}}) {
+		out = append(out, api.Finding(x))
+	}
+	return out
+}
+
+func problems(all []api.Finding) []api.Finding {
+	return slices.DeleteFunc(slices.Clone(all), func(f api.Finding) bool { return f.Level != doctor.Problem })
+}
+
+// writeFindings writes a table: below each fact what to do.
+func (a *app) writeFindings(w io.Writer, d api.Doctor) error {
+	if len(d.Findings) == 0 {
+		_, err := fmt.Fprintln(w, "Nothing is wrong.")
+		return err
+	}
+	t := table{head: []string{"NODE", "LEVEL", "FINDING"}, noteAt: 2}
+	last := ""
+	for i, f := range d.Findings {
+		node := or(f.Node, "cluster")
+		shown := node
+		if i > 0 && node == last {
+			shown = ""
+		}
+		last = node
+		t.add(cell{shown, bold}, cell{f.Level, levelStyle(f.Level)}, cell{text: f.Fact})
+		t.note(f.Remedy)
+	}
+	return t.write(w, a.color())
+}
+
+func levelStyle(level string) style {
+	switch level {
+	case doctor.Problem:
+		return red
+	case doctor.Warning:
+		return orange
+	case doctor.OK:
+		return green
+	}
+	return plain
+}
+
+// complain names problems where another command does its work all the same.
+func (a *app) complain(all []api.Finding) {
+	for _, f := range problems(all) {
+		fmt.Fprintf(a.err, "problem on %s: %s\n", clean(or(f.Node, "the cluster")), clean(f.Fact))
+		if f.Remedy != "" {
+			fmt.Fprintf(a.err, "  %s\n", clean(f.Remedy))
+		}
+	}
+}
+
+// glance complains about what a look at all nodes finds; without an answer it is silent,
+// because the work that follows will say why.
+func (a *app) glance(ctx context.Context, c *client.Client) {
+	ctx, cancel := context.WithTimeout(ctx, glanceTime)
+	defer cancel()
+	if d, err := c.Doctor(ctx); err == nil {
+		a.complain(d.Findings)
+	}
+}
+
+// glanceHere is glance on this computer before its daemon runs.
+func (a *app) glanceHere(ctx context.Context, dir string) {
+	ctx, cancel := context.WithTimeout(ctx, glanceTime)
+	defer cancel()
+	a.complain(judged(a.local.Look(ctx, dir)))
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"duet/console/api"
+	"duet/console/client"
+)
+
+// checkProtect says what would come of a protect.
+func (a *app) checkProtect(ctx context.Context, c *client.Client, vm string, r api.ProtectRequest) error {
+	check, err := c.CheckProtect(ctx, vm, r)
+	if err != nil {
+		return err
+	}
+	err = a.emit(check, func(w io.Writer) error {
+		verdict := "can be protected as module %s, with its second copy on %s"
+		if !check.OK {
+			verdict = "cannot be protected as module %s with its second copy on %s"
+		}
+		fmt.Fprintf(w, "VM %s "+verdict+".\n", clean(check.VM), clean(check.Module), clean(check.Peer))
+		return a.writeNotices(w, "", check.Notices)
+	})
+	if err == nil && !check.OK {
+		return exit(exitError) // why has been said
+	}
+	return err
+}
+
+// writeNotices writes what an admin should know, each with its remedy below it; node is
+// where those were found that do not say it.
+func (a *app) writeNotices(w io.Writer, node string, all []api.Notice) error {
+	const width = len("refused") + 2
+	for _, n := range all {
+		at := or(n.Node, node)
+		if at != "" {
+			at += ": "
+		}
+		level := fmt.Sprintf("%-*s", width, n.Level)
+		if _, err := fmt.Fprintf(w, "%s%s\n", paint(noticeStyle(n.Level), clean(level), a.color()), clean(at+n.Text)); err != nil {
+			return err
+		}
+		if n.Remedy == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%*s%s\n", width, "", clean(n.Remedy)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func noticeStyle(level string) style {
+	switch level {
+	case "alarm", "refused":
+		return red
+	case "warning":
+		return orange
+	}
+	return plain
+}
+
+// noticed counts the notices of a module that are more than good to know.
+func noticed(m api.ModuleStatus) int {
+	count := 0
+	for _, n := range m.Nodes {
+		for _, x := range n.Notices {
+			if x.Level != "note" {
+				count++
+			}
+		}
+	}
+	return count
+}

@@ -1,0 +1,75 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/doctor"
+	"duet/console/api"
+)
+
+// How long another node may take for its facts, and one whose heartbeats are not heard:
+// it may be there all the same.
+const (
+	askTime      = lookTime + 5*time.Second
+	askDeadAfter = 3 * time.Second
+)
+
+// reply is what a node answers that was asked for its facts, with its clock at both ends.
+type reply struct {
+	Facts doctor.Facts `json:"facts"`
+	Began time.Time    `json:"began"`
+	Ended time.Time    `json:"ended"`
+}
+
+// Doctor asks all nodes for their facts and judges them.
+func (n *Node) Doctor(ctx context.Context) (api.Doctor, error) {
+	out := api.Doctor{Node: string(n.self()), Findings: []api.Finding{}}
+	for _, f := range doctor.Judge(n.look(ctx)) {
+		out.Findings = append(out.Findings, api.Finding(f))
+	}
+	return out, ctx.Err()
+}
+
+// look gathers the facts of all nodes, this one first.
+func (n *Node) look(ctx context.Context) doctor.Look {
+	c := n.cluster()
+	nodes := []doctor.Node{{Name: string(c.Self)}}
+	for _, m := range c.Members {
+		if m.Node != c.Self {
+			nodes = append(nodes, doctor.Node{Name: string(m.Node)})
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range nodes {
+		wg.Go(func() {
+			if i == 0 {
+				nodes[i].Facts = new(n.facts(ctx).Facts)
+				return
+			}
+			n.askFacts(ctx, &nodes[i])
+		})
+	}
+	wg.Wait()
+	return doctor.Look{Nodes: nodes}
+}
+
+// askFacts asks another node, and compares the clocks on the way.
+func (n *Node) askFacts(ctx context.Context, of *doctor.Node) {
+	limit := askTime
+	if !n.gossip.View().Alive(cluster.NodeID(of.Name)) {
+		limit = askDeadAfter
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var t reply
+	sent := time.Now()
+	if err := n.rpcTo(ctx, cluster.NodeID(of.Name), "doctor", nil, &t); err != nil {
+		of.Why = err.Error()
+		return
+	}
+	of.Facts = &t.Facts
+	of.Ahead, of.Within = doctor.Ahead(sent, t.Began, t.Ended, time.Now())
+}

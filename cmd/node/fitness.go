@@ -1,0 +1,302 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"duet/appmodules/engine"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// What a host would refuse when a VM is needed there is asked before: at a protect, and
+// all the time for the modules whose VM does not run here. Definitions and hosts change in
+// many ways that nobody reports (a bridge that goes, a file that is moved), so each node
+// looks every few seconds; what has not changed is not tried out again.
+
+const (
+	// fitLook is the time between two looks; a change is told within it, a Tell and the look itself: 5 s.
+	fitLook = 2 * time.Second
+	// fitTime limits one judgement; a dry run on a busy host takes long.
+	fitTime = 90 * time.Second
+)
+
+// fitness is what the hosts of modules say of their VMs.
+type fitness struct {
+	mu     sync.Mutex
+	busy   map[string]bool         // modules that are being judged
+	mine   map[string][]api.Notice // of this host, by module
+	theirs map[string][]api.Notice // of the peer's, as it told last
+}
+
+func newFitness() *fitness {
+	return &fitness{busy: map[string]bool{}, mine: map[string][]api.Notice{}, theirs: map[string][]api.Notice{}}
+}
+
+// begin says that a module is to be judged; false: it is already.
+func (f *fitness) begin(module string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.busy[module] {
+		return false
+	}
+	f.busy[module] = true
+	return true
+}
+
+// end takes over what came of it.
+func (f *fitness) end(module string, found []api.Notice) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.busy, module)
+	f.mine[module] = found
+}
+
+// of is what this host says.
+func (f *fitness) of(module string) []api.Notice {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.mine[module])
+}
+
+// peer is what the peer said last.
+func (f *fitness) peer(module string) []api.Notice {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.theirs[module])
+}
+
+// hear takes over what the peer says.
+func (f *fitness) hear(module string, notices []api.Notice) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.theirs[module] = notices
+}
+
+// keep forgets all modules but those.
+func (f *fitness) keep(modules []*module) {
+	gone := func(name string, _ []api.Notice) bool {
+		return !slices.ContainsFunc(modules, func(m *module) bool { return m.cfg.Name == name })
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.mine, gone)
+	maps.DeleteFunc(f.theirs, gone)
+}
+
+// watchFitness judges the VMs of this node's modules until ctx ends.
+func (n *Node) watchFitness(ctx context.Context) {
+	tick := time.NewTicker(fitLook)
+	defer tick.Stop()
+	for {
+		modules := n.all()
+		n.fitness.keep(modules)
+		for _, m := range modules {
+			if n.fitness.begin(m.cfg.Name) {
+				n.wg.Go(func() { n.fitness.end(m.cfg.Name, n.judgeModule(ctx, m)) })
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// judgeModule is what this host says of the VM of a module. Of one that runs here it says
+// nothing: what it needs is here.
+func (n *Node) judgeModule(ctx context.Context, m *module) []api.Notice {
+	ctx, cancel := context.WithTimeout(ctx, fitTime)
+	defer cancel()
+	switch m.engine.State().Status.VM {
+	case vmmanager.Off.String(), vmmanager.Absent.String():
+	default:
+		return nil
+	}
+	def, err := m.engine.Definition(ctx)
+	if err != nil {
+		return n.fitness.of(m.cfg.Name) // its engine is being exchanged, or ends
+	}
+	found, err := n.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: m.cfg.VM.Domain, Text: def.Text})
+	if err != nil {
+		if ctx.Err() == nil {
+			n.log.Debug("a VM cannot be judged", "module", m.cfg.Name, "err", err)
+		}
+		found = []vmmanager.Finding{notJudged("whether it would run here is not known: "+err.Error(), "")}
+	}
+	return notices("", found)
+}
+
+// notJudged says that there is no judgement.
+func notJudged(fact, remedy string) vmmanager.Finding {
+	return vmmanager.Finding{Level: vmmanager.Warning, Code: "not-judged", Fact: fact, Remedy: remedy}
+}
+
+// notices are findings in the API's words; node is where they were found.
+func notices(node cluster.NodeID, found []vmmanager.Finding) []api.Notice {
+	var out []api.Notice
+	for _, f := range vmmanager.Worst(found) {
+		out = append(out, api.Notice{Level: string(f.Level), Code: f.Code, Node: string(node), Text: f.String(),
+			Remedy: f.Remedy})
+	}
+	return out
+}
+
+// told is an engine's state on its way between nodes, with what its host says of the VM.
+// Older nodes neither send nor read that.
+type told struct {
+	engine.State
+	Notices []api.Notice `json:"notices,omitempty"`
+}
+
+// judging asks a node what it would say to a VM that it does not have.
+type judging struct {
+	VM   string `json:"vm"`
+	Text []byte `json:"text"` // of the definition that it would get
+}
+
+// judgeNew is what this host says to a VM that is to be protected, with its second copy here.
+func (n *Node) judgeNew(ctx context.Context, j judging) ([]vmmanager.Finding, error) {
+	taken, err := n.nameTaken(ctx, j.VM)
+	if err != nil {
+		return nil, err
+	}
+	found, err := n.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: j.VM, Text: j.Text})
+	if err != nil || taken == nil {
+		return found, err
+	}
+	found = slices.DeleteFunc(found, func(f vmmanager.Finding) bool { return f.Code == taken.Code })
+	return append([]vmmanager.Finding{*taken}, found...), nil
+}
+
+// nameTaken says that a VM of that name is defined here; nil: none is.
+func (n *Node) nameTaken(ctx context.Context, vm string) (*vmmanager.Finding, error) {
+	_, err := n.cfg.Hypervisor.Definition(ctx, vm)
+	switch {
+	case errors.Is(err, vmmanager.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &vmmanager.Finding{Level: vmmanager.Refused, Code: "name-taken",
+		Fact: fmt.Sprintf("a VM %s is defined on %s too, and would be replaced", vm, n.self()),
+		Remedy: fmt.Sprintf("if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",
+			vm)}, nil
+}
+
+// judgedBy asks the node that would get the second copy of a VM what it says to it.
+func (n *Node) judgedBy(ctx context.Context, peer cluster.NodeID, def vmmanager.Definition) (
+	found []vmmanager.Finding, err error,
+) {
+	ctx, cancel := context.WithTimeout(ctx, fitTime)
+	defer cancel()
+	err = n.rpcTo(ctx, peer, "judge", judging{def.Name, def.Text}, &found)
+	if errors.Is(err, errNoRoute) {
+		return []vmmanager.Finding{notJudged("its duetd is older and cannot say whether the VM would run there",
+			"bring both nodes to one release")}, nil
+	}
+	return found, err
+}
+
+// refusal is the refused ones among notices in one error of that kind; nil: there are none.
+func refusal(kind error, what string, all []api.Notice) error {
+	var texts []string
+	for _, x := range all {
+		if x.Level != string(vmmanager.Refused) {
+			continue
+		}
+		text := x.Text
+		if x.Remedy != "" {
+			text += ": " + x.Remedy
+		}
+		texts = append(texts, text)
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s: %s", kind, what, strings.Join(texts, "; "))
+}
+
+// CheckProtect tells what would come of Protect and changes nothing.
+func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+	def, err := n.definedHere(ctx, vm)
+	if err != nil {
+		return api.ProtectCheck{}, err
+	}
+	out := api.ProtectCheck{VM: vm, Notices: []api.Notice{}}
+	out.Notices = append(out.Notices, notices(n.self(), n.cfg.Hypervisor.Obstacles(def))...)
+	var p *protection
+	if out.OK = len(out.Notices) == 0; out.OK {
+		p, err = n.begun(ctx, def, r)
+	} else {
+		p = &protection{n: n}
+		p.Module, err = n.plan(def, r)
+	}
+	if err != nil {
+		return out, err
+	}
+	out.Module, out.Peer = p.Module.Name, string(p.peer())
+	if !out.OK {
+		return out, nil // there is no definition that the peer could judge
+	}
+	if err := p.judge(ctx); err != nil {
+		return out, err
+	}
+	out.Notices = append(out.Notices, p.notices...)
+	out.OK = !slices.ContainsFunc(p.notices, func(x api.Notice) bool { return x.Level == string(vmmanager.Refused) })
+	return out, nil
+}
+
+// judge has the peer judge the definition that it would get.
+func (p *protection) judge(ctx context.Context) error {
+	rewired, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.n.endpoints(p.Module))
+	if err != nil {
+		return err
+	}
+	found, err := p.n.judgedBy(ctx, p.peer(), rewired)
+	p.notices = notices(p.peer(), found)
+	return err
+}
+
+// fit refuses what the peer would refuse.
+func (p *protection) fit(ctx context.Context) error {
+	if err := p.judge(ctx); err != nil {
+		return err
+	}
+	return refusal(api.ErrConflict, fmt.Sprintf("%s would not run VM %s", p.peer(), p.Definition.Name), p.notices)
+}
+
+// noticed is what the peer had to say beside refusals, in sentences.
+func (p *protection) noticed() string {
+	var b strings.Builder
+	for _, x := range p.notices {
+		fmt.Fprintf(&b, ". %s on %s: %s", x.Level, x.Node, x.Text)
+		if x.Remedy != "" {
+			b.WriteString(": " + x.Remedy)
+		}
+	}
+	return b.String()
+}
+
+// mayMove wants a confirmation where a VM is moved to a node that would not start it.
+func (n *Node) mayMove(m *module, to string, yes bool) error {
+	if yes {
+		return nil
+	}
+	said := n.fitness.peer(m.cfg.Name)
+	if to == string(n.self()) {
+		said = n.fitness.of(m.cfg.Name)
+	}
+	if err := refusal(api.ErrConfirm, to+" would not start the VM", said); err != nil {
+		return fmt.Errorf("%s: %w", m.cfg.Name, err)
+	}
+	return nil
+}
