@@ -23,26 +23,34 @@ func (a *app) actionCommands() []*cobra.Command {
 		{api.Start, "Start a module", "Start a module on its nodes, or on --node. Who becomes primary is decided by the data, not by who starts first."},
 		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over."},
 		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover."},
-		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be Ready."},
+		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be Ready. The guest is shut down here and started\nthere; the command ends when it runs there, or with an error when it does not."},
 		{api.Prim, "Make a node primary", "Make a node primary, also if its peer does not answer. If its data may lack writes both sides' facts are shown and a yes is wanted."},
 		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data away a yes is wanted."},
 	} {
 		var r api.ActionRequest
+		noWait := x.action != api.Swap
 		c := &cobra.Command{
 			Use: string(x.action) + " MODULE", Short: x.short, Long: x.long,
 			Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 			RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-				return a.act(ctx, c, args[0], x.action, r)
+				return a.act(ctx, c, args[0], x.action, r, noWait)
 			}),
 		}
 		a.nodeFlag(c, &r.Node, "act on this node only")
 		c.Flags().BoolVar(&r.Yes, "yes", false, "do not ask, even if data may be thrown away")
+		if x.action == api.Swap {
+			c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it has moved")
+		}
 		out = append(out, c)
 	}
 	return out
 }
 
-func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest) error {
+func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest, noWait bool) error {
+	var v *move
+	if m, err := a.module(ctx, c, module); err == nil && !noWait {
+		v = begunMove(m)
+	}
 	res, err := c.Act(ctx, module, action, r)
 	if errors.Is(err, api.ErrConfirm) && !r.Yes {
 		facts := strings.TrimRight(strings.TrimSuffix(err.Error(), api.ErrConfirm.Error()), ": \n")
@@ -58,6 +66,10 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	}
 	if err != nil {
 		return err
+	}
+	if v != nil {
+		fmt.Fprintln(a.err, clean(res.Said))
+		return a.followMove(ctx, c, module, v)
 	}
 	return a.say(res, "%s", clean(res.Said))
 }
