@@ -14,8 +14,6 @@ import (
 	"duet/testbed/machine"
 )
 
-const readme = "../../../README.md"
-
 var pairs = flag.String("pairs", "12/12,12/13", "Debian releases of the two hosts of each run")
 
 // TestField leads each pair through the README and through what happens to hosts afterwards.
@@ -41,16 +39,13 @@ func TestField(t *testing.T) {
 	}
 }
 
-// follow installs the package and types what the README says.
+// follow makes the README's VM and types what the README says.
 func (p *pair) follow() {
 	f, err := os.Open(readme)
 	p.must(err)
 	defer f.Close()
 	blocks, err := Read(f)
 	p.must(err)
-	for _, node := range []string{"alpha", "beta", "third"} {
-		p.install(node, version)
-	}
 	p.define("alpha")
 	p.writes("alpha", 10)
 	for _, line := range slices.Concat(blocks...) {
@@ -58,12 +53,13 @@ func (p *pair) follow() {
 	}
 	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
 	p.writes("alpha", 20)
+	for node := range p.site.Machines {
+		p.hasVersion(node, version)
+	}
 }
 
-// install installs a version on a machine and asks whether it is there.
-func (p *pair) install(node, version string) {
+func (p *pair) hasVersion(node, version string) {
 	p.Helper()
-	p.types(node, "apt install -y ./"+deb(version))
 	if says := p.types(node, "duet version"); !strings.Contains(says, version) {
 		p.Errorf("%s: version %s is installed, it says %s", node, version, says)
 	}
@@ -119,7 +115,8 @@ func (p *pair) upgraded() {
 	for _, node := range []string{"alpha", "beta"} {
 		const daemon = "systemctl show --property MainPID --value duetd"
 		before := p.types(node, daemon)
-		p.install(node, next)
+		p.types(node, "apt install ./"+deb(next))
+		p.hasVersion(node, next)
 		if now := p.types(node, daemon); now == before || now == "0" {
 			p.Errorf("after the upgrade on %s its duetd is process %s, was %s", node, now, before)
 		}

@@ -67,7 +67,7 @@ func newPair(t *testing.T, alpha, beta machine.Release) *pair {
 		t.Fatal(err)
 	}
 	p := &pair{T: t, ctx: ctx, site: site, values: map[string]string{
-		"THIRD": site.LAN.Addr("third", "lan").String(), "VERSION": version,
+		"THIRD": site.LAN.Addr("third", "lan").String(), "./duet_…_amd64.deb": "./" + deb(version),
 	}}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -99,7 +99,7 @@ func (p *pair) must(err error) {
 	}
 }
 
-// types is a person at the keyboard of a machine: what is typed and what comes back is shown.
+// types is a person at the keyboard of a machine, in root's folder: what is typed and what comes back is shown.
 func (p *pair) types(node, command string) string {
 	p.Helper()
 	began := time.Now()
@@ -109,23 +109,13 @@ func (p *pair) types(node, command string) string {
 	return out
 }
 
-// line types a command of the README, behind the prompt of both on either host. It is typed in root's folder.
+// line types a command of the README.
 func (p *pair) line(l Line) {
 	p.Helper()
-	if l.Node == "both" {
-		for _, l.Node = range []string{"alpha", "beta"} {
-			p.line(l)
-		}
-		return
-	}
 	command, err := l.Fill(p.values)
 	p.must(err)
 	if p.site.Machines[l.Node] == nil {
 		p.Fatalf("README line %d: there is no machine %s", l.Number, l.Node)
-	}
-	if program, ok := strings.CutSuffix(command, "&"); ok {
-		p.background(l.Node, program)
-		return
 	}
 	if strings.HasSuffix(command, "--watch") { // it would go on until somebody ends it
 		command = "timeout --foreground --preserve-status --signal=INT 2 " + command
@@ -135,18 +125,6 @@ func (p *pair) line(l Line) {
 			p.values[kind+".…"] = word
 		}
 	}
-}
-
-// background starts a program and waits, as a person would, until it has said something.
-func (p *pair) background(node, program string) {
-	p.Helper()
-	const said = "/root/background"
-	p.types(node, program+" >"+said+" 2>&1 &")
-	p.until(time.Minute, program+"has said something", func() error {
-		_, err := machine.Do(p.ctx, p.site.Machines[node], "test -s "+said)
-		return err
-	})
-	p.types(node, "cat "+said)
 }
 
 // until waits for a condition on the machines and says in the end what was missing.

@@ -24,8 +24,8 @@ type Line struct {
 var (
 	prompt  = regexp.MustCompile(`^\s*([a-z]+)#\s+(.+)$`)
 	comment = regexp.MustCompile(`\s{2,}# .*$`)
-	// placeholder finds what is to be filled in: what ends in an ellipsis, a word in capitals.
-	placeholder = regexp.MustCompile(`[^\s=]*…|[A-Z]{3,}`)
+	// placeholder finds what is to be filled in: what has an ellipsis, a word in capitals.
+	placeholder = regexp.MustCompile(`[^\s=]*…\S*|[A-Z]{3,}`)
 )
 
 // Read returns the commands with a prompt in the fenced blocks of a Markdown text, block by block.
