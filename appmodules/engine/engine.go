@@ -174,6 +174,9 @@ func (e *Engine) Start() {
 		e.readVM()
 		e.booted = true
 		e.step(appmodules.Boot, "")
+		if e.m.Phase == appmodules.Stopped {
+			e.vols.withdraw()
+		}
 		e.publish()
 	})
 }
@@ -285,6 +288,9 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 		if !e.act(a) {
 			break
 		}
+	}
+	if next.Phase == appmodules.Stopped || next.Phase == appmodules.Killing {
+		e.vols.withdraw() // a guest of an earlier run may wait although nothing was opened since
 	}
 	e.publish()
 	e.tellSoon()

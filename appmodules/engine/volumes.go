@@ -135,6 +135,13 @@ func (v *volumes) close() {
 	}
 }
 
+// withdraw has nobody wait here for volumes that are closed for good.
+func (v *volumes) withdraw() {
+	if v.e.cfg.Withdraw != nil {
+		v.e.cfg.Withdraw()
+	}
+}
+
 // closeAll closes them at the same time: none acknowledges anything for long while another closes.
 func (v *volumes) closeAll(all []*volume) {
 	together(v.e.rt, len(all), func(i int) {
