@@ -95,7 +95,7 @@ type Disks interface {
 	Open(v appmodules.Volume) (Image, error)
 	// Log is the dirty log of a volume.
 	Log(v appmodules.Volume) blockrepl.DirtyLog
-	// Frontend makes the frontend of a volume.
+	// Frontend makes the frontend of a volume, to which the hypervisor can connect from then on.
 	Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error)
 	// Written is when the image of a volume was last written, by this node's clock; zero if
 	// that is not known.

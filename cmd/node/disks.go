@@ -28,7 +28,8 @@ func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
 // Log is the dirty log, by the identity of the data.
 func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.n.store.Log(v.ID) }
 
-// Frontend serves the volume on its socket, to the VM.
+// Frontend serves the volume on its socket, to the VM. The socket is there when it returns: a QEMU that is told of it next
+// tries once.
 func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error) {
 	if err := passage(d.n.cfg.RunDir); err != nil {
 		return nil, fmt.Errorf("make directory of sockets: %w", err)
@@ -37,7 +38,8 @@ func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend,
 	if d.n.cfg.Sockets != nil {
 		o.Keeper = d.n.cfg.Sockets
 	}
-	return nbd.New(o), nil
+	s := nbd.New(o)
+	return s, s.Listen()
 }
 
 // withdraw refuses who waits for the volumes of a module that this node does not serve.
