@@ -88,12 +88,25 @@ func (p *pair) rebooted() {
 	p.whole("beta", boots, "alpha")
 }
 
-// restarted: both daemons are restarted under the VM's load, which goes on.
+// restarted: both daemons are restarted under the VM's load, which goes on; so it does when duetd is killed. systemd
+// keeps the volume's socket meanwhile, in which QEMU waits.
 func (p *pair) restarted() {
 	boots := p.boots("beta")
-	p.types("beta", "systemctl restart libvirtd duetd")
-	p.undisturbed("beta", boots)
-	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+	const socket = "stat -c %i /run/duet/volumes/*.sock"
+	before := p.types("beta", socket)
+	for _, command := range []string{"systemctl restart libvirtd duetd", "kill -9 $(systemctl show --property MainPID --value duetd)"} {
+		p.types("beta", command)
+		p.undisturbed("beta", boots)
+		p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+		if now := p.types("beta", socket); now != before {
+			p.Errorf("after %q the volume has the socket %s, was %s", command, now, before)
+		}
+	}
+	for node, want := range map[string]string{"alpha": "0", "beta": "1"} {
+		if kept := strings.TrimSpace(p.types(node, "systemctl show --property NFileDescriptorStore --value duetd")); kept != want {
+			p.Errorf("systemd of %s keeps %s sockets of duetd, want %s", node, kept, want)
+		}
+	}
 }
 
 // upgraded: the next version is installed on both while the VM runs.
