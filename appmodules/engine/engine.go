@@ -408,6 +408,20 @@ func (e *Engine) saveKept() {
 	}
 }
 
+// Booted waits until the engine has decided what follows from how it ended last; before, its State says that the module
+// is stopped.
+func (e *Engine) Booted(ctx context.Context) error {
+	for {
+		booted := false
+		if err := e.call(ctx, func() { booted = e.booted }); err != nil || booted {
+			return err
+		}
+		if err := sleep(ctx, e.rt, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 // Alive returns nil when the engine's goroutine has answered. It may be busy with local I/O for a while.
 func (e *Engine) Alive(ctx context.Context) error { return e.call(ctx, func() {}) }
 

@@ -522,3 +522,44 @@ func TestDiesRightAfterResync(t *testing.T) {
 		a, b = b, a
 	}
 }
+
+// TestPartAndRejoin: a node leaves its peer on purpose and comes back to it, also when it is asked for the one without
+// the other.
+func TestPartAndRejoin(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	for range 2 {
+		a.running().Rejoin() // from nothing
+		must(t, a.running().Alive(t.Context()))
+		p.is(a, "PRIM", "Ready")
+		p.writes(20)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		must(t, a.running().Part(ctx, "a test"))
+		cancel()
+		if b.running().State().Record.IsComplete() {
+			t.Error("beta counts as complete although alpha has left it")
+		}
+		p.writes(20)
+		a.running().Rejoin()
+		p.is(a, "PRIM", "Ready")
+		p.is(b, "SECOND", "Ready")
+		p.writes(20)
+	}
+}
+
+// TestBooted: after it an engine does not say any more that a module is stopped which was running.
+func TestBooted(t *testing.T) {
+	p := newPair(t)
+	a, _ := p.formed()
+	a.halt()
+	a.boot()
+	must(t, a.running().Booted(t.Context()))
+	if s := a.running().State().Status; s.Role == "STOP" {
+		t.Errorf("the module is %s: %s", s.Role, s.Why)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.running().Booted(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+}

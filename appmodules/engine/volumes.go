@@ -189,6 +189,14 @@ func (v *volumes) connect() {
 	})
 }
 
+// reconnect connects a peer that is not linked. A link that is being ended on purpose is connected again when its end
+// is told.
+func (v *volumes) reconnect() {
+	if v.serving() && !v.linked {
+		v.connect()
+	}
+}
+
 // part ends the link and does not connect again until connect is called and the engine is not apart any more.
 func (v *volumes) part() {
 	for _, vol := range v.all {

@@ -261,18 +261,18 @@ func (n *node) testSaved(t *testing.T) {
 			_, err := n.virsh("managedsave", name)
 			done <- err
 		}()
-		for off := false; !off; {
-			state, err := n.h.State(ctx, name)
-			must(t, err)
-			off = state == vmmanager.Off
-		}
-		noted, err := ask(ctx, n.h, readTime, func(conn *libvirt.Connect) (bool, error) {
+		noted, err := ask(ctx, n.h, writeTime, func(conn *libvirt.Connect) (bool, error) {
 			dom, err := conn.LookupDomainByName(name)
 			if err != nil {
 				return false, err
 			}
 			defer dom.Free()
-			return dom.HasManagedSaveImage(0)
+			for {
+				if state, _, err := dom.GetState(); err != nil || state == libvirt.DOMAIN_SHUTOFF {
+					has, hasErr := dom.HasManagedSaveImage(0)
+					return has, errors.Join(err, hasErr)
+				}
+			}
 		})
 		must(t, err)
 		if !noted {
