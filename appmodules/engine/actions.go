@@ -19,8 +19,10 @@ func (e *Engine) act(a appmodules.Action) bool {
 		e.vols.openPrimary()
 	case appmodules.OpenSecondary:
 		e.vols.openSecondary()
+		e.vols.withdraw()
 	case appmodules.CloseVolumes:
 		e.vols.close()
+		e.vols.withdraw()
 	case appmodules.Connect:
 		e.vols.connect()
 	case appmodules.GoAlone:

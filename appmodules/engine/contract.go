@@ -95,7 +95,7 @@ type Disks interface {
 	Open(v appmodules.Volume) (Image, error)
 	// Log is the dirty log of a volume.
 	Log(v appmodules.Volume) blockrepl.DirtyLog
-	// Frontend makes the frontend of a volume.
+	// Frontend makes the frontend of a volume, to which the hypervisor can connect from then on.
 	Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error)
 	// Written is when the image of a volume was last written, by this node's clock; zero if
 	// that is not known.
@@ -136,6 +136,10 @@ type Config struct {
 	Witnesses func() []Witness
 	// Fence switches the peer off and returns nil when that is confirmed; nil: there is no fence agent.
 	Fence func(ctx context.Context) error
+	// Withdraw ends the waiting for volumes that this node does not serve: who connects to them, or is waiting since an
+	// earlier run, is refused. It is called when they are closed for good, not when the daemon ends. nil: nobody waits
+	// where nobody serves.
+	Withdraw func()
 	// CanFence tells whether there is one at present; nil: if Fence is set.
 	CanFence func() bool
 	// Ping reports whether a ping target answers; it takes at most a second.

@@ -177,6 +177,9 @@ func (e *Engine) Start() {
 		e.readVM()
 		e.booted = true
 		e.step(appmodules.Boot, "")
+		if e.m.Phase == appmodules.Stopped {
+			e.vols.withdraw()
+		}
 		e.publish()
 	})
 }
@@ -288,6 +291,9 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 		if !e.act(a) {
 			break
 		}
+	}
+	if next.Phase == appmodules.Stopped || next.Phase == appmodules.Killing {
+		e.vols.withdraw() // a guest of an earlier run may wait although nothing was opened since
 	}
 	e.publish()
 	e.tellSoon()
@@ -409,6 +415,20 @@ func (e *Engine) save(rec cluster.Record) bool {
 func (e *Engine) saveKept() {
 	if err := e.cfg.Store.Save(keptKey, e.keep); err != nil {
 		e.cfg.Logger.Error("cannot save the module's state", "module", e.cfg.Module.Name, "err", err)
+	}
+}
+
+// Booted waits until the engine has decided what follows from how it ended last; before, its State says that the module
+// is stopped.
+func (e *Engine) Booted(ctx context.Context) error {
+	for {
+		booted := false
+		if err := e.call(ctx, func() { booted = e.booted }); err != nil || booted {
+			return err
+		}
+		if err := sleep(ctx, e.rt, 10*time.Millisecond); err != nil {
+			return err
+		}
 	}
 }
 

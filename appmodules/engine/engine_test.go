@@ -61,6 +61,50 @@ func TestDaemonRestarts(t *testing.T) {
 	}
 }
 
+// TestWithdraw: a guest may wait for its volume while its node is away or waits for the right to serve it, and for no
+// longer.
+func TestWithdraw(t *testing.T) {
+	p := newPair(t)
+	a, b := p.nodes["alpha"], p.nodes["beta"]
+	safe := func(m *appmodules.Module) { m.Policy.Arbitration = "safe" }
+	a.boot(safe)
+	p.until("alpha, which is stopped, lets nobody wait", func() bool { return a.withdrawn.Load() > 0 })
+	b.boot(safe)
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	ended := a.withdrawn.Load()
+	stays := func(when string) {
+		t.Helper()
+		if n := a.withdrawn.Load() - ended; n != 0 {
+			t.Errorf("waiting was ended %d times %s", n, when)
+		}
+	}
+	a.halt()
+	a.boot(safe)
+	p.is(a, "PRIM", "Ready")
+	stays("by a restart")
+	a.running().Stop(t.Context())
+	stays("by a stop")
+	a.halt()
+	b.halt()
+	a.boot(safe)
+	p.until("alpha waits for the right", func() bool { return a.running().State().Status.Role == "WAIT" })
+	stays("while the node waited for the right")
+	b.boot(safe)
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	stays("when it got the right")
+	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
+	p.is(b, "PRIM", "Ready")
+	p.is(a, "SECOND", "Ready")
+	if a.withdrawn.Load() == ended {
+		t.Error("who waits on the node that follows is not told")
+	}
+}
+
 // TestSafeWaits: without a witness and without the peer a safe module stands still
 // and says why; when the peer is back it goes on, and no second writer was made.
 func TestSafeWaits(t *testing.T) {
@@ -476,5 +520,46 @@ func TestDiesRightAfterResync(t *testing.T) {
 		a.boot()
 		p.settle([]*simNode{a, b})
 		a, b = b, a
+	}
+}
+
+// TestPartAndRejoin: a node leaves its peer on purpose and comes back to it, also when it is asked for the one without
+// the other.
+func TestPartAndRejoin(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	for range 2 {
+		a.running().Rejoin() // from nothing
+		must(t, a.running().Alive(t.Context()))
+		p.is(a, "PRIM", "Ready")
+		p.writes(20)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		must(t, a.running().Part(ctx, "a test"))
+		cancel()
+		if b.running().State().Record.IsComplete() {
+			t.Error("beta counts as complete although alpha has left it")
+		}
+		p.writes(20)
+		a.running().Rejoin()
+		p.is(a, "PRIM", "Ready")
+		p.is(b, "SECOND", "Ready")
+		p.writes(20)
+	}
+}
+
+// TestBooted: after it an engine does not say any more that a module is stopped which was running.
+func TestBooted(t *testing.T) {
+	p := newPair(t)
+	a, _ := p.formed()
+	a.halt()
+	a.boot()
+	must(t, a.running().Booted(t.Context()))
+	if s := a.running().State().Status; s.Role == "STOP" {
+		t.Errorf("the module is %s: %s", s.Role, s.Why)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.running().Booted(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
 	}
 }

@@ -57,6 +57,8 @@ type simNode struct {
 	ping  atomic.Bool
 	boots atomic.Int64 // power cycles
 	front *front
+	// withdrawn counts how often waiting for its volume was ended.
+	withdrawn atomic.Int64
 
 	mu     sync.Mutex
 	engine *Engine // nil: the daemon is down
@@ -222,6 +224,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Hypervisor: n.hv, Gate: NewGate(Real{}), Runtime: Real{},
 		Storage:   NewStorage(StorageConfig{Module: m, Node: string(n.name), Disks: n, Logger: logger}),
 		Witnesses: func() []Witness { return nil },
+		Withdraw:  func() { n.withdrawn.Add(1) },
 		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: logger,

@@ -110,7 +110,7 @@ func (e *Engine) takeStrays(found []vmmanager.Stray) {
 			e.vols.part()
 		} else {
 			e.cfg.Logger.Info("the disks are back on their volumes: the peer is resynced", "module", e.cfg.Module.Name)
-			e.vols.connect()
+			e.vols.reconnect()
 		}
 	}
 	e.publish()
@@ -148,12 +148,10 @@ func (e *Engine) Part(ctx context.Context, why string) error {
 	return nil
 }
 
-// Rejoin connects the peer again after Part.
+// Rejoin connects the peer again after Part. Without a Part it changes nothing.
 func (e *Engine) Rejoin() {
 	e.post(func() {
 		e.parting = ""
-		if e.vols.serving() {
-			e.vols.connect()
-		}
+		e.vols.reconnect()
 	})
 }

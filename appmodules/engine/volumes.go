@@ -135,6 +135,13 @@ func (v *volumes) close() {
 	}
 }
 
+// withdraw has nobody wait here for volumes that are closed for good.
+func (v *volumes) withdraw() {
+	if v.e.cfg.Withdraw != nil {
+		v.e.cfg.Withdraw()
+	}
+}
+
 // closeAll closes them at the same time: none acknowledges anything for long while another closes.
 func (v *volumes) closeAll(all []*volume) {
 	together(v.e.rt, len(all), func(i int) {
@@ -180,6 +187,14 @@ func (v *volumes) connect() {
 			_ = sleep(ctx, v.e.rt, retryAfter(err)) // the loop looks at ctx
 		}
 	})
+}
+
+// reconnect connects a peer that is not linked. A link that is being ended on purpose is connected again when its end
+// is told.
+func (v *volumes) reconnect() {
+	if v.serving() && !v.linked {
+		v.connect()
+	}
 }
 
 // part ends the link and does not connect again until connect is called and the engine is not apart any more.

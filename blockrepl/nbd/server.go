@@ -34,12 +34,24 @@ type Peer struct {
 	UID uint32
 }
 
+// Keeper keeps the listening sockets of Servers when these end, so that a client that connects while there is none waits
+// for the next one instead of being refused.
+type Keeper interface {
+	// Take returns a listener on the socket that is kept for path, or nil if there is none that path leads to. The caller
+	// closes it; the socket is kept on.
+	Take(path string) *net.UnixListener
+	// Keep keeps the socket of ln, whose file lies at path: it listens on when ln is closed.
+	Keep(path string, ln *net.UnixListener) error
+}
+
 // Options describe a Server. Exactly one of Socket and Loopback is set.
 type Options struct {
 	// Socket is the path of the unix socket to make. Only its owner may connect: this
 	// process's user, or who owned the socket that a server before left there, so that a
 	// client that was let in can come back.
 	Socket string
+	// Keeper has the socket of a Server before this one, or gets that of this one; nil: it ends with the Server.
+	Keeper Keeper
 	// Admit returns nil if a client of the socket may use the volume; nil: whoever can connect.
 	Admit    func(Peer) error
 	Loopback string           // for measurements: a TCP address such as 127.0.0.1:0
@@ -84,7 +96,7 @@ func (s *Server) Endpoint() string {
 	return s.opts.Socket + s.opts.Loopback
 }
 
-// Listen makes the socket, so that clients can connect and wait for Serve. Serve
+// Listen makes the socket or takes over the one that is kept, so that clients can connect and wait for Serve. Serve
 // does it if nobody did. A socket left over by a dead process is replaced.
 func (s *Server) Listen() error {
 	s.mu.Lock()
@@ -99,13 +111,32 @@ func (s *Server) Listen() error {
 	if s.opts.Loopback != "" {
 		s.ln, err = listenLoopback(s.opts.Loopback)
 	} else {
-		s.ln, err = listenSocket(s.opts.Socket)
+		s.ln, err = s.listenKept()
 	}
 	if err != nil {
 		s.ln = nil
 		return fmt.Errorf("offer volume: %w", err)
 	}
 	return nil
+}
+
+// listenKept uses the socket that is kept, or makes one and has it kept. One that cannot be kept does its duty all the same.
+func (s *Server) listenKept() (net.Listener, error) {
+	if s.opts.Keeper != nil {
+		if ln := s.opts.Keeper.Take(s.opts.Socket); ln != nil {
+			return ln, nil
+		}
+	}
+	ln, err := listenSocket(s.opts.Socket)
+	if err != nil {
+		return nil, err
+	}
+	if s.opts.Keeper != nil {
+		if err := s.opts.Keeper.Keep(s.opts.Socket, ln); err != nil {
+			s.opts.Log.Warn("the socket of a volume ends with its server", "endpoint", s.opts.Socket, "err", err)
+		}
+	}
+	return ln, nil
 }
 
 func listenLoopback(addr string) (net.Listener, error) {
@@ -119,7 +150,7 @@ func listenLoopback(addr string) (net.Listener, error) {
 	return net.ListenTCP("tcp", tcp)
 }
 
-func listenSocket(path string) (net.Listener, error) {
+func listenSocket(path string) (*net.UnixListener, error) {
 	var owner os.FileInfo
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
@@ -138,12 +169,13 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, err
 	}
 	lc := net.ListenConfig{Control: ownerOnly}
-	ln, err := lc.Listen(context.Background(), "unix", made)
+	bound, err := lc.Listen(context.Background(), "unix", made)
 	if err != nil {
 		return nil, err
 	}
+	ln := bound.(*net.UnixListener)
 	// What is left there says who may connect to the next one.
-	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	ln.SetUnlinkOnClose(false)
 	err = os.Chmod(made, 0o600)
 	if err == nil && owner != nil {
 		err = inherit(made, owner)
@@ -288,8 +320,8 @@ func (s *Server) quiet(err error) error {
 	return err
 }
 
-// Close makes Serve return and leaves the socket's file: no client is accepted and no request is read any
-// more; those in flight have a second to be answered, then connections are cut.
+// Close makes Serve return and leaves the socket's file, and the socket to its Keeper: no client is accepted and no
+// request is read any more; those in flight have a second to be answered, then connections are cut.
 // It waits for that.
 func (s *Server) Close() error {
 	s.mu.Lock()

@@ -104,10 +104,11 @@ func run(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	urgent(log)
+	kept := sockets(log)
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
-		Hypervisor: hv, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
+		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}

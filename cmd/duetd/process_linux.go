@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"duet/appmodules/engine"
+	"duet/blockrepl/fdstore"
+	"duet/cmd/node"
 	"duet/vmmanager"
 	"duet/vmmanager/libvirt"
 )
@@ -67,6 +69,9 @@ func hypervisor(uri string, log *slog.Logger) (engine.Hypervisor, func()) {
 	}
 	return hv, func() { _ = hv.Close() } // the process ends
 }
+
+// sockets are those of volumes that an earlier run has left with systemd, and where this one leaves its own.
+func sockets(log *slog.Logger) node.Sockets { return fdstore.Open(log) }
 
 // ready tells systemd and feeds its watchdog until ctx ends.
 func ready(ctx context.Context, log *slog.Logger) {

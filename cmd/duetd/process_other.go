@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"duet/appmodules/engine"
+	"duet/cmd/node"
 	"duet/vmmanager"
 )
 
@@ -18,6 +19,9 @@ func hypervisor(string, *slog.Logger) (engine.Hypervisor, func()) {
 
 // urgent does nothing.
 func urgent(*slog.Logger) {}
+
+// sockets are not kept on this system.
+func sockets(*slog.Logger) node.Sockets { return nil }
 
 // ready waits until ctx ends.
 func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }

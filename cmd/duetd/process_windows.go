@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"duet/appmodules/engine"
+	"duet/cmd/node"
 	"duet/vmmanager"
 	"duet/vmmanager/hyperv"
 )
@@ -25,6 +26,9 @@ func hypervisor(_ string, _ *slog.Logger) (engine.Hypervisor, func()) {
 
 // urgent does nothing: Windows services get their priority from the service manager.
 func urgent(*slog.Logger) {}
+
+// sockets are not kept on this system.
+func sockets(*slog.Logger) node.Sockets { return nil }
 
 // ready waits until ctx ends.
 func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }

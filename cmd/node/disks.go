@@ -28,12 +28,52 @@ func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
 // Log is the dirty log, by the identity of the data.
 func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.n.store.Log(v.ID) }
 
-// Frontend serves the volume on its socket, to the VM.
+// Frontend serves the volume on its socket, to the VM. The socket is there when it returns: a QEMU that is told of it next
+// tries once.
 func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error) {
 	if err := passage(d.n.cfg.RunDir); err != nil {
 		return nil, fmt.Errorf("make directory of sockets: %w", err)
 	}
-	return nbd.New(nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Admit: d.admit, Log: d.n.log}), nil
+	o := nbd.Options{Socket: d.n.socket(module, v.Target), Name: v.Target, Admit: d.admit, Log: d.n.log}
+	if d.n.cfg.Sockets != nil {
+		o.Keeper = d.n.cfg.Sockets
+	}
+	s := nbd.New(o)
+	return s, s.Listen()
+}
+
+// withdraw refuses who waits for the volumes of a module that this node does not serve.
+func (n *Node) withdraw(m appmodules.Module) {
+	if n.cfg.Sockets == nil {
+		return
+	}
+	for _, v := range m.Volumes {
+		n.cfg.Sockets.Drop(n.socket(m.Name, v.Target))
+	}
+}
+
+// withdrawOthers lets the sockets go that an earlier run kept for modules that are not there any more.
+func (n *Node) withdrawOthers() {
+	if n.cfg.Sockets == nil {
+		return
+	}
+	wanted := map[string]bool{}
+	want := func(m appmodules.Module) {
+		for _, v := range m.Volumes {
+			wanted[n.socket(m.Name, v.Target)] = true
+		}
+	}
+	for _, m := range n.all() {
+		want(m.cfg)
+	}
+	for _, u := range n.left { // its VM waits until the work is taken up
+		want(u.Module)
+	}
+	for _, path := range n.cfg.Sockets.Paths() {
+		if !wanted[path] {
+			n.cfg.Sockets.Drop(path)
+		}
+	}
 }
 
 // admit lets only the process in that runs the VM: another one with the same disks, of a copied definition say, would

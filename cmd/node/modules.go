@@ -73,6 +73,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 		Runtime:    engine.Real{},
 		Witnesses:  n.witnesses,
 		Gate:       n.gate,
+		Withdraw:   func() { n.withdraw(m) },
 		View:       n.gossip.View,
 		Ping:       n.ping,
 		Boot:       bootID(),
@@ -309,6 +310,7 @@ func (n *Node) forgetModule(m appmodules.Module) error {
 	if err := n.store.Put(nil, keys...); err != nil {
 		return fmt.Errorf("forget module %s: %w", m.Name, err)
 	}
+	n.withdraw(m)
 	for _, v := range m.Volumes {
 		if err := os.Remove(n.socket(m.Name, v.Target)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("forget module %s: %w", m.Name, err)

@@ -18,6 +18,7 @@ import (
 	"duet/blockrepl/aside"
 	"duet/blockrepl/awake"
 	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/nbd"
 	"duet/blockrepl/wire"
 	"duet/cluster"
 	"duet/cluster/fence"
@@ -43,6 +44,8 @@ type Config struct {
 	Version    string
 	Hypervisor engine.Hypervisor
 	Logger     *slog.Logger
+	// Sockets keeps the volumes' sockets when this process ends, however it does; nil: they end with it.
+	Sockets Sockets
 	// MinFree is the free space in bytes under which nothing is written to the store; 0 takes its default.
 	MinFree int64
 	// AdmitRoot lets programs of root open a volume beside the process that runs its VM.
@@ -59,6 +62,15 @@ type Config struct {
 	SpareAfter time.Duration
 	// Metrics gets the node's collectors; nil makes a registry of its own.
 	Metrics *prometheus.Registry
+}
+
+// Sockets keeps listening sockets beyond a run of the daemon.
+type Sockets interface {
+	nbd.Keeper
+	// Drop lets the socket of a path go: who waits for it is cut off, and who comes is refused.
+	Drop(path string)
+	// Paths lists what is kept.
+	Paths() []string
 }
 
 // Node is one running daemon.
@@ -207,6 +219,7 @@ func (n *Node) start() error {
 	n.spawn(n.tidyVersions)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
+	n.withdrawOthers()
 	n.startModules()
 	n.resumeWorks()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })

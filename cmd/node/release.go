@@ -24,20 +24,32 @@ func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (
 	if err != nil {
 		return api.Task{}, err
 	}
+	if err := n.mayLeave(ctx, m); err != nil {
+		return api.Task{}, err
+	}
+	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m, r) })
+}
+
+// mayLeave returns nil if the VM of a module can be taken off its volumes on this node as they are.
+func (n *Node) mayLeave(ctx context.Context, m *module) error {
+	name := m.cfg.Name
+	if err := m.engine.Booted(ctx); err != nil {
+		return fmt.Errorf("release %s: it is not known yet whether its VM runs: %w", name, err)
+	}
 	st := m.engine.State()
 	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
-		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: release it there, or `duet swap %s` first", api.ErrConflict, name, primary, name)
+		return fmt.Errorf("%w: module %s is primary on %s: release it there, or `duet swap %s` first", api.ErrConflict, name, primary, name)
 	}
 	switch st.Status.Phase {
 	case appmodules.Running.String():
 	case appmodules.Stopped.String():
 		if !st.Record.Holds(n.self()) || !st.Record.IsComplete() {
-			return api.Task{}, fmt.Errorf("%w: the newest data of %s are on %s: release it there", api.ErrConflict, name, st.Record.Holder)
+			return fmt.Errorf("%w: the newest data of %s are on %s: release it there", api.ErrConflict, name, st.Record.Holder)
 		}
 	default:
-		return api.Task{}, fmt.Errorf("%w: module %s is %s (%s): release it when it is running or stopped", api.ErrConflict, name, st.Status.Role, st.Status.Status)
+		return fmt.Errorf("%w: module %s is %s (%s): release it when it is running or stopped", api.ErrConflict, name, st.Status.Role, st.Status.Status)
 	}
-	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m, r) })
+	return nil
 }
 
 // release takes the VM off its volumes first, and has the peer forget the module then: until nothing can fail any more
@@ -50,6 +62,9 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 	}
 	u, err := n.planRelease(ctx, t, m)
 	if err != nil {
+		return "", err
+	}
+	if err := n.mayLeave(ctx, m); err != nil { // it may have begun to start since this was asked for
 		return "", err
 	}
 	if m.engine.State().Status.Phase == appmodules.Running.String() {

@@ -73,7 +73,8 @@ type Host struct {
 	Libvirt *libvirtd.Daemon
 	lab     *Lab
 	duetd   *proc.Process
-	disk    *disk // nil without Config.DiskMiB
+	disk    *disk       // nil without Config.DiskMiB
+	store   *proc.Store // of duetd, in systemd's place
 }
 
 // New builds the network and the guest and boots both hosts with their libvirtd.
@@ -128,6 +129,9 @@ func (l *Lab) addHost(ctx context.Context, name string) error {
 	}
 	h.Node = proc.New(proc.Config{Name: name, NetNS: l.LAN.Path(name), Binds: append(binds, own...), Hosts: l.LAN.Hosts()})
 	h.Libvirt = libvirtd.New(h.Node, conf)
+	if h.store, err = proc.NewStore(filepath.Join(conf.Dir, "notify")); err != nil {
+		return err
+	}
 	l.Hosts[name] = h
 	return h.Boot(ctx)
 }
@@ -162,7 +166,7 @@ func (h *Host) folders(ctx context.Context) ([]proc.Bind, error) {
 func (l *Lab) Close() error {
 	var errs []error
 	for _, h := range l.Hosts {
-		errs = append(errs, h.Node.Kill())
+		errs = append(errs, h.Node.Kill(), h.store.Close())
 	}
 	if l.third != nil {
 		errs = append(errs, l.third.Kill())
@@ -246,6 +250,7 @@ func (h *Host) Boot(ctx context.Context) error {
 	if err := h.Node.Boot(); err != nil {
 		return err
 	}
+	h.store.Clear() // it was systemd's, which is new too
 	// All hosts share one kernel, which runs on; this tells the daemon that its own did not.
 	const newKernel = "cat /proc/sys/kernel/random/uuid >/run/boot_id && mount --bind /run/boot_id /proc/sys/kernel/random/boot_id"
 	if _, err := h.Node.Run(ctx, "sh", "-c", newKernel); err != nil {
@@ -261,7 +266,7 @@ func (h *Host) Kill() error { return h.Node.Kill() }
 func (h *Host) LaunchDuetd() error {
 	p, err := h.Node.Start(proc.Spec{
 		Path: filepath.Join(h.lab.cfg.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.lab.cfg.Args...), Output: h.Log(),
-		Env: []string{"PATH=" + h.tools() + ":" + os.Getenv("PATH")},
+		Env: []string{"PATH=" + h.tools() + ":" + os.Getenv("PATH")}, Store: h.store,
 	})
 	if err == nil {
 		h.duetd = p
@@ -307,6 +312,9 @@ func (h *Host) Log() string { return filepath.Join(h.lab.cfg.Dir, h.Name, "duetd
 
 // Duetd is the daemon's process.
 func (h *Host) Duetd() *proc.Process { return h.duetd }
+
+// Kept names the sockets of volumes that systemd's stand-in keeps for the daemon.
+func (h *Host) Kept() []string { return h.store.Names() }
 
 // StopDuetd ends the daemon in order and waits for it.
 func (h *Host) StopDuetd(ctx context.Context) error {

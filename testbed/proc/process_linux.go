@@ -19,6 +19,7 @@ type Spec struct {
 	Env    []string // added to the caller's environment
 	Dir    string   // working folder, "" = /
 	Output string   // file that standard output and error are appended to; "" = nowhere
+	Store  *Store   // of the service that this process is a run of; nil = none
 }
 
 // Process is a process of a node. It ends by itself, by a signal or with its node.
@@ -38,9 +39,16 @@ func (n *Node) Start(spec Spec) (*Process, error) {
 		}
 		defer out.Close() // the process has its own copy by then
 	}
+	var kept []*os.File
+	run := spec
+	if spec.Store != nil {
+		spec.Store.mu.Lock()
+		defer spec.Store.mu.Unlock()
+		run, kept = spec.Store.extend(spec)
+	}
 	p, err := n.start(func() *exec.Cmd {
-		cmd := exec.Command(spec.Path, spec.Args...)
-		cmd.Dir, cmd.Env = spec.Dir, append(os.Environ(), spec.Env...)
+		cmd := exec.Command(run.Path, run.Args...)
+		cmd.Dir, cmd.Env, cmd.ExtraFiles = run.Dir, append(os.Environ(), run.Env...), kept
 		if out != nil {
 			cmd.Stdout, cmd.Stderr = out, out
 		}

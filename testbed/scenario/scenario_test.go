@@ -99,10 +99,14 @@ func TestDaemonIsKilled(t *testing.T) {
 	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	waitAcks(ctx, t, l, "web01", 100)
 	for _, h := range []*lab.Host{a, b, a} {
-		before := read(t, l, "web01")
+		killed := time.Now()
 		must(t, h.Duetd().Kill())
 		<-h.Duetd().Done()
-		must(t, h.StartDuetd(ctx))
+		before := read(t, l, "web01")
+		must(t, h.LaunchDuetd())
+		launched := time.Since(killed)
+		waitAcks(ctx, t, l, "web01", 1)
+		t.Logf("the guest paused for %v when the daemon of %s was killed, which was away for %v", time.Since(killed), h.Name, launched)
 		must(t, a.Is(ctx, "web01", "PRIM"))
 		must(t, b.Is(ctx, "web01", "SECOND"))
 		log := waitAcks(ctx, t, l, "web01", 50)
@@ -112,6 +116,53 @@ func TestDaemonIsKilled(t *testing.T) {
 		noErrors(t, log)
 	}
 	identical(ctx, t, a, "web01")
+}
+
+// TestPeerTakesOverMeanwhile: a daemon that was dead for so long that its peer took over finds a QEMU that waits to be
+// served again. It is ended, and not a write of it was acknowledged since.
+func TestPeerTakesOverMeanwhile(t *testing.T) {
+	l := startWith(t, lab.Config{Subnet: 72, Apart: true})
+	ctx := bounded(t, 2*time.Minute)
+	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
+	// acks waits until the guest on a host has had more than n writes acknowledged.
+	acks := func(h *lab.Host, n uint64) (log guest.Log) {
+		t.Helper()
+		must(t, lab.Until(ctx, fmt.Sprintf("%d records are acknowledged on %s", n, h.Name), func() (err error) {
+			if log, err = l.ReadConsoleOf(h.Name, "web01"); err == nil && log.Acked() <= n {
+				err = errorf("it is %d", log.Acked())
+			}
+			return err
+		}))
+		return log
+	}
+	acks(a, 50)
+	must(t, a.Duetd().Kill())
+	<-a.Duetd().Done()
+	must(t, b.Is(ctx, "web01", "ALONE"))
+	old := qemu(t, a, "web01")
+	before := acks(a, 50)
+	if newest := acks(b, before.Acked()).Newest(); newest.Last < before.Acked() {
+		t.Errorf("record %d was acknowledged on alpha, the disk of beta ended at %d", before.Acked(), newest.Last)
+	}
+	if kept := a.Kept(); len(kept) != 1 {
+		t.Errorf("systemd keeps %q, want the socket of one volume", kept)
+	}
+	must(t, a.StartDuetd(ctx))
+	must(t, a.Is(ctx, "web01", "SECOND"))
+	must(t, b.Is(ctx, "web01", "PRIM"))
+	must(t, lab.Until(ctx, "nothing of the old run is left on alpha", func() error {
+		if kept, err := a.Kept(), unix.Kill(old, 0); len(kept) != 0 || !errors.Is(err, unix.ESRCH) {
+			return errorf("systemd keeps %q; signal to the old QEMU: %v", kept, err)
+		}
+		return nil
+	}))
+	after := acks(a, 50)
+	noErrors(t, after)
+	if after.Acked() != before.Acked() {
+		t.Errorf("alpha acknowledged up to record %d before beta took over, and %d in the end", before.Acked(), after.Acked())
+	}
+	identical(ctx, t, b, "web01")
 }
 
 // TestDaemonIsUpgraded: an orderly restart of either daemon costs a pause.

@@ -19,6 +19,12 @@ import (
 // start makes a formed cluster for one test and shows the daemons' logs if it fails.
 func start(t *testing.T, subnet int, args ...string) *lab.Lab {
 	t.Helper()
+	return startWith(t, lab.Config{Subnet: subnet}, args...)
+}
+
+// startWith is start for a lab that is special in some way.
+func startWith(t *testing.T, cfg lab.Config, args ...string) *lab.Lab {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces and runs libvirtd")
 	}
@@ -31,7 +37,8 @@ func start(t *testing.T, subnet int, args ...string) *lab.Lab {
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	l, err := lab.New(ctx, lab.Config{Prefix: fmt.Sprintf("dsc%d", subnet), Dir: dir, Bin: binaries(t), Cache: cache(t), Subnet: subnet})
+	cfg.Prefix, cfg.Dir, cfg.Bin, cfg.Cache = fmt.Sprintf("dsc%d", cfg.Subnet), dir, binaries(t), cache(t)
+	l, err := lab.New(ctx, cfg)
 	must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {

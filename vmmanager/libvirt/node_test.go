@@ -28,6 +28,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if image := os.Getenv(serveImage); image != "" {
+		serveVolume(image, os.Getenv(serveSocket))
+		return
+	}
 	// libvirt's event loop and the schema checks belong to the process, see startLoop and schemas.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.init.func1.1"),
 		goleak.IgnoreAnyFunction("duet/vmmanager/libvirt.onOneThread"))

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"libvirt.org/go/libvirt"
 
 	"duet/vmmanager"
 	"duet/vmmanager/vmtest"
@@ -34,6 +35,7 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("adopt refused", n.testAdoptRefused)
 	t.Run("adopt fails", n.testAdoptFails)
 	t.Run("refit", n.testRefit)
+	t.Run("saved", n.testSaved)
 	t.Run("strays", n.testStrays)
 	t.Run("whom QEMU runs as", n.testUser)
 	t.Run("definition", n.testDefinition)
@@ -146,12 +148,13 @@ func (n *node) testKillOther(t *testing.T) {
 	n.state(t, name, vmmanager.Running)
 }
 
-// testEndpoint: an endpoint that goes away pauses the VM, Start brings it back once the endpoint is there, and the guest sees no error.
+// testEndpoint: an endpoint that goes away costs the guest a pause and no error. The VM runs again within a second after
+// the endpoint is back, however long it was away and whatever was tried meanwhile.
 func (n *node) testEndpoint(t *testing.T) {
 	const name = "endpoint"
 	ctx := vmtest.Context(t)
 	image := n.bootDisk(name, 1<<20)
-	server := n.serve(image, filepath.Join(n.dir, name+".nbd"))
+	server := n.serveOwn(t, image, name)
 	plain := vmmanager.Definition{Name: name, Text: []byte(n.domain(name, fileDisk(image, "raw", "")))}
 	def, err := n.h.Rewire(plain, []vmmanager.Endpoint{{Target: "vda", Socket: server.socket}})
 	must(t, err)
@@ -160,21 +163,34 @@ func (n *node) testEndpoint(t *testing.T) {
 		t.Errorf("a protected VM must not start by itself (%v):\n%s", err, out)
 	}
 	c := n.writing(t, name)
-	for range 2 {
+	for _, long := range []bool{false, true, true} {
+		pauses := long || !n.h.reconnect     // else QEMU waits, and so does the guest
 		events := vmtest.Watch(t, n.h, name) // a new one: resuming may pause the VM a few times more
-		server.kill()
-		events.Want(vmmanager.IOError, vmmanager.ByIOError)
-		n.state(t, name, vmmanager.IOError)
-		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		if err := n.h.Start(short, name); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("start without the endpoint: %v, want the context's error", err)
+		server.kill(t)
+		if pauses {
+			events.Want(vmmanager.IOError, vmmanager.ByIOError)
+			n.state(t, name, vmmanager.IOError)
 		}
-		cancel()
+		if long { // a VM that is resumed too early only pauses again
+			short, cancel := context.WithTimeout(ctx, 2*time.Second)
+			if err := n.h.Start(short, name); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("start without the endpoint: %v, want the context's error", err)
+			}
+			cancel()
+		}
 		server.start(t)
+		back := time.Now()
 		must(t, n.h.Start(ctx, name))
 		must(t, c.await(vmtest.GuestWrote, c.count(vmtest.GuestWrote)+2))
+		took := time.Since(back)
+		t.Logf("the guest wrote %v after its endpoint was back; it had paused: %v", took, pauses)
+		if took > time.Second {
+			t.Errorf("the guest wrote %v after its endpoint was back, promised is a second", took)
+		}
 		n.state(t, name, vmmanager.Running)
-		events.Until(vmmanager.Running, vmmanager.ByStart)
+		if pauses {
+			events.Until(vmmanager.Running, vmmanager.ByStart)
+		}
 	}
 	if k := c.count(vmtest.GuestFailed); k > 0 {
 		t.Errorf("the guest saw %d disk errors", k)
@@ -230,6 +246,51 @@ func (n *node) testAdopt(t *testing.T) {
 	}
 	if !bytes.Equal(image[:512], vmtest.BootSector()) || !bytes.HasPrefix(image[512:], vmtest.BootSector()[:64]) {
 		t.Error("what the guest wrote is not in the file it was released into")
+	}
+}
+
+// testSaved: from the moment a VM whose memory was saved is off, its definition says so.
+func (n *node) testSaved(t *testing.T) {
+	const name = "saved"
+	n.run(t, name, string(n.definition(name).Text))
+	ctx := vmtest.Context(t)
+	late := 0
+	for range 10 {
+		done := make(chan error, 1)
+		go func() {
+			_, err := n.virsh("managedsave", name)
+			done <- err
+		}()
+		noted, err := ask(ctx, n.h, writeTime, func(conn *libvirt.Connect) (bool, error) {
+			dom, err := conn.LookupDomainByName(name)
+			if err != nil {
+				return false, err
+			}
+			defer dom.Free()
+			for {
+				if state, _, err := dom.GetState(); err != nil || state == libvirt.DOMAIN_SHUTOFF {
+					has, hasErr := dom.HasManagedSaveImage(0)
+					return has, errors.Join(err, hasErr)
+				}
+			}
+		})
+		must(t, err)
+		if !noted {
+			late++
+		}
+		if def, err := n.h.Definition(ctx, name); err != nil || !def.Saved {
+			t.Errorf("the definition of a VM that was just saved says Saved=%t, %v", def.Saved, err)
+		}
+		must(t, <-done)
+		must(t, n.h.Wake(ctx, name))
+	}
+	t.Logf("libvirt noted %d of 10 images after the VM was off", late)
+	_, err := n.virsh("managedsave", name)
+	must(t, err)
+	_, err = n.virsh("managedsave-remove", name)
+	must(t, err)
+	if def, err := n.h.Definition(ctx, name); err != nil || def.Saved {
+		t.Errorf("the definition of a VM whose saved memory was removed says Saved=%t, %v", def.Saved, err)
 	}
 }
 

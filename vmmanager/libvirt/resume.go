@@ -24,7 +24,9 @@ const (
 
 // resumeUntilItStays resumes a VM that is paused on an I/O error until it stays
 // running, ctx ends, or it is gone. It does not resume while an endpoint refuses
-// connections: QEMU would try too, and wait up to 16 s before it tries again.
+// connections: QEMU would try too, and wait up to 16 s before it tries again. An
+// endpoint that lets QEMU wait is no reason not to: the VM pauses again, and QEMU
+// has the connection as soon as it is accepted.
 func (h *Hypervisor) resumeUntilItStays(ctx context.Context, name string) error {
 	for wait := 2 * resumeLook; ; wait = min(2*wait, maxResumeWait) {
 		for !h.endpointsReady(ctx, name) {

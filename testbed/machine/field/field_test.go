@@ -97,16 +97,29 @@ func (p *pair) rebooted() {
 // libvirtd waits at its end for calls that do not come back.
 const standstill = 20 * time.Second
 
-// restarted: both daemons are restarted under the VM's load, which goes on.
+// restarted: both daemons are restarted under the VM's load, which goes on; so it does when duetd is killed. systemd
+// keeps the volume's socket meanwhile, in which QEMU waits.
 func (p *pair) restarted() {
 	boots := p.boots("beta")
-	began := time.Now()
-	p.types("beta", "systemctl restart libvirtd duetd")
-	if took := time.Since(began); took > standstill {
-		p.Errorf("the VM's disk was away for %v", took)
+	const socket = "stat -c %i /run/duet/volumes/*.sock"
+	before := p.types("beta", socket)
+	for _, command := range []string{"systemctl restart libvirtd duetd", "kill -9 $(systemctl show --property MainPID --value duetd)"} {
+		began := time.Now()
+		p.types("beta", command)
+		if took := time.Since(began); took > standstill {
+			p.Errorf("%q: the VM's disk was away for %v", command, took)
+		}
+		p.undisturbed("beta", boots)
+		p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+		if now := p.types("beta", socket); now != before {
+			p.Errorf("after %q the volume has the socket %s, was %s", command, now, before)
+		}
 	}
-	p.undisturbed("beta", boots)
-	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+	for node, want := range map[string]string{"alpha": "0", "beta": "1"} {
+		if kept := strings.TrimSpace(p.types(node, "systemctl show --property NFileDescriptorStore --value duetd")); kept != want {
+			p.Errorf("systemd of %s keeps %s sockets of duetd, want %s", node, kept, want)
+		}
+	}
 }
 
 // upgraded: the next version is installed on both while the VM runs.
