@@ -14,15 +14,16 @@ import (
 // status is what libvirt says of a VM at one moment.
 type status struct {
 	state  vmmanager.State
-	reason int // libvirt's reason for the state
-	run    int // libvirt's number of this run; 0 while off
+	reason int  // libvirt's reason for the state
+	run    int  // libvirt's number of this run; 0 while off
+	ending bool // the guest stands still for good: its process is being ended
 }
 
 // passing reports whether libvirt itself holds the VM paused for a moment: while
 // it starts, stops, is migrated, saved or has its memory written out.
 func (s status) passing() bool {
-	if s.state != vmmanager.Paused {
-		return false
+	if s.state != vmmanager.Paused || s.ending {
+		return s.ending
 	}
 	switch libvirt.DomainPausedReason(s.reason) {
 	case libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_SHUTTING_DOWN, libvirt.DOMAIN_PAUSED_MIGRATION,
@@ -41,7 +42,7 @@ func statusOf(dom *libvirt.Domain) (status, error) {
 	if err != nil {
 		return status{}, err
 	}
-	now := status{state: stateOf(state, reason), reason: reason}
+	now := status{state: stateOf(state, reason), reason: reason, ending: state == libvirt.DOMAIN_SHUTDOWN}
 	if now.state != vmmanager.Off {
 		now.run = runOf(dom)
 	}
@@ -58,13 +59,16 @@ func runOf(dom *libvirt.Domain) int {
 }
 
 // stateOf translates a libvirt state. A guest that sleeps (pmsuspended) does so of
-// its own will and counts as running, and so does one that is about to be off.
+// its own will and counts as running. One that is about to be off counts as paused: libvirt 11 says so
+// (shutdown) of a VM too whose memory was just saved.
 func stateOf(state libvirt.DomainState, reason int) vmmanager.State {
 	switch state {
 	case libvirt.DOMAIN_SHUTOFF:
 		return vmmanager.Off
 	case libvirt.DOMAIN_CRASHED:
 		return vmmanager.Crashed
+	case libvirt.DOMAIN_SHUTDOWN:
+		return vmmanager.Paused
 	case libvirt.DOMAIN_PAUSED:
 		switch libvirt.DomainPausedReason(reason) {
 		case libvirt.DOMAIN_PAUSED_IOERROR:

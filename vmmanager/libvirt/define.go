@@ -50,7 +50,7 @@ func (h *Hypervisor) definition(ctx context.Context, name string, find func(*lib
 			return def, err
 		}
 		def.Name, def.Text = name, []byte(text)
-		if def.Saved, err = saved(dom); err != nil {
+		if def.Saved, err = dom.HasManagedSaveImage(0); err != nil {
 			return def, err
 		}
 		if def.Autostart, err = dom.GetAutostart(); err != nil {
@@ -63,25 +63,6 @@ func (h *Hypervisor) definition(ctx context.Context, name string, find func(*lib
 		return vmmanager.Definition{}, fmt.Errorf("read definition of %s: %w", name, err)
 	}
 	return def, nil
-}
-
-// saved reports whether memory of the VM waits for its next start. libvirt says that the VM is off a moment before it
-// says that there is an image, which is complete by then and can be read.
-func saved(dom *libvirt.Domain) (bool, error) {
-	if has, err := dom.HasManagedSaveImage(0); err != nil || has {
-		return has, err
-	}
-	state, reason, err := dom.GetState()
-	if err != nil || state != libvirt.DOMAIN_SHUTOFF || libvirt.DomainShutoffReason(reason) != libvirt.DOMAIN_SHUTOFF_SAVED {
-		return false, err
-	}
-	// It may also have been saved to a file of its admin's, or the image is removed since.
-	_, err = dom.ManagedSaveGetXMLDesc(0)
-	var none libvirt.Error
-	if errors.As(err, &none) && none.Code == libvirt.ERR_OPERATION_INVALID {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // Endpoints are those that the disks of the running VM are on, or of one that is off.
