@@ -32,8 +32,8 @@ func (e *Engine) reading() func(ctx context.Context) error {
 	}
 }
 
-// compare holds the hypervisor's definition against the one that is kept; strayed: the VM's newest data may be where the
-// definition says and not on its volumes. Any goroutine.
+// compare holds the hypervisor's definition against the one that is kept; strayed: the VM's newest
+// data may be where the definition says and not on its volumes. Any goroutine.
 func (e *Engine) compare(ctx context.Context, kept Definition, known, strayed bool) (edit, error) {
 	hv := e.cfg.Hypervisor
 	stored := vmmanager.Definition{Name: e.domain(), Text: kept.Text}

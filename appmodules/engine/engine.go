@@ -91,7 +91,8 @@ type peerLink struct {
 	met   bool      // heard since this engine started
 }
 
-// heirAgain is how long a module whose VM does not start here stays stopped, at least, before its peer is brought into step.
+// heirAgain is how long a module whose VM does not start here stays stopped, at least, before its
+// peer is brought into step.
 const heirAgain = 5 * time.Second
 
 // handTime bounds a handover: two flushes and a round trip.

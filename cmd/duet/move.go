@@ -10,8 +10,8 @@ import (
 	"duet/console/client"
 )
 
-// A move shuts the guest down, which takes as long as the guest wants, and it may come to nothing: the command says what
-// became of it.
+// A move shuts the guest down, which takes as long as the guest wants, and it may come to nothing:
+// the command says what became of it.
 
 const (
 	moveTime = 5 * time.Minute        // longest that a move is followed

@@ -28,8 +28,8 @@ func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
 // Log is the dirty log, by the identity of the data.
 func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.n.store.Log(v.ID) }
 
-// Frontend serves the volume on its socket, to the VM. The socket is there when it returns: a QEMU that is told of it next
-// tries once.
+// Frontend serves the volume on its socket, to the VM. The socket is there when it returns: a QEMU
+// that is told of it next tries once.
 func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend, error) {
 	if err := passage(d.n.cfg.RunDir); err != nil {
 		return nil, fmt.Errorf("make directory of sockets: %w", err)
