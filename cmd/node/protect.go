@@ -92,13 +92,13 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 		}
 		m.VM.Domain, m.Nodes, m.Volumes = def.Name, []string{string(c.Self), peer}, nil
 	}
-	if have, err := n.module(m.Name); err == nil {
-		return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.cfg.VM.Domain)
-	}
 	for _, have := range n.all() {
 		if have.cfg.VM.Domain == def.Name {
-			return m, fmt.Errorf("%w: VM %s is protected by module %s", api.ErrConflict, def.Name, have.cfg.Name)
+			return m, fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, def.Name, have.cfg.Name)
 		}
+	}
+	if have, err := n.module(m.Name); err == nil {
+		return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.cfg.VM.Domain)
 	}
 	if faults := m.Validate(); len(faults) > 0 {
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
