@@ -37,6 +37,7 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("strays", n.testStrays)
 	t.Run("whom QEMU runs as", n.testUser)
 	t.Run("definition", n.testDefinition)
+	t.Run("shapes", n.testShapes)
 	t.Run("goldens are valid", n.testGoldens)
 	t.Run("judge", n.testJudge)
 	t.Run("missing medium", n.testMissingMedium)
