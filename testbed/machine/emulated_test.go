@@ -90,8 +90,7 @@ func onVolume(ctx context.Context, t *testing.T, m Machine) {
 	do(ctx, t, m, "dpkg -i /root/duet.deb")
 	do(ctx, t, m, `set -e
 		mkdir -p -m 711 /run/duet/volumes
-		systemd-run -q --unit served qemu-nbd -f raw --persistent --shared=8 -k /run/duet/volumes/volume-vda.sock /var/lib/libvirt/images/small.img
-		for i in $(seq 100); do [ -S /run/duet/volumes/volume-vda.sock ] && break; sleep 0.2; done
+		qemu-nbd --fork -f raw --persistent --shared=8 -k /run/duet/volumes/volume-vda.sock /var/lib/libvirt/images/small.img
 		chown libvirt-qemu /run/duet/volumes/volume-vda.sock`)
 	const start = "virsh -c qemu:///system create /var/lib/libvirt/images/volume.xml"
 	do(ctx, t, m, start)
@@ -99,5 +98,5 @@ func onVolume(ctx context.Context, t *testing.T, m Machine) {
 		t.Errorf("QEMU runs under %q", label)
 	}
 	do(ctx, t, m, "virsh -c qemu:///system destroy volume")
-	do(ctx, t, m, "systemctl stop served")
+	do(ctx, t, m, "pkill qemu-nbd")
 }
