@@ -69,9 +69,8 @@ func confined(ctx context.Context, t *testing.T, m Machine) {
 	do(ctx, t, m, "virsh -c qemu:///system destroy small")
 }
 
-// onVolume starts a confined VM whose disk is a socket where Duet serves volumes, with Duet's package installed. That it
-// would not start without the package's rule is not asked: Linux 6.1 does not look at the rules when a process connects
-// to a socket that has a path, other kernels do.
+// onVolume starts a confined VM whose disk is a socket where Duet serves volumes, with Duet's package installed. Whether
+// it needs the package's rule for that depends on the kernel.
 func onVolume(ctx context.Context, t *testing.T, m Machine) {
 	t.Helper()
 	dir := t.TempDir()
