@@ -400,10 +400,17 @@ func (e *Engine) save(rec cluster.Record) bool {
 	if rec == e.rec {
 		return true
 	}
-	if !rec.Holds(e.self) {
-		e.setSaved(false) // first: memory older than its disks must not be taken for fit
+	keep := e.keep
+	keep.Saved = keep.Saved && rec.Holds(e.self)
+	var err error
+	if keep.Saved != e.keep.Saved { // first: memory older than its disks must not be taken for fit
+		err = e.cfg.Store.Save(keptKey, keep)
 	}
-	if err := e.cfg.Store.Save(recordKey, rec); err != nil {
+	if err == nil {
+		e.keep.Saved = keep.Saved
+		err = e.cfg.Store.Save(recordKey, rec)
+	}
+	if err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
 		e.impaired, e.probed = true, e.rt.Now()
 		e.event(appmodules.StorageFailed, "metadata cannot be saved: "+err.Error())

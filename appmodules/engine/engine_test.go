@@ -548,6 +548,29 @@ func TestPartAndRejoin(t *testing.T) {
 	}
 }
 
+// TestSavedIsNotedLate: a daemon that dies after a VM went on from its memory, and before that is noted, does not take
+// the running VM for one that is to be woken.
+func TestSavedIsNotedLate(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	must(t, a.hv.AdminSave("web01"))
+	p.is(a, "STOP", "NotReady")
+	p.is(b, "STOP", "NotReady")
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.is(a, "PRIM", "Ready")
+	must(t, a.running().call(t.Context(), func() { a.running().setSaved(true) }))
+	a.halt()
+	a.boot()
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	p.writes(20)
+	if log := journal(a); strings.Contains(log, "did not start") {
+		t.Errorf("the running VM was started:\n%s", log)
+	}
+}
+
 // TestBooted: after it an engine does not say any more that a module is stopped which was running.
 func TestBooted(t *testing.T) {
 	p := newPair(t)

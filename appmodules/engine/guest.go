@@ -160,10 +160,17 @@ func (e *Engine) startVM() {
 // starting is how the VM is started. Memory that was saved here fits its disks while nobody but this node has had the
 // right to write since: then it goes on from there.
 func (e *Engine) starting() func(context.Context, string) error {
-	if e.keep.Saved {
-		return e.cfg.Hypervisor.Wake
+	hv := e.cfg.Hypervisor
+	if !e.keep.Saved {
+		return hv.Start
 	}
-	return e.cfg.Hypervisor.Start
+	return func(ctx context.Context, vm string) error {
+		// An earlier run may have died after it woke the VM and before that was noted.
+		if s, err := hv.State(ctx, vm); err == nil && s != vmmanager.Off {
+			return hv.Start(ctx, vm)
+		}
+		return hv.Wake(ctx, vm)
+	}
 }
 
 // setSaved notes whether memory that is saved here is of the disks as they are.
