@@ -46,6 +46,7 @@ func Open(log *slog.Logger) *Store {
 			s.kept[path] = entry{f, inode}
 			continue
 		}
+		silence(f)
 		f.Close()
 		s.tell("FDSTOREREMOVE=1\nFDNAME="+f.Name(), nil)
 	}
@@ -119,8 +120,19 @@ func (s *Store) drop(path string) {
 		return
 	}
 	delete(s.kept, path)
+	silence(have.file)
 	have.file.Close()
 	s.tell("FDSTOREREMOVE=1\nFDNAME="+formatName(path, have.inode), nil)
+}
+
+// silence ends the listening of a socket in every process that has it: the service manager closes its own copy when it
+// gets round to it, and until then whoever comes would wait for nobody, and the next server take the path for served.
+func silence(file *os.File) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // best effort: the close follows
 }
 
 // tell says something to the service manager, and hands it a file if there is one. Without its help a socket ends with
