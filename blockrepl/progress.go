@@ -44,7 +44,7 @@ func (s *progressState) finished(w *worklist) {
 	s.compared, s.moved = w.checked, w.moved
 }
 
-// Progress returns the present picture. It is cheap enough to call every second.
+// Progress returns the present state. It is cheap enough to call every second.
 func (p *Primary) Progress() Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -97,7 +97,7 @@ func (c Config) replicationNetwork() string {
 	return c.Networks[0].Name
 }
 
-// View is one node's picture of the cluster at an instant: a value. Equal views
+// View is one node's view of the cluster at an instant: a value. Equal views
 // give equal decisions on every node.
 type View struct {
 	Self  NodeID

@@ -81,7 +81,7 @@ func (d *Faulty) pick(op blockrepl.Op, off, n int64) (Fault, bool) {
 	return Fault{}, false
 }
 
-func (d *Faulty) strike(op blockrepl.Op, off, n int64) error {
+func (d *Faulty) inject(op blockrepl.Op, off, n int64) error {
 	f, ok := d.pick(op, off, n)
 	if !ok {
 		return nil
@@ -97,7 +97,7 @@ func (d *Faulty) strike(op blockrepl.Op, off, n int64) error {
 
 // ReadAt reads unless a fault strikes.
 func (d *Faulty) ReadAt(p []byte, off int64) (int, error) {
-	if err := d.strike(blockrepl.OpRead, off, int64(len(p))); err != nil {
+	if err := d.inject(blockrepl.OpRead, off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	return d.dev.ReadAt(p, off)
@@ -117,7 +117,7 @@ func (d *Faulty) TryReadAt(p []byte, off int64) bool {
 
 // WriteAt writes unless a fault strikes.
 func (d *Faulty) WriteAt(p []byte, off int64) (int, error) {
-	if err := d.strike(blockrepl.OpWrite, off, int64(len(p))); err != nil {
+	if err := d.inject(blockrepl.OpWrite, off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	return d.dev.WriteAt(p, off)
@@ -125,7 +125,7 @@ func (d *Faulty) WriteAt(p []byte, off int64) (int, error) {
 
 // Discard discards unless a fault strikes.
 func (d *Faulty) Discard(off, n int64) error {
-	if err := d.strike(blockrepl.OpDiscard, off, n); err != nil {
+	if err := d.inject(blockrepl.OpDiscard, off, n); err != nil {
 		return err
 	}
 	return d.dev.Discard(off, n)
@@ -133,7 +133,7 @@ func (d *Faulty) Discard(off, n int64) error {
 
 // Zero zeroes unless a fault strikes.
 func (d *Faulty) Zero(off, n int64) error {
-	if err := d.strike(blockrepl.OpZero, off, n); err != nil {
+	if err := d.inject(blockrepl.OpZero, off, n); err != nil {
 		return err
 	}
 	return d.dev.Zero(off, n)
@@ -141,7 +141,7 @@ func (d *Faulty) Zero(off, n int64) error {
 
 // Flush flushes unless a fault strikes.
 func (d *Faulty) Flush() error {
-	if err := d.strike(blockrepl.OpFlush, 0, 0); err != nil {
+	if err := d.inject(blockrepl.OpFlush, 0, 0); err != nil {
 		return err
 	}
 	return d.dev.Flush()

@@ -41,7 +41,7 @@ const (
 )
 
 // negotiate greets the client and lets it choose, with all the patience it gets.
-func negotiate(nc net.Conn, h *haggle, patience time.Duration) error {
+func negotiate(nc net.Conn, h *negotiation, patience time.Duration) error {
 	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}

@@ -18,5 +18,5 @@
 // request that ends with blockrepl.ErrClosed gets no answer: the connection is
 // dropped, and the client connects again and repeats it.
 //
-// proto.go and haggle.go are pure; conn.go reads, outbox.go sends, link.go is the socket.
+// proto.go and negotiate.go are pure; conn.go reads, outbox.go sends, link.go is the socket.
 package nbd

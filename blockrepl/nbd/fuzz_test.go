@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzOption haggles with anything: replies must be well-formed and only a choice leads on.
+// FuzzOption negotiates with anything: replies must be well-formed and only a choice leads on.
 func FuzzOption(f *testing.F) {
 	seed := func(opt uint32, data ...byte) { f.Add(opt, data, true) }
 	seed(optExportName, 'v', 'o', 'l')
@@ -17,7 +17,7 @@ func FuzzOption(f *testing.F) {
 	seed(optList)
 	seed(5)
 	f.Fuzz(func(t *testing.T, opt uint32, data []byte, structured bool) {
-		h := &haggle{name: "vol", size: 1 << 20, mapped: true, structured: structured}
+		h := &negotiation{name: "vol", size: 1 << 20, mapped: true, structured: structured}
 		reply, v, err := h.option(opt, data)
 		if v == transmit && opt != optGo && opt != optExportName {
 			t.Fatalf("option %d led to transmission", opt)

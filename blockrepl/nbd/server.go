@@ -255,7 +255,7 @@ func (s *Server) client(one *session, q blockrepl.Queue) error {
 		one.nc.Close()
 		return s.quiet(err)
 	}
-	h := &haggle{name: s.opts.Name, size: q.Size(), mapped: s.opts.Map != nil}
+	h := &negotiation{name: s.opts.Name, size: q.Size(), mapped: s.opts.Map != nil}
 	if err := negotiate(one.nc, h, patience); err != nil {
 		one.nc.Close()
 		return s.quiet(err)

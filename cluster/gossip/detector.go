@@ -211,7 +211,7 @@ func (d *detector) farewell(mark time.Duration) bool {
 	return true
 }
 
-// view is the picture as of the last tick or message.
+// view is the state as of the last tick or message.
 func (d *detector) view() cluster.View {
 	v := cluster.View{Self: d.self, Peers: make(map[cluster.NodeID]cluster.PeerView, len(d.peers))}
 	for n, p := range d.peers {

@@ -218,14 +218,14 @@ func (g *Gossip) Leave(ctx context.Context) error {
 	return nil
 }
 
-// View is the picture now. It is the caller's to keep.
+// View is the present one. It is the caller's to keep.
 func (g *Gossip) View() cluster.View {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.d.view()
 }
 
-// Watch gives the picture now and after each change until ctx ends or Stop, then
+// Watch gives the present view and after each change until ctx ends or Stop, then
 // the channel is closed. A slow reader misses pictures but never the latest.
 func (g *Gossip) Watch(ctx context.Context) <-chan cluster.View {
 	ch := make(chan cluster.View, 1)
@@ -248,7 +248,7 @@ func (g *Gossip) Watch(ctx context.Context) <-chan cluster.View {
 	return ch
 }
 
-// publish gives a changed picture to the watchers; g.mu is held.
+// publish gives a changed view to the watchers; g.mu is held.
 func (g *Gossip) publish() {
 	v := g.d.view()
 	if sameView(v, g.last) {

@@ -56,7 +56,7 @@ func promoted() api.Status {
 func TestWatchLines(t *testing.T) {
 	b := newBench(t, false)
 	stop := b.background(t, "status --watch")
-	until(t, "first picture", func() bool { return strings.Contains(b.out.String(), "old on gamma") })
+	until(t, "first view", func() bool { return strings.Contains(b.out.String(), "old on gamma") })
 	first := b.out.String()
 	b.node.Set(promoted())
 	until(t, "change", func() bool { return strings.Contains(b.out.String(), "old on gamma: gone") })
@@ -77,9 +77,9 @@ func TestWatchPage(t *testing.T) {
 	b := newBench(t, false)
 	b.outTTY = true
 	stop := b.background(t, "status --watch")
-	until(t, "first picture", func() bool { return strings.Contains(b.out.String(), "last heard") })
+	until(t, "first view", func() bool { return strings.Contains(b.out.String(), "last heard") })
 	b.node.Set(promoted())
-	until(t, "new picture", func() bool {
+	until(t, "new view", func() bool {
 		return strings.Contains(b.out.String(), "web01") && strings.Count(b.out.String(), "ALONE") > 1
 	})
 	if code := stop(); code != exitOK {
@@ -91,7 +91,7 @@ func TestWatchPage(t *testing.T) {
 	}
 	_, rest, _ := strings.Cut(got, thisScreen)
 	if !strings.HasPrefix(rest, "Cluster office") {
-		t.Errorf("the last picture is not left behind: %q", rest)
+		t.Errorf("the last view is not left behind: %q", rest)
 	}
 }
 

@@ -144,7 +144,7 @@ func nodeNames(st api.Status) []string {
 	return out
 }
 
-// writeStatus writes the whole picture, or one module in detail.
+// writeStatus writes the whole view, or one module in detail.
 func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	if detail {
 		return a.writeModule(w, st.Modules[0])

@@ -32,7 +32,7 @@ func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status,
 	case a.outTTY:
 		io.WriteString(a.out, otherScreen)
 		last := &bytes.Buffer{}
-		defer func() { // leave the last picture behind
+		defer func() { // leave the last view behind
 			io.WriteString(a.out, thisScreen)
 			last.WriteTo(a.out)
 		}()

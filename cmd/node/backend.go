@@ -19,7 +19,7 @@ var _ api.Backend = (*Node)(nil)
 // staleAfter is the age from which another node's state counts as old.
 const staleAfter = 3 * time.Second
 
-// Status is this node's picture of the cluster; it asks nobody.
+// Status is this node's view of the cluster; it asks nobody.
 func (n *Node) Status(context.Context) (api.Status, error) {
 	c, view := n.cluster(), n.gossip.View()
 	out := api.Status{Cluster: c.Name, Self: string(c.Self), Version: n.cfg.Version, Nodes: []api.NodeStatus{}, Modules: []api.ModuleStatus{}}

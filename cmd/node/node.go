@@ -15,9 +15,9 @@ import (
 
 	"duet/appmodules/engine"
 	"duet/blockrepl"
-	"duet/blockrepl/aside"
-	"duet/blockrepl/awake"
 	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/divergence"
+	"duet/blockrepl/host/cpuidle"
 	"duet/blockrepl/nbd"
 	"duet/blockrepl/wire"
 	"duet/cluster"
@@ -158,7 +158,7 @@ func (n *Node) build() error {
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
 	}
-	if err := aside.Sweep(n.asideDir()); err != nil { // before any image is opened
+	if err := divergence.Sweep(n.divergedDir()); err != nil { // before any image is opened
 		return err
 	}
 	if n.left, err = n.loadUnfinished(); err != nil {
@@ -356,7 +356,7 @@ func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 	}
 }
 
-// watchView tells the engines when the picture of the cluster changes.
+// watchView tells the engines when the view of the cluster changes.
 func (n *Node) watchView(ctx context.Context) {
 	for range n.gossip.Watch(ctx) {
 		for _, m := range n.all() {
@@ -398,7 +398,7 @@ func (n *Node) keepAwake(ctx context.Context) {
 		}
 		return sum
 	}
-	if err := awake.Keep(ctx, mirrored, awake.Hold); err != nil {
+	if err := cpuidle.Keep(ctx, mirrored, cpuidle.Hold); err != nil {
 		n.log.Info("idle CPUs sleep, which makes a single writer slower", "err", err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/blockrepl"
-	"duet/blockrepl/aside"
 	"duet/blockrepl/backing"
+	"duet/blockrepl/divergence"
 	"duet/cluster"
 	"duet/console/api"
 )
@@ -23,12 +23,12 @@ import (
 // keepVersions is how long a version is kept unless an admin drops it (DESIGN §5 rule 11).
 const keepVersions = 7 * 24 * time.Hour
 
-// asideDir is where this node keeps versions.
-func (n *Node) asideDir() string { return filepath.Join(n.cfg.Dir, "aside") }
+// divergedDir is where this node keeps versions.
+func (n *Node) divergedDir() string { return filepath.Join(n.cfg.Dir, "aside") }
 
 // keptImage is an open image and the versions that are saved from it.
 type keptImage struct {
-	*aside.Device
+	*divergence.Device
 	file *backing.File
 	n    *Node
 	id   string // Lineage.Volume
@@ -42,10 +42,10 @@ func (n *Node) openImage(v appmodules.Volume) (engine.Image, error) {
 		return nil, n.grown(v, err)
 	}
 	img := &keptImage{file: file, n: n, id: v.ID}
-	if img.Device, err = aside.Wrap(file); err != nil {
+	if img.Device, err = divergence.Wrap(file); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	entries, err := aside.List(n.asideDir())
+	entries, err := divergence.List(n.divergedDir())
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -65,7 +65,7 @@ func (n *Node) openImage(v appmodules.Volume) (engine.Image, error) {
 
 // keep saves into the version in dir from now on.
 func (img *keptImage) keep(dir string) error {
-	v, err := aside.Open(dir)
+	v, err := divergence.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -100,13 +100,13 @@ func (n *Node) setAside(v appmodules.Volume, image engine.Image, d engine.Diverg
 			return nil // begun before, by an attempt that did not get further
 		}
 	}
-	about := aside.About{Volume: v.ID, Module: d.Module, Target: v.Target, Node: string(n.self()), Epoch: uint64(d.Epoch), Size: v.Size,
-		Loser:  aside.Side{Node: string(n.self()), Lineage: d.Loser, FirstWrite: d.Loser.Parted(d.Winner), LastWrite: backing.Written(img.file.Path())},
-		Winner: aside.Side{Lineage: d.Winner, FirstWrite: d.Winner.Parted(d.Loser), LastWrite: d.WinnerWritten}}
+	about := divergence.About{Volume: v.ID, Module: d.Module, Target: v.Target, Node: string(n.self()), Epoch: uint64(d.Epoch), Size: v.Size,
+		Loser:  divergence.Side{Node: string(n.self()), Lineage: d.Loser, FirstWrite: d.Loser.Parted(d.Winner), LastWrite: backing.Written(img.file.Path())},
+		Winner: divergence.Side{Lineage: d.Winner, FirstWrite: d.Winner.Parted(d.Loser), LastWrite: d.WinnerWritten}}
 	if newest, ok := d.Winner.Newest(); ok {
 		about.Winner.Node = newest.Holder
 	}
-	version, err := aside.Begin(n.asideDir(), about)
+	version, err := divergence.Begin(n.divergedDir(), about)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (n *Node) Diverged(ctx context.Context) ([]api.Version, error) {
 
 // versions lists those of this node.
 func (n *Node) versions() ([]api.Version, error) {
-	entries, err := aside.List(n.asideDir())
+	entries, err := divergence.List(n.divergedDir())
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (n *Node) versions() ([]api.Version, error) {
 }
 
 // describe turns what is kept of a version into the API's words.
-func (n *Node) describe(e aside.Entry) api.Version {
+func (n *Node) describe(e divergence.Entry) api.Version {
 	a := e.About
 	v := api.Version{ID: a.ID, Node: string(n.self()), Module: a.Module, Target: a.Target, Size: a.Size, Epoch: a.Epoch,
 		Begun: a.Begun, Until: a.Begun.Add(keepVersions), Loser: side(a.Loser), Winner: side(a.Winner)}
@@ -168,13 +168,13 @@ func (n *Node) describe(e aside.Entry) api.Version {
 	return v
 }
 
-func side(s aside.Side) api.Side {
+func side(s divergence.Side) api.Side {
 	return api.Side{Node: s.Node, FirstWrite: known(s.FirstWrite), LastWrite: known(s.LastWrite)}
 }
 
 // openVersion is the version that is being saved into and its image; nil if the image
 // is not open.
-func (n *Node) openVersion(a aside.About) (*keptImage, *aside.Version) {
+func (n *Node) openVersion(a divergence.About) (*keptImage, *divergence.Version) {
 	n.mu.Lock()
 	img := n.images[a.Volume]
 	n.mu.Unlock()
@@ -190,26 +190,26 @@ func (n *Node) openVersion(a aside.About) (*keptImage, *aside.Version) {
 }
 
 // version finds one by its ID: on this node, or says which other node keeps it.
-func (n *Node) version(ctx context.Context, id string) (aside.Entry, cluster.NodeID, error) {
+func (n *Node) version(ctx context.Context, id string) (divergence.Entry, cluster.NodeID, error) {
 	all, err := n.Diverged(ctx)
 	if err != nil {
-		return aside.Entry{}, "", err
+		return divergence.Entry{}, "", err
 	}
 	i := slices.IndexFunc(all, func(v api.Version) bool { return v.ID == id })
 	if i < 0 {
-		return aside.Entry{}, "", fmt.Errorf("%w: version %q: `duet volume diverged` lists them", api.ErrNotFound, id)
+		return divergence.Entry{}, "", fmt.Errorf("%w: version %q: `duet volume diverged` lists them", api.ErrNotFound, id)
 	}
 	at := cluster.NodeID(all[i].Node)
 	if at != n.self() {
-		return aside.Entry{}, at, nil
+		return divergence.Entry{}, at, nil
 	}
-	entries, err := aside.List(n.asideDir())
+	entries, err := divergence.List(n.divergedDir())
 	for _, e := range entries {
 		if e.About.ID == id {
 			return e, at, nil
 		}
 	}
-	return aside.Entry{}, at, err
+	return divergence.Entry{}, at, err
 }
 
 const (
@@ -246,7 +246,7 @@ func (n *Node) Difference(ctx context.Context, id string) (api.Difference, error
 	return out, err
 }
 
-func closed(a aside.About) error {
+func closed(a divergence.About) error {
 	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target, a.Module)
 }
 
@@ -263,7 +263,7 @@ func (n *Node) DropVersion(ctx context.Context, id string) error {
 		img.RemoveVersion(v)
 		return v.Drop()
 	}
-	return aside.Drop(e.Dir)
+	return divergence.Drop(e.Dir)
 }
 
 // ExportVersion writes a version to a new raw image on the node that keeps it.
@@ -307,7 +307,7 @@ func (n *Node) tidyVersions(ctx context.Context) {
 }
 
 func (n *Node) expireVersions(ctx context.Context, now time.Time) error {
-	entries, err := aside.List(n.asideDir())
+	entries, err := divergence.List(n.divergedDir())
 	for _, e := range entries {
 		if e.Err == nil && now.Sub(e.About.Begun) > keepVersions {
 			n.log.Info("a kept version has reached its end", "version", e.About.ID, "module", e.About.Module)

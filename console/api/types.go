@@ -2,7 +2,7 @@ package api
 
 import "time"
 
-// Status is the picture one node gives of the whole cluster.
+// Status is the view one node gives of the whole cluster.
 type Status struct {
 	Cluster string         `json:"cluster" doc:"name of the cluster"`
 	Self    string         `json:"self" doc:"node that answered"`

@@ -35,7 +35,7 @@ type Client struct {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Status returns the picture of the whole cluster.
+// Status returns the view of the whole cluster.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return call[api.Status](ctx, c, "GET", "status", nil)
 }

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"duet/blockrepl"
-	"duet/blockrepl/awake"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/host/cpuidle"
 	"duet/blockrepl/nbd"
 	"duet/blockrepl/wire"
 )
@@ -188,7 +188,7 @@ func (n *node) keepAwake(ctx context.Context, writes func() uint64) (wait func()
 		if n.Sleepy {
 			return
 		}
-		if err := awake.Keep(ctx, writes, awake.Hold); err != nil {
+		if err := cpuidle.Keep(ctx, writes, cpuidle.Hold); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 		}
 	}()

@@ -2,7 +2,7 @@
 //
 //	replicated-tls  our volume, primary and secondary process over loopback TCP with mutual TLS
 //	replicated      the same without TLS
-//	sleepy          replicated-tls without duetd's hold on idle CPUs (package awake)
+//	sleepy          replicated-tls without duetd's hold on idle CPUs (package cpuidle)
 //	alone           our volume without a peer
 //	mirror          QEMU's synchronous mirror (write-blocking) to qemu-nbd over loopback TCP
 //	qemu-nbd        qemu-nbd alone, unreplicated
@@ -33,7 +33,7 @@ import (
 	"syscall"
 	"time"
 
-	"duet/blockrepl/awake"
+	"duet/blockrepl/host/cpuidle"
 )
 
 // options are what the flags say.
@@ -107,7 +107,7 @@ func bench(ctx context.Context, o options) (met bool, err error) {
 	}
 	defer os.RemoveAll(dir)
 	if o.awake {
-		held, err := awake.Hold()
+		held, err := cpuidle.Hold()
 		if err != nil {
 			return false, err
 		}

@@ -8,7 +8,7 @@
 // again, and nothing that was acknowledged may be missing.
 //
 //	plan.go     seed → Plan: what strikes when (pure)
-//	strike.go   carries a Plan out
+//	inject.go   carries a Plan out
 //	pair.go     the cluster, its healing and its health
 //	judge.go    what must hold after a Plan
 //	writer.go   the writer of a volume and its history

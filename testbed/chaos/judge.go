@@ -12,7 +12,7 @@ import (
 	"duet/testbed/check"
 	"duet/testbed/guest"
 	"duet/testbed/guest/record"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // Violation is a broken promise, with what is needed to understand it.
@@ -21,7 +21,7 @@ type Violation struct {
 	Proof string // the history of the bad block, for example
 }
 
-// Judge waits for the pair to be whole after a Strike and says what is broken; nothing
+// Judge waits for the pair to be whole after an Inject and says what is broken; nothing
 // is. Then new histories begin.
 func (p *Pair) Judge(ctx context.Context, plan Plan) []Violation {
 	ctx, cancel := context.WithTimeout(ctx, healTime)
@@ -52,7 +52,7 @@ func (p *Pair) Judge(ctx context.Context, plan Plan) []Violation {
 
 // judgeWriter ends the history of a writer by reading everything and judges it.
 func (p *Pair) judgeWriter(ctx context.Context, w *Writer) []Violation {
-	if err := errors.Join(w.Pause(ctx, lab.Until), w.Sweep()); err != nil {
+	if err := errors.Join(w.Pause(ctx, testcluster.Until), w.Sweep()); err != nil {
 		return []Violation{{What: err.Error()}}
 	}
 	past := w.History()
@@ -70,7 +70,7 @@ func (p *Pair) judgeWriter(ctx context.Context, w *Writer) []Violation {
 func (p *Pair) afterBlackout(ctx context.Context) []Violation {
 	var all []Violation
 	for _, w := range p.writers {
-		if err := lab.Until(ctx, w.Volume+" is in step after the blackout", func() error {
+		if err := testcluster.Until(ctx, w.Volume+" is in step after the blackout", func() error {
 			_, err := p.inStep(ctx, w.Volume)
 			return err
 		}); err != nil {
@@ -78,7 +78,7 @@ func (p *Pair) afterBlackout(ctx context.Context) []Violation {
 		}
 		before := w.History()
 		dark := w.now()
-		if err := errors.Join(w.Pause(ctx, lab.Until), lab.Until(ctx, w.Volume+" can be read", w.Sweep)); err != nil {
+		if err := errors.Join(w.Pause(ctx, testcluster.Until), testcluster.Until(ctx, w.Volume+" can be read", w.Sweep)); err != nil {
 			return []Violation{{What: err.Error()}}
 		}
 		found := map[uint64]uint64{}
@@ -171,7 +171,7 @@ func (p *Pair) judgeRecords(ctx context.Context) []Violation {
 		return []Violation{{What: fmt.Sprintf("%s is PRIM on %s, and its QEMUs are %v (%v)", Records, primary.Name, machines, err)}}
 	}
 	var consoles []check.Console // what they promise by now must be on the disk a moment later
-	for _, name := range []string{lab.Alpha, lab.Beta} {
+	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 		log, err := p.ReadConsoleOf(name, Records)
 		if err != nil {
 			return []Violation{{What: err.Error()}}
@@ -210,8 +210,8 @@ func (p *Pair) promised(b guest.Boot) check.Boot {
 
 // readDisk reads the disk of the running Linux guest through its socket, while QEMU is
 // stopped: a record that it writes at this instant might be read half.
-func (p *Pair) readDisk(primary *lab.Host) (check.Disk, error) {
-	s := strike{Pair: p}
+func (p *Pair) readDisk(primary *testcluster.Host) (check.Disk, error) {
+	s := injection{Pair: p}
 	if err := s.signal(Records, stopSignal); err != nil {
 		return check.Disk{}, err
 	}

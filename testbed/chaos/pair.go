@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"duet/console/api"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // Pair is a cluster under test. Its methods are for one goroutine.
 type Pair struct {
-	*lab.Lab
+	*testcluster.Cluster
 	Witness bool
 	dir     string
 	writers map[string]*Writer
@@ -28,15 +28,15 @@ type Pair struct {
 }
 
 // Build makes the cluster, protects its modules and waits until they are in step. The
-// lab of cfg gets disks and consoles of each host's own. On an error nothing is left.
-func Build(ctx context.Context, cfg lab.Config, witness bool) (*Pair, error) {
+// cluster of cfg gets disks and consoles of each host's own. On an error nothing is left.
+func Build(ctx context.Context, cfg testcluster.Config, witness bool) (*Pair, error) {
 	cfg.DiskMiB, cfg.Apart = 160, true
 	cfg.Args = append(cfg.Args, "-admit-root") // the writers are no QEMU
-	l, err := lab.New(ctx, cfg)
+	l, err := testcluster.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pair{Lab: l, Witness: witness, dir: cfg.Dir, writers: map[string]*Writer{}, dark: map[string]bool{}}
+	p := &Pair{Cluster: l, Witness: witness, dir: cfg.Dir, writers: map[string]*Writer{}, dark: map[string]bool{}}
 	if err := p.build(ctx); err != nil {
 		return nil, errors.Join(err, p.Dump(ctx), p.Close())
 	}
@@ -63,7 +63,7 @@ func (p *Pair) Close() error {
 	for _, w := range p.writers {
 		w.Close()
 	}
-	return p.Lab.Close()
+	return p.Cluster.Close()
 }
 
 func (p *Pair) build(ctx context.Context) error {
@@ -75,15 +75,15 @@ func (p *Pair) build(ctx context.Context) error {
 			return err
 		}
 	}
-	a, b := p.Hosts[lab.Alpha], p.Hosts[lab.Beta]
-	if err := a.Define(ctx, lab.VM{Name: Records, Size: recordsSize, Rate: 100, Flush: 1}); err != nil {
+	a, b := p.Hosts[testcluster.Alpha], p.Hosts[testcluster.Beta]
+	if err := a.Define(ctx, testcluster.VM{Name: Records, Size: recordsSize, Rate: 100, Flush: 1}); err != nil {
 		return err
 	}
 	const registers = firstByte + pages*page
 	if err := errors.Join(a.DefineTiny(ctx, Left, registers), b.DefineTiny(ctx, Right, registers)); err != nil {
 		return err
 	}
-	for module, h := range map[string]*lab.Host{Records: a, Left: a, Right: b} {
+	for module, h := range map[string]*testcluster.Host{Records: a, Left: a, Right: b} {
 		if err := p.protect(ctx, h, module); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (p *Pair) build(ctx context.Context) error {
 		return err
 	}
 	for _, m := range []string{Left, Right} {
-		p.writers[m] = NewWriter(context.WithoutCancel(ctx), m, []string{lab.Alpha, lab.Beta}, func(host string) (string, error) {
+		p.writers[m] = NewWriter(context.WithoutCancel(ctx), m, []string{testcluster.Alpha, testcluster.Beta}, func(host string) (string, error) {
 			return p.Hosts[host].Node.Outside("/run/duet/volumes/" + m + "-vda.sock")
 		})
 	}
@@ -100,7 +100,7 @@ func (p *Pair) build(ctx context.Context) error {
 }
 
 // protect makes a VM a module that may be restarted any number of times.
-func (p *Pair) protect(ctx context.Context, h *lab.Host, module string) error {
+func (p *Pair) protect(ctx context.Context, h *testcluster.Host, module string) error {
 	arbitration := "available"
 	if p.Witness {
 		arbitration = "safe"
@@ -146,13 +146,13 @@ func (p *Pair) state(ctx context.Context, module string) (map[string]api.NodeSta
 }
 
 // inStep tells the primary of a module that is PRIM on one host and SECOND on the other.
-func (p *Pair) inStep(ctx context.Context, module string) (primary *lab.Host, err error) {
+func (p *Pair) inStep(ctx context.Context, module string) (primary *testcluster.Host, err error) {
 	all, err := p.state(ctx, module)
 	if err != nil {
 		return nil, err
 	}
 	var roles, says []string
-	for _, name := range []string{lab.Alpha, lab.Beta} {
+	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 		st := all[name]
 		if st.Role == "PRIM" {
 			primary = p.Hosts[name]
@@ -170,7 +170,7 @@ func (p *Pair) inStep(ctx context.Context, module string) (primary *lab.Host, er
 // Healthy waits until every module is PRIM and SECOND and its writer is answered. What was
 // lost in a fault that has just ended may show only then: it is looked at once more.
 func (p *Pair) Healthy(ctx context.Context) error {
-	return lab.Until(ctx, "both copies are in step and stay so", func() error {
+	return testcluster.Until(ctx, "both copies are in step and stay so", func() error {
 		if err := p.allInStep(ctx); err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func (p *Pair) answered(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = lab.Until(ctx, Records+" gets on", func() error {
+	err = testcluster.Until(ctx, Records+" gets on", func() error {
 		now, err := p.acked()
 		if err == nil && now < acked+more {
 			err = fmt.Errorf("%d records, %d before", now, acked)
@@ -203,7 +203,7 @@ func (p *Pair) answered(ctx context.Context) error {
 	})
 	for _, w := range p.writers {
 		before := w.Acked()
-		err = errors.Join(err, lab.Until(ctx, w.Volume+" gets on", func() error {
+		err = errors.Join(err, testcluster.Until(ctx, w.Volume+" gets on", func() error {
 			if n := w.Acked(); n < before+more {
 				return fmt.Errorf("%d writes, %d before", n, before)
 			}

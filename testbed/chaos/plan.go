@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // Kind is what a Fault does.
@@ -121,8 +121,8 @@ type dice struct {
 	witness bool
 }
 
-func (d dice) host() string    { return []string{lab.Alpha, lab.Beta}[d.IntN(2)] }
-func (d dice) network() string { return []string{lab.Front, lab.Back}[d.IntN(2)] }
+func (d dice) host() string    { return []string{testcluster.Alpha, testcluster.Beta}[d.IntN(2)] }
+func (d dice) network() string { return []string{testcluster.Front, testcluster.Back}[d.IntN(2)] }
 func (d dice) module() string  { return []string{Records, Left, Right}[d.IntN(3)] }
 func (d dice) between(from, to time.Duration) time.Duration {
 	return from + time.Duration(d.Int64N(int64(to-from)))
@@ -144,8 +144,8 @@ func (d dice) blackout() []Fault {
 		second += d.between(0, time.Second)
 	}
 	return []Fault{
-		{Kind: PowerCut, Host: lab.Alpha, At: first, For: d.length()},
-		{Kind: PowerCut, Host: lab.Beta, At: second, For: d.length()},
+		{Kind: PowerCut, Host: testcluster.Alpha, At: first, For: d.length()},
+		{Kind: PowerCut, Host: testcluster.Beta, At: second, For: d.length()},
 	}
 }
 
@@ -154,9 +154,9 @@ func (d dice) blackout() []Fault {
 func (d dice) power(k Kind) []Fault {
 	host := d.host()
 	all := []Fault{{Kind: k, Host: host, At: d.between(200*time.Millisecond, time.Second), For: d.between(time.Second, 6*time.Second)}}
-	other := lab.Alpha
+	other := testcluster.Alpha
 	if host == other {
-		other = lab.Beta
+		other = testcluster.Beta
 	}
 	switch d.IntN(3) {
 	case 0:

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // TestPlans: a plan follows from its seed, is worth running, and keeps the rules
@@ -65,12 +65,12 @@ func TestCuts(t *testing.T) {
 		f    Fault
 		cuts int
 	}{
-		{Fault{Kind: CutHosts, Host: lab.Alpha}, 2},
-		{Fault{Kind: CutHosts, Host: lab.Alpha, OneWay: true}, 1},
-		{Fault{Kind: CutWitness, Host: lab.Beta}, 2},
-		{Fault{Kind: Isolate, Host: lab.Beta}, 2},
-		{Fault{Kind: Lossy, Network: lab.Back, Amount: 20}, 2},
-		{Fault{Kind: KillDaemon, Host: lab.Beta}, 0},
+		{Fault{Kind: CutHosts, Host: testcluster.Alpha}, 2},
+		{Fault{Kind: CutHosts, Host: testcluster.Alpha, OneWay: true}, 1},
+		{Fault{Kind: CutWitness, Host: testcluster.Beta}, 2},
+		{Fault{Kind: Isolate, Host: testcluster.Beta}, 2},
+		{Fault{Kind: Lossy, Network: testcluster.Back, Amount: 20}, 2},
+		{Fault{Kind: KillDaemon, Host: testcluster.Beta}, 0},
 	} {
 		if got := cuts(tt.f); len(got) != tt.cuts || tt.f.Amount != 0 && got[0].Percent != tt.f.Amount {
 			t.Errorf("%v: %+v", tt.f, got)

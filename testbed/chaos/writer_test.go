@@ -18,7 +18,7 @@ import (
 	"duet/blockrepl/blocktest"
 	"duet/blockrepl/nbd"
 	"duet/testbed/check"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -67,19 +67,19 @@ func written(ctx context.Context, t *testing.T, dev blockrepl.Device) *Writer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := NewWriter(ctx, "vol", []string{lab.Alpha, lab.Beta}, func(host string) (string, error) { return filepath.Join(dir, host), nil })
+	w := NewWriter(ctx, "vol", []string{testcluster.Alpha, testcluster.Beta}, func(host string) (string, error) { return filepath.Join(dir, host), nil })
 	t.Cleanup(w.Close)
-	for i, host := range []string{lab.Alpha, lab.Beta} {
+	for i, host := range []string{testcluster.Alpha, testcluster.Beta} {
 		end := serve(t, dir, host, dev)
-		err := lab.Until(ctx, host+" is written to", func() error {
+		err := testcluster.Until(ctx, host+" is written to", func() error {
 			if n := w.Acked(); n < 100*(i+1) {
 				return fmt.Errorf("%d writes", n)
 			}
 			return nil
 		})
-		if host == lab.Beta {
+		if host == testcluster.Beta {
 			t.Cleanup(end) // it serves the sweep too
-			err = errors.Join(err, w.Pause(ctx, lab.Until), w.Sweep())
+			err = errors.Join(err, w.Pause(ctx, testcluster.Until), w.Sweep())
 		} else {
 			end()
 		}
@@ -104,7 +104,7 @@ func TestWriter(t *testing.T) {
 				t.Fatalf("%v, refused %q", err, past.Refused)
 			}
 			w.Forget()
-			if err := lab.Until(ctx, "it goes on", func() error {
+			if err := testcluster.Until(ctx, "it goes on", func() error {
 				if w.Acked() < 50 {
 					return errors.New("it does not")
 				}
@@ -112,7 +112,7 @@ func TestWriter(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(w.Pause(ctx, lab.Until), w.Sweep()); err != nil {
+			if err := errors.Join(w.Pause(ctx, testcluster.Until), w.Sweep()); err != nil {
 				t.Fatal(err)
 			}
 		}

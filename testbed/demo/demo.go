@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"duet/testbed/guest"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // The VMs of the demo: one at home on each host.
@@ -19,11 +19,11 @@ const (
 
 // demo is the story, step by step.
 type demo struct {
-	lab    *lab.Lab
-	show   *show
-	a, b   *lab.Host
-	before guest.Log // web's console when alpha was killed
-	killed time.Time
+	cluster *testcluster.Cluster
+	show    *show
+	a, b    *testcluster.Host
+	before  guest.Log // web's console when alpha was killed
+	killed  time.Time
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -39,7 +39,7 @@ func (d *demo) run(ctx context.Context) error {
 func (d *demo) form(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := d.lab.Form(ctx); err != nil {
+	if err := d.cluster.Form(ctx); err != nil {
 		return err
 	}
 	d.show.done("cluster of alpha and beta, two heartbeat networks, everything between them over mutual TLS")
@@ -50,8 +50,8 @@ func (d *demo) protect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	d.show.title("Two real VMs, active-active: web01 at home on alpha, mail01 on beta")
-	for vm, host := range map[string]*lab.Host{web: d.a, mail: d.b} {
-		if err := host.Protect(ctx, lab.VM{Name: vm, Size: size, Rate: 20}); err != nil {
+	for vm, host := range map[string]*testcluster.Host{web: d.a, mail: d.b} {
+		if err := host.Protect(ctx, testcluster.VM{Name: vm, Size: size, Rate: 20}); err != nil {
 			return err
 		}
 		d.show.done("%s runs on %s; every write goes to both hosts before it is acknowledged", vm, host.Name)
@@ -68,12 +68,12 @@ func (d *demo) protect(ctx context.Context) error {
 
 // writes waits until the guest has n more acknowledged records.
 func (d *demo) writes(ctx context.Context, vm string, n uint64) (log guest.Log, err error) {
-	first, err := d.lab.ReadConsole(vm)
+	first, err := d.cluster.ReadConsole(vm)
 	if err != nil {
 		return log, err
 	}
-	err = lab.Until(ctx, fmt.Sprintf("%s writes %d more records", vm, n), func() error {
-		if log, err = d.lab.ReadConsole(vm); err != nil {
+	err = testcluster.Until(ctx, fmt.Sprintf("%s writes %d more records", vm, n), func() error {
+		if log, err = d.cluster.ReadConsole(vm); err != nil {
 			return err
 		}
 		if log.Acked() < first.Acked()+n {
@@ -91,7 +91,7 @@ func (d *demo) kill(context.Context) error {
 		return err
 	}
 	var err error
-	d.before, err = d.lab.ReadConsole(web)
+	d.before, err = d.cluster.ReadConsole(web)
 	d.show.done("the last record that web01 had acknowledged is %d", d.before.Acked())
 	return err
 }
@@ -103,8 +103,8 @@ func (d *demo) failover(ctx context.Context) error {
 		return err
 	}
 	var log guest.Log
-	err := lab.Until(ctx, "web01 writes on beta", func() (err error) {
-		log, err = d.lab.ReadConsole(web)
+	err := testcluster.Until(ctx, "web01 writes on beta", func() (err error) {
+		log, err = d.cluster.ReadConsole(web)
 		if b := log.Newest(); err == nil && (len(log.Boots) <= len(d.before.Boots) || len(b.Acks) == 0) {
 			return errors.New("no record of its second boot yet")
 		}

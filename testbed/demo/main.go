@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 func main() {
@@ -45,7 +45,7 @@ func run(ctx context.Context, bin, cache string, keep bool) (err error) {
 	}
 	s := &show{began: time.Now()}
 	s.title("Two hosts on this computer, each with its own libvirtd and duetd")
-	l, err := lab.New(ctx, lab.Config{Prefix: "duet", Dir: dir, Bin: bin, Cache: cache, Subnet: 1})
+	l, err := testcluster.New(ctx, testcluster.Config{Prefix: "duet", Dir: dir, Bin: bin, Cache: cache, Subnet: 1})
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func run(ctx context.Context, bin, cache string, keep bool) (err error) {
 		}
 	}()
 	defer func() { err = errors.Join(err, l.Close()) }()
-	d := &demo{lab: l, show: s, a: l.Hosts[lab.Alpha], b: l.Hosts[lab.Beta]}
+	d := &demo{cluster: l, show: s, a: l.Hosts[testcluster.Alpha], b: l.Hosts[testcluster.Beta]}
 	if err := d.run(ctx); err != nil {
 		if keep {
 			s.keep(ctx, l)

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"duet/console/api"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // transitions reads web's log on beta since the kill.
@@ -32,7 +32,7 @@ func (d *demo) transitions(ctx context.Context) ([]api.LogEntry, error) {
 func (d *demo) phases(entries []api.LogEntry, firstWrite time.Time) {
 	at := func(on string) time.Time {
 		for _, e := range entries {
-			if e.On == on && e.Node == lab.Beta {
+			if e.On == on && e.Node == testcluster.Beta {
 				return e.Time
 			}
 		}
@@ -70,7 +70,7 @@ func (d *demo) comeback(ctx context.Context) error {
 	if err := d.a.StartDuetd(ctx); err != nil {
 		return err
 	}
-	err = lab.Until(ctx, "web01 is in step on both hosts", func() error {
+	err = testcluster.Until(ctx, "web01 is in step on both hosts", func() error {
 		st, err := d.b.On(ctx, web)
 		if err != nil {
 			return err

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // show prints the story and keeps what the summary repeats.
@@ -41,9 +41,9 @@ func (s *show) summary() {
 }
 
 // keep leaves the cluster up and tells how to play with it.
-func (s *show) keep(ctx context.Context, l *lab.Lab) {
+func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root, in this directory:")
-	for _, name := range []string{lab.Alpha, lab.Beta} {
+	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 		remove, err := door(l, name)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "demo:", err)
@@ -60,7 +60,7 @@ func (s *show) keep(ctx context.Context, l *lab.Lab) {
 }
 
 // door makes a program, named after a host, that runs a command on that host.
-func door(l *lab.Lab, name string) (remove func(), err error) {
+func door(l *testcluster.Cluster, name string) (remove func(), err error) {
 	path, err := l.Hosts[name].Node.Outside("/")
 	if err != nil {
 		return nil, err

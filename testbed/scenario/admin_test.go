@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // define defines a VM after replacing parts of its definition.
-func define(ctx context.Context, t *testing.T, h *lab.Host, vm lab.VM, replace ...string) {
+func define(ctx context.Context, t *testing.T, h *testcluster.Host, vm testcluster.VM, replace ...string) {
 	t.Helper()
 	must(t, h.Define(ctx, vm))
 	if len(replace) > 0 {
@@ -23,7 +23,7 @@ func define(ctx context.Context, t *testing.T, h *lab.Host, vm lab.VM, replace .
 }
 
 // redefine edits a definition as `virsh edit` does.
-func redefine(ctx context.Context, t *testing.T, h *lab.Host, vm string, replace ...string) {
+func redefine(ctx context.Context, t *testing.T, h *testcluster.Host, vm string, replace ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "vm.xml")
 	text := strings.NewReplacer(replace...).Replace(inactive(ctx, t, h, vm))
@@ -31,7 +31,7 @@ func redefine(ctx context.Context, t *testing.T, h *lab.Host, vm string, replace
 	virsh(ctx, t, h, "define", file)
 }
 
-func virsh(ctx context.Context, t *testing.T, h *lab.Host, args ...string) string {
+func virsh(ctx context.Context, t *testing.T, h *testcluster.Host, args ...string) string {
 	t.Helper()
 	out, err := h.Libvirt.Virsh(ctx, args...)
 	must(t, err)
@@ -39,13 +39,13 @@ func virsh(ctx context.Context, t *testing.T, h *lab.Host, args ...string) strin
 }
 
 // inactive is the persistent definition.
-func inactive(ctx context.Context, t *testing.T, h *lab.Host, vm string) string {
+func inactive(ctx context.Context, t *testing.T, h *testcluster.Host, vm string) string {
 	t.Helper()
 	return virsh(ctx, t, h, "dumpxml", "--inactive", "--security-info", vm)
 }
 
 // refused runs a command that is to fail, and returns what it said.
-func refused(ctx context.Context, t *testing.T, h *lab.Host, want string, args ...string) {
+func refused(ctx context.Context, t *testing.T, h *testcluster.Host, want string, args ...string) {
 	t.Helper()
 	out, err := h.Duet(ctx, args...)
 	if err == nil || !strings.Contains(err.Error(), want) {
@@ -54,9 +54,9 @@ func refused(ctx context.Context, t *testing.T, h *lab.Host, want string, args .
 }
 
 // notices waits until a host shows, or no longer shows, a notice of its own with that code.
-func notices(ctx context.Context, t *testing.T, h *lab.Host, module, code string, want bool) {
+func notices(ctx context.Context, t *testing.T, h *testcluster.Host, module, code string, want bool) {
 	t.Helper()
-	must(t, lab.Until(ctx, fmt.Sprintf("notice %s of %s is shown: %v", code, module, want), func() error {
+	must(t, testcluster.Until(ctx, fmt.Sprintf("notice %s of %s is shown: %v", code, module, want), func() error {
 		st, err := h.On(ctx, module)
 		if err != nil {
 			return err
@@ -87,8 +87,8 @@ const (
 func TestDefinitionIsGivenBack(t *testing.T) {
 	l := start(t, 64)
 	ctx := bounded(t, 4*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	vm := lab.VM{Name: "Web_01.example", Size: 32 << 20, Rate: 50}
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	vm := testcluster.VM{Name: "Web_01.example", Size: 32 << 20, Rate: 50}
 	define(ctx, t, a, vm, customCPU, hostCPU, "<memory unit", "<title>the shop</title>\n  <memory unit", " cache='writeback'", "")
 	virsh(ctx, t, a, "autostart", vm.Name)
 	virsh(ctx, t, a, "start", vm.Name)
@@ -99,7 +99,7 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 	virsh(ctx, t, a, "attach-device", vm.Name, controller, "--live")
 	before := inactive(ctx, t, a, vm.Name)
 	boots := len(read(t, l, vm.Name).Boots)
-	autostart := func(h *lab.Host, want string) {
+	autostart := func(h *testcluster.Host, want string) {
 		t.Helper()
 		if out := virsh(ctx, t, h, "dominfo", vm.Name); !regexp.MustCompile(`Autostart: +` + want).MatchString(out) {
 			t.Errorf("autostart on %s is not %sd:\n%s", h.Name, want, out)
@@ -112,7 +112,7 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 	}
 	must(t, a.Is(ctx, module, "PRIM"))
 	must(t, b.Is(ctx, module, "SECOND"))
-	for _, h := range []*lab.Host{a, b} {
+	for _, h := range []*testcluster.Host{a, b} {
 		autostart(h, "disable")
 	}
 	waitAcks(ctx, t, l, vm.Name, 10)
@@ -157,8 +157,8 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 func TestDisksLeaveTheirVolumes(t *testing.T) {
 	l := start(t, 66)
 	ctx := bounded(t, 4*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 50}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 50}))
 	waitAcks(ctx, t, l, "web01", 20)
 	strayed := func(how string) {
 		t.Helper()
@@ -169,7 +169,7 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 		if took > 2*time.Second { // two calls of a command on a busy computer, and what they wait for
 			t.Errorf("%s was seen after %v", how, took)
 		}
-		must(t, lab.Until(ctx, "alpha goes on alone", func() error {
+		must(t, testcluster.Until(ctx, "alpha goes on alone", func() error {
 			st, err := a.On(ctx, "web01")
 			if err == nil && (st.Role != "ALONE" || st.Status != "NotReady") {
 				err = errorf("it is %s (%s)", st.Role, st.Status)
@@ -194,7 +194,7 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 	// The standby must not take the old copy for the VM's data when this host dies.
 	must(t, a.Duetd().Kill())
 	<-a.Duetd().Done()
-	must(t, lab.Until(ctx, "beta waits, because its copy is outdated", func() error {
+	must(t, testcluster.Until(ctx, "beta waits, because its copy is outdated", func() error {
 		st, err := b.On(ctx, "web01")
 		if err == nil && (st.Role != "WAIT" || st.Complete) {
 			err = errorf("it is %s, complete %v: %s", st.Role, st.Complete, st.Why)
@@ -204,7 +204,7 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 	must(t, a.StartDuetd(ctx))
 	notices(ctx, t, a, "web01", "disk-elsewhere", true)
 	// QEMU finds out at its first write that the killed daemon's connection is gone.
-	must(t, lab.Until(ctx, "the layer is merged", func() error {
+	must(t, testcluster.Until(ctx, "the layer is merged", func() error {
 		_, err := a.Libvirt.Virsh(ctx, "blockcommit", "web01", "vda", "--active", "--pivot", "--wait")
 		return err
 	}))
@@ -244,8 +244,8 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 func TestPausedAndSaved(t *testing.T) {
 	l := start(t, 68)
 	ctx := bounded(t, 4*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 50}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 50}))
 	boots := len(waitAcks(ctx, t, l, "web01", 10).Boots)
 	state := func(want string) {
 		t.Helper()
@@ -269,9 +269,9 @@ func TestPausedAndSaved(t *testing.T) {
 	virsh(ctx, t, a, "resume", "web01")
 	waitAcks(ctx, t, l, "web01", 10)
 
-	stopped := func(h *lab.Host) {
+	stopped := func(h *testcluster.Host) {
 		t.Helper()
-		must(t, lab.Until(ctx, "the module is stopped", func() error {
+		must(t, testcluster.Until(ctx, "the module is stopped", func() error {
 			st, err := h.On(ctx, "web01")
 			if err == nil && st.Role != "STOP" {
 				err = errorf("it is %s (%s)", st.Role, st.Status)
@@ -309,14 +309,14 @@ func TestPausedAndSaved(t *testing.T) {
 func TestStartFailsThere(t *testing.T) {
 	l := start(t, 70)
 	ctx := bounded(t, 4*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 50}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 50}))
 	before := waitAcks(ctx, t, l, "web01", 20)
 	// A file that the definition names beside its disks goes on beta only: its own mount is put over it.
 	_, err := b.Node.Run(ctx, "sh", "-c", "mkdir -p /run/empty && mount --bind /run/empty "+filepath.Dir(l.Guest.Kernel))
 	must(t, err)
 	must(t, a.Kill())
-	must(t, lab.Until(ctx, "beta gives up and says why", func() error {
+	must(t, testcluster.Until(ctx, "beta gives up and says why", func() error {
 		st, err := b.On(ctx, "web01")
 		if err == nil && (st.Role != "STOP" || !strings.Contains(st.Why, filepath.Base(l.Guest.Kernel))) {
 			err = errorf("it is %s (%s): %s", st.Role, st.Status, st.Why)

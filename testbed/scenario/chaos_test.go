@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"duet/testbed/chaos"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 var (
@@ -73,9 +73,9 @@ func newPair(t *testing.T, subnet int, witness bool) (*chaos.Pair, func()) {
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	pair, err := chaos.Build(ctx, lab.Config{Prefix: fmt.Sprintf("dch%d", subnet), Dir: dir, Bin: binaries(t), Cache: cache(t), Subnet: subnet}, witness)
+	pair, err := chaos.Build(ctx, testcluster.Config{Prefix: fmt.Sprintf("dch%d", subnet), Dir: dir, Bin: binaries(t), Cache: cache(t), Subnet: subnet}, witness)
 	if err != nil {
-		for _, name := range []string{lab.Alpha, lab.Beta} {
+		for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 			text, _ := os.ReadFile(filepath.Join(dir, name, "duetd.log"))
 			t.Logf("duetd of %s:\n%s", name, transitions(string(text)))
 		}
@@ -98,7 +98,7 @@ func schedule(t *testing.T, pair *chaos.Pair, plan chaos.Plan) bool {
 		}
 	}
 	begin := time.Now()
-	did, err := pair.Strike(ctx, plan)
+	did, err := pair.Inject(ctx, plan)
 	struck := time.Since(begin)
 	var all []chaos.Violation
 	if err != nil {

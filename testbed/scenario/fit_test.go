@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // toldWithin is the promise: a change of a host, or of a VM, to what status says of it.
@@ -19,8 +19,8 @@ const toldWithin = 5 * time.Second
 func TestPeerIsAskedBefore(t *testing.T) {
 	l := start(t, 90)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	bridge := func(h *lab.Host, command string) {
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	bridge := func(h *testcluster.Host, command string) {
 		t.Helper()
 		_, err := h.Node.Run(ctx, "sh", "-c", command)
 		must(t, err)
@@ -84,7 +84,7 @@ func TestPeerIsAskedBefore(t *testing.T) {
 	network := filepath.Join(t.TempDir(), "lan.xml")
 	must(t, os.WriteFile(network,
 		[]byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br-web'/></network>"), 0o644))
-	lan := func(h *lab.Host) {
+	lan := func(h *testcluster.Host) {
 		t.Helper()
 		for _, args := range [][]string{{"net-define", network}, {"net-start", "lan"}, {"net-autostart", "lan"}} {
 			_, err := h.Libvirt.Virsh(ctx, args...)
@@ -115,7 +115,7 @@ func TestPeerIsAskedBefore(t *testing.T) {
 }
 
 // clash protects a VM whose UUID another VM of the peer has.
-func clash(ctx context.Context, t *testing.T, a, b *lab.Host) {
+func clash(ctx context.Context, t *testing.T, a, b *testcluster.Host) {
 	t.Helper()
 	must(t, a.DefineTiny(ctx, "dup", 8<<20))
 	must(t, b.DefineTiny(ctx, "older", 8<<20))
@@ -133,7 +133,7 @@ func clash(ctx context.Context, t *testing.T, a, b *lab.Host) {
 }
 
 // refusedSoon runs a command that must fail with these words before anything is copied or made.
-func refusedSoon(ctx context.Context, t *testing.T, h *lab.Host, args []string, want ...string) {
+func refusedSoon(ctx context.Context, t *testing.T, h *testcluster.Host, args []string, want ...string) {
 	t.Helper()
 	began := time.Now()
 	out, err := h.Duet(ctx, args...)
@@ -157,10 +157,10 @@ func refusedSoon(ctx context.Context, t *testing.T, h *lab.Host, args []string, 
 }
 
 // told waits until the other node is said to have a notice of that kind, or no longer.
-func told(ctx context.Context, t *testing.T, h *lab.Host, module, code string, want bool) {
+func told(ctx context.Context, t *testing.T, h *testcluster.Host, module, code string, want bool) {
 	t.Helper()
 	began := time.Now()
-	must(t, lab.Until(ctx, code+" is told, or no longer", func() error {
+	must(t, testcluster.Until(ctx, code+" is told, or no longer", func() error {
 		s, err := h.Status(ctx)
 		if err != nil {
 			return err
@@ -188,7 +188,7 @@ func told(ctx context.Context, t *testing.T, h *lab.Host, module, code string, w
 }
 
 // defineText gives a definition to libvirt, as an admin does.
-func defineText(ctx context.Context, t *testing.T, h *lab.Host, text string) {
+func defineText(ctx context.Context, t *testing.T, h *testcluster.Host, text string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vm.xml")
 	must(t, os.WriteFile(path, []byte(text), 0o644))

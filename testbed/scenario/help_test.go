@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"duet/console/api"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // doctor is what `duet doctor` finds, asked on a host.
-func doctor(ctx context.Context, t *testing.T, h *lab.Host) api.Doctor {
+func doctor(ctx context.Context, t *testing.T, h *testcluster.Host) api.Doctor {
 	t.Helper()
 	out, _ := h.Duet(ctx, "doctor", "--json") // it fails where it finds a problem
 	var d api.Doctor
@@ -28,9 +28,9 @@ func doctor(ctx context.Context, t *testing.T, h *lab.Host) api.Doctor {
 }
 
 // finds waits until the doctor says something of a node.
-func finds(ctx context.Context, t *testing.T, h *lab.Host, node, level, fact string) {
+func finds(ctx context.Context, t *testing.T, h *testcluster.Host, node, level, fact string) {
 	t.Helper()
-	must(t, lab.Until(ctx, "the doctor says: "+fact, func() error {
+	must(t, testcluster.Until(ctx, "the doctor says: "+fact, func() error {
 		var all strings.Builder
 		for _, f := range doctor(ctx, t, h).Findings {
 			if f.Node == node && f.Level == level && strings.Contains(f.Fact, fact) {
@@ -47,7 +47,7 @@ func finds(ctx context.Context, t *testing.T, h *lab.Host, node, level, fact str
 func TestDoctorAndSupport(t *testing.T) {
 	l := start(t, 62)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	began := time.Now()
 	d := doctor(ctx, t, a)
 	t.Logf("the doctor took %v", time.Since(began).Round(time.Millisecond))
@@ -55,29 +55,29 @@ func TestDoctorAndSupport(t *testing.T) {
 		t.Logf("%-6s %-8s %s  [%s]", f.Node, f.Level, f.Fact, f.Remedy)
 	}
 	finds(ctx, t, a, "", "ok", "duetd ")
-	for _, node := range []string{lab.Alpha, lab.Beta} {
+	for _, node := range []string{testcluster.Alpha, testcluster.Beta} {
 		finds(ctx, t, a, node, "ok", "libvirt ")
 		finds(ctx, t, a, node, "ok", "guests run as ")
 	}
-	finds(ctx, t, a, lab.Alpha, "ok",
-		fmt.Sprintf("reaches beta on %s (%s), %s (%s)", lab.Front, l.LAN.Addr(lab.Beta, lab.Front), lab.Back,
-			l.LAN.Addr(lab.Beta, lab.Back)))
-	finds(ctx, t, a, lab.Beta, "ok", "reaches alpha on "+lab.Front)
+	finds(ctx, t, a, testcluster.Alpha, "ok",
+		fmt.Sprintf("reaches beta on %s (%s), %s (%s)", testcluster.Front, l.LAN.Addr(testcluster.Beta, testcluster.Front), testcluster.Back,
+			l.LAN.Addr(testcluster.Beta, testcluster.Back)))
+	finds(ctx, t, a, testcluster.Beta, "ok", "reaches alpha on "+testcluster.Front)
 
-	back := l.LAN.Addr(lab.Beta, lab.Back).String()
+	back := l.LAN.Addr(testcluster.Beta, testcluster.Back).String()
 	rules := filepath.Join(t.TempDir(), "rules")
 	must(t, os.WriteFile(rules,
 		[]byte("table inet wall { chain input { type filter hook input priority 0; ip daddr "+back+" udp dport 7421 drop; "+
 			"}; }\n"), 0o644))
 	_, err := b.Node.Run(ctx, "nft", "-f", rules)
 	must(t, err)
-	finds(ctx, t, a, lab.Alpha, "problem", "does not reach UDP 7421 of beta on "+lab.Back+" ("+back+")")
+	finds(ctx, t, a, testcluster.Alpha, "problem", "does not reach UDP 7421 of beta on "+testcluster.Back+" ("+back+")")
 	if _, err := a.Duet(ctx, "doctor"); err == nil {
 		t.Error("a problem, and the exit code is 0")
 	}
 	_, err = b.Node.Run(ctx, "nft", "delete", "table", "inet", "wall")
 	must(t, err)
-	finds(ctx, t, a, lab.Alpha, "ok", "reaches beta on "+lab.Front)
+	finds(ctx, t, a, testcluster.Alpha, "ok", "reaches beta on "+testcluster.Front)
 
 	must(t, a.DefineTiny(ctx, "tiny", 16<<20))
 	const password = "hunter22"

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // TestFortyAtOnce: a script protects forty VMs of mixed shapes at once, just after libvirtd
@@ -16,7 +16,7 @@ func TestFortyAtOnce(t *testing.T) {
 	const count, running = 40, 8
 	l := start(t, 72)
 	ctx := bounded(t, 6*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	shapes := [][]string{
 		nil,
 		{"<memballoon model='none'/>", "<memballoon model='virtio'/><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"},

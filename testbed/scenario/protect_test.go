@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // TestProtectWhileItRuns: a VM on a qcow2 image is taken in and given back while its
@@ -17,8 +17,8 @@ import (
 func TestProtectWhileItRuns(t *testing.T) {
 	l := start(t, 26)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 50, QCOW2: true}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 50, QCOW2: true}))
 	_, err := a.Libvirt.Virsh(ctx, "start", "web01")
 	must(t, err)
 	before := waitAcks(ctx, t, l, "web01", 20)
@@ -63,8 +63,8 @@ func TestProtectWhileItRuns(t *testing.T) {
 func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	l := start(t, 58)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 50, QCOW2: true}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 50, QCOW2: true}))
 	_, err := a.Libvirt.Virsh(ctx, "start", "web01")
 	must(t, err)
 	boots := len(waitAcks(ctx, t, l, "web01", 20).Boots)
@@ -82,7 +82,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	// goesOn waits until the VM's disk is where it should be and its guest writes.
 	goesOn := func(disk string) {
 		t.Helper()
-		must(t, lab.Until(ctx, "web01 runs on "+disk, func() error {
+		must(t, testcluster.Until(ctx, "web01 runs on "+disk, func() error {
 			text, err := a.Libvirt.Virsh(ctx, "dumpxml", "web01")
 			if err == nil && (!strings.Contains(text, disk) || strings.Contains(text, "<mirror") || !strings.Contains(text, "<domain type='qemu' id=")) {
 				err = errorf("it does not: %s", text)
@@ -103,7 +103,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	goesOn("web01.qcow2")
 
 	// After the switch to the volume, while beta does not answer.
-	must(t, lab.Until(ctx, "the first protect is undone", func() error {
+	must(t, testcluster.Until(ctx, "the first protect is undone", func() error {
 		_, err := a.Duet(ctx, protect...)
 		return err
 	}))
@@ -113,8 +113,8 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	dies()
 	must(t, b.Duetd().Thaw())
 	goesOn("web01.qcow2")
-	must(t, lab.Until(ctx, "both nodes have forgotten it", func() error {
-		for _, h := range []*lab.Host{a, b} {
+	must(t, testcluster.Until(ctx, "both nodes have forgotten it", func() error {
+		for _, h := range []*testcluster.Host{a, b} {
 			if _, err := h.Node.Run(ctx, "test", "!", "-e", image); err != nil {
 				return errorf("%s has its image", h.Name)
 			}
@@ -126,7 +126,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	}))
 
 	// In between it can be protected; then duetd dies while the VM is given back.
-	must(t, lab.Until(ctx, "it is protected", func() error {
+	must(t, testcluster.Until(ctx, "it is protected", func() error {
 		_, err := a.Duet(ctx, protect[:len(protect)-1]...)
 		return err
 	}))
@@ -136,7 +136,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 	duet(ctx, t, a, "vm", "release", "web01", "--no-wait")
 	appears(ctx, t, a, saved)
 	dies()
-	must(t, lab.Until(ctx, "it is given back", func() error {
+	must(t, testcluster.Until(ctx, "it is given back", func() error {
 		text, err := a.Libvirt.Virsh(ctx, "dumpxml", "web01")
 		if err == nil && !strings.Contains(text, image) {
 			// The memory could not be saved without the disk: it is protected as before.
@@ -162,8 +162,8 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 }
 
 // fullDisk protects a running VM whose new image does not fit, and finds it as it was.
-func fullDisk(ctx context.Context, t *testing.T, h *lab.Host) {
-	must(t, h.Define(ctx, lab.VM{Name: "big", Size: 16 << 20}))
+func fullDisk(ctx context.Context, t *testing.T, h *testcluster.Host) {
+	must(t, h.Define(ctx, testcluster.VM{Name: "big", Size: 16 << 20}))
 	_, err := h.Node.Run(ctx, "sh", "-c", "dd if=/dev/urandom of=/var/lib/libvirt/images/big.raw bs=1M seek=8 count=8 conv=notrunc status=none && mkdir -p /srv/small && mount -t tmpfs -o size=4M none /srv/small")
 	must(t, err)
 	_, err = h.Libvirt.Virsh(ctx, "start", "big")
@@ -185,18 +185,18 @@ func fullDisk(ctx context.Context, t *testing.T, h *lab.Host) {
 }
 
 // appears waits for a file on a host.
-func appears(ctx context.Context, t *testing.T, h *lab.Host, path string) {
+func appears(ctx context.Context, t *testing.T, h *testcluster.Host, path string) {
 	t.Helper()
 	outside, err := h.Node.Outside(path)
 	must(t, err)
-	must(t, lab.Until(ctx, path+" appears", func() error {
+	must(t, testcluster.Until(ctx, path+" appears", func() error {
 		_, err := os.Stat(outside)
 		return err
 	}))
 }
 
 // sparse fails if an image takes more space than limit: holes were not kept.
-func sparse(ctx context.Context, t *testing.T, h *lab.Host, path string, limit int64) {
+func sparse(ctx context.Context, t *testing.T, h *testcluster.Host, path string, limit int64) {
 	t.Helper()
 	out, err := h.Node.Run(ctx, "du", "-B1", path)
 	must(t, err)
@@ -214,16 +214,16 @@ func sparse(ctx context.Context, t *testing.T, h *lab.Host, path string, limit i
 func TestBadInput(t *testing.T) {
 	l := start(t, 28)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Define(ctx, lab.VM{Name: "cold", Size: 8 << 20, QCOW2: true}))
-	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 8 << 20}))
-	must(t, a.Define(ctx, lab.VM{Name: "twice", Size: 8 << 20}))
-	must(t, b.Define(ctx, lab.VM{Name: "twice", Size: 8 << 20}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Define(ctx, testcluster.VM{Name: "cold", Size: 8 << 20, QCOW2: true}))
+	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 8 << 20}))
+	must(t, a.Define(ctx, testcluster.VM{Name: "twice", Size: 8 << 20}))
+	must(t, b.Define(ctx, testcluster.VM{Name: "twice", Size: 8 << 20}))
 	_, err := b.Node.Run(ctx, "sh", "-c", "mkdir -p /var/lib/duet/volumes/web01 && truncate -s 4M /var/lib/duet/volumes/web01/vda.raw")
 	must(t, err)
 	for _, c := range []struct {
 		name string
-		on   *lab.Host
+		on   *testcluster.Host
 		args []string
 		want []string
 	}{

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"duet/testbed/lab"
 	"duet/testbed/proc"
+	"duet/testbed/testcluster"
 )
 
 const (
@@ -34,7 +34,7 @@ func TestTwentyFiveModules(t *testing.T) {
 	ctx := bounded(t, 4*time.Minute)
 	must(t, l.StartWitness(ctx))
 	must(t, l.AddWitness(ctx))
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	var atA, atB []string
 	for i := range allModules {
 		vm := fmt.Sprintf("vm%02d", i)
@@ -55,7 +55,7 @@ func TestTwentyFiveModules(t *testing.T) {
 
 	must(t, a.Kill())
 	killed := sinceBoot(t)
-	must(t, lab.Until(ctx, "beta runs all VMs", func() error {
+	must(t, testcluster.Until(ctx, "beta runs all VMs", func() error {
 		if n := len(machines(t, b)); n != allModules {
 			return fmt.Errorf("it runs %d", n)
 		}
@@ -85,7 +85,7 @@ func TestTwentyFiveModules(t *testing.T) {
 
 // protectTiny makes tiny VMs modules of a host, the last with the lowest start order,
 // and waits until their copies are in step. A few at a time keep both CPUs busy.
-func protectTiny(ctx context.Context, t *testing.T, l *lab.Lab, h *lab.Host, vms []string) {
+func protectTiny(ctx context.Context, t *testing.T, l *testcluster.Cluster, h *testcluster.Host, vms []string) {
 	t.Helper()
 	errs := make([]error, len(vms))
 	var all sync.WaitGroup
@@ -104,7 +104,7 @@ func protectTiny(ctx context.Context, t *testing.T, l *lab.Lab, h *lab.Host, vms
 	}
 }
 
-func protectOne(ctx context.Context, l *lab.Lab, h *lab.Host, vm string, order int) error {
+func protectOne(ctx context.Context, l *testcluster.Cluster, h *testcluster.Host, vm string, order int) error {
 	if err := h.DefineTiny(ctx, vm, 1<<20); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ type machine struct {
 }
 
 // machines are the VMs that run on a host.
-func machines(t *testing.T, h *lab.Host) map[string]machine {
+func machines(t *testing.T, h *testcluster.Host) map[string]machine {
 	t.Helper()
 	all, err := h.Node.Processes()
 	must(t, err)

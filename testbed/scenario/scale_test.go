@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // memoryLimit is the promise for a daemon with ten idle modules, bytes.
@@ -17,11 +17,11 @@ const memoryLimit = 150 << 20
 func TestTenIdleModules(t *testing.T) {
 	l := start(t, 30)
 	ctx := bounded(t, 4*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	for i := range 10 {
-		must(t, a.Protect(ctx, lab.VM{Name: fmt.Sprintf("vm%d", i), Size: 16 << 20, Mode: "idle"}))
+		must(t, a.Protect(ctx, testcluster.VM{Name: fmt.Sprintf("vm%d", i), Size: 16 << 20, Mode: "idle"}))
 	}
-	for _, h := range []*lab.Host{a, b} {
+	for _, h := range []*testcluster.Host{a, b} {
 		rss := resident(t, h.Duetd().PID())
 		t.Logf("duetd of %s with ten idle modules: %d MiB resident", h.Name, rss>>20)
 		if rss > memoryLimit {

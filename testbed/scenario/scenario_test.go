@@ -15,8 +15,8 @@ import (
 
 	"duet/console/api"
 	"duet/testbed/guest"
-	"duet/testbed/lab"
 	"duet/testbed/netns"
+	"duet/testbed/testcluster"
 )
 
 // failoverLimit is the promise: SIGKILL of a host to the VM's process on the peer.
@@ -26,8 +26,8 @@ const failoverLimit = 3 * time.Second
 func TestHostDies(t *testing.T) {
 	l := start(t, 10)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: -1}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: -1}))
 	waitAcks(ctx, t, l, "web01", 100)
 
 	must(t, a.Kill())
@@ -58,8 +58,8 @@ func TestHostDies(t *testing.T) {
 func TestHostIsReplaced(t *testing.T) {
 	l := start(t, 60)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 100}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 100}))
 	before := waitAcks(ctx, t, l, "web01", 50)
 	if _, err := a.Duet(ctx, "cluster", "remove", "beta"); err == nil || !strings.Contains(err.Error(), "answers") {
 		t.Errorf("removal of a node that answers: %v", err)
@@ -67,7 +67,7 @@ func TestHostIsReplaced(t *testing.T) {
 	must(t, b.Kill())
 	must(t, a.Is(ctx, "web01", "ALONE"))
 	waitAcks(ctx, t, l, "web01", 50)
-	must(t, lab.Until(ctx, "beta is taken for dead and removed", func() error {
+	must(t, testcluster.Until(ctx, "beta is taken for dead and removed", func() error {
 		_, err := a.Duet(ctx, "cluster", "remove", "beta")
 		return err
 	}))
@@ -95,10 +95,10 @@ func TestHostIsReplaced(t *testing.T) {
 func TestDaemonIsKilled(t *testing.T) {
 	l := start(t, 12)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	waitAcks(ctx, t, l, "web01", 100)
-	for _, h := range []*lab.Host{a, b, a} {
+	for _, h := range []*testcluster.Host{a, b, a} {
 		killed := time.Now()
 		must(t, h.Duetd().Kill())
 		<-h.Duetd().Done()
@@ -121,14 +121,14 @@ func TestDaemonIsKilled(t *testing.T) {
 // TestPeerTakesOverMeanwhile: a daemon that was dead for so long that its peer took over finds a QEMU that waits to be
 // served again. It is ended, and not a write of it was acknowledged since.
 func TestPeerTakesOverMeanwhile(t *testing.T) {
-	l := startWith(t, lab.Config{Subnet: 72, Apart: true})
+	l := startWith(t, testcluster.Config{Subnet: 72, Apart: true})
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
 	// acks waits until the guest on a host has had more than n writes acknowledged.
-	acks := func(h *lab.Host, n uint64) (log guest.Log) {
+	acks := func(h *testcluster.Host, n uint64) (log guest.Log) {
 		t.Helper()
-		must(t, lab.Until(ctx, fmt.Sprintf("%d records are acknowledged on %s", n, h.Name), func() (err error) {
+		must(t, testcluster.Until(ctx, fmt.Sprintf("%d records are acknowledged on %s", n, h.Name), func() (err error) {
 			if log, err = l.ReadConsoleOf(h.Name, "web01"); err == nil && log.Acked() <= n {
 				err = errorf("it is %d", log.Acked())
 			}
@@ -151,7 +151,7 @@ func TestPeerTakesOverMeanwhile(t *testing.T) {
 	must(t, a.StartDuetd(ctx))
 	must(t, a.Is(ctx, "web01", "SECOND"))
 	must(t, b.Is(ctx, "web01", "PRIM"))
-	must(t, lab.Until(ctx, "nothing of the old run is left on alpha", func() error {
+	must(t, testcluster.Until(ctx, "nothing of the old run is left on alpha", func() error {
 		if kept, err := a.Kept(), unix.Kill(old, 0); len(kept) != 0 || !errors.Is(err, unix.ESRCH) {
 			return errorf("systemd keeps %q; signal to the old QEMU: %v", kept, err)
 		}
@@ -169,10 +169,10 @@ func TestPeerTakesOverMeanwhile(t *testing.T) {
 func TestDaemonIsUpgraded(t *testing.T) {
 	l := start(t, 14)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	before := waitAcks(ctx, t, l, "web01", 50)
-	for _, h := range []*lab.Host{b, a} {
+	for _, h := range []*testcluster.Host{b, a} {
 		must(t, h.StopDuetd(ctx))
 		must(t, h.StartDuetd(ctx))
 		must(t, a.Is(ctx, "web01", "PRIM"))
@@ -190,8 +190,8 @@ func TestDaemonIsUpgraded(t *testing.T) {
 func TestHostShutsDown(t *testing.T) {
 	l := start(t, 44)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	before := waitAcks(ctx, t, l, "web01", 50)
 	must(t, a.ShutDown(ctx))
 	st, err := b.On(ctx, "web01")
@@ -211,11 +211,11 @@ func TestHostShutsDown(t *testing.T) {
 func TestReplicationLinkIsCut(t *testing.T) {
 	l := start(t, 16)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	before := waitAcks(ctx, t, l, "web01", 50)
 	var cuts []netns.Cut
-	for _, c := range netns.Between(lab.Alpha, lab.Beta, lab.Front) {
+	for _, c := range netns.Between(testcluster.Alpha, testcluster.Beta, testcluster.Front) {
 		c.TCPPort = 7420
 		cuts = append(cuts, c)
 	}
@@ -235,8 +235,8 @@ func TestReplicationLinkIsCut(t *testing.T) {
 func TestSwapUnderLoad(t *testing.T) {
 	l := start(t, 18)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 64 << 20, Rate: -1}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: -1}))
 	for range 2 {
 		before := waitAcks(ctx, t, l, "web01", 50)
 		duet(ctx, t, a, "swap", "web01")
@@ -253,10 +253,10 @@ func TestSwapUnderLoad(t *testing.T) {
 func TestThreeModules(t *testing.T) {
 	l := start(t, 20)
 	ctx := bounded(t, 4*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	for i, h := range []*lab.Host{a, a, b} {
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	for i, h := range []*testcluster.Host{a, a, b} {
 		vm := fmt.Sprintf("vm%d", i)
-		must(t, h.Protect(ctx, lab.VM{Name: vm, Size: 32 << 20, Rate: 10}))
+		must(t, h.Protect(ctx, testcluster.VM{Name: vm, Size: 32 << 20, Rate: 10}))
 		apply(ctx, t, h, vm, "failback: manual", "failback: auto", "order: 0", fmt.Sprintf("order: %d", 9-i))
 		must(t, h.Is(ctx, vm, "PRIM"))
 		must(t, l.Peer(h).Is(ctx, vm, "SECOND"))
@@ -285,8 +285,8 @@ func TestThreeModules(t *testing.T) {
 func TestWaysAGuestEnds(t *testing.T) {
 	l := start(t, 22)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
 	waitAcks(ctx, t, l, "web01", 5)
 
 	t.Run("its QEMU is killed", func(t *testing.T) {
@@ -308,8 +308,8 @@ func TestWaysAGuestEnds(t *testing.T) {
 		t.Run("an admin's virsh "+how, func(t *testing.T) {
 			_, err := a.Libvirt.Virsh(ctx, how, "web01")
 			must(t, err)
-			for _, h := range []*lab.Host{a, b} {
-				must(t, lab.Until(ctx, "the module stops on "+h.Name, func() error {
+			for _, h := range []*testcluster.Host{a, b} {
+				must(t, testcluster.Until(ctx, "the module stops on "+h.Name, func() error {
 					st, err := h.On(ctx, "web01")
 					if err == nil && st.Role != "STOP" {
 						err = fmt.Errorf("it is %s (%s): %s", st.Role, st.Status, st.Why)
@@ -331,12 +331,12 @@ func TestWaysAGuestEnds(t *testing.T) {
 func TestGuestPanics(t *testing.T) {
 	l := start(t, 32)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Define(ctx, lab.VM{Name: "web01", Size: 32 << 20, Mode: "panic-after=20", Rate: 20}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Mode: "panic-after=20", Rate: 20}))
 	duet(ctx, t, a, "vm", "protect", "web01", "--arbitration", "available")
 	apply(ctx, t, a, "web01", "max: 3", "max: 1")
 	duet(ctx, t, a, "start", "web01")
-	must(t, lab.Until(ctx, "the guest is started again here and then moved", func() error {
+	must(t, testcluster.Until(ctx, "the guest is started again here and then moved", func() error {
 		out, err := a.Duet(ctx, "log", "web01")
 		if err != nil {
 			return err
@@ -358,11 +358,11 @@ func TestGuestPanics(t *testing.T) {
 func TestDefinitionFollows(t *testing.T) {
 	l := start(t, 24)
 	ctx := bounded(t, 2*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
-	has := func(h *lab.Host, text string, want bool) {
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 20}))
+	has := func(h *testcluster.Host, text string, want bool) {
 		t.Helper()
-		must(t, lab.Until(ctx, fmt.Sprintf("%s has %q: %t", h.Name, text, want), func() error {
+		must(t, testcluster.Until(ctx, fmt.Sprintf("%s has %q: %t", h.Name, text, want), func() error {
 			xml, err := h.Libvirt.Virsh(ctx, "dumpxml", "--inactive", "web01")
 			if err == nil && strings.Contains(xml, text) != want {
 				err = fmt.Errorf("it is otherwise: %s", xml)
@@ -372,7 +372,7 @@ func TestDefinitionFollows(t *testing.T) {
 	}
 	notice := func(text string, want bool) {
 		t.Helper()
-		must(t, lab.Until(ctx, fmt.Sprintf("status says %q: %t", text, want), func() error {
+		must(t, testcluster.Until(ctx, fmt.Sprintf("status says %q: %t", text, want), func() error {
 			st, err := a.On(ctx, "web01")
 			if err != nil {
 				return err
@@ -430,7 +430,7 @@ func TestDefinitionFollows(t *testing.T) {
 }
 
 // up is when the VM last came up on h.
-func up(ctx context.Context, t *testing.T, h *lab.Host, vm string) time.Time {
+func up(ctx context.Context, t *testing.T, h *testcluster.Host, vm string) time.Time {
 	t.Helper()
 	out, err := h.Duet(ctx, "log", vm, "--json")
 	must(t, err)

@@ -13,17 +13,17 @@ import (
 	"time"
 
 	"duet/testbed/guest"
-	"duet/testbed/lab"
+	"duet/testbed/testcluster"
 )
 
 // start makes a formed cluster for one test and shows the daemons' logs if it fails.
-func start(t *testing.T, subnet int, args ...string) *lab.Lab {
+func start(t *testing.T, subnet int, args ...string) *testcluster.Cluster {
 	t.Helper()
-	return startWith(t, lab.Config{Subnet: subnet}, args...)
+	return startWith(t, testcluster.Config{Subnet: subnet}, args...)
 }
 
-// startWith is start for a lab that is special in some way.
-func startWith(t *testing.T, cfg lab.Config, args ...string) *lab.Lab {
+// startWith is start for a cluster that is special in some way.
+func startWith(t *testing.T, cfg testcluster.Config, args ...string) *testcluster.Cluster {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces and runs libvirtd")
@@ -38,7 +38,7 @@ func startWith(t *testing.T, cfg lab.Config, args ...string) *lab.Lab {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cfg.Prefix, cfg.Dir, cfg.Bin, cfg.Cache = fmt.Sprintf("dsc%d", cfg.Subnet), dir, binaries(t), cache(t)
-	l, err := lab.New(ctx, cfg)
+	l, err := testcluster.New(ctx, cfg)
 	must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -54,7 +54,7 @@ func startWith(t *testing.T, cfg lab.Config, args ...string) *lab.Lab {
 	return l
 }
 
-func showLog(t *testing.T, h *lab.Host) {
+func showLog(t *testing.T, h *testcluster.Host) {
 	text, err := os.ReadFile(h.Log())
 	if err != nil {
 		return
@@ -113,14 +113,14 @@ func bounded(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func read(t *testing.T, l *lab.Lab, vm string) guest.Log {
+func read(t *testing.T, l *testcluster.Cluster, vm string) guest.Log {
 	t.Helper()
 	log, err := l.ReadConsole(vm)
 	must(t, err)
 	return log
 }
 
-func duet(ctx context.Context, t *testing.T, h *lab.Host, args ...string) string {
+func duet(ctx context.Context, t *testing.T, h *testcluster.Host, args ...string) string {
 	t.Helper()
 	out, err := h.Duet(ctx, args...)
 	must(t, err)
@@ -128,7 +128,7 @@ func duet(ctx context.Context, t *testing.T, h *lab.Host, args ...string) string
 }
 
 // identical has both copies compared while the guest runs.
-func identical(ctx context.Context, t *testing.T, primary *lab.Host, vm string) {
+func identical(ctx context.Context, t *testing.T, primary *testcluster.Host, vm string) {
 	t.Helper()
 	if out := duet(ctx, t, primary, "volume", "verify", vm+"/vda"); !strings.Contains(out, "identical") {
 		t.Errorf("verify of %s: %s", vm, out)
@@ -145,7 +145,7 @@ func noErrors(t *testing.T, log guest.Log) {
 }
 
 // apply edits the configuration of a module as an admin would.
-func apply(ctx context.Context, t *testing.T, h *lab.Host, module string, replace ...string) {
+func apply(ctx context.Context, t *testing.T, h *testcluster.Host, module string, replace ...string) {
 	t.Helper()
 	text := strings.NewReplacer(replace...).Replace(duet(ctx, t, h, "config", "show", module))
 	path := filepath.Join(t.TempDir(), module+".yaml")
@@ -154,7 +154,7 @@ func apply(ctx context.Context, t *testing.T, h *lab.Host, module string, replac
 }
 
 // qemu finds the process of a VM on a host.
-func qemu(t *testing.T, h *lab.Host, vm string) int {
+func qemu(t *testing.T, h *testcluster.Host, vm string) int {
 	t.Helper()
 	all, err := h.Node.Processes()
 	must(t, err)
@@ -169,12 +169,12 @@ func qemu(t *testing.T, h *lab.Host, vm string) int {
 }
 
 // waitAcks waits until the guest has said that n more records were acknowledged.
-func waitAcks(ctx context.Context, t *testing.T, l *lab.Lab, vm string, n int) guest.Log {
+func waitAcks(ctx context.Context, t *testing.T, l *testcluster.Cluster, vm string, n int) guest.Log {
 	t.Helper()
 	before, err := l.ReadConsole(vm)
 	must(t, err)
 	var log guest.Log
-	must(t, lab.Until(ctx, fmt.Sprintf("%s writes %d more records", vm, n), func() error {
+	must(t, testcluster.Until(ctx, fmt.Sprintf("%s writes %d more records", vm, n), func() error {
 		if log, err = l.ReadConsole(vm); err != nil {
 			return err
 		}
@@ -188,10 +188,10 @@ func waitAcks(ctx context.Context, t *testing.T, l *lab.Lab, vm string, n int) g
 
 // rebooted waits for the next boot of the guest to have scanned its disk and
 // for its first write, and fails if a record acknowledged before is missing.
-func rebooted(ctx context.Context, t *testing.T, l *lab.Lab, vm string, before guest.Log) {
+func rebooted(ctx context.Context, t *testing.T, l *testcluster.Cluster, vm string, before guest.Log) {
 	t.Helper()
 	var log guest.Log
-	must(t, lab.Until(ctx, vm+" boots again and writes", func() error {
+	must(t, testcluster.Until(ctx, vm+" boots again and writes", func() error {
 		var err error
 		if log, err = l.ReadConsole(vm); err != nil {
 			return err

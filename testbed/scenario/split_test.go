@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"duet/console/api"
-	"duet/testbed/lab"
 	"duet/testbed/netns"
+	"duet/testbed/testcluster"
 )
 
 // TestSplitBrain: with arbitration `available` and a gateway that both hosts reach, a cut
@@ -21,14 +21,14 @@ import (
 func TestSplitBrain(t *testing.T) {
 	l := start(t, 38)
 	ctx := bounded(t, 3*time.Minute)
-	a, b := l.Hosts[lab.Alpha], l.Hosts[lab.Beta]
-	must(t, a.Protect(ctx, lab.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
+	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: 100}))
 	waitAcks(ctx, t, l, "web01", 50)
 	began := time.Now()
-	must(t, l.LAN.Cut(netns.Between(lab.Alpha, lab.Beta, "")...))
+	must(t, l.LAN.Cut(netns.Between(testcluster.Alpha, testcluster.Beta, "")...))
 	must(t, a.Is(ctx, "web01", "ALONE"))
 	must(t, b.Is(ctx, "web01", "ALONE"))
-	must(t, lab.Until(ctx, "beta's guest writes", func() error {
+	must(t, testcluster.Until(ctx, "beta's guest writes", func() error {
 		st, err := b.On(ctx, "web01")
 		if err == nil && (len(st.Volumes) == 0 || st.Volumes[0].WriteOps < 100) {
 			return errorf("%+v", st.Volumes)
@@ -36,8 +36,8 @@ func TestSplitBrain(t *testing.T) {
 		return err
 	}))
 	// With beta's guest stopped its image is what must be kept.
-	duet(ctx, t, b, "stop", "web01", "--node", lab.Beta)
-	must(t, lab.Until(ctx, "the module is stopped on beta", func() error {
+	duet(ctx, t, b, "stop", "web01", "--node", testcluster.Beta)
+	must(t, testcluster.Until(ctx, "the module is stopped on beta", func() error {
 		st, err := b.On(ctx, "web01")
 		if err == nil && st.Role != "STOP" {
 			return errorf("%s", st.Role)
@@ -49,7 +49,7 @@ func TestSplitBrain(t *testing.T) {
 	lost := sum(t, b, st.Volumes[0].Path)
 
 	must(t, l.LAN.RestoreAll())
-	duet(ctx, t, b, "start", "web01", "--node", lab.Beta)
+	duet(ctx, t, b, "start", "web01", "--node", testcluster.Beta)
 	must(t, a.Is(ctx, "web01", "PRIM"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	waitAcks(ctx, t, l, "web01", 20)
@@ -57,7 +57,7 @@ func TestSplitBrain(t *testing.T) {
 
 	var kept []api.Version
 	must(t, json.Unmarshal([]byte(duet(ctx, t, a, "volume", "diverged", "--json")), &kept))
-	if len(kept) != 1 || kept[0].Node != lab.Beta || kept[0].Winner.Node != lab.Alpha {
+	if len(kept) != 1 || kept[0].Node != testcluster.Beta || kept[0].Winner.Node != testcluster.Alpha {
 		t.Fatalf("kept versions: %+v", kept)
 	}
 	var differ []api.Difference
@@ -78,7 +78,7 @@ func TestSplitBrain(t *testing.T) {
 	if now := sum(t, b, st.Volumes[0].Path); now == lost {
 		t.Error("beta's image was not brought in step")
 	}
-	log, err := l.Hosts[lab.Alpha].Duet(ctx, "log", "web01", "-n", "200")
+	log, err := l.Hosts[testcluster.Alpha].Duet(ctx, "log", "web01", "-n", "200")
 	must(t, err)
 	for _, want := range []string{"SPLIT BRAIN: both nodes went on in one epoch", "SPLIT BRAIN: this node wrote without its peer"} {
 		if !strings.Contains(log, want) {
@@ -92,7 +92,7 @@ func TestSplitBrain(t *testing.T) {
 }
 
 // sum is the checksum of a file of a host.
-func sum(t *testing.T, h *lab.Host, path string) (out [sha256.Size]byte) {
+func sum(t *testing.T, h *testcluster.Host, path string) (out [sha256.Size]byte) {
 	t.Helper()
 	outside, err := h.Node.Outside(path)
 	must(t, err)

@@ -1,5 +1,5 @@
 // Package apitest is a Backend in memory for tests of whatever speaks to one: a
-// cluster of two nodes whose picture never changes by itself.
+// cluster of two nodes whose state never changes by itself.
 package apitest
 
 import (
@@ -12,11 +12,11 @@ import (
 	"duet/console/api"
 )
 
-// Now is the time at which the picture was taken.
+// Now is the time at which the sample was taken.
 func Now() time.Time { return time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC) }
 
 // Backend answers from its fields and records what was asked. The fields may be
-// set before it is used; Set changes the picture while it is.
+// set before it is used; Set changes the status while it is.
 type Backend struct {
 	mu    sync.Mutex
 	st    api.Status
@@ -31,10 +31,10 @@ type Backend struct {
 	Zip  []byte
 }
 
-// New makes a Backend with the picture of Sample.
+// New makes a Backend with the status of Sample.
 func New() *Backend { return &Backend{st: Sample(), Steps: Work(), Sick: Healthy(), Zip: Zip()} }
 
-// Set replaces the picture.
+// Set replaces the status.
 func (b *Backend) Set(s api.Status) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,7 +66,7 @@ func (b *Backend) module(name string) error {
 	return err
 }
 
-// Status answers with the picture.
+// Status answers with what was set.
 func (b *Backend) Status(context.Context) (api.Status, error) {
 	if err := b.ask("status"); err != nil {
 		return api.Status{}, err

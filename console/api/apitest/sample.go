@@ -6,7 +6,7 @@ import (
 	"duet/console/api"
 )
 
-// Sample is the picture of a cluster in which web01 resyncs, db is ready and old waits.
+// Sample is the status of a cluster in which web01 resyncs, db is ready and old waits.
 func Sample() api.Status {
 	silent := Now().Add(-90 * time.Second)
 	return api.Status{

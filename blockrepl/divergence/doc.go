@@ -1,0 +1,71 @@
+// Package divergence keeps what a resync is about to overwrite (DESIGN §6.6).
+//
+// After a split brain the copy of the node that lost is overwritten by the winner's
+// resync. Before a region (blockrepl.RegionSize) of it changes for the first time, its
+// old content is saved aside. The saved regions laid over the image as it is now are
+// the loser's whole version: readable, comparable and exportable for days, while
+// the volume goes on being written, also after later failovers and restarts.
+//
+//	Begin, Open   a Version, one directory
+//	Wrap          a Device that saves into versions before it changes the image
+//	Read, Reader, Differs, Export, Drop   what an admin does with a Version
+//	List, Sweep, Drop                     what a node does with the directory of all versions
+//
+// # Format
+//
+// A version is a directory named by its id:
+//
+//	about.json  what it is; never changes
+//	data        sparse, as long as the volume; each saved region at its own offset
+//	map         which regions are saved: a header, then a log of frames
+//	dropped     about.json under this name: the version is forgotten, Sweep may remove it
+//
+// The map is little endian. Its header is magic(8) region size(4) 0(4) volume size(8)
+// crc(4) 0(4); the checksum (CRC-32C) also covers the id, so a map fits one about.json.
+// A frame is crc(4) number of runs(4) sequence(8), then for each run first region(8, top
+// bit: the regions were zeroes and are not in data) and number of regions(4). Its
+// checksum is seeded with that of the header, sequences count from 1, and the file is
+// extended by zeroes in large steps, so that a sync of a frame is one write.
+//
+// Replay ends at the first frame that is not whole. That is the one that was being
+// written when the power went; a whole frame behind it means that something else was
+// lost, and the version is ErrDamaged. A bad frame never marks a region.
+//
+// # Order of durability
+//
+//	before                                      is durable
+//	a version begins to save (Wrap, AddVersion) what was written to the image so far (Flush)
+//	a frame of the map is written               the data of its regions
+//	a region counts as saved                    its frame
+//	the image changes                           all its regions in every version
+//	a frame found by Open is trusted            that frame, synced again: Open cannot know
+//	the directory of a version goes away        the name "dropped"
+//
+// It is assumed, as SQLite does, that a write torn by power loss harms only bytes it was to change.
+//
+// # Who may call
+//
+// The node that holds the copy, and nobody else: Open locks the version. While any
+// version of an image exists, every writer of that image must go through one Device
+// that has all of them; a write around it changes the versions without a trace. A
+// version that could not be opened protects nothing any more.
+package divergence
+
+import "errors"
+
+var (
+	// ErrAside is wrapped by writes of a Device when the old content could not be
+	// saved. The image was not touched; the same write may be tried again, or the
+	// version given up with RemoveVersion.
+	ErrAside = errors.New("old content not saved aside")
+	// ErrDamaged is returned when a version's files are incomplete or contradict each other.
+	ErrDamaged = errors.New("saved version is damaged")
+	// ErrInUse is returned when a version, or the target of an export, is open elsewhere.
+	ErrInUse = errors.New("saved version is in use")
+	// ErrDropped is returned by operations on a Version after Drop.
+	ErrDropped = errors.New("saved version was dropped")
+	// ErrClosed is returned by operations on a Version after Close.
+	ErrClosed = errors.New("saved version is closed")
+	// ErrSize is returned when a version and an image differ in size.
+	ErrSize = errors.New("saved version is of another size")
+)

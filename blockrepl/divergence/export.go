@@ -1,0 +1,109 @@
+package divergence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"duet/blockrepl"
+	"duet/blockrepl/durable"
+)
+
+// exportGrain is the smallest hole Export makes.
+const exportGrain = 4096
+
+// Export writes the whole version as a sparse raw image to path, which must not exist
+// yet; it is durable when Export returns nil. Until then it is path.part, which an error
+// removes. Progress, if not nil, is called on this goroutine with bytes of About.Size. ErrInUse
+// means that another Export writes to the same path. Base is as for Read.
+func (v *Version) Export(ctx context.Context, base blockrepl.Device, path string, progress func(done, total int64)) error {
+	if err := v.export(ctx, base, path, progress); err != nil {
+		return fmt.Errorf("export version %s: %w", v.about.ID, err)
+	}
+	return nil
+}
+
+func (v *Version) export(ctx context.Context, base blockrepl.Device, path string, progress func(done, total int64)) error {
+	if err := v.fits(base); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, errors.Join(fs.ErrExist, err))
+	}
+	part := path + ".part"
+	f, err := openLocked(part, os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(0) // a crash may have left one
+	if err == nil {
+		err = makeSparse(f)
+	}
+	if err == nil {
+		err = f.Truncate(v.about.Size)
+	}
+	if err == nil {
+		err = v.copyTo(ctx, base, f, progress)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = durable.Rename(part, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return nil
+}
+
+// copyTo writes what is not zero to w, which reads as zeroes.
+func (v *Version) copyTo(ctx context.Context, base blockrepl.Device, w io.WriterAt, progress func(done, total int64)) error {
+	buf := make([]byte, chunk)
+	empty := holes{dev: base}
+	for off := int64(0); off < v.about.Size; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n := v.hole(&empty, off)
+		if n == 0 {
+			n = min(chunk, v.about.Size-off)
+			if err := v.Read(base, buf[:n], off); err != nil {
+				return err
+			}
+			err := spans(buf[:n], exportGrain, func(from, to int, zero bool) error {
+				if zero {
+					return nil
+				}
+				_, err := w.WriteAt(buf[from:to], off+int64(from))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		off += n
+		if progress != nil {
+			progress(off, v.about.Size)
+		}
+	}
+	return nil
+}
+
+// hole returns how many bytes from off, the start of a region, are zeroes without
+// reading them. What base said before is right as long as the region is not saved: it
+// did not change since.
+func (v *Version) hole(base *holes, off int64) int64 {
+	regions := regionsOf(v.about.Size)
+	first := off / blockrepl.RegionSize
+	free := base.regions(first, regions-first)
+	end := first
+	for end < regions && (v.saved.has(end) && v.holes.has(end) || !v.saved.has(end) && end-first < free) {
+		end++
+	}
+	return min(end*blockrepl.RegionSize, v.about.Size) - off
+}

@@ -1,0 +1,347 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"duet/testbed/netns"
+	"duet/testbed/testcluster"
+)
+
+// injection carries one Plan out.
+type injection struct {
+	*Pair
+	plan     Plan
+	off      map[string]bool // hosts that are switched off, by any fault
+	still    map[string]bool // hosts that are frozen, or whose daemon is
+	commands sync.WaitGroup  // operator's commands under way
+	mu       sync.Mutex
+	said     []string // what happened beside the plan
+	stopped  map[string]bool
+}
+
+// instant is the begin or the end of a fault.
+type instant struct {
+	at  time.Duration
+	f   Fault
+	end bool
+}
+
+// say notes something for the report.
+func (s *injection) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = append(s.said, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+// Inject carries the plan out and heals everything. It returns what it did, line by
+// line; the error is that of the test bed, not of the cluster.
+func (p *Pair) Inject(ctx context.Context, plan Plan) (did []string, err error) {
+	s := &injection{Pair: p, plan: plan, off: map[string]bool{}, still: map[string]bool{}, stopped: map[string]bool{}}
+	var all []instant
+	for _, f := range plan.Faults {
+		all = append(all, instant{f.At, f, false})
+		if f.For != 0 {
+			all = append(all, instant{f.At + f.For, f, true})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b instant) int { return int(a.at - b.at) })
+	begin := time.Now()
+	for _, i := range all {
+		select {
+		case <-time.After(time.Until(begin.Add(i.at))):
+		case <-ctx.Done():
+			return s.said, ctx.Err()
+		}
+		do, word := s.begin, "begin"
+		if i.end {
+			do, word = s.end, "end"
+		}
+		s.say("%s %s", word, i.f)
+		if err := do(ctx, i.f); err != nil {
+			return s.said, fmt.Errorf("%s %s: %w", word, i.f, err)
+		}
+	}
+	err = s.heal(ctx)
+	return s.said, err
+}
+
+// begin strikes. What cannot be struck because it is dead already is let be.
+func (s *injection) begin(ctx context.Context, f Fault) error {
+	h := s.Hosts[f.Host]
+	if h != nil && s.off[f.Host] && f.Kind != PowerCut {
+		return nil
+	}
+	if s.still[f.Host] && (f.Kind == StopDaemon || f.Kind == RestartVirt) {
+		return nil // it would wait
+	}
+	switch f.Kind {
+	case KillDaemon:
+		return h.Duetd().Kill()
+	case StopDaemon:
+		return s.restart(ctx, h)
+	case FreezeDaemon:
+		s.still[f.Host] = true
+		return h.Duetd().Freeze()
+	case FreezeHost:
+		s.still[f.Host] = true
+		return h.Node.Freeze(ctx)
+	case KillHost, SilenceHost, PowerCut, FailDisk:
+		return s.switchOff(ctx, f, h)
+	case KillGuest:
+		return s.signal(f.Module, unix.SIGKILL)
+	case FreezeGuest:
+		return s.signal(f.Module, stopSignal)
+	case RestartVirt:
+		return s.tolerate(h.Libvirt.Restart(ctx))
+	case KillWitness:
+		return s.KillWitness(ctx)
+	case CutHosts, CutWitness, Isolate, Lossy:
+		return s.LAN.Cut(cuts(f)...)
+	case Slow:
+		return s.LAN.Slow(f.Host, f.Network, uint64(f.Amount)<<10)
+	case FillDisk:
+		// A standby whose disk is full stops, and waits for the operator who makes room.
+		for _, m := range modules() {
+			s.stopped[m] = true
+		}
+		return h.FillDisk(ctx)
+	case Swap, StopStart:
+		s.operate(ctx, f)
+		return nil
+	}
+	return fmt.Errorf("unknown fault %q", f.Kind)
+}
+
+// end takes a fault back; one that something else has taken back already is let be.
+func (s *injection) end(ctx context.Context, f Fault) error {
+	h := s.Hosts[f.Host]
+	if h != nil && s.off[f.Host] {
+		switch f.Kind {
+		case KillHost, SilenceHost, PowerCut:
+			return s.switchOn(ctx, h)
+		case KillDaemon, FreezeDaemon, FreezeHost:
+			return nil
+		}
+	}
+	switch f.Kind {
+	case KillDaemon:
+		return s.revive(h)
+	case FreezeDaemon, FreezeHost:
+		s.still[f.Host] = false
+		return h.Node.Thaw()
+	case FailDisk:
+		if err := h.PowerCut(ctx); err != nil {
+			return err
+		}
+		s.off[f.Host] = true
+		return s.switchOn(ctx, h)
+	case FreezeGuest:
+		return s.signal(f.Module, contSignal)
+	case KillWitness:
+		return s.StartWitness(ctx)
+	case CutHosts, CutWitness, Isolate, Lossy:
+		return s.LAN.Restore(cuts(f)...)
+	case Slow:
+		return s.LAN.Slow(f.Host, f.Network, 0)
+	case FillDisk:
+		return h.EmptyDisk()
+	}
+	return nil
+}
+
+// cuts are what a fault of the network does.
+func cuts(f Fault) []netns.Cut {
+	var all []netns.Cut
+	switch f.Kind {
+	case CutHosts:
+		all = netns.Between(f.Host, other(f.Host), f.Network)
+		if f.OneWay {
+			all = all[:1]
+		}
+	case CutWitness:
+		all = netns.Between(f.Host, testcluster.Witness, "")
+	case Isolate, SilenceHost:
+		all = netns.Around(f.Host, "")
+	case Lossy:
+		all = netns.Between(testcluster.Alpha, testcluster.Beta, f.Network)
+	}
+	if f.Kind == Lossy {
+		for i := range all {
+			all[i].Percent = f.Amount
+		}
+	}
+	return all
+}
+
+func other(host string) string {
+	if host == testcluster.Alpha {
+		return testcluster.Beta
+	}
+	return testcluster.Alpha
+}
+
+// switchOff ends a host. A disk is struck only while the other host has everything, or
+// all of them are: otherwise a loss would be nobody's fault.
+func (s *injection) switchOff(ctx context.Context, f Fault, h *testcluster.Host) error {
+	switch f.Kind {
+	case FailDisk:
+		return h.FailDisk() // the host lives on with it
+	case SilenceHost:
+		if err := s.LAN.Cut(cuts(f)...); err != nil {
+			return err
+		}
+		fallthrough
+	case KillHost:
+		s.off[f.Host] = true
+		return h.Kill()
+	}
+	s.off[f.Host] = true
+	err := h.PowerCut(ctx)
+	if err == nil && s.plan.Blackout {
+		err = s.darken()
+	}
+	return err
+}
+
+func (s *injection) switchOn(ctx context.Context, h *testcluster.Host) error {
+	if !s.off[h.Name] {
+		return nil
+	}
+	if err := errors.Join(s.LAN.Reset(h.Name), s.LAN.Restore(netns.Around(h.Name, "")...)); err != nil {
+		return err
+	}
+	if err := h.Boot(ctx); err != nil {
+		return err
+	}
+	s.off[h.Name], s.still[h.Name] = false, false
+	return h.LaunchDuetd()
+}
+
+// The signals that stop a process and let it go on.
+const (
+	stopSignal = unix.SIGSTOP
+	contSignal = unix.SIGCONT
+)
+
+// revive starts a dead daemon.
+func (s *injection) revive(h *testcluster.Host) error {
+	select {
+	case <-h.Duetd().Done():
+		return h.LaunchDuetd()
+	default:
+		return nil
+	}
+}
+
+// restart ends the daemon in order; one that does not end in time is frozen, and left.
+func (s *injection) restart(ctx context.Context, h *testcluster.Host) error {
+	ctx, cancel := context.WithTimeout(ctx, 25*time.Second)
+	defer cancel()
+	if err := h.StopDuetd(ctx); err != nil {
+		s.say("%s: %v", h.Name, err)
+		return nil
+	}
+	return h.LaunchDuetd()
+}
+
+// signal strikes the QEMU of a module on every host that has one.
+func (s *injection) signal(module string, sig unix.Signal) error {
+	all, err := s.machines(module)
+	for _, pids := range all {
+		for _, pid := range pids {
+			if e := unix.Kill(pid, sig); e != nil && !errors.Is(e, unix.ESRCH) {
+				err = errors.Join(err, e)
+			}
+		}
+	}
+	return err
+}
+
+// machines are the QEMUs of a module by host.
+func (p *Pair) machines(module string) (map[string][]int, error) {
+	found := map[string][]int{}
+	for name, h := range p.Hosts {
+		all, err := h.Node.Processes()
+		if err != nil {
+			return nil, err
+		}
+		for _, proc := range all {
+			if strings.Contains(proc.Command, "guest="+module+",") {
+				found[name] = append(found[name], proc.PID)
+			}
+		}
+	}
+	return found, nil
+}
+
+// operate gives an operator's command, which may fail as long as it harms nothing.
+func (s *injection) operate(ctx context.Context, f Fault) {
+	name := testcluster.Alpha
+	if s.off[name] || f.At%2 == 0 && !s.off[testcluster.Beta] {
+		name = testcluster.Beta
+	}
+	h := s.Hosts[name]
+	if f.Kind == StopStart {
+		s.stopped[f.Module] = true
+	}
+	s.commands.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		verb := strings.TrimPrefix(string(f.Kind), "duet ")
+		out, err := h.Duet(ctx, verb, f.Module)
+		s.say("duet %s %s on %s: %s %v", verb, f.Module, name, out, err)
+	})
+}
+
+// tolerate notes an error that a fault of the same plan explains.
+func (s *injection) tolerate(err error) error {
+	if err != nil {
+		s.say("%v", err)
+	}
+	return nil
+}
+
+// heal repairs everything and waits for the operator's commands.
+func (s *injection) heal(ctx context.Context) error {
+	s.say("heal everything")
+	err := s.LAN.RestoreAll()
+	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
+		h := s.Hosts[name]
+		if s.off[name] {
+			err = errors.Join(err, s.switchOn(ctx, h))
+			continue
+		}
+		err = errors.Join(err, h.Node.Thaw(), h.EmptyDisk(), h.Libvirt.Start(ctx), s.revive(h))
+	}
+	if s.Witness {
+		err = errors.Join(err, s.StartWitness(ctx))
+	}
+	s.commands.Wait()
+	for m := range s.stopped {
+		err = errors.Join(err, s.start(ctx, m))
+	}
+	return err
+}
+
+// start gives the operator's command on both hosts: a module that is stopped on one of
+// them only follows there again.
+func (s *injection) start(ctx context.Context, module string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var err error
+	for name, h := range s.Hosts {
+		err = errors.Join(err, testcluster.Until(ctx, module+" is started on "+name, func() error {
+			_, err := h.Duet(ctx, "start", module, "--node", name)
+			return err
+		}))
+	}
+	return s.tolerate(err) // Judge says what is wrong
+}
