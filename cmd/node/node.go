@@ -27,6 +27,7 @@ import (
 	"duet/cluster/pki"
 	"duet/console"
 	"duet/console/api"
+	"duet/console/tasks"
 )
 
 // The services of the mux.
@@ -88,7 +89,8 @@ type Node struct {
 	rpc      *http.Server
 	call     *http.Client
 	gate     *engine.Gate
-	tasks    *taskBoard
+	keeper   *divergence.Keeper // versions that lost a split brain
+	tasks    *tasks.Board
 	fitness  *fitness
 	left     map[string]unfinished // by an earlier run of the daemon, by module
 	lookout  lookout
@@ -110,7 +112,6 @@ type Node struct {
 	mu      sync.Mutex
 	members cluster.Config
 	modules map[string]*module
-	images  map[string]*keptImage // open images by the identity of their data
 }
 
 // step is one named teardown.
@@ -122,7 +123,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), fitness: newFitness(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: tasks.NewBoard(), fitness: newFitness(), modules: make(map[string]*module)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
@@ -158,7 +159,8 @@ func (n *Node) build() error {
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
 	}
-	if err := divergence.Sweep(n.divergedDir()); err != nil { // before any image is opened
+	// The folder has the name it had when it was first made.
+	if n.keeper, err = divergence.NewKeeper(filepath.Join(n.cfg.Dir, "aside"), n.log); err != nil {
 		return err
 	}
 	if n.left, err = n.loadUnfinished(); err != nil {

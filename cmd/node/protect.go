@@ -16,6 +16,7 @@ import (
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/console/api"
+	"duet/console/tasks"
 	"duet/vmmanager"
 )
 
@@ -203,19 +204,19 @@ func (p *protection) choose(c api.ImageChoice) error {
 	return nil
 }
 
-func (p *protection) run(ctx context.Context, t *task) (string, error) {
-	p.Task = t.state.ID
-	t.step("asks %s what it would say to the VM", p.peer())
+func (p *protection) run(ctx context.Context, t *tasks.Task) (string, error) {
+	p.Task = t.State().ID
+	t.Step("asks %s what it would say to the VM", p.peer())
 	if err := p.fit(ctx); err != nil {
 		return "", err // nothing was begun
 	}
-	t.step("makes the images on %s and %s", p.n.self(), p.peer())
+	t.Step("makes the images on %s and %s", p.n.self(), p.peer())
 	err := p.images(ctx)
 	if err == nil {
 		err = p.take(ctx, t)
 	}
 	if err != nil {
-		t.step("undoes what was begun")
+		t.Step("undoes what was begun")
 		return "", errors.Join(err, p.undo(ctx))
 	}
 	// The module is durable: nothing is undone from here on.
@@ -232,7 +233,7 @@ func (p *protection) result() string {
 }
 
 // take brings the VM onto its volumes and makes the module durable on both nodes.
-func (p *protection) take(ctx context.Context, t *task) error {
+func (p *protection) take(ctx context.Context, t *tasks.Task) error {
 	rewired, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.n.endpoints(p.Module))
 	if err != nil {
 		return err
@@ -242,7 +243,7 @@ func (p *protection) take(ctx context.Context, t *task) error {
 			return err
 		}
 	}
-	t.step("stores the module on both nodes")
+	t.Step("stores the module on both nodes")
 	return p.create(ctx, rewired)
 }
 
@@ -291,8 +292,8 @@ func (p *protection) images(ctx context.Context) error {
 }
 
 // adopt copies the disks of the running VM into the volumes and switches it over.
-func (p *protection) adopt(ctx context.Context, t *task) error {
-	t.step("lets the VM pause, not fail, when a disk does not answer")
+func (p *protection) adopt(ctx context.Context, t *tasks.Task) error {
+	t.Step("lets the VM pause, not fail, when a disk does not answer")
 	if err := p.harden(ctx); err != nil {
 		return err
 	}
@@ -300,9 +301,9 @@ func (p *protection) adopt(ctx context.Context, t *task) error {
 		return err
 	}
 	for _, e := range p.n.endpoints(p.Module) {
-		t.step("copies disk %s into its volume while the VM runs", e.Target)
+		t.Step("copies disk %s into its volume while the VM runs", e.Target)
 		began := time.Now()
-		err := p.n.cfg.Hypervisor.Adopt(ctx, p.Definition.Name, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })
+		err := p.n.cfg.Hypervisor.Adopt(ctx, p.Definition.Name, e, func(done, total int64) { t.Progress(tasks.Rate("adopt", done, total, began)) })
 		if err != nil {
 			for _, s := range p.copies {
 				err = errors.Join(err, s.failure())

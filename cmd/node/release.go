@@ -13,6 +13,7 @@ import (
 	"duet/blockrepl"
 	"duet/cluster"
 	"duet/console/api"
+	"duet/console/tasks"
 	"duet/vmmanager"
 )
 
@@ -27,7 +28,7 @@ func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (
 	if err := n.mayLeave(ctx, m); err != nil {
 		return api.Task{}, err
 	}
-	return n.run("release", name, func(ctx context.Context, t *task) (string, error) { return n.release(ctx, t, m, r) })
+	return n.run("release", name, func(ctx context.Context, t *tasks.Task) (string, error) { return n.release(ctx, t, m, r) })
 }
 
 // mayLeave returns nil if the VM of a module can be taken off its volumes on this node as they are.
@@ -54,7 +55,7 @@ func (n *Node) mayLeave(ctx context.Context, m *module) error {
 
 // release takes the VM off its volumes first, and has the peer forget the module then: until nothing can fail any more
 // the peer only counts as outdated, which a resync of what was written since mends.
-func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseRequest) (string, error) {
+func (n *Node) release(ctx context.Context, t *tasks.Task, m *module, r api.ReleaseRequest) (string, error) {
 	name, vm := m.cfg.Name, m.cfg.VM.Domain
 	peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
 	if err := n.mayRelease(ctx, name, peer, r); err != nil {
@@ -68,13 +69,13 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 		return "", err
 	}
 	if m.engine.State().Status.Phase == appmodules.Running.String() {
-		t.step("goes on without %s", peer)
+		t.Step("goes on without %s", peer)
 		if err := n.leavePeer(ctx, m); err != nil {
 			return "", err
 		}
 	}
 	u.Epoch = m.engine.State().Record.Epoch
-	t.step("puts the VM back on its images")
+	t.Step("puts the VM back on its images")
 	if err := n.keepUnfinished(u); err != nil {
 		return "", err
 	}
@@ -95,7 +96,7 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 		m.engine.Rejoin()
 		return "", fmt.Errorf("release %s: the VM is protected as before: %w", name, errors.Join(err, n.endUnfinished(name)))
 	}
-	t.step("has %s forget the module", peer)
+	t.Step("has %s forget the module", peer)
 	u.Told = n.removeAt(ctx, peer, name, u.Epoch) == nil
 	if err := n.released(ctx, u); err != nil {
 		return "", fmt.Errorf("release %s: %w", name, err)
@@ -127,7 +128,7 @@ func (n *Node) mayRelease(ctx context.Context, name string, peer cluster.NodeID,
 
 // planRelease says what a release does, and refuses what would lose data. A VM whose definition somebody has deleted
 // gets it back from the module.
-func (n *Node) planRelease(ctx context.Context, t *task, m *module) (unfinished, error) {
+func (n *Node) planRelease(ctx context.Context, t *tasks.Task, m *module) (unfinished, error) {
 	hv, vm := n.cfg.Hypervisor, m.cfg.VM.Domain
 	kept, err := m.engine.Definition(ctx)
 	if err != nil {
@@ -151,7 +152,7 @@ func (n *Node) planRelease(ctx context.Context, t *task, m *module) (unfinished,
 				"`duet status %s` says how to bring it back", api.ErrConflict, d.Target, vm, d.On, m.cfg.Name)
 		}
 	}
-	u := unfinished{Task: t.state.ID, Kind: "release", Module: m.cfg, Definition: kept.Own}
+	u := unfinished{Task: t.State().ID, Kind: "release", Module: m.cfg, Definition: kept.Own}
 	u.Definition.Name = vm
 	for _, v := range m.cfg.Volumes {
 		u.Images = append(u.Images, n.imageOf(v))
@@ -283,8 +284,8 @@ func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, 
 	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
 		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: verify it there", api.ErrConflict, name, primary)
 	}
-	return n.run("verify", name, func(ctx context.Context, t *task) (string, error) {
-		t.step("compares both copies of %s", volume)
+	return n.run("verify", name, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("compares both copies of %s", volume)
 		stop := make(chan struct{})
 		defer close(stop)
 		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.engine, target, t) })
@@ -307,7 +308,7 @@ func verdict(volume string, d blockrepl.VerifyDone) string {
 }
 
 // watchVerify shows how far a verify is.
-func watchVerify(ctx context.Context, stop <-chan struct{}, e *engine.Engine, target string, t *task) {
+func watchVerify(ctx context.Context, stop <-chan struct{}, e *engine.Engine, target string, t *tasks.Task) {
 	began := time.Now()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -321,7 +322,7 @@ func watchVerify(ctx context.Context, stop <-chan struct{}, e *engine.Engine, ta
 		}
 		for _, v := range e.State().Status.Volumes {
 			if v.Target == target && v.Verifying {
-				t.progress(rate("verify", v.Verified, v.Size, began))
+				t.Progress(tasks.Rate("verify", v.Verified, v.Size, began))
 			}
 		}
 	}

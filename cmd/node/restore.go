@@ -11,6 +11,7 @@ import (
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/cluster"
+	"duet/console/tasks"
 )
 
 // restoreAgain is the time between two attempts to give a peer a module.
@@ -37,9 +38,9 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 		return
 	}
 	// Another work of the module has the way; the peer is asked again.
-	_, _ = n.run("restore", name, func(ctx context.Context, t *task) (string, error) {
-		t.step("gives %s the module, which it does not know", peer)
-		err := n.restore(ctx, m, peer, t.state.ID)
+	_, _ = n.run("restore", name, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("gives %s the module, which it does not know", peer)
+		err := n.restore(ctx, m, peer, t.State().ID)
 		n.mu.Lock()
 		m.trouble = ""
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"duet/console/api"
+	"duet/console/tasks"
 	"duet/vmmanager"
 )
 
@@ -39,16 +40,16 @@ func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
 	if len(away) == 0 {
 		return api.Task{}, fmt.Errorf("%w: every disk of VM %s that the module has is on its volume", api.ErrConflict, vm)
 	}
-	return n.run("return", name, func(ctx context.Context, t *task) (string, error) {
-		t.step("lets the VM pause, not fail, when a disk does not answer")
+	return n.run("return", name, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("lets the VM pause, not fail, when a disk does not answer")
 		stop := func(def vmmanager.Definition) (vmmanager.Definition, error) { return hv.Harden(def, away) }
 		if err := hv.Refit(ctx, vm, stop, func() error { return nil }); err != nil {
 			return "", err
 		}
 		for _, e := range n.endpoints(m.cfg) {
 			began := time.Now()
-			t.step("copies disk %s back into its volume while the VM runs", e.Target)
-			err := hv.Adopt(ctx, vm, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })
+			t.Step("copies disk %s back into its volume while the VM runs", e.Target)
+			err := hv.Adopt(ctx, vm, e, func(done, total int64) { t.Progress(tasks.Rate("adopt", done, total, began)) })
 			if err != nil {
 				return "", err
 			}

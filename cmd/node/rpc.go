@@ -51,7 +51,7 @@ func (n *Node) rpcHandler() http.Handler {
 		return none{}, n.order(ctx, m.cfg.Name, v.Event, v.Yes)
 	}))
 	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *module, count int) ([]api.LogEntry, error) {
-		return m.journal.last(count)
+		return m.journal.Last(count)
 	}))
 	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, _ *module, s stored) (none, error) {
 		return none{}, n.applyConfig(ctx, s)

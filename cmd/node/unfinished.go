@@ -109,7 +109,7 @@ func (n *Node) resumeWork(ctx context.Context, u unfinished) {
 		n.insist(ctx, what, work)
 		return
 	}
-	t := n.tasks.again(u.Task, u.Kind, name)
+	t := n.tasks.Again(u.Task, u.Kind, name)
 	p := &protection{n: n, unfinished: u}
 	var result string
 	var failed error
@@ -127,7 +127,7 @@ func (n *Node) resumeWork(ctx context.Context, u unfinished) {
 		n.insist(ctx, what, p.leave)
 		failed = fmt.Errorf("the daemon ended during it: VM %s has its own disks again: repeat the command", u.Definition.Name)
 	}
-	t.end(result, errors.Join(failed, ctx.Err()))
+	t.End(result, errors.Join(failed, ctx.Err()))
 	if p.Back {
 		n.insist(ctx, what, p.goBack)
 	}

@@ -79,7 +79,7 @@ func (p *pair) dieAt(sound hypervisor, call string, do func(between func() error
 		case <-d.reached:
 			return nil
 		default:
-			return fmt.Errorf("works: %+v", p.a.node.tasks.list())
+			return fmt.Errorf("works: %+v", p.a.node.tasks.List())
 		}
 	})
 	p.stop(p.a)
@@ -420,14 +420,4 @@ func TestProtectRefused(t *testing.T) {
 	if def, err := p.b.hv.Definition(ctx, "twice"); err != nil || string(def.Text) != "vm twice" {
 		t.Errorf("beta's VM is %q, %v", def.Text, err)
 	}
-}
-
-// list is every task that is known.
-func (b *taskBoard) list() (out []api.Task) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, t := range b.tasks {
-		out = append(out, t.state)
-	}
-	return out
 }
