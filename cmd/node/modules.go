@@ -97,7 +97,7 @@ func (n *Node) loadModules() error {
 	}
 	for key := range found {
 		name, isConfig := strings.CutSuffix(strings.TrimPrefix(key, modulePrefix), "/config")
-		if !isConfig || n.left[name].Kind == "release" {
+		if !isConfig || n.works.Held(name) {
 			continue
 		}
 		var s stored
@@ -350,3 +350,5 @@ func formatYAML(m appmodules.Module) (string, error) {
 	text, err := config.Format(m)
 	return string(text), err
 }
+
+func (n *Node) values() badgerlog.Values { return badgerlog.Values{Store: n.store} }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/blockrepl"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/divergence"
@@ -92,7 +93,7 @@ type Node struct {
 	keeper   *divergence.Keeper // versions that lost a split brain
 	tasks    *tasks.Board
 	fitness  *fitness
-	left     map[string]unfinished // by an earlier run of the daemon, by module
+	works    *protect.Works
 	lookout  lookout
 	served   string // where the API is served over TLS; guarded by mu
 
@@ -104,7 +105,7 @@ type Node struct {
 	hosting sync.Mutex // held while images for another node are made
 	hosted  struct {   // the last that were; guarded by hosting
 		id     string
-		images []made
+		images []protect.Made
 	}
 
 	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
@@ -163,7 +164,7 @@ func (n *Node) build() error {
 	if n.keeper, err = divergence.NewKeeper(filepath.Join(n.cfg.Dir, "aside"), n.log); err != nil {
 		return err
 	}
-	if n.left, err = n.loadUnfinished(); err != nil {
+	if n.works, err = n.newWorks(); err != nil {
 		return err
 	}
 	return n.loadModules()
@@ -221,9 +222,9 @@ func (n *Node) start() error {
 	n.spawn(n.tidyVersions)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
-	n.withdrawOthers()
+	n.withdrawOthers(n.works.Left())
 	n.startModules()
-	n.resumeWorks()
+	n.works.Resume()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
 		if err := passage(dir); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/cluster/mux"
 	"duet/cluster/support"
@@ -63,8 +64,8 @@ func (n *Node) rpcHandler() http.Handler {
 		}).ServeHTTP(w, r)
 	}))
 	h.Handle("POST /judge", handle(n, func(ctx context.Context, j judging) ([]vmmanager.Finding, error) { return n.judgeNew(ctx, j) }))
-	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]made, error) { return n.host(ctx, v) }))
-	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []made) (none, error) { return none{}, n.dropImages(v) }))
+	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]protect.Made, error) { return n.host(ctx, v) }))
+	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.dropImages(v) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
 	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

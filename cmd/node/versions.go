@@ -197,7 +197,7 @@ func (n *Node) ExportVersion(ctx context.Context, id, path string) (api.Task, er
 	return n.run("export", e.About.Module, func(ctx context.Context, t *tasks.Task) (string, error) {
 		t.Step("writes version %s to %s", id, path)
 		began := time.Now()
-		err := v.Export(ctx, img.Device, path, func(done, total int64) { t.Progress(tasks.Rate("export", done, total, began)) })
+		err := v.Export(ctx, img.Device, path, func(done, total int64) { t.Copied("export", done, total, began) })
 		return fmt.Sprintf("version %s is in %s", id, path), err
 	})
 }

@@ -66,8 +66,9 @@ func (t *Task) Step(format string, args ...any) {
 	t.state.Step, t.state.Sync = fmt.Sprintf(format, args...), nil
 }
 
-// Progress says how far the step is.
-func (t *Task) Progress(s api.Sync) {
+// Copied says how many bytes of how many were copied since began; kind is that of api.Sync.
+func (t *Task) Copied(kind string, done, total int64, began time.Time) {
+	s := rate(kind, done, total, time.Since(began))
 	t.board.mu.Lock()
 	defer t.board.mu.Unlock()
 	t.state.Sync = &s
@@ -127,12 +128,11 @@ func (b *Board) List() []api.Task {
 	return out
 }
 
-// Rate turns two figures of bytes and the time since start into a Sync.
-func Rate(kind string, done, total int64, began time.Time) api.Sync {
+func rate(kind string, done, total int64, took time.Duration) api.Sync {
 	s := api.Sync{Kind: kind, Total: total, Compared: done, Moved: done, ETA: -1}
-	if took := time.Since(began).Seconds(); took > 0 && done > 0 {
-		s.Rate = int64(float64(done) / took)
-		s.ETA = float64(total-done) / (float64(done) / took)
+	if seconds := took.Seconds(); seconds > 0 && done > 0 {
+		s.Rate = int64(float64(done) / seconds)
+		s.ETA = float64(total-done) / (float64(done) / seconds)
 	}
 	return s
 }

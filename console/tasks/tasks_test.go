@@ -22,7 +22,7 @@ func TestBoard(t *testing.T) {
 			t.Errorf("a second task of the module: %v", err)
 		}
 		one.Step("copies disk %s", "vda")
-		one.Progress(tasks.Rate("adopt", 25, 100, time.Now().Add(-time.Second)))
+		one.Copied("adopt", 25, 100, time.Now().Add(-time.Second))
 		got := b.Of("web01")
 		if got == nil || got.Step != "copies disk vda" || got.Sync == nil || got.Sync.Rate != 25 || got.Sync.ETA != 3 {
 			t.Errorf("it is %+v", got)
