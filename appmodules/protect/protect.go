@@ -61,16 +61,10 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 	result, failed, again := p.resume(ctx)
 	switch {
 	case again != nil && ctx.Err() != nil:
-		return "", errors.Join(err, p.closeCopies(), errors.New("the daemon stops; its next run undoes the rest"))
+		return "", errors.Join(err, errors.New("the daemon stops; its next run undoes the rest"))
 	case again != nil:
 		p.w.cfg.Spawn(func(ctx context.Context) {
-			p.w.insist(ctx, p.record, func(ctx context.Context) error {
-				_, _, err := p.resume(ctx)
-				if err != nil && ctx.Err() != nil {
-					err = errors.Join(err, p.closeCopies())
-				}
-				return err
-			})
+			p.w.insist(ctx, p.record, func(ctx context.Context) error { _, _, err := p.resume(ctx); return err })
 		})
 		return "", fmt.Errorf("%w; undoing it goes on: %w", err, again)
 	case failed != nil:
@@ -95,6 +89,9 @@ func (p *protection) resume(ctx context.Context) (result string, failed, err err
 			failed = fmt.Errorf("the daemon ended during it: VM %s has its own disks again: repeat the command", p.Definition.Name)
 			_, err = p.w.depart(ctx, p.record)
 		}
+	}
+	if err != nil && ctx.Err() != nil { // nobody calls it again in this run
+		err = errors.Join(err, p.closeCopies())
 	}
 	return "", failed, err
 }

@@ -171,12 +171,23 @@ func (l *leave) part(ctx context.Context) error {
 	return nil
 }
 
-// rejoin has the module go on as before, in the run after it too.
-func (l *leave) rejoin(context.Context) error {
-	if err := l.w.cfg.Modules.Begin(l.Module.Name); err != nil {
+// rejoin has the module go on as before, in the run after it too. A VM that was off may have the definition of the
+// released one already.
+func (l *leave) rejoin(ctx context.Context) error {
+	hv, mods := l.w.cfg.Hypervisor, l.w.cfg.Modules
+	now, err := hv.Definition(ctx, l.Definition.Name)
+	if err == nil && len(hv.On(now)) < len(l.Module.Volumes) {
+		if now, err = hv.Rewire(now, mods.Endpoints(l.Module)); err == nil {
+			err = hv.Define(ctx, now)
+		}
+	}
+	if err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
 		return err
 	}
-	l.w.cfg.Modules.Rejoin(l.Module.Name)
+	if err := mods.Begin(l.Module.Name); err != nil {
+		return err
+	}
+	mods.Rejoin(l.Module.Name)
 	return nil
 }
 
