@@ -13,8 +13,8 @@ import (
 // rows is the import order of DESIGN §3: a package imports rows below its own,
 // never above and never a neighbour. A pattern may end in * for one path element.
 var rows = [][]string{
-	0: {"blockrepl/wire", "blockrepl/durable", "cluster/token", "cmd/version", "console/web", "testbed/check", "testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps"},
-	1: {"cluster", "blockrepl", "vmmanager", "lb", "appmodules"},
+	0: {"blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check", "testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps"},
+	1: {"cluster", "cluster/enroll", "blockrepl", "vmmanager", "lb", "appmodules"},
 	2: {"cluster/*", "cluster/doctor/*", "blockrepl/*", "blockrepl/host/*", "vmmanager/*", "lb/*", "appmodules/checker", "appmodules/script", "appmodules/safepkg", "appmodules/filerepl", "appmodules/config", "console/api"},
 	3: {"cluster/support", "appmodules/engine", "appmodules/filerepl/fuse", "console", "console/client", "console/api/apitest"},
 	4: {"cmd/node", "testbed/sim", "cmd/duet/setup"},

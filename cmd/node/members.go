@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -10,8 +11,8 @@ import (
 
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
+	"duet/cluster/enroll"
 	"duet/cluster/pki"
-	"duet/cluster/token"
 	"duet/console/api"
 )
 
@@ -139,10 +140,8 @@ func (n *Node) RemoveNode(ctx context.Context, name string) (api.NodeRemoval, er
 
 // NewToken makes a one-time token for a joining node.
 func (n *Node) NewToken(_ context.Context, life time.Duration) (api.Token, error) {
-	if life <= 0 {
-		life = token.Life
-	}
-	t, err := n.desk.NewToken(life)
+	life = cmp.Or(max(life, 0), enroll.Life)
+	t, err := n.door.NewToken(life)
 	if err != nil {
 		return api.Token{}, err
 	}
@@ -155,13 +154,13 @@ type tokens struct{ store *badgerlog.Store }
 const tokensKey = "cluster/tokens"
 
 // Tokens reads them.
-func (t tokens) Tokens() ([]token.Record, error) {
-	var out []token.Record
+func (t tokens) Tokens() ([]enroll.Record, error) {
+	var out []enroll.Record
 	_, err := badgerlog.Values{Store: t.store}.Load(tokensKey, &out)
 	return out, err
 }
 
 // SetTokens replaces them durably.
-func (t tokens) SetTokens(r []token.Record) error {
+func (t tokens) SetTokens(r []enroll.Record) error {
 	return badgerlog.Values{Store: t.store}.Save(tokensKey, r)
 }

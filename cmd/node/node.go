@@ -81,7 +81,7 @@ type Node struct {
 	store    *badgerlog.Store
 	mux      *mux.Mux
 	gossip   *gossip.Gossip
-	desk     *pki.Desk
+	door     *pki.Admission
 	voting   sync.Mutex        // held while the witnesses are changed from here
 	thirds   map[string]*third // witnesses by ID; guarded by mu
 	fencing  *fencing
@@ -149,7 +149,7 @@ func (n *Node) build() error {
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
 	n.call = &http.Client{Transport: n.mux.HTTPTransport(serviceControl)}
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
-	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
+	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
 	if err := n.useVoters(); err != nil {
 		return err
@@ -310,7 +310,7 @@ func (n *Node) serveMux() error {
 	})
 	n.spawn(func(ctx context.Context) { n.serveReplication(ctx, replication) })
 	n.spawn(func(ctx context.Context) {
-		if err := n.desk.Serve(ctx, join); err != nil && ctx.Err() == nil {
+		if err := n.door.Serve(ctx, join); err != nil && ctx.Err() == nil {
 			n.log.Error("join service ended", "err", err)
 		}
 	})
