@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"time"
 
 	"duet/appmodules/engine"
 	"duet/cluster"
@@ -146,6 +145,3 @@ func (c caller) Define(ctx context.Context, d engine.Definition) error {
 func (c caller) Dial(ctx context.Context) (net.Conn, error) {
 	return c.n.mux.Dial(ctx, c.node, serviceReplication, mux.Replication)
 }
-
-// pingTime bounds one ping of arbitration.
-const pingTime = 800 * time.Millisecond

@@ -12,38 +12,17 @@ import (
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
 	"duet/cluster/enroll"
-	"duet/cluster/pki"
 	"duet/console/api"
 )
 
 // cluster is the configuration as it is now.
-func (n *Node) cluster() cluster.Config {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.members
-}
+func (n *Node) cluster() cluster.Config { return n.members.Config() }
 
 func (n *Node) self() cluster.NodeID { return n.cluster().Self }
 
-// change makes a change of the configuration durable and uses it, unless alter, which may
-// not change what c refers to, returns false. It returns the configuration then.
-func (n *Node) change(alter func(c *cluster.Config) bool) (cluster.Config, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	c := n.members
-	if !alter(&c) {
-		return c, nil
-	}
-	if err := pki.SaveConfig(n.cfg.Dir, c); err != nil {
-		return n.members, err
-	}
-	n.members = c
-	return c, nil
-}
-
 // admit adds a node and tells the other members; it does not wait for those that are away.
 func (n *Node) admit(ctx context.Context, m cluster.Member) (cluster.Config, error) {
-	c, err := n.change(func(c *cluster.Config) bool {
+	c, err := n.members.Change(func(c *cluster.Config) bool {
 		c.Members = append(without(c.Members, m.Node), m)
 		return true
 	})
@@ -86,7 +65,7 @@ func (n *Node) dropMember(node cluster.NodeID) error {
 
 func (n *Node) changeMembers(alter func(c *cluster.Config) bool) error {
 	changed := false
-	_, err := n.change(func(c *cluster.Config) bool {
+	_, err := n.members.Change(func(c *cluster.Config) bool {
 		changed = alter(c)
 		return changed
 	})

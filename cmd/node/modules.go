@@ -18,6 +18,7 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
+	"duet/cluster/ping"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -75,7 +76,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 		Gate:       n.gate,
 		Withdraw:   func() { n.withdraw(m) },
 		View:       n.gossip.View,
-		Ping:       n.ping,
+		Ping:       func(ctx context.Context) bool { return ping.Any(ctx, n.cluster().Ping) },
 		Boot:       bootID(),
 		Log:        log,
 		Logger:     n.log,

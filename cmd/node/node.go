@@ -23,6 +23,7 @@ import (
 	"duet/cluster"
 	"duet/cluster/fence"
 	"duet/cluster/gossip"
+	"duet/cluster/membership"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
 	"duet/console"
@@ -77,6 +78,7 @@ type Sockets interface {
 type Node struct {
 	cfg      Config
 	log      *slog.Logger
+	members  *membership.Book // the configuration of the cluster
 	identity *pki.Identity
 	store    *badgerlog.Store
 	mux      *mux.Mux
@@ -108,7 +110,6 @@ type Node struct {
 	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
 
 	mu      sync.Mutex
-	members cluster.Config
 	modules map[string]*module
 	images  map[string]*keptImage // open images by the identity of their data
 }
@@ -132,11 +133,10 @@ func New(cfg Config) (*Node, error) {
 }
 
 func (n *Node) build() error {
-	members, err := pki.LoadConfig(n.cfg.Dir)
-	if err != nil {
+	var err error
+	if n.members, err = membership.Open(n.cfg.Dir); err != nil {
 		return err
 	}
-	n.members = members
 	if n.identity, err = pki.Load(filepath.Join(n.cfg.Dir, pki.Folder)); err != nil {
 		return err
 	}
@@ -172,11 +172,12 @@ func (n *Node) listenAddr() string {
 	if n.cfg.Listen != "" {
 		return n.cfg.Listen
 	}
-	paths := n.members.Paths(n.members.Self, false)
+	c := n.cluster()
+	paths := c.Paths(c.Self, false)
 	if len(paths) == 0 {
 		return ""
 	}
-	return net.JoinHostPort(paths[0], fmt.Sprint(n.members.Port+2))
+	return net.JoinHostPort(paths[0], fmt.Sprint(c.Port+2))
 }
 
 // Start runs the node. If it fails, what was started is stopped again.

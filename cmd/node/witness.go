@@ -85,7 +85,7 @@ func (n *Node) useVoters() error {
 	before := n.thirds
 	n.thirds = make(map[string]*third, len(before))
 	var errs []error
-	for _, w := range n.members.Voters.All() {
+	for _, w := range n.cluster().Voters.All() {
 		t, err := before[w.ID], error(nil)
 		if t == nil {
 			if t, err = n.newThird(w); err != nil {
@@ -147,7 +147,7 @@ func (n *Node) witnesses() []engine.Witness {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []engine.Witness
-	for _, w := range n.members.Voters.Active {
+	for _, w := range n.cluster().Voters.Active {
 		if t := n.thirds[w.ID]; t != nil {
 			out = append(out, t)
 		} else {
