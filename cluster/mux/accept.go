@@ -93,7 +93,7 @@ func (m *Mux) drop(ln net.Listener) {
 
 // greet runs the handshake of one caller and hands the connection to its service.
 func (m *Mux) greet(ctx context.Context, raw net.Conn) error {
-	conn := newConn(tls.Server(m.wrap(raw), m.cfg.Identity.Server()), raw)
+	conn := newConn(tls.Server(m.wrap(raw), speaking(m.cfg.Identity.Server())), raw)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	if err := m.serve(ctx, conn, stop); err != nil {
 		stop()
@@ -114,6 +114,9 @@ func (m *Mux) serve(ctx context.Context, conn *Conn, release func() bool) error 
 			return errGone
 		}
 		return fmt.Errorf("handshake: %w", err)
+	}
+	if err := conn.negotiated(); err != nil {
+		return err
 	}
 	var b [1]byte
 	if _, err := conn.Read(b[:]); err != nil {

@@ -205,6 +205,8 @@ type Conn struct {
 	tls  *tls.Conn // the same
 	peer cluster.NodeID
 	path string
+	// speaks is the version that both sides speak.
+	speaks cluster.Version
 }
 
 func newConn(c *tls.Conn, raw net.Conn) *Conn {
@@ -227,6 +229,22 @@ func PeerOf(c net.Conn) cluster.NodeID {
 		return c.peer
 	}
 	return ""
+}
+
+// Speaks is the version of the messages between the nodes that both ends know.
+func (c *Conn) Speaks() cluster.Version { return c.speaks }
+
+// speaking is conf with the versions that this release speaks.
+func speaking(conf *tls.Config) *tls.Config {
+	conf = conf.Clone()
+	conf.NextProtos = cluster.Protocols()
+	return conf
+}
+
+// negotiated notes the version after the handshake.
+func (c *Conn) negotiated() (err error) {
+	c.speaks, err = cluster.Negotiated(c.tls.ConnectionState().NegotiatedProtocol)
+	return err
 }
 
 func join(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }

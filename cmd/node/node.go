@@ -21,6 +21,7 @@ import (
 	"duet/blockrepl/nbd"
 	"duet/blockrepl/wire"
 	"duet/cluster"
+	"duet/cluster/control"
 	"duet/cluster/fence"
 	"duet/cluster/gossip"
 	"duet/cluster/membership"
@@ -88,7 +89,7 @@ type Node struct {
 	thirds   map[string]*third // witnesses by ID; guarded by mu
 	fencing  *fencing
 	rpc      *http.Server
-	call     *http.Client
+	plane    *control.Plane
 	gate     *engine.Gate
 	tasks    *taskBoard
 	fitness  *fitness
@@ -147,7 +148,7 @@ func (n *Node) build() error {
 	n.push("store", func(context.Context) error { return n.store.Close() })
 	n.mux = mux.New(mux.Config{Identity: n.identity, Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
-	n.call = &http.Client{Transport: n.mux.HTTPTransport(serviceControl)}
+	n.plane = n.newPlane()
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}

@@ -100,11 +100,15 @@ func (n *Node) plan(def vmmanager.Definition, r api.ProtectRequest) (appmodules.
 	if have, err := n.module(m.Name); err == nil {
 		return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.cfg.VM.Domain)
 	}
+	m.ID = strings.ToLower(rand.Text())
 	if faults := m.Validate(); len(faults) > 0 {
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}
 	return m, nil
 }
+
+// hasIdentities is the version from which nodes tell modules of one name apart.
+const hasIdentities cluster.Version = 2
 
 // freeName makes the name of a module of that of its VM.
 func (n *Node) freeName(vm string) string {
@@ -268,10 +272,17 @@ func (p *protection) oldImages() string {
 func (p *protection) images(ctx context.Context) error {
 	self, peer := string(p.n.self()), string(p.peer())
 	// An earlier protect of this VM may have been cut short.
-	if err := p.n.removeAt(ctx, p.peer(), p.Module.Name, 1); err != nil {
+	if err := p.n.removeAt(ctx, p.peer(), p.Module.Name, removal{Epoch: 1}); err != nil {
 		return err
 	}
-	err := p.n.rpcTo(ctx, p.peer(), "images", hosting{p.Task, p.Module.Name, p.Definition.Name, p.places[peer]}, &p.Theirs)
+	speaks, err := p.n.plane.Version(ctx, p.peer())
+	if err != nil {
+		return err
+	}
+	if speaks < hasIdentities {
+		p.Module.ID = "" // the peer would vote by the name
+	}
+	err = p.n.rpcTo(ctx, p.peer(), "images", hosting{p.Task, p.Module.Name, p.Definition.Name, p.places[peer]}, &p.Theirs)
 	if err == nil {
 		p.Mine, err = p.n.makeImages(p.Module.Name, p.places[self])
 	}

@@ -96,7 +96,7 @@ func (n *Node) release(ctx context.Context, t *task, m *module, r api.ReleaseReq
 		return "", fmt.Errorf("release %s: the VM is protected as before: %w", name, errors.Join(err, n.endUnfinished(name)))
 	}
 	t.step("has %s forget the module", peer)
-	u.Told = n.removeAt(ctx, peer, name, u.Epoch) == nil
+	u.Told = n.removeAt(ctx, peer, name, u.removal()) == nil
 	if err := n.released(ctx, u); err != nil {
 		return "", fmt.Errorf("release %s: %w", name, err)
 	}
@@ -204,7 +204,7 @@ const partTime = 15 * time.Second
 // released ends a release whose VM is an ordinary one again. A peer that was not told is told later.
 func (n *Node) released(ctx context.Context, u unfinished) error {
 	if u.Told {
-		n.forgetAtWitness(ctx, u.Module.Name)
+		n.forgetAtWitness(ctx, u.Module)
 		return n.endUnfinished(u.Module.Name)
 	}
 	if err := n.onlyPeer(u); err != nil {
@@ -221,22 +221,27 @@ func (n *Node) released(ctx context.Context, u unfinished) error {
 func (n *Node) tellReleased(ctx context.Context, u unfinished) error {
 	peer := cluster.NodeID(u.Module.Peer(string(n.self())))
 	if _, member := n.cluster().Member(peer); member {
-		if err := n.removeAt(ctx, peer, u.Module.Name, u.Epoch); err != nil {
+		if err := n.removeAt(ctx, peer, u.Module.Name, u.removal()); err != nil {
 			return err
 		}
 	}
-	n.forgetAtWitness(ctx, u.Module.Name)
+	n.forgetAtWitness(ctx, u.Module)
 	return n.endUnfinished(n.later(u))
 }
 
 // removal asks a node to forget a module whose VM stays on the asking node.
 type removal struct {
 	Epoch cluster.Epoch `json:"epoch"` // that the asking node knows
+	// Module is the identity of the one that is meant; empty: whichever has the name.
+	Module string `json:"module,omitempty"`
 }
 
+// removal is how the peer is told of a release.
+func (u unfinished) removal() removal { return removal{u.Epoch, u.Module.Identity()} }
+
 // removeAt has another node forget a module.
-func (n *Node) removeAt(ctx context.Context, node cluster.NodeID, module string, epoch cluster.Epoch) error {
-	if err := n.rpcTo(ctx, node, "modules/"+module+"/remove", removal{epoch}, nil); err != nil {
+func (n *Node) removeAt(ctx context.Context, node cluster.NodeID, module string, r removal) error {
+	if err := n.rpcTo(ctx, node, "modules/"+module+"/remove", r, nil); err != nil {
 		return fmt.Errorf("have %s forget module %s: %w", node, module, err)
 	}
 	return nil
@@ -251,6 +256,9 @@ func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID,
 	}
 	if err != nil {
 		return err
+	}
+	if r.Module != "" && r.Module != m.cfg.Identity() {
+		return nil // that one is gone; its name was used again
 	}
 	st := m.engine.State()
 	switch {

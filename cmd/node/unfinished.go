@@ -197,7 +197,7 @@ func (p *protection) goBack(ctx context.Context) error {
 		return err
 	}
 	if len(p.Theirs) > 0 { // it may have heard of the module
-		if err := n.removeAt(ctx, p.peer(), p.Module.Name, 1); err != nil {
+		if err := n.removeAt(ctx, p.peer(), p.Module.Name, removal{1, p.Module.Identity()}); err != nil {
 			return err
 		}
 		if err := n.rpcTo(ctx, p.peer(), "images/drop", p.Theirs, nil); err != nil {

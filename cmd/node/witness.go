@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/witness"
@@ -204,13 +205,14 @@ func (n *Node) greet(ctx context.Context, t *third) {
 	}
 }
 
-// forgetAtWitness ends a module at all witnesses, after both nodes dropped it.
-func (n *Node) forgetAtWitness(ctx context.Context, module string) {
+// forgetAtWitness ends a module at all witnesses, after both nodes dropped it. One that is
+// away remembers it for nothing: votes belong to the module's identity.
+func (n *Node) forgetAtWitness(ctx context.Context, module appmodules.Module) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	for _, t := range n.reached(n.cluster().Voters.All()) {
-		if err := t.client.ForgetModule(ctx, module); err != nil && !errors.Is(err, context.Canceled) {
-			n.log.Warn("the witness still remembers a module that was released", "module", module, "witness", t.Name(), "err", err)
+		if err := t.client.ForgetModule(ctx, module.Identity()); err != nil && !errors.Is(err, context.Canceled) {
+			n.log.Warn("the witness still remembers a module that was released", "module", module.Name, "witness", t.Name(), "err", err)
 		}
 	}
 }
