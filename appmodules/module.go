@@ -1,6 +1,7 @@
 package appmodules
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -16,13 +17,20 @@ const KindVM Kind = "vm"
 
 // Module is the configuration of one module, the same on all its nodes.
 type Module struct {
-	Name    string   `yaml:"name" json:"name"`
+	Name string `yaml:"name" json:"name"`
+	// ID is random and made when the module is: votes and requests belong to it, because the
+	// name may be used again. Modules of releases before it have none. See Identity.
+	ID      string   `yaml:"id,omitempty" json:"id,omitempty"`
 	Kind    Kind     `yaml:"kind" json:"kind"`
 	Nodes   []string `yaml:"nodes" json:"nodes"` // first = preferred primary, unless policy.primary says otherwise
 	VM      VM       `yaml:"vm" json:"vm"`
 	Policy  Policy   `yaml:"policy" json:"policy"`
 	Volumes []Volume `yaml:"volumes,omitempty" json:"volumes,omitempty"`
 }
+
+// Identity tells the module from all others, also from earlier and later ones of its name. A
+// module that was made before there were IDs keeps its name as its identity.
+func (m Module) Identity() string { return cmp.Or(m.ID, m.Name) }
 
 // maxName is the length of a module's name in bytes: it is part of file names and sockets.
 const maxName = 39
@@ -178,6 +186,8 @@ type Fault struct {
 // Error is "path: text".
 func (f Fault) Error() string { return f.Path + ": " + f.Text }
 
+var moduleID = regexp.MustCompile(`^[a-z0-9]{20,40}$`)
+
 var moduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
 
 // Validate lists every fault of m; none means it can be used.
@@ -193,6 +203,9 @@ func (m Module) Validate() []Fault {
 	}
 	if !moduleName.MatchString(m.Name) {
 		bad("name", "%q must be 1 to 39 of a-z, 0-9 and -, not beginning with -", m.Name)
+	}
+	if m.ID != "" && !moduleID.MatchString(m.ID) {
+		bad("id", "%q must be 20 to 40 of a-z and 0-9: it is made with the module and stays", m.ID)
 	}
 	oneOf("kind", string(m.Kind), string(KindVM))
 	if len(m.Nodes) != 2 || m.Nodes[0] == m.Nodes[len(m.Nodes)-1] || slices.Contains(m.Nodes, "") {

@@ -45,7 +45,7 @@ func (e *Engine) ask() bool {
 		return false
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete, Cold: e.rec.Cold}
+	ask := cluster.Ask{Module: e.cfg.Module.Identity(), Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete, Cold: e.rec.Cold}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
 	ev := evidence{Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
@@ -153,7 +153,7 @@ func (e *Engine) inform() {
 	if !e.rec.Holds(e.self) || !e.primary() || e.rec.Complete != e.rec.Epoch {
 		return
 	}
-	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Epoch, Complete: e.rec.Complete}
+	ask := cluster.Ask{Module: e.cfg.Module.Identity(), Node: e.self, Epoch: e.rec.Epoch, Complete: e.rec.Complete}
 	for _, w := range witnesses {
 		if e.informed[w] >= ask.Epoch {
 			continue

@@ -131,6 +131,7 @@ func (w *Works) module(def vmmanager.Definition, r api.ProtectRequest) (appmodul
 			return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.VM.Domain)
 		}
 	}
+	m.ID = strings.ToLower(rand.Text())
 	if faults := m.Validate(); len(faults) > 0 {
 		return m, fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}

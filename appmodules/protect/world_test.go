@@ -466,6 +466,8 @@ func (p peers) Judge(context.Context, cluster.NodeID, vmmanager.Definition) ([]v
 	return nil, p.alive()
 }
 
+func (p peers) Identities(context.Context, cluster.NodeID) (bool, error) { return true, p.alive() }
+
 func (p peers) Make(_ context.Context, _ cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
 	var out []protect.Made
 	err := p.change(func() error {

@@ -1,4 +1,3 @@
-// Package clustertest has what tests of package cluster's subfolders share: a
-// network in memory that can be cut, slowed and made lossy, and the laws that
-// every cluster.State must keep.
+// Package clustertest has a network in memory that can be cut, slowed and made lossy, for
+// the tests of package cluster's subfolders.
 package clustertest

@@ -350,22 +350,12 @@ func FuzzDecodeHeartbeat(f *testing.F) {
 	f.Add(heartbeat{from: "a", nonce: 1, echo: 2, leaving: true}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHeartbeat(b)
-		if err == nil && string(h.encode()) != string(b) {
-			t.Errorf("%x decodes to %+v", b, h)
-		}
-	})
-}
-
-func FuzzDecodeStates(f *testing.F) {
-	f.Add(encodeStates([]namedState{{"a", []byte("x")}, {"", nil}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := decodeStates(b)
 		if err != nil {
 			return
 		}
-		again, err := decodeStates(encodeStates(s))
-		if err != nil || len(again) != len(s) {
-			t.Errorf("%x: %v %v", b, again, err)
+		b[1] &= flagLeaving // others are of a newer release
+		if string(h.encode()) != string(b) {
+			t.Errorf("%x decodes to %+v", b, h)
 		}
 	})
 }

@@ -1,8 +1,7 @@
-// Package gossip watches the other nodes over every heartbeat network and
-// spreads the cluster's gossiped State.
+// Package gossip watches the other nodes over every heartbeat network.
 //
-// Each network has a memberlist instance of its own, which gives encryption,
-// membership and the exchange of State. Whether a path answers is decided by a
+// Each network has a memberlist instance of its own, which gives encryption
+// and membership. Whether a path answers is decided by a
 // heartbeat on top of it, for memberlist alone accuses a node because of our own
 // stall, is fooled by repeated packets, and sees one direction only:
 //

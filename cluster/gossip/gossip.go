@@ -25,10 +25,7 @@ type Config struct {
 	// Cluster is the configuration as it is now; call Update when it has changed.
 	// Heartbeats use Port+1, UDP and TCP, on this node's address in each network.
 	Cluster func() cluster.Config
-	// States are gossiped under their names, which are the same on all nodes.
-	// Equal states must encode to equal bytes.
-	States map[string]cluster.State
-	Logger *slog.Logger // nil discards
+	Logger  *slog.Logger // nil discards
 }
 
 // Gossip watches the peers. All methods may be called by several goroutines.
@@ -36,7 +33,6 @@ type Gossip struct {
 	cfg       Config
 	log       *slog.Logger
 	transport func(ip string, port int) (memberlist.NodeAwareTransport, error) // nil: real sockets
-	dirty     chan struct{}
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -57,7 +53,7 @@ func New(cfg Config) *Gossip {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gossip{cfg: cfg, log: cfg.Logger, dirty: make(chan struct{}, 1),
+	g := &Gossip{cfg: cfg, log: cfg.Logger,
 		d: newDetector(cfg.Cluster().Self, random()), segments: make(map[string]*segment), watchers: make(map[chan cluster.View]bool)}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.d.setup(cfg.Cluster(), time.Now())
@@ -141,7 +137,6 @@ func (g *Gossip) resegment(first bool) error {
 	}
 	if first {
 		g.wg.Go(func() { g.beat(g.ctx) })
-		g.wg.Go(func() { g.spread(g.ctx) })
 	}
 	for _, s := range fresh {
 		if err := s.run(c, first); err != nil {
@@ -254,9 +249,6 @@ func (g *Gossip) publish() {
 	if sameView(v, g.last) {
 		return
 	}
-	if appeared(v, g.last) {
-		g.Changed() // a peer that comes back has missed what happened
-	}
 	g.last = v
 	for ch := range g.watchers {
 		select {
@@ -272,15 +264,6 @@ func sameView(a, b cluster.View) bool {
 	return maps.EqualFunc(a.Peers, b.Peers, func(x, y cluster.PeerView) bool {
 		return maps.Equal(x.Paths, y.Paths) && x.Leaving == y.Leaving && x.Quiet == y.Quiet && x.Silent.IsZero() == y.Silent.IsZero()
 	})
-}
-
-func appeared(v, old cluster.View) bool {
-	for n := range v.Peers {
-		if v.Alive(n) && !old.Alive(n) {
-			return true
-		}
-	}
-	return false
 }
 
 // beat is the goroutine that sends heartbeats and notices silence.
@@ -339,10 +322,6 @@ func random() uint64 {
 
 // receive takes a message of a peer; it runs on memberlist's goroutines.
 func (g *Gossip) receive(network string, b []byte) {
-	if len(b) > 0 && b[0] == kindStates {
-		g.merge(b)
-		return
-	}
 	m, err := decodeHeartbeat(b)
 	if err != nil {
 		g.log.Debug("gossip message dropped", "network", network, "err", err)
@@ -352,10 +331,4 @@ func (g *Gossip) receive(network string, b []byte) {
 	defer g.mu.Unlock()
 	g.d.receive(network, m, time.Now())
 	g.publish()
-}
-
-func (g *Gossip) segment(name string) *segment {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.segments[name]
 }

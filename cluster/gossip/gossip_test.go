@@ -3,7 +3,6 @@ package gossip
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"net"
@@ -26,40 +25,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// top is a State that holds the largest number seen.
-type top struct {
-	mu sync.Mutex
-	n  uint64
-}
-
-func (s *top) get() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n
-}
-
-func (s *top) set(n uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.n = n
-}
-
-func (s *top) MarshalBinary() ([]byte, error) {
-	return binary.BigEndian.AppendUint64(nil, s.get()), nil
-}
-
-func (s *top) Merge(b []byte) error {
-	if len(b) != 8 {
-		return fmt.Errorf("%d bytes", len(b))
-	}
-	s.set(max(s.get(), binary.BigEndian.Uint64(b)))
-	return nil
-}
-
-func TestStateLaws(t *testing.T) {
-	clustertest.StateLaws(t, 4, func(i int) cluster.State { return &top{n: uint64(i)} })
 }
 
 // memory adapts a clustertest.Host to memberlist.
@@ -164,9 +129,9 @@ func (tm *team) edit(f func(*cluster.Config)) {
 	f(&tm.cfg)
 }
 
-func (tm *team) start(n cluster.NodeID, states map[string]cluster.State) *Gossip {
+func (tm *team) start(n cluster.NodeID) *Gossip {
 	tm.t.Helper()
-	g := New(Config{Cluster: func() cluster.Config { return tm.config(n) }, States: states})
+	g := New(Config{Cluster: func() cluster.Config { return tm.config(n) }})
 	if tm.net != nil {
 		g.transport = inMemory(tm.net)
 	}
@@ -200,20 +165,6 @@ func silent(n cluster.NodeID) func(cluster.View) bool {
 	return func(v cluster.View) bool { return !v.Peers[n].Silent.IsZero() }
 }
 
-func awaitState(t *testing.T, s *top, want uint64) time.Duration {
-	t.Helper()
-	start := time.Now()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for s.get() != want {
-		if time.Since(start) > 20*time.Second {
-			t.Fatalf("state is %d, not %d", s.get(), want)
-		}
-		<-tick.C
-	}
-	return time.Since(start)
-}
-
 // inBubble runs f in a synctest bubble with a network in memory.
 func inBubble(t *testing.T, f func(t *testing.T, n *clustertest.Network)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -226,13 +177,11 @@ func inBubble(t *testing.T, f func(t *testing.T, n *clustertest.Network)) {
 func TestPartitionAndReturn(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *clustertest.Network) {
 		tm := newTeam(t, n, 7000, 0, "a", "b")
-		sa, sb := &top{n: 1}, &top{n: 2}
-		a := tm.start("a", map[string]cluster.State{"top": sa})
-		b := tm.start("b", map[string]cluster.State{"top": sb})
+		a := tm.start("a")
+		b := tm.start("b")
 		await(t, a, "meeting", bothPaths("b"))
 		await(t, b, "meeting", bothPaths("a"))
-		awaitState(t, sa, 2)
-		for i := range 3 {
+		for range 3 {
 			n.Partition(ip(1, "a"), ip(1, "b"))
 			await(t, a, "loss of one path", func(v cluster.View) bool { return !v.Peers["b"].Paths["n1"] && v.Alive("b") })
 			n.Partition(ip(2, "a"), ip(2, "b"))
@@ -240,16 +189,11 @@ func TestPartitionAndReturn(t *testing.T) {
 				t.Errorf("silence after %v", d)
 			}
 			await(t, b, "silence", silent("a"))
-			sb.set(uint64(10 + i)) // nobody can hear of it
-			b.Changed()
 			time.Sleep(time.Minute) // memberlist has given up by now; free in a bubble
 			n.Connect(ip(1, "a"), ip(1, "b"))
 			n.Connect(ip(2, "a"), ip(2, "b"))
 			if d := await(t, a, "return", bothPaths("b")); d > time.Second {
 				t.Errorf("return after %v", d)
-			}
-			if d := awaitState(t, sa, uint64(10+i)); d > 2*time.Second {
-				t.Errorf("state after %v", d)
 			}
 		}
 		a.Stop()
@@ -258,53 +202,16 @@ func TestPartitionAndReturn(t *testing.T) {
 	})
 }
 
-// TestStateComesWithLoss: a change whose message is lost comes by the exchange.
-func TestStateComesWithLoss(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *clustertest.Network) {
-		tm := newTeam(t, n, 7000, 0, "a", "b", "c")
-		states := map[cluster.NodeID]*top{"a": {}, "b": {}, "c": {}}
-		gs := map[cluster.NodeID]*Gossip{}
-		for id, s := range states {
-			gs[id] = tm.start(id, map[string]cluster.State{"top": s})
-		}
-		for id, g := range gs {
-			for other := range gs {
-				if other != id {
-					await(t, g, "meeting", bothPaths(other))
-				}
-			}
-		}
-		n.Drop(ip(1, "a"), ip(1, "b"), 0.3)
-		n.Drop(ip(2, "a"), ip(2, "c"), 0.3)
-		n.Delay(ip(1, "a"), ip(1, "c"), 30*time.Millisecond)
-		states["a"].set(5)
-		gs["a"].Changed()
-		for _, s := range states {
-			if d := awaitState(t, s, 5); d > time.Second {
-				t.Errorf("known after %v", d)
-			}
-		}
-		states["b"].set(6) // without a call of Changed
-		for _, s := range states {
-			awaitState(t, s, 6)
-		}
-		for _, g := range gs {
-			g.Stop()
-		}
-		n.Wait()
-	})
-}
-
 func TestMemberJoinsLive(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *clustertest.Network) {
 		tm := newTeam(t, n, 7000, 0, "a", "b")
-		a, b := tm.start("a", nil), tm.start("b", nil)
+		a, b := tm.start("a"), tm.start("b")
 		await(t, a, "meeting", bothPaths("b"))
 		tm.edit(func(c *cluster.Config) {
 			c.Members = append(c.Members, member("c"))
 			c.GossipKeys = append([][]byte{bytes.Repeat([]byte{9}, 32)}, c.GossipKeys...) // rotation begins
 		})
-		c := tm.start("c", nil)
+		c := tm.start("c")
 		for _, g := range []*Gossip{a, b} {
 			if err := g.Update(); err != nil {
 				t.Fatal(err)
@@ -335,9 +242,9 @@ func TestMemberJoinsLive(t *testing.T) {
 func TestWrongKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *clustertest.Network) {
 		tm := newTeam(t, n, 7000, 0, "a", "b")
-		a := tm.start("a", nil)
+		a := tm.start("a")
 		tm.edit(func(c *cluster.Config) { c.GossipKeys = [][]byte{bytes.Repeat([]byte{1}, 32)} })
-		b := tm.start("b", nil)
+		b := tm.start("b")
 		await(t, a, "silence", silent("b"))
 		if a.View().Alive("b") || b.View().Alive("a") {
 			t.Error("met without the key")
@@ -365,13 +272,11 @@ func freePort(t *testing.T) int {
 
 func TestSocketsLeaveAndReturn(t *testing.T) {
 	tm := newTeam(t, nil, freePort(t), time.Second, "a", "b")
-	s := &top{}
-	a := tm.start("a", map[string]cluster.State{"top": s})
-	b := tm.start("b", map[string]cluster.State{"top": &top{n: 3}})
+	a := tm.start("a")
+	b := tm.start("b")
 	if d := await(t, a, "meeting", bothPaths("b")); d > 2*time.Second {
 		t.Errorf("met after %v", d)
 	}
-	awaitState(t, s, 3)
 	if err := New(Config{Cluster: func() cluster.Config { return tm.config("a") }}).Start(); err == nil {
 		t.Error("two on one port")
 	}
@@ -387,7 +292,7 @@ func TestSocketsLeaveAndReturn(t *testing.T) {
 	if pv := a.View().Peers["b"]; !pv.Leaving {
 		t.Errorf("left: %+v", pv)
 	}
-	b = tm.start("b", nil)
+	b = tm.start("b")
 	await(t, a, "return", func(v cluster.View) bool { return bothPaths("b")(v) && !v.Peers["b"].Leaving })
 	if err := b.Start(); err == nil {
 		t.Error("started twice")

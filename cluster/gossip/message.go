@@ -4,16 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
 	"duet/cluster"
 )
 
-// The first byte of a message.
-const (
-	kindHeartbeat = 'h'
-	kindStates    = 's'
-)
+// kindHeartbeat is the first byte of a message; others are of other releases.
+const kindHeartbeat = 'h'
 
 const (
 	flagLeaving  = 1 << 0
@@ -45,57 +41,11 @@ func (h heartbeat) encode() []byte {
 }
 
 func decodeHeartbeat(b []byte) (heartbeat, error) {
-	if len(b) <= heartbeatLen || b[0] != kindHeartbeat || b[1]&^flagLeaving != 0 {
+	if len(b) <= heartbeatLen || b[0] != kindHeartbeat { // flags of a newer release are ignored
 		return heartbeat{}, fmt.Errorf("%w: %d bytes", errMessage, len(b))
 	}
 	return heartbeat{
 		from: cluster.NodeID(b[heartbeatLen:]), leaving: b[1]&flagLeaving != 0,
 		boot: binary.BigEndian.Uint64(b[2:]), nonce: binary.BigEndian.Uint64(b[10:]), echo: binary.BigEndian.Uint64(b[18:]),
 	}, nil
-}
-
-// namedState is one State as it travels: kind, then for each state its name and
-// its bytes, both with their length in front.
-type namedState struct {
-	name string
-	data []byte
-}
-
-func encodeStates(states []namedState) []byte {
-	b := []byte{kindStates}
-	for _, s := range states {
-		b = binary.AppendUvarint(b, uint64(len(s.name)))
-		b = append(b, s.name...)
-		b = binary.AppendUvarint(b, uint64(len(s.data)))
-		b = append(b, s.data...)
-	}
-	return b
-}
-
-func decodeStates(b []byte) ([]namedState, error) {
-	if len(b) == 0 || b[0] != kindStates {
-		return nil, errMessage
-	}
-	var out []namedState
-	for b = b[1:]; len(b) > 0; {
-		name, rest, err := field(b)
-		if err != nil {
-			return nil, err
-		}
-		data, rest, err := field(rest)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, namedState{string(name), data})
-		b = rest
-	}
-	return out, nil
-}
-
-func field(b []byte) (value, rest []byte, err error) {
-	n, k := binary.Uvarint(b)
-	if k <= 0 || n > math.MaxInt32 || int(n) > len(b)-k {
-		return nil, nil, fmt.Errorf("%w: length", errMessage)
-	}
-	return b[k : k+int(n)], b[k+int(n):], nil
 }

@@ -53,7 +53,7 @@ func TestKilledAndFrozenProcess(t *testing.T) {
 		t.Skip("takes 10 s of real time")
 	}
 	tm := newTeam(t, nil, freePort(t), cluster.DefaultDetection, "a", "b")
-	a := tm.start("a", nil)
+	a := tm.start("a")
 	cmd, lines := startChild(t, tm.cfg.Port, cluster.DefaultDetection)
 	await(t, a, "meeting", bothPaths("b"))
 

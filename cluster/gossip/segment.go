@@ -182,24 +182,6 @@ func (s *segment) send(to cluster.NodeID, b []byte) {
 	}
 }
 
-// sendReliable gives a message of any size to a peer, over TCP. It may block for
-// a quarter of the detection time.
-func (s *segment) sendReliable(to cluster.NodeID, b []byte) error {
-	ml, addr := s.list(), s.peers()[to]
-	if ml == nil || addr == "" {
-		return errors.New("no such path")
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return err
-	}
-	return ml.SendReliable(&memberlist.Node{Name: string(to), Addr: net.ParseIP(host), Port: uint16(n)}, b)
-}
-
 // leave says goodbye to memberlist, so that it does not suspect us afterwards.
 func (s *segment) leave(timeout time.Duration) error {
 	s.life.Lock()
@@ -229,10 +211,8 @@ type delegate struct{ s *segment }
 func (d delegate) NodeMeta(int) []byte             { return nil }
 func (d delegate) NotifyMsg(b []byte)              { d.s.g.receive(d.s.name, b) }
 func (d delegate) GetBroadcasts(_, _ int) [][]byte { return nil }
-func (d delegate) LocalState(bool) []byte          { return d.s.g.encodeAll() }
-func (d delegate) MergeRemoteState(b []byte, _ bool) {
-	d.s.g.merge(b)
-}
+func (d delegate) LocalState(bool) []byte          { return nil }
+func (d delegate) MergeRemoteState([]byte, bool)   {}
 
 // logWriter turns memberlist's lines into debug records: what matters of them
 // shows in the View.

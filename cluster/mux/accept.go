@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"duet/cluster/ratelimit"
 )
 
 // What the callee answers to the service byte.
@@ -37,23 +39,45 @@ func (m *Mux) acceptLoop(ln net.Listener) {
 			}
 			return
 		}
-		src := source(raw)
-		if !m.gate.enter(src) {
+		if !m.spawn(func() { m.receive(raw) }) {
 			raw.Close()
-			m.notes.warn("connection refused", fmt.Sprintf("too many handshakes at once, the last from %s", src))
-			continue
-		}
-		started := m.spawn(func() {
-			defer m.gate.leave(src)
-			if err := m.greet(raw); err != nil && !errors.Is(err, errGone) && m.ctx.Err() == nil {
-				m.notes.warn("connection refused", fmt.Sprintf("from %s: %v", src, err))
-			}
-		})
-		if !started {
-			raw.Close()
-			m.gate.leave(src)
 		}
 	}
+}
+
+// receive takes one caller through the gate and greets it. A member that comes too late
+// to be greeted within its time is refused like a stranger.
+func (m *Mux) receive(raw net.Conn) {
+	src := ratelimit.Source(raw)
+	gate, member := m.others, m.isMember(src)
+	if member {
+		gate = m.ours
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, handshakeTimeout)
+	defer cancel()
+	if err := gate.Wait(ctx, src); err != nil {
+		raw.Close()
+		if m.ctx.Err() == nil {
+			m.notes.warn("connection refused", "too many handshakes at once, the last from "+src)
+		}
+		return
+	}
+	defer gate.Leave(src)
+	if err := m.greet(ctx, raw); err != nil && !errors.Is(err, errGone) && m.ctx.Err() == nil {
+		m.notes.warn("connection refused", fmt.Sprintf("from %s: %v", src, err))
+	}
+}
+
+// isMember reports whether an IP is that of a member; who it is shows in the handshake.
+func (m *Mux) isMember(ip string) bool {
+	for _, other := range m.cfg.Cluster().Members {
+		for _, a := range other.Addrs {
+			if a == ip {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (m *Mux) drop(ln net.Listener) {
@@ -68,10 +92,8 @@ func (m *Mux) drop(ln net.Listener) {
 }
 
 // greet runs the handshake of one caller and hands the connection to its service.
-func (m *Mux) greet(raw net.Conn) error {
-	ctx, cancel := context.WithTimeout(m.ctx, handshakeTimeout)
-	defer cancel()
-	conn := newConn(tls.Server(m.wrap(raw), m.cfg.Identity.Server()), raw)
+func (m *Mux) greet(ctx context.Context, raw net.Conn) error {
+	conn := newConn(tls.Server(m.wrap(raw), speaking(m.cfg.Identity.Server())), raw)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	if err := m.serve(ctx, conn, stop); err != nil {
 		stop()
@@ -92,6 +114,9 @@ func (m *Mux) serve(ctx context.Context, conn *Conn, release func() bool) error 
 			return errGone
 		}
 		return fmt.Errorf("handshake: %w", err)
+	}
+	if err := conn.negotiated(); err != nil {
+		return err
 	}
 	var b [1]byte
 	if _, err := conn.Read(b[:]); err != nil {
@@ -180,36 +205,6 @@ func (l *listener) Addr() net.Addr {
 	return &net.TCPAddr{}
 }
 
-// gate bounds the handshakes in progress, also per source, so that one source
-// cannot keep the others out.
-type gate struct {
-	mu  sync.Mutex
-	all int
-	by  map[string]int
-}
-
-func newGate() *gate { return &gate{by: make(map[string]int)} }
-
-func (g *gate) enter(src string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.all >= maxHandshakes || g.by[src] >= maxPerSource {
-		return false
-	}
-	g.all++
-	g.by[src]++
-	return true
-}
-
-func (g *gate) leave(src string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.all--
-	if g.by[src]--; g.by[src] == 0 {
-		delete(g.by, src)
-	}
-}
-
 // notes logs each distinct text at most once a minute, because a node that is
 // refused comes again every second.
 type notes struct {
@@ -226,15 +221,21 @@ func newNotes(log *slog.Logger) *notes {
 }
 
 func (n *notes) warn(msg, why string) {
+	if n.isNew(msg + why) {
+		n.log.Warn(msg, "why", why) // without the lock: a log may be a pipe that nobody reads
+	}
+}
+
+func (n *notes) isNew(text string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
-	if now.Sub(n.last[msg+why]) < time.Minute {
-		return
+	if now.Sub(n.last[text]) < time.Minute {
+		return false
 	}
 	if len(n.last) > 100 { // texts can be made up by a stranger
 		clear(n.last)
 	}
-	n.last[msg+why] = now
-	n.log.Warn(msg, "why", why)
+	n.last[text] = now
+	return true
 }

@@ -169,7 +169,7 @@ func connect(ctx context.Context, t target) (*Conn, error) {
 		return nil, err // it names the address
 	}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	conn := newConn(tls.Client(t.wrap(raw), t.tls), raw)
+	conn := newConn(tls.Client(t.wrap(raw), speaking(t.tls)), raw)
 	err = choose(ctx, conn, t.service)
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -181,10 +181,21 @@ func connect(ctx context.Context, t target) (*Conn, error) {
 	return conn, nil
 }
 
+// noCommonProtocol is TLS's no_application_protocol (RFC 7301): the callee speaks no version
+// that the caller offered. The caller is the newer one: a newer callee speaks the one before.
+const noCommonProtocol tls.AlertError = 120
+
 // choose runs the handshake and selects the service.
 func choose(ctx context.Context, conn *Conn, service byte) error {
 	if err := conn.tls.HandshakeContext(ctx); err != nil {
+		var alert tls.AlertError
+		if errors.As(err, &alert) && alert == noCommonProtocol {
+			return fmt.Errorf("%w: it speaks none of %s, which this node speaks", cluster.ErrOlder, cluster.Spoken())
+		}
 		return fmt.Errorf("handshake: %w", err)
+	}
+	if err := conn.negotiated(); err != nil {
+		return err
 	}
 	if _, err := conn.Write([]byte{service}); err != nil {
 		return fmt.Errorf("select service: %w", err)

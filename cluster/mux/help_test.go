@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/cluster"
+	"duet/cluster/ratelimit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -102,7 +103,7 @@ func (i *ice) wrap(c net.Conn) net.Conn {
 func (i *ice) has(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.frozen[source(c)] || i.frozen[c.LocalAddr().(*net.TCPAddr).IP.String()]
+	return i.frozen[ratelimit.Source(c)] || i.frozen[c.LocalAddr().(*net.TCPAddr).IP.String()]
 }
 
 type icyConn struct {

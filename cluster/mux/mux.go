@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/ratelimit"
 )
 
 // Join is the service for nodes that are not members yet, the only one that
@@ -24,8 +24,14 @@ const (
 	handshakeTimeout = 3 * time.Second // TCP, TLS and the choice of a service
 	stagger          = 150 * time.Millisecond
 	rebindEvery      = time.Second
-	maxHandshakes    = 64 // at once
-	maxPerSource     = 8  // of these from one IP
+)
+
+// What may be in the middle of a handshake at once. The members of the cluster wait their
+// turn: all modules of one connect in the same moment when it comes back. Others, who may
+// want to join or look for open ports, are hung up on, and cannot keep a member out.
+var (
+	forStrangers = ratelimit.Limits{All: 64, Each: 8}
+	forMembers   = ratelimit.Limits{All: 64, Each: 8, Queue: 256}
 )
 
 // ErrStopped is returned by what is called after Stop.
@@ -54,7 +60,8 @@ type Config struct {
 // Mux is the port of this node. All methods may be called by several goroutines.
 type Mux struct {
 	cfg    Config
-	gate   *gate
+	others *ratelimit.Gate // handshakes of those who come from no member's address
+	ours   *ratelimit.Gate
 	notes  *notes
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -71,7 +78,8 @@ type Mux struct {
 // New returns a Mux that does nothing yet.
 func New(cfg Config) *Mux {
 	m := &Mux{
-		cfg: cfg, gate: newGate(), notes: newNotes(cfg.Logger),
+		cfg: cfg, notes: newNotes(cfg.Logger),
+		others: ratelimit.NewGate(forStrangers), ours: ratelimit.NewGate(forMembers),
 		services: make(map[byte]*listener), bound: make(map[string]net.Listener), good: make(map[cluster.NodeID]string),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
@@ -197,9 +205,13 @@ type Conn struct {
 	tls  *tls.Conn // the same
 	peer cluster.NodeID
 	path string
+	// speaks is the version that both sides speak.
+	speaks cluster.Version
 }
 
-func newConn(c *tls.Conn, raw net.Conn) *Conn { return &Conn{Conn: c, tls: c, path: source(raw)} }
+func newConn(c *tls.Conn, raw net.Conn) *Conn {
+	return &Conn{Conn: c, tls: c, path: ratelimit.Source(raw)}
+}
 
 // NetConn is the layer below, a *tls.Conn.
 func (c *Conn) NetConn() net.Conn { return c.tls }
@@ -219,16 +231,23 @@ func PeerOf(c net.Conn) cluster.NodeID {
 	return ""
 }
 
-func join(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
+// Speaks is the version of the messages between the nodes that both ends know.
+func (c *Conn) Speaks() cluster.Version { return c.speaks }
 
-// source is the IP of a connection's other end.
-func source(c net.Conn) string {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return c.RemoteAddr().String()
-	}
-	return ap.Addr().Unmap().String()
+// speaking is conf with the versions that this release speaks.
+func speaking(conf *tls.Config) *tls.Config {
+	conf = conf.Clone()
+	conf.NextProtos = cluster.Protocols()
+	return conf
 }
+
+// negotiated notes the version after the handshake.
+func (c *Conn) negotiated() (err error) {
+	c.speaks, err = cluster.Negotiated(c.tls.ConnectionState().NegotiatedProtocol)
+	return err
+}
+
+func join(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 
 // listen binds addr with the socket options of accepted connections.
 func listen(ctx context.Context, addr string, detection time.Duration) (net.Listener, error) {

@@ -133,12 +133,39 @@ func TestDialDeadPath(t *testing.T) {
 	}
 }
 
+// TestMembersWaitTheirTurn: when a member comes back all its modules connect at once; none
+// is refused, however many they are.
+func TestMembersWaitTheirTurn(t *testing.T) {
+	p := newPair(t)
+	echo(t, p.beta, 'R')
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(alphaLAN)}}
+	var all []net.Conn
+	for range 5 * forMembers.Each {
+		raw, err := from.DialContext(t.Context(), "tcp", join(betaLAN, p.cfg.Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		all = append(all, raw)
+	}
+	var wg sync.WaitGroup
+	for i, raw := range all {
+		wg.Go(func() {
+			conn := newConn(tls.Client(raw, p.alpha.cfg.Identity.Client("beta")), raw)
+			if err := choose(t.Context(), conn, 'R'); err != nil {
+				t.Errorf("connection %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestSilentCallersAreBounded(t *testing.T) {
 	p := newPair(t)
 	echo(t, p.beta, 'R')
 	addr := join(betaLAN, p.cfg.Port)
 	var silent []net.Conn
-	for range maxPerSource {
+	for range forStrangers.Each {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -277,7 +304,7 @@ func TestGlance(t *testing.T) {
 		}
 		_, _ = io.WriteString(here, said)
 		here.Close()
-		if err := p.beta.greet(there); err == nil || errors.Is(err, errGone) != quiet {
+		if err := p.beta.greet(t.Context(), there); err == nil || errors.Is(err, errGone) != quiet {
 			t.Errorf("%q: %v", said, err)
 		}
 	}

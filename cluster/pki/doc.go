@@ -6,7 +6,7 @@
 // pinned authority; names and addresses are not looked up anywhere, a
 // certificate says which node it is by its common name.
 //
-// A new node joins with a one-time token that an admin carries over (Desk, Join):
+// A new node joins with a one-time token that an admin carries over (Admission, Join):
 // the token's secret proves the newcomer to the cluster and its fingerprint
 // proves the cluster to the newcomer.
 package pki

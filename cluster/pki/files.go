@@ -14,6 +14,9 @@ import (
 	"duet/blockrepl/durable"
 )
 
+// Folder is the name of the identity in a node's directory.
+const Folder = "pki"
+
 // The files of an identity directory.
 const (
 	caCertFile   = "ca.crt"

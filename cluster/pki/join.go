@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"duet/cluster"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
+	"duet/cluster/ratelimit"
 )
 
 const (
@@ -40,14 +41,14 @@ type reply struct {
 // kinds lets sentinels cross the wire.
 func kinds() map[string]error {
 	return map[string]error{
-		"unknown": ErrTokenUnknown, "used": ErrTokenUsed, "expired": ErrTokenExpired,
-		"tries": token.ErrTooManyTries, "name": ErrNameTaken, "request": ErrBadRequest,
+		"unknown": enroll.ErrUnknown, "used": enroll.ErrUsed, "expired": enroll.ErrExpired,
+		"tries": ratelimit.ErrTooManyTries, "name": ErrNameTaken, "request": ErrBadRequest,
 	}
 }
 
 // Serve answers join requests on ln, whose connections are encrypted, until ctx
 // ends or ln fails; it returns when all its goroutines have ended.
-func (d *Desk) Serve(ctx context.Context, ln net.Listener) error {
+func (a *Admission) Serve(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -74,14 +75,14 @@ func (d *Desk) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			d.serveConn(ctx, conn)
+			a.serveConn(ctx, conn)
 		})
 	}
 }
 
 // serveConn answers one request. What goes wrong on the connection is the
 // caller's to notice.
-func (d *Desk) serveConn(ctx context.Context, conn net.Conn) {
+func (a *Admission) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -92,7 +93,7 @@ func (d *Desk) serveConn(ctx context.Context, conn net.Conn) {
 		return
 	}
 	var out reply
-	resp, err := d.Join(ctx, req)
+	resp, err := a.Join(ctx, req)
 	if err == nil {
 		out.JoinResponse = &resp
 	} else {
@@ -113,7 +114,7 @@ func receive(r io.Reader, v any) error {
 // JoinConfig says who joins what.
 type JoinConfig struct {
 	Dir   string // of the new identity; must not hold one
-	Token token.Token
+	Token enroll.Token
 	Node  cluster.NodeID
 	Addrs map[string]string // IP of this node by name of network
 	// Dial connects to the join service of a node with this TLS configuration,

@@ -14,22 +14,23 @@ import (
 	"time"
 
 	"duet/cluster"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
+	"duet/cluster/ratelimit"
 )
 
 // memTokens is a TokenStore in memory.
 type memTokens struct {
 	mu  sync.Mutex
-	rec []token.Record
+	rec []enroll.Record
 }
 
-func (m *memTokens) Tokens() ([]token.Record, error) {
+func (m *memTokens) Tokens() ([]enroll.Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.rec), nil
 }
 
-func (m *memTokens) SetTokens(r []token.Record) error {
+func (m *memTokens) SetTokens(r []enroll.Record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rec = slices.Clone(r)
@@ -39,7 +40,7 @@ func (m *memTokens) SetTokens(r []token.Record) error {
 // office is a cluster of one node with a desk and a clock.
 type office struct {
 	id    *Identity
-	desk  *Desk
+	door  *Admission
 	store *memTokens
 	now   time.Time
 
@@ -54,7 +55,7 @@ func newOffice(t *testing.T) *office {
 		Networks: []cluster.Network{{Name: "lan"}, {Name: "back"}},
 		Members:  []cluster.Member{{Node: "alpha", Addrs: map[string]string{"lan": "10.0.0.1", "back": "10.1.0.1"}}},
 	}
-	o.desk = NewDesk(DeskConfig{Identity: o.id, Tokens: o.store, Cluster: o.config, Admit: o.admit, Now: func() time.Time { return o.now }})
+	o.door = NewAdmission(AdmissionConfig{Identity: o.id, Tokens: o.store, Cluster: o.config, Admit: o.admit, Now: func() time.Time { return o.now }})
 	return o
 }
 
@@ -73,9 +74,9 @@ func (o *office) admit(_ context.Context, m cluster.Member) (cluster.Config, err
 	return o.cfg, nil
 }
 
-func (o *office) token(t *testing.T) token.Token {
+func (o *office) token(t *testing.T) enroll.Token {
 	t.Helper()
-	tok, err := o.desk.NewToken(0)
+	tok, err := o.door.NewToken(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func (o *office) token(t *testing.T) token.Token {
 
 func betaAddrs() map[string]string { return map[string]string{"lan": "10.0.0.2", "back": "10.1.0.2"} }
 
-func request(t *testing.T, tok token.Token, node cluster.NodeID) JoinRequest {
+func request(t *testing.T, tok enroll.Token, node cluster.NodeID) JoinRequest {
 	t.Helper()
 	key, err := newKey()
 	if err != nil {
@@ -111,8 +112,8 @@ func TestDeskRefuses(t *testing.T) {
 		want error
 		says string
 	}{
-		{"wrong token", with(func(r *JoinRequest) { r.Secret = make([]byte, 20) }), ErrTokenUnknown, "duet cluster token"},
-		{"no token", with(func(r *JoinRequest) { r.Secret = nil }), ErrTokenUnknown, ""},
+		{"wrong token", with(func(r *JoinRequest) { r.Secret = make([]byte, 20) }), enroll.ErrUnknown, "duet cluster token"},
+		{"no token", with(func(r *JoinRequest) { r.Secret = nil }), enroll.ErrUnknown, ""},
 		{"name taken", with(func(r *JoinRequest) { r.Node = "alpha" }), ErrNameTaken, "another name"},
 		{"bad name", with(func(r *JoinRequest) { r.Node = "../x" }), ErrBadRequest, "letters"},
 		{"no request", with(func(r *JoinRequest) { r.CSR = []byte("x") }), ErrBadRequest, ""},
@@ -122,32 +123,32 @@ func TestDeskRefuses(t *testing.T) {
 		{"taken address", with(func(r *JoinRequest) { r.Addrs["lan"] = "10.0.0.1" }), ErrBadRequest, "alpha"},
 		{"used token", func(t *testing.T, o *office) JoinRequest {
 			tok := o.token(t)
-			if _, err := o.desk.Join(t.Context(), request(t, tok, "beta")); err != nil {
+			if _, err := o.door.Join(t.Context(), request(t, tok, "beta")); err != nil {
 				t.Fatal(err)
 			}
 			r := request(t, tok, "gamma")
 			r.Addrs = map[string]string{"lan": "10.0.0.3", "back": "10.1.0.3"}
 			return r
-		}, ErrTokenUsed, "make another"},
+		}, enroll.ErrUsed, "make another"},
 		{"same name, another key", func(t *testing.T, o *office) JoinRequest {
 			tok := o.token(t)
-			if _, err := o.desk.Join(t.Context(), request(t, tok, "beta")); err != nil {
+			if _, err := o.door.Join(t.Context(), request(t, tok, "beta")); err != nil {
 				t.Fatal(err)
 			}
 			return request(t, tok, "beta")
-		}, ErrTokenUsed, ""},
+		}, enroll.ErrUsed, ""},
 		{"expired token", func(t *testing.T, o *office) JoinRequest {
 			r := request(t, o.token(t), "beta")
-			o.now = o.now.Add(token.Life)
+			o.now = o.now.Add(enroll.Life)
 			return r
-		}, ErrTokenExpired, "duet cluster token"},
+		}, enroll.ErrExpired, "duet cluster token"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			o := newOffice(t)
 			req := c.req(t, o)
 			members := len(o.cfg.Members)
-			resp, err := o.desk.Join(t.Context(), req)
+			resp, err := o.door.Join(t.Context(), req)
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -161,12 +162,12 @@ func TestDeskRefuses(t *testing.T) {
 func TestRefusedRequestKeepsToken(t *testing.T) {
 	o := newOffice(t)
 	tok := o.token(t)
-	if _, err := o.desk.Join(t.Context(), request(t, tok, "alpha")); !errors.Is(err, ErrNameTaken) {
+	if _, err := o.door.Join(t.Context(), request(t, tok, "alpha")); !errors.Is(err, ErrNameTaken) {
 		t.Fatal(err)
 	}
 	req := request(t, tok, "beta")
 	for range 2 { // the second time the first answer was lost
-		if resp, err := o.desk.Join(t.Context(), req); err != nil || resp.Config.Self != "beta" || len(resp.Config.Members) != 2 {
+		if resp, err := o.door.Join(t.Context(), req); err != nil || resp.Config.Self != "beta" || len(resp.Config.Members) != 2 {
 			t.Fatalf("%+v %v", resp.Config, err)
 		}
 	}
@@ -180,27 +181,27 @@ func TestRefusedRequestKeepsToken(t *testing.T) {
 func TestTooManyTries(t *testing.T) {
 	o := newOffice(t)
 	good := request(t, o.token(t), "beta")
-	bad := request(t, token.Token{Secret: make([]byte, 20)}, "beta")
+	bad := request(t, enroll.Token{Secret: make([]byte, 20)}, "beta")
 	try := func(want error) {
 		t.Helper()
-		if _, err := o.desk.Join(t.Context(), bad); !errors.Is(err, want) {
+		if _, err := o.door.Join(t.Context(), bad); !errors.Is(err, want) {
 			t.Fatalf("got %v, want %v", err, want)
 		}
 	}
 	for range 30 { // slowly: no harm
-		try(ErrTokenUnknown)
+		try(enroll.ErrUnknown)
 		o.now = o.now.Add(7 * time.Second)
 	}
 	o.now = o.now.Add(time.Minute)
 	for range 10 {
-		try(ErrTokenUnknown)
+		try(enroll.ErrUnknown)
 	}
-	try(token.ErrTooManyTries)
-	if _, err := o.desk.Join(t.Context(), good); !errors.Is(err, token.ErrTooManyTries) {
+	try(ratelimit.ErrTooManyTries)
+	if _, err := o.door.Join(t.Context(), good); !errors.Is(err, ratelimit.ErrTooManyTries) {
 		t.Errorf("good token meanwhile: %v", err)
 	}
 	o.now = o.now.Add(time.Minute)
-	if _, err := o.desk.Join(t.Context(), good); err != nil {
+	if _, err := o.door.Join(t.Context(), good); err != nil {
 		t.Errorf("a minute later: %v", err)
 	}
 }
@@ -208,7 +209,7 @@ func TestTooManyTries(t *testing.T) {
 func TestOldTokensAreForgotten(t *testing.T) {
 	o := newOffice(t)
 	o.token(t)
-	o.now = o.now.Add(token.Life + 25*time.Hour)
+	o.now = o.now.Add(enroll.Life + 25*time.Hour)
 	o.token(t)
 	if len(o.store.rec) != 1 {
 		t.Errorf("%d records", len(o.store.rec))
@@ -224,7 +225,7 @@ func (o *office) listen(t *testing.T) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- o.desk.Serve(ctx, ln) }()
+	go func() { done <- o.door.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -294,12 +295,12 @@ func TestJoinRefused(t *testing.T) {
 	good := o.token(t)
 	cases := []struct {
 		name string
-		tok  token.Token
+		tok  enroll.Token
 		node cluster.NodeID
 		want error
 	}{
-		{"wrong secret", token.Token{Secret: make([]byte, 20), Pin: good.Pin}, "beta", ErrTokenUnknown},
-		{"wrong cluster", token.Token{Secret: good.Secret}, "beta", ErrForeign},
+		{"wrong secret", enroll.Token{Secret: make([]byte, 20), Pin: good.Pin}, "beta", enroll.ErrUnknown},
+		{"wrong cluster", enroll.Token{Secret: good.Secret}, "beta", ErrForeign},
 		{"name taken", good, "alpha", ErrNameTaken},
 	}
 	for _, c := range cases {
@@ -334,7 +335,7 @@ func FuzzDesk(f *testing.F) {
 	}
 	f.Add("beta", []byte("csr"), "lan", "10.0.0.2")
 	f.Fuzz(func(t *testing.T, node string, csr []byte, net, addr string) {
-		d := NewDesk(DeskConfig{Identity: id, Tokens: &memTokens{},
+		d := NewAdmission(AdmissionConfig{Identity: id, Tokens: &memTokens{},
 			Cluster: func() cluster.Config { return cluster.Config{Networks: []cluster.Network{{Name: "lan"}}} },
 			Admit: func(context.Context, cluster.Member) (cluster.Config, error) {
 				return cluster.Config{}, nil

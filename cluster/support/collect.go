@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"duet/cluster"
-	"duet/cluster/pki"
+	"duet/cluster/membership"
 )
 
 // Bounds of collecting.
@@ -53,7 +53,7 @@ var files = []struct{ file, path string }{
 // sealed: the caller adds what it knows itself and seals it with the secrets. It is for
 // root, and takes some ten seconds at worst.
 func Collect(ctx context.Context, dir string) (p Part, secrets []string) {
-	c, err := pki.LoadConfig(dir)
+	c, err := membership.Load(dir)
 	p.Node = string(c.Self)
 	if p.Node == "" {
 		p.Node = "this-host"

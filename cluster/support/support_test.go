@@ -17,6 +17,7 @@ import (
 
 	"duet/cluster"
 	"duet/cluster/fence"
+	"duet/cluster/membership"
 	"duet/cluster/pki"
 )
 
@@ -69,7 +70,7 @@ func member(t *testing.T) (dir string, planted map[string]string) {
 	raw, err := fence.Encode(fence.Levels{{{Name: "bmc", Agent: "fence_ipmilan", Options: fence.Options{
 		"ip": "10.0.9.2", "password": planted["fence password"], "community": planted["fence snmp"]}}}})
 	must(t, err)
-	must(t, pki.SaveConfig(dir, cluster.Config{Name: "office", Self: "alpha", Port: 7420, GossipKeys: [][]byte{gossip},
+	must(t, membership.Save(dir, cluster.Config{Name: "office", Self: "alpha", Port: 7420, GossipKeys: [][]byte{gossip},
 		Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}}, Fence: map[cluster.NodeID]json.RawMessage{"beta": raw,
 			"gamma": []byte(`{"odd":"communal"}`)},
 		Voters: cluster.Voters{Active: []cluster.Witness{{Addr: "10.0.0.9:7425", Key: "fingerprint",

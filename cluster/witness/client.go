@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"duet/cluster"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 )
 
 // ErrClosed is returned by a Client after Close.
@@ -124,7 +124,7 @@ func (c *Client) ForgetModule(ctx context.Context, module string) error {
 // Register makes a cluster known to the witness at addr and returns the key to
 // pin. If the answer was lost, the same call may be repeated; otherwise a token
 // serves one cluster.
-func Register(ctx context.Context, addr string, t token.Token, r Registration) (Fingerprint, error) {
+func Register(ctx context.Context, addr string, t enroll.Token, r Registration) (Fingerprint, error) {
 	if _, err := r.check(); err != nil {
 		return Fingerprint{}, fmt.Errorf("register: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/enroll"
 )
 
 // relay stands between clients and a witness and can swallow what passes over the
@@ -272,7 +273,7 @@ func TestWrongWitness(t *testing.T) {
 	}
 	bad := tok
 	bad.Secret = make([]byte, 20)
-	if _, err := Register(t.Context(), c.addr, bad, c.registration()); !errors.Is(err, ErrTokenUnknown) || !strings.Contains(err.Error(), "the witness refused") {
+	if _, err := Register(t.Context(), c.addr, bad, c.registration()); !errors.Is(err, enroll.ErrUnknown) || !strings.Contains(err.Error(), "the witness refused") {
 		t.Errorf("wrong token: %v", err)
 	}
 	c.stop()

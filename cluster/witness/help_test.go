@@ -22,7 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/cluster"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -218,7 +218,7 @@ func (b *bench) restart() {
 	b.start()
 }
 
-func (b *bench) token() token.Token {
+func (b *bench) token() enroll.Token {
 	b.t.Helper()
 	tok, err := b.srv.NewToken(0)
 	if err != nil {

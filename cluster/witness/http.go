@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"duet/cluster"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
+	"duet/cluster/ratelimit"
 )
 
 // maxBody bounds requests and answers, in bytes: a registration is the largest.
@@ -58,10 +59,10 @@ type kind struct {
 
 func kinds() []kind {
 	return []kind{
-		{"token-unknown", ErrTokenUnknown, http.StatusForbidden},
-		{"token-used", ErrTokenUsed, http.StatusConflict},
-		{"token-expired", ErrTokenExpired, http.StatusForbidden},
-		{"tries", token.ErrTooManyTries, http.StatusTooManyRequests},
+		{"token-unknown", enroll.ErrUnknown, http.StatusForbidden},
+		{"token-used", enroll.ErrUsed, http.StatusConflict},
+		{"token-expired", enroll.ErrExpired, http.StatusForbidden},
+		{"tries", ratelimit.ErrTooManyTries, http.StatusTooManyRequests},
 		{"taken", ErrTaken, http.StatusConflict},
 		{"request", ErrBadRequest, http.StatusBadRequest},
 		{"cluster-unknown", ErrUnknownCluster, http.StatusForbidden},

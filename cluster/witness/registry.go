@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 )
 
 // The keys of a Store: tokens, clusters/ID, votes/ID/MODULE.
@@ -152,35 +152,25 @@ func loadTenants(st Store) (map[string]*tenant, error) {
 	return out, nil
 }
 
-// NewToken makes a token for one registration within life; zero means token.Life.
+// NewToken makes a token for one registration within life; zero means enroll.Life.
 // Only its hash is kept.
-func (s *Server) NewToken(life time.Duration) (token.Token, error) {
-	if life <= 0 {
-		life = token.Life
-	}
-	s.desk.Lock()
-	defer s.desk.Unlock()
-	records, err := s.tokens()
-	if err != nil {
-		return token.Token{}, err
-	}
-	t, r := token.New(tokenPrefix, s.id.key, s.cfg.Now().Add(life))
-	if err := s.setTokens(append(token.Fresh(records, s.cfg.Now()), r)); err != nil {
-		return token.Token{}, err
-	}
-	return t, nil
-}
+func (s *Server) NewToken(life time.Duration) (enroll.Token, error) { return s.desk.NewToken(life) }
 
-func (s *Server) tokens() (out []token.Record, err error) {
-	if _, err := s.cfg.Store.Load(tokensKey, &out); err != nil {
-		return nil, fmt.Errorf("%w: read tokens: %w", ErrStore, err)
+// tokens are those of a witness, in its store.
+type tokens struct{ store Store }
+
+// Tokens reads them.
+func (t tokens) Tokens() (out []enroll.Record, err error) {
+	if _, err := t.store.Load(tokensKey, &out); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	return out, nil
 }
 
-func (s *Server) setTokens(r []token.Record) error {
-	if err := s.cfg.Store.Save(tokensKey, r); err != nil {
-		return fmt.Errorf("%w: save tokens: %w", ErrStore, err)
+// SetTokens replaces them durably.
+func (t tokens) SetTokens(r []enroll.Record) error {
+	if err := t.store.Save(tokensKey, r); err != nil {
+		return fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	return nil
 }
@@ -188,50 +178,16 @@ func (s *Server) setTokens(r []token.Record) error {
 // register admits a cluster. The token is marked used, durably, before the
 // cluster is; the same cluster may repeat the same request.
 func (s *Server) register(secret []byte, r Registration) error {
-	s.desk.Lock()
-	defer s.desk.Unlock()
-	records, i, err := s.checkToken(secret)
-	if err != nil {
-		return err
-	}
-	ca, err := r.check()
-	if err != nil {
-		return err
-	}
-	switch {
-	case records[i].Used(r.digest()):
-	case records[i].UsedBy != nil:
-		return fmt.Errorf("%w: each serves one cluster; make another on the witness", ErrTokenUsed)
-	default:
-		if err := s.mayRegister(ca, r.ID); err != nil {
-			return err
-		}
-		records[i].UsedBy = r.digest()
-		if err := s.setTokens(records); err != nil {
-			return err
-		}
-	}
-	return s.admit(clusterRecord{r, s.cfg.Now().UTC()}, ca)
-}
-
-func (s *Server) checkToken(secret []byte) ([]token.Record, int, error) {
-	now := s.cfg.Now()
-	if err := s.brake.Check(now); err != nil {
-		return nil, 0, err
-	}
-	records, err := s.tokens()
-	if err != nil {
-		return nil, 0, err
-	}
-	i := token.Find(records, secret)
-	if i < 0 {
-		s.brake.Wrong(now)
-		return nil, 0, fmt.Errorf("%w: a token works only on the witness that made it; make one there", ErrTokenUnknown)
-	}
-	if !now.Before(records[i].Expires) {
-		return nil, 0, fmt.Errorf("%w at %s; make another on the witness", ErrTokenExpired, records[i].Expires.Format(time.RFC3339))
-	}
-	return records, i, nil
+	var ca *x509.Certificate
+	return s.desk.Redeem(enroll.Request{
+		Secret: secret,
+		Digest: func() (_ []byte, err error) {
+			ca, err = r.check()
+			return r.digest(), err
+		},
+		May: func() error { return s.mayRegister(ca, r.ID) },
+		Do:  func() error { return s.admit(clusterRecord{r, s.cfg.Now().UTC()}, ca) },
+	})
 }
 
 func (s *Server) mayRegister(ca *x509.Certificate, id string) error {
@@ -255,8 +211,8 @@ func (s *Server) admit(r clusterRecord, ca *x509.Certificate) error {
 		return fmt.Errorf("%w: save cluster: %w", ErrStore, err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.tenants[r.ID] = newTenant(r, ca)
+	s.mu.Unlock()
 	s.log.Info("cluster is registered", "cluster", r.Name, "id", r.ID)
 	return nil
 }
@@ -274,42 +230,38 @@ func (s *Server) tenant(id string) (*tenant, error) {
 // Forget removes the cluster registered under id and its records. It may be
 // repeated if it fails half-way.
 func (s *Server) Forget(id string) error {
-	s.desk.Lock()
-	defer s.desk.Unlock()
 	t, unknown := s.tenant(id)
+	var digest []byte
 	if unknown == nil {
-		if err := s.dismiss(t); err != nil {
-			return err
+		digest = t.digest()
+	}
+	// First the token, or a repeated request would bring the cluster back without its memory, and
+	// the records last: a cluster that can still ask must find all of them.
+	return s.desk.Forget(digest, func() error {
+		if unknown == nil {
+			if err := s.dismiss(t); err != nil {
+				return err
+			}
+			s.log.Info("cluster is forgotten", "id", id)
 		}
-		s.log.Info("cluster is forgotten", "id", id)
-	}
-	votes, err := s.cfg.Store.Keys(votePrefix + id + "/")
-	if err != nil {
-		return fmt.Errorf("list votes: %w", err)
-	}
-	if len(votes) == 0 {
-		return unknown
-	}
-	for _, key := range votes {
-		if err := s.cfg.Store.Delete(key); err != nil {
-			return fmt.Errorf("delete vote: %w", err)
+		votes, err := s.cfg.Store.Keys(votePrefix + id + "/")
+		if err != nil {
+			return fmt.Errorf("list votes: %w", err)
 		}
-	}
-	return nil
+		if len(votes) == 0 {
+			return unknown
+		}
+		for _, key := range votes {
+			if err := s.cfg.Store.Delete(key); err != nil {
+				return fmt.Errorf("delete vote: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
-// dismiss ends a registration: first its token, or a repeated request would bring it
-// back without its memory, and last, after this, its records: a cluster that can
-// still ask must find all of them.
+// dismiss ends a registration.
 func (s *Server) dismiss(t *tenant) error {
-	records, err := s.tokens()
-	if err != nil {
-		return err
-	}
-	digest := t.digest()
-	if err := s.setTokens(slices.DeleteFunc(records, func(r token.Record) bool { return r.Used(digest) })); err != nil {
-		return err
-	}
 	t.forgetting.Lock()
 	defer t.forgetting.Unlock()
 	if err := s.cfg.Store.Delete(clusterPrefix + t.ID); err != nil {

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"duet/cluster/token"
+	"duet/cluster/enroll"
+	"duet/cluster/ratelimit"
 )
 
 func TestRegisterRefuses(t *testing.T) {
@@ -19,20 +20,20 @@ func TestRegisterRefuses(t *testing.T) {
 	leaf := other.node(t, "alpha", nil).Leaf
 	for _, k := range []struct {
 		name string
-		reg  func(*Registration, *token.Token)
+		reg  func(*Registration, *enroll.Token)
 		want error
 	}{
-		{"wrong token", func(_ *Registration, k *token.Token) { k.Secret = make([]byte, 20) }, ErrTokenUnknown},
-		{"no token", func(_ *Registration, k *token.Token) { k.Secret = nil }, ErrTokenUnknown},
-		{"short ID", func(r *Registration, _ *token.Token) { r.ID = "abc" }, ErrBadRequest},
-		{"odd ID", func(r *Registration, _ *token.Token) { r.ID = "../../../../../../x" }, ErrBadRequest},
-		{"no name", func(r *Registration, _ *token.Token) { r.Name = "" }, ErrBadRequest},
-		{"odd name", func(r *Registration, _ *token.Token) { r.Name = "a\x1b[2J" }, ErrBadRequest},
-		{"long name", func(r *Registration, _ *token.Token) { r.Name = strings.Repeat("x", 65) }, ErrBadRequest},
-		{"no CA", func(r *Registration, _ *token.Token) { r.CA = nil }, ErrBadRequest},
-		{"a node's certificate", func(r *Registration, _ *token.Token) { r.CA = leaf.Raw }, ErrBadRequest},
-		{"forged CA", func(r *Registration, _ *token.Token) { r.CA = bytes.Clone(r.CA); r.CA[len(r.CA)-1] ^= 1 }, ErrBadRequest},
-		{"ID of another", func(r *Registration, _ *token.Token) { r.ID = known.id }, ErrTaken},
+		{"wrong token", func(_ *Registration, k *enroll.Token) { k.Secret = make([]byte, 20) }, enroll.ErrUnknown},
+		{"no token", func(_ *Registration, k *enroll.Token) { k.Secret = nil }, enroll.ErrUnknown},
+		{"short ID", func(r *Registration, _ *enroll.Token) { r.ID = "abc" }, ErrBadRequest},
+		{"odd ID", func(r *Registration, _ *enroll.Token) { r.ID = "../../../../../../x" }, ErrBadRequest},
+		{"no name", func(r *Registration, _ *enroll.Token) { r.Name = "" }, ErrBadRequest},
+		{"odd name", func(r *Registration, _ *enroll.Token) { r.Name = "a\x1b[2J" }, ErrBadRequest},
+		{"long name", func(r *Registration, _ *enroll.Token) { r.Name = strings.Repeat("x", 65) }, ErrBadRequest},
+		{"no CA", func(r *Registration, _ *enroll.Token) { r.CA = nil }, ErrBadRequest},
+		{"a node's certificate", func(r *Registration, _ *enroll.Token) { r.CA = leaf.Raw }, ErrBadRequest},
+		{"forged CA", func(r *Registration, _ *enroll.Token) { r.CA = bytes.Clone(r.CA); r.CA[len(r.CA)-1] ^= 1 }, ErrBadRequest},
+		{"ID of another", func(r *Registration, _ *enroll.Token) { r.ID = known.id }, ErrTaken},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			r, tok := good(), b.token()
@@ -64,19 +65,19 @@ func TestToken(t *testing.T) {
 		}
 	}
 	second := town{b, newAuthority(t), rand.Text()}.registration()
-	if err := b.srv.register(tok.Secret, second); !errors.Is(err, ErrTokenUsed) {
+	if err := b.srv.register(tok.Secret, second); !errors.Is(err, enroll.ErrUsed) {
 		t.Errorf("used token: %v", err)
 	}
 	if err := b.srv.Forget(r.ID); err != nil {
 		t.Fatal(err)
 	}
 	// Once forgotten, the old request does not bring the ID back without its memory.
-	if err := b.srv.register(tok.Secret, r); !errors.Is(err, ErrTokenUnknown) {
+	if err := b.srv.register(tok.Secret, r); !errors.Is(err, enroll.ErrUnknown) {
 		t.Errorf("repeated after Forget: %v", err)
 	}
 	late := b.token()
-	now = now.Add(token.Life)
-	if err := b.srv.register(late.Secret, second); !errors.Is(err, ErrTokenExpired) {
+	now = now.Add(enroll.Life)
+	if err := b.srv.register(late.Secret, second); !errors.Is(err, enroll.ErrExpired) {
 		t.Errorf("expired token: %v", err)
 	}
 	for k, v := range b.store.copy() {
@@ -86,7 +87,7 @@ func TestToken(t *testing.T) {
 	}
 	now = now.Add(25 * time.Hour)
 	b.token()
-	if records, _ := b.srv.tokens(); len(records) != 1 {
+	if records, _ := (tokens{b.store}).Tokens(); len(records) != 1 {
 		t.Errorf("%d records", len(records))
 	}
 }
@@ -115,15 +116,15 @@ func TestTooManyTries(t *testing.T) {
 	}
 	wrong := make([]byte, 20)
 	for range 30 { // slowly: no harm
-		try(wrong, ErrTokenUnknown)
+		try(wrong, enroll.ErrUnknown)
 		now = now.Add(7 * time.Second)
 	}
 	now = now.Add(time.Minute)
 	for range 10 {
-		try(wrong, ErrTokenUnknown)
+		try(wrong, enroll.ErrUnknown)
 	}
-	try(wrong, token.ErrTooManyTries)
-	try(tok.Secret, token.ErrTooManyTries)
+	try(wrong, ratelimit.ErrTooManyTries)
+	try(tok.Secret, ratelimit.ErrTooManyTries)
 	now = now.Add(time.Minute)
 	try(tok.Secret, nil)
 }

@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"duet/cluster/token"
+	"duet/cluster/enroll"
+	"duet/cluster/ratelimit"
 )
 
 // Store keeps the memory of a witness as JSON values. Several goroutines call it.
@@ -40,8 +41,7 @@ type Server struct {
 	log *slog.Logger
 	id  identity
 
-	desk  sync.Mutex  // registering and forgetting take turns
-	brake token.Brake // under desk
+	desk *enroll.Desk // registering and forgetting take turns
 
 	mu      sync.RWMutex
 	tenants map[string]*tenant // by ID
@@ -63,23 +63,27 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read store of the witness: %w", err)
 	}
-	return &Server{cfg: cfg, log: cfg.Log, id: id, tenants: tenants}, nil
+	s := &Server{cfg: cfg, log: cfg.Log, id: id, tenants: tenants}
+	s.desk = enroll.NewDesk(enroll.Config{Store: tokens{cfg.Store}, Prefix: tokenPrefix, Pin: id.key,
+		Again: "make another on the witness", Now: func() time.Time { return s.cfg.Now() }})
+	return s, nil
 }
 
 // Fingerprint is what clusters know this witness by.
 func (s *Server) Fingerprint() Fingerprint { return s.id.key }
 
-// What callers may take. A node needs one connection, and a second one for a
+// conns are the connections that callers may have. A node needs one, and a second one for a
 // moment; a stranger can hold some, and not for long.
+var conns = ratelimit.Limits{All: 256, Each: 32}
+
+// What callers may take besides.
 const (
-	maxConns        = 256
-	maxConnsPerAddr = 32
-	maxStreams      = 128 // calls under way on one connection
-	headerTimeout   = 5 * time.Second
-	readTimeout     = 10 * time.Second
-	writeTimeout    = 30 * time.Second
-	idleTimeout     = 3 * time.Minute
-	farewell        = 100 * time.Millisecond
+	maxStreams    = 128 // calls under way on one connection
+	headerTimeout = 5 * time.Second
+	readTimeout   = 10 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 3 * time.Minute
+	farewell      = 100 * time.Millisecond
 )
 
 // Serve answers calls on ln, which is not encrypted yet, until ctx ends or ln
@@ -98,7 +102,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // port scans and the like
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.ServeTLS(newBounded(ln), "", "") }()
+	go func() { failed <- srv.ServeTLS(ratelimit.Listener(ln, conns), "", "") }()
 	var err error
 	select {
 	case err = <-failed:
@@ -140,66 +144,4 @@ func (g *gate) close() {
 	g.closed = true
 	g.mu.Unlock()
 	g.calls.Wait()
-}
-
-// bounded is a listener that hangs up on whoever comes when enough are there.
-type bounded struct {
-	net.Listener
-
-	mu   sync.Mutex
-	all  int
-	from map[string]int // by IP
-}
-
-func newBounded(ln net.Listener) *bounded {
-	return &bounded{Listener: ln, from: make(map[string]int)}
-}
-
-// Accept implements net.Listener.
-func (b *bounded) Accept() (net.Conn, error) {
-	for {
-		conn, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		ip, _, err := net.SplitHostPort(conn.RemoteAddr().String())
-		if err != nil {
-			ip = conn.RemoteAddr().String()
-		}
-		if b.enter(ip) {
-			return &boundedConn{Conn: conn, leave: sync.OnceFunc(func() { b.leave(ip) })}, nil
-		}
-		conn.Close()
-	}
-}
-
-func (b *bounded) enter(ip string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.all >= maxConns || b.from[ip] >= maxConnsPerAddr {
-		return false
-	}
-	b.all++
-	b.from[ip]++
-	return true
-}
-
-func (b *bounded) leave(ip string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.all--
-	if b.from[ip]--; b.from[ip] == 0 {
-		delete(b.from, ip)
-	}
-}
-
-type boundedConn struct {
-	net.Conn
-	leave func()
-}
-
-// Close implements net.Conn.
-func (c *boundedConn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
 }

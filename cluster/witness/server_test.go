@@ -67,13 +67,13 @@ func TestBadInput(t *testing.T) {
 
 func TestConnectionsAreBounded(t *testing.T) {
 	c := newBench(t).town()
-	var conns []net.Conn
-	for range maxConnsPerAddr {
+	var open []net.Conn
+	for range conns.Each {
 		conn, err := net.Dial("tcp", c.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		conns = append(conns, conn)
+		open = append(open, conn)
 	}
 	one, err := net.Dial("tcp", c.addr)
 	if err != nil {
@@ -84,7 +84,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if _, err := one.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("one too many: %v", err)
 	}
-	for _, conn := range conns {
+	for _, conn := range open {
 		conn.Close()
 	}
 	alpha := c.client("alpha", "")

@@ -5,14 +5,14 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 )
 
 // tokenPrefix begins the text of a token; its pin is the Fingerprint of the witness.
 const tokenPrefix = "duetw1"
 
 // ParseToken reads a witness's token as it was printed.
-func ParseToken(s string) (token.Token, error) { return token.Parse(tokenPrefix, s) }
+func ParseToken(s string) (enroll.Token, error) { return enroll.Parse(tokenPrefix, s) }
 
 // Fingerprint names a witness: SHA-256 of its public key (SubjectPublicKeyInfo).
 // Its text, also in JSON, is hexadecimal.

@@ -15,15 +15,9 @@ import (
 // package comment.
 const ClockSkew = 24 * time.Hour
 
-// What a call can be refused for. The errors that carry them say what to do; they
+// What a call can be refused for besides its token. The errors that carry them say what to do; they
 // cross the wire, so a Client returns them too.
 var (
-	// ErrTokenUnknown is returned for a token that this witness did not make.
-	ErrTokenUnknown = errors.New("witness token is not known here")
-	// ErrTokenUsed is returned for a token that another registration has used.
-	ErrTokenUsed = errors.New("witness token was used before")
-	// ErrTokenExpired is returned for a token after its time.
-	ErrTokenExpired = errors.New("witness token has expired")
 	// ErrTaken is returned when the ID of a registration belongs to another authority.
 	ErrTaken = errors.New("cluster ID is taken")
 	// ErrBadRequest is returned when a request makes no sense.

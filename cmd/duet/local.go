@@ -7,7 +7,7 @@ import (
 
 	"duet/cluster/doctor"
 	"duet/cluster/doctor/host"
-	"duet/cluster/pki"
+	"duet/cluster/membership"
 	"duet/cluster/support"
 )
 
@@ -27,7 +27,7 @@ func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	f := doctor.Facts{Version: h.version, Host: host.Look(host.Config{Dir: dir}), Hypervisor: host.Libvirt(ctx)}
 	f.Node, _ = os.Hostname() // "" is what it is
 	f.Unlooked = []string{"QEMU's user and label, and the memory of the VMs: only duetd asks libvirt, and it does not run"}
-	c, err := pki.LoadConfig(dir)
+	c, err := membership.Load(dir)
 	if err != nil {
 		f.Unlooked = append(f.Unlooked, "ports and other nodes: "+err.Error())
 		return f

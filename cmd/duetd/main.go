@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"duet/cluster/pki"
+	"duet/cluster/membership"
 	"duet/cmd/node"
 	"duet/cmd/version"
 )
@@ -82,7 +82,7 @@ func exitCode(err error) int {
 	switch usage := (usageError{}); {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, pki.ErrNoMember):
+	case errors.Is(err, membership.ErrNoMember):
 		return exitConfig
 	}
 	return exitError

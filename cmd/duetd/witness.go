@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"duet/blockrepl/badgerlog"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 	"duet/cluster/witness"
 	"duet/cmd/version"
 )
@@ -52,7 +52,7 @@ func runWitness(args []string) error {
 	f := flag.NewFlagSet("duetd witness", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/var/lib/duet-witness", "`directory` of its key and store")
 	f.StringVar(&o.listen, "listen", ":7425", "`address` on which it serves clusters")
-	f.DurationVar(&o.life, "life", token.Life, "how long a token is good")
+	f.DurationVar(&o.life, "life", enroll.Life, "how long a token is good")
 	f.Usage = func() { fmt.Fprint(f.Output(), witnessUsage); f.PrintDefaults() }
 	if err := f.Parse(args); err != nil {
 		return usageError{err}

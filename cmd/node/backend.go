@@ -284,7 +284,7 @@ func (n *Node) command(ctx context.Context, m *module, node string, ev appmodule
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return n.rpcTo(ctx, cluster.NodeID(node), "modules/"+m.cfg.Name+"/command", command{Event: ev, Yes: yes}, nil)
+	return n.rpcTo(ctx, cluster.NodeID(node), "modules/"+m.cfg.Name+"/command", newCommand(ev, yes), nil)
 }
 
 // order gives the module on this node a command, but not to an engine that a new

@@ -1,111 +1,36 @@
 package node
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"time"
+	"net/url"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/mux"
 	"duet/console/api"
 )
 
-// maxAnswer bounds an answer of another node, in bytes.
-const maxAnswer = 16 << 20
-
-// rpcTo calls another node: in goes as JSON, out comes back as JSON, both may be
-// nil. All calls may be repeated, which the transport does when a path falls silent.
+// rpcTo calls another node; all calls may be repeated.
 func (n *Node) rpcTo(ctx context.Context, node cluster.NodeID, path string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return fmt.Errorf("encode request: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+string(node)+"/"+path, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	resp, err := n.call.Do(req)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %v", api.ErrUnreach, node, err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("%w: %s: %v", api.ErrUnreach, node, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return decodeFailure(node, resp.StatusCode, b)
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(b, out); err != nil {
-		return fmt.Errorf("decode answer of %s: %w", node, err)
-	}
-	return nil
-}
-
-// failure is an error on its way between nodes.
-type failure struct {
-	Kind string `json:"kind"`
-	Text string `json:"text"`
-}
-
-// kinds are the sentinels that cross the wire.
-func kinds() map[string]error {
-	return map[string]error{
-		"not-found": api.ErrNotFound, "invalid": api.ErrInvalid, "conflict": api.ErrConflict,
-		"confirm": api.ErrConfirm, "unreachable": api.ErrUnreach,
-	}
-}
-
-// remoteError is what another node said, with the kind it gave.
-type remoteError struct {
-	kind error
-	text string
-}
-
-// Error is the other node's sentence.
-func (e *remoteError) Error() string { return e.text }
-
-// Unwrap is its kind.
-func (e *remoteError) Unwrap() error { return e.kind }
-
-// errNoRoute: the other node is of a release that does not know what it was asked.
-var errNoRoute = errors.New("it does not know that request")
-
-func decodeFailure(node cluster.NodeID, status int, b []byte) error {
-	var f failure
-	if json.Unmarshal(b, &f) != nil || f.Text == "" {
-		if status == http.StatusNotFound {
-			return fmt.Errorf("%s: %w", node, errNoRoute)
-		}
-		return fmt.Errorf("%s answers %d", node, status)
-	}
-	if kind, ok := kinds()[f.Kind]; ok {
-		return &remoteError{kind, f.Text}
-	}
-	return errors.New(f.Text)
+	return n.plane.Call(ctx, node, path, in, out)
 }
 
 // caller reaches the engine of a module on another node. It is an engine.Peer.
 type caller struct {
 	n      *Node
 	node   cluster.NodeID
-	module string
+	module appmodules.Module
 }
 
 var _ engine.Peer = caller{}
 
+// do asks the module of that identity: another one may have its name by now.
 func (c caller) do(ctx context.Context, what string, in, out any) error {
-	return c.n.rpcTo(ctx, c.node, "modules/"+c.module+"/"+what, in, out)
+	path := "modules/" + c.module.Name + "/" + what + "?id=" + url.QueryEscape(c.module.Identity())
+	return c.n.rpcTo(ctx, c.node, path, in, out)
 }
 
 // Ask asks for a vote.
@@ -127,12 +52,12 @@ func (c caller) Complete(ctx context.Context, m engine.Complete) error {
 // Tell exchanges states.
 func (c caller) Tell(ctx context.Context, mine engine.State) (theirs engine.State, err error) {
 	var answer told
-	err = c.do(ctx, "tell", told{mine, c.n.fitness.of(c.module)}, &answer)
+	err = c.do(ctx, "tell", told{mine, c.n.fitness.of(c.module.Name)}, &answer)
 	switch {
 	case err == nil:
-		c.n.fitness.hear(c.module, answer.Notices)
+		c.n.fitness.hear(c.module.Name, answer.Notices)
 	case errors.Is(err, api.ErrNotFound):
-		c.n.unknownTo(c.node, c.module)
+		c.n.unknownTo(c.node, c.module.Name)
 	}
 	return answer.State, err
 }
@@ -146,6 +71,3 @@ func (c caller) Define(ctx context.Context, d engine.Definition) error {
 func (c caller) Dial(ctx context.Context) (net.Conn, error) {
 	return c.n.mux.Dial(ctx, c.node, serviceReplication, mux.Replication)
 }
-
-// pingTime bounds one ping of arbitration.
-const pingTime = 800 * time.Millisecond

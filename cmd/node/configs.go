@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ func (n *Node) Check(_ context.Context, text string) error {
 		return err
 	}
 	if have, err := n.module(m.Name); err == nil {
+		m.ID = cmp.Or(m.ID, have.cfg.ID)
 		return unchangeable(have.cfg, m)
 	}
 	return nil
@@ -54,7 +56,7 @@ func (n *Node) parse(text string) (appmodules.Module, error) {
 
 // unchangeable refuses edits of what only protect and release may change.
 func unchangeable(have, want appmodules.Module) error {
-	same := have.Kind == want.Kind && have.VM == want.VM && len(have.Nodes) == len(want.Nodes) && len(have.Volumes) == len(want.Volumes)
+	same := have.ID == want.ID && have.Kind == want.Kind && have.VM == want.VM && len(have.Nodes) == len(want.Nodes) && len(have.Volumes) == len(want.Volumes)
 	for _, node := range want.Nodes {
 		same = same && have.Peer(node) != "" && (node == have.Nodes[0] || node == have.Nodes[1])
 	}
@@ -81,6 +83,7 @@ func (n *Node) Apply(ctx context.Context, text string) (api.Config, error) {
 	if err != nil {
 		return api.Config{}, err
 	}
+	m.ID = cmp.Or(m.ID, have.cfg.ID) // as it was shown by an older release
 	if err := unchangeable(have.cfg, m); err != nil {
 		return api.Config{}, err
 	}

@@ -163,7 +163,7 @@ func (n *Node) applyFence(ctx context.Context, set fenceSet) error {
 			}
 		}
 	}
-	_, err := n.change(func(c *cluster.Config) bool {
+	_, err := n.members.Change(func(c *cluster.Config) bool {
 		c.Fence = maps.Clone(c.Fence)
 		if c.Fence == nil {
 			c.Fence = make(map[cluster.NodeID]json.RawMessage)

@@ -1,9 +1,7 @@
 package node
 
 import (
-	"encoding/hex"
 	"io"
-	"net"
 	"os"
 	"strings"
 )
@@ -46,19 +44,4 @@ func bootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
-
-// parseGateways reads lines of "iface destination gateway …", addresses in hex, little-endian.
-func parseGateways(table string) []string {
-	var out []string
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) < 3 || f[1] != "00000000" || f[2] == "00000000" {
-			continue
-		}
-		if b, err := hex.DecodeString(f[2]); err == nil && len(b) == 4 {
-			out = append(out, net.IPv4(b[3], b[2], b[1], b[0]).String())
-		}
-	}
-	return out
 }

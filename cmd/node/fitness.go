@@ -189,7 +189,7 @@ func (n *Node) judgedBy(ctx context.Context, peer cluster.NodeID, def vmmanager.
 	ctx, cancel := context.WithTimeout(ctx, fitTime)
 	defer cancel()
 	err = n.rpcTo(ctx, peer, "judge", judging{def.Name, def.Text}, &found)
-	if errors.Is(err, errNoRoute) {
+	if errors.Is(err, cluster.ErrOlder) {
 		return []vmmanager.Finding{notJudged("its duetd is older and cannot say whether the VM would run there",
 			"bring both nodes to one release")}, nil
 	}

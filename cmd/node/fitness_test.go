@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
+	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -170,7 +171,7 @@ func TestObstaclesFirst(t *testing.T) {
 // TestOlderPeer: nodes of two releases understand each other.
 func TestOlderPeer(t *testing.T) {
 	p := newPair(t)
-	if err := p.a.node.rpcTo(t.Context(), "beta", "a-request-of-tomorrow", nil, nil); !errors.Is(err, errNoRoute) {
+	if err := p.a.node.rpcTo(t.Context(), "beta", "a-request-of-tomorrow", nil, nil); !errors.Is(err, cluster.ErrOlder) {
 		t.Errorf("a request that beta does not know: %v", err)
 	}
 	old := engine.State{Module: "web01", Incarnation: 7, Seq: 9, Status: engine.Status{Role: "PRIM"}}

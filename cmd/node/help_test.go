@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -74,7 +75,7 @@ func errorsOf(d api.Doctor) error {
 	for _, f := range d.Findings {
 		s.WriteString("\n" + f.Node + " " + f.Level + " " + f.About + ": " + f.Fact)
 	}
-	return &remoteError{api.ErrConflict, s.String()}
+	return errors.New(s.String())
 }
 
 // TestSupport: everything of both nodes, nothing secret, and who does not answer is named.

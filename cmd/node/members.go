@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -10,39 +11,18 @@ import (
 
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
-	"duet/cluster/pki"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 	"duet/console/api"
 )
 
 // cluster is the configuration as it is now.
-func (n *Node) cluster() cluster.Config {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.members
-}
+func (n *Node) cluster() cluster.Config { return n.members.Config() }
 
 func (n *Node) self() cluster.NodeID { return n.cluster().Self }
 
-// change makes a change of the configuration durable and uses it, unless alter, which may
-// not change what c refers to, returns false. It returns the configuration then.
-func (n *Node) change(alter func(c *cluster.Config) bool) (cluster.Config, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	c := n.members
-	if !alter(&c) {
-		return c, nil
-	}
-	if err := pki.SaveConfig(n.cfg.Dir, c); err != nil {
-		return n.members, err
-	}
-	n.members = c
-	return c, nil
-}
-
 // admit adds a node and tells the other members; it does not wait for those that are away.
 func (n *Node) admit(ctx context.Context, m cluster.Member) (cluster.Config, error) {
-	c, err := n.change(func(c *cluster.Config) bool {
+	c, err := n.members.Change(func(c *cluster.Config) bool {
 		c.Members = append(without(c.Members, m.Node), m)
 		return true
 	})
@@ -85,7 +65,7 @@ func (n *Node) dropMember(node cluster.NodeID) error {
 
 func (n *Node) changeMembers(alter func(c *cluster.Config) bool) error {
 	changed := false
-	_, err := n.change(func(c *cluster.Config) bool {
+	_, err := n.members.Change(func(c *cluster.Config) bool {
 		changed = alter(c)
 		return changed
 	})
@@ -139,10 +119,8 @@ func (n *Node) RemoveNode(ctx context.Context, name string) (api.NodeRemoval, er
 
 // NewToken makes a one-time token for a joining node.
 func (n *Node) NewToken(_ context.Context, life time.Duration) (api.Token, error) {
-	if life <= 0 {
-		life = token.Life
-	}
-	t, err := n.desk.NewToken(life)
+	life = cmp.Or(max(life, 0), enroll.Life)
+	t, err := n.door.NewToken(life)
 	if err != nil {
 		return api.Token{}, err
 	}
@@ -155,13 +133,13 @@ type tokens struct{ store *badgerlog.Store }
 const tokensKey = "cluster/tokens"
 
 // Tokens reads them.
-func (t tokens) Tokens() ([]token.Record, error) {
-	var out []token.Record
+func (t tokens) Tokens() ([]enroll.Record, error) {
+	var out []enroll.Record
 	_, err := badgerlog.Values{Store: t.store}.Load(tokensKey, &out)
 	return out, err
 }
 
 // SetTokens replaces them durably.
-func (t tokens) SetTokens(r []token.Record) error {
+func (t tokens) SetTokens(r []enroll.Record) error {
 	return badgerlog.Values{Store: t.store}.Save(tokensKey, r)
 }

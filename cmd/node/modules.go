@@ -18,6 +18,7 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
+	"duet/cluster/ping"
 	"duet/console/api"
 	"duet/console/journal"
 	"duet/vmmanager"
@@ -65,7 +66,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 	peer := cluster.NodeID(m.Peer(string(c.Self)))
 	return engine.New(engine.Config{
 		Module: m, Endpoints: n.endpoints(m), Self: c.Self,
-		Peer:       caller{n: n, node: peer, module: m.Name},
+		Peer:       caller{n: n, node: peer, module: m},
 		Fence:      func(ctx context.Context) error { return n.fenceOff(ctx, peer) },
 		CanFence:   func() bool { return n.canFence(peer) },
 		Store:      n.engineStore(m.Name),
@@ -76,7 +77,7 @@ func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*eng
 		Gate:       n.gate,
 		Withdraw:   func() { n.withdraw(m) },
 		View:       n.gossip.View,
-		Ping:       n.ping,
+		Ping:       func(ctx context.Context) bool { return ping.Any(ctx, n.cluster().Ping) },
 		Boot:       bootID(),
 		Log:        log,
 		Logger:     n.log,
@@ -214,7 +215,7 @@ type newModule struct {
 func (n *Node) createModule(ctx context.Context, nm newModule) error {
 	name := nm.Stored.Module.Name
 	if m, err := n.module(name); err == nil {
-		if m.version == nm.Stored.Version {
+		if m.version == nm.Stored.Version && m.cfg.Identity() == nm.Stored.Module.Identity() {
 			return nil
 		}
 		return fmt.Errorf("%w: module %s exists on %s: `duet vm release %s` gives it back", api.ErrConflict, name, n.self(), name)

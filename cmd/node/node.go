@@ -22,8 +22,10 @@ import (
 	"duet/blockrepl/nbd"
 	"duet/blockrepl/wire"
 	"duet/cluster"
+	"duet/cluster/control"
 	"duet/cluster/fence"
 	"duet/cluster/gossip"
+	"duet/cluster/membership"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
 	"duet/console"
@@ -79,16 +81,17 @@ type Sockets interface {
 type Node struct {
 	cfg      Config
 	log      *slog.Logger
+	members  *membership.Book // the configuration of the cluster
 	identity *pki.Identity
 	store    *badgerlog.Store
 	mux      *mux.Mux
 	gossip   *gossip.Gossip
-	desk     *pki.Desk
+	door     *pki.Admission
 	voting   sync.Mutex        // held while the witnesses are changed from here
 	thirds   map[string]*third // witnesses by ID; guarded by mu
 	fencing  *fencing
 	rpc      *http.Server
-	call     *http.Client
+	plane    *control.Plane
 	gate     *engine.Gate
 	keeper   *divergence.Keeper // versions that lost a split brain
 	tasks    *tasks.Board
@@ -111,7 +114,6 @@ type Node struct {
 	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
 
 	mu      sync.Mutex
-	members cluster.Config
 	modules map[string]*module
 }
 
@@ -134,11 +136,10 @@ func New(cfg Config) (*Node, error) {
 }
 
 func (n *Node) build() error {
-	members, err := pki.LoadConfig(n.cfg.Dir)
-	if err != nil {
+	var err error
+	if n.members, err = membership.Open(n.cfg.Dir); err != nil {
 		return err
 	}
-	n.members = members
 	if n.identity, err = pki.Load(filepath.Join(n.cfg.Dir, pki.Folder)); err != nil {
 		return err
 	}
@@ -149,9 +150,9 @@ func (n *Node) build() error {
 	n.push("store", func(context.Context) error { return n.store.Close() })
 	n.mux = mux.New(mux.Config{Identity: n.identity, Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
-	n.call = &http.Client{Transport: n.mux.HTTPTransport(serviceControl)}
+	n.plane = n.newPlane()
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
-	n.desk = pki.NewDesk(pki.DeskConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
+	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
 	if err := n.useVoters(); err != nil {
 		return err
@@ -175,11 +176,12 @@ func (n *Node) listenAddr() string {
 	if n.cfg.Listen != "" {
 		return n.cfg.Listen
 	}
-	paths := n.members.Paths(n.members.Self, false)
+	c := n.cluster()
+	paths := c.Paths(c.Self, false)
 	if len(paths) == 0 {
 		return ""
 	}
-	return net.JoinHostPort(paths[0], fmt.Sprint(n.members.Port+2))
+	return net.JoinHostPort(paths[0], fmt.Sprint(c.Port+2))
 }
 
 // Start runs the node. If it fails, what was started is stopped again.
@@ -313,7 +315,7 @@ func (n *Node) serveMux() error {
 	})
 	n.spawn(func(ctx context.Context) { n.serveReplication(ctx, replication) })
 	n.spawn(func(ctx context.Context) {
-		if err := n.desk.Serve(ctx, join); err != nil && ctx.Err() == nil {
+		if err := n.door.Serve(ctx, join); err != nil && ctx.Err() == nil {
 			n.log.Error("join service ended", "err", err)
 		}
 	})

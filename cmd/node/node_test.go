@@ -435,13 +435,6 @@ func TestProtectFails(t *testing.T) {
 	}
 }
 
-func TestParseGateways(t *testing.T) {
-	table := "Iface Destination Gateway Flags\neth0 00000000 0101A8C0 0003\neth0 0001A8C0 00000000 0001\nbad\neth1 00000000 zz 3\n"
-	if got := parseGateways(table); !slices.Equal(got, []string{"192.168.1.1"}) {
-		t.Errorf("gateways are %v", got)
-	}
-}
-
 func TestVersionOrder(t *testing.T) {
 	v := version{Number: 2, By: "alpha"}
 	if !v.newer(version{Number: 1, By: "beta"}) || v.newer(v) || v.newer(version{Number: 2, By: "beta"}) || !(version{Number: 2, By: "beta"}).newer(v) {

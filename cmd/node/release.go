@@ -36,6 +36,8 @@ func (n *Node) mayLeave(ctx context.Context, m *module) error {
 // removal asks a node to forget a module whose VM stays on the asking node.
 type removal struct {
 	Epoch cluster.Epoch `json:"epoch"` // that the asking node knows
+	// Module is the identity of the one that is meant; empty: whichever has the name.
+	Module string `json:"module,omitempty"`
 }
 
 // dropModule forgets a module on the node that does not keep its VM, at the wish of from.
@@ -47,6 +49,9 @@ func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID,
 	}
 	if err != nil {
 		return err
+	}
+	if r.Module != "" && r.Module != m.cfg.Identity() {
+		return nil // that one is gone; its name was used again
 	}
 	st := m.engine.State()
 	switch {

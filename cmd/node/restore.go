@@ -113,6 +113,13 @@ func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, ima
 	if moved {
 		s.Version = version{m.version.Number + 1, time.Now().UTC(), string(n.self())}
 	}
+	speaks, err := n.plane.Version(ctx, peer)
+	if err != nil {
+		return err
+	}
+	if speaks < hasIdentities && m.cfg.ID != "" {
+		return fmt.Errorf("%w: %s speaks version %d: bring its duetd to this release first", cluster.ErrOlder, peer, speaks)
+	}
 	if err := n.rpcTo(ctx, peer, "modules", newModule{Stored: s, Source: n.self(), Definition: def}, nil); err != nil {
 		return err
 	}

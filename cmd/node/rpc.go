@@ -2,31 +2,33 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 
-	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
 	"duet/cluster"
+	"duet/cluster/control"
 	"duet/cluster/mux"
 	"duet/cluster/support"
 	"duet/console/api"
 	"duet/vmmanager"
 )
 
-// maxRequest bounds a request of another node, in bytes.
-const maxRequest = 16 << 20
-
-// command is an operator's command forwarded to the node that has to act.
-type command struct {
-	Event appmodules.Event `json:"event"`
-	Yes   bool             `json:"yes"`
+// newPlane carries what nodes ask of each other.
+func (n *Node) newPlane() *control.Plane {
+	return control.New(control.Config{
+		Cluster: n.cluster, Transport: n.mux.HTTPTransport(serviceControl), Logger: n.log, Translate: translate,
+		Unreachable: api.ErrUnreach, Invalid: api.ErrInvalid,
+		Kinds: map[string]error{
+			"not-found": api.ErrNotFound, "invalid": api.ErrInvalid, "conflict": api.ErrConflict,
+			"confirm": api.ErrConfirm, "unreachable": api.ErrUnreach,
+		},
+	})
 }
 
-// rpcHandler serves what nodes ask of each other; the mux lets members in only.
+// rpcHandler serves what nodes ask of each other.
 func (n *Node) rpcHandler() http.Handler {
 	h := http.NewServeMux()
 	h.Handle("POST /modules/{name}/ask", onModule(n, func(ctx context.Context, m *module, a cluster.Ask) (cluster.Answer, error) {
@@ -49,7 +51,7 @@ func (n *Node) rpcHandler() http.Handler {
 		return none{}, m.engine.OnDefine(ctx, v)
 	}))
 	h.Handle("POST /modules/{name}/command", onModule(n, func(ctx context.Context, m *module, v command) (none, error) {
-		return none{}, n.order(ctx, m.cfg.Name, v.Event, v.Yes)
+		return none{}, n.order(ctx, m.cfg.Name, v.event(), v.Yes)
 	}))
 	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *module, count int) ([]api.LogEntry, error) {
 		return m.journal.Last(count)
@@ -79,38 +81,27 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.takeVoters(ctx, v) }))
 	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.dropMember(cluster.NodeID(name)) }))
 	h.Handle("POST /members", handle(n, func(_ context.Context, m cluster.Member) (none, error) { return none{}, n.addMember(m) }))
-	return h
+	return n.plane.Handler(h)
 }
 
 type none struct{}
 
-// handle decodes a request, calls fn and encodes what it returns.
+// handle serves one request.
 func handle[In, Out any](n *Node, fn func(context.Context, In) (Out, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var in In
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&in); err != nil {
-			fail(w, fmt.Errorf("%w: %v", api.ErrInvalid, err))
-			return
-		}
-		out, err := fn(r.Context(), in)
-		if err != nil {
-			fail(w, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(out); err != nil {
-			n.log.Debug("answer not sent", "err", err)
-		}
-	})
+	return control.Handle(n.plane, fn)
 }
 
-// onModule is handle for the module named in the path.
+// onModule is handle for the module named in the path, if it is the one that the caller means.
 func onModule[In, Out any](n *Node, fn func(context.Context, *module, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, in In) (out Out, err error) {
 			m, err := n.module(r.PathValue("name"))
 			if err != nil {
 				return out, err
+			}
+			if id := r.URL.Query().Get("id"); id != "" && id != m.cfg.Identity() { // version 1 says none
+				return out, fmt.Errorf("%w: module %s on %s is another one than that of %s: `duet vm release %s` on either node",
+					api.ErrConflict, m.cfg.Name, n.self(), mux.PeerFrom(ctx), m.cfg.Name)
 			}
 			return fn(ctx, m, in)
 		}).ServeHTTP(w, r)
@@ -123,26 +114,13 @@ func onName(n *Node, fn func(context.Context, string) error) http.Handler {
 	})
 }
 
-// fail answers with an error and its kind.
-func fail(w http.ResponseWriter, err error) {
-	f := failure{Text: err.Error()}
-	for kind, sentinel := range kinds() {
-		if errors.Is(translate(err), sentinel) {
-			f.Kind = kind
-		}
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusUnprocessableEntity)
-	_ = json.NewEncoder(w).Encode(f) // the caller sees a broken answer if this fails
-}
-
-// translate gives the errors of the engine the API's kinds.
+// translate gives the errors of other rooms the API's kinds.
 func translate(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrRefused):
-		return &remoteError{api.ErrConflict, err.Error()}
+		return &control.Error{Kind: api.ErrConflict, Text: err.Error()}
 	case errors.Is(err, engine.ErrConfirm):
-		return &remoteError{api.ErrConfirm, err.Error()}
+		return &control.Error{Kind: api.ErrConfirm, Text: err.Error()}
 	}
 	return err
 }

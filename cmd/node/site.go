@@ -111,7 +111,7 @@ func (a modules) Remove(ctx context.Context, name string) error { return a.n.rem
 func (a modules) Forget(m appmodules.Module) error { return a.n.forgetModule(m) }
 
 func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
-	a.n.forgetAtWitness(ctx, m.Name)
+	a.n.forgetAtWitness(ctx, m)
 }
 
 func (a modules) Leaves(ctx context.Context, name string) error {
@@ -199,6 +199,14 @@ func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Def
 	return a.n.judgedBy(ctx, node, def)
 }
 
+// hasIdentities is the version from which nodes tell modules of one name apart.
+const hasIdentities cluster.Version = 2
+
+func (a peers) Identities(ctx context.Context, node cluster.NodeID) (bool, error) {
+	speaks, err := a.n.plane.Version(ctx, node)
+	return speaks >= hasIdentities, err
+}
+
 func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
 	var made []protect.Made
 	err := a.n.rpcTo(ctx, node, "images", hosting{id, m.Name, m.VM.Domain, places}, &made)
@@ -217,7 +225,7 @@ func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) er
 }
 
 func (a peers) Forget(ctx context.Context, node cluster.NodeID, m appmodules.Module, epoch cluster.Epoch) error {
-	if err := a.n.rpcTo(ctx, node, "modules/"+m.Name+"/remove", removal{epoch}, nil); err != nil {
+	if err := a.n.rpcTo(ctx, node, "modules/"+m.Name+"/remove", removal{epoch, m.ID}, nil); err != nil {
 		return fmt.Errorf("have %s forget module %s: %w", node, m.Name, err)
 	}
 	return nil

@@ -236,7 +236,7 @@ func (n *Node) fit(ctx context.Context, v cluster.Voters) error {
 
 // storeVoters makes v durable on this node, if it is newer than what is, and uses it.
 func (n *Node) storeVoters(v cluster.Voters) error {
-	_, err := n.change(func(c *cluster.Config) bool {
+	_, err := n.members.Change(func(c *cluster.Config) bool {
 		newer := v.Newer(c.Voters)
 		if newer {
 			c.Voters = v

@@ -141,7 +141,7 @@ func TestWitnessOfACluster(t *testing.T) {
 		}
 		return nil
 	})
-	ans, err := p.b.node.witnesses()[0].Ask(ctx, cluster.Ask{Module: "web01", Node: "beta", Epoch: 2, Complete: 0})
+	ans, err := p.b.node.witnesses()[0].Ask(ctx, cluster.Ask{Module: p.identity("web01"), Node: "beta", Epoch: 2, Complete: 0})
 	if err != nil || ans.Yes || ans.Know.Holder != "alpha" {
 		t.Errorf("a stale copy asks: %+v, %v", ans, err)
 	}

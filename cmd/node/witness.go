@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/witness"
@@ -85,7 +86,7 @@ func (n *Node) useVoters() error {
 	before := n.thirds
 	n.thirds = make(map[string]*third, len(before))
 	var errs []error
-	for _, w := range n.members.Voters.All() {
+	for _, w := range n.cluster().Voters.All() {
 		t, err := before[w.ID], error(nil)
 		if t == nil {
 			if t, err = n.newThird(w); err != nil {
@@ -147,7 +148,7 @@ func (n *Node) witnesses() []engine.Witness {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []engine.Witness
-	for _, w := range n.members.Voters.Active {
+	for _, w := range n.cluster().Voters.Active {
 		if t := n.thirds[w.ID]; t != nil {
 			out = append(out, t)
 		} else {
@@ -204,13 +205,14 @@ func (n *Node) greet(ctx context.Context, t *third) {
 	}
 }
 
-// forgetAtWitness ends a module at all witnesses, after both nodes dropped it.
-func (n *Node) forgetAtWitness(ctx context.Context, module string) {
+// forgetAtWitness ends a module at all witnesses, after both nodes dropped it. One that is
+// away remembers it for nothing: votes belong to the module's identity.
+func (n *Node) forgetAtWitness(ctx context.Context, module appmodules.Module) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	for _, t := range n.reached(n.cluster().Voters.All()) {
-		if err := t.client.ForgetModule(ctx, module); err != nil && !errors.Is(err, context.Canceled) {
-			n.log.Warn("the witness still remembers a module that was released", "module", module, "witness", t.Name(), "err", err)
+		if err := t.client.ForgetModule(ctx, module.Identity()); err != nil && !errors.Is(err, context.Canceled) {
+			n.log.Warn("the witness still remembers a module that was released", "module", module.Name, "witness", t.Name(), "err", err)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"duet/blockrepl/durable"
 	"duet/cluster"
+	"duet/cluster/membership"
 	"duet/cluster/pki"
 )
 
@@ -29,7 +30,7 @@ const DefaultDir = "/var/lib/duet"
 
 // The names in a node's directory.
 const (
-	ConfigFile = pki.ConfigFile
+	ConfigFile = membership.File
 	PKIFolder  = pki.Folder
 	TokenFile  = "console.token" // made by the daemon
 )
@@ -165,7 +166,7 @@ func settle(dir string, admit func(folder string) (cluster.Config, error)) error
 	if err != nil {
 		return err
 	}
-	if err := pki.SaveConfig(dir, conf); err != nil {
+	if err := membership.Save(dir, conf); err != nil {
 		return err
 	}
 	return durable.Rename(staged, final)

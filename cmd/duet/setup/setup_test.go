@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/cluster"
+	"duet/cluster/enroll"
 	"duet/cluster/pki"
-	"duet/cluster/token"
 	"duet/cmd/duet/setup"
 )
 
@@ -142,23 +142,23 @@ func TestInitRefuses(t *testing.T) {
 }
 
 // memory is a pki.TokenStore.
-type memory struct{ records []token.Record }
+type memory struct{ records []enroll.Record }
 
-func (m *memory) Tokens() ([]token.Record, error)        { return m.records, nil }
-func (m *memory) SetTokens(records []token.Record) error { m.records = records; return nil }
+func (m *memory) Tokens() ([]enroll.Record, error)        { return m.records, nil }
+func (m *memory) SetTokens(records []enroll.Record) error { m.records = records; return nil }
 
 // open runs the first node's desk and returns its address and a token.
 func open(t *testing.T, dir string) (string, string) {
 	t.Helper()
 	conf, id := stored(t, dir)
-	desk := pki.NewDesk(pki.DeskConfig{
+	door := pki.NewAdmission(pki.AdmissionConfig{
 		Identity: id, Tokens: &memory{}, Cluster: func() cluster.Config { return conf },
 		Admit: func(_ context.Context, m cluster.Member) (cluster.Config, error) {
 			conf.Members = append(conf.Members, m)
 			return conf, nil
 		},
 	})
-	tok, err := desk.NewToken(time.Hour)
+	tok, err := door.NewToken(time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func open(t *testing.T, dir string) (string, string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- desk.Serve(ctx, ln) }()
+	go func() { done <- door.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -205,7 +205,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("second join: %v", err)
 	}
 	r.Dir, r.Token = t.TempDir(), "duet1.x"
-	if _, err := on.Join(t.Context(), r); !errors.Is(err, token.ErrMalformed) {
+	if _, err := on.Join(t.Context(), r); !errors.Is(err, enroll.ErrMalformed) {
 		t.Errorf("bad token: %v", err)
 	}
 }

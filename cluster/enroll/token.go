@@ -1,4 +1,4 @@
-package token
+package enroll
 
 import (
 	"bytes"
@@ -72,9 +72,9 @@ func Parse(prefix, s string) (Token, error) {
 	return t, nil
 }
 
-// Find returns the index of the record of secret, or -1. It takes the same time
+// find returns the index of the record of secret, or -1. It takes the same time
 // whatever the secret is.
-func Find(records []Record, secret []byte) int {
+func find(records []Record, secret []byte) int {
 	hash := sha256.Sum256(secret)
 	found := -1
 	for i, r := range records {
@@ -83,12 +83,12 @@ func Find(records []Record, secret []byte) int {
 	return found
 }
 
-// Fresh returns the records without those that ended a day ago; until then they can
+// fresh returns the records without those that ended a day ago; until then they can
 // still tell a latecomer what is wrong with the token.
-func Fresh(records []Record, now time.Time) []Record {
+func fresh(records []Record, now time.Time) []Record {
 	return slices.DeleteFunc(slices.Clone(records), func(r Record) bool { return now.Sub(r.Expires) > 24*time.Hour })
 }
 
-// Used reports whether this very request has used the token before: its answer was lost
+// used reports whether this very request has used the token before: its answer was lost
 // on the way, and it may have it again.
-func (r Record) Used(digest []byte) bool { return bytes.Equal(r.UsedBy, digest) }
+func (r Record) used(digest []byte) bool { return len(digest) > 0 && bytes.Equal(r.UsedBy, digest) }

@@ -1,4 +1,4 @@
-package token
+package enroll
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ func TestParse(t *testing.T) {
 	}
 	other, _ := New("duet1", tok.Pin, time.Time{})
 	records := []Record{{Hash: []byte("x")}, rec}
-	if i, j := Find(records, tok.Secret), Find(records, other.Secret); i != 1 || j != -1 {
+	if i, j := find(records, tok.Secret), find(records, other.Secret); i != 1 || j != -1 {
 		t.Errorf("found %d and %d", i, j)
 	}
 }
@@ -30,30 +30,9 @@ func TestParse(t *testing.T) {
 func TestFresh(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	records := []Record{{Expires: now.Add(-25 * time.Hour)}, {Expires: now.Add(-23 * time.Hour), UsedBy: []byte("a")}}
-	fresh := Fresh(records, now)
-	if len(fresh) != 1 || !fresh[0].Used([]byte("a")) || fresh[0].Used([]byte("b")) || len(records) != 2 || records[0].Expires.IsZero() {
-		t.Errorf("%v of %v", fresh, records)
-	}
-}
-
-func TestBrake(t *testing.T) {
-	var b Brake
-	now := time.Unix(1e9, 0)
-	for range 30 { // slow enough
-		b.Wrong(now)
-		now = now.Add(8 * time.Second)
-	}
-	if err := b.Check(now); err != nil {
-		t.Errorf("on although tries were slow: %v", err)
-	}
-	for range maxTries {
-		b.Wrong(now)
-	}
-	if err := b.Check(now); !errors.Is(err, ErrTooManyTries) {
-		t.Errorf("off after a burst: %v", err)
-	}
-	if err := b.Check(now.Add(penalty)); err != nil {
-		t.Errorf("on for too long: %v", err)
+	left := fresh(records, now)
+	if len(left) != 1 || !left[0].used([]byte("a")) || left[0].used([]byte("b")) || len(records) != 2 || records[0].Expires.IsZero() {
+		t.Errorf("%v of %v", left, records)
 	}
 }
 

@@ -9,21 +9,14 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"duet/cluster"
-	"duet/cluster/token"
+	"duet/cluster/enroll"
 )
 
-// Why a join is refused. The errors that carry them say what to do.
+// Why a join is refused besides its token. The errors that carry them say what to do.
 var (
-	// ErrTokenUnknown is returned for a token that this node did not make.
-	ErrTokenUnknown = errors.New("join token is not known here")
-	// ErrTokenUsed is returned for a token that another join has used.
-	ErrTokenUsed = errors.New("join token was used before")
-	// ErrTokenExpired is returned for a token after its time.
-	ErrTokenExpired = errors.New("join token has expired")
 	// ErrNameTaken is returned when the cluster has a member of that name.
 	ErrNameTaken = errors.New("node name is taken")
 	// ErrBadRequest is returned when a request makes no sense.
@@ -46,10 +39,10 @@ type JoinResponse struct {
 	Config   cluster.Config `json:"config"`    // Self is the new node
 }
 
-// DeskConfig says what a Desk works with; all fields are needed.
-type DeskConfig struct {
+// AdmissionConfig says what an Admission works with; all fields are needed but Now.
+type AdmissionConfig struct {
 	Identity *Identity
-	Tokens   TokenStore
+	Tokens   enroll.Store
 	// Cluster is the configuration as it is.
 	Cluster func() cluster.Config
 	// Admit adds a member durably and returns the new configuration. It is called
@@ -59,76 +52,51 @@ type DeskConfig struct {
 	Now func() time.Time
 }
 
-// Desk admits nodes. Its methods may be called by several goroutines and take turns.
-type Desk struct {
-	cfg DeskConfig
-
-	mu    sync.Mutex
-	brake token.Brake
+// Admission lets nodes in. Its methods may be called by several goroutines and take turns.
+type Admission struct {
+	cfg  AdmissionConfig
+	desk *enroll.Desk
 }
 
-// NewDesk returns a Desk.
-func NewDesk(cfg DeskConfig) *Desk {
+// NewAdmission returns an Admission.
+func NewAdmission(cfg AdmissionConfig) *Admission {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Desk{cfg: cfg}
+	return &Admission{cfg: cfg, desk: enroll.NewDesk(enroll.Config{
+		Store: cfg.Tokens, Prefix: tokenPrefix, Pin: fingerprint(cfg.Identity.ca.cert),
+		Again: "make another with `duet cluster token`", Now: cfg.Now,
+	})}
 }
 
-// NewToken makes a token for one join within life; zero means token.Life. Only
-// its hash is kept.
-func (d *Desk) NewToken(life time.Duration) (token.Token, error) {
-	if life <= 0 {
-		life = token.Life
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	records, err := d.cfg.Tokens.Tokens()
-	if err != nil {
-		return token.Token{}, fmt.Errorf("read tokens: %w", err)
-	}
-	now := d.cfg.Now()
-	t, r := token.New(tokenPrefix, fingerprint(d.cfg.Identity.ca.cert), now.Add(life))
-	if err := d.cfg.Tokens.SetTokens(append(token.Fresh(records, now), r)); err != nil {
-		return token.Token{}, fmt.Errorf("store token: %w", err)
-	}
-	return t, nil
-}
+// NewToken makes a token for one join within life; zero means enroll.Life.
+func (a *Admission) NewToken(life time.Duration) (enroll.Token, error) { return a.desk.NewToken(life) }
 
 // Join admits the node of a good request. The token is marked used, durably,
 // before anything is given out; the same node may repeat the same request.
-func (d *Desk) Join(ctx context.Context, req JoinRequest) (JoinResponse, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	records, i, err := d.checkToken(req)
-	if err != nil {
-		return JoinResponse{}, err
-	}
-	csr, err := checkCSR(req)
-	if err != nil {
-		return JoinResponse{}, err
-	}
-	digest := digestOf(req.Node, csr)
-	switch {
-	case records[i].Used(digest):
-	case records[i].UsedBy != nil:
-		return JoinResponse{}, fmt.Errorf("%w: each serves one node; make another with `duet cluster token`", ErrTokenUsed)
-	default:
-		if err := checkMember(d.cfg.Cluster(), cluster.Member{Node: req.Node, Addrs: req.Addrs}); err != nil {
-			return JoinResponse{}, err
-		}
-		records[i].UsedBy = digest
-		if err := d.cfg.Tokens.SetTokens(records); err != nil {
-			return JoinResponse{}, fmt.Errorf("store token: %w", err)
-		}
-	}
-	return d.answer(ctx, req, csr)
+func (a *Admission) Join(ctx context.Context, req JoinRequest) (resp JoinResponse, err error) {
+	var csr *x509.CertificateRequest
+	err = a.desk.Redeem(enroll.Request{
+		Secret: req.Secret,
+		Digest: func() ([]byte, error) {
+			if csr, err = checkCSR(req); err != nil {
+				return nil, err
+			}
+			return digestOf(req.Node, csr), nil
+		},
+		May: func() error { return checkMember(a.cfg.Cluster(), cluster.Member{Node: req.Node, Addrs: req.Addrs}) },
+		Do: func() error {
+			resp, err = a.answer(ctx, req, csr)
+			return err
+		},
+	})
+	return resp, err
 }
 
 // answer signs and admits.
-func (d *Desk) answer(ctx context.Context, req JoinRequest, csr *x509.CertificateRequest) (JoinResponse, error) {
-	ca := d.cfg.Identity.ca
-	der, err := ca.sign(req.Node, csr.PublicKey, d.cfg.Now())
+func (a *Admission) answer(ctx context.Context, req JoinRequest, csr *x509.CertificateRequest) (JoinResponse, error) {
+	ca := a.cfg.Identity.ca
+	der, err := ca.sign(req.Node, csr.PublicKey, a.cfg.Now())
 	if err != nil {
 		return JoinResponse{}, err
 	}
@@ -136,34 +104,12 @@ func (d *Desk) answer(ctx context.Context, req JoinRequest, csr *x509.Certificat
 	if err != nil {
 		return JoinResponse{}, err
 	}
-	cfg, err := d.cfg.Admit(ctx, cluster.Member{Node: req.Node, Addrs: req.Addrs})
+	cfg, err := a.cfg.Admit(ctx, cluster.Member{Node: req.Node, Addrs: req.Addrs})
 	if err != nil {
 		return JoinResponse{}, fmt.Errorf("admit %s: %w", req.Node, err)
 	}
 	cfg.Self = req.Node
 	return JoinResponse{CACert: ca.cert.Raw, CAKey: key, NodeCert: der, Config: cfg}, nil
-}
-
-// checkToken finds the token of a request and counts wrong ones.
-func (d *Desk) checkToken(req JoinRequest) ([]token.Record, int, error) {
-	now := d.cfg.Now()
-	if err := d.brake.Check(now); err != nil {
-		return nil, 0, err
-	}
-	records, err := d.cfg.Tokens.Tokens()
-	if err != nil {
-		return nil, 0, fmt.Errorf("read tokens: %w", err)
-	}
-	records = slices.Clone(records)
-	i := token.Find(records, req.Secret)
-	if i < 0 {
-		d.brake.Wrong(now)
-		return nil, 0, fmt.Errorf("%w: a token works only on the node that made it; make one here with `duet cluster token`", ErrTokenUnknown)
-	}
-	if !now.Before(records[i].Expires) {
-		return nil, 0, fmt.Errorf("%w at %s; make another with `duet cluster token`", ErrTokenExpired, records[i].Expires.Format(time.RFC3339))
-	}
-	return records, i, nil
 }
 
 func checkCSR(req JoinRequest) (*x509.CertificateRequest, error) {

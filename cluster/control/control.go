@@ -1,0 +1,257 @@
+// Package control carries what nodes ask of each other: JSON in both directions over the
+// port between nodes, with the version of who speaks. A caller's membership is checked at
+// each call; what a node does not know is refused with a sentence that names both versions.
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"duet/cluster"
+	"duet/cluster/mux"
+)
+
+// maxBody bounds a request and an answer, in bytes.
+const maxBody = 16 << 20
+
+// header carries the version of who speaks; version 1 sends none.
+const header = "Duet-Version"
+
+// ErrRemoved is returned to a caller that is no member of the cluster (any more).
+var ErrRemoved = errors.New("the caller is no member of this cluster")
+
+// The kinds of errors that this package itself sends.
+const (
+	kindOlder   = "older"
+	kindNewer   = "newer"
+	kindRemoved = "removed"
+)
+
+// Config says what a Plane works with; all fields are needed.
+type Config struct {
+	Cluster   func() cluster.Config
+	Transport http.RoundTripper // to nodes, by name
+	// Kinds are the errors that cross the wire, by name. Unreachable and Invalid are
+	// among them: a node that does not answer, and a request that makes no sense.
+	Kinds                map[string]error
+	Unreachable, Invalid error
+	// Translate gives an error the kind that it has for other nodes; nil is its own.
+	Translate func(error) error
+	Logger    *slog.Logger
+}
+
+// Plane calls other nodes and serves their calls. Any number of goroutines may use it.
+type Plane struct {
+	cfg  Config
+	http *http.Client
+
+	mu       sync.Mutex
+	versions map[cluster.NodeID]cluster.Version // as last heard
+}
+
+// New returns a Plane.
+func New(cfg Config) *Plane {
+	return &Plane{cfg: cfg, http: &http.Client{Transport: cfg.Transport}, versions: make(map[cluster.NodeID]cluster.Version)}
+}
+
+// Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every
+// call may be repeated, which the transport does when a path falls silent.
+func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+string(node)+"/"+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	req.Header.Set(header, cluster.Current.String())
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %v", p.cfg.Unreachable, node, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return fmt.Errorf("%w: %s: %v", p.cfg.Unreachable, node, err)
+	}
+	theirs, err := cluster.ParseVersion(resp.Header.Get(header))
+	if err != nil {
+		return fmt.Errorf("answer of %s: %w", node, err)
+	}
+	p.note(node, theirs)
+	if resp.StatusCode != http.StatusOK {
+		return p.failed(node, theirs, path, resp.StatusCode, b)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("decode answer of %s: %w", node, err)
+	}
+	return nil
+}
+
+func (p *Plane) note(node cluster.NodeID, v cluster.Version) {
+	p.mu.Lock()
+	p.versions[node] = v
+	p.mu.Unlock()
+}
+
+// Version asks a node for the version that it speaks now: it may have been exchanged for
+// another release since it was heard last.
+func (p *Plane) Version(ctx context.Context, node cluster.NodeID) (cluster.Version, error) {
+	err := p.Call(ctx, node, "version", nil, nil)
+	if err != nil && !errors.Is(err, cluster.ErrOlder) {
+		return 0, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.versions[node], nil
+}
+
+// failure is an error on its way between nodes.
+type failure struct {
+	Kind string `json:"kind"`
+	Text string `json:"text"`
+}
+
+// Error is what another node said, with the kind it gave.
+type Error struct {
+	Kind error
+	Text string
+}
+
+// Error is the other node's sentence.
+func (e *Error) Error() string { return e.Text }
+
+// Unwrap is its kind.
+func (e *Error) Unwrap() error { return e.Kind }
+
+func (p *Plane) failed(node cluster.NodeID, theirs cluster.Version, path string, status int, b []byte) error {
+	var f failure
+	if json.Unmarshal(b, &f) != nil || f.Text == "" {
+		if status == http.StatusNotFound { // version 1 says no more
+			return cluster.Unknown(node, theirs, cluster.Current, path)
+		}
+		return fmt.Errorf("%s answers %d", node, status)
+	}
+	if kind := p.kind(f.Kind); kind != nil {
+		return &Error{kind, f.Text}
+	}
+	return errors.New(f.Text)
+}
+
+func (p *Plane) kind(name string) error {
+	switch name {
+	case kindOlder:
+		return cluster.ErrOlder
+	case kindNewer:
+		return cluster.ErrNewer
+	case kindRemoved:
+		return ErrRemoved
+	}
+	return p.cfg.Kinds[name]
+}
+
+// nameOf is the name of the kind of an error; empty if it has none.
+func (p *Plane) nameOf(err error) string {
+	switch {
+	case errors.Is(err, cluster.ErrOlder):
+		return kindOlder
+	case errors.Is(err, cluster.ErrNewer):
+		return kindNewer
+	case errors.Is(err, ErrRemoved):
+		return kindRemoved
+	}
+	for name, kind := range p.cfg.Kinds {
+		if errors.Is(err, kind) {
+			return name
+		}
+	}
+	return ""
+}
+
+type versionKey struct{}
+
+// VersionFrom is the version that the caller of a request speaks.
+func VersionFrom(ctx context.Context) cluster.Version {
+	v, _ := ctx.Value(versionKey{}).(cluster.Version)
+	return v
+}
+
+// Handler serves routes to the members of the cluster.
+func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
+	routes.Handle("POST /version", Handle(p, func(context.Context, any) (struct{}, error) { return struct{}{}, nil }))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(header, cluster.Current.String())
+		theirs, err := cluster.ParseVersion(r.Header.Get(header))
+		if err != nil {
+			p.fail(w, fmt.Errorf("%w: %w", p.cfg.Invalid, err))
+			return
+		}
+		c, from := p.cfg.Cluster(), mux.PeerFrom(r.Context())
+		if _, member := c.Member(from); !member { // it may have been when it connected
+			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: give it a new directory and join it anew", ErrRemoved, from, c.Name))
+			return
+		}
+		if _, pattern := routes.Handler(r); pattern == "" {
+			p.fail(w, cluster.Unknown(c.Self, cluster.Current, theirs, r.URL.Path))
+			return
+		}
+		routes.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), versionKey{}, theirs)))
+	})
+}
+
+// Handle decodes a request, checks it, calls fn and encodes what that returns. A request
+// with a method Check is refused where that fails.
+func Handle[In, Out any](p *Plane, fn func(context.Context, In) (Out, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		in, err := Decode[In](http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			p.fail(w, fmt.Errorf("%w: %v", p.cfg.Invalid, err))
+			return
+		}
+		out, err := fn(r.Context(), in)
+		if err != nil {
+			p.fail(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(out); err != nil {
+			p.cfg.Logger.Debug("answer not sent", "err", err)
+		}
+	})
+}
+
+// Checked is a request that can say whether it makes sense.
+type Checked interface{ Check() error }
+
+// Decode reads one request and checks it. Fields that it does not know are of a newer release.
+func Decode[In any](r io.Reader) (In, error) {
+	var in In
+	if err := json.NewDecoder(r).Decode(&in); err != nil {
+		return in, err
+	}
+	if c, ok := any(in).(Checked); ok {
+		return in, c.Check()
+	}
+	return in, nil
+}
+
+// fail answers with an error and its kind.
+func (p *Plane) fail(w http.ResponseWriter, err error) {
+	if p.cfg.Translate != nil {
+		err = p.cfg.Translate(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusUnprocessableEntity)
+	_ = json.NewEncoder(w).Encode(failure{p.nameOf(err), err.Error()}) // the caller sees a broken answer if this fails
+}

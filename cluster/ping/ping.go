@@ -1,0 +1,74 @@
+// Package ping asks whether anything beyond the other nodes answers: what is left to go by where a
+// module's arbitration is `available` and there is neither witness nor fence agent (DESIGN §5 rule 3d).
+package ping
+
+import (
+	"context"
+	"encoding/hex"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	probing "github.com/prometheus-community/pro-bing"
+)
+
+// limit bounds one question.
+const limit = 800 * time.Millisecond
+
+// Any reports whether one of targets answers; without targets, a default gateway of this
+// node where the kernel tells which these are (Linux).
+func Any(ctx context.Context, targets []string) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if len(targets) == 0 {
+		targets = gateways()
+	}
+	answers := make(chan bool, len(targets))
+	for _, t := range targets {
+		go func() { answers <- one(ctx, t) }()
+	}
+	for range targets {
+		if <-answers { // each ends with ctx at the latest
+			return true
+		}
+	}
+	return false
+}
+
+// one sends up to three echo requests and is content with one answer.
+func one(ctx context.Context, target string) bool {
+	p, err := probing.NewPinger(target)
+	if err != nil {
+		return false
+	}
+	p.SetPrivileged(true)
+	p.Interval, p.Count = 200*time.Millisecond, 3
+	got := false
+	p.OnRecv = func(*probing.Packet) { got = true; p.Stop() }
+	return p.RunWithContext(ctx) == nil && got || got
+}
+
+// gateways lists the default IPv4 gateways of this node, from the kernel's table.
+func gateways() []string {
+	table, err := os.ReadFile("/proc/self/net/route")
+	if err != nil {
+		return nil
+	}
+	return parse(string(table))
+}
+
+// parse reads lines of "iface destination gateway …", addresses in hex, little-endian.
+func parse(table string) []string {
+	var out []string
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[1] != "00000000" || f[2] == "00000000" {
+			continue
+		}
+		if b, err := hex.DecodeString(f[2]); err == nil && len(b) == 4 {
+			out = append(out, net.IPv4(b[3], b[2], b[1], b[0]).String())
+		}
+	}
+	return out
+}
