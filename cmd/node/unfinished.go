@@ -200,7 +200,7 @@ func (p *protection) goBack(ctx context.Context) error {
 		if err := n.removeAt(ctx, p.peer(), p.Module.Name, removal{1, p.Module.Identity()}); err != nil {
 			return err
 		}
-		if err := n.rpcTo(ctx, p.peer(), "images/drop", p.Theirs, nil); err != nil {
+		if err := n.undoHosting(ctx, p.peer(), p.Task, p.Theirs); err != nil {
 			return fmt.Errorf("images on %s: %w", p.peer(), err)
 		}
 	}
