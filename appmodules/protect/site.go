@@ -79,8 +79,8 @@ type Peers interface {
 	Identities(ctx context.Context, node cluster.NodeID) (bool, error)
 	// Make has a node make the images of a VM that it does not have. A request with the same ID gets the same answer.
 	Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []Place) ([]Made, error)
-	// Drop has a node undo Make.
-	Drop(ctx context.Context, node cluster.NodeID, m appmodules.Module, all []Made) error
+	// Drop has a node undo the Make with that ID, as it noted it; all is for nodes of a release that noted nothing.
+	Drop(ctx context.Context, node cluster.NodeID, id string, all []Made) error
 	// Store has a node store a module and begin it.
 	Store(ctx context.Context, node cluster.NodeID, n New) error
 	// Forget has a node forget a module whose VM stays here, as far as it knows no newer epoch than that. Without an

@@ -225,7 +225,7 @@ func (w *Works) farewell(ctx context.Context, r record) error {
 	if member && r.Kind == protecting && len(r.Theirs) > 0 { // it may have heard of the module
 		err := w.cfg.Peers.Forget(ctx, peer, r.Module, 1)
 		if err == nil {
-			err = w.cfg.Peers.Drop(ctx, peer, r.Module, r.Theirs)
+			err = w.cfg.Peers.Drop(ctx, peer, r.Task, r.Theirs)
 		}
 		if err != nil {
 			return err

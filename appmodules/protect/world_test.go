@@ -487,7 +487,7 @@ func (p peers) Make(_ context.Context, _ cluster.NodeID, id string, m appmodules
 	return out, err
 }
 
-func (p peers) Drop(_ context.Context, _ cluster.NodeID, _ appmodules.Module, all []protect.Made) error {
+func (p peers) Drop(_ context.Context, _ cluster.NodeID, _ string, all []protect.Made) error {
 	return p.change(func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()

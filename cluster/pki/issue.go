@@ -10,7 +10,6 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
-	"regexp"
 	"time"
 
 	"duet/cluster"
@@ -29,13 +28,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// checkName accepts what is safe in certificates, addresses and file names.
-func checkName(n cluster.NodeID) error {
-	if !regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`).MatchString(string(n)) {
-		return fmt.Errorf("node name %q: use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or digit", n)
-	}
-	return nil
-}
+func checkName(n cluster.NodeID) error { return n.Check() }
 
 func newKey() (*ecdsa.PrivateKey, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ type options struct {
 	dir, socket, run, listen, uri, log string
 	watchdog                           string
 	version, sleepy, admitRoot         bool
+	images                             string
 }
 
 func main() {
@@ -51,6 +53,8 @@ func command(args []string) error {
 	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
 	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
 		"what two write at once is lost")
+	f.StringVar(&o.images, "images", "/var/lib/libvirt/images,/srv,/mnt,/dev", "`directories`, with commas between, in which admins of "+
+		"other nodes may name the place of an image on this one")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		return usageError{err}
@@ -108,7 +112,7 @@ func run(o options) error {
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
-		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, Watchdog: o.watchdog, Logger: log})
+		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, ImageDirs: strings.Split(o.images, ","), Watchdog: o.watchdog, Logger: log})
 	if err != nil {
 		return err
 	}

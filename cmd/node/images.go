@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"duet/appmodules"
 	"duet/appmodules/protect"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/durable"
+	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -21,37 +23,136 @@ import (
 
 // hosting asks a node to make the images of a VM that it does not have.
 type hosting struct {
-	ID     string          `json:"id"` // of the request, which may be repeated
+	ID     string          `json:"id"` // of the request, which may be repeated, and by which it is undone
 	Module string          `json:"module"`
 	VM     string          `json:"vm"`
 	Places []protect.Place `json:"places"`
 }
 
+// hosted is what a node notes durably of a hosting, before it answers: only what it has
+// made for another node is that node's to use or to undo.
+type hosted struct {
+	Module string         `json:"module"`
+	Images []protect.Made `json:"images"`
+}
+
 // imageDir is where the images of a module are made.
 func (n *Node) imageDir(module string) string { return filepath.Join(n.cfg.Dir, "volumes", module) }
+
+const hostedPrefix = "hosted/"
 
 // host makes the images of a VM of another node. A repeated request gets the answer it had.
 func (n *Node) host(ctx context.Context, h hosting) ([]protect.Made, error) {
 	n.hosting.Lock()
 	defer n.hosting.Unlock()
-	if h.ID != "" && h.ID == n.hosted.id {
-		return n.hosted.images, nil
+	var before hosted
+	if found, err := n.values().Load(hostedPrefix+h.ID, &before); err != nil || found {
+		return before.Images, err
 	}
-	images, err := n.hostAnew(ctx, h)
-	if err == nil {
-		n.hosted.id, n.hosted.images = h.ID, images
-	}
-	return images, err
-}
-
-func (n *Node) hostAnew(ctx context.Context, h hosting) ([]protect.Made, error) {
 	switch taken, err := n.nameTaken(ctx, h.VM); {
 	case err != nil:
 		return nil, err
 	case taken != nil:
 		return nil, fmt.Errorf("%w: %s", api.ErrConflict, taken.Whole())
 	}
-	return n.makeImages(h.Module, h.Places)
+	for _, p := range h.Places {
+		if err := n.mayHost(p.Path); err != nil {
+			return nil, err
+		}
+	}
+	images, err := n.makeImages(h.Module, h.Places)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.values().Save(hostedPrefix+h.ID, hosted{h.Module, images}); err != nil {
+		return nil, errors.Join(err, n.dropImages(images))
+	}
+	return images, nil
+}
+
+// imageDirs are where the admin of another node may put an image on this one by default:
+// libvirt's own pool, where data lie by custom, and block devices.
+func imageDirs() []string { return []string{"/var/lib/libvirt/images", "/srv", "/mnt", "/dev"} }
+
+// mayHost refuses a place that another node has named and this one does not give away.
+func (n *Node) mayHost(path string) error {
+	if path == "" {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("image %s: %w", path, err)
+	}
+	allowed := n.cfg.ImageDirs
+	if allowed == nil {
+		allowed = imageDirs()
+	}
+	for _, dir := range allowed {
+		if dir, err := filepath.EvalSymlinks(dir); err == nil && (real == dir || strings.HasPrefix(real, dir+"/")) {
+			if strings.HasPrefix(real+"/", "/dev/") && !isBlock(path) {
+				break
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s takes images of other nodes in %s only, not as %s: `duetd --images` there says where", api.ErrInvalid,
+		n.self(), strings.Join(allowed, ", "), path)
+}
+
+// dropHosted undoes a hosting. One that is not known was undone before, or never done.
+func (n *Node) dropHosted(id string) error {
+	var h hosted
+	if found, err := n.values().Load(hostedPrefix+id, &h); err != nil || !found {
+		return err
+	}
+	if err := n.dropImages(h.Images); err != nil {
+		return err
+	}
+	return n.values().Delete(hostedPrefix + id)
+}
+
+// dropListed is dropHosted for version 1, which lists the images: those that this node has
+// noted are undone as it noted them.
+func (n *Node) dropListed(all []protect.Made) error {
+	notes, err := n.hostings()
+	var errs []error
+	for id, h := range notes {
+		if slices.ContainsFunc(all, func(m protect.Made) bool { return h.has(m.Path) }) {
+			errs = append(errs, n.dropHosted(id))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// has reports whether path is among what was made.
+func (h hosted) has(path string) bool {
+	return slices.ContainsFunc(h.Images, func(m protect.Made) bool { return m.Path == path })
+}
+
+// hostings are all notes, by request.
+func (n *Node) hostings() (map[string]hosted, error) {
+	keys, err := n.values().Keys(hostedPrefix)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]hosted, len(keys))
+	for _, key := range keys {
+		var h hosted
+		if _, err := n.values().Load(key, &h); err != nil {
+			return nil, err
+		}
+		out[strings.TrimPrefix(key, hostedPrefix)] = h
+	}
+	return out, nil
+}
+
+// undoHosting has another node undo one.
+func (n *Node) undoHosting(ctx context.Context, node cluster.NodeID, id string, images []protect.Made) error {
+	err := n.rpcTo(ctx, node, "hostings/"+id+"/drop", nil, nil)
+	if errors.Is(err, cluster.ErrOlder) {
+		err = n.rpcTo(ctx, node, "images/drop", images, nil)
+	}
+	return err
 }
 
 // makeImages makes an image for each place, or none.

@@ -212,8 +212,11 @@ type newModule struct {
 }
 
 // createModule stores a module that begins and starts its engine. Repeating it is fine.
-func (n *Node) createModule(ctx context.Context, nm newModule) error {
+func (n *Node) createModule(ctx context.Context, from cluster.NodeID, nm newModule) error {
 	name := nm.Stored.Module.Name
+	if err := n.mayCreate(from, nm); err != nil {
+		return err
+	}
 	if m, err := n.module(name); err == nil {
 		if m.version == nm.Stored.Version && m.cfg.Identity() == nm.Stored.Module.Identity() {
 			return nil

@@ -52,6 +52,9 @@ type Config struct {
 	Sockets Sockets
 	// MinFree is the free space in bytes under which nothing is written to the store; 0 takes its default.
 	MinFree int64
+	// ImageDirs are the directories in which the admin of another node may name the place of
+	// an image on this one; nil: where images lie by custom.
+	ImageDirs []string
 	// AdmitRoot lets programs of root open a volume beside the process that runs its VM.
 	AdmitRoot bool
 	// Sleepy leaves CPUs in their idle states while replicated writes wait for them: it
@@ -106,10 +109,6 @@ type Node struct {
 	undo   []step // what Stop does, last first
 
 	hosting sync.Mutex // held while images for another node are made
-	hosted  struct {   // the last that were; guarded by hosting
-		id     string
-		images []protect.Made
-	}
 
 	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
 

@@ -137,7 +137,7 @@ func (p *pair) join() error {
 func (p *pair) start(m *member) {
 	p.t.Helper()
 	n, err := New(Config{Dir: m.dir, Socket: filepath.Join(m.dir, "s"), RunDir: filepath.Join(m.dir, "r"), Version: "test", SpareAfter: time.Second,
-		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)},
+		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)}, ImageDirs: []string{filepath.Dir(m.dir)},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	must(p.t, err)
 	must(p.t, n.Start())

@@ -85,7 +85,7 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 	if err := n.handOver(ctx, m, peer, images, def); err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_ = n.rpcTo(ctx, peer, "images/drop", images, nil) // else they are in nobody's way
+		_ = n.undoHosting(ctx, peer, task, images) // else they are in nobody's way
 		return err
 	}
 	fresh, err := n.module(m.cfg.Name)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,12 +55,17 @@ func (n *Node) rpcHandler() http.Handler {
 		return none{}, n.order(ctx, m.cfg.Name, v.event(), v.Yes)
 	}))
 	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *module, count int) ([]api.LogEntry, error) {
-		return m.journal.Last(count)
+		return m.journal.Last(min(max(count, 0), maxLog))
 	}))
-	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, _ *module, s stored) (none, error) {
+	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, m *module, s stored) (none, error) {
+		if err := unchangeable(m.cfg, s.Module); err != nil || s.Module.Name != m.cfg.Name {
+			return none{}, cmp.Or(err, fmt.Errorf("%w: it is of module %s", api.ErrInvalid, s.Module.Name))
+		}
 		return none{}, n.applyConfig(ctx, s)
 	}))
-	h.Handle("POST /modules", handle(n, func(ctx context.Context, nm newModule) (none, error) { return none{}, n.createModule(ctx, nm) }))
+	h.Handle("POST /modules", handle(n, func(ctx context.Context, nm newModule) (none, error) {
+		return none{}, n.createModule(ctx, mux.PeerFrom(ctx), nm)
+	}))
 	h.Handle("POST /modules/{name}/remove", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, v removal) (none, error) {
 			return none{}, n.dropModule(ctx, r.PathValue("name"), mux.PeerFrom(ctx), v)
@@ -67,7 +73,8 @@ func (n *Node) rpcHandler() http.Handler {
 	}))
 	h.Handle("POST /judge", handle(n, func(ctx context.Context, j judging) ([]vmmanager.Finding, error) { return n.judgeNew(ctx, j) }))
 	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]protect.Made, error) { return n.host(ctx, v) }))
-	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.dropImages(v) }))
+	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.dropListed(v) }))
+	h.Handle("POST /hostings/{name}/drop", onName(n, func(_ context.Context, id string) error { return n.dropHosted(id) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
 	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -83,6 +90,9 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /members", handle(n, func(_ context.Context, m cluster.Member) (none, error) { return none{}, n.addMember(m) }))
 	return n.plane.Handler(h)
 }
+
+// maxLog bounds the transitions that a node asks another one for.
+const maxLog = 10000
 
 type none struct{}
 

@@ -213,8 +213,8 @@ func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmo
 	return made, err
 }
 
-func (a peers) Drop(ctx context.Context, node cluster.NodeID, _ appmodules.Module, all []protect.Made) error {
-	if err := a.n.rpcTo(ctx, node, "images/drop", all, nil); err != nil {
+func (a peers) Drop(ctx context.Context, node cluster.NodeID, id string, all []protect.Made) error {
+	if err := a.n.undoHosting(ctx, node, id, all); err != nil {
 		return fmt.Errorf("images on %s: %w", node, err)
 	}
 	return nil
