@@ -32,18 +32,18 @@ func TestPeerNamesNoFiles(t *testing.T) {
 		t.Fatalf("a file that is no image was removed (%v)", err)
 	}
 	must(t, p.askBeta("hostings/unknown/drop", nil)) // undone before, or never done
-	at := func(pl place) hosting {
+	at := func(pl protect.Place) hosting {
 		return hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{pl}}
 	}
 	away := filepath.Join(t.TempDir(), "new.raw")
 	dir := filepath.Join(filepath.Dir(p.b.dir), "link")
 	must(t, os.Symlink(filepath.Dir(away), dir))
 	for what, h := range map[string]hosting{
-		"outside":           at(protect.Place{"vda", 1 << 20, away}),
-		"through a link":    at(protect.Place{"vda", 1 << 20, filepath.Join(dir, "new.raw")}),
-		"not clean":         at(protect.Place{"vda", 1 << 20, p.b.dir + "/../x.raw"}),
-		"target":            at(protect.Place{"../../x", 1 << 20, ""}),
-		"size":              at(protect.Place{"vda", 1, ""}),
+		"outside":           at(protect.Place{Target: "vda", Size: 1 << 20, Path: away}),
+		"through a link":    at(protect.Place{Target: "vda", Size: 1 << 20, Path: filepath.Join(dir, "new.raw")}),
+		"not clean":         at(protect.Place{Target: "vda", Size: 1 << 20, Path: p.b.dir + "/../x.raw"}),
+		"target":            at(protect.Place{Target: "../../x", Size: 1 << 20, Path: ""}),
+		"size":              at(protect.Place{Target: "vda", Size: 1, Path: ""}),
 		"module":            {ID: "1", Module: "../x", VM: "web01"},
 		"no request":        {Module: "web01", VM: "web01"},
 		"a VM that is none": {ID: "1", Module: "web01", VM: "a/b"},
@@ -56,7 +56,7 @@ func TestPeerNamesNoFiles(t *testing.T) {
 		t.Error("an image was made outside")
 	}
 	var got []protect.Made
-	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", at(protect.Place{"vda", 1 << 20, ""}), &got))
+	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", at(protect.Place{Target: "vda", Size: 1 << 20, Path: ""}), &got))
 	must(t, p.askBeta("images/drop", []protect.Made{{Path: got[0].Path, Was: private}})) // its own note counts
 	if exists(got[0].Path) || !exists(private) {
 		t.Error("an image that was made for alpha was not undone as it was noted")
