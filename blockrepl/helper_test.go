@@ -132,6 +132,7 @@ type testLog struct {
 	queue   chan func()
 	commits int
 	fail    error
+	held    chan struct{} // not nil: commits wait for it
 }
 
 func newTestLog(t testing.TB) *testLog {
@@ -149,6 +150,12 @@ func newTestLog(t testing.TB) *testLog {
 
 func (l *testLog) Commit(entries []Entry, lineage *Lineage, done func(error)) {
 	l.queue <- func() {
+		l.mu.Lock()
+		held := l.held
+		l.mu.Unlock()
+		if held != nil {
+			<-held
+		}
 		l.mu.Lock()
 		err := l.fail
 		if err == nil {
@@ -168,6 +175,20 @@ func (l *testLog) Commit(entries []Entry, lineage *Lineage, done func(error)) {
 		l.mu.Unlock()
 		done(err)
 	}
+}
+
+// stick makes commits wait until the function it returns is called.
+func (l *testLog) stick() (free func()) {
+	c := make(chan struct{})
+	l.mu.Lock()
+	l.held = c
+	l.mu.Unlock()
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		l.held = nil
+		l.mu.Unlock()
+		close(c)
+	})
 }
 
 func (l *testLog) Load() ([]Entry, *Lineage, error) {
@@ -196,11 +217,13 @@ type pair struct {
 	cut    func() // ends the present connection
 	dial   func() (net.Conn, net.Conn)
 	budget time.Duration
+	local  time.Duration
+	served chan error // the ends of sessions
 	hot    int
 }
 
 func newPair(t testing.TB, size int64) *pair {
-	q := &pair{t: t, dial: net.Pipe, budget: 20 * time.Second}
+	q := &pair{t: t, dial: net.Pipe, budget: 20 * time.Second, served: make(chan error, 1000)}
 	q.a = &copyOf{node: "alpha", dev: newDisk(size), log: newTestLog(t)}
 	q.b = &copyOf{node: "beta", dev: newDisk(size), log: newTestLog(t)}
 	t.Cleanup(func() { q.stop() })
@@ -212,7 +235,7 @@ func (q *pair) stop() {
 		q.p.Close()
 	}
 	if q.s != nil {
-		q.s.Stop(nil)
+		q.s.Close()
 	}
 	q.serve.Wait()
 }
@@ -223,7 +246,7 @@ func (q *pair) primary() *Primary {
 	q.events = make(chan Event, 1000)
 	events := q.events
 	p, err := NewPrimary(PrimaryConfig{Volume: "v", Identity: "id", Node: q.a.node, Device: q.a.dev, Log: q.a.log,
-		HotExtents: q.hot, StallBudget: q.budget, Events: func(e Event) { events <- e }})
+		HotExtents: q.hot, StallBudget: q.budget, LocalBudget: q.local, Events: func(e Event) { events <- e }})
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -235,7 +258,7 @@ func (q *pair) primary() *Primary {
 // secondary makes a Secondary on q.b.
 func (q *pair) secondary() *Secondary {
 	q.t.Helper()
-	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log})
+	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log, LocalBudget: q.local})
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -257,7 +280,7 @@ func (q *pair) attach(epoch uint64, complete bool) error {
 			c.Close()
 			return
 		}
-		_ = s.Serve(context.Background(), c, hello, complete)
+		q.served <- s.Serve(context.Background(), c, hello, complete)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
