@@ -32,7 +32,8 @@ type disk struct {
 	dirty    []bool // by sector
 	fail     error  // of writes and flushes
 	badReads bool
-	gate     func() // called before each write, without the lock
+	rot      map[int64]bool // sectors that cannot be read until they are written
+	gate     func()         // called before each write, without the lock
 	reads    int
 }
 
@@ -45,7 +46,12 @@ func (d *disk) ReadAt(p []byte, off int64) (int, error) {
 	defer d.mu.Unlock()
 	d.reads++
 	if d.badReads {
-		return 0, errors.New("bad sector")
+		return 0, errBadSector
+	}
+	for s := off / Sector; s*Sector < off+int64(len(p)); s++ {
+		if d.rot[s] {
+			return 0, errBadSector
+		}
 	}
 	return copy(p, d.data[off:]), nil
 }
@@ -62,8 +68,22 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	d.badReads = false
 	for s := off / Sector; s*Sector < off+int64(len(p)); s++ {
 		d.dirty[s] = true
+		delete(d.rot, s)
 	}
 	return copy(d.data[off:], p), nil
+}
+
+var errBadSector = errors.New("bad sector")
+
+// spoil makes the sector at off unreadable, and what was there is gone.
+func (d *disk) spoil(off int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.rot == nil {
+		d.rot = map[int64]bool{}
+	}
+	d.rot[off/Sector] = true
+	copy(d.data[off:off+Sector], fill(0xee, Sector))
 }
 
 func (d *disk) Discard(off, n int64) error { return d.Zero(off, n) }
@@ -396,7 +416,11 @@ func (q *pair) flush() {
 // equal fails unless both copies are byte-identical.
 func (q *pair) equal() {
 	q.t.Helper()
-	a, b := q.a.dev.(*disk).bytes(), q.b.dev.(*disk).bytes()
+	q.equalBytes(q.a.dev.(*disk).bytes(), q.b.dev.(*disk).bytes())
+}
+
+func (q *pair) equalBytes(a, b []byte) {
+	q.t.Helper()
 	for off := 0; off < len(a); off += RegionSize {
 		if end := min(off+RegionSize, len(a)); !bytes.Equal(a[off:end], b[off:end]) {
 			q.t.Fatalf("copies differ in the region at %d", off)
