@@ -45,6 +45,10 @@ func (n *Node) openImage(v appmodules.Volume) (engine.Image, error) {
 	if img.Device, err = divergence.Wrap(file); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	img.GivenUp = func(gone *divergence.Version, cause error) {
+		go n.log.Error("a kept version of a split brain is LOST: it could not be saved any more", "version", gone.About().ID,
+			"module", gone.About().Module, "volume", v.Target, "err", cause) // the write that goes on must not wait for the log
+	}
 	entries, err := divergence.List(n.divergedDir())
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -161,6 +165,8 @@ func (n *Node) describe(e divergence.Entry) api.Version {
 		Begun: a.Begun, Until: a.Begun.Add(keepVersions), Loser: side(a.Loser), Winner: side(a.Winner)}
 	if e.Err != nil {
 		v.Problem = e.Err.Error()
+	} else if a.Unreadable > 0 {
+		v.Problem = fmt.Sprintf("%d bytes of it could not be read when they were to be saved, and are zeroes", a.Unreadable)
 	}
 	if _, open := n.openVersion(a); open != nil {
 		v.Saved = open.Bytes()
@@ -309,7 +315,7 @@ func (n *Node) tidyVersions(ctx context.Context) {
 func (n *Node) expireVersions(ctx context.Context, now time.Time) error {
 	entries, err := divergence.List(n.divergedDir())
 	for _, e := range entries {
-		if e.Err == nil && now.Sub(e.About.Begun) > keepVersions {
+		if (e.Err == nil || errors.Is(e.Err, divergence.ErrGivenUp)) && now.Sub(e.About.Begun) > keepVersions {
 			n.log.Info("a kept version has reached its end", "version", e.About.ID, "module", e.About.Module)
 			err = errors.Join(err, n.DropVersion(ctx, e.About.ID))
 		}
