@@ -58,6 +58,11 @@ func (g *gated) WriteAt(p []byte, off int64) (int, error) {
 	return g.disk.WriteAt(p, off)
 }
 
+func (g *gated) Discard(off, n int64) error {
+	g.wait(OpWrite)
+	return g.disk.Discard(off, n)
+}
+
 func (g *gated) Flush() error {
 	g.wait(OpFlush)
 	return g.disk.Flush()

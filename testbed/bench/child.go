@@ -159,7 +159,7 @@ func (n *node) primary() (err error) {
 			return err
 		}
 	}
-	front := nbd.New(nbd.Options{Socket: n.Socket, Name: exportName, Map: n.dev, Log: logger})
+	front := nbd.New(nbd.Options{Socket: n.Socket, Name: exportName, Log: logger})
 	if err := front.Listen(); err != nil {
 		return err
 	}
