@@ -42,7 +42,7 @@ type Mapper interface {
 	Data(off int64) (start, end int64, err error)
 }
 
-// Frontend offers one volume to a hypervisor.
+// Frontend offers one volume to a hypervisor, and its holes if the Queue is a Mapper.
 type Frontend interface {
 	// Endpoint is the address a hypervisor connects to, such as the path of a unix socket.
 	Endpoint() string

@@ -43,7 +43,8 @@ type DirtyLog interface {
 	// Commit stores the entries and, if not nil, the lineage as one atomic step
 	// and then calls done on a goroutine of the log: nil means it survives power
 	// loss. An entry that is neither Hot nor Dirty is forgotten. Commits take
-	// effect in the order of the calls. The log may keep entries until done.
+	// effect in the order of the calls. The log may keep entries until done. Commit itself
+	// waits for no storage, as its caller may hold locks.
 	Commit(entries []Entry, lineage *Lineage, done func(error))
 	// Load returns everything remembered, in order of extent; a nil lineage if none was ever stored.
 	Load() ([]Entry, *Lineage, error)

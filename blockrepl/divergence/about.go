@@ -28,6 +28,12 @@ type About struct {
 	Loser  Side      `json:"loser"`
 	Winner Side      `json:"winner"`
 	Size   int64     `json:"size"` // of the volume, bytes
+
+	// Unreadable is how many bytes of the image could not be read when they were to be
+	// saved: they are zeroes here. As of Open or List.
+	Unreadable int64 `json:"-"`
+	// GivenUp is why nothing is kept any more; empty: it is. Only List tells of such a version.
+	GivenUp string `json:"-"`
 }
 
 // Side is one of the two copies that diverged. Values that are not known are zero.

@@ -1,6 +1,7 @@
 package divergence
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,10 @@ import (
 // Device is an image whose old content is saved before it changes. It owns neither
 // the image nor the versions. What the image offers beyond blockrepl.Device is passed through.
 type Device struct {
+	// GivenUp, if not nil, is called once for a version that cannot be kept whole, by the
+	// write that goes on without it: it must not block. Set it before the first write.
+	GivenUp func(v *Version, cause error)
+
 	base blockrepl.Device
 	fast blockrepl.FastReader // nil: base is none
 
@@ -96,8 +101,23 @@ func (d *Device) save(off, n int64) error {
 			continue
 		}
 		if err := v.save(d.base, first, end); err != nil {
-			return fmt.Errorf("%w: version %s: %w", ErrAside, v.about.ID, err)
+			if err := d.goWithout(v, err); err != nil {
+				return fmt.Errorf("%w: version %s: %w", ErrAside, v.about.ID, err)
+			}
 		}
+	}
+	return nil
+}
+
+// goWithout gives up a version that could not be saved into, and returns nil when the image
+// may change without it.
+func (d *Device) goWithout(v *Version, cause error) error {
+	first, err := v.giveUp(cause)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	if first && d.GivenUp != nil {
+		d.GivenUp(v, cause)
 	}
 	return nil
 }

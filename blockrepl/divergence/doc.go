@@ -19,6 +19,8 @@
 //	data        sparse, as long as the volume; each saved region at its own offset
 //	map         which regions are saved: a header, then a log of frames
 //	dropped     about.json under this name: the version is forgotten, Sweep may remove it
+//	unreadable  ranges of the old content that could not be read; if there are any
+//	given-up    about.json under this name: nothing is kept any more
 //
 // The map is little endian. Its header is magic(8) region size(4) 0(4) volume size(8)
 // crc(4) 0(4); the checksum (CRC-32C) also covers the id, so a map fits one about.json.
@@ -37,9 +39,14 @@
 //	a version begins to save (Wrap, AddVersion) what was written to the image so far (Flush)
 //	a frame of the map is written               the data of its regions
 //	a region counts as saved                    its frame
-//	the image changes                           all its regions in every version
+//	the image changes                           all its regions in every version that is not given up
+//	a version is given up                       the name "given-up"
 //	a frame found by Open is trusted            that frame, synced again: Open cannot know
 //	the directory of a version goes away        the name "dropped"
+//
+// The image matters more than its old versions: one whose files fail, because their file
+// system is full say, is given up, and the write goes on. Its directory keeps what it was
+// and why, until Drop; its content is gone.
 //
 // It is assumed, as SQLite does, that a write torn by power loss harms only bytes it was to change.
 //
@@ -54,9 +61,8 @@ package divergence
 import "errors"
 
 var (
-	// ErrAside is wrapped by writes of a Device when the old content could not be
-	// saved. The image was not touched; the same write may be tried again, or the
-	// version given up with RemoveVersion.
+	// ErrAside is wrapped by writes of a Device when the old content could not be saved, and
+	// the version could not be given up either, or is closed. The image was not touched.
 	ErrAside = errors.New("old content not saved aside")
 	// ErrDamaged is returned when a version's files are incomplete or contradict each other.
 	ErrDamaged = errors.New("saved version is damaged")
@@ -64,6 +70,8 @@ var (
 	ErrInUse = errors.New("saved version is in use")
 	// ErrDropped is returned by operations on a Version after Drop.
 	ErrDropped = errors.New("saved version was dropped")
+	// ErrGivenUp is returned by operations on a Version that could not be kept whole.
+	ErrGivenUp = errors.New("saved version was given up")
 	// ErrClosed is returned by operations on a Version after Close.
 	ErrClosed = errors.New("saved version is closed")
 	// ErrSize is returned when a version and an image differ in size.

@@ -54,6 +54,11 @@ func (k *Keeper) Open(id string, file File) (*Image, error) {
 	if img.Device, err = Wrap(file); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	img.GivenUp = func(gone *Version, cause error) {
+		a := gone.About()
+		go k.log.Error("a kept version of a split brain is LOST: it could not be saved any more", "version", a.ID,
+			"module", a.Module, "volume", a.Target, "err", cause) // the write that goes on must not wait for the log
+	}
 	entries, err := k.List()
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -159,7 +164,7 @@ func (k *Keeper) Drop(e Entry) error {
 func (k *Keeper) Expire(now time.Time) error {
 	entries, err := k.List()
 	for _, e := range entries {
-		if e.Err == nil && now.Sub(e.About.Begun) > Keep {
+		if (e.Err == nil || errors.Is(e.Err, ErrGivenUp)) && now.Sub(e.About.Begun) > Keep {
 			k.log.Info("a kept version has reached its end", "version", e.About.ID, "module", e.About.Module)
 			err = errors.Join(err, k.Drop(e))
 		}

@@ -14,8 +14,8 @@ import (
 // Entry is one version found by List.
 type Entry struct {
 	Dir   string // for Open and Drop
-	About About  // only ID, from the name of the directory, if Err is not nil
-	Err   error  // ErrDamaged or what the system says
+	About About  // only ID, from the name of the directory, if Err is not nil; whole for ErrGivenUp
+	Err   error  // ErrGivenUp, ErrDamaged or what the system says
 }
 
 // List returns the versions under dir in order of id, the damaged ones with their
@@ -38,7 +38,7 @@ func List(dir string) ([]Entry, error) {
 		if errors.Is(e.Err, ErrDropped) || errors.Is(e.Err, fs.ErrNotExist) && !errors.Is(e.Err, ErrDamaged) {
 			continue
 		}
-		if e.Err != nil {
+		if e.Err != nil && !errors.Is(e.Err, ErrGivenUp) {
 			e.About = About{ID: n.Name()}
 		}
 		all = append(all, e)
@@ -51,6 +51,9 @@ func inspect(dir string) (About, error) {
 	about, err := readAbout(dir)
 	if err != nil {
 		return About{}, err
+	}
+	if about.GivenUp != "" {
+		return about, fmt.Errorf("%w: %s", ErrGivenUp, about.GivenUp)
 	}
 	data, err := os.Stat(filepath.Join(dir, dataName))
 	if err != nil {
@@ -110,7 +113,7 @@ func remove(dir string) error {
 		return nil
 	}
 	var err error
-	for _, name := range []string{dataName, mapName, aboutName, droppedName} {
+	for _, name := range []string{dataName, mapName, reasonName, unreadableName, givenUpName, aboutName, droppedName} {
 		if e := os.Remove(filepath.Join(dir, name)); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}

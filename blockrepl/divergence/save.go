@@ -33,7 +33,7 @@ type batch struct {
 // Regions that another goroutine is saving are waited for. A dropped version needs nothing.
 func (v *Version) save(base blockrepl.Device, first, end int64) error {
 	err := v.begin()
-	if errors.Is(err, ErrDropped) {
+	if errors.Is(err, ErrDropped) || errors.Is(err, ErrGivenUp) {
 		return nil
 	}
 	if err != nil {
@@ -126,7 +126,9 @@ func (v *Version) copyRun(base blockrepl.Device, buf []byte, r run, runs []run) 
 	off := r.first * blockrepl.RegionSize
 	p := buf[:min(r.count*blockrepl.RegionSize, v.about.Size-off)]
 	if n, err := base.ReadAt(p, off); n < len(p) {
-		return nil, fmt.Errorf("read old content at %d: %w", off, readError(err))
+		if note := v.salvage(base, p, off); note != nil {
+			return nil, fmt.Errorf("read old content at %d: %w; %w", off, readError(err), note)
+		}
 	}
 	err := spans(p, blockrepl.RegionSize, func(from, to int, zero bool) error {
 		count := int64(to-from+blockrepl.RegionSize-1) / blockrepl.RegionSize

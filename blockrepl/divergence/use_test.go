@@ -251,8 +251,11 @@ func TestSaveAhead(t *testing.T) {
 	if _, err := dev.WriteAt(make([]byte, 2<<20), 1<<20); err != nil {
 		t.Errorf("a write to saved regions reads the image: %v", err)
 	}
-	if _, err := dev.WriteAt(make([]byte, 512), 0); !errors.Is(err, ErrAside) {
-		t.Errorf("write: %v", err)
+	if _, err := dev.WriteAt(make([]byte, 512), 0); err != nil {
+		t.Errorf("write over what cannot be read: %v", err)
+	}
+	if n, err := unreadable(v.dir); n != blockrepl.RegionSize || err != nil {
+		t.Errorf("%d bytes are noted as lost: %v", n, err)
 	}
 	if err := dev.Save(size-512, 1024); !errors.Is(err, blockrepl.ErrRange) {
 		t.Errorf("beyond the end: %v", err)

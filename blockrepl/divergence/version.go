@@ -37,7 +37,7 @@ type Version struct {
 	regions, bytes atomic.Int64
 
 	use  sync.RWMutex // held for reading while the files are used
-	gone error        // ErrClosed or ErrDropped; guarded by use
+	gone error        // ErrClosed, ErrDropped or ErrGivenUp; guarded by use
 
 	claiming sync.Mutex
 	claims   map[int64]*claim // regions being saved
@@ -118,9 +118,12 @@ func create(dir string, about About) error {
 }
 
 // Open opens the version in dir and locks it until Close or Drop. The errors are
-// ErrDamaged, ErrDropped, ErrInUse, fs.ErrNotExist or what the system says.
+// ErrDamaged, ErrDropped, ErrGivenUp, ErrInUse, fs.ErrNotExist or what the system says.
 func Open(dir string) (*Version, error) {
 	about, err := readAbout(dir)
+	if err == nil && about.GivenUp != "" {
+		err = ErrGivenUp
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open version %s: %w", dir, err)
 	}
@@ -146,7 +149,14 @@ func Open(dir string) (*Version, error) {
 func readAbout(dir string) (About, error) {
 	b, err := os.ReadFile(filepath.Join(dir, aboutName))
 	if err == nil {
-		return decodeAbout(b)
+		a, err := decodeAbout(b)
+		if err == nil {
+			a.Unreadable, err = unreadable(dir)
+		}
+		return a, err
+	}
+	if a, is, err := readGivenUp(dir); is {
+		return a, err
 	}
 	if _, gone := os.Lstat(filepath.Join(dir, droppedName)); gone == nil {
 		return About{}, ErrDropped

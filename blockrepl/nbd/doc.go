@@ -2,7 +2,7 @@
 // unix socket: it implements blockrepl.Frontend.
 //
 // The protocol is fixed newstyle NBD (NetworkBlockDevice/nbd doc/proto.md) with
-// structured replies, block sizes and the base:allocation map, without TLS: the
+// structured replies, block sizes and the base:allocation map (of a queue that knows its holes), without TLS: the
 // socket is for this computer only. One socket serves one volume to any number
 // of connections; a flush on one covers the writes completed on all.
 //

@@ -54,9 +54,8 @@ type Options struct {
 	Keeper Keeper
 	// Admit returns nil if a client of the socket may use the volume; nil: whoever can connect.
 	Admit    func(Peer) error
-	Loopback string           // for measurements: a TCP address such as 127.0.0.1:0
-	Name     string           // of the export; clients may also ask for ""
-	Map      blockrepl.Mapper // holes of the volume; nil: none are told
+	Loopback string // for measurements: a TCP address such as 127.0.0.1:0
+	Name     string // of the export; clients may also ask for ""
 	Log      *slog.Logger
 }
 
@@ -189,7 +188,8 @@ func listenSocket(path string) (*net.UnixListener, error) {
 	return ln, nil
 }
 
-// Serve answers clients from q until Close. It returns after the last client's
+// Serve answers clients from q until Close; of a q that is a blockrepl.Mapper it tells the
+// holes. It returns after the last client's
 // requests in flight were answered or its connection was cut; nil after Close.
 func (s *Server) Serve(q blockrepl.Queue) error {
 	if err := s.Listen(); err != nil {
@@ -255,7 +255,8 @@ func (s *Server) client(one *session, q blockrepl.Queue) error {
 		one.nc.Close()
 		return s.quiet(err)
 	}
-	h := &negotiation{name: s.opts.Name, size: q.Size(), mapped: s.opts.Map != nil}
+	holes, mapped := q.(blockrepl.Mapper)
+	h := &negotiation{name: s.opts.Name, size: q.Size(), mapped: mapped}
 	if err := negotiate(one.nc, h, patience); err != nil {
 		one.nc.Close()
 		return s.quiet(err)
@@ -267,7 +268,7 @@ func (s *Server) client(one *session, q blockrepl.Queue) error {
 	}
 	c := &conn{q: q, size: uint64(q.Size()), out: newOutbox(l, &s.pool, h.structured)}
 	if h.alloc {
-		c.dev = s.opts.Map
+		c.dev = holes
 	}
 	s.mu.Lock()
 	one.out = c.out

@@ -59,12 +59,21 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
-// offer serves q until the test ends or stop is called.
+// mapped is a queue that knows its holes.
+type mapped struct {
+	blockrepl.Queue
+	blockrepl.Mapper
+}
+
+// offer serves q, with the holes of m, until the test ends or stop is called.
 func offer(t *testing.T, q blockrepl.Queue, m blockrepl.Mapper) *volume {
 	t.Helper()
 	sock := socketPath(t)
 	log := &logBuffer{}
-	srv := nbd.New(nbd.Options{Socket: sock, Name: "vol", Map: m, Log: slog.New(slog.NewTextHandler(log, nil))})
+	srv := nbd.New(nbd.Options{Socket: sock, Name: "vol", Log: slog.New(slog.NewTextHandler(log, nil))})
+	if m != nil {
+		q = mapped{q, m}
+	}
 	if err := srv.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -99,6 +99,8 @@ func (n *Node) describe(e divergence.Entry) api.Version {
 		Begun: a.Begun, Until: a.Begun.Add(divergence.Keep), Loser: side(a.Loser), Winner: side(a.Winner)}
 	if e.Err != nil {
 		v.Problem = e.Err.Error()
+	} else if a.Unreadable > 0 {
+		v.Problem = fmt.Sprintf("%d bytes of it could not be read when they were to be saved, and are zeroes", a.Unreadable)
 	}
 	if _, live, err := n.keeper.Live(a); err == nil {
 		v.Saved = live.Bytes()

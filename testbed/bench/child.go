@@ -111,7 +111,7 @@ func (n *node) secondary() error {
 	for {
 		o, err := n.next()
 		if err != nil {
-			s.Stop(nil)
+			s.Close()
 			<-served // ends with the connection, which is what was wanted
 			return ignoreEOF(err)
 		}
@@ -159,7 +159,7 @@ func (n *node) primary() (err error) {
 			return err
 		}
 	}
-	front := nbd.New(nbd.Options{Socket: n.Socket, Name: exportName, Map: n.dev, Log: logger})
+	front := nbd.New(nbd.Options{Socket: n.Socket, Name: exportName, Log: logger})
 	if err := front.Listen(); err != nil {
 		return err
 	}
