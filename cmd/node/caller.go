@@ -23,6 +23,11 @@ const maxAnswer = 16 << 20
 // rpcTo calls another node: in goes as JSON, out comes back as JSON, both may be
 // nil. All calls may be repeated, which the transport does when a path falls silent.
 func (n *Node) rpcTo(ctx context.Context, node cluster.NodeID, path string, in, out any) error {
+	return call(ctx, n.call, node, path, in, out)
+}
+
+// call is rpcTo by a client of its own.
+func call(ctx context.Context, c *http.Client, node cluster.NodeID, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
@@ -31,7 +36,7 @@ func (n *Node) rpcTo(ctx context.Context, node cluster.NodeID, path string, in, 
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	resp, err := n.call.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %v", api.ErrUnreach, node, err)
 	}

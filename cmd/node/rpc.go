@@ -45,6 +45,7 @@ func (n *Node) rpcHandler() http.Handler {
 		n.fitness.hear(m.cfg.Name, v.Notices)
 		return told{m.engine.OnTell(v.State), n.fitness.of(m.cfg.Name)}, nil
 	}))
+	h.Handle("POST /modules/{name}/standing", onModule(n, n.standing))
 	h.Handle("POST /modules/{name}/define", onModule(n, func(ctx context.Context, m *module, v engine.Definition) (none, error) {
 		return none{}, m.engine.OnDefine(ctx, v)
 	}))

@@ -1,0 +1,41 @@
+package node
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/guard"
+	"duet/cluster/mux"
+)
+
+// standingTime is how long a node may take to say how it stands: after that it does not know.
+const standingTime = 500 * time.Millisecond
+
+// standing tells the peer, whose daemon or guard asks, how this node stands with a module.
+func (n *Node) standing(ctx context.Context, m *module, _ none) (guard.Standing, error) {
+	ctx, cancel := context.WithTimeout(ctx, standingTime)
+	defer cancel()
+	alive := n.gossip.View().Alive(mux.PeerFrom(ctx))
+	st, err := m.engine.Standing(ctx)
+	if err != nil { // what it stores is known all the same
+		st = m.engine.Published()
+		st.Taking = true
+	}
+	return guard.Standing{Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking, Alive: alive}, nil
+}
+
+// askStanding asks another node how it stands with a module.
+func askStanding(ctx context.Context, c *http.Client, node cluster.NodeID, module string) (s guard.Standing, err error) {
+	err = call(ctx, c, node, "modules/"+module+"/standing", none{}, &s)
+	return s, err
+}
+
+// Standings is how a process beside the daemon asks a peer how it stands, over a mux that was not started.
+func Standings(m *mux.Mux) func(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error) {
+	c := &http.Client{Transport: m.HTTPTransport(serviceControl)}
+	return func(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error) {
+		return askStanding(ctx, c, peer, module)
+	}
+}
