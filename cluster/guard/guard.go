@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"duet/cluster"
@@ -40,6 +41,7 @@ type guard struct {
 	asked  map[string]time.Duration
 	words  chan heard
 	news   chan answer
+	others sync.WaitGroup
 	fault  string // why the state cannot be saved, as logged
 }
 
@@ -86,6 +88,7 @@ func Run(ctx context.Context, c Config) error {
 	cancel()
 	_ = ln.Close() // nothing is accepted any more
 	<-served
+	g.others.Wait()
 	for _, p := range g.open {
 		p.close()
 	}
@@ -195,7 +198,7 @@ func (g *guard) ask(ctx context.Context) {
 		}
 		g.asked[h.Module] = now
 		about := h.Guest
-		go func() {
+		g.others.Go(func() {
 			short, cancel := context.WithTimeout(ctx, askEvery*9/10)
 			defer cancel()
 			s, err := g.Ask(short, about.Peer, about.Module)
@@ -203,7 +206,7 @@ func (g *guard) ask(ctx context.Context) {
 			case g.news <- answer{about, s, err}:
 			case <-ctx.Done():
 			}
-		}()
+		})
 	}
 }
 
@@ -231,7 +234,7 @@ func (g *guard) serve(ctx context.Context, ln net.Listener) {
 			continue
 		}
 		g.Met()
-		go g.listen(ctx, conn)
+		g.others.Go(func() { g.listen(ctx, conn) })
 	}
 }
 
