@@ -60,15 +60,16 @@ func runGuard(args []string) error {
 	return err
 }
 
-// reread is how often the cluster's configuration is read while a daemon is there: members come and go, certificates are renewed.
-const reread = time.Hour
+// reread is how often the guard looks whether the cluster has changed: members come and go, certificates are renewed.
+const reread = 5 * time.Second
 
 // peers are the other nodes of the cluster, as the node's directory had it last. They are read ahead: a disk that
 // hangs later does not matter.
 type peers struct {
 	dir  string
 	log  *slog.Logger
-	soon chan struct{} // has a token when they are to be read
+	soon chan struct{} // has a token when that is looked at at once
+	seen string        // when the files that were read last were written; of run's goroutine
 
 	mu   sync.Mutex
 	mux  *mux.Mux // nil: not known yet
@@ -87,13 +88,29 @@ func (p *peers) run(ctx context.Context) {
 			p.use(nil)
 			return
 		}
-		if err := p.read(); err != nil {
-			p.log.Error("the cluster is not known anew: peers are asked as it was", "err", err)
+		now := p.written()
+		if now == p.seen {
+			continue
+		}
+		p.seen = now
+		if err := p.read(); err != nil && !errors.Is(err, pki.ErrNoMember) { // without a cluster there is nobody to ask
+			p.log.Error("the cluster has changed and cannot be read: peers are asked as it was", "err", err)
 		}
 	}
 }
 
-// met has them read.
+// written tells when what is read was written.
+func (p *peers) written() string {
+	text := ""
+	for _, name := range []string{pki.ConfigFile, pki.Folder} {
+		if info, err := os.Stat(filepath.Join(p.dir, name)); err == nil {
+			text += info.ModTime().String()
+		}
+	}
+	return text
+}
+
+// met has them looked at.
 func (p *peers) met() {
 	select {
 	case p.soon <- struct{}{}:
@@ -136,7 +153,11 @@ func (p *peers) ask(ctx context.Context, peer cluster.NodeID, module string) (gu
 	if call == nil {
 		return guard.Standing{}, errors.New("the cluster is not known: no daemon was there yet")
 	}
-	return call(ctx, peer, module)
+	s, err := call(ctx, peer, module)
+	if err != nil {
+		p.met() // it may be known under another address by now
+	}
+	return s, err
 }
 
 // spout is a log that never blocks who writes: what nobody takes for long is lost.

@@ -36,7 +36,7 @@ func urgent(log *slog.Logger) {
 }
 
 // stayInMemory locks the guard's memory: all of its program, so that it works while the disk with it hangs, and of what it
-// will use, what it touches.
+// will use, what it touches. Its priority is its unit's.
 func stayInMemory(log *slog.Logger) {
 	err := unix.Mlockall(unix.MCL_CURRENT)
 	if err == nil {
@@ -44,9 +44,6 @@ func stayInMemory(log *slog.Logger) {
 	}
 	if err != nil {
 		log.Warn("memory cannot be locked: under memory pressure guests may be paused late", "err", err)
-	}
-	if err := raise(); err != nil {
-		log.Warn("priority cannot be raised: on a busy host guests may be paused late", "err", err)
 	}
 }
 
