@@ -58,8 +58,8 @@ type answer struct {
 	err error
 }
 
-// Run guards until ctx ends. It leaves the guests as they are; what it knows stays in the directory for the next run. An
-// error means that it never began.
+// Run guards until ctx ends. It leaves the guests as they are; what it knows stays in the directory for the next run.
+// An error means that it never began.
 func Run(ctx context.Context, c Config) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fmt.Errorf("make directory of the guard: %w", err)
@@ -69,7 +69,8 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer held.Close()
-	g := &guard{Config: c, open: map[string]*process{}, asked: map[string]time.Duration{}, words: make(chan heard), news: make(chan answer)}
+	g := &guard{Config: c, open: map[string]*process{}, asked: map[string]time.Duration{},
+		words: make(chan heard), news: make(chan answer)}
 	g.load()
 	if err := os.Remove(Socket(c.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
 		return fmt.Errorf("listen to the daemon: %w", err)
@@ -218,7 +219,8 @@ func (g *guard) learn(a answer) {
 	g.carryOut(g.roster.learn(a.about, a.Standing))
 }
 
-// serve listens to daemons until ln is closed. There is one; another one that connects counts as well, as each of its words.
+// serve listens to daemons until ln is closed. There is one; another one that connects counts as well, as each of its
+// words.
 func (g *guard) serve(ctx context.Context, ln net.Listener) {
 	for {
 		conn, err := ln.Accept()

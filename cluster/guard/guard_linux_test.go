@@ -161,8 +161,9 @@ func TestGuardHitsNobodyElse(t *testing.T) {
 		t.Error(err)
 	}
 	last := Now() + settle + 10*look
+	other := Guest{Module: "other", PID: pid, Start: start, Limit: time.Minute, Right: true}
 	for Now() < last {
-		if r := d.say(Guest{Module: "other", PID: pid, Start: start, Limit: time.Minute, Right: true}); len(r.Paused) != 0 || letter(t, pid) == 'T' {
+		if r := d.say(other); len(r.Paused) != 0 || letter(t, pid) == 'T' {
 			t.Fatalf("paused: %v", r)
 		}
 	}

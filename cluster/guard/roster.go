@@ -64,7 +64,8 @@ func (r *roster) sorted() []*held {
 	return all
 }
 
-// hear takes a word. A guest of no module any more is let go; one that is paused, only by its end: nobody says that it may go on.
+// hear takes a word. A guest of no module any more is let go; one that is paused, only by its end: nobody says that it
+// may go on.
 func (r *roster) hear(w Word) (do []order) {
 	told := make(map[string]bool, len(w.Guests))
 	for _, g := range w.Guests {

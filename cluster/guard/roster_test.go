@@ -111,7 +111,8 @@ func TestAlone(t *testing.T) {
 
 func TestOnlyANewerEpochOfThePeerEnds(t *testing.T) {
 	for _, s := range []Standing{
-		{Epoch: 3, Holder: "alpha"}, {Epoch: 3, Holder: "beta"}, {Epoch: 4, Holder: "alpha"}, {Epoch: 2, Holder: "beta", Taking: true}, {},
+		{Epoch: 3, Holder: "alpha"}, {Epoch: 3, Holder: "beta"}, {Epoch: 4, Holder: "alpha"},
+		{Epoch: 2, Holder: "beta", Taking: true}, {},
 	} {
 		r := started()
 		r.hear(word(0, web(true)))
@@ -187,7 +188,8 @@ func TestConfirms(t *testing.T) {
 	}
 }
 
-// TestInTime: the pause comes before the peer can be sure of the silence, and after a restart of the daemon could end it.
+// TestInTime: the pause comes before the peer can be sure of the silence, and after a restart of the daemon could end
+// it.
 func TestInTime(t *testing.T) {
 	d := cluster.DefaultDetection
 	soonest := d*85/100 - 2*d/20 // see gossip: silence from a question that was asked two beats before the last answer

@@ -52,7 +52,8 @@ func command(args []string) error {
 	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
 	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
-	f.StringVar(&o.guard, "guard", guard.Socket(guard.Dir), "unix `socket` of \"duetd guard\", which pauses the guests here when the daemon dies; \"\": none")
+	f.StringVar(&o.guard, "guard", guard.Socket(guard.Dir),
+		"unix `socket` of \"duetd guard\", which pauses the guests here when the daemon dies; \"\": none")
 	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
 	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
 		"what two write at once is lost")
@@ -62,7 +63,8 @@ func command(args []string) error {
 	}
 	switch {
 	case f.NArg() > 0:
-		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them) \"duetd witness\" and \"duetd guard\"", f.Arg(0))}
+		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them), \"duetd witness\" and \"duetd guard\"",
+			f.Arg(0))}
 	case o.version:
 		fmt.Println(version.String())
 		return nil

@@ -35,8 +35,8 @@ func urgent(log *slog.Logger) {
 	}
 }
 
-// stayInMemory locks the guard's memory: all of its program, so that it works while the disk with it hangs, and of what it
-// will use, what it touches. Its priority is its unit's.
+// stayInMemory locks the guard's memory: all of its program, so that it works while the disk with it hangs, and of what
+// it will use, what it touches. Its priority is its unit's.
 func stayInMemory(log *slog.Logger) {
 	err := unix.Mlockall(unix.MCL_CURRENT)
 	if err == nil {

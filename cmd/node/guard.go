@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -65,8 +64,8 @@ func newSentry(n *Node) *sentry {
 		said: make(chan confirmation), absent: time.Now(), why: errors.New("it was not asked yet")}
 }
 
-// guardGuests keeps the guard told until this node has left: it is the last to end of all that peers hear. n.sentry is nil
-// where there is none.
+// guardGuests keeps the guard told until this node has left: it is the last to end of all that peers hear. n.sentry is
+// nil where there is none.
 func (n *Node) guardGuests() {
 	if n.cfg.Guard == "" {
 		return
@@ -195,8 +194,8 @@ func (s *sentry) guest(ctx context.Context, m *module, limit time.Duration) guar
 	return g
 }
 
-// find returns the process of a module's VM. Where the last one lives on, nothing else is looked at: what tells more of a
-// process may wait for its memory.
+// find returns the process of a module's VM. Where the last one lives on, nothing else is looked at: what tells more
+// of a process may wait for its memory.
 func (s *sentry) find(m *module) guest {
 	p := s.found[m.cfg.Name]
 	if p.pid != 0 {
@@ -236,10 +235,11 @@ func (s *sentry) forget(modules []*module) {
 	maps.DeleteFunc(s.sworn, func(name string, _ bool) bool { return gone(name) })
 }
 
-// ask has the peer confirm the right to a module. It is asked after two heartbeats of this run, over which it answers: so
-// it has heard this node, and will not take over as long as it goes on to.
+// ask has the peer confirm the right to a module. It is asked after two heartbeats of this run, over which it answers:
+// so it has heard this node, and will not take over as long as it goes on to.
 func (s *sentry) ask(ctx context.Context, m *module, o *oath, peer cluster.NodeID) {
-	if o.asking || ctx.Err() != nil || time.Since(o.since) < 2*guard.Beat(s.n.cluster().Detection) || !s.n.gossip.View().Alive(peer) {
+	young := time.Since(o.since) < 2*guard.Beat(s.n.cluster().Detection)
+	if o.asking || ctx.Err() != nil || young || !s.n.gossip.View().Alive(peer) {
 		return
 	}
 	o.asking = true
@@ -321,7 +321,8 @@ func (s *sentry) notices(module string) (out []api.Notice) {
 	}
 	if why := s.missing(); why != "" {
 		out = append(out, api.Notice{Level: "warning", Code: "no-guard",
-			Text:   "no guard runs on this node: if duetd dies here and does not come back, the VM runs on beside the one that the peer starts (" + why + ")",
+			Text: "no guard runs on this node: if duetd dies here and does not come back, " +
+				"the VM runs on beside the one that the peer starts (" + why + ")",
 			Remedy: "systemctl start duet-guard"})
 	}
 	s.mu.Lock()
@@ -329,7 +330,7 @@ func (s *sentry) notices(module string) (out []api.Notice) {
 	if slices.Contains(s.paused, module) {
 		out = append(out, api.Notice{Level: "warning", Code: "guard-paused",
 			Text:   "the guard keeps the VM paused: duetd was away, so the peer may have gone on",
-			Remedy: fmt.Sprintf("it goes on, or is ended, as soon as this node knows; if the peer is gone for good: duet prim %s", module)})
+			Remedy: "it goes on, or is ended, as soon as this node knows; if the peer is gone for good: duet prim " + module})
 	}
 	return out
 }

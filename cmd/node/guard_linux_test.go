@@ -73,8 +73,8 @@ func (p *pair) notices(m *member, module string) (codes string) {
 	return codes
 }
 
-// TestVouching: the daemon vouches for a guest as long as it lives, and a new run of it only after the peer has confirmed
-// the right: until then the guard counts, and the guest is paused in time.
+// TestVouching: the daemon vouches for a guest as long as it lives, and a new run of it only after the peer has
+// confirmed the right: until then the guard counts, and the guest is paused in time.
 func TestVouching(t *testing.T) {
 	p := newPair(t)
 	p.protected("web01")

@@ -27,8 +27,9 @@ func (n *Node) standing(ctx context.Context, m *module, _ none) (guard.Standing,
 }
 
 // askStanding asks another node how it stands with a module.
-func askStanding(ctx context.Context, c *http.Client, node cluster.NodeID, module string) (s guard.Standing, err error) {
-	err = call(ctx, c, node, "modules/"+module+"/standing", none{}, &s)
+func askStanding(ctx context.Context, c *http.Client, node cluster.NodeID, module string) (guard.Standing, error) {
+	var s guard.Standing
+	err := call(ctx, c, node, "modules/"+module+"/standing", none{}, &s)
 	return s, err
 }
 

@@ -128,8 +128,8 @@ func showGuards(t *testing.T, l *testcluster.Cluster) {
 	})
 }
 
-// TestGuardOfADeadDaemon: however a daemon is gone for good, its guest is paused before the peer starts it, and ended soon
-// after; and what was acknowledged is there.
+// TestGuardOfADeadDaemon: however a daemon is gone for good, its guest is paused before the peer starts it, and ended
+// soon after; and what was acknowledged is there.
 func TestGuardOfADeadDaemon(t *testing.T) {
 	l := startWith(t, testcluster.Config{Subnet: 90, Apart: true})
 	showGuards(t, l)
@@ -183,7 +183,7 @@ func TestGuardOfADeadDaemon(t *testing.T) {
 			must(t, b.Is(ctx, "web01", "ALONE"))
 			ended(ctx, t, old)
 			seen := twins.stop()
-			t.Logf("the daemon was gone; after %v its guest was paused, after %v beta's QEMU began, after %v the old one had ended",
+			t.Logf("the daemon was gone; its guest was paused after %v, the peer's QEMU began after %v, the old one had ended after %v",
 				seen.paused-gone, seen.started-gone, seen.ended-gone)
 			if seen.paused == 0 || seen.started == 0 || seen.paused >= seen.started {
 				t.Errorf("paused at %v, and beta's QEMU began at %v", seen.paused, seen.started)
@@ -197,7 +197,8 @@ func TestGuardOfADeadDaemon(t *testing.T) {
 			must(t, a.Is(ctx, "web01", "SECOND"))
 			must(t, b.Is(ctx, "web01", "PRIM"))
 			if newest := writes(t, b, before.Acked()).Newest(); newest.Last < before.Newest().Last {
-				t.Errorf("record %d was acknowledged on %s, the disk of %s ended at %d", before.Acked(), a.Name, b.Name, newest.Last)
+				t.Errorf("record %d was acknowledged on %s, the disk of %s ended at %d", before.Acked(), a.Name, b.Name,
+					newest.Last)
 			}
 			a, b = b, a
 		})
@@ -229,7 +230,8 @@ func TestGuardDoesNoHarm(t *testing.T) {
 		if _, err := a.Libvirt.Virsh(short, "dumpxml", "web01"); err != nil {
 			t.Error(err)
 		}
-		if said, err := a.Libvirt.Virsh(short, "domstate", "--reason", "web01"); err != nil || strings.Contains(said, "(user)") != want {
+		said, err := a.Libvirt.Virsh(short, "domstate", "--reason", "web01")
+		if err != nil || strings.Contains(said, "(user)") != want {
 			t.Errorf("libvirt says %q, %v; suspended by an admin: %t", said, err, want)
 		}
 	}
@@ -269,6 +271,12 @@ func TestGuardDoesNoHarm(t *testing.T) {
 		must(t, a.Duetd().Kill())
 		inState(ctx, t, old, true)
 		suspended(false)
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := a.Libvirt.Virsh(short, "qemu-monitor-command", "web01", "--hmp", "info status")
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a QEMU that is stopped answers: %v", err)
+		}
 		must(t, a.StartDuetd(ctx))
 		inState(ctx, t, old, false)
 		inStep()
@@ -314,4 +322,13 @@ func TestGuardDoesNoHarm(t *testing.T) {
 		t.Errorf("the guard ended a guest:\n%s", said)
 	}
 	identical(ctx, t, a, "web01")
+	t.Run("an admin ends what the guard has paused", func(t *testing.T) {
+		must(t, a.LaunchGuard())
+		finds(ctx, t, a, testcluster.Alpha, "ok", "a guard pauses")
+		must(t, a.Duetd().Kill())
+		inState(ctx, t, old, true)
+		_, err := a.Libvirt.Virsh(ctx, "destroy", "web01")
+		must(t, err)
+		ended(ctx, t, old)
+	})
 }
