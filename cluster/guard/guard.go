@@ -283,6 +283,8 @@ func (g *guard) load() {
 	g.roster = newRoster(Now(), s.Guests)
 	g.hold()
 	for _, h := range g.roster.sorted() {
+		// A daemon that had no guard may have let it go on.
+		h.Paused = h.Paused && g.open[h.Module].stopped()
 		g.Logger.Info("a guest of the last run is guarded on", "module", h.Module, "pid", h.PID, "paused", h.Paused)
 	}
 }

@@ -144,9 +144,15 @@ func TestGuardPausesAndEnds(t *testing.T) {
 
 	d.end()
 	d.run()
+	d.say(Guest{Module: "other"}) // it runs
 	if letter(t, pid) != 'T' {
 		t.Error("a guard that ended let a guest go on")
 	}
+	d.end()
+	must(t, Continue(pid, start)) // by a daemon that has no guard, and dies
+	becomes(t, pid, "S")
+	d.run()
+	becomes(t, pid, "T")
 	d.says.Store(&Standing{Epoch: 2, Holder: "beta"})
 	becomes(t, pid, "Z")
 }

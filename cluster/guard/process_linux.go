@@ -75,6 +75,13 @@ func (p *process) do(v verb) error {
 	return p.signal([...]unix.Signal{pause: unix.SIGSTOP, resume: unix.SIGCONT, end: unix.SIGKILL}[v])
 }
 
+// stopped: it is paused by a signal, whoever sent it.
+func (p *process) stopped() bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "stat"))
+	at := bytes.LastIndexByte(text, ')') + len(") ")
+	return err == nil && at < len(text) && text[at] == 'T'
+}
+
 // ended: no thread of it is left.
 func (p *process) ended() bool {
 	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}

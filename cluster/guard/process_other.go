@@ -33,5 +33,6 @@ type process struct {
 func openProcess(int, uint64) (*process, error) { return nil, errHere }
 func (*process) do(verb) error                  { return errHere }
 func (*process) ended() bool                    { return false }
+func (*process) stopped() bool                  { return false }
 func (*process) close()                         {}
 func lock(string) (*os.File, error)             { return nil, errHere }

@@ -86,7 +86,7 @@ func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) 
 	}
 	n.heartbeats(f.Routes)
 	if n.sentry != nil {
-		f.Guard = new(n.sentry.missing() == "")
+		f.Guard = new(n.sentry.answers())
 	}
 	return f, vms
 }

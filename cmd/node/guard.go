@@ -304,6 +304,13 @@ func (s *sentry) note(r guard.Report, err error) {
 	}
 }
 
+// answers reports whether a guard heard the last word.
+func (s *sentry) answers() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.absent.IsZero()
+}
+
 // missing says why no guard watches; empty if one does, or was gone for a moment only.
 func (s *sentry) missing() string {
 	s.mu.Lock()

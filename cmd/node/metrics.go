@@ -74,7 +74,7 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 		gauge(witnessAlive, yes(t.silentFor() == 0), t.Name())
 	}
 	if x.n.sentry != nil {
-		gauge(guardAlive, yes(x.n.sentry.missing() == ""))
+		gauge(guardAlive, yes(x.n.sentry.answers()))
 	}
 	if kept, err := x.n.versions(); err == nil {
 		for _, v := range kept {
