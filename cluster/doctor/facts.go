@@ -18,6 +18,8 @@ type Facts struct {
 	Witnesses  []Witness  `json:"witnesses"`       // the voter first
 	Fenced     []string   `json:"fenced"`          // nodes that can be switched off
 	Watchdog   string     `json:"watchdog"`        // device the daemon was given
+	// Guard: a guard answers the daemon; nil: that was told of none, or is older than guards.
+	Guard *bool `json:"guard,omitempty"`
 	// Unlooked: what could not be looked at, and why, one sentence each.
 	Unlooked []string `json:"unlooked,omitempty"`
 }

@@ -64,6 +64,7 @@ func node(s *sheet, l Look, f Facts) {
 	spaces(s, f)
 	limits(s, f)
 	watchdog(s, f)
+	guard(s, f)
 	ports(s, f)
 	routes(s, l, f)
 	witnesses(s, f)

@@ -167,6 +167,18 @@ func watchdog(s *sheet, f Facts) {
 	}
 }
 
+// guard judges whether guests end that the daemon leaves behind.
+func guard(s *sheet, f Facts) {
+	switch {
+	case f.Guard == nil:
+	case *f.Guard:
+		s.add(OK, "guard", "", "a guard pauses the VMs here if duetd dies and does not come back")
+	default:
+		s.add(Warning, "guard", "`systemctl start duet-guard`, then `systemctl status duet-guard`",
+			"no guard runs: if duetd dies here and does not come back, its VMs run on beside those that the peer starts")
+	}
+}
+
 func orWord(s, other string) string {
 	if s == "" {
 		return other

@@ -1,7 +1,7 @@
 // Command duetd is the daemon of one node. It runs until SIGTERM or SIGINT and
 // leaves the VMs as they are: their writes wait for its next start. When the whole
 // computer goes down it moves them to their peers first. "duetd witness" is the third
-// voter instead.
+// voter instead, "duetd guard" what ends guests that a dead daemon has left behind.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"duet/cluster/guard"
 	"duet/cluster/membership"
 	"duet/cmd/node"
 	"duet/cmd/version"
@@ -24,7 +25,7 @@ import (
 // options are the flags.
 type options struct {
 	dir, socket, run, listen, uri, log string
-	watchdog                           string
+	watchdog, guard                    string
 	version, sleepy, admitRoot         bool
 	images                             string
 }
@@ -41,6 +42,9 @@ func command(args []string) error {
 	if len(args) > 0 && args[0] == "witness" {
 		return runWitness(args[1:])
 	}
+	if len(args) > 0 && args[0] == "guard" {
+		return runGuard(args[1:])
+	}
 	var o options
 	f := flag.NewFlagSet("duetd", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
@@ -50,6 +54,8 @@ func command(args []string) error {
 	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
 	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
+	f.StringVar(&o.guard, "guard", guard.Socket(guard.Dir),
+		"unix `socket` of \"duetd guard\", which pauses the guests here when the daemon dies; \"\": none")
 	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
 	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
 		"what two write at once is lost")
@@ -61,7 +67,8 @@ func command(args []string) error {
 	}
 	switch {
 	case f.NArg() > 0:
-		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them) and \"duetd witness\"", f.Arg(0))}
+		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them), \"duetd witness\" and \"duetd guard\"",
+			f.Arg(0))}
 	case o.version:
 		fmt.Println(version.String())
 		return nil
@@ -112,7 +119,8 @@ func run(o options) error {
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
-		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, ImageDirs: strings.Split(o.images, ","), Watchdog: o.watchdog, Logger: log})
+		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, ImageDirs: strings.Split(o.images, ","),
+		Watchdog: o.watchdog, Guard: o.guard, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ func hypervisor(string, *slog.Logger) (engine.Hypervisor, func()) {
 // urgent does nothing.
 func urgent(*slog.Logger) {}
 
+// stayInMemory does nothing: there is no guard on this system.
+func stayInMemory(*slog.Logger) {}
+
 // sockets are not kept on this system.
 func sockets(*slog.Logger) node.Sockets { return nil }
 

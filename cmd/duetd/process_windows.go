@@ -27,6 +27,9 @@ func hypervisor(_ string, _ *slog.Logger) (engine.Hypervisor, func()) {
 // urgent does nothing: Windows services get their priority from the service manager.
 func urgent(*slog.Logger) {}
 
+// stayInMemory does nothing: there is no guard on this system.
+func stayInMemory(*slog.Logger) {}
+
 // sockets are not kept on this system.
 func sockets(*slog.Logger) node.Sockets { return nil }
 

@@ -53,6 +53,9 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 			}
 			n.mu.Unlock()
 			mine.Notices = append(mine.Notices, n.fitness.of(m.cfg.Name)...)
+			if mine.Role == "PRIM" || mine.Role == "ALONE" || mine.VM == "running" {
+				mine.Notices = append(mine.Notices, n.sentry.notices(m.cfg.Name)...)
+			}
 			out.Nodes = append(out.Nodes, mine)
 			continue
 		}

@@ -36,6 +36,7 @@ var (
 	moduleDone    = desc("module_complete", "1 if the data here hold every acknowledged write of that epoch.", "module")
 	moduleNotices = desc("module_notices", "Things to mend that status shows, by level: an alarm says that what the guest writes is not replicated.", "module", "level")
 	witnessAlive  = desc("witness_alive", "1 if the witness answered this node's last question.", "witness")
+	guardAlive    = desc("guard_alive", "1 if the guard, which pauses the guests here when duetd dies, answers.")
 	versionBytes  = desc("volume_diverged_saved_bytes", "Size of a version that lost a split brain and is kept here: alert on its presence.", "module", "volume", "version")
 	failovers     = desc("failovers_total", "Times this node took the module over.", "module")
 	failoverTime  = desc("failover_seconds", "Seconds from the loss of the primary to the running VM, last time.", "module")
@@ -71,6 +72,9 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, t := range x.n.reached(c.Voters.All()) {
 		gauge(witnessAlive, yes(t.silentFor() == 0), t.Name())
+	}
+	if x.n.sentry != nil {
+		gauge(guardAlive, yes(x.n.sentry.answers()))
 	}
 	if kept, err := x.n.versions(); err == nil {
 		for _, v := range kept {

@@ -124,6 +124,7 @@ func (n *Node) addModule(s stored) error {
 			j.Add(api.LogEntry{Time: t.Time, Node: string(n.self()), Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
 		}
 		met.add(t)
+		n.sentry.changed()
 	})
 	if err != nil {
 		return errors.Join(err, j.Close())

@@ -65,6 +65,8 @@ type Config struct {
 	// Watchdog is the device that resets this computer when the daemon hangs while it
 	// holds guests, such as /dev/watchdog; empty: none.
 	Watchdog string
+	// Guard is the unix socket of the guard, which pauses guests here when the daemon dies; empty: none.
+	Guard string
 	// SpareAfter is how long the witness is silent before a spare takes its place; 0: 15 s.
 	SpareAfter time.Duration
 	// Metrics gets the node's collectors; nil makes a registry of its own.
@@ -101,7 +103,8 @@ type Node struct {
 	fitness  *fitness
 	works    *protect.Works
 	lookout  lookout
-	served   string // where the API is served over TLS; guarded by mu
+	sentry   *sentry // nil without Config.Guard
+	served   string  // where the API is served over TLS; guarded by mu
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -149,7 +152,7 @@ func (n *Node) build() error {
 	n.push("store", func(context.Context) error { return n.store.Close() })
 	n.mux = mux.New(mux.Config{Identity: n.identity, Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
-	n.plane = n.newPlane()
+	n.plane = newPlane(n.cluster, n.mux, n.log)
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
@@ -202,19 +205,22 @@ func (n *Node) start() error {
 	if err := n.serveMux(); err != nil {
 		return err
 	}
+	n.guardGuests()
 	if err := n.gossip.Start(); err != nil {
 		return fmt.Errorf("start gossip: %w", err)
 	}
 	n.push("gossip", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		if err := n.gossip.Leave(ctx); err != nil {
+		view, err := n.gossip.View(), n.gossip.Leave(ctx)
+		if err != nil {
 			n.log.Info("not every peer heard that this node leaves", "err", err)
 		}
+		n.sentry.leaving(view, err == nil)
 		n.gossip.Stop()
 		return nil
 	})
-	n.guard()
+	n.feedWatchdog()
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.watchFitness)

@@ -45,6 +45,8 @@ type member struct {
 	ip   string
 	hv   engine.Hypervisor // a hypervisor, but in tests of what dies in it
 	node *Node
+	// guard is the socket of its guard; empty: there is none.
+	guard string
 }
 
 // hypervisor is the fake one, whose definitions name their disk in the text, as real ones do.
@@ -137,7 +139,7 @@ func (p *pair) join() error {
 func (p *pair) start(m *member) {
 	p.t.Helper()
 	n, err := New(Config{Dir: m.dir, Socket: filepath.Join(m.dir, "s"), RunDir: filepath.Join(m.dir, "r"), Version: "test", SpareAfter: time.Second,
-		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)}, ImageDirs: []string{filepath.Dir(m.dir)},
+		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)}, ImageDirs: []string{filepath.Dir(m.dir)}, Guard: m.guard,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	must(p.t, err)
 	must(p.t, n.Start())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"duet/appmodules/engine"
@@ -18,9 +19,9 @@ import (
 )
 
 // newPlane carries what nodes ask of each other.
-func (n *Node) newPlane() *control.Plane {
+func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Plane {
 	return control.New(control.Config{
-		Cluster: n.cluster, Transport: n.mux.HTTPTransport(serviceControl), Logger: n.log, Translate: translate,
+		Cluster: c, Transport: m.HTTPTransport(serviceControl), Logger: log, Translate: translate,
 		Unreachable: api.ErrUnreach, Invalid: api.ErrInvalid,
 		Kinds: map[string]error{
 			"not-found": api.ErrNotFound, "invalid": api.ErrInvalid, "conflict": api.ErrConflict,
@@ -48,6 +49,7 @@ func (n *Node) rpcHandler() http.Handler {
 		n.fitness.hear(m.cfg.Name, v.Notices)
 		return told{m.engine.OnTell(v.State), n.fitness.of(m.cfg.Name)}, nil
 	}))
+	h.Handle("POST /modules/{name}/standing", onModule(n, n.standing))
 	h.Handle("POST /modules/{name}/define", onModule(n, func(ctx context.Context, m *module, v engine.Definition) (none, error) {
 		return none{}, m.engine.OnDefine(ctx, v)
 	}))

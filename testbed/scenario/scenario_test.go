@@ -137,10 +137,11 @@ func TestPeerTakesOverMeanwhile(t *testing.T) {
 		return log
 	}
 	acks(a, 50)
+	old := qemu(t, a, "web01")
+	must(t, a.KillGuard(ctx)) // which would end it
 	must(t, a.Duetd().Kill())
 	<-a.Duetd().Done()
 	must(t, b.Is(ctx, "web01", "ALONE"))
-	old := qemu(t, a, "web01")
 	before := acks(a, 50)
 	if newest := acks(b, before.Acked()).Newest(); newest.Last < before.Acked() {
 		t.Errorf("record %d was acknowledged on alpha, the disk of beta ended at %d", before.Acked(), newest.Last)

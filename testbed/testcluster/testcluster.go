@@ -73,8 +73,9 @@ type Host struct {
 	Libvirt *libvirtd.Daemon
 	cluster *Cluster
 	duetd   *proc.Process
-	disk    *disk       // nil without Config.DiskMiB
-	store   *proc.Store // of duetd, in systemd's place
+	guard   *proc.Process // nil before the first start of duetd
+	disk    *disk         // nil without Config.DiskMiB
+	store   *proc.Store   // of duetd, in systemd's place
 }
 
 // New builds the network and the guest and boots both hosts with their libvirtd.
@@ -262,8 +263,16 @@ func (h *Host) Boot(ctx context.Context) error {
 // Kill ends every process of the host at once, as a power cut would.
 func (h *Host) Kill() error { return h.Node.Kill() }
 
-// LaunchDuetd starts the daemon and does not wait for it.
+// LaunchDuetd starts the daemon and does not wait for it. Its guard is started first unless it runs.
 func (h *Host) LaunchDuetd() error {
+	if err := h.LaunchGuard(); err != nil {
+		return err
+	}
+	return h.LaunchDuetdAlone()
+}
+
+// LaunchDuetdAlone starts the daemon without a look at its guard.
+func (h *Host) LaunchDuetdAlone() error {
 	p, err := h.Node.Start(proc.Spec{
 		Path: filepath.Join(h.cluster.cfg.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.cluster.cfg.Args...), Output: h.Log(),
 		Env: []string{"PATH=" + h.tools() + ":" + os.Getenv("PATH")}, Store: h.store,

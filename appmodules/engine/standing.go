@@ -1,0 +1,35 @@
+package engine
+
+import (
+	"context"
+	"slices"
+
+	"duet/appmodules"
+	"duet/cluster"
+)
+
+// Standing is how a module stands on a node as far as the right to write is concerned.
+type Standing struct {
+	Record cluster.Record
+	Role   string
+	// Taking: the node has the right, or is asking for it.
+	Taking bool
+}
+
+// idle are the phases in which a node neither has the right in use nor asks for it.
+var idle = []string{appmodules.Stopped.String(), appmodules.Waiting.String(), appmodules.Following.String(),
+	appmodules.Standby.String(), appmodules.Killing.String()}
+
+// Published is the standing as of the last step. Unlike State it waits for no volume.
+func (e *Engine) Published() Standing {
+	e.status.mu.Lock()
+	defer e.status.mu.Unlock()
+	st := e.status.state
+	return Standing{Record: st.Record, Role: st.Status.Role, Taking: !slices.Contains(idle, st.Status.Phase)}
+}
+
+// Standing is the standing between two steps: no ask is under way that it does not tell of.
+func (e *Engine) Standing(ctx context.Context) (out Standing, err error) {
+	err = e.call(ctx, func() { out = e.Published() })
+	return out, err
+}

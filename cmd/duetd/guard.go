@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/guard"
+	"duet/cluster/membership"
+	"duet/cluster/mux"
+	"duet/cluster/pki"
+	"duet/cmd/node"
+)
+
+const guardUsage = `duetd guard outlives the daemon: when that dies, or hangs, and is not back before
+the peer may start the VMs of this node, it pauses them, and ends them when the
+peer has. systemd runs it beside duetd.
+
+`
+
+// runGuard is duetd guard.
+func runGuard(args []string) error {
+	var dir, run string
+	f := flag.NewFlagSet("duetd guard", flag.ContinueOnError)
+	f.StringVar(&dir, "dir", "/var/lib/duet", "`directory` of the node's certificates")
+	f.StringVar(&run, "run", guard.Dir, "`directory` of its socket and state; it must be in memory")
+	f.Usage = func() { fmt.Fprint(f.Output(), guardUsage); f.PrintDefaults() }
+	if err := f.Parse(args); err != nil {
+		return usageError{err}
+	}
+	if f.NArg() > 0 {
+		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them)", f.Arg(0))}
+	}
+	out := newSpout(os.Stderr)
+	defer out.close()
+	log := slog.New(slog.NewJSONHandler(out, nil))
+	slog.SetDefault(log)
+	stayInMemory(log)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() { ready(ctx, log) })
+	peers := &peers{dir: dir, log: log, soon: make(chan struct{}, 1)}
+	peers.met() // at once: the last run may have left guests
+	wg.Go(func() { peers.run(ctx) })
+	log.Info("guard runs", "dir", run)
+	err := guard.Run(ctx, guard.Config{Dir: run, Ask: peers.ask, Met: peers.met, Logger: log})
+	stop()
+	wg.Wait()
+	return err
+}
+
+// reread is how often the guard looks whether the cluster has changed: members come and go, certificates are renewed.
+const reread = 5 * time.Second
+
+// peers are the other nodes of the cluster, as the node's directory had it last. They are read ahead: a disk that
+// hangs later does not matter.
+type peers struct {
+	dir  string
+	log  *slog.Logger
+	soon chan struct{} // has a token when that is looked at at once
+	seen string        // when the files that were read last were written; of run's goroutine
+
+	mu   sync.Mutex
+	mux  *mux.Mux // nil: not known yet
+	call func(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error)
+}
+
+// run reads until ctx ends.
+func (p *peers) run(ctx context.Context) {
+	tick := time.NewTicker(reread)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.soon:
+		case <-tick.C:
+		case <-ctx.Done():
+			p.use(nil, nil)
+			return
+		}
+		now := p.written()
+		if now == p.seen {
+			continue
+		}
+		p.seen = now
+		if err := p.read(); err != nil && !errors.Is(err, membership.ErrNoMember) { // without a cluster there is nobody to ask
+			p.log.Error("the cluster has changed and cannot be read: peers are asked as it was", "err", err)
+		}
+	}
+}
+
+// written tells when what is read was written.
+func (p *peers) written() string {
+	text := ""
+	for _, name := range []string{membership.File, pki.Folder} {
+		if info, err := os.Stat(filepath.Join(p.dir, name)); err == nil {
+			text += info.ModTime().String()
+		}
+	}
+	return text
+}
+
+// met has them looked at.
+func (p *peers) met() {
+	select {
+	case p.soon <- struct{}{}:
+	default:
+	}
+}
+
+func (p *peers) read() error {
+	c, err := membership.Load(p.dir)
+	if err != nil {
+		return err
+	}
+	id, err := pki.Load(filepath.Join(p.dir, pki.Folder))
+	if err != nil {
+		return err
+	}
+	now := func() cluster.Config { return c }
+	p.use(mux.New(mux.Config{Identity: id, Cluster: now, Logger: p.log}), now)
+	return nil
+}
+
+// use exchanges the mux; nil ends the last one.
+func (p *peers) use(m *mux.Mux, c func() cluster.Config) {
+	p.mu.Lock()
+	old := p.mux
+	p.mux, p.call = m, nil
+	if m != nil {
+		p.call = node.Standings(c, m, p.log)
+	}
+	p.mu.Unlock()
+	if old != nil {
+		old.Stop()
+	}
+}
+
+// ask asks one of them.
+func (p *peers) ask(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error) {
+	p.mu.Lock()
+	call := p.call
+	p.mu.Unlock()
+	if call == nil {
+		return guard.Standing{}, errors.New("the cluster is not known: no daemon was there yet")
+	}
+	s, err := call(ctx, peer, module)
+	if err != nil {
+		p.met() // it may be known under another address by now
+	}
+	return s, err
+}
+
+// spout is a log that never blocks who writes: what nobody takes for long is lost.
+type spout struct {
+	lines chan []byte
+	ended chan struct{}
+}
+
+func newSpout(to io.Writer) *spout {
+	s := &spout{lines: make(chan []byte, 512), ended: make(chan struct{})}
+	go func() {
+		defer close(s.ended)
+		for line := range s.lines {
+			if line == nil {
+				return
+			}
+			_, _ = to.Write(line) // there is nobody else to tell
+		}
+	}()
+	return s
+}
+
+// Write implements io.Writer.
+func (s *spout) Write(line []byte) (int, error) {
+	select {
+	case s.lines <- bytes.Clone(line):
+	default:
+	}
+	return len(line), nil
+}
+
+// close writes what is left, for a second at most. What is written later is lost.
+func (s *spout) close() {
+	late := time.After(time.Second)
+	select {
+	case s.lines <- nil:
+	case <-late:
+	}
+	select {
+	case <-s.ended:
+	case <-late:
+	}
+}

@@ -1,0 +1,56 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"duet/cluster/watchdog"
+)
+
+// feedWatchdog has the watchdog reset this computer when the daemon hangs while it holds
+// guests: nothing else ends a guest whose node no longer takes part. It ends last.
+func (n *Node) feedWatchdog() {
+	if n.cfg.Watchdog == "" {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := watchdog.Run(ctx, watchdog.GuardConfig{
+			Open:     func() (watchdog.Dog, error) { return watchdog.Open(n.cfg.Watchdog, watchdog.DefaultTimeout) },
+			Healthy:  n.healthy,
+			Holds:    n.holdsGuests,
+			Interval: watchdog.DefaultInterval,
+			Logger:   n.log,
+		})
+		if err != nil {
+			n.log.Error("no watchdog guards this node", "device", n.cfg.Watchdog, "err", err)
+		}
+	}()
+	n.push("watchdog", func(context.Context) error {
+		cancel()
+		<-ended
+		return nil
+	})
+}
+
+// healthy: the goroutine of every module answers.
+func (n *Node) healthy(ctx context.Context) error {
+	for _, m := range n.all() {
+		if err := m.engine.Alive(ctx); err != nil {
+			return fmt.Errorf("module %s does not answer: %w", m.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// holdsGuests: a VM of some module runs here, or may.
+func (n *Node) holdsGuests() bool {
+	for _, m := range n.all() {
+		if s := m.engine.State().Status; s.Role == "PRIM" || s.Role == "ALONE" || s.VM == "running" {
+			return true
+		}
+	}
+	return false
+}

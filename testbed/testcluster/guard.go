@@ -1,0 +1,39 @@
+package testcluster
+
+import (
+	"context"
+	"path/filepath"
+
+	"duet/testbed/proc"
+)
+
+// LaunchGuard starts the guard beside the daemon, as systemd does, unless it runs. It does not wait for it.
+func (h *Host) LaunchGuard() error {
+	if h.guard != nil {
+		select {
+		case <-h.guard.Done():
+		default:
+			return nil
+		}
+	}
+	p, err := h.Node.Start(proc.Spec{Path: filepath.Join(h.cluster.cfg.Bin, "duetd"), Args: []string{"guard"}, Output: h.GuardLog()})
+	if err == nil {
+		h.guard = p
+	}
+	return err
+}
+
+// Guard is the guard's process.
+func (h *Host) Guard() *proc.Process { return h.guard }
+
+// GuardLog is the file of the guard's messages.
+func (h *Host) GuardLog() string { return filepath.Join(h.cluster.cfg.Dir, h.Name, "guard.log") }
+
+// KillGuard ends the guard by SIGKILL.
+func (h *Host) KillGuard(ctx context.Context) error {
+	if err := h.guard.Kill(); err != nil {
+		return err
+	}
+	_, err := h.guard.Wait(ctx)
+	return err
+}
