@@ -204,7 +204,7 @@ const partTime = 15 * time.Second
 // released ends a release whose VM is an ordinary one again. A peer that was not told is told later.
 func (n *Node) released(ctx context.Context, u unfinished) error {
 	if u.Told {
-		n.forgetAtWitness(ctx, u.Module)
+		n.voting.Forget(ctx, u.Module.Identity())
 		return n.endUnfinished(u.Module.Name)
 	}
 	if err := n.onlyPeer(u); err != nil {
@@ -225,7 +225,7 @@ func (n *Node) tellReleased(ctx context.Context, u unfinished) error {
 			return err
 		}
 	}
-	n.forgetAtWitness(ctx, u.Module)
+	n.voting.Forget(ctx, u.Module.Identity())
 	return n.endUnfinished(n.later(u))
 }
 
