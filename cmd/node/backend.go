@@ -43,7 +43,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 }
 
 func (n *Node) moduleStatus(m *module) api.ModuleStatus {
-	out := api.ModuleStatus{Name: m.cfg.Name, Kind: string(m.cfg.Kind), VM: m.cfg.VM.Domain, Task: n.tasks.of(m.cfg.Name)}
+	out := api.ModuleStatus{Name: m.cfg.Name, Kind: string(m.cfg.Kind), VM: m.cfg.VM.Domain, Task: n.tasks.Of(m.cfg.Name)}
 	for _, node := range m.cfg.Nodes {
 		if node == string(n.self()) {
 			mine := nodeState(node, m.cfg.Name, m.engine.State().Status)
@@ -120,7 +120,7 @@ func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry,
 	if err != nil {
 		return nil, err
 	}
-	out, err := m.journal.last(count)
+	out, err := m.journal.Last(count)
 	if err != nil {
 		return nil, err
 	}

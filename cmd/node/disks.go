@@ -52,8 +52,8 @@ func (n *Node) withdraw(m appmodules.Module) {
 	}
 }
 
-// withdrawOthers lets the sockets go that an earlier run kept for modules that are not there any more.
-func (n *Node) withdrawOthers() {
+// withdrawOthers lets the sockets go that an earlier run kept for modules that are not there any more, nor among left.
+func (n *Node) withdrawOthers(left []appmodules.Module) {
 	if n.cfg.Sockets == nil {
 		return
 	}
@@ -66,8 +66,8 @@ func (n *Node) withdrawOthers() {
 	for _, m := range n.all() {
 		want(m.cfg)
 	}
-	for _, u := range n.left { // its VM waits until the work is taken up
-		want(u.Module)
+	for _, m := range left { // its VM waits until the work is taken up
+		want(m)
 	}
 	for _, path := range n.cfg.Sockets.Paths() {
 		if !wanted[path] {

@@ -34,8 +34,7 @@ func TestWithdrawOthers(t *testing.T) {
 	_, gone := of("gone", "vda")
 	wanted = append(wanted, more...)
 	n.modules = map[string]*module{"web01": {cfg: web}}
-	n.left = map[string]unfinished{"half": {Module: half}}
-	n.withdrawOthers() // of nothing
+	n.withdrawOthers(nil) // of nothing
 	held := heldSockets{}
 	n.cfg.Sockets = held
 	for _, path := range append(wanted, gone...) {
@@ -43,7 +42,7 @@ func TestWithdrawOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n.withdrawOthers()
+	n.withdrawOthers([]appmodules.Module{half})
 	slices.Sort(wanted)
 	if got := held.Paths(); !slices.Equal(got, wanted) {
 		t.Errorf("kept are %q, want %q", got, wanted)

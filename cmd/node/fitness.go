@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -132,22 +132,12 @@ func (n *Node) judgeModule(ctx context.Context, m *module) []api.Notice {
 		}
 		found = []vmmanager.Finding{notJudged("whether it would run here is not known: "+err.Error(), "")}
 	}
-	return notices("", found)
+	return protect.Notices("", found)
 }
 
 // notJudged says that there is no judgement.
 func notJudged(fact, remedy string) vmmanager.Finding {
 	return vmmanager.Finding{Level: vmmanager.Warning, Code: "not-judged", Fact: fact, Remedy: remedy}
-}
-
-// notices are findings in the API's words; node is where they were found.
-func notices(node cluster.NodeID, found []vmmanager.Finding) []api.Notice {
-	var out []api.Notice
-	for _, f := range vmmanager.Worst(found) {
-		out = append(out, api.Notice{Level: string(f.Level), Code: f.Code, Node: string(node), Text: f.String(),
-			Remedy: f.Remedy})
-	}
-	return out
 }
 
 // told is an engine's state on its way between nodes, with what its host says of the VM.
@@ -206,86 +196,6 @@ func (n *Node) judgedBy(ctx context.Context, peer cluster.NodeID, def vmmanager.
 	return found, err
 }
 
-// refusal is the refused ones among notices in one error of that kind; nil: there are none.
-func refusal(kind error, what string, all []api.Notice) error {
-	var texts []string
-	for _, x := range all {
-		if x.Level != string(vmmanager.Refused) {
-			continue
-		}
-		text := x.Text
-		if x.Remedy != "" {
-			text += ": " + x.Remedy
-		}
-		texts = append(texts, text)
-	}
-	if len(texts) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %s: %s", kind, what, strings.Join(texts, "; "))
-}
-
-// CheckProtect tells what would come of Protect and changes nothing.
-func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
-	def, err := n.definedHere(ctx, vm)
-	if err != nil {
-		return api.ProtectCheck{}, err
-	}
-	out := api.ProtectCheck{VM: vm, Notices: []api.Notice{}}
-	out.Notices = append(out.Notices, notices(n.self(), n.cfg.Hypervisor.Obstacles(def))...)
-	var p *protection
-	if out.OK = len(out.Notices) == 0; out.OK {
-		p, err = n.begun(ctx, def, r)
-	} else {
-		p = &protection{n: n}
-		p.Module, err = n.plan(def, r)
-	}
-	if err != nil {
-		return out, err
-	}
-	out.Module, out.Peer = p.Module.Name, string(p.peer())
-	if !out.OK {
-		return out, nil // there is no definition that the peer could judge
-	}
-	if err := p.judge(ctx); err != nil {
-		return out, err
-	}
-	out.Notices = append(out.Notices, p.notices...)
-	out.OK = !slices.ContainsFunc(p.notices, func(x api.Notice) bool { return x.Level == string(vmmanager.Refused) })
-	return out, nil
-}
-
-// judge has the peer judge the definition that it would get.
-func (p *protection) judge(ctx context.Context) error {
-	rewired, err := p.n.cfg.Hypervisor.Rewire(p.Definition, p.n.endpoints(p.Module))
-	if err != nil {
-		return err
-	}
-	found, err := p.n.judgedBy(ctx, p.peer(), rewired)
-	p.notices = notices(p.peer(), found)
-	return err
-}
-
-// fit refuses what the peer would refuse.
-func (p *protection) fit(ctx context.Context) error {
-	if err := p.judge(ctx); err != nil {
-		return err
-	}
-	return refusal(api.ErrConflict, fmt.Sprintf("%s would not run VM %s", p.peer(), p.Definition.Name), p.notices)
-}
-
-// noticed is what the peer had to say beside refusals, in sentences.
-func (p *protection) noticed() string {
-	var b strings.Builder
-	for _, x := range p.notices {
-		fmt.Fprintf(&b, ". %s on %s: %s", x.Level, x.Node, x.Text)
-		if x.Remedy != "" {
-			b.WriteString(": " + x.Remedy)
-		}
-	}
-	return b.String()
-}
-
 // mayMove wants a confirmation where a VM is moved to a node that would not start it.
 func (n *Node) mayMove(m *module, to string, yes bool) error {
 	if yes {
@@ -295,7 +205,7 @@ func (n *Node) mayMove(m *module, to string, yes bool) error {
 	if to == string(n.self()) {
 		said = n.fitness.of(m.cfg.Name)
 	}
-	if err := refusal(api.ErrConfirm, to+" would not start the VM", said); err != nil {
+	if err := protect.Refusal(api.ErrConfirm, to+" would not start the VM", said); err != nil {
 		return fmt.Errorf("%s: %w", m.cfg.Name, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -180,7 +181,7 @@ func TestOlderPeer(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil || got.Module != "web01" || got.Seq != 9 || got.Status.Role != "PRIM" || got.Notices != nil {
 		t.Errorf("the state of an older node is read as %+v, %v", got, err)
 	}
-	b, err = json.Marshal(told{old, notices("", []vmmanager.Finding{uefi})})
+	b, err = json.Marshal(told{old, protect.Notices("", []vmmanager.Finding{uefi})})
 	must(t, err)
 	var seen engine.State
 	if err := json.Unmarshal(b, &seen); err != nil || seen.Incarnation != 7 || seen.Status.Role != "PRIM" {

@@ -10,35 +10,30 @@ import (
 	"strings"
 
 	"duet/appmodules"
+	"duet/appmodules/protect"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/durable"
 	"duet/cluster"
 	"duet/console/api"
+	"duet/vmmanager"
 )
 
 // The images that `duet vm protect` makes. It never takes a file for its own that it
 // finds: only the copy that an earlier release left, which has a name of its own.
 
-// place says where the image of a volume shall lie on a node.
-type place struct {
-	Target string `json:"target"`
-	Size   int64  `json:"size"`           // bytes
-	Path   string `json:"path,omitempty"` // an admin's choice; empty: the node chooses
-}
-
 // hosting asks a node to make the images of a VM that it does not have.
 type hosting struct {
-	ID     string  `json:"id"` // of the request, which may be repeated, and by which it is undone
-	Module string  `json:"module"`
-	VM     string  `json:"vm"`
-	Places []place `json:"places"`
+	ID     string          `json:"id"` // of the request, which may be repeated, and by which it is undone
+	Module string          `json:"module"`
+	VM     string          `json:"vm"`
+	Places []protect.Place `json:"places"`
 }
 
 // hosted is what a node notes durably of a hosting, before it answers: only what it has
 // made for another node is that node's to use or to undo.
 type hosted struct {
-	Module string `json:"module"`
-	Images []made `json:"images"`
+	Module string         `json:"module"`
+	Images []protect.Made `json:"images"`
 }
 
 // made is an image that a protect has made, and how to undo that.
@@ -57,7 +52,7 @@ func (n *Node) imageDir(module string) string { return filepath.Join(n.cfg.Dir, 
 const hostedPrefix = "hosted/"
 
 // host makes the images of a VM of another node. A repeated request gets the answer it had.
-func (n *Node) host(ctx context.Context, h hosting) ([]made, error) {
+func (n *Node) host(ctx context.Context, h hosting) ([]protect.Made, error) {
 	n.hosting.Lock()
 	defer n.hosting.Unlock()
 	var before hosted
@@ -128,11 +123,11 @@ func (n *Node) dropHosted(id string) error {
 
 // dropListed is dropHosted for version 1, which lists the images: those that this node has
 // noted are undone as it noted them.
-func (n *Node) dropListed(all []made) error {
+func (n *Node) dropListed(all []protect.Made) error {
 	notes, err := n.hostings()
 	var errs []error
 	for id, h := range notes {
-		if slices.ContainsFunc(all, func(m made) bool { return h.has(m.Path) }) {
+		if slices.ContainsFunc(all, func(m protect.Made) bool { return h.has(m.Path) }) {
 			errs = append(errs, n.dropHosted(id))
 		}
 	}
@@ -141,7 +136,7 @@ func (n *Node) dropListed(all []made) error {
 
 // has reports whether path is among what was made.
 func (h hosted) has(path string) bool {
-	return slices.ContainsFunc(h.Images, func(m made) bool { return m.Path == path })
+	return slices.ContainsFunc(h.Images, func(m protect.Made) bool { return m.Path == path })
 }
 
 // hostings are all notes, by request.
@@ -162,7 +157,7 @@ func (n *Node) hostings() (map[string]hosted, error) {
 }
 
 // undoHosting has another node undo one.
-func (n *Node) undoHosting(ctx context.Context, node cluster.NodeID, id string, images []made) error {
+func (n *Node) undoHosting(ctx context.Context, node cluster.NodeID, id string, images []protect.Made) error {
 	err := n.rpcTo(ctx, node, "hostings/"+id+"/drop", nil, nil)
 	if errors.Is(err, cluster.ErrOlder) {
 		err = n.rpcTo(ctx, node, "images/drop", images, nil)
@@ -171,7 +166,7 @@ func (n *Node) undoHosting(ctx context.Context, node cluster.NodeID, id string, 
 }
 
 // makeImages makes an image for each place, or none.
-func (n *Node) makeImages(module string, places []place) (out []made, err error) {
+func (n *Node) makeImages(module string, places []protect.Place) (out []protect.Made, err error) {
 	for _, p := range places {
 		m, err := n.makeImage(module, p)
 		if err != nil {
@@ -182,14 +177,14 @@ func (n *Node) makeImages(module string, places []place) (out []made, err error)
 	return out, nil
 }
 
-func (n *Node) makeImage(module string, p place) (made, error) {
+func (n *Node) makeImage(module string, p protect.Place) (protect.Made, error) {
 	if p.Path != "" {
 		return n.chosenImage(p)
 	}
 	dir := n.imageDir(module)
 	for _, d := range []string{n.cfg.Dir, filepath.Dir(dir), dir} {
 		if err := passage(d); err != nil {
-			return made{}, fmt.Errorf("make directory of image: %w", err)
+			return protect.Made{}, fmt.Errorf("make directory of image: %w", err)
 		}
 	}
 	for i := 1; ; i++ {
@@ -200,13 +195,13 @@ func (n *Node) makeImage(module string, p place) (made, error) {
 		if exists(path) {
 			continue
 		}
-		if st, err := os.Lstat(path + retired); err == nil {
+		if st, err := os.Lstat(path + protect.Retired); err == nil {
 			if !st.Mode().IsRegular() || st.Size() != p.Size {
 				continue
 			}
-			return made{path, path + retired}, durable.Rename(path+retired, path)
+			return protect.Made{Path: path, Was: path + protect.Retired}, durable.Rename(path+protect.Retired, path)
 		}
-		return made{Path: path}, createImage(path, p.Size)
+		return protect.Made{Path: path}, createImage(path, p.Size)
 	}
 }
 
@@ -220,21 +215,21 @@ func createImage(path string, size int64) error {
 
 // chosenImage takes the file or block device that the admin has named, whose content will
 // be overwritten, or makes the file.
-func (n *Node) chosenImage(p place) (made, error) {
+func (n *Node) chosenImage(p protect.Place) (protect.Made, error) {
 	if volume := n.volumeOn(p.Path); volume != "" {
-		return made{}, fmt.Errorf("%w: %s is the image of %s", api.ErrConflict, p.Path, volume)
+		return protect.Made{}, fmt.Errorf("%w: %s is the image of %s", api.ErrConflict, p.Path, volume)
 	}
 	if !exists(p.Path) {
-		return made{Path: p.Path}, createImage(p.Path, p.Size)
+		return protect.Made{Path: p.Path}, createImage(p.Path, p.Size)
 	}
 	f, err := backing.OpenFile(p.Path, p.Size) // refuses what is in use, too
 	if errors.Is(err, backing.ErrSize) {
-		return made{}, fmt.Errorf("%w: %w: give it that size, or name another place", api.ErrConflict, err)
+		return protect.Made{}, fmt.Errorf("%w: %w: give it that size, or name another place", api.ErrConflict, err)
 	}
 	if err != nil {
-		return made{}, err
+		return protect.Made{}, err
 	}
-	return made{p.Path, p.Path}, f.Close()
+	return protect.Made{Path: p.Path, Was: p.Path}, f.Close()
 }
 
 // volumeOn names the volume of this node whose image path is; empty if it is nobody's.
@@ -265,7 +260,7 @@ func sameFile(a, b string) bool {
 
 // dropImages undoes makeImages. What is gone already is no error; what a module has by
 // now stays: the caller may have missed the answer that says so.
-func (n *Node) dropImages(all []made) error {
+func (n *Node) dropImages(all []protect.Made) error {
 	var errs []error
 	for _, m := range all {
 		now := m.Path
@@ -273,7 +268,7 @@ func (n *Node) dropImages(all []made) error {
 			continue
 		}
 		if !exists(now) {
-			now += retired // the module had begun and was removed
+			now += protect.Retired // the module had begun and was removed
 		}
 		var err error
 		switch m.Was {
@@ -296,10 +291,10 @@ func (n *Node) retireImages(m appmodules.Module) error {
 	var errs []error
 	for _, v := range m.Volumes {
 		path := v.Paths[string(n.self())]
-		if filepath.Dir(path) != n.imageDir(m.Name) || strings.HasSuffix(path, retired) || !exists(path) {
+		if filepath.Dir(path) != n.imageDir(m.Name) || strings.HasSuffix(path, protect.Retired) || !exists(path) {
 			continue
 		}
-		errs = append(errs, durable.Rename(path, path+retired))
+		errs = append(errs, durable.Rename(path, path+protect.Retired))
 	}
 	return errors.Join(errs...)
 }
@@ -317,4 +312,10 @@ func (n *Node) grown(v appmodules.Volume, err error) error {
 	}
 	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that node the new size, "+
 		"`duet vm protect %s`; to go on as before, give %s its %d bytes again", err, m.cfg.Name, m.cfg.VM.Domain, path, v.Size)
+}
+
+// imageOf is the disk that a VM has when it is on the image of a volume.
+func (n *Node) imageOf(v appmodules.Volume) vmmanager.Disk {
+	path := v.Paths[string(n.self())]
+	return vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: isBlock(path), Size: v.Size}
 }

@@ -20,6 +20,7 @@ import (
 	"duet/cluster"
 	"duet/cluster/ping"
 	"duet/console/api"
+	"duet/console/journal"
 	"duet/vmmanager"
 )
 
@@ -28,7 +29,7 @@ type module struct {
 	cfg     appmodules.Module
 	version version
 	engine  *engine.Engine
-	journal *journal
+	journal *journal.Journal
 	meter   *meter
 	// restored is when the peer was last given the module that it did not know, and trouble
 	// why that failed; both guarded by Node.mu.
@@ -97,7 +98,7 @@ func (n *Node) loadModules() error {
 	}
 	for key := range found {
 		name, isConfig := strings.CutSuffix(strings.TrimPrefix(key, modulePrefix), "/config")
-		if !isConfig || n.left[name].Kind == "release" {
+		if !isConfig || n.works.Held(name) {
 			continue
 		}
 		var s stored
@@ -113,19 +114,19 @@ func (n *Node) loadModules() error {
 
 // addModule builds the engine of s and lists it; it does not start.
 func (n *Node) addModule(s stored) error {
-	j, err := openJournal(filepath.Join(n.cfg.Dir, "log"), s.Module.Name, string(n.self()))
+	j, err := journal.Open(filepath.Join(n.cfg.Dir, "log"), s.Module.Name)
 	if err != nil {
 		return err
 	}
 	met := &meter{}
 	e, err := n.newEngine(s.Module, func(t engine.Transition) {
 		if !t.Again {
-			j.add(t)
+			j.Add(api.LogEntry{Time: t.Time, Node: string(n.self()), Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
 		}
 		met.add(t)
 	})
 	if err != nil {
-		return errors.Join(err, j.close())
+		return errors.Join(err, j.Close())
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -146,7 +147,7 @@ func (n *Node) stopModules(ctx context.Context) {
 	for _, m := range n.all() {
 		wg.Go(func() {
 			m.engine.Stop(ctx)
-			_ = m.journal.close() // the last transition is in the log too
+			_ = m.journal.Close() // the last transition is in the log too
 		})
 	}
 	wg.Wait()
@@ -298,7 +299,7 @@ func (n *Node) removeModule(ctx context.Context, name string) error {
 	n.mu.Lock()
 	delete(n.modules, name)
 	n.mu.Unlock()
-	return errors.Join(m.journal.close(), n.forgetModule(m.cfg))
+	return errors.Join(m.journal.Close(), n.forgetModule(m.cfg))
 }
 
 // forgetModule deletes what the store has of a module.
@@ -344,7 +345,7 @@ func (n *Node) applyConfig(ctx context.Context, s stored) error {
 		return err
 	}
 	m.engine.Stop(ctx)
-	_ = m.journal.close() // it is opened again below
+	_ = m.journal.Close() // it is opened again below
 	return n.beginModule(s)
 }
 
@@ -353,3 +354,5 @@ func formatYAML(m appmodules.Module) (string, error) {
 	text, err := config.Format(m)
 	return string(text), err
 }
+
+func (n *Node) values() badgerlog.Values { return badgerlog.Values{Store: n.store} }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/blockrepl"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/divergence"
@@ -30,6 +31,7 @@ import (
 	"duet/cluster/voting"
 	"duet/console"
 	"duet/console/api"
+	"duet/console/tasks"
 )
 
 // The services of the mux.
@@ -94,9 +96,10 @@ type Node struct {
 	rpc      *http.Server
 	plane    *control.Plane
 	gate     *engine.Gate
-	tasks    *taskBoard
+	keeper   *divergence.Keeper // versions that lost a split brain
+	tasks    *tasks.Board
 	fitness  *fitness
-	left     map[string]unfinished // by an earlier run of the daemon, by module
+	works    *protect.Works
 	lookout  lookout
 	served   string // where the API is served over TLS; guarded by mu
 
@@ -111,7 +114,6 @@ type Node struct {
 
 	mu      sync.Mutex
 	modules map[string]*module
-	images  map[string]*keptImage // open images by the identity of their data
 }
 
 // step is one named teardown.
@@ -123,7 +125,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: newTaskBoard(), fitness: newFitness(), modules: make(map[string]*module), images: make(map[string]*keptImage)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: tasks.NewBoard(), fitness: newFitness(), modules: make(map[string]*module)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
@@ -158,10 +160,11 @@ func (n *Node) build() error {
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
 	}
-	if err := divergence.Sweep(n.divergedDir()); err != nil { // before any image is opened
+	// The folder has the name it had when it was first made.
+	if n.keeper, err = divergence.NewKeeper(filepath.Join(n.cfg.Dir, "aside"), n.log); err != nil {
 		return err
 	}
-	if n.left, err = n.loadUnfinished(); err != nil {
+	if n.works, err = n.newWorks(); err != nil {
 		return err
 	}
 	return n.loadModules()
@@ -221,9 +224,9 @@ func (n *Node) start() error {
 	n.spawn(n.tidyVersions)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
-	n.withdrawOthers()
+	n.withdrawOthers(n.works.Left())
 	n.startModules()
-	n.resumeWorks()
+	n.works.Resume()
 	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
 		if err := passage(dir); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/console/api"
@@ -27,22 +28,22 @@ func TestPeerNamesNoFiles(t *testing.T) {
 	p := newPair(t)
 	private := filepath.Join(t.TempDir(), "private")
 	must(t, os.WriteFile(private, []byte("mine"), 0o600))
-	if err := p.askBeta("images/drop", []made{{Path: private}}); err != nil || !exists(private) {
+	if err := p.askBeta("images/drop", []protect.Made{{Path: private}}); err != nil || !exists(private) {
 		t.Fatalf("a file that is no image was removed (%v)", err)
 	}
 	must(t, p.askBeta("hostings/unknown/drop", nil)) // undone before, or never done
-	at := func(pl place) hosting {
-		return hosting{ID: "1", Module: "web01", VM: "web01", Places: []place{pl}}
+	at := func(pl protect.Place) hosting {
+		return hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{pl}}
 	}
 	away := filepath.Join(t.TempDir(), "new.raw")
 	dir := filepath.Join(filepath.Dir(p.b.dir), "link")
 	must(t, os.Symlink(filepath.Dir(away), dir))
 	for what, h := range map[string]hosting{
-		"outside":           at(place{"vda", 1 << 20, away}),
-		"through a link":    at(place{"vda", 1 << 20, filepath.Join(dir, "new.raw")}),
-		"not clean":         at(place{"vda", 1 << 20, p.b.dir + "/../x.raw"}),
-		"target":            at(place{"../../x", 1 << 20, ""}),
-		"size":              at(place{"vda", 1, ""}),
+		"outside":           at(protect.Place{Target: "vda", Size: 1 << 20, Path: away}),
+		"through a link":    at(protect.Place{Target: "vda", Size: 1 << 20, Path: filepath.Join(dir, "new.raw")}),
+		"not clean":         at(protect.Place{Target: "vda", Size: 1 << 20, Path: p.b.dir + "/../x.raw"}),
+		"target":            at(protect.Place{Target: "../../x", Size: 1 << 20}),
+		"size":              at(protect.Place{Target: "vda", Size: 1}),
 		"module":            {ID: "1", Module: "../x", VM: "web01"},
 		"no request":        {Module: "web01", VM: "web01"},
 		"a VM that is none": {ID: "1", Module: "web01", VM: "a/b"},
@@ -54,9 +55,9 @@ func TestPeerNamesNoFiles(t *testing.T) {
 	if exists(away) {
 		t.Error("an image was made outside")
 	}
-	var got []made
-	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", at(place{"vda", 1 << 20, ""}), &got))
-	must(t, p.askBeta("images/drop", []made{{Path: got[0].Path, Was: private}})) // its own note counts
+	var got []protect.Made
+	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", at(protect.Place{Target: "vda", Size: 1 << 20}), &got))
+	must(t, p.askBeta("images/drop", []protect.Made{{Path: got[0].Path, Was: private}})) // its own note counts
 	if exists(got[0].Path) || !exists(private) {
 		t.Error("an image that was made for alpha was not undone as it was noted")
 	}
@@ -66,8 +67,8 @@ func TestPeerNamesNoFiles(t *testing.T) {
 // uses the images that were made for it.
 func TestPeerStoresNoNonsense(t *testing.T) {
 	p := newPair(t)
-	var got []made
-	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []place{{Target: "vda", Size: 1 << 20}}}
+	var got []protect.Made
+	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20}}}
 	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", h, &got))
 	private := filepath.Join(t.TempDir(), "private")
 	must(t, errors.Join(os.WriteFile(private, nil, 0o600), os.Truncate(private, 1<<20)))
@@ -133,7 +134,7 @@ func decodes[T any](body []byte) (bool, any) {
 // FuzzRequests: whatever another node sends is refused or makes sense, and what is accepted
 // is accepted again when it is sent on.
 func FuzzRequests(f *testing.F) {
-	kinds := []func([]byte) (bool, any){decodes[hosting], decodes[[]made], decodes[newModule], decodes[stored], decodes[command],
+	kinds := []func([]byte) (bool, any){decodes[hosting], decodes[[]protect.Made], decodes[newModule], decodes[stored], decodes[command],
 		decodes[removal], decodes[judging], decodes[fenceSet], decodes[cluster.Voters], decodes[cluster.Member], decodes[cluster.Ask],
 		decodes[told], decodes[engine.Handover], decodes[engine.Complete], decodes[engine.Definition]}
 	for i := range kinds {

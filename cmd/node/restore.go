@@ -10,7 +10,9 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
+	"duet/console/tasks"
 )
 
 // restoreAgain is the time between two attempts to give a peer a module.
@@ -24,7 +26,7 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 	if err != nil || !hasRight(m, n.self()) {
 		return
 	}
-	if u, err := n.loadUnfinished(); err != nil || u[name].Kind != "" {
+	if n.works.Busy(name) {
 		return // it is about to be released, or not quite protected yet
 	}
 	n.mu.Lock()
@@ -37,9 +39,9 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 		return
 	}
 	// Another work of the module has the way; the peer is asked again.
-	_, _ = n.run("restore", name, func(ctx context.Context, t *task) (string, error) {
-		t.step("gives %s the module, which it does not know", peer)
-		err := n.restore(ctx, m, peer, t.state.ID)
+	_, _ = n.run("restore", name, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("gives %s the module, which it does not know", peer)
+		err := n.restore(ctx, m, peer, t.State().ID)
 		n.mu.Lock()
 		m.trouble = ""
 		if err != nil {
@@ -69,14 +71,14 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 	}
 	h := hosting{ID: task, Module: m.cfg.Name, VM: m.cfg.VM.Domain}
 	for _, v := range m.cfg.Volumes {
-		pl := place{Target: v.Target, Size: v.Size}
+		pl := protect.Place{Target: v.Target, Size: v.Size}
 		// Where an admin put it; what the peer chose itself it may choose again.
 		if path := v.Paths[string(peer)]; !strings.HasSuffix(filepath.Dir(path), filepath.Join("volumes", m.cfg.Name)) {
 			pl.Path = path
 		}
 		h.Places = append(h.Places, pl)
 	}
-	var images []made
+	var images []protect.Made
 	if err := n.rpcTo(ctx, peer, "images", h, &images); err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 }
 
 // handOver stores the module on the peer, with the images that it made.
-func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []made, def engine.Definition) error {
+func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []protect.Made, def engine.Definition) error {
 	if len(images) != len(m.cfg.Volumes) {
 		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.cfg.Volumes))
 	}

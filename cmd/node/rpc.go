@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/mux"
@@ -54,7 +55,7 @@ func (n *Node) rpcHandler() http.Handler {
 		return none{}, n.order(ctx, m.cfg.Name, v.event(), v.Yes)
 	}))
 	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *module, count int) ([]api.LogEntry, error) {
-		return m.journal.last(min(max(count, 0), maxLog))
+		return m.journal.Last(min(max(count, 0), maxLog))
 	}))
 	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, m *module, s stored) (none, error) {
 		if err := unchangeable(m.cfg, s.Module); err != nil || s.Module.Name != m.cfg.Name {
@@ -71,8 +72,8 @@ func (n *Node) rpcHandler() http.Handler {
 		}).ServeHTTP(w, r)
 	}))
 	h.Handle("POST /judge", handle(n, func(ctx context.Context, j judging) ([]vmmanager.Finding, error) { return n.judgeNew(ctx, j) }))
-	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]made, error) { return n.host(ctx, v) }))
-	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []made) (none, error) { return none{}, n.dropListed(v) }))
+	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]protect.Made, error) { return n.host(ctx, v) }))
+	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.dropListed(v) }))
 	h.Handle("POST /hostings/{name}/drop", onName(n, func(_ context.Context, id string) error { return n.dropHosted(id) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))

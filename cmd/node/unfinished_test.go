@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"duet/appmodules/protect"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -79,7 +80,7 @@ func (p *pair) dieAt(sound hypervisor, call string, do func(between func() error
 		case <-d.reached:
 			return nil
 		default:
-			return fmt.Errorf("works: %+v", p.a.node.tasks.list())
+			return fmt.Errorf("works: %+v", p.a.node.tasks.List())
 		}
 	})
 	p.stop(p.a)
@@ -89,7 +90,7 @@ func (p *pair) dieAt(sound hypervisor, call string, do func(between func() error
 func (p *pair) met() {
 	p.t.Helper()
 	until(p.t, "alpha reaches beta", func() error {
-		return p.a.node.rpcTo(p.t.Context(), "beta", "images/drop", []made{}, nil)
+		return p.a.node.rpcTo(p.t.Context(), "beta", "images/drop", []protect.Made{}, nil)
 	})
 }
 
@@ -97,7 +98,7 @@ func (p *pair) met() {
 func (p *pair) settled() {
 	p.t.Helper()
 	until(p.t, "what was cut short is in order", func() error {
-		left, err := p.a.node.loadUnfinished()
+		left, err := p.a.node.works.Unfinished()
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("left: %v", left)
 		}
@@ -154,9 +155,8 @@ func TestProtectIsCutShort(t *testing.T) {
 			})
 			p.settled()
 			p.noModule()
-			task, err := p.a.node.Task(ctx, task.ID)
-			if err != nil || !task.Done || !strings.Contains(task.Error, "has its own disks again") {
-				t.Errorf("who follows the work learns %+v, %v", task, err)
+			if task = p.ended(p.a, task, nil); !strings.Contains(task.Error, "has its own disks again") {
+				t.Errorf("who follows the work learns %+v", task)
 			}
 			live, _ := p.a.hv.(hypervisor).Live("web01")
 			kept, err := p.a.hv.Definition(ctx, "web01")
@@ -376,7 +376,7 @@ func TestWhereImagesLie(t *testing.T) {
 // TestImagesAreMadeOnce: the transport may repeat a request.
 func TestImagesAreMadeOnce(t *testing.T) {
 	p := newPair(t)
-	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []place{{Target: "vda", Size: 1 << 20}}}
+	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20}}}
 	for range 2 {
 		got, err := p.b.node.host(t.Context(), h)
 		if err != nil || len(got) != 1 || filepath.Base(got[0].Path) != "vda.raw" {
@@ -396,7 +396,7 @@ func TestImagesOfModulesStay(t *testing.T) {
 	m, err := p.b.node.module("web01")
 	must(t, err)
 	path := m.cfg.Volumes[0].Paths["beta"]
-	if err := p.b.node.dropImages([]made{{Path: path}}); err != nil || !exists(path) {
+	if err := p.b.node.dropImages([]protect.Made{{Path: path}}); err != nil || !exists(path) {
 		t.Errorf("the image of a module was removed (%v)", err)
 	}
 }
@@ -420,14 +420,4 @@ func TestProtectRefused(t *testing.T) {
 	if def, err := p.b.hv.Definition(ctx, "twice"); err != nil || string(def.Text) != "vm twice" {
 		t.Errorf("beta's VM is %q, %v", def.Text, err)
 	}
-}
-
-// list is every task that is known.
-func (b *taskBoard) list() (out []api.Task) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, t := range b.tasks {
-		out = append(out, t.state)
-	}
-	return out
 }

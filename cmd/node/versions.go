@@ -11,110 +11,48 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
-	"duet/blockrepl"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/divergence"
 	"duet/cluster"
 	"duet/console/api"
+	"duet/console/tasks"
 )
 
 // The versions of volumes that lost a split brain and are kept beside the images.
 
-// keepVersions is how long a version is kept unless an admin drops it (DESIGN §5 rule 11).
-const keepVersions = 7 * 24 * time.Hour
-
-// divergedDir is where this node keeps versions.
-func (n *Node) divergedDir() string { return filepath.Join(n.cfg.Dir, "aside") }
-
-// keptImage is an open image and the versions that are saved from it.
-type keptImage struct {
-	*divergence.Device
-	file *backing.File
-	n    *Node
-	id   string // Lineage.Volume
-}
-
-// openImage opens the image of a volume with all versions that are kept of it: every
-// write to it goes through them.
+// openImage opens the image of a volume together with all versions that are kept of it.
 func (n *Node) openImage(v appmodules.Volume) (engine.Image, error) {
-	file, err := backing.OpenFile(v.Paths[string(n.self())], v.Size)
+	path := v.Paths[string(n.self())]
+	file, err := backing.OpenFile(path, v.Size)
 	if err != nil {
 		return nil, n.grown(v, err)
 	}
-	img := &keptImage{file: file, n: n, id: v.ID}
-	if img.Device, err = divergence.Wrap(file); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	entries, err := divergence.List(n.divergedDir())
+	img, err := n.keeper.Open(v.ID, file)
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, err
 	}
-	for _, e := range entries {
-		if e.Err != nil || e.About.Volume != v.ID {
-			continue
-		}
-		if err := img.keep(e.Dir); err != nil {
-			n.log.Error("a kept version protects nothing any more", "version", e.About.ID, "volume", v.Target, "err", err)
-		}
-	}
-	n.mu.Lock()
-	n.images[v.ID] = img
-	n.mu.Unlock()
 	return img, nil
-}
-
-// keep saves into the version in dir from now on.
-func (img *keptImage) keep(dir string) error {
-	v, err := divergence.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := img.AddVersion(v); err != nil {
-		return errors.Join(err, v.Close())
-	}
-	return nil
-}
-
-// Close closes the image and its versions.
-func (img *keptImage) Close() error {
-	img.n.mu.Lock()
-	if img.n.images[img.id] == img {
-		delete(img.n.images, img.id)
-	}
-	img.n.mu.Unlock()
-	var errs []error
-	for _, v := range img.Versions() {
-		errs = append(errs, v.Close())
-	}
-	return errors.Join(append(errs, img.file.Close())...)
 }
 
 // setAside begins to keep the present content of an image.
 func (n *Node) setAside(v appmodules.Volume, image engine.Image, d engine.Divergence) error {
-	img, ok := image.(*keptImage)
+	img, ok := image.(*divergence.Image)
 	if !ok {
 		return errors.New("the image was not opened by this node")
 	}
-	for _, have := range img.Versions() {
-		if a := have.About(); a.Loser.Lineage.Compare(d.Loser) == blockrepl.Same {
-			return nil // begun before, by an attempt that did not get further
-		}
-	}
 	about := divergence.About{Volume: v.ID, Module: d.Module, Target: v.Target, Node: string(n.self()), Epoch: uint64(d.Epoch), Size: v.Size,
-		Loser:  divergence.Side{Node: string(n.self()), Lineage: d.Loser, FirstWrite: d.Loser.Parted(d.Winner), LastWrite: backing.Written(img.file.Path())},
+		Loser: divergence.Side{Node: string(n.self()), Lineage: d.Loser, FirstWrite: d.Loser.Parted(d.Winner),
+			LastWrite: backing.Written(v.Paths[string(n.self())])},
 		Winner: divergence.Side{Lineage: d.Winner, FirstWrite: d.Winner.Parted(d.Loser), LastWrite: d.WinnerWritten}}
 	if newest, ok := d.Winner.Newest(); ok {
 		about.Winner.Node = newest.Holder
 	}
-	version, err := divergence.Begin(n.divergedDir(), about)
-	if err != nil {
+	version, err := img.Save(about)
+	if err != nil || version == nil {
 		return err
 	}
-	if err := img.AddVersion(version); err != nil {
-		return errors.Join(err, version.Drop())
-	}
 	n.log.Error("SPLIT BRAIN: both nodes wrote without each other; this node's version is kept", "module", d.Module, "volume", v.Target,
-		"version", version.About().ID, "until", time.Now().Add(keepVersions).Format(time.DateOnly),
+		"version", version.About().ID, "until", time.Now().Add(divergence.Keep).Format(time.DateOnly),
 		"remedy", "duet volume diverged shows it, duet volume export writes it to a file, duet volume drop forgets it")
 	return nil
 }
@@ -143,7 +81,7 @@ func (n *Node) Diverged(ctx context.Context) ([]api.Version, error) {
 
 // versions lists those of this node.
 func (n *Node) versions() ([]api.Version, error) {
-	entries, err := divergence.List(n.divergedDir())
+	entries, err := n.keeper.List()
 	if err != nil {
 		return nil, err
 	}
@@ -158,35 +96,18 @@ func (n *Node) versions() ([]api.Version, error) {
 func (n *Node) describe(e divergence.Entry) api.Version {
 	a := e.About
 	v := api.Version{ID: a.ID, Node: string(n.self()), Module: a.Module, Target: a.Target, Size: a.Size, Epoch: a.Epoch,
-		Begun: a.Begun, Until: a.Begun.Add(keepVersions), Loser: side(a.Loser), Winner: side(a.Winner)}
+		Begun: a.Begun, Until: a.Begun.Add(divergence.Keep), Loser: side(a.Loser), Winner: side(a.Winner)}
 	if e.Err != nil {
 		v.Problem = e.Err.Error()
 	}
-	if _, open := n.openVersion(a); open != nil {
-		v.Saved = open.Bytes()
+	if _, live, err := n.keeper.Live(a); err == nil {
+		v.Saved = live.Bytes()
 	}
 	return v
 }
 
 func side(s divergence.Side) api.Side {
 	return api.Side{Node: s.Node, FirstWrite: known(s.FirstWrite), LastWrite: known(s.LastWrite)}
-}
-
-// openVersion is the version that is being saved into and its image; nil if the image
-// is not open.
-func (n *Node) openVersion(a divergence.About) (*keptImage, *divergence.Version) {
-	n.mu.Lock()
-	img := n.images[a.Volume]
-	n.mu.Unlock()
-	if img == nil {
-		return nil, nil
-	}
-	for _, v := range img.Versions() {
-		if v.About().ID == a.ID {
-			return img, v
-		}
-	}
-	return nil, nil
 }
 
 // version finds one by its ID: on this node, or says which other node keeps it.
@@ -203,13 +124,8 @@ func (n *Node) version(ctx context.Context, id string) (divergence.Entry, cluste
 	if at != n.self() {
 		return divergence.Entry{}, at, nil
 	}
-	entries, err := divergence.List(n.divergedDir())
-	for _, e := range entries {
-		if e.About.ID == id {
-			return e, at, nil
-		}
-	}
-	return divergence.Entry{}, at, err
+	e, _, err := n.keeper.Find(id)
+	return e, at, err
 }
 
 const (
@@ -228,8 +144,8 @@ func (n *Node) Difference(ctx context.Context, id string) (api.Difference, error
 		return out, n.rpcTo(ctx, at, "versions/"+id, nil, &out)
 	}
 	out := api.Difference{Version: n.describe(e), Ranges: []api.Range{}}
-	img, v := n.openVersion(e.About)
-	if v == nil {
+	img, v, err := n.keeper.Live(e.About)
+	if err != nil {
 		return out, closed(e.About)
 	}
 	ctx, cancel := context.WithTimeout(ctx, compareTime)
@@ -259,11 +175,7 @@ func (n *Node) DropVersion(ctx context.Context, id string) error {
 	if at != n.self() {
 		return n.rpcTo(ctx, at, "versions/"+id+"/drop", nil, nil)
 	}
-	if img, v := n.openVersion(e.About); v != nil {
-		img.RemoveVersion(v)
-		return v.Drop()
-	}
-	return divergence.Drop(e.Dir)
+	return n.keeper.Drop(e)
 }
 
 // ExportVersion writes a version to a new raw image on the node that keeps it.
@@ -278,14 +190,14 @@ func (n *Node) ExportVersion(ctx context.Context, id, path string) (api.Task, er
 	if !filepath.IsAbs(path) {
 		return api.Task{}, fmt.Errorf("%w: %q: give the whole path of the file", api.ErrInvalid, path)
 	}
-	img, v := n.openVersion(e.About)
-	if v == nil {
+	img, v, err := n.keeper.Live(e.About)
+	if err != nil {
 		return api.Task{}, closed(e.About)
 	}
-	return n.run("export", e.About.Module, func(ctx context.Context, t *task) (string, error) {
-		t.step("writes version %s to %s", id, path)
+	return n.run("export", e.About.Module, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("writes version %s to %s", id, path)
 		began := time.Now()
-		err := v.Export(ctx, img.Device, path, func(done, total int64) { t.progress(rate("export", done, total, began)) })
+		err := v.Export(ctx, img.Device, path, func(done, total int64) { t.Copied("export", done, total, began) })
 		return fmt.Sprintf("version %s is in %s", id, path), err
 	})
 }
@@ -295,7 +207,7 @@ func (n *Node) tidyVersions(ctx context.Context) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
-		if err := n.expireVersions(ctx, time.Now()); err != nil {
+		if err := n.keeper.Expire(time.Now()); err != nil {
 			n.log.Warn("kept versions cannot be tidied", "err", err)
 		}
 		select {
@@ -304,15 +216,4 @@ func (n *Node) tidyVersions(ctx context.Context) {
 			return
 		}
 	}
-}
-
-func (n *Node) expireVersions(ctx context.Context, now time.Time) error {
-	entries, err := divergence.List(n.divergedDir())
-	for _, e := range entries {
-		if e.Err == nil && now.Sub(e.About.Begun) > keepVersions {
-			n.log.Info("a kept version has reached its end", "version", e.About.ID, "module", e.About.Module)
-			err = errors.Join(err, n.DropVersion(ctx, e.About.ID))
-		}
-	}
-	return err
 }

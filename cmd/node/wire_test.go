@@ -12,6 +12,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/blockrepl"
 	"duet/cluster"
 	"duet/vmmanager"
@@ -44,8 +45,8 @@ func messages() map[string]any {
 			Status: engine.Status{Role: "PRIM", Status: "Ready", Phase: "Running", Why: "why", Since: at, Epoch: 5, Holder: "alpha", Complete: true, VM: "running"}}},
 		"command":  recordedCommand(),
 		"removal":  removal{Epoch: 5, Module: m.ID},
-		"hosting":  hosting{ID: "t1", Module: "web01", VM: "web01", Places: []place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
-		"made":     []made{{Path: "/b/vda.raw", Was: "/b/vda.raw.old"}},
+		"hosting":  hosting{ID: "t1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
+		"made":     []protect.Made{{Path: "/b/vda.raw", Was: "/b/vda.raw.old"}},
 		"module":   newModule{Stored: s, Source: "alpha", Definition: def},
 		"config":   s,
 		"judging":  judging{VM: "web01", Text: []byte("<domain/>")},

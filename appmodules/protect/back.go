@@ -1,4 +1,4 @@
-package node
+package protect
 
 import (
 	"context"
@@ -6,22 +6,16 @@ import (
 	"strings"
 	"time"
 
+	"duet/appmodules"
 	"duet/console/api"
 	"duet/vmmanager"
 )
 
 // Return copies the disks of a running VM that somebody has moved off their volumes back onto them while it runs. What
 // is a layer over its volume is left to the hypervisor's own command, which only merges.
-func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
-	m, err := n.module(name)
-	if err != nil {
-		return api.Task{}, err
-	}
-	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
-		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: return it there", api.ErrConflict, name, primary)
-	}
-	hv, vm := n.cfg.Hypervisor, m.cfg.VM.Domain
-	strays, err := hv.Strays(ctx, vm, n.endpoints(m.cfg))
+func (w *Works) Return(ctx context.Context, m appmodules.Module) (api.Task, error) {
+	hv, vm := w.cfg.Hypervisor, m.VM.Domain
+	strays, err := hv.Strays(ctx, vm, w.cfg.Modules.Endpoints(m))
 	if err != nil {
 		return api.Task{}, err
 	}
@@ -39,17 +33,16 @@ func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
 	if len(away) == 0 {
 		return api.Task{}, fmt.Errorf("%w: every disk of VM %s that the module has is on its volume", api.ErrConflict, vm)
 	}
-	return n.run("return", name, func(ctx context.Context, t *task) (string, error) {
-		t.step("lets the VM pause, not fail, when a disk does not answer")
+	return w.cfg.Tasks.Run("return", m.Name, func(ctx context.Context, _ string, t Task) (string, error) {
+		t.Step("lets the VM pause, not fail, when a disk does not answer")
 		stop := func(def vmmanager.Definition) (vmmanager.Definition, error) { return hv.Harden(def, away) }
 		if err := hv.Refit(ctx, vm, stop, func() error { return nil }); err != nil {
 			return "", err
 		}
-		for _, e := range n.endpoints(m.cfg) {
+		for _, e := range w.cfg.Modules.Endpoints(m) {
 			began := time.Now()
-			t.step("copies disk %s back into its volume while the VM runs", e.Target)
-			err := hv.Adopt(ctx, vm, e, func(done, total int64) { t.progress(rate("adopt", done, total, began)) })
-			if err != nil {
+			t.Step("copies disk %s back into its volume while the VM runs", e.Target)
+			if err := hv.Adopt(ctx, vm, e, func(done, total int64) { t.Copied("adopt", done, total, began) }); err != nil {
 				return "", err
 			}
 		}

@@ -1,4 +1,4 @@
-package node
+package protect
 
 import (
 	"context"
@@ -41,14 +41,14 @@ func (s *seeding) failure() error {
 	return nil
 }
 
-// seed serves one volume, writable here alone, on the socket that its module will use. If
-// its device fails it is closed: the copy into it ends with an error instead of waiting.
-func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, error) {
-	n := p.n
-	if err := n.seedLog(ctx, v, n.self()); err != nil {
+// seed serves one volume, writable here alone, on the socket that its module will use. If its device fails it is closed:
+// the copy into it ends with an error instead of waiting.
+func (w *Works) seed(ctx context.Context, m appmodules.Module, v appmodules.Volume) (*seeding, error) {
+	vols, log := w.cfg.Volumes, w.cfg.Logger
+	if err := vols.Seed(ctx, v); err != nil {
 		return nil, err
 	}
-	img, err := backing.OpenFile(v.Paths[string(n.self())], v.Size)
+	img, err := backing.OpenFile(v.Paths[string(w.self())], v.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -57,22 +57,22 @@ func (p *protection) seed(ctx context.Context, v appmodules.Volume) (*seeding, e
 		if f, ok := ev.(blockrepl.DeviceFailed); ok {
 			err := fmt.Errorf("volume %s: %w", v.Target, f.Err)
 			s.failed.CompareAndSwap(nil, &err)
-			n.wg.Go(func() { _ = s.close() }) // whoever uses it is told why
+			w.cfg.Spawn(func(context.Context) { _ = s.close() }) // whoever uses it is told why
 		}
 	}
-	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: p.Module.Name + "/" + v.Target, Node: string(n.self()), Identity: v.ID,
-		Device: img, Log: n.store.Log(v.ID), Logger: n.log, Events: report})
+	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: m.Name + "/" + v.Target, Node: string(w.self()), Identity: v.ID,
+		Device: img, Log: vols.Log(v), Logger: log, Events: report})
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
-	if s.front, err = (disks{n, p.Definition.Name}).Frontend(p.Module.Name, v); err != nil {
+	if s.front, err = vols.Frontend(m, v); err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
 	s.prim.Start()
 	go func() {
 		defer close(s.ended)
 		if err := s.front.Serve(s.prim); err != nil {
-			n.log.Error("frontend ended", "volume", v.Target, "err", err)
+			log.Error("frontend ended", "volume", v.Target, "err", err)
 		}
 	}()
 	if err := s.prim.GoAlone(1); err != nil {

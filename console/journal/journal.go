@@ -1,4 +1,6 @@
-package node
+// Package journal keeps the transitions of modules for people: one file of JSON lines for each module, which is turned
+// over once when it is full. Nothing depends on it, so it is not synced, and a full disk costs lines, never a transition.
+package journal
 
 import (
 	"bufio"
@@ -10,33 +12,33 @@ import (
 	"path/filepath"
 	"sync"
 
-	"duet/appmodules/engine"
 	"duet/console/api"
 )
 
-// journal keeps the transitions of a module on this node: one JSON object a line,
-// in a file that is turned over once at maxJournal. It is for people; nothing
-// depends on it, so it is not synced.
-type journal struct {
+// Journal is that of one module on this node. Its methods may be called by several goroutines.
+type Journal struct {
 	path string
-	node string
 
 	mu   sync.Mutex
-	file *os.File
+	file *os.File // nil after Close, or when it could not be turned over
 	size int64
 }
 
-const maxJournal = 1 << 20 // bytes
+const full = 1 << 20 // bytes
 
-func openJournal(dir, module, node string) (*journal, error) {
+// Open continues the journal of a module in dir, or begins it.
+func Open(dir, module string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of journals: %w", err)
 	}
-	j := &journal{path: filepath.Join(dir, module+".jsonl"), node: node}
-	return j, j.open()
+	j := &Journal{path: filepath.Join(dir, module+".jsonl")}
+	if err := j.open(); err != nil {
+		return nil, err
+	}
+	return j, nil
 }
 
-func (j *journal) open() error {
+func (j *Journal) open() error {
 	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
@@ -49,9 +51,9 @@ func (j *journal) open() error {
 	return nil
 }
 
-// add writes one transition; a full disk costs the line, never the transition.
-func (j *journal) add(t engine.Transition) {
-	b, err := json.Marshal(api.LogEntry{Time: t.Time, Node: j.node, Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
+// Add writes one transition, if it can.
+func (j *Journal) Add(e api.LogEntry) {
+	b, err := json.Marshal(e)
 	if err != nil {
 		return
 	}
@@ -60,7 +62,7 @@ func (j *journal) add(t engine.Transition) {
 	if j.file == nil {
 		return
 	}
-	if j.size > maxJournal {
+	if j.size > full {
 		_ = j.file.Close()
 		j.file = nil
 		if os.Rename(j.path, j.path+".1") != nil || j.open() != nil {
@@ -71,8 +73,8 @@ func (j *journal) add(t engine.Transition) {
 	j.size += int64(n)
 }
 
-// last returns the newest n transitions, oldest first.
-func (j *journal) last(n int) ([]api.LogEntry, error) {
+// Last returns the newest n transitions, oldest first.
+func (j *Journal) Last(n int) ([]api.LogEntry, error) {
 	var out []api.LogEntry
 	for _, path := range []string{j.path + ".1", j.path} {
 		f, err := os.Open(path)
@@ -98,7 +100,8 @@ func (j *journal) last(n int) ([]api.LogEntry, error) {
 	return out, nil
 }
 
-func (j *journal) close() error {
+// Close ends it; what is added later is lost.
+func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil {

@@ -1,0 +1,263 @@
+package protect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// leave is one run of a release, or of ending one that was cut short. It belongs to one goroutine.
+type leave struct {
+	record
+	w    *Works
+	task Task // nil: nobody follows
+}
+
+// Release gives the VM of a module back as an ordinary VM of this node, which has its newest data, on the raw image that
+// lies there. A running VM goes on; its guest sees a pause. The other node keeps its image and forgets the rest.
+func (w *Works) Release(ctx context.Context, m appmodules.Module, r api.ReleaseRequest) (api.Task, error) {
+	if err := w.cfg.Modules.Leaves(ctx, m.Name); err != nil {
+		return api.Task{}, err
+	}
+	return w.cfg.Tasks.Run(releasing, m.Name, func(ctx context.Context, id string, t Task) (string, error) {
+		if err := w.mayRelease(ctx, m, r); err != nil {
+			return "", err
+		}
+		l, err := w.releaseOf(ctx, m)
+		if err != nil {
+			return "", err
+		}
+		if err := w.cfg.Modules.Leaves(ctx, m.Name); err != nil { // it may have begun to start since this was asked for
+			return "", err
+		}
+		l.Task, l.task = id, t
+		return l.run(ctx)
+	})
+}
+
+// mayRelease refuses a release whose peer could not be told, unless an admin knows that it is gone.
+func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.ReleaseRequest) error {
+	if r.WithoutPeer {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := w.cfg.Peers.Answers(ctx, w.peer(m), m); err != nil {
+		return fmt.Errorf("release needs %s, or the module would come back from there (if it is gone for good: --without-peer): %w", w.peer(m), err)
+	}
+	return nil
+}
+
+// releaseOf says what a release does, and refuses what would lose data. A VM whose definition somebody has deleted gets
+// it back from the module.
+func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, error) {
+	hv, vm := w.cfg.Hypervisor, m.VM.Domain
+	rewired, own, err := w.cfg.Modules.Kept(ctx, m.Name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := hv.Definition(ctx, vm); errors.Is(err, vmmanager.ErrNotFound) && !errors.Is(err, vmmanager.ErrUnsupported) {
+		err = hv.Define(ctx, vmmanager.Definition{Name: vm, Text: rewired})
+		if err != nil {
+			return nil, fmt.Errorf("VM %s is not defined any more, and cannot be: %w", vm, err)
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	strays, err := hv.Strays(ctx, vm, w.cfg.Modules.Endpoints(m))
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range strays {
+		if !d.Extra && d.On != "" {
+			return nil, fmt.Errorf("%w: disk %s of VM %s is on %s and not on its volume, and would be put back to what it was before: "+
+				"`duet status %s` says how to bring it back", api.ErrConflict, d.Target, vm, d.On, m.Name)
+		}
+	}
+	l := &leave{w: w, record: record{Kind: releasing, Module: m, Definition: own}}
+	l.Definition.Name = vm
+	for _, v := range m.Volumes {
+		l.Images = append(l.Images, w.cfg.Volumes.Disk(v))
+	}
+	return l, nil
+}
+
+// plan takes the VM off its volumes first, and has the peer forget the module then: until nothing can fail any more the
+// peer only counts as outdated, which a resync of what was written since mends.
+func (l *leave) plan() *plan {
+	return &plan{
+		mark: l.Mark, noReturn: stepRefit,
+		save: func(m Mark) error { l.Mark = m; return l.w.keep(l.record) },
+		steps: []step{
+			{name: stepPart, do: l.part, undo: l.rejoin},
+			{name: stepRefit, do: l.refit, through: l.refitted},
+		},
+	}
+}
+
+func (l *leave) run(ctx context.Context) (string, error) {
+	name := l.Module.Name
+	err := l.plan().forward(ctx)
+	if err == nil {
+		return l.released(ctx)
+	}
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("release %s: the daemon stops; its next run decides: %w", name, err)
+	}
+	result, failed, again := l.resume(ctx)
+	switch {
+	case again != nil:
+		// It cannot come back, so it must get through.
+		l.w.cfg.Spawn(func(ctx context.Context) {
+			l.w.insist(ctx, l.record, func(ctx context.Context) error { _, _, err := l.resume(ctx); return err })
+		})
+		return "", fmt.Errorf("release %s: it goes on: %w", name, errors.Join(err, again))
+	case failed != nil:
+		return "", fmt.Errorf("release %s: the VM is protected as before: %w", name, err)
+	}
+	return result, nil
+}
+
+// resume ends a release that was cut short or has failed: once the VM was saved it goes forward; before, the module
+// simply goes on, and failed says so. With err it is to be called again.
+func (l *leave) resume(ctx context.Context) (result string, failed, err error) {
+	pl := l.plan()
+	on, err := pl.committed(ctx)
+	switch {
+	case err != nil:
+	case on:
+		if err = pl.forward(ctx); err == nil {
+			result, err = l.released(ctx)
+		}
+	default:
+		if err = pl.back(ctx); err == nil {
+			l.w.cfg.Logger.Warn("the VM is protected as before", "module", l.Module.Name, "remedy", "duet vm release "+l.Module.Name+" again")
+			failed = fmt.Errorf("the daemon ended during it: VM %s is protected as before: repeat the command", l.Definition.Name)
+			err = l.w.End(l.Module.Name)
+		}
+	}
+	return result, failed, err
+}
+
+func (l *leave) say(format string, args ...any) {
+	if l.task != nil {
+		l.task.Step(format, args...)
+	}
+}
+
+// partTime bounds getting the right to go on alone.
+const partTime = 15 * time.Second
+
+// part has the module go on without its peer before its VM leaves the volumes.
+func (l *leave) part(ctx context.Context) error {
+	name := l.Module.Name
+	if l.w.cfg.Modules.Runs(name) {
+		l.say("goes on without %s", l.w.peer(l.Module))
+		ctx, cancel := context.WithTimeout(ctx, partTime)
+		defer cancel()
+		if err := l.w.cfg.Modules.Part(ctx, name, "the VM is being released"); err != nil {
+			return err
+		}
+	}
+	l.Epoch = l.w.cfg.Modules.Epoch(name)
+	return nil
+}
+
+// rejoin has the module go on as before, in the run after it too.
+func (l *leave) rejoin(context.Context) error {
+	if err := l.w.cfg.Modules.Begin(l.Module.Name); err != nil {
+		return err
+	}
+	l.w.cfg.Modules.Rejoin(l.Module.Name)
+	return nil
+}
+
+// refit puts the VM back on its images and forgets the module while it stands still.
+func (l *leave) refit(ctx context.Context) error {
+	hv, vm, mods := l.w.cfg.Hypervisor, l.Definition.Name, l.w.cfg.Modules
+	l.say("puts the VM back on its images")
+	restore := func(def vmmanager.Definition) (vmmanager.Definition, error) {
+		return hv.Restore(def, l.Definition, l.Images)
+	}
+	if l.w.begun(l.Module.Name) {
+		return hv.Refit(ctx, vm, restore, func() error { return errors.Join(l.letIn(ctx), mods.Remove(ctx, l.Module.Name)) })
+	}
+	state, err := l.w.settled(ctx, vm)
+	if err != nil {
+		return err
+	}
+	now, err := hv.Definition(ctx, vm)
+	if err != nil || !now.Saved && state != vmmanager.Off {
+		return err // it runs: that was the last of it
+	}
+	return hv.Reload(ctx, vm, restore, func() error { return errors.Join(l.letIn(ctx), mods.Forget(l.Module)) })
+}
+
+// begun: the module has an engine.
+func (w *Works) begun(name string) bool {
+	return slices.ContainsFunc(w.cfg.Modules.All(), func(m appmodules.Module) bool { return m.Name == name })
+}
+
+// refitted: the module is forgotten, or the VM saved to be put back.
+func (l *leave) refitted(ctx context.Context) (bool, error) {
+	stored, err := l.w.cfg.Modules.Stored(l.Module.Name)
+	if err != nil || !stored {
+		return !stored, err
+	}
+	if l.w.begun(l.Module.Name) {
+		return false, nil // a Refit that fails leaves the VM running as before
+	}
+	if _, err := l.w.settled(ctx, l.Definition.Name); err != nil {
+		return false, err
+	}
+	now, err := l.w.cfg.Hypervisor.Definition(ctx, l.Definition.Name)
+	return now.Saved, err
+}
+
+// letIn gives the images that this node has made to whom the VM's process runs as: an admin's own have an owner.
+func (l *leave) letIn(ctx context.Context) error {
+	var mine []string
+	for _, d := range l.Images {
+		if l.w.cfg.Volumes.Made(l.Module, d.Path) {
+			mine = append(mine, d.Path)
+		}
+	}
+	if len(mine) == 0 {
+		return nil
+	}
+	return l.w.cfg.Hypervisor.Grant(ctx, l.Definition.Name, mine)
+}
+
+// released ends a release whose VM is an ordinary one again. A peer that cannot be told is told later.
+func (l *leave) released(ctx context.Context) (string, error) {
+	peer := l.w.peer(l.Module)
+	l.say("has %s forget the module", peer)
+	told, err := l.w.depart(ctx, l.record)
+	if err != nil {
+		return "", fmt.Errorf("release %s: %w", l.Module.Name, err)
+	}
+	return l.result(peer, told), nil
+}
+
+func (l *leave) result(peer cluster.NodeID, told bool) string {
+	var where []string
+	for _, d := range l.Images {
+		where = append(where, d.Path)
+	}
+	said := fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; ", l.Definition.Name, l.w.self(), strings.Join(where, ", "))
+	if !told {
+		return said + fmt.Sprintf("%s is told when it answers, unless it is removed from the cluster", peer)
+	}
+	return said + fmt.Sprintf("%s keeps the copies it made as *%s until you delete them", peer, Retired)
+}
+
+// Retired is what follows the name of an image whose module is gone and whose VM has its newest data elsewhere.
+const Retired = ".old"

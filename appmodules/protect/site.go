@@ -1,0 +1,153 @@
+package protect
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// Hypervisor runs the VMs of this node and can change their disks.
+type Hypervisor interface {
+	vmmanager.Hypervisor
+	vmmanager.Protector
+}
+
+// Modules are the modules of this node. All calls may be repeated.
+type Modules interface {
+	// All are those whose engine runs.
+	All() []appmodules.Module
+	// Endpoints are where the VM of a module finds its volumes.
+	Endpoints(m appmodules.Module) []vmmanager.Endpoint
+	// Stored tells whether a module is durable here.
+	Stored(name string) (bool, error)
+	// Store makes a module durable here. A failed Store leaves nothing.
+	Store(ctx context.Context, n New) error
+	// Begin builds and starts the engine of a stored module.
+	Begin(name string) error
+	// Run has a module run, where its newest data are.
+	Run(ctx context.Context, name string) error
+	// Remove ends the engine of a module and forgets it; images stay.
+	Remove(ctx context.Context, name string) error
+	// Forget deletes what is stored of a module that has no engine; images stay.
+	Forget(m appmodules.Module) error
+	// Forgotten tells all witnesses that a module is gone, best effort. Its peer must know it before: a witness that has
+	// forgotten would let a stale copy become primary.
+	Forgotten(ctx context.Context, m appmodules.Module)
+	// Leaves returns nil if the VM of a module can be taken off its volumes here as they are.
+	Leaves(ctx context.Context, name string) error
+	// Runs tells whether the VM of a module runs here.
+	Runs(name string) bool
+	// Part has a module that runs go on without its peer until Rejoin; the error says why it does not.
+	Part(ctx context.Context, name, why string) error
+	// Rejoin ends Part.
+	Rejoin(name string)
+	// Kept is the VM's definition on its volumes, and the one it had before.
+	Kept(ctx context.Context, name string) (rewired []byte, own vmmanager.Definition, err error)
+	// Epoch is the newest that this node knows of a module.
+	Epoch(name string) cluster.Epoch
+}
+
+// Volumes are what volumes are made of on this node.
+type Volumes interface {
+	// Make makes an image for each place, or none.
+	Make(m appmodules.Module, places []Place) ([]Made, error)
+	// Drop undoes Make. What is gone already is no error; what a module has by now stays.
+	Drop(m appmodules.Module, all []Made) error
+	// Disk is what a VM has that is on the image of a volume.
+	Disk(v appmodules.Volume) vmmanager.Disk
+	// Made tells whether this node has made the image for the module.
+	Made(m appmodules.Module, path string) bool
+	// Seed begins the log of a volume whose data are here; one that has begun is left alone.
+	Seed(ctx context.Context, v appmodules.Volume) error
+	// Log is that log.
+	Log(v appmodules.Volume) blockrepl.DirtyLog
+	// Frontend serves a volume to the VM of a module; it listens when it returns.
+	Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.Frontend, error)
+}
+
+// Peers are the other nodes. All calls may be repeated; an error means that it is not known whether they arrived.
+type Peers interface {
+	// Judge is what a node says to a VM that it would get.
+	Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error)
+	// Make has a node make the images of a VM that it does not have. A request with the same ID gets the same answer.
+	Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []Place) ([]Made, error)
+	// Drop has a node undo the Make of that ID.
+	Drop(ctx context.Context, node cluster.NodeID, id string, all []Made) error
+	// Identities tells whether a node knows modules by their identity, and not by their name only.
+	Identities(ctx context.Context, node cluster.NodeID) (bool, error)
+	// Clear has a node forget what a protect that was cut short has left under a name.
+	Clear(ctx context.Context, node cluster.NodeID, name string) error
+	// Store has a node store a module and begin it.
+	Store(ctx context.Context, node cluster.NodeID, n New) error
+	// Forget has a node forget a module whose VM stays here, as far as it knows no newer epoch than that.
+	Forget(ctx context.Context, node cluster.NodeID, m appmodules.Module, epoch cluster.Epoch) error
+	// Answers returns nil if a node can be told of a module now.
+	Answers(ctx context.Context, node cluster.NodeID, m appmodules.Module) error
+	// Decided: a third one than the two nodes decides when that node is silent.
+	Decided(node cluster.NodeID) bool
+}
+
+// Store keeps the plans durably: Save returns when the value survives power loss.
+type Store interface {
+	Load(key string, v any) (found bool, err error)
+	Save(key string, v any) error
+	Delete(key string) error
+	Keys(prefix string) ([]string, error)
+}
+
+// Task is a work as people follow it.
+type Task interface {
+	// Step says what is done now.
+	Step(format string, args ...any)
+	// Copied says how many bytes of how many were copied since began; kind is that of api.Sync.
+	Copied(kind string, done, total int64, began time.Time)
+}
+
+// Tasks is the board of works.
+type Tasks interface {
+	// Run begins one; a module has one at a time. work gets the task's ID.
+	Run(kind, module string, work func(ctx context.Context, id string, t Task) (string, error)) (api.Task, error)
+	// Again lists one of an earlier run of the daemon, which end ends.
+	Again(id, kind, module string) (end func(result string, err error))
+}
+
+// Config is what Works are made of. All fields are needed.
+type Config struct {
+	Cluster    func() cluster.Config
+	Hypervisor Hypervisor
+	Modules    Modules
+	Volumes    Volumes
+	Peers      Peers
+	Store      Store
+	Tasks      Tasks
+	Spawn      func(func(ctx context.Context)) // a goroutine that ends with the node
+	Logger     *slog.Logger
+}
+
+// New is what a node needs to know of a module that begins.
+type New struct {
+	Module  appmodules.Module
+	Made    time.Time            // its first version
+	Source  cluster.NodeID       // has the data
+	Rewired []byte               // the VM's definition on its volumes
+	Own     vmmanager.Definition // the one it had before
+}
+
+// Place says where the image of a volume shall lie on a node.
+type Place struct {
+	Target string `json:"target"`
+	Size   int64  `json:"size"`           // bytes
+	Path   string `json:"path,omitempty"` // an admin's choice; empty: the node chooses
+}
+
+// Made is an image that a protect has made, and how to undo that.
+type Made struct {
+	Path string `json:"path"`
+	Was  string `json:"was,omitempty"` // the file that it was before; empty: there was none
+}

@@ -1,0 +1,247 @@
+package protect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// Works are the plans of this node. Its methods may be called by several goroutines.
+type Works struct {
+	cfg  Config
+	left map[string]record // by an earlier run, by module, or by module and peer; does not change
+}
+
+// record is a plan as it is stored, until it has ended.
+type record struct {
+	Task   string            `json:"task"`
+	Kind   string            `json:"kind"` // protect or release
+	Module appmodules.Module `json:"module"`
+	// Definition is what the VM has when it is not protected.
+	Definition vmmanager.Definition `json:"definition"`
+	Images     []vmmanager.Disk     `json:"images"`  // that the VM is put on, of a release
+	Running    bool                 `json:"running"` // the VM ran when it began
+	Mine       []Made               `json:"mine"`    // images made on this node
+	Theirs     []Made               `json:"theirs"`  // and on the peer
+	// Back: the VM has its own disks; the peer still has to forget the module.
+	Back  bool          `json:"back"`
+	Epoch cluster.Epoch `json:"epoch"` // of a release
+	Mark  Mark          `json:"mark"`
+}
+
+// The kinds of plans, and their steps.
+const (
+	protecting = "protect"
+	releasing  = "release"
+
+	stepImages = "images"
+	stepMove   = "move"
+	stepStore  = "store"
+	stepBegin  = "begin"
+
+	stepPart  = "part"
+	stepRefit = "refit"
+)
+
+// prefix is that of the plans in the store.
+const prefix = "unfinished/"
+
+// NewWorks reads what an earlier run left; Resume takes it up.
+func NewWorks(cfg Config) (*Works, error) {
+	w := &Works{cfg: cfg}
+	var err error
+	w.left, err = w.stored()
+	return w, err
+}
+
+func (w *Works) self() cluster.NodeID { return w.cfg.Cluster().Self }
+
+// peer is the other node of the module.
+func (w *Works) peer(m appmodules.Module) cluster.NodeID {
+	return cluster.NodeID(m.Peer(string(w.self())))
+}
+
+// stored are the plans that have not ended.
+func (w *Works) stored() (map[string]record, error) {
+	keys, err := w.cfg.Store.Keys(prefix)
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished works: %w", err)
+	}
+	all := make(map[string]record, len(keys))
+	for _, key := range keys {
+		var r record
+		if _, err := w.cfg.Store.Load(key, &r); err != nil {
+			return nil, err
+		}
+		if r.Mark.At == "" { // of a version that had no marks: it was stored in the midst of this step
+			r.Mark.At = map[string]string{protecting: stepMove, releasing: stepRefit}[r.Kind]
+		}
+		all[strings.TrimPrefix(key, prefix)] = r
+	}
+	return all, nil
+}
+
+func (w *Works) keep(r record) error { return w.cfg.Store.Save(prefix+r.Module.Name, r) }
+
+// End forgets the plan of a module that is gone.
+func (w *Works) End(module string) error { return w.cfg.Store.Delete(prefix + module) }
+
+// Unfinished lists what has not ended, in words.
+func (w *Works) Unfinished() ([]string, error) {
+	all, err := w.stored()
+	var out []string
+	for key, r := range all {
+		out = append(out, r.Kind+" of "+key)
+	}
+	return out, err
+}
+
+// Held: a release of the module was cut short, and decides whether it has an engine.
+func (w *Works) Held(module string) bool { return w.left[module].Kind == releasing }
+
+// Left are the modules whose VMs may be on volumes that nobody serves until Resume.
+func (w *Works) Left() []appmodules.Module {
+	var out []appmodules.Module
+	for _, r := range w.left {
+		out = append(out, r.Module)
+	}
+	return out
+}
+
+// Busy tells whether a plan of the module goes on; an error counts as yes.
+func (w *Works) Busy(module string) bool {
+	all, err := w.stored()
+	return err != nil || all[module].Kind != ""
+}
+
+// mayBegin refuses a protect while an earlier one of the VM or of its name goes on.
+func (w *Works) mayBegin(m appmodules.Module) error {
+	all, err := w.stored()
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if !r.Back && (r.Module.Name == m.Name || r.Definition.Name == m.VM.Domain) {
+			return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more", api.ErrConflict,
+				r.Kind, r.Definition.Name, r.Module.Name)
+		}
+	}
+	return nil
+}
+
+// Resume takes up what an earlier run left. It is called once the modules of this node have begun.
+func (w *Works) Resume() {
+	for _, r := range w.left {
+		w.cfg.Logger.Warn("the daemon ended during a "+r.Kind+", which is taken up", "module", r.Module.Name, "vm", r.Definition.Name)
+		w.cfg.Spawn(func(ctx context.Context) { w.resume(ctx, r) })
+	}
+}
+
+func (w *Works) resume(ctx context.Context, r record) {
+	if r.Back {
+		w.insist(ctx, r, func(ctx context.Context) error { return w.farewell(ctx, r) })
+		return
+	}
+	end := w.cfg.Tasks.Again(r.Task, r.Kind, r.Module.Name)
+	work := (&protection{w: w, record: r}).resume
+	if r.Kind == releasing {
+		work = (&leave{w: w, record: r}).resume
+	}
+	var result string
+	var failed error
+	w.insist(ctx, r, func(ctx context.Context) (err error) {
+		result, failed, err = work(ctx)
+		return err
+	})
+	end(result, errors.Join(failed, ctx.Err()))
+}
+
+// insist repeats work until it succeeds or ctx ends.
+func (w *Works) insist(ctx context.Context, r record, work func(context.Context) error) {
+	const longest = 15 * time.Second
+	what := r.Kind + " of " + r.Module.Name
+	var said string
+	for wait := time.Second; ; wait = min(2*wait, longest) {
+		err := work(ctx)
+		if err == nil {
+			w.cfg.Logger.Info("what was cut short is in order again", "work", what)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != said { // it may go on for days
+			w.cfg.Logger.Warn("what was cut short is not in order yet, trying again", "work", what, "err", err)
+			said = text
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// The VM has its own disks again, and only the peer must hear of it: the name is free for another protect from then on.
+
+// later is the key of a plan of which only that is left.
+func (w *Works) later(r record) string {
+	return prefix + r.Module.Name + "@" + string(w.peer(r.Module))
+}
+
+// depart tells the peer, or has it told as soon as it can be. told says which.
+func (w *Works) depart(ctx context.Context, r record) (told bool, err error) {
+	r.Back = true
+	if err := errors.Join(w.cfg.Store.Save(w.later(r), r), w.End(r.Module.Name)); err != nil {
+		return false, err
+	}
+	if w.farewell(ctx, r) == nil {
+		return true, nil
+	}
+	if ctx.Err() == nil { // else the next run does it
+		w.cfg.Spawn(func(ctx context.Context) {
+			w.insist(ctx, r, func(ctx context.Context) error { return w.farewell(ctx, r) })
+		})
+	}
+	return false, nil
+}
+
+// farewell has the peer forget the module, unless it was removed from the cluster, and then the witnesses.
+func (w *Works) farewell(ctx context.Context, r record) error {
+	peer := w.peer(r.Module)
+	_, member := w.cfg.Cluster().Member(peer)
+	if member && r.Kind == releasing {
+		if err := w.cfg.Peers.Forget(ctx, peer, r.Module, r.Epoch); err != nil {
+			return err
+		}
+	}
+	if member && r.Kind == protecting && len(r.Theirs) > 0 { // it may have heard of the module
+		err := w.cfg.Peers.Forget(ctx, peer, r.Module, 1)
+		if err == nil {
+			err = w.cfg.Peers.Drop(ctx, peer, r.Task, r.Theirs)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if r.Kind == releasing {
+		w.cfg.Modules.Forgotten(ctx, r.Module)
+	}
+	return w.cfg.Store.Delete(w.later(r))
+}
+
+// settled is what the VM does. A paused one may be on its way: its memory is still being saved for a daemon that is dead.
+func (w *Works) settled(ctx context.Context, vm string) (vmmanager.State, error) {
+	state, err := w.cfg.Hypervisor.State(ctx, vm)
+	if err == nil && state == vmmanager.Paused {
+		err = fmt.Errorf("VM %s is paused: it has to run or be off", vm)
+	}
+	return state, err
+}

@@ -1,0 +1,252 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/appmodules/protect"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/console/tasks"
+	"duet/vmmanager"
+)
+
+// The node as package protect sees it.
+
+// newWorks reads what an earlier run left.
+func (n *Node) newWorks() (*protect.Works, error) {
+	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor, Modules: modules{n}, Volumes: volumes{n},
+		Peers: peers{n}, Store: n.values(), Tasks: board{n}, Spawn: n.spawn, Logger: n.log})
+}
+
+// Protect makes a module of a VM that is defined on this node.
+func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
+	return n.works.Protect(ctx, vm, r)
+}
+
+// CheckProtect tells what would come of Protect and changes nothing.
+func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+	return n.works.Check(ctx, vm, r)
+}
+
+// Release gives the VM of a module back as an ordinary VM of the node that has its newest data.
+func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
+	m, err := n.module(name)
+	if err != nil {
+		return api.Task{}, err
+	}
+	return n.works.Release(ctx, m.cfg, r)
+}
+
+// Return copies the disks of a running VM that somebody has moved off their volumes back onto them.
+func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
+	m, err := n.module(name)
+	if err != nil {
+		return api.Task{}, err
+	}
+	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: return it there", api.ErrConflict, name, primary)
+	}
+	return n.works.Return(ctx, m.cfg)
+}
+
+// board is a protect.Tasks.
+type board struct{ n *Node }
+
+func (b board) Run(kind, module string, work func(context.Context, string, protect.Task) (string, error)) (api.Task, error) {
+	return b.n.run(kind, module, func(ctx context.Context, t *tasks.Task) (string, error) { return work(ctx, t.State().ID, t) })
+}
+
+func (b board) Again(id, kind, module string) func(string, error) {
+	return b.n.tasks.Again(id, kind, module).End
+}
+
+// modules is a protect.Modules.
+type modules struct{ n *Node }
+
+func (a modules) All() []appmodules.Module {
+	var out []appmodules.Module
+	for _, m := range a.n.all() {
+		out = append(out, m.cfg)
+	}
+	return out
+}
+
+func (a modules) Endpoints(m appmodules.Module) []vmmanager.Endpoint { return a.n.endpoints(m) }
+
+func (a modules) Stored(name string) (bool, error) {
+	return a.n.values().Load(configKey(name), &stored{})
+}
+
+func (a modules) Store(ctx context.Context, s protect.New) error {
+	return a.n.storeModule(ctx, a.n.fresh(s))
+}
+
+func (a modules) Begin(name string) error {
+	if _, err := a.n.module(name); err == nil {
+		return nil
+	}
+	var s stored
+	if _, err := a.n.values().Load(configKey(name), &s); err != nil {
+		return err
+	}
+	return a.n.beginModule(s)
+}
+
+func (a modules) Run(ctx context.Context, name string) error {
+	m, err := a.n.module(name)
+	if err == nil {
+		_, err = a.n.startOn(ctx, m, api.ActionRequest{})
+	}
+	return err
+}
+
+func (a modules) Remove(ctx context.Context, name string) error { return a.n.removeModule(ctx, name) }
+
+func (a modules) Forget(m appmodules.Module) error { return a.n.forgetModule(m) }
+
+func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
+	a.n.voting.Forget(ctx, m.Identity())
+}
+
+func (a modules) Leaves(ctx context.Context, name string) error {
+	m, err := a.n.module(name)
+	if err != nil {
+		return err
+	}
+	return a.n.mayLeave(ctx, m)
+}
+
+func (a modules) Runs(name string) bool {
+	m, err := a.n.module(name)
+	return err == nil && m.engine.State().Status.Phase == appmodules.Running.String()
+}
+
+func (a modules) Part(ctx context.Context, name, why string) error {
+	m, err := a.n.module(name)
+	if err != nil {
+		return err
+	}
+	if err = m.engine.Part(ctx, why); err != nil {
+		err = fmt.Errorf("%w: release %s: the VM stays protected (%s): %w", api.ErrConflict, name, m.engine.State().Status.Why, err)
+	}
+	return err
+}
+
+func (a modules) Rejoin(name string) {
+	if m, err := a.n.module(name); err == nil {
+		m.engine.Rejoin()
+	}
+}
+
+func (a modules) Kept(ctx context.Context, name string) ([]byte, vmmanager.Definition, error) {
+	m, err := a.n.module(name)
+	if err != nil {
+		return nil, vmmanager.Definition{}, err
+	}
+	def, err := m.engine.Definition(ctx)
+	return def.Text, def.Own, err
+}
+
+func (a modules) Epoch(name string) cluster.Epoch {
+	m, err := a.n.module(name)
+	if err != nil {
+		return 0
+	}
+	return m.engine.State().Record.Epoch
+}
+
+// fresh is the first version of a module that this node begins.
+func (n *Node) fresh(s protect.New) newModule {
+	return newModule{Stored: stored{version{1, s.Made, string(n.self())}, s.Module}, Source: s.Source,
+		Definition: engine.Definition{Module: s.Module.Name, Version: 1, Text: s.Rewired, Own: s.Own}}
+}
+
+// volumes is a protect.Volumes.
+type volumes struct{ n *Node }
+
+func (a volumes) Make(m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
+	return a.n.makeImages(m.Name, places)
+}
+
+func (a volumes) Drop(_ appmodules.Module, all []protect.Made) error { return a.n.dropImages(all) }
+
+func (a volumes) Disk(v appmodules.Volume) vmmanager.Disk { return a.n.imageOf(v) }
+
+func (a volumes) Made(m appmodules.Module, path string) bool {
+	return filepath.Dir(path) == a.n.imageDir(m.Name)
+}
+
+func (a volumes) Seed(ctx context.Context, v appmodules.Volume) error {
+	return a.n.seedLog(ctx, v, a.n.self())
+}
+
+func (a volumes) Log(v appmodules.Volume) blockrepl.DirtyLog { return a.n.store.Log(v.ID) }
+
+func (a volumes) Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.Frontend, error) {
+	return disks{a.n, m.VM.Domain}.Frontend(m.Name, v)
+}
+
+// peers is a protect.Peers.
+type peers struct{ n *Node }
+
+func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error) {
+	return a.n.judgedBy(ctx, node, def)
+}
+
+func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
+	var made []protect.Made
+	err := a.n.rpcTo(ctx, node, "images", hosting{id, m.Name, m.VM.Domain, places}, &made)
+	return made, err
+}
+
+func (a peers) Drop(ctx context.Context, node cluster.NodeID, id string, all []protect.Made) error {
+	if err := a.n.undoHosting(ctx, node, id, all); err != nil {
+		return fmt.Errorf("images on %s: %w", node, err)
+	}
+	return nil
+}
+
+func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) error {
+	return a.n.rpcTo(ctx, node, "modules", a.n.fresh(s), nil)
+}
+
+// hasIdentities is the version from which nodes tell modules of one name apart.
+const hasIdentities cluster.Version = 2
+
+func (a peers) Identities(ctx context.Context, node cluster.NodeID) (bool, error) {
+	speaks, err := a.n.plane.Version(ctx, node)
+	return speaks >= hasIdentities, err
+}
+
+func (a peers) Clear(ctx context.Context, node cluster.NodeID, name string) error {
+	return a.remove(ctx, node, name, removal{Epoch: 1})
+}
+
+func (a peers) Forget(ctx context.Context, node cluster.NodeID, m appmodules.Module, epoch cluster.Epoch) error {
+	return a.remove(ctx, node, m.Name, removal{epoch, m.Identity()})
+}
+
+func (a peers) remove(ctx context.Context, node cluster.NodeID, name string, r removal) error {
+	if err := a.n.rpcTo(ctx, node, "modules/"+name+"/remove", r, nil); err != nil {
+		return fmt.Errorf("have %s forget module %s: %w", node, name, err)
+	}
+	return nil
+}
+
+func (a peers) Answers(ctx context.Context, node cluster.NodeID, m appmodules.Module) error {
+	var said []api.LogEntry
+	if err := a.n.rpcTo(ctx, node, "modules/"+m.Name+"/log", 1, &said); err != nil && !errors.Is(err, api.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+func (a peers) Decided(node cluster.NodeID) bool {
+	return len(a.n.witnesses()) > 0 || a.n.canFence(node)
+}

@@ -1,0 +1,69 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/console/api"
+	"duet/console/tasks"
+)
+
+// Verify compares both copies of a volume.
+func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
+	name, target, ok := cutVolume(volume)
+	if !ok {
+		return api.Task{}, fmt.Errorf("%w: volume %q: write MODULE/TARGET, as `duet volume list` shows them", api.ErrInvalid, volume)
+	}
+	m, err := n.module(name)
+	if err != nil {
+		return api.Task{}, err
+	}
+	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: verify it there", api.ErrConflict, name, primary)
+	}
+	return n.run("verify", name, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("compares both copies of %s", volume)
+		stop := make(chan struct{})
+		defer close(stop)
+		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.engine, target, t) })
+		done, err := m.engine.Verify(ctx, target, repair)
+		return verdict(volume, done), err
+	})
+}
+
+// verdict is the result of a verify in a sentence.
+func verdict(volume string, d blockrepl.VerifyDone) string {
+	switch {
+	case d.Err != nil:
+		return ""
+	case d.Count == 0:
+		return fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly))
+	case d.Repaired == d.Count:
+		return fmt.Sprintf("%d regions of %s differed and were repaired", d.Count, volume)
+	}
+	return fmt.Sprintf("%d regions of %s differ, the first at byte %d: `duet volume verify %s --repair` makes the peer's copy follow", d.Count, volume, d.Differs[0], volume)
+}
+
+// watchVerify shows how far a verify is.
+func watchVerify(ctx context.Context, stop <-chan struct{}, e *engine.Engine, target string, t *tasks.Task) {
+	began := time.Now()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+		for _, v := range e.State().Status.Volumes {
+			if v.Target == target && v.Verifying {
+				t.Copied("verify", v.Verified, v.Size, began)
+			}
+		}
+	}
+}

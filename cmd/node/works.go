@@ -1,0 +1,27 @@
+package node
+
+import (
+	"context"
+
+	"duet/console/api"
+	"duet/console/tasks"
+)
+
+// run begins a task; one module has one task at a time.
+func (n *Node) run(kind, module string, work tasks.Work) (api.Task, error) {
+	t, err := n.tasks.Begin(kind, module)
+	if err != nil {
+		return api.Task{}, err
+	}
+	n.spawn(func(ctx context.Context) {
+		result, err := work(ctx, t)
+		if err != nil {
+			n.log.Warn("task failed", "kind", kind, "module", module, "err", err)
+		}
+		t.End(result, err)
+	})
+	return t.State(), nil
+}
+
+// Task returns a task of this node by its id.
+func (n *Node) Task(_ context.Context, id string) (api.Task, error) { return n.tasks.Find(id) }

@@ -1,0 +1,138 @@
+// Package tasks is the board of a node's long works, running and recent, for whoever follows them.
+package tasks
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"duet/console/api"
+)
+
+// Board keeps tasks. Its methods may be called by several goroutines.
+type Board struct {
+	mu    sync.Mutex
+	tasks map[string]*Task
+}
+
+// keepTasks is how long an ended task can be asked for.
+const keepTasks = time.Hour
+
+// Task is one long work; its own goroutine changes it.
+type Task struct {
+	board *Board
+	state api.Task // under board.mu
+}
+
+// NewBoard returns an empty one.
+func NewBoard() *Board { return &Board{tasks: make(map[string]*Task)} }
+
+// Work is what a task does. It returns its result in a sentence.
+type Work func(ctx context.Context, t *Task) (string, error)
+
+// Begin lists a new task; a module has one at a time. The caller runs it.
+func (b *Board) Begin(kind, module string) (*Task, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.tasks, func(_ string, t *Task) bool { return t.state.Done && time.Since(*t.state.Ended) > keepTasks })
+	for _, t := range b.tasks {
+		if t.state.Module == module && !t.state.Done {
+			return nil, fmt.Errorf("%w: %s of %s is going on as task %s", api.ErrConflict, t.state.Kind, module, t.state.ID)
+		}
+	}
+	t := &Task{board: b, state: api.Task{ID: strings.ToLower(rand.Text()[:10]), Kind: kind, Module: module, Step: "begins", Began: time.Now()}}
+	b.tasks[t.state.ID] = t
+	return t, nil
+}
+
+// Again lists a task of an earlier run of the daemon, so that whoever follows it learns how it ends.
+func (b *Board) Again(id, kind, module string) *Task {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := &Task{board: b, state: api.Task{ID: id, Kind: kind, Module: module, Step: "takes up what the end of the daemon cut short", Began: time.Now()}}
+	b.tasks[id] = t
+	return t
+}
+
+// Step says what the task does now.
+func (t *Task) Step(format string, args ...any) {
+	t.board.mu.Lock()
+	defer t.board.mu.Unlock()
+	t.state.Step, t.state.Sync = fmt.Sprintf(format, args...), nil
+}
+
+// Copied says how many bytes of how many were copied since began; kind is that of api.Sync.
+func (t *Task) Copied(kind string, done, total int64, began time.Time) {
+	s := rate(kind, done, total, time.Since(began))
+	t.board.mu.Lock()
+	defer t.board.mu.Unlock()
+	t.state.Sync = &s
+}
+
+// End says how it ended.
+func (t *Task) End(result string, err error) {
+	t.board.mu.Lock()
+	defer t.board.mu.Unlock()
+	now := time.Now()
+	t.state.Done, t.state.Ended, t.state.Result = true, &now, result
+	if err != nil {
+		t.state.Error = err.Error()
+	}
+}
+
+// State is how it stands.
+func (t *Task) State() api.Task {
+	t.board.mu.Lock()
+	defer t.board.mu.Unlock()
+	return t.state
+}
+
+// Of returns the running task of a module, nil if there is none.
+func (b *Board) Of(module string) *api.Task {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range b.tasks {
+		if t.state.Module == module && !t.state.Done {
+			s := t.state
+			return &s
+		}
+	}
+	return nil
+}
+
+// Find returns a task by its ID.
+func (b *Board) Find(id string) (api.Task, error) {
+	b.mu.Lock()
+	t := b.tasks[id]
+	ids := slices.Sorted(maps.Keys(b.tasks))
+	b.mu.Unlock()
+	if t == nil {
+		return api.Task{}, fmt.Errorf("%w: task %q; known are %q", api.ErrNotFound, id, ids)
+	}
+	return t.State(), nil
+}
+
+// List returns all, in no order.
+func (b *Board) List() []api.Task {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]api.Task, 0, len(b.tasks))
+	for _, t := range b.tasks {
+		out = append(out, t.state)
+	}
+	return out
+}
+
+func rate(kind string, done, total int64, took time.Duration) api.Sync {
+	s := api.Sync{Kind: kind, Total: total, Compared: done, Moved: done, ETA: -1}
+	if seconds := took.Seconds(); seconds > 0 && done > 0 {
+		s.Rate = int64(float64(done) / seconds)
+		s.ETA = float64(total-done) / (float64(done) / seconds)
+	}
+	return s
+}
