@@ -28,8 +28,14 @@ type Config struct {
 	Voters Voters `json:"voters,omitzero"`
 	// Fence has the fence devices of nodes, as package fence encodes them, with their passwords.
 	Fence map[NodeID]json.RawMessage `json:"fence,omitempty"`
+	// Removed are the nodes that were taken off, by which a node that was away learns of it.
+	Removed []Fact `json:"removed,omitempty"`
 	// GossipKeys encrypt heartbeats, newest first, 32 bytes each.
 	GossipKeys [][]byte `json:"gossip_keys"`
+	// GossipStep counts the steps of the exchange of that key, and GossipFor is the change of
+	// the membership that the last exchange was for; see NextKeys.
+	GossipStep uint64 `json:"gossip_step,omitempty"`
+	GossipFor  uint64 `json:"gossip_for,omitempty"`
 }
 
 // Network is one heartbeat network. The first one also carries replication unless another has Replication set.
@@ -42,6 +48,11 @@ type Network struct {
 type Member struct {
 	Node  NodeID            `json:"node"`
 	Addrs map[string]string `json:"addrs"` // by Network.Name
+	// Key is the fingerprint of the node's public key, hexadecimal, by which a computer that was
+	// removed is told from the one that has its name now; empty for members of older releases.
+	Key string `json:"key,omitempty"`
+	// Since numbers the change of the membership that made it a member; see Fact.
+	Since uint64 `json:"since,omitempty"`
 }
 
 // Defaults of a cluster.

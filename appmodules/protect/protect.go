@@ -111,10 +111,13 @@ func (p *protection) rewired() (vmmanager.Definition, error) {
 func (p *protection) makeImages(ctx context.Context) error {
 	self, peer := string(p.w.self()), string(p.peer())
 	p.say("makes the images on %s and %s", self, peer)
-	// An earlier protect of this VM may have been cut short; whatever has the name is meant.
-	err := p.w.cfg.Peers.Forget(ctx, p.peer(), appmodules.Module{Name: p.Module.Name}, 1)
+	// An earlier protect of this VM may have been cut short.
+	err := p.w.cfg.Peers.Clear(ctx, p.peer(), p.Module.Name)
 	if err == nil {
-		err = p.identify(ctx)
+		var known bool
+		if known, err = p.w.cfg.Peers.Identities(ctx, p.peer()); !known {
+			p.Module.ID = "" // the peer would vote by the name
+		}
 	}
 	if err == nil {
 		p.Theirs, err = p.w.cfg.Peers.Make(ctx, p.peer(), p.Task, p.Module, p.places[peer])
@@ -135,15 +138,6 @@ func (p *protection) makeImages(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}
 	return nil
-}
-
-// identify takes the module's identity away again where the peer is of a release that votes by name.
-func (p *protection) identify(ctx context.Context) error {
-	knows, err := p.w.cfg.Peers.Identities(ctx, p.peer())
-	if err == nil && !knows {
-		p.Module.ID = ""
-	}
-	return err
 }
 
 // move copies the disks of the running VM into the volumes and switches it over.

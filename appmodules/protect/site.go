@@ -75,16 +75,17 @@ type Volumes interface {
 type Peers interface {
 	// Judge is what a node says to a VM that it would get.
 	Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error)
-	// Identities tells whether a node knows modules by their identities; older ones know their names only.
-	Identities(ctx context.Context, node cluster.NodeID) (bool, error)
 	// Make has a node make the images of a VM that it does not have. A request with the same ID gets the same answer.
 	Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []Place) ([]Made, error)
-	// Drop has a node undo the Make with that ID, as it noted it; all is for nodes of a release that noted nothing.
+	// Drop has a node undo the Make of that ID.
 	Drop(ctx context.Context, node cluster.NodeID, id string, all []Made) error
+	// Identities tells whether a node knows modules by their identity, and not by their name only.
+	Identities(ctx context.Context, node cluster.NodeID) (bool, error)
+	// Clear has a node forget what a protect that was cut short has left under a name.
+	Clear(ctx context.Context, node cluster.NodeID, name string) error
 	// Store has a node store a module and begin it.
 	Store(ctx context.Context, node cluster.NodeID, n New) error
-	// Forget has a node forget a module whose VM stays here, as far as it knows no newer epoch than that. Without an
-	// identity it is whichever has the name.
+	// Forget has a node forget a module whose VM stays here, as far as it knows no newer epoch than that.
 	Forget(ctx context.Context, node cluster.NodeID, m appmodules.Module, epoch cluster.Epoch) error
 	// Answers returns nil if a node can be told of a module now.
 	Answers(ctx context.Context, node cluster.NodeID, m appmodules.Module) error

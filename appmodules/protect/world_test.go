@@ -519,3 +519,7 @@ func (p peers) Forget(_ context.Context, _ cluster.NodeID, m appmodules.Module, 
 func (p peers) Answers(context.Context, cluster.NodeID, appmodules.Module) error { return p.alive() }
 
 func (p peers) Decided(cluster.NodeID) bool { return true }
+
+func (p peers) Clear(ctx context.Context, node cluster.NodeID, name string) error {
+	return p.Forget(ctx, node, appmodules.Module{Name: name}, 1)
+}

@@ -359,3 +359,18 @@ func FuzzDecodeHeartbeat(f *testing.F) {
 		}
 	})
 }
+
+// TestHeartbeatOfVersions: a heartbeat is what the build of version 1 sends, and flags of a
+// later one are ignored.
+func TestHeartbeatOfVersions(t *testing.T) {
+	h := heartbeat{from: "alpha", boot: 1, nonce: 2, echo: 3, leaving: true}
+	was := "h\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03alpha"
+	if string(h.encode()) != was {
+		t.Errorf("%x", h.encode())
+	}
+	later := []byte(was)
+	later[1] |= 0xf0
+	if got, err := decodeHeartbeat(later); err != nil || got != h {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

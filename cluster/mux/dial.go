@@ -181,15 +181,16 @@ func connect(ctx context.Context, t target) (*Conn, error) {
 	return conn, nil
 }
 
-// noCommonProtocol is TLS's no_application_protocol (RFC 7301): the callee speaks no version
-// that the caller offered. The caller is the newer one: a newer callee speaks the one before.
-const noCommonProtocol tls.AlertError = 120
+// noCommonProtocol is TLS's no_application_protocol (RFC 7301), for which crypto/tls has no
+// value: the callee speaks no version that the caller offered. The caller is the newer one: a
+// newer callee speaks the one before.
+const noCommonProtocol = "tls: no application protocol"
 
 // choose runs the handshake and selects the service.
 func choose(ctx context.Context, conn *Conn, service byte) error {
 	if err := conn.tls.HandshakeContext(ctx); err != nil {
-		var alert tls.AlertError
-		if errors.As(err, &alert) && alert == noCommonProtocol {
+		var alert *net.OpError
+		if errors.As(err, &alert) && alert.Op == "remote error" && alert.Err.Error() == noCommonProtocol {
 			return fmt.Errorf("%w: it speaks none of %s, which this node speaks", cluster.ErrOlder, cluster.Spoken())
 		}
 		return fmt.Errorf("handshake: %w", err)

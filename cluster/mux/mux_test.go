@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"slices"
 	"sync"
 	"testing"
@@ -130,6 +132,44 @@ func TestDialDeadPath(t *testing.T) {
 	defer cancel()
 	if _, err := p.alpha.Dial(ctx, "beta", 'R', Any); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("all paths dead: %v", err)
+	}
+}
+
+// TestVersionsAreNegotiated: two of this release speak its version, with one that names none
+// version 1 is spoken, and one that offers only later ones learns why it is refused.
+func TestVersionsAreNegotiated(t *testing.T) {
+	p := newPair(t)
+	echo(t, p.beta, 'R')
+	conn, err := p.alpha.Dial(t.Context(), "beta", 'R', Any)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if v := conn.(*Conn).Speaks(); v != cluster.Current {
+		t.Errorf("version %d", v)
+	}
+	greet := func(offers ...string) error {
+		raw, err := net.Dial("tcp", join(betaLAN, p.cfg.Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		conf := p.alpha.cfg.Identity.Client("beta")
+		conf.NextProtos = offers
+		c := newConn(tls.Client(raw, conf), raw)
+		if err := choose(t.Context(), c, 'R'); err != nil {
+			return err
+		}
+		if c.speaks != 1 {
+			return fmt.Errorf("version %d", c.speaks)
+		}
+		return nil
+	}
+	if err := greet(); err != nil {
+		t.Errorf("version 1: %v", err)
+	}
+	if err := greet("duet/9", "duet/8"); !errors.Is(err, cluster.ErrOlder) || !strings.Contains(err.Error(), "1 and 2") {
+		t.Errorf("only later versions: %v", err)
 	}
 }
 

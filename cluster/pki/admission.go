@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -104,7 +105,8 @@ func (a *Admission) answer(ctx context.Context, req JoinRequest, csr *x509.Certi
 	if err != nil {
 		return JoinResponse{}, err
 	}
-	cfg, err := a.cfg.Admit(ctx, cluster.Member{Node: req.Node, Addrs: req.Addrs})
+	theirs := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	cfg, err := a.cfg.Admit(ctx, cluster.Member{Node: req.Node, Addrs: req.Addrs, Key: hex.EncodeToString(theirs[:])})
 	if err != nil {
 		return JoinResponse{}, fmt.Errorf("admit %s: %w", req.Node, err)
 	}

@@ -121,6 +121,12 @@ func (c *Client) ForgetModule(ctx context.Context, module string) error {
 	return c.call(ctx, pathForgetModule, forgetRequest{module}, nil)
 }
 
+// TellMembers has the witness know which nodes are members and which were removed; it may be
+// told again. A witness of an older release does not know the call: ErrBadRequest.
+func (c *Client) TellMembers(ctx context.Context, facts []cluster.Fact) error {
+	return c.call(ctx, pathMembers, membersRequest{facts}, nil)
+}
+
 // Register makes a cluster known to the witness at addr and returns the key to
 // pin. If the answer was lost, the same call may be repeated; otherwise a token
 // serves one cluster.

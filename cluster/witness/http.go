@@ -23,6 +23,7 @@ const (
 	pathAsk          = "/v1/clusters/{id}/ask"
 	pathForgetModule = "/v1/clusters/{id}/forget-module"
 	pathHello        = "/v1/clusters/{id}/hello"
+	pathMembers      = "/v1/clusters/{id}/members"
 )
 
 type registerRequest struct {
@@ -70,6 +71,7 @@ func kinds() []kind {
 		{"foreign", ErrForeign, http.StatusForbidden},
 		{"expired", ErrExpired, http.StatusForbidden},
 		{"node", ErrWrongNode, http.StatusForbidden},
+		{"removed", ErrRemoved, http.StatusForbidden},
 		{"full", ErrFull, http.StatusInsufficientStorage},
 		{"store", ErrStore, http.StatusInternalServerError},
 		{"stopping", ErrStopping, http.StatusServiceUnavailable},
@@ -80,7 +82,7 @@ func kinds() []kind {
 func (s *Server) routes(g *gate) http.Handler {
 	mux := http.NewServeMux()
 	for path, call := range map[string]func(*http.Request, []byte) (any, error){
-		pathRegister: s.serveRegister, pathAsk: s.serveAsk, pathForgetModule: s.serveForget, pathHello: s.serveHello,
+		pathRegister: s.serveRegister, pathAsk: s.serveAsk, pathForgetModule: s.serveForget, pathHello: s.serveHello, pathMembers: s.serveMembers,
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { s.serve(g, w, r, call) })
 	}
@@ -154,6 +156,9 @@ func (s *Server) caller(r *http.Request) (*tenant, cluster.NodeID, error) {
 		return nil, "", err
 	}
 	node, err := caller(r.TLS.PeerCertificates, t.ca, s.cfg.Now())
+	if err == nil {
+		err = t.admits(node, r.TLS.PeerCertificates[0])
+	}
 	return t, node, err
 }
 

@@ -14,6 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"duet/cluster"
 	"duet/cluster/enroll"
 )
 
@@ -22,6 +23,7 @@ const (
 	tokensKey     = "tokens"
 	clusterPrefix = "clusters/"
 	votePrefix    = "votes/"
+	memberPrefix  = "members/" // members/ID/NODE: a cluster.Fact
 )
 
 const (
@@ -89,11 +91,12 @@ type tenant struct {
 	gone       bool // under forgetting
 
 	mu    sync.Mutex
-	seats map[string]*sync.Mutex // by module; votes of one module take turns
+	seats map[string]*sync.Mutex          // by module; votes of one module take turns
+	facts map[cluster.NodeID]cluster.Fact // what is known of its nodes
 }
 
 func newTenant(r clusterRecord, ca *x509.Certificate) *tenant {
-	return &tenant{clusterRecord: r, ca: ca, seats: make(map[string]*sync.Mutex)}
+	return &tenant{clusterRecord: r, ca: ca, seats: make(map[string]*sync.Mutex), facts: make(map[cluster.NodeID]cluster.Fact)}
 }
 
 // seat returns the lock of a module.
@@ -138,6 +141,9 @@ func loadTenants(st Store) (map[string]*tenant, error) {
 			return nil, fmt.Errorf("load cluster: record %s is damaged: %w", key, err)
 		}
 		out[r.ID] = newTenant(r, ca)
+	}
+	if err := loadFacts(st, out); err != nil {
+		return nil, err
 	}
 	keys, err = st.Keys(votePrefix)
 	if err != nil {
@@ -244,16 +250,20 @@ func (s *Server) Forget(id string) error {
 			}
 			s.log.Info("cluster is forgotten", "id", id)
 		}
-		votes, err := s.cfg.Store.Keys(votePrefix + id + "/")
-		if err != nil {
-			return fmt.Errorf("list votes: %w", err)
+		var left []string
+		for _, prefix := range []string{votePrefix, memberPrefix} {
+			keys, err := s.cfg.Store.Keys(prefix + id + "/")
+			if err != nil {
+				return fmt.Errorf("list records: %w", err)
+			}
+			left = append(left, keys...)
 		}
-		if len(votes) == 0 {
+		if len(left) == 0 {
 			return unknown
 		}
-		for _, key := range votes {
+		for _, key := range left {
 			if err := s.cfg.Store.Delete(key); err != nil {
-				return fmt.Errorf("delete vote: %w", err)
+				return fmt.Errorf("delete record: %w", err)
 			}
 		}
 		return nil

@@ -32,6 +32,8 @@ var (
 	ErrExpired = errors.New("certificate is not valid now")
 	// ErrWrongNode is returned when a node asks in the name of another.
 	ErrWrongNode = errors.New("certificate is of another node")
+	// ErrRemoved is returned to a node that was removed from its cluster: its certificate outlives that.
+	ErrRemoved = errors.New("the node was removed from the cluster")
 	// ErrFull is returned when the witness keeps as much as it may.
 	ErrFull = errors.New("witness is full")
 	// ErrStore is returned when the witness could not read or save its record: it did not vote.

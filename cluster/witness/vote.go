@@ -18,6 +18,16 @@ func (s *Server) ask(t *tenant, node cluster.NodeID, a cluster.Ask) (cluster.Ans
 	if err := checkAsk(node, a); err != nil {
 		return cluster.Answer{}, err
 	}
+	ans, err := s.askOnce(t, a)
+	if err != nil {
+		return cluster.Answer{}, err
+	}
+	// Without a lock: a log may be a pipe that nobody reads, and others vote meanwhile.
+	s.log.Info("asked for the right to write", "cluster", t.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch, "yes", ans.Yes, "why", ans.Why)
+	return ans, nil
+}
+
+func (s *Server) askOnce(t *tenant, a cluster.Ask) (cluster.Answer, error) {
 	t.forgetting.RLock()
 	defer t.forgetting.RUnlock()
 	if t.gone {
@@ -27,12 +37,7 @@ func (s *Server) ask(t *tenant, node cluster.NodeID, a cluster.Ask) (cluster.Ans
 	if err != nil {
 		return cluster.Answer{}, err
 	}
-	ans, err := s.vote(seat, voteKey(t.ID, a.Module), a)
-	if err != nil {
-		return cluster.Answer{}, err
-	}
-	s.log.Info("asked for the right to write", "cluster", t.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch, "yes", ans.Yes, "why", ans.Why)
-	return ans, nil
+	return s.vote(seat, voteKey(t.ID, a.Module), a)
 }
 
 func checkAsk(node cluster.NodeID, a cluster.Ask) error {
@@ -77,14 +82,21 @@ func (s *Server) forgetModule(t *tenant, module string) error {
 	if !isName(module) {
 		return fmt.Errorf("%w: %q is not the name of a module", ErrBadRequest, module)
 	}
+	if err := s.dropVote(t, module); err != nil {
+		return fmt.Errorf("%w: delete vote: %w", ErrStore, err)
+	}
+	s.log.Info("module is forgotten", "cluster", t.Name, "module", module) // without a lock, as below
+	return nil
+}
+
+func (s *Server) dropVote(t *tenant, module string) error {
 	t.forgetting.Lock()
 	defer t.forgetting.Unlock()
 	if err := s.cfg.Store.Delete(voteKey(t.ID, module)); err != nil {
-		return fmt.Errorf("%w: delete vote: %w", ErrStore, err)
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.seats, module)
-	s.log.Info("module is forgotten", "cluster", t.Name, "module", module)
 	return nil
 }

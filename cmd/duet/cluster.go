@@ -126,11 +126,15 @@ func (a *app) removeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(gone.Modules) == 0 {
-				return a.say(gone, "%s is no member any more.", clean(gone.Node))
+			keeps := ""
+			if gone.Keeps != "" {
+				keeps = "\n" + clean(gone.Keeps)
 			}
-			return a.say(gone, "%s is no member any more. %s had the second copy there: a new computer that joins with --node %s gets it anew;\n\"duet vm release MODULE --without-peer\" ends the protection instead, for another peer.",
-				clean(gone.Node), clean(strings.Join(gone.Modules, ", ")), clean(gone.Node))
+			if len(gone.Modules) == 0 {
+				return a.say(gone, "%s is no member any more.%s", clean(gone.Node), keeps)
+			}
+			return a.say(gone, "%s is no member any more. %s had the second copy there: a new computer that joins with --node %s gets it anew;\n\"duet vm release MODULE --without-peer\" ends the protection instead, for another peer.%s",
+				clean(gone.Node), clean(strings.Join(gone.Modules, ", ")), clean(gone.Node), keeps)
 		}),
 	}
 }

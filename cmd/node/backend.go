@@ -33,7 +33,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		}
 		out.Nodes = append(out.Nodes, st)
 	}
-	for _, t := range n.reached(c.Voters.All()) {
+	for _, t := range n.voting.All() {
 		out.Witnesses = append(out.Witnesses, n.witnessStatus(t))
 	}
 	for _, m := range n.all() {

@@ -68,7 +68,7 @@ func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) 
 			images = append(images, v.Paths[f.Node])
 		}
 	}
-	for _, t := range n.reached(c.Voters.All()) {
+	for _, t := range n.voting.All() {
 		w := n.witnessStatus(t)
 		f.Witnesses = append(f.Witnesses, doctor.Witness{Addr: w.Addr, Spare: w.Spare, Alive: w.Alive})
 	}

@@ -70,8 +70,9 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 			gauge(pathAlive, yes(ok), string(m.Node), network)
 		}
 	}
-	for _, t := range x.n.reached(c.Voters.All()) {
-		gauge(witnessAlive, yes(t.silentFor() == 0), t.Name())
+	for _, h := range x.n.voting.All() {
+		_, silent := h.Silent()
+		gauge(witnessAlive, yes(silent == nil), h.Name())
 	}
 	if x.n.sentry != nil {
 		gauge(guardAlive, yes(x.n.sentry.answers()))

@@ -28,6 +28,7 @@ import (
 	"duet/cluster/membership"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
+	"duet/cluster/voting"
 	"duet/console"
 	"duet/console/api"
 	"duet/console/tasks"
@@ -92,8 +93,7 @@ type Node struct {
 	mux      *mux.Mux
 	gossip   *gossip.Gossip
 	door     *pki.Admission
-	voting   sync.Mutex        // held while the witnesses are changed from here
-	thirds   map[string]*third // witnesses by ID; guarded by mu
+	voting   *voting.Panel // the witnesses
 	fencing  *fencing
 	rpc      *http.Server
 	plane    *control.Plane
@@ -150,16 +150,16 @@ func (n *Node) build() error {
 		return fmt.Errorf("open store: %w", err)
 	}
 	n.push("store", func(context.Context) error { return n.store.Close() })
-	n.mux = mux.New(mux.Config{Identity: n.identity, Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
+	n.mux = mux.New(mux.Config{Identity: n.checked(), Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
 	n.plane = newPlane(n.cluster, n.mux, n.log)
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
 	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
-	if err := n.useVoters(); err != nil {
+	if n.voting, err = n.newPanel(); err != nil {
 		return err
 	}
-	n.push("witnesses", func(context.Context) error { return n.leaveWitnesses() })
+	n.push("witnesses", func(context.Context) error { return n.voting.Close() })
 	if n.cfg.Metrics == nil {
 		n.cfg.Metrics = prometheus.NewRegistry()
 	}
@@ -225,7 +225,8 @@ func (n *Node) start() error {
 	n.spawn(n.watchVMs)
 	n.spawn(n.watchFitness)
 	n.spawn(n.renew)
-	n.spawn(n.watchWitnesses)
+	n.spawn(n.voting.Run)
+	n.spawn(n.meetMembers)
 	n.spawn(n.tidyVersions)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
@@ -246,7 +247,7 @@ func (n *Node) start() error {
 func (n *Node) startConsole() error {
 	c := console.Config{
 		Handler: api.Handler(n, n.cfg.Version, n.metricsHandler()),
-		Socket:  n.cfg.Socket, Listen: n.listenAddr(), Identity: n.identity,
+		Socket:  n.cfg.Socket, Listen: n.listenAddr(), Identity: n.checked(),
 		TokenFile: filepath.Join(n.cfg.Dir, "console.token"), Log: n.log,
 	}
 	err := n.serveConsole(c)

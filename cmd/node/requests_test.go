@@ -42,8 +42,8 @@ func TestPeerNamesNoFiles(t *testing.T) {
 		"outside":           at(protect.Place{Target: "vda", Size: 1 << 20, Path: away}),
 		"through a link":    at(protect.Place{Target: "vda", Size: 1 << 20, Path: filepath.Join(dir, "new.raw")}),
 		"not clean":         at(protect.Place{Target: "vda", Size: 1 << 20, Path: p.b.dir + "/../x.raw"}),
-		"target":            at(protect.Place{Target: "../../x", Size: 1 << 20, Path: ""}),
-		"size":              at(protect.Place{Target: "vda", Size: 1, Path: ""}),
+		"target":            at(protect.Place{Target: "../../x", Size: 1 << 20}),
+		"size":              at(protect.Place{Target: "vda", Size: 1}),
 		"module":            {ID: "1", Module: "../x", VM: "web01"},
 		"no request":        {Module: "web01", VM: "web01"},
 		"a VM that is none": {ID: "1", Module: "web01", VM: "a/b"},
@@ -56,7 +56,7 @@ func TestPeerNamesNoFiles(t *testing.T) {
 		t.Error("an image was made outside")
 	}
 	var got []protect.Made
-	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", at(protect.Place{Target: "vda", Size: 1 << 20, Path: ""}), &got))
+	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", at(protect.Place{Target: "vda", Size: 1 << 20}), &got))
 	must(t, p.askBeta("images/drop", []protect.Made{{Path: got[0].Path, Was: private}})) // its own note counts
 	if exists(got[0].Path) || !exists(private) {
 		t.Error("an image that was made for alpha was not undone as it was noted")

@@ -87,9 +87,10 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (reply, error) { return n.facts(ctx), nil }))
 	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.part(ctx), nil }))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fenceSet) (none, error) { return none{}, n.applyFence(ctx, s) }))
-	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.takeVoters(ctx, v) }))
-	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.dropMember(cluster.NodeID(name)) }))
-	h.Handle("POST /members", handle(n, func(_ context.Context, m cluster.Member) (none, error) { return none{}, n.addMember(m) }))
+	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.voting.Take(ctx, v) }))
+	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.gone(cluster.NodeID(name)) }))
+	h.Handle("POST /members/meet", handle(n, func(_ context.Context, x cluster.Exchange) (cluster.Exchange, error) { return n.met(x) }))
+	h.Handle("POST /members", handle(n, func(_ context.Context, f cluster.Fact) (none, error) { return none{}, n.learn(f) }))
 	return n.plane.Handler(h)
 }
 
@@ -133,6 +134,9 @@ func translate(err error) error {
 		return &control.Error{Kind: api.ErrConflict, Text: err.Error()}
 	case errors.Is(err, engine.ErrConfirm):
 		return &control.Error{Kind: api.ErrConfirm, Text: err.Error()}
+	}
+	if kind := ofVoting(err); kind != nil {
+		return &control.Error{Kind: kind, Text: err.Error()}
 	}
 	return err
 }

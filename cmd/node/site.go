@@ -111,7 +111,7 @@ func (a modules) Remove(ctx context.Context, name string) error { return a.n.rem
 func (a modules) Forget(m appmodules.Module) error { return a.n.forgetModule(m) }
 
 func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
-	a.n.forgetAtWitness(ctx, m)
+	a.n.voting.Forget(ctx, m.Identity())
 }
 
 func (a modules) Leaves(ctx context.Context, name string) error {
@@ -199,14 +199,6 @@ func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Def
 	return a.n.judgedBy(ctx, node, def)
 }
 
-// hasIdentities is the version from which nodes tell modules of one name apart.
-const hasIdentities cluster.Version = 2
-
-func (a peers) Identities(ctx context.Context, node cluster.NodeID) (bool, error) {
-	speaks, err := a.n.plane.Version(ctx, node)
-	return speaks >= hasIdentities, err
-}
-
 func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
 	var made []protect.Made
 	err := a.n.rpcTo(ctx, node, "images", hosting{id, m.Name, m.VM.Domain, places}, &made)
@@ -224,9 +216,25 @@ func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) er
 	return a.n.rpcTo(ctx, node, "modules", a.n.fresh(s), nil)
 }
 
+// hasIdentities is the version from which nodes tell modules of one name apart.
+const hasIdentities cluster.Version = 2
+
+func (a peers) Identities(ctx context.Context, node cluster.NodeID) (bool, error) {
+	speaks, err := a.n.plane.Version(ctx, node)
+	return speaks >= hasIdentities, err
+}
+
+func (a peers) Clear(ctx context.Context, node cluster.NodeID, name string) error {
+	return a.remove(ctx, node, name, removal{Epoch: 1})
+}
+
 func (a peers) Forget(ctx context.Context, node cluster.NodeID, m appmodules.Module, epoch cluster.Epoch) error {
-	if err := a.n.rpcTo(ctx, node, "modules/"+m.Name+"/remove", removal{epoch, m.ID}, nil); err != nil {
-		return fmt.Errorf("have %s forget module %s: %w", node, m.Name, err)
+	return a.remove(ctx, node, m.Name, removal{epoch, m.Identity()})
+}
+
+func (a peers) remove(ctx context.Context, node cluster.NodeID, name string, r removal) error {
+	if err := a.n.rpcTo(ctx, node, "modules/"+name+"/remove", r, nil); err != nil {
+		return fmt.Errorf("have %s forget module %s: %w", node, name, err)
 	}
 	return nil
 }

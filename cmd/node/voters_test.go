@@ -209,7 +209,7 @@ func TestSpareWitness(t *testing.T) {
 	until(t, "the spare votes", func() error {
 		for _, n := range []*member{p.a, p.b} {
 			if w := n.node.witnesses(); len(w) != 1 || w[0].Name() != second.addr {
-				return fmt.Errorf("%+v", n.node.voters())
+				return fmt.Errorf("%+v", n.node.cluster().Voters)
 			}
 		}
 		return nil
@@ -217,8 +217,9 @@ func TestSpareWitness(t *testing.T) {
 	first.open()
 	until(t, "the old voter is a spare", both(second, first))
 	// A node that crashed between two steps is brought along.
-	behind := p.b.node.voters()
-	must(t, p.a.node.storeVoters(behind.Joined(behind.Spares[0])))
+	behind := p.b.node.cluster().Voters
+	_, err = p.a.node.voting.Take(ctx, behind.Joined(behind.Spares[0]))
+	must(t, err)
 	until(t, "the exchange is ended", both(first, second))
 	second.close()
 	if err := p.b.node.RemoveWitness(ctx, first.addr); !errors.Is(err, api.ErrConflict) {

@@ -223,6 +223,7 @@ type ReleaseRequest struct {
 type NodeRemoval struct {
 	Node    string   `json:"node"`
 	Modules []string `json:"modules" doc:"modules whose second copy was there; a node that joins under its name gets it anew"`
+	Keeps   string   `json:"keeps,omitempty" doc:"what cannot be taken back from the node, and what to do about it"`
 }
 
 // ImageChoice is the place of the image of one disk on one node.

@@ -74,8 +74,12 @@ func (OnDisk) Init(_ context.Context, r InitRequest) (cluster.Config, error) {
 		return cluster.Config{}, fmt.Errorf("make cluster: %w", err)
 	}
 	err = settle(r.Dir, func(folder string) (cluster.Config, error) {
-		_, err := pki.Init(folder, r.Cluster, r.Node)
-		return conf, err
+		id, err := pki.Init(folder, r.Cluster, r.Node)
+		if err != nil {
+			return conf, err
+		}
+		conf.Members[0].Key = membership.KeyOf(id.Certificate().Leaf)
+		return conf, nil
 	})
 	if err != nil {
 		return cluster.Config{}, fmt.Errorf("make cluster: %w", err)

@@ -1,0 +1,236 @@
+package voting
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/witness"
+)
+
+// metWithin is how fresh the engines' knowledge of their peers is when the voter changes.
+const metWithin = 5 * time.Second
+
+// Add registers this cluster with a witness and has all nodes use it: as the voter, or as a
+// spare if there is one. All nodes have to answer: none may go on deciding by other means.
+func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return nil, fmt.Errorf("%w: %q is no host:port", ErrInvalid, addr)
+	}
+	t, err := witness.ParseToken(token)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrInvalid, err)
+	}
+	if err := p.everybody(ctx); err != nil {
+		return nil, err
+	}
+	p.busy.Lock()
+	defer p.busy.Unlock()
+	v := p.voters()
+	w, again := v.Find(addr)
+	if !again {
+		w = cluster.Witness{Addr: addr, ID: rand.Text()}
+	}
+	key, err := witness.Register(ctx, addr, t, witness.Registration{ID: w.ID, Name: p.cfg.Book.Config().Name, CA: p.cfg.Authority()})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrConflict, err)
+	}
+	if again && w.Key != key.String() {
+		return nil, fmt.Errorf("%w: the witness at %s has another key than before: `duet cluster witness remove %s` first", ErrConflict, addr, addr)
+	}
+	if !again {
+		w.Key = key.String()
+		if err := p.agree(ctx, v.With(w)); err != nil {
+			return nil, err
+		}
+	}
+	h := p.handles([]cluster.Witness{w})[0]
+	p.greet(ctx, h)
+	return h, nil
+}
+
+// Remove has all nodes do without the witness at addr; a spare takes the voter's place first.
+// An empty addr means the only one.
+func (p *Panel) Remove(ctx context.Context, addr string) error {
+	p.busy.Lock()
+	defer p.busy.Unlock()
+	v := p.voters()
+	w, ok := v.Find(addr)
+	switch all := v.All(); {
+	case len(all) == 0:
+		return fmt.Errorf("%w: the cluster has none", ErrNotFound)
+	case addr == "" && len(all) == 1:
+		w = all[0]
+	case addr == "":
+		return fmt.Errorf("%w: there are %d witnesses: say which one", ErrInvalid, len(all))
+	case !ok:
+		return fmt.Errorf("%w at %s: `duet cluster status` lists them", ErrNotFound, addr)
+	}
+	if err := p.everybody(ctx); err != nil {
+		return err
+	}
+	if len(v.Active) > 0 && v.Active[0] == w {
+		if err := p.exchange(ctx); err != nil {
+			return err
+		}
+	}
+	return p.agree(ctx, p.voters().Without(w))
+}
+
+// exchange gives the voter's place to the first spare that answers, if there is one.
+func (p *Panel) exchange(ctx context.Context) error {
+	v := p.voters()
+	if len(v.Active) == 1 {
+		spare := p.answering(ctx, v.Spares)
+		switch {
+		case len(v.Spares) == 0:
+			return nil
+		case spare == nil:
+			return fmt.Errorf("%w: no spare answers that could take the place of %s", ErrConflict, v.Active[0].Addr)
+		}
+		p.log.Warn("a spare takes the witness's place", "witness", v.Active[0].Addr, "spare", spare.Name())
+		if err := p.agree(ctx, v.Joined(spare.cfg)); err != nil {
+			return err
+		}
+		v = p.voters()
+	}
+	if len(v.Active) < 2 {
+		return nil
+	}
+	return p.agree(ctx, v.Settled())
+}
+
+// answering is the first of some witnesses that answers now; nil if none does.
+func (p *Panel) answering(ctx context.Context, some []cluster.Witness) *Handle {
+	for _, h := range p.handles(some) {
+		if p.greet(ctx, h); h.silentFor() == 0 {
+			return h
+		}
+	}
+	return nil
+}
+
+// tend brings nodes together that know different voters, and ends or begins an exchange. One
+// node of the cluster does the latter.
+func (p *Panel) tend(ctx context.Context) {
+	if p.everybody(ctx) != nil || !p.busy.TryLock() {
+		return // a node is away, or an admin is at it
+	}
+	defer p.busy.Unlock()
+	c := p.cfg.Book.Config()
+	v := c.Voters
+	ctx, cancel := context.WithTimeout(ctx, 4*helloTime)
+	defer cancel()
+	if slices.ContainsFunc(c.Members, func(m cluster.Member) bool { return m.Node < c.Self }) {
+		return // that one tends them
+	}
+	if err := p.tellAll(ctx, v); err != nil {
+		p.log.Info("the nodes do not agree on the witnesses yet", "err", err)
+		return
+	}
+	gone := p.handles(v.Active)
+	if len(v.Active) != 2 && (len(gone) != 1 || gone[0].silentFor() < p.cfg.SpareAfter) {
+		return
+	}
+	if err := p.exchange(ctx); err != nil {
+		p.log.Warn("the witness is not replaced yet", "err", err)
+	}
+}
+
+// agree has all nodes store v, this one last, after all have stored what comes before it.
+// If one does not, the nodes are a step apart until it is tried again.
+func (p *Panel) agree(ctx context.Context, v cluster.Voters) error {
+	if err := p.fit(ctx, v); err != nil {
+		return err
+	}
+	for _, step := range []cluster.Voters{p.voters(), v} {
+		if err := p.tellAll(ctx, step); err != nil {
+			return err
+		}
+	}
+	return p.store(v)
+}
+
+// tellAll has all other nodes store v. If one knows a newer state, which was agreed to, that
+// one is stored here.
+func (p *Panel) tellAll(ctx context.Context, v cluster.Voters) error {
+	c := p.cfg.Book.Config()
+	for _, m := range c.Members {
+		if m.Node == c.Self {
+			continue
+		}
+		theirs, err := p.cfg.Call(ctx, m.Node, v)
+		if err != nil {
+			return fmt.Errorf("%s does not know of the change, repeat the command: %w", m.Node, err)
+		}
+		if theirs.Newer(v) {
+			if err := p.store(theirs); err != nil {
+				return err
+			}
+			return fmt.Errorf("%w: %s knew of a newer change: repeat the command", ErrConflict, m.Node)
+		}
+	}
+	return nil
+}
+
+// Take stores what another node proposes, if it is newer and fits, and answers with what is stored.
+func (p *Panel) Take(ctx context.Context, v cluster.Voters) (cluster.Voters, error) {
+	if !v.Newer(p.voters()) {
+		return p.voters(), nil
+	}
+	if err := p.fit(ctx, v); err != nil {
+		return p.voters(), err
+	}
+	return p.voters(), p.store(v)
+}
+
+// fit checks that this node can do with the voters v: a spare that becomes one answers
+// it too, and its engines know what their peers know, so that a witness that remembers
+// nothing cannot be asked for an old epoch.
+func (p *Panel) fit(ctx context.Context, v cluster.Voters) error {
+	now, self := p.voters(), p.cfg.Book.Config().Self
+	if len(now.Active) == 0 || len(v.Active) < 2 {
+		return nil
+	}
+	if spare := v.Active[len(v.Active)-1:]; p.answering(ctx, spare) == nil {
+		return fmt.Errorf("%w: %s does not reach the witness %s", ErrConflict, self, spare[0].Addr)
+	}
+	if err := p.cfg.Heard(metWithin); err != nil {
+		return fmt.Errorf("%w: %w on %s", ErrConflict, err, self)
+	}
+	return nil
+}
+
+// store makes v durable on this node, if it is newer than what is, and uses it.
+func (p *Panel) store(v cluster.Voters) error {
+	_, err := p.cfg.Book.Change(func(c *cluster.Config) bool {
+		newer := v.Newer(c.Voters)
+		if newer {
+			c.Voters = v
+		}
+		return newer
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case p.kick <- struct{}{}: // one that is new is greeted at once
+	default:
+	}
+	return p.use()
+}
+
+// everybody fails unless every member answers.
+func (p *Panel) everybody(ctx context.Context) error {
+	c, view := p.cfg.Book.Config(), p.cfg.View()
+	for _, m := range c.Members {
+		if m.Node != c.Self && !view.Alive(m.Node) {
+			return fmt.Errorf("%w: %s: who votes can only change while all nodes answer", ErrAway, m.Node)
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,94 @@
+package voting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/witness"
+)
+
+const (
+	helloEvery = 5 * time.Second // keeps the connection warm: a vote then costs one round trip
+	helloTime  = 2 * time.Second
+)
+
+// Handle is a witness as this node reaches it. An engine asks it for its vote. Any number of
+// goroutines may use it.
+type Handle struct {
+	cfg    cluster.Witness
+	client *witness.Client // nil: this node cannot use it
+
+	mu     sync.Mutex
+	failed error
+	silent time.Time // since when; zero: it answers
+
+	telling sync.Mutex // one Tell at a time
+	told    []cluster.Fact
+}
+
+// errNotAsked is the state of a witness that was not greeted yet.
+var errNotAsked = errors.New("it was not asked yet")
+
+// Witness is how it is configured.
+func (h *Handle) Witness() cluster.Witness { return h.cfg }
+
+// Name is its address, by which admins know it.
+func (h *Handle) Name() string { return h.cfg.Addr }
+
+// Ask asks for its vote. One that this node cannot use does not vote, and is needed all the same.
+func (h *Handle) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
+	if h.client == nil {
+		return cluster.Answer{}, errors.New("this node cannot use it")
+	}
+	ans, err := h.client.Ask(ctx, a)
+	h.note(err)
+	return ans, err
+}
+
+func (h *Handle) note(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failed = err
+	switch {
+	case err == nil:
+		h.silent = time.Time{}
+	case h.silent.IsZero():
+		h.silent = time.Now()
+	}
+}
+
+// Silent is since when it has not answered, and why; zero and nil: it does.
+func (h *Handle) Silent() (time.Time, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.silent, h.failed
+}
+
+// silentFor is how long it has not answered; 0: it does.
+func (h *Handle) silentFor() time.Duration {
+	since, err := h.Silent()
+	if err == nil {
+		return 0
+	}
+	return max(time.Since(since), 1)
+}
+
+// tell has the witness know who is a member, unless it was told before. One of an older
+// release knows no members: it goes on to answer those that were removed.
+func (h *Handle) tell(ctx context.Context, facts []cluster.Fact) error {
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	if reflect.DeepEqual(facts, h.told) {
+		return nil
+	}
+	if err := h.client.TellMembers(ctx, facts); err != nil {
+		return fmt.Errorf("tell the witness %s of the members: %w", h.cfg.Addr, err)
+	}
+	h.told = facts
+	return nil
+}

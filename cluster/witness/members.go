@@ -1,0 +1,108 @@
+package witness
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"duet/cluster"
+)
+
+// A certificate outlives the membership of its node, and a node that was removed while it was
+// away does not know it. So the nodes of a cluster tell the witness which of them joined and
+// which were removed, and it answers the latter no more.
+
+// maxFacts bounds the nodes of one cluster of which something is known.
+const maxFacts = 1000
+
+// membersRequest tells of nodes.
+type membersRequest struct {
+	Facts []cluster.Fact `json:"facts"`
+}
+
+func memberKey(id string, node cluster.NodeID) string { return memberPrefix + id + "/" + string(node) }
+
+func loadFacts(st Store, all map[string]*tenant) error {
+	keys, err := st.Keys(memberPrefix)
+	if err != nil {
+		return fmt.Errorf("list members: %w", err)
+	}
+	for _, key := range keys {
+		id, _, _ := strings.Cut(strings.TrimPrefix(key, memberPrefix), "/")
+		t := all[id]
+		if t == nil {
+			continue // of a cluster that was forgotten half-way
+		}
+		var f cluster.Fact
+		if _, err := st.Load(key, &f); err != nil {
+			return fmt.Errorf("load member: %w", err)
+		}
+		t.facts[f.Node] = f
+	}
+	return nil
+}
+
+// admits refuses a node of which it is known that it was removed, or that another computer has
+// its name now.
+func (t *tenant) admits(node cluster.NodeID, cert *x509.Certificate) error {
+	t.mu.Lock()
+	f, known := t.facts[node]
+	t.mu.Unlock()
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	switch {
+	case known && f.Gone:
+		return fmt.Errorf("%w: %s; give it a new directory and join it anew", ErrRemoved, node)
+	case known && f.Key != "" && f.Key != hex.EncodeToString(sum[:]):
+		return fmt.Errorf("%w: another computer is %s now", ErrRemoved, node)
+	}
+	return nil
+}
+
+func (s *Server) serveMembers(r *http.Request, body []byte) (any, error) {
+	t, _, err := s.caller(r)
+	if err != nil {
+		return nil, err
+	}
+	req, err := decode[membersRequest](body)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range req.Facts {
+		if f.Since == 0 || f.Check() != nil {
+			return nil, fmt.Errorf("%w: %q is no member with a number", ErrBadRequest, f.Node)
+		}
+	}
+	return struct{}{}, s.learn(t, req.Facts)
+}
+
+// learn makes what is newer durable, before it counts.
+func (s *Server) learn(t *tenant, facts []cluster.Fact) error {
+	t.forgetting.Lock() // one at a time, and no vote meanwhile
+	defer t.forgetting.Unlock()
+	if t.gone {
+		return fmt.Errorf("%w: it was removed just now", ErrUnknownCluster)
+	}
+	for _, f := range facts {
+		t.mu.Lock()
+		have, known := t.facts[f.Node]
+		full := !known && len(t.facts) >= maxFacts
+		t.mu.Unlock()
+		if known && !f.Newer(have) {
+			continue
+		}
+		if full {
+			return fmt.Errorf("%w: it knows %d nodes of this cluster", ErrFull, maxFacts)
+		}
+		f.Addrs = nil // nothing to it
+		if err := s.cfg.Store.Save(memberKey(t.ID, f.Node), f); err != nil {
+			return fmt.Errorf("%w: save member: %w", ErrStore, err)
+		}
+		t.mu.Lock()
+		t.facts[f.Node] = f
+		t.mu.Unlock()
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package witness
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+
+	"duet/cluster"
+)
+
+func keyOf(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
+}
+
+// TestRemovedNode: the certificate of a node that was removed opens nothing any more, also after
+// a restart of the witness; a new computer under its name is another one.
+func TestRemovedNode(t *testing.T) {
+	b := newBench(t)
+	c := b.town()
+	ctx := t.Context()
+	alpha := c.client("alpha", "")
+	old, anew := c.ca.node(t, "beta", nil), c.ca.node(t, "beta", nil)
+	beta, fresh := c.clientWith(old, ""), c.clientWith(anew, "")
+	mustAsk(t, alpha, ask("alpha", 2, 1), true, "")
+	gone := cluster.Fact{Member: cluster.Member{Node: "beta", Since: 2}, Gone: true}
+	if err := alpha.TellMembers(ctx, []cluster.Fact{gone}); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(who *Client) {
+		t.Helper()
+		_, err := who.Ask(ctx, ask("beta", 3, 2))
+		_, hello := who.Hello(ctx)
+		for _, err := range []error{err, hello, who.ForgetModule(ctx, "web01"), who.TellMembers(ctx, nil)} {
+			if !errors.Is(err, ErrRemoved) {
+				t.Errorf("a removed node is answered: %v", err)
+			}
+		}
+	}
+	refused(beta)
+	b.restart()
+	refused(beta)
+	back := cluster.Fact{Member: cluster.Member{Node: "beta", Since: 3, Key: keyOf(anew.Leaf.RawSubjectPublicKeyInfo)}}
+	if err := alpha.TellMembers(ctx, []cluster.Fact{back, gone}); err != nil { // late news changes nothing
+		t.Fatal(err)
+	}
+	refused(beta)
+	mustAsk(t, fresh, ask("beta", 3, 2), true, "")
+	if err := alpha.TellMembers(ctx, []cluster.Fact{{Member: cluster.Member{Node: "../x", Since: 9}}}); !errors.Is(err, ErrBadRequest) {
+		t.Errorf("a node that has no name: %v", err)
+	}
+	if err := b.srv.Forget(c.id); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := b.store.Keys(memberPrefix); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// stuckLog is a log that nobody reads.
+type stuckLog struct {
+	slog.Handler
+	wait chan struct{}
+}
+
+func (stuckLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l stuckLog) Handle(context.Context, slog.Record) error { <-l.wait; return nil }
+
+// TestNobodyWaitsForTheLog: a vote whose line cannot be written holds up no other vote.
+func TestNobodyWaitsForTheLog(t *testing.T) {
+	dir := t.TempDir()
+	ca := newAuthority(t)
+	synctest.Test(t, func(t *testing.T) {
+		wait := make(chan struct{})
+		srv, err := New(Config{Dir: dir, Store: newMemory()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tn := newTenant(clusterRecord{}, ca.cert)
+		srv.log = slog.New(stuckLog{slog.DiscardHandler, wait})
+		answered := make(chan error, 3)
+		go func() { _, err := srv.ask(tn, "alpha", ask("alpha", 1, 0)); answered <- err }()
+		go func() { answered <- srv.forgetModule(tn, "web02") }()
+		synctest.Wait() // both wait for the log
+		if _, err := srv.askOnce(tn, ask("alpha", 1, 0)); err != nil {
+			t.Error(err)
+		}
+		if !tn.forgetting.TryLock() {
+			t.Error("a vote waits for the log under its lock")
+		} else {
+			tn.forgetting.Unlock()
+		}
+		close(wait)
+		for range 2 {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

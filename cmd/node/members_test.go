@@ -1,0 +1,108 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/control"
+	"duet/cluster/pki"
+	"duet/cluster/witness"
+)
+
+// overAPI calls alpha's API with a certificate and returns the status.
+func (p *pair) overAPI(id *pki.Identity, path string) int {
+	p.t.Helper()
+	c := http.Client{Transport: &http.Transport{TLSClientConfig: id.Client("alpha")}}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("https://" + p.a.node.servedAt() + path)
+	must(p.t, err)
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// TestRemovedWhileConnected: the membership is looked at in each call, not only when a
+// connection begins.
+func TestRemovedWhileConnected(t *testing.T) {
+	p := newPair(t)
+	must(t, p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil))
+	must(t, p.a.node.changeMembers(func(c *cluster.Config) bool { c.Remove("beta"); return true }))
+	if err := p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil); !errors.Is(err, control.ErrRemoved) {
+		t.Errorf("a call over the connection from before: %v", err)
+	}
+}
+
+// TestRemovedNode: what a node that was removed still has opens nothing: not the API, not the
+// port between nodes, and not the witness; heartbeats have another key.
+func TestRemovedNode(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	p.protected("web01")
+	w := newThirdParty(t, p, "witness")
+	_, err := p.a.node.AddWitness(ctx, w.request())
+	must(t, err)
+	until(t, "the witness was told of web01", w.remembers(1))
+	voter, key, epoch := p.a.node.cluster().Voters.Active[0], p.a.node.cluster().GossipKeys[0], cluster.Epoch(9)
+	id, err := pki.Load(filepath.Join(p.b.dir, pki.Folder))
+	must(t, err)
+	if code := p.overAPI(id, "/v1/status"); code != http.StatusOK {
+		t.Fatalf("a member's certificate: %d", code)
+	}
+	until(t, "alpha's key is known", func() error {
+		if m, _ := p.a.node.cluster().Member("beta"); m.Key == "" {
+			return errors.New("beta joined without its key")
+		}
+		return nil
+	})
+	p.stop(p.b)
+	until(t, "beta is taken for dead", func() error {
+		gone, err := p.a.node.RemoveNode(ctx, "beta")
+		if err == nil && !strings.Contains(gone.Keeps, "authority") {
+			t.Errorf("it is not said what beta keeps: %q", gone.Keeps)
+		}
+		return err
+	})
+	if code := p.overAPI(id, "/v1/status"); code != http.StatusUnauthorized {
+		t.Errorf("a removed node's certificate opens the API: %d", code)
+	}
+	var fp witness.Fingerprint
+	must(t, fp.UnmarshalText([]byte(voter.Key)))
+	asks := witness.NewClient(witness.ClientConfig{Addr: voter.Addr, Key: fp, ID: voter.ID,
+		Certificate: func() *tls.Certificate { return id.Certificate() }})
+	defer asks.Close()
+	until(t, "the witness answers it no more", func() error {
+		ans, err := asks.Ask(ctx, cluster.Ask{Module: p.identity("web01"), Node: "beta", Epoch: epoch, Complete: epoch})
+		epoch++
+		if errors.Is(err, witness.ErrRemoved) {
+			return nil
+		}
+		return fmt.Errorf("it answers %+v, %v", ans, err)
+	})
+	until(t, "heartbeats have another key", func() error {
+		if keys := p.a.node.cluster().GossipKeys; len(keys) != 1 || bytes.Equal(keys[0], key) {
+			return fmt.Errorf("%d keys", len(keys))
+		}
+		return nil
+	})
+	p.start(p.b) // it knows nothing of that
+	until(t, "alpha does not let it in", func() error {
+		callCtx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		err := p.b.node.rpcTo(callCtx, "alpha", "version", nil, nil)
+		if err == nil {
+			t.Fatal("alpha answers a node that was removed")
+		}
+		if errors.Is(err, control.ErrRemoved) || strings.Contains(err.Error(), "take this node for a member") {
+			return nil
+		}
+		return err
+	})
+}
