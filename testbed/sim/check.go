@@ -40,28 +40,29 @@ func (k *checker) fail(format string, args ...any) {
 
 // acknowledged: one writer per instant. A write that the new holder has too may be
 // acknowledged late by the old one: it takes nothing back.
-func (k *checker) acknowledged(p *primary, r *request) {
+func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 	k.answered()
 	k.count++
 	if k.apart {
 		return
 	}
-	o := k.c.nodes[1-p.n.id]
+	o := k.c.nodes[1-n.id]
 	switch {
-	case p.epoch < max(k.epoch, uint64(o.store.epoch)):
-		if max(o.disk.cached[r.block], k.began[o.id][r.block]) < r.value {
-			k.fail("%s acknowledges in epoch %d what %s, who has epoch %d, never had", p.n.name, p.epoch, o.name, o.store.epoch)
+	case epoch < max(k.epoch, uint64(o.store.epoch)):
+		held := o.disk.now()[r.block]
+		if max(held, k.began[o.id][r.block]) < r.value {
+			k.fail("%s acknowledges in epoch %d what %s, who has epoch %d, never had", n.name, epoch, o.name, o.store.epoch)
 		}
-		if o.disk.cached[r.block] < r.value {
+		if held < r.value {
 			return // it had it, and has lost it with its power before the acknowledgement
 		}
-	case p.epoch > k.epoch:
-		k.epoch, k.writer = p.epoch, p.n.name
-		k.lives(p.n)
-	case p.n.name != k.writer:
-		k.fail("%s and %s both acknowledge in epoch %d", k.writer, p.n.name, p.epoch)
+	case epoch > k.epoch:
+		k.epoch, k.writer = epoch, n.name
+		k.lives(n)
+	case n.name != k.writer:
+		k.fail("%s and %s both acknowledge in epoch %d", k.writer, n.name, epoch)
 	default:
-		k.lives(p.n)
+		k.lives(n)
 	}
 	k.acked[r.block] = max(k.acked[r.block], r.value)
 }
@@ -141,13 +142,14 @@ func (k *checker) promoted(n *Node) {
 	if k.c.nodes[1-n.id].store.epoch > n.store.epoch {
 		return // it was frozen while it opened: its peer holds a newer epoch and acknowledges nothing of it
 	}
-	for b, v := range n.disk.cached {
+	held := n.disk.now()
+	for b, v := range held {
 		k.began[n.id][b] = max(k.began[n.id][b], v)
 	}
 	if k.apart {
 		return
 	}
-	for b, v := range n.disk.cached {
+	for b, v := range held {
 		if v < k.acked[b] {
 			k.fail("%s opens its volume with %d in block %d, but %d was acknowledged", n.name, v, b, k.acked[b])
 		}
@@ -161,7 +163,7 @@ func (n *Node) good() bool {
 	if n.engine != nil {
 		r.Cold = n.engine.State().Record.Cold // it may know what it could not save
 	}
-	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.fail == nil
+	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.failed() == nil
 }
 
 // powerCut is told before n loses what is not flushed. If no other copy has it, the

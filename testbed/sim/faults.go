@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,9 +59,11 @@ func (n *Node) setDisk(a []string) (err error) {
 	switch a[0] {
 	case "fail":
 		n.c.check.powerCut(n) // a disk that fails while the other copy is not good is a second failure
-		n.disk.fail = fmt.Errorf("input/output error")
+		n.disk.setFail(errors.New("input/output error"))
 	case "ok":
-		n.disk.fail, n.slow = nil, 0
+		n.disk.setFail(nil)
+		n.disk.mend()
+		n.slow = 0
 	case "full":
 		n.store.full = true
 	case "free":

@@ -15,8 +15,8 @@ import (
 type guest struct {
 	n     *Node
 	state vmmanager.State
-	life  int // counts starts; what an earlier life waited for is not its business
-	front *primary
+	life  int   // counts starts; what an earlier life waited for is not its business
+	front front // nil: nobody serves the volume here
 
 	op   *request // under way
 	next func()   // when it has ended
@@ -24,6 +24,12 @@ type guest struct {
 	done int      // operations of this life
 	deaf bool     // ignores a request to shut down
 	ill  bool     // panics as soon as it has started
+}
+
+// front is a volume as the guest sees it.
+type front interface {
+	life() *process // of the daemon that serves it
+	submit(r *request)
 }
 
 // boot begins a life: first every block is read.
@@ -129,18 +135,18 @@ func (g *guest) submit() {
 	}
 	g.sent = r
 	front := g.front
-	g.n.c.w.in(front.p, func() { front.submit(r) })
+	g.n.c.w.in(front.life(), func() { front.submit(r) })
 }
 
-// served: a primary serves the volume on this node.
-func (g *guest) served(p *primary) {
-	g.front = p
+// served: f serves the volume on this node.
+func (g *guest) served(f front) {
+	g.front = f
 	g.submit()
 }
 
 // closed: it does no more.
-func (g *guest) closed(p *primary) {
-	if g.front == p {
+func (g *guest) closed(f front) {
+	if g.front == f {
 		g.front, g.sent = nil, nil
 	}
 }

@@ -24,7 +24,7 @@ func (p *primary) flush() {
 	}
 	round := p.flushes
 	p.flushes, p.flushing = nil, true
-	seen, l := p.disk.cached, p.link
+	seen, l := p.disk.now(), p.link
 	covered := p.written
 	p.written = [blocks]bool{}
 	open := 1
@@ -40,7 +40,7 @@ func (p *primary) flush() {
 		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
 	}
 	p.n.c.w.quiet(diskTime, p.p, func() {
-		p.disk.durable = seen
+		p.disk.flushed(seen)
 		end(nil)
 	})
 }

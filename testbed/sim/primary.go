@@ -78,8 +78,8 @@ type storage struct{ n *Node }
 
 func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	n := s.n
-	if n.disk.fail != nil {
-		return nil, n.disk.fail
+	if err := n.disk.failed(); err != nil {
+		return nil, err
 	}
 	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID, budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
@@ -87,6 +87,9 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	p.watch()
 	return p, nil
 }
+
+// life is the daemon that serves it.
+func (p *primary) life() *process { return p.p }
 
 // submit takes a request of the guest.
 func (p *primary) submit(r *request) {
@@ -123,7 +126,7 @@ func (p *primary) begin(r *request) bool {
 		if p.required() && p.work[r.block] {
 			return false // a failover could take it back
 		}
-		r.value, r.epoch = p.disk.cached[r.block], p.epoch
+		r.value, r.epoch = p.disk.now()[r.block], p.epoch
 		p.n.c.w.quiet(0, p.p, func() { p.finish(r, nil) })
 		return true
 	case p.holding:
@@ -204,11 +207,11 @@ func (p *primary) issue(r *request) {
 		p.generation()
 	}
 	p.n.c.w.quiet(p.n.diskDelay(), p.p, func() {
-		if p.disk.fail != nil {
-			p.broken(p.disk.fail)
+		if err := p.disk.failed(); err != nil {
+			p.broken(err)
 			return
 		}
-		p.disk.cached[r.block] = r.value
+		p.disk.put(r.block, r.value)
 		f.here = false
 		p.settle(f)
 	})
@@ -285,7 +288,7 @@ func (p *primary) finish(r *request, err error) {
 		err = blockrepl.ErrClosed
 	}
 	if err == nil && r.op == blockrepl.OpWrite {
-		p.n.c.check.acknowledged(p, r)
+		p.n.c.check.acknowledged(p.n, p.epoch, r)
 	}
 	r.done(err)
 	if p.holding {

@@ -67,6 +67,7 @@ type options struct {
 	strict bool // see world
 	broken broken
 	cover  *coverage // nil: nobody wants it
+	live   *live     // the real byte path; nil: the model
 }
 
 // run does a script with a seed and returns the transcript, and the violation or the
@@ -76,7 +77,7 @@ func (s script) run(seed uint64, keep bool) (transcript string, err error) {
 }
 
 func (s script) with(seed uint64, opt options) (transcript string, err error) {
-	c := newCluster(seed, opt.keep)
+	c := newCluster(seed, opt.keep, opt.live)
 	c.broken, c.cover, c.w.strict = opt.broken, opt.cover, opt.strict
 	defer c.close()
 	for _, line := range s {
@@ -107,6 +108,11 @@ func (c *Cluster) close() {
 		n.end()
 	}
 	c.w.close()
+	if c.w.live != nil {
+		c.w.live.settle()
+		c.w.live.graves.Wait()
+		c.w.live.settle()
+	}
 }
 
 // verb does one kind of line; args has at least as many words as it says.
