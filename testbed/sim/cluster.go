@@ -45,7 +45,6 @@ type Node struct {
 	store     store
 	disk      disk
 	log       dirtyLog
-	slow      time.Duration // of each write
 	guest     guest
 	second    *secondary // of the model
 	real      *real      // the byte path of the present daemon; nil: it is the model's
@@ -113,6 +112,7 @@ func newCluster(seed uint64, keep bool, live *live) *Cluster {
 		if err := engine.Create(&n.store, cluster.NodeID(n.name), cluster.NodeID(names[0]), engine.Definition{Version: 1, Text: []byte("vm")}); err != nil {
 			panic(err) // a store in memory that is not full
 		}
+		n.disk.ill.changed.L = &n.disk.mu
 		c.nodes[i] = n
 	}
 	return c
@@ -225,6 +225,7 @@ func (n *Node) end() {
 		n.lostPower = true // it could not save that it did
 	}
 	n.proc.kill()
+	n.disk.wakeDead()
 	if n.real != nil {
 		n.real.bury()
 	}
@@ -324,11 +325,12 @@ func (n *Node) thaw() {
 	n.c.touch()
 }
 
+// diskDelay is what a write takes on a disk that is well.
 func (n *Node) diskDelay() time.Duration {
 	if n.c.broken == sleepyDisk && n.c.w.rng.IntN(50) == 0 {
 		return 1500 * time.Millisecond
 	}
-	return n.slow + n.c.w.jitter(200*time.Microsecond)
+	return n.c.w.jitter(200 * time.Microsecond)
 }
 
 // answers reports whether heartbeats are answered.

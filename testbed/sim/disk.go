@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"duet/blockrepl"
 	"duet/cluster"
@@ -18,7 +19,8 @@ const blocks = 8
 type disk struct {
 	mu              sync.Mutex
 	cached, durable [blocks]uint64
-	fail            error // of every operation
+	fail            error         // of every operation
+	slow            time.Duration // of each write
 	ill             illness
 }
 
@@ -42,11 +44,19 @@ func (d *disk) setFail(err error) {
 	d.fail = err
 }
 
+func (d *disk) setSlow(each time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.slow = each
+}
+
 // put is a write that has come to its end.
 func (d *disk) put(block int, value uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.cached[d.ill.lands(block)] = value
+	if b, ok := d.ill.lands(block); ok {
+		d.cached[b] = value
+	}
 }
 
 // flushed makes durable what was seen when the flush began.

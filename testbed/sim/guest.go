@@ -24,6 +24,7 @@ type guest struct {
 	done int      // operations of this life
 	deaf bool     // ignores a request to shut down
 	ill  bool     // panics as soon as it has started
+	met  bool     // its disk answered with an error in this life
 }
 
 // front is a volume as the guest sees it.
@@ -35,7 +36,7 @@ type front interface {
 // boot begins a life: first every block is read.
 func (g *guest) boot() {
 	g.life++
-	g.state, g.op, g.sent, g.done = vmmanager.Running, nil, nil, 0
+	g.state, g.op, g.sent, g.done, g.met = vmmanager.Running, nil, nil, 0, false
 	if life := g.life; g.ill {
 		g.n.c.w.at(time.Millisecond, g.n.host, func() {
 			if g.life == life {
@@ -121,6 +122,11 @@ func (g *guest) submit() {
 		if g.sent != r || errors.Is(err, blockrepl.ErrClosed) {
 			return
 		}
+		if err != nil && g.n.disk.ails() { // nobody else has it: it is the guest's own trouble
+			g.met = true
+			g.pauses()
+			return
+		}
 		if err != nil {
 			g.n.c.check.fail("the guest on %s got an error: %v", g.n.name, err)
 			return
@@ -136,6 +142,17 @@ func (g *guest) submit() {
 	g.sent = r
 	front := g.front
 	g.n.c.w.in(front.life(), func() { front.submit(r) })
+}
+
+// pauses is what the hypervisor does with a VM whose disk answers with an error.
+func (g *guest) pauses() {
+	g.sent = nil
+	g.state = vmmanager.IOError
+	if e, p := g.n.engine, g.n.proc; e != nil {
+		g.n.c.w.at(time.Millisecond, p, func() {
+			e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
+		})
+	}
 }
 
 // served: f serves the volume on this node.
@@ -173,7 +190,12 @@ func (h hypervisor) Definition(context.Context, string) (vmmanager.Definition, e
 // Start takes a while.
 func (h hypervisor) Start(ctx context.Context, _ string) error {
 	g := &h.n.guest
-	if g.state == vmmanager.Running {
+	switch g.state {
+	case vmmanager.Running:
+		return nil
+	case vmmanager.IOError:
+		g.state = vmmanager.Running
+		g.submit()
 		return nil
 	}
 	life := h.n.proc
@@ -227,7 +249,7 @@ func (h hypervisor) Kill(ctx context.Context, _ string) error {
 
 // report is what the hypervisor tells of a VM that ended by itself.
 func (g *guest) report(cause vmmanager.Cause) {
-	if g.state != vmmanager.Running {
+	if g.state != vmmanager.Running && g.state != vmmanager.IOError {
 		return
 	}
 	g.end(vmmanager.Off)

@@ -59,7 +59,7 @@ func (c *Cluster) well() bool {
 	}
 	running := 0
 	for _, n := range c.nodes {
-		if n.host == nil || n.host.frozen || !n.answers() || n.ending || n.disk.failed() != nil || n.slow > 0 || n.store.full || n.noStart || n.guest.deaf || n.guest.ill {
+		if n.host == nil || n.host.frozen || !n.answers() || n.ending || n.disk.ails() || n.log.damaged != nil || n.store.full || n.noStart || n.guest.deaf || n.guest.ill {
 			return false
 		}
 		if n.guest.state == vmmanager.Running {

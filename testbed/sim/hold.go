@@ -39,7 +39,12 @@ func (p *primary) flush() {
 		open++
 		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
 	}
-	p.n.c.w.quiet(diskTime, p.p, func() {
+	p.n.io(blockrepl.OpFlush, 0, diskTime, p.p, func(err error) {
+		if err != nil {
+			p.broken(fmt.Errorf("flush local copy: %w", err))
+			end(err)
+			return
+		}
 		p.disk.flushed(seen)
 		end(nil)
 	})

@@ -87,8 +87,12 @@ func (i *image) do(op blockrepl.Op, off, n int64) error {
 	return err
 }
 
-// ReadAt reads the blocks in the range.
+// ReadAt reads the blocks in the range. A resync, which reads more than one block's
+// worth, is given time, so that something can happen to it.
 func (i *image) ReadAt(p []byte, off int64) (int, error) {
+	if len(p) > blockSize {
+		time.Sleep(resyncTime)
+	}
 	if err := i.do(blockrepl.OpRead, off, int64(len(p))); err != nil {
 		return 0, err
 	}

@@ -107,6 +107,13 @@ func (g *gate) set(frozen, dead bool) {
 	g.changed.Broadcast()
 }
 
+// alive: the process has not died.
+func (g *gate) alive() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.dead
+}
+
 // pass waits while the process is frozen; false: it is dead.
 func (g *gate) pass() bool {
 	g.mu.Lock()

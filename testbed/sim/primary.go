@@ -126,8 +126,7 @@ func (p *primary) begin(r *request) bool {
 		if p.required() && p.work[r.block] {
 			return false // a failover could take it back
 		}
-		r.value, r.epoch = p.disk.now()[r.block], p.epoch
-		p.n.c.w.quiet(0, p.p, func() { p.finish(r, nil) })
+		p.read(r)
 		return true
 	case p.holding:
 		return false
@@ -137,6 +136,38 @@ func (p *primary) begin(r *request) bool {
 	}
 	p.issue(r)
 	return true
+}
+
+// read takes a block from this disk, or from the peer if it cannot be read here and the
+// peer has it; then it is written back here.
+func (p *primary) read(r *request) {
+	epoch := p.epoch
+	p.n.io(blockrepl.OpRead, r.block, 0, p.p, func(err error) {
+		switch {
+		case err == nil:
+			r.value, r.epoch = p.disk.now()[r.block], epoch
+			p.finish(r, nil)
+		case p.link != nil && p.required():
+			var value uint64
+			p.ask(p.link, func(s *secondary, answer func(error)) {
+				s.n.io(blockrepl.OpRead, r.block, 0, s.p, func(err error) {
+					value = s.n.disk.now()[r.block]
+					answer(err)
+				})
+			}, func(remote error) {
+				if remote == nil {
+					r.value, r.epoch = value, epoch
+					if p.disk.ail(blockrepl.OpWrite, r.block).err == nil {
+						p.disk.put(r.block, value)
+						p.disk.renew(r.block)
+					}
+				}
+				p.finish(r, remote)
+			})
+		default:
+			p.finish(r, fmt.Errorf("read local copy: %w", err))
+		}
+	})
 }
 
 // before reports whether an earlier request for the same block waits.
@@ -206,8 +237,8 @@ func (p *primary) issue(r *request) {
 	if p.wants {
 		p.generation()
 	}
-	p.n.c.w.quiet(p.n.diskDelay(), p.p, func() {
-		if err := p.disk.failed(); err != nil {
+	p.n.io(blockrepl.OpWrite, r.block, p.n.diskDelay(), p.p, func(err error) {
+		if err != nil {
 			p.broken(err)
 			return
 		}

@@ -137,11 +137,11 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		answer(errors.New("frame of another epoch"))
 		return
 	}
-	apply := func() {
+	done := func(err error) {
 		if s.serving != in {
 			return
 		}
-		if err := s.n.disk.failed(); err != nil {
+		if err != nil {
 			s.broken(in, err, answer)
 			return
 		}
@@ -151,10 +151,11 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		answer(nil)
 	}
 	if in.finished || s.n.log.lineage.Partial {
-		s.n.c.w.quiet(s.n.diskDelay(), s.p, apply)
+		s.n.io(blockrepl.OpWrite, block, s.n.diskDelay(), s.p, done)
 		return
 	}
-	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished }, apply,
+	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished },
+		func() { s.n.io(blockrepl.OpWrite, block, 0, s.p, done) },
 		func(err error) { s.broken(in, err, answer) })
 }
 
@@ -166,7 +167,14 @@ func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 
 func (s *secondary) flush(answer func(error)) {
 	seen := s.n.disk.now()
-	s.n.c.w.quiet(diskTime, s.p, func() {
+	in := s.serving
+	s.n.io(blockrepl.OpFlush, 0, diskTime, s.p, func(err error) {
+		if err != nil {
+			if s.serving == in {
+				s.broken(in, err, answer)
+			}
+			return
+		}
 		if s.n.c.broken != lazySecondary {
 			s.n.disk.flushed(seen)
 		}
