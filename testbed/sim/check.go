@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"duet/blockrepl"
 	"duet/cluster"
 )
 
@@ -135,6 +136,25 @@ func (k *checker) granted(n *Node) {
 	if n.cold && !n.reach && k.c.module.Policy.ColdStart > 0 {
 		k.acked = k.flushed
 	}
+}
+
+// same: the copies of a pair that is in step hold the same, but for what the guest is
+// writing, and for what a disk wrote wrong without saying so.
+func (k *checker) same() {
+	a, b := k.c.nodes[0], k.c.nodes[1]
+	if !k.c.settled() {
+		return
+	}
+	for _, block := range differing(&a.disk, &b.disk) {
+		if !a.guest.writes(block) && !b.guest.writes(block) && !a.disk.isDamaged(block) && !b.disk.isDamaged(block) {
+			k.fail("the copies are said to be in step, but block %d holds %d on alpha and %d on beta", block, a.disk.now()[block], b.disk.now()[block])
+		}
+	}
+}
+
+// writes: the guest is writing this block.
+func (g *guest) writes(block int) bool {
+	return g.op != nil && g.op.op == blockrepl.OpWrite && g.op.block == block
 }
 
 // promoted: a copy that begins to count has every acknowledged write.

@@ -122,6 +122,10 @@ func (g *guest) submit() {
 		if g.sent != r || errors.Is(err, blockrepl.ErrClosed) {
 			return
 		}
+		if err != nil && g.n.c.settled() && !g.n.c.nodes[1-g.n.id].disk.ails() {
+			g.n.c.check.fail("the guest on %s got an error although the peer has what it asked for: %v", g.n.name, err)
+			return
+		}
 		if err != nil && g.n.disk.ails() { // nobody else has it: it is the guest's own trouble
 			g.met = true
 			g.pauses()
@@ -148,11 +152,24 @@ func (g *guest) submit() {
 func (g *guest) pauses() {
 	g.sent = nil
 	g.state = vmmanager.IOError
-	if e, p := g.n.engine, g.n.proc; e != nil {
-		g.n.c.w.at(time.Millisecond, p, func() {
-			e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
-		})
-	}
+	g.tellPaused(time.Millisecond)
+}
+
+// tellPaused says so, and again after a while: the engine does not hear it while it is
+// starting the VM, takes it for running and would never resume it.
+func (g *guest) tellPaused(after time.Duration) {
+	life := g.life
+	g.n.c.w.at(after, g.n.host, func() {
+		if g.life != life || g.state != vmmanager.IOError {
+			return
+		}
+		if e, p := g.n.engine, g.n.proc; e != nil {
+			g.n.c.w.at(0, p, func() {
+				e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
+			})
+		}
+		g.tellPaused(2 * time.Second)
+	})
 }
 
 // served: f serves the volume on this node.
