@@ -23,7 +23,8 @@ type checker struct {
 	problem string            // the first violation; empty: none
 
 	health  health
-	calm    int // transitions of a node in one second that are too many; 0: none are
+	disks   bool // only disks go wrong: no VM ends for what its guest did not meet
+	calm    int  // transitions of a node in one second that are too many; 0: none are
 	second  [2]int64
 	changes [2]int
 

@@ -46,8 +46,10 @@ type Node struct {
 	disk      disk
 	log       dirtyLog
 	guest     guest
-	second    *secondary // of the model
-	real      *real      // the byte path of the present daemon; nil: it is the model's
+	second    *secondary            // of the model
+	real      *real                 // the byte path of the present daemon; nil: it is the model's
+	prim      engine.Primary        // the newest that was opened here
+	verified  *blockrepl.VerifyDone // what its last verify found
 	pipes     []*end
 	boots     int
 	lostPower bool             // since the daemon last started
@@ -233,7 +235,7 @@ func (n *Node) end() {
 	if n.c.broken == cleanLog {
 		n.log.suspects = [blocks]bool{}
 	}
-	n.proc, n.engine, n.second, n.real, n.shown = nil, nil, nil, nil, off
+	n.proc, n.engine, n.second, n.real, n.prim, n.shown = nil, nil, nil, nil, nil, off
 	n.guest.front, n.guest.sent = nil, nil
 }
 

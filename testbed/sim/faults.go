@@ -77,6 +77,8 @@ func (n *Node) setDisk(a []string) (err error) {
 		err = n.disk.sicken(a)
 	case "loses", "strays", "rots":
 		err = n.disk.silently(a[0], a[1])
+	case "truncated":
+		n.disk.truncate()
 	case "torn":
 		n.log.damaged = errTorn
 	case "whole":

@@ -252,6 +252,7 @@ func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
 // Kill ends the VM.
 func (h hypervisor) Kill(ctx context.Context, _ string) error {
 	if g := &h.n.guest; g.state != vmmanager.Off && h.n.c.broken != stubbornGuest {
+		h.n.c.check.spares(h.n)
 		life := h.n.proc
 		if err := life.sleep(ctx, h.n.vmTakes/10); err != nil {
 			return err

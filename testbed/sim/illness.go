@@ -19,7 +19,7 @@ type illness struct {
 	lost     [blocks]bool // the next write does not happen
 	astray   [blocks]bool // the next write hits the next block
 	hung     []func()     // of the model: what goes on when it is mended
-	met      bool         // an operation was slow, hung or failed since the last mend
+	met      bool         // an operation of the guest failed or hung
 	damaged  [blocks]bool // holds what nobody wrote there
 }
 
@@ -59,20 +59,27 @@ func (i *illness) lands(block int) (int, bool) {
 	return block, true
 }
 
-// ail is what an operation meets now.
-func (d *disk) ail(op blockrepl.Op, block int) ailment {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.look(op, block)
+// access is an operation on a block, the guest's or one of a resync.
+type access struct {
+	op    blockrepl.Op
+	block int
+	guest bool
 }
 
-func (d *disk) look(op blockrepl.Op, block int) ailment {
-	a := d.ill.ailments[kindOf(op)][block]
-	if kindOf(op) == kindOf(blockrepl.OpWrite) {
+// ail is what an operation meets now.
+func (d *disk) ail(a access) ailment {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.look(a)
+}
+
+func (d *disk) look(at access) ailment {
+	a := d.ill.ailments[kindOf(at.op)][at.block]
+	if kindOf(at.op) == kindOf(blockrepl.OpWrite) {
 		a.slow += d.slow
 	}
 	a.err = errors.Join(a.err, d.fail)
-	d.ill.met = d.ill.met || a != ailment{}
+	d.ill.met = d.ill.met || at.guest && (a.err != nil || a.hang)
 	return a
 }
 
@@ -80,7 +87,7 @@ func (d *disk) look(op blockrepl.Op, block int) ailment {
 func (d *disk) mend() {
 	d.mu.Lock()
 	hung := d.ill.hung
-	d.ill.ailments, d.ill.lost, d.ill.astray, d.ill.hung, d.ill.met = [3][blocks]ailment{}, [blocks]bool{}, [blocks]bool{}, nil, false
+	d.ill.ailments, d.ill.lost, d.ill.astray, d.ill.hung = [3][blocks]ailment{}, [blocks]bool{}, [blocks]bool{}, nil
 	d.slow, d.fail = 0, nil
 	d.ill.changed.Broadcast()
 	d.mu.Unlock()
@@ -104,7 +111,7 @@ func (d *disk) ails() bool {
 	return d.fail != nil || d.slow > 0 || d.ill.ailments != [3][blocks]ailment{} || d.ill.damaged != [blocks]bool{}
 }
 
-// met: an operation has met it.
+// met: the guest has met a disk that failed or hung.
 func (d *disk) met() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,23 +126,23 @@ func (d *disk) isDamaged(block int) bool {
 }
 
 // strike lets an operation of a live goroutine take its time, and fail.
-func (d *disk) strike(op blockrepl.Op, block int, base time.Duration, g *gate) error {
-	a := d.ail(op, block)
+func (d *disk) strike(at access, base time.Duration, g *gate) error {
+	a := d.ail(at)
 	time.Sleep(base + a.slow)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for a = d.look(op, block); a.hang && g.alive(); a = d.look(op, block) {
+	for a = d.look(at); a.hang && g.alive(); a = d.look(at) {
 		d.ill.changed.Wait()
 	}
 	return a.err
 }
 
 // io is strike for the model: fn goes on with what came of it.
-func (n *Node) io(op blockrepl.Op, block int, base time.Duration, life *process, fn func(error)) {
-	a := n.disk.ail(op, block)
+func (n *Node) io(at access, base time.Duration, life *process, fn func(error)) {
+	a := n.disk.ail(at)
 	var again func()
 	again = func() {
-		a := n.disk.ail(op, block)
+		a := n.disk.ail(at)
 		if !a.hang {
 			fn(a.err)
 			return

@@ -44,7 +44,7 @@ type image struct {
 	gate *gate
 	// following: it is the copy of a secondary.
 	following bool
-	wait      func(op blockrepl.Op, block int) error // the disk's own time, and its trouble
+	wait      func(at access) error // the disk's own time, and its trouble
 }
 
 var _ engine.Image = (*image)(nil)
@@ -53,7 +53,7 @@ var _ engine.Image = (*image)(nil)
 func (n *Node) open(g *gate, following bool) *image {
 	rng := rand.New(rand.NewPCG(n.c.w.rng.Uint64(), 0))
 	var mu sync.Mutex // several goroutines use rng
-	return &image{n: n, gate: g, following: following, wait: func(op blockrepl.Op, block int) error {
+	return &image{n: n, gate: g, following: following, wait: func(at access) error {
 		mu.Lock()
 		d := time.Duration(rng.Int64N(int64(200 * time.Microsecond)))
 		lazy := n.c.broken == sleepyDisk && rng.IntN(50) == 0
@@ -61,7 +61,7 @@ func (n *Node) open(g *gate, following bool) *image {
 		if lazy {
 			d = 1500 * time.Millisecond
 		}
-		return n.disk.strike(op, block, d, g)
+		return n.disk.strike(at, d, g)
 	}}
 }
 
@@ -76,7 +76,7 @@ func (i *image) do(op blockrepl.Op, off, n int64) error {
 	any := false
 	covered(off, n, func(b int) {
 		any = true
-		err = errors.Join(err, i.wait(op, b))
+		err = errors.Join(err, i.wait(access{op, b, n == blockSize}))
 	})
 	if !any {
 		err = i.n.disk.failed()
@@ -143,7 +143,7 @@ func (i *image) write(block int, value uint64) {
 // Flush makes durable what was written when it began.
 func (i *image) Flush() error {
 	seen := i.n.disk.now()
-	err := i.n.disk.strike(blockrepl.OpFlush, 0, diskTime, i.gate)
+	err := i.n.disk.strike(access{blockrepl.OpFlush, 0, true}, diskTime, i.gate)
 	switch {
 	case !i.gate.pass():
 		return errDead

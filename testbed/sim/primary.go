@@ -83,6 +83,7 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	}
 	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID, budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
+	n.prim = p
 	n.guest.served(p)
 	p.watch()
 	return p, nil
@@ -142,7 +143,7 @@ func (p *primary) begin(r *request) bool {
 // peer has it; then it is written back here.
 func (p *primary) read(r *request) {
 	epoch := p.epoch
-	p.n.io(blockrepl.OpRead, r.block, 0, p.p, func(err error) {
+	p.n.io(access{blockrepl.OpRead, r.block, true}, 0, p.p, func(err error) {
 		switch {
 		case err == nil:
 			r.value, r.epoch = p.disk.now()[r.block], epoch
@@ -150,14 +151,14 @@ func (p *primary) read(r *request) {
 		case p.link != nil && p.required():
 			var value uint64
 			p.ask(p.link, func(s *secondary, answer func(error)) {
-				s.n.io(blockrepl.OpRead, r.block, 0, s.p, func(err error) {
+				s.n.io(access{blockrepl.OpRead, r.block, false}, 0, s.p, func(err error) {
 					value = s.n.disk.now()[r.block]
 					answer(err)
 				})
 			}, func(remote error) {
 				if remote == nil {
 					r.value, r.epoch = value, epoch
-					if p.disk.ail(blockrepl.OpWrite, r.block).err == nil {
+					if p.disk.ail(access{blockrepl.OpWrite, r.block, false}).err == nil {
 						p.disk.put(r.block, value)
 						p.disk.renew(r.block)
 					}
@@ -237,7 +238,7 @@ func (p *primary) issue(r *request) {
 	if p.wants {
 		p.generation()
 	}
-	p.n.io(blockrepl.OpWrite, r.block, p.n.diskDelay(), p.p, func(err error) {
+	p.n.io(access{blockrepl.OpWrite, r.block, true}, p.n.diskDelay(), p.p, func(err error) {
 		if err != nil {
 			p.broken(err)
 			return
@@ -434,8 +435,56 @@ func (p *primary) Progress() blockrepl.Progress {
 // Stats counts nothing.
 func (p *primary) Stats() blockrepl.Stats { return blockrepl.Stats{} }
 
-// Verify is not simulated.
-func (p *primary) Verify(bool) error { return blockrepl.ErrState }
+// Verify looks at one block after the other.
+func (p *primary) Verify(repair bool) error {
+	if p.state != blockrepl.Connected {
+		return blockrepl.ErrState
+	}
+	p.verify(p.link, 0, repair, blockrepl.VerifyDone{})
+	return nil
+}
+
+func (p *primary) verify(l *link, block int, repair bool, done blockrepl.VerifyDone) {
+	switch {
+	case p.link != l:
+		done.Err = errPeerLost
+		fallthrough
+	case block == blocks:
+		p.n.verified = &done
+		p.report(done)
+		return
+	case p.busy(block):
+		p.n.c.w.quiet(time.Millisecond, p.p, func() { p.verify(l, block, repair, done) })
+		return
+	}
+	lock := &flight{block: block}
+	p.flights = append(p.flights, lock)
+	var theirs uint64
+	p.ask(l, func(s *secondary, answer func(error)) {
+		s.n.io(access{blockrepl.OpRead, block, false}, 0, s.p, func(err error) {
+			theirs = s.n.disk.now()[block]
+			answer(err)
+		})
+	}, func(err error) {
+		next := func() {
+			p.remove(lock)
+			p.pump()
+			p.verify(l, block+1, repair, done)
+		}
+		mine := p.disk.now()[block]
+		if err != nil || theirs == mine {
+			next()
+			return
+		}
+		done.Count, done.Differs = done.Count+1, append(done.Differs, place(block)/blockrepl.RegionSize*blockrepl.RegionSize)
+		if !repair {
+			next()
+			return
+		}
+		done.Repaired++
+		p.ask(l, func(s *secondary, answer func(error)) { s.write(p.epoch, block, mine, answer) }, func(error) { next() })
+	})
+}
 
 var _ engine.Primary = (*primary)(nil)
 

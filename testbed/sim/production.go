@@ -94,7 +94,12 @@ func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engin
 	storage, live := r.storage(false), r.n.c.w.live
 	r.await(func() {
 		inner, err = storage.Primary(v, func(ev blockrepl.Event) {
-			live.post(func() { r.n.c.w.at(0, r.life, func() { report(ev) }) })
+			live.post(func() {
+				if done, ok := ev.(blockrepl.VerifyDone); ok {
+					r.n.verified = &done
+				}
+				r.n.c.w.at(0, r.life, func() { report(ev) })
+			})
 		})
 		if err == nil {
 			r.opened(inner.Close)
@@ -103,7 +108,9 @@ func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engin
 	if err != nil {
 		return nil, err
 	}
-	return &realPrimary{Primary: inner, r: r}, nil
+	p := &realPrimary{Primary: inner, r: r}
+	r.n.prim = p
+	return p, nil
 }
 
 // Secondary opens the volume for the peer.

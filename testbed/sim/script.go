@@ -29,6 +29,11 @@ import (
 //	cut WIRE A>B|A-B · heal [WIRE A>B|A-B] control, data or all; places alpha, beta, witness
 //	delay WIRE D · drop P · repeat P       D more for each message; a part of the calls
 //	disk N fail|ok|full|free|slow D        fail, ok and slow: the image; full and free: the metadata
+//	disk N reads|writes|flushes|all fails|hangs|D [BLOCK]   until ok
+//	disk N loses|strays|rots BLOCK         the next write to it does not happen, or hits the next block;
+//	                                       what it holds changes; in silence
+//	disk N truncated                       the second half of the image is not there, until ok
+//	disk N torn|whole                      the dirty log cannot be read, or can again
 //	witness off|on · ping N off|on · clock N ±D
 //	start-fails N on|off · vm-takes N D    the hypervisor starts nothing; takes so long
 //	guest N crash|panic|poweroff|deaf|obeys|ill|well   ill: panics whenever it starts
@@ -46,6 +51,9 @@ import (
 //	stalls D               for so long it gets none
 //	mark · pause below D   since mark the guest never waited longer for its disk or its VM
 //	calm N                 from here on more transitions of one node within a second are a violation
+//	verify N [repair]      verify names exactly the blocks that differ; with repair they are mended from N
+//	same                   the copies hold the same
+//	only-disks             from here on no VM may end for a fault that its guest did not meet
 //	gone within D          no daemon is being stopped any more
 //	settle within D        PRIM and SECOND, and the guest writes
 type script []string
@@ -147,24 +155,27 @@ var verbs = map[string]verb{
 		n.vmTakes, err = time.ParseDuration(a[0])
 		return err
 	}),
-	"clock":    onNode((*Node).setClock),
-	"command":  onNode((*Node).operate),
-	"guest":    onNode((*Node).disturb),
-	"mark":     {0, func(c *Cluster, _ []string) error { c.check.mark(); return nil }},
-	"pause":    {2, (*Cluster).paused},
-	"expect":   onNode((*Node).expect),
-	"refused":  onNode((*Node).refused),
-	"runs":     {1, (*Cluster).runs},
-	"never":    onNode(func(n *Node, _ []string) error { n.forbidden = true; return nil }),
-	"may":      onNode(func(n *Node, _ []string) error { n.forbidden = false; return nil }),
-	"holder":   onNode((*Node).holds),
-	"complete": onNode((*Node).isComplete),
-	"writes":   {3, (*Cluster).writes},
-	"stalls":   {1, (*Cluster).stalls},
-	"calm":     {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
-	"why":      onNode((*Node).explains),
-	"gone":     {2, func(c *Cluster, a []string) error { return c.gone(a[1]) }},
-	"settle":   {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
+	"clock":      onNode((*Node).setClock),
+	"command":    onNode((*Node).operate),
+	"guest":      onNode((*Node).disturb),
+	"mark":       {0, func(c *Cluster, _ []string) error { c.check.mark(); return nil }},
+	"pause":      {2, (*Cluster).paused},
+	"expect":     onNode((*Node).expect),
+	"refused":    onNode((*Node).refused),
+	"runs":       {1, (*Cluster).runs},
+	"never":      onNode(func(n *Node, _ []string) error { n.forbidden = true; return nil }),
+	"may":        onNode(func(n *Node, _ []string) error { n.forbidden = false; return nil }),
+	"holder":     onNode((*Node).holds),
+	"complete":   onNode((*Node).isComplete),
+	"writes":     {3, (*Cluster).writes},
+	"stalls":     {1, (*Cluster).stalls},
+	"only-disks": {0, func(c *Cluster, _ []string) error { c.check.disks = true; return nil }},
+	"verify":     onNode((*Node).verify),
+	"same":       {0, (*Cluster).same},
+	"calm":       {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
+	"why":        onNode((*Node).explains),
+	"gone":       {2, func(c *Cluster, a []string) error { return c.gone(a[1]) }},
+	"settle":     {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
 }
 
 func (c *Cluster) doLine(line string) error {

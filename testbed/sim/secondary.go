@@ -151,11 +151,11 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		answer(nil)
 	}
 	if in.finished || s.n.log.lineage.Partial {
-		s.n.io(blockrepl.OpWrite, block, s.n.diskDelay(), s.p, done)
+		s.n.io(access{blockrepl.OpWrite, block, false}, s.n.diskDelay(), s.p, done)
 		return
 	}
 	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished },
-		func() { s.n.io(blockrepl.OpWrite, block, 0, s.p, done) },
+		func() { s.n.io(access{blockrepl.OpWrite, block, false}, 0, s.p, done) },
 		func(err error) { s.broken(in, err, answer) })
 }
 
@@ -168,7 +168,7 @@ func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 func (s *secondary) flush(answer func(error)) {
 	seen := s.n.disk.now()
 	in := s.serving
-	s.n.io(blockrepl.OpFlush, 0, diskTime, s.p, func(err error) {
+	s.n.io(access{blockrepl.OpFlush, 0, false}, diskTime, s.p, func(err error) {
 		if err != nil {
 			if s.serving == in {
 				s.broken(in, err, answer)
