@@ -52,10 +52,10 @@ func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 	switch {
 	case epoch < max(k.epoch, uint64(o.store.epoch)):
 		held := o.disk.now()[r.block]
-		if max(held, k.began[o.id][r.block]) < r.value {
+		if max(held, k.began[o.id][r.block]) < r.value && !k.harmed(r.block) {
 			k.fail("%s acknowledges in epoch %d what %s, who has epoch %d, never had", n.name, epoch, o.name, o.store.epoch)
 		}
-		if held < r.value {
+		if held < r.value || k.harmed(r.block) {
 			return // it had it, and has lost it with its power before the acknowledgement
 		}
 	case epoch > k.epoch:
@@ -120,7 +120,7 @@ func (k *checker) flush(promised [blocks]uint64) {
 // does not know yet that another one took over may show what it has (DESIGN §5, last
 // but one paragraph): nothing that it writes is acknowledged.
 func (k *checker) read(n *Node, r *request) {
-	if r.value < k.acked[r.block] && !k.apart && r.epoch >= k.epoch {
+	if r.value < k.acked[r.block] && !k.apart && !k.harmed(r.block) && r.epoch >= k.epoch {
 		k.fail("the guest on %s reads %d in block %d, but %d was acknowledged", n.name, r.value, r.block, k.acked[r.block])
 	}
 }
@@ -147,7 +147,7 @@ func (k *checker) same() {
 		return
 	}
 	for _, block := range differing(&a.disk, &b.disk) {
-		if !a.guest.writes(block) && !b.guest.writes(block) && !a.disk.isDamaged(block) && !b.disk.isDamaged(block) {
+		if !a.guest.writes(block) && !b.guest.writes(block) && !k.harmed(block) {
 			k.fail("the copies are said to be in step, but block %d holds %d on alpha and %d on beta", block, a.disk.now()[block], b.disk.now()[block])
 		}
 	}
@@ -171,7 +171,7 @@ func (k *checker) promoted(n *Node) {
 		return
 	}
 	for b, v := range held {
-		if v < k.acked[b] {
+		if v < k.acked[b] && !k.harmed(b) {
 			k.fail("%s opens its volume with %d in block %d, but %d was acknowledged", n.name, v, b, k.acked[b])
 		}
 	}

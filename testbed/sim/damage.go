@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"duet/blockrepl"
@@ -11,12 +12,38 @@ import (
 
 // What must hold when a disk is ill.
 
+// harmed: a disk has damaged a block and did not say so. Whoever reads it there gets what
+// lies there, and so does who resyncs from it: only a verify can tell.
+func (k *checker) harmed(block int) bool {
+	return k.c.nodes[0].disk.isDamaged(block) || k.c.nodes[1].disk.isDamaged(block)
+}
+
 // spares: the VM is not ended for what its guest has not met. It is told before the
 // hypervisor ends one.
 func (k *checker) spares(n *Node) {
 	if k.disks && !n.guest.met && !n.disk.met() && !n.store.full && n.log.damaged == nil {
 		k.fail("the VM on %s is ended for a fault that its guest did not meet", n.name)
 	}
+}
+
+// compare has the primary, wherever it is, do a verify.
+func (c *Cluster) compare(a []string) error {
+	for _, n := range c.nodes {
+		if n.prim != nil && strings.HasPrefix(n.shown, "PRIM") {
+			return n.verify(append(a, ""))
+		}
+	}
+	return errors.New("there is no primary")
+}
+
+// glance begins a verify, if it can; what it finds is nobody's business.
+func (c *Cluster) glance([]string) error {
+	for _, n := range c.nodes {
+		if n.prim != nil && n.proc != nil && !n.proc.frozen {
+			_ = n.prim.Verify(false)
+		}
+	}
+	return nil
 }
 
 // verify has the pair compared: every block in which the copies differ is named, and no

@@ -50,15 +50,6 @@ func (d *disk) setSlow(each time.Duration) {
 	d.slow = each
 }
 
-// put is a write that has come to its end.
-func (d *disk) put(block int, value uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if b, ok := d.ill.lands(block); ok {
-		d.cached[b] = value
-	}
-}
-
 // flushed makes durable what was seen when the flush began.
 func (d *disk) flushed(seen [blocks]uint64) {
 	d.mu.Lock()

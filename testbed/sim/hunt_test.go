@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-var hunt = flag.String("hunt", "", "search for a failure on this byte path, model or production, or in the scenarios on it: model-scenarios, production-scenarios")
+var hunt = flag.String("hunt", "", "search for a failure on this byte path, model or production, or storage: with faults of disks; or in the scenarios on it: model-scenarios, production-scenarios")
 
 // TestHunt tries schedules until one fails, for testbed/knownbugs, and prints what it found in one line:
 // how many it took, the seed or scenario, and what was broken.
@@ -26,6 +26,13 @@ func TestHunt(t *testing.T) {
 		return err
 	}
 	switch *hunt {
+	case "storage":
+		for seed := *first; seed < *first+*schedules; seed++ {
+			if err := try(ailing(seed), seed, false); err != nil {
+				found(seed-*first+1, fmt.Sprintf("seed %d", seed), err)
+				return
+			}
+		}
 	case "model", "production":
 		for seed := *first; seed < *first+*schedules; seed++ {
 			if err := try(random(seed), seed, false); err != nil {

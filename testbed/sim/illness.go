@@ -20,7 +20,8 @@ type illness struct {
 	astray   [blocks]bool // the next write hits the next block
 	hung     []func()     // of the model: what goes on when it is mended
 	met      bool         // an operation of the guest failed or hung
-	damaged  [blocks]bool // holds what nobody wrote there
+	damaged  [blocks]bool // holds what nobody wrote there, namely
+	bad      [blocks]uint64
 }
 
 // ailment is what an operation on a block meets.
@@ -43,20 +44,29 @@ func kindOf(op blockrepl.Op) int {
 	return 1
 }
 
-// lands is the block that a write to block reaches; false: none.
-func (i *illness) lands(block int) (int, bool) {
+// put is a write that has come to its end, where it lands.
+func (d *disk) put(block int, value uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := &d.ill
 	switch {
 	case i.lost[block]:
 		i.lost[block] = false
-		i.damaged[block] = true
-		return 0, false
+		d.harm(block, d.cached[block])
 	case i.astray[block]:
 		i.astray[block] = false
-		i.damaged[block], i.damaged[(block+1)%blocks] = true, true
-		return (block + 1) % blocks, true
+		d.harm(block, d.cached[block])
+		d.harm((block+1)%blocks, value)
+	default:
+		d.cached[block] = value
+		i.damaged[block] = i.damaged[block] && value == i.bad[block] // by a resync from where it had spread
 	}
-	i.damaged[block] = false
-	return block, true
+}
+
+// harm leaves a block with what nobody wrote there.
+func (d *disk) harm(block int, value uint64) {
+	d.cached[block] = value
+	d.ill.damaged[block], d.ill.bad[block] = true, value
 }
 
 // access is an operation on a block, the guest's or one of a resync.
@@ -215,9 +225,8 @@ func (d *disk) silently(what, which string) error {
 	case "strays":
 		d.ill.astray[b] = true
 	case "rots":
-		d.cached[b] ^= rot
 		d.durable[b] ^= rot
-		d.ill.damaged[b] = true
+		d.harm(b, d.cached[b]^rot)
 	}
 	return nil
 }

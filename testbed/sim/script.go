@@ -52,6 +52,7 @@ import (
 //	mark · pause below D   since mark the guest never waited longer for its disk or its VM
 //	calm N                 from here on more transitions of one node within a second are a violation
 //	verify N [repair]      verify names exactly the blocks that differ; with repair they are mended from N
+//	compare [repair]       verify where the primary is; glance begins one and does not look at it
 //	same                   the copies hold the same
 //	only-disks             from here on no VM may end for a fault that its guest did not meet
 //	gone within D          no daemon is being stopped any more
@@ -171,6 +172,8 @@ var verbs = map[string]verb{
 	"stalls":     {1, (*Cluster).stalls},
 	"only-disks": {0, func(c *Cluster, _ []string) error { c.check.disks = true; return nil }},
 	"verify":     onNode((*Node).verify),
+	"compare":    {0, (*Cluster).compare},
+	"glance":     {0, (*Cluster).glance},
 	"same":       {0, (*Cluster).same},
 	"calm":       {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
 	"why":        onNode((*Node).explains),
