@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,24 @@ const (
 	ProductionScenarios Search = "production-scenarios" // the same, over the real byte path
 	Storage             Search = "storage"              // random faults of disks, the real byte path
 )
+
+// The searches of the packages themselves.
+const (
+	Rules   Search = "rules"   // every order of events of a small model over package cluster
+	Crashes Search = "crashes" // random ends of nodes and links around the real Primary and Secondary, package blockrepl
+)
+
+// program is the test binary that does a search: its package, and its arguments for so many schedules.
+func (s Search) program(schedules uint64) (pkg string, args []string) {
+	n := strconv.FormatUint(schedules, 10)
+	switch s {
+	case Rules:
+		return "cluster", []string{"-test.run", "^(TestAuthorityModel|TestNobodyIsStuck)$"}
+	case Crashes:
+		return "blockrepl", []string{"-test.run", "^TestCrashes$", "-sim.count", n}
+	}
+	return "testbed/sim", []string{"-test.run", "^TestHunt$", "-hunt", string(s), "-schedules", n}
+}
 
 // Bug is a bug that was there once, here or elsewhere.
 type Bug struct {
@@ -68,16 +87,20 @@ func try(ctx context.Context, root string, b Bug) (result, error) {
 		return r, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left lies in the temporary directory
-	bin, err := build(ctx, root, dir, b)
+	pkg, args := b.By.program(b.Within)
+	bin, err := build(ctx, root, dir, pkg, b)
 	if err != nil {
 		return r, err
 	}
 	began := time.Now()
-	cmd := exec.CommandContext(ctx, bin, "-test.run", "^TestHunt$", "-test.timeout", "20m", "-hunt", string(b.By),
-		"-schedules", strconv.FormatUint(b.Within, 10))
-	cmd.Dir = filepath.Join(root, "testbed", "sim")
+	cmd := exec.CommandContext(ctx, bin, append(args, "-test.timeout", "20m")...)
+	cmd.Dir = filepath.Join(root, pkg)
 	out, err := cmd.CombinedOutput()
 	r.took, r.tried = time.Since(began), b.Within
+	if pkg != "testbed/sim" {
+		r.judge(out, err != nil)
+		return r, nil
+	}
 	if hit := crashed(out); err != nil && hit != "" {
 		r.found, r.where, r.what = true, "the schedule under way", hit
 		return r, nil
@@ -88,8 +111,8 @@ func try(ctx context.Context, root string, b Bug) (result, error) {
 	return r, r.read(out)
 }
 
-// build compiles the simulator's tests with the bug.
-func build(ctx context.Context, root, dir string, b Bug) (string, error) {
+// build compiles the tests of a package with the bug.
+func build(ctx context.Context, root, dir, pkg string, b Bug) (string, error) {
 	file, text, err := b.fit(root)
 	if err != nil {
 		return "", err
@@ -105,7 +128,7 @@ func build(ctx context.Context, root, dir string, b Bug) (string, error) {
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, "./testbed/sim")
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, "./"+pkg)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
@@ -121,6 +144,28 @@ func crashed(out []byte) string {
 		}
 	}
 	return ""
+}
+
+// failing is where a test of a package says that it failed, and with what.
+var failing = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+).*\n((?: +\S+_test\.go:.*\n)?)`)
+
+// judge reads what the tests of a package said. Of a search with numbered schedules it takes the number.
+func (r *result) judge(out []byte, failed bool) {
+	if !failed {
+		return
+	}
+	r.found, r.tried, r.where, r.what = true, 1, string(r.bug.By), crashed(out)
+	for _, m := range failing.FindAllStringSubmatch(string(out), -1) {
+		r.where = m[1]
+		if said := strings.TrimSpace(m[2]); said != "" {
+			r.what = said
+		}
+		if _, number, ok := strings.Cut(m[1], "/"); ok {
+			if n, err := strconv.ParseUint(number, 10, 64); err == nil {
+				r.tried = n
+			}
+		}
+	}
 }
 
 // read takes the line of what was found.

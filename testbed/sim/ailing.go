@@ -82,6 +82,9 @@ func (g *generator) mendsAll() {
 		g.add("power-on %s", n)
 	}
 	g.add("wait %v", g.settling)
+	for _, n := range names[:2] {
+		g.add("power-on %s", n) // a fence agent may have come late
+	}
 	for range 2 { // one whose disk failed rests, and one may have heard late that the other is well again
 		for _, n := range names[:2] {
 			g.add("command %s start", n)
