@@ -26,6 +26,8 @@ type Cluster struct {
 	fence   bool
 	check   checker
 	broken  broken
+	avoided int // block that the guest does not write any more; 0: none
+	busy    int // the only one that it writes; 0: all
 	cover   *coverage
 	stirred int64            // when something last happened besides the guest's work
 	out     *strings.Builder // the transcript; nil: none is kept

@@ -71,6 +71,12 @@ func (g *guest) write() {
 	c.check.begins()
 	c.check.value++
 	r := &request{op: blockrepl.OpWrite, block: c.w.rng.IntN(blocks), value: c.check.value}
+	switch {
+	case c.busy > 0:
+		r.block = c.busy
+	case r.block == c.avoided:
+		r.block = 0
+	}
 	g.do(r, func() {
 		g.done++
 		if c.w.rng.IntN(6) == 0 {

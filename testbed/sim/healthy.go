@@ -24,7 +24,7 @@ const (
 
 // harmless are the lines of a script that disturb nobody.
 var harmless = []string{"wait", "expect", "why", "runs", "never", "may", "holder", "complete", "writes", "stalls",
-	"mark", "pause", "same", "compare", "verify", "glance", "only-disks", "calm", "gone", "settle", "witness", "repeat"}
+	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle", "witness", "repeat"}
 
 // line notes what the next line of a script does.
 func (h *health) line(now int64, line string) {

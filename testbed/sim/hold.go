@@ -39,7 +39,7 @@ func (p *primary) flush() {
 		open++
 		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
 	}
-	p.n.io(access{blockrepl.OpFlush, 0, true}, diskTime, p.p, func(err error) {
+	p.local(access{blockrepl.OpFlush, 0, true}, diskTime, func(err error) {
 		if err != nil {
 			p.broken(fmt.Errorf("flush local copy: %w", err))
 			end(err)

@@ -49,6 +49,9 @@ func (d *disk) put(block int, value uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := &d.ill
+	if i.ailments[0][block].err == errSector { // written anew it can be read
+		i.ailments[0][block].err = nil
+	}
 	switch {
 	case i.lost[block]:
 		i.lost[block] = false
@@ -229,13 +232,6 @@ func (d *disk) silently(what, which string) error {
 		d.harm(b, d.cached[b]^rot)
 	}
 	return nil
-}
-
-// renew is what a disk does with a sector that cannot be read when it is written.
-func (d *disk) renew(block int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.ill.ailments[0][block].err = nil
 }
 
 // rot is the bit that flips; no value has it.

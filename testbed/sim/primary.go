@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"duet/appmodules"
@@ -60,6 +61,7 @@ type primary struct {
 	marking  [blocks]bool // being made suspect durably
 	work     [blocks]bool // of the resync
 	left     int
+	locals   []*local
 	calls    []*call // to be told when the link is lost
 }
 
@@ -160,7 +162,6 @@ func (p *primary) read(r *request) {
 					r.value, r.epoch = value, epoch
 					if p.disk.ail(access{blockrepl.OpWrite, r.block, false}).err == nil {
 						p.disk.put(r.block, value)
-						p.disk.renew(r.block)
 					}
 				}
 				p.finish(r, remote)
@@ -238,7 +239,7 @@ func (p *primary) issue(r *request) {
 	if p.wants {
 		p.generation()
 	}
-	p.n.io(access{blockrepl.OpWrite, r.block, true}, p.n.diskDelay(), p.p, func(err error) {
+	p.local(access{blockrepl.OpWrite, r.block, true}, p.n.diskDelay(), func(err error) {
 		if err != nil {
 			p.broken(err)
 			return
@@ -247,6 +248,29 @@ func (p *primary) issue(r *request) {
 		f.here = false
 		p.settle(f)
 	})
+}
+
+// localBudget is how long an operation here may take before the disk counts as failed.
+const localBudget = 10 * time.Second
+
+var errHung = errors.New("an operation of the local disk does not end")
+
+// local does an operation on the disk here. One that does not end is a failed disk.
+func (p *primary) local(at access, base time.Duration, fn func(error)) {
+	op := &local{p.n.c.w.now}
+	p.locals = append(p.locals, op)
+	p.n.io(at, base, p.p, func(err error) {
+		p.locals = slices.DeleteFunc(p.locals, func(o *local) bool { return o == op })
+		fn(err)
+	})
+}
+
+// local is an operation of this disk that has not ended.
+type local struct{ since int64 }
+
+// overdue: the oldest of them takes too long.
+func (p *primary) overdue() bool {
+	return len(p.locals) > 0 && p.n.c.w.now-p.locals[0].since > int64(localBudget)
 }
 
 // broken is the loss of the local copy: writes wait.

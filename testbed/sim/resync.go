@@ -154,6 +154,9 @@ func (p *primary) watch() {
 	p.n.c.w.quiet(every, p.p, func() {
 		now := p.n.c.w.now
 		l := p.link
+		if p.overdue() {
+			p.broken(errHung)
+		}
 		switch {
 		case p.state == blockrepl.Closed:
 			return

@@ -32,6 +32,7 @@ import (
 //	disk N reads|writes|flushes|all fails|hangs|D [BLOCK]   until ok
 //	disk N loses|strays|rots BLOCK         the next write to it does not happen, or hits the next block;
 //	                                       what it holds changes; in silence
+//	avoid BLOCK · busy BLOCK               the guest does not write it any more; writes nothing else; not 0
 //	disk N truncated                       the second half of the image is not there, until ok
 //	disk N torn|whole                      the dirty log cannot be read, or can again
 //	witness off|on · ping N off|on · clock N ±D
@@ -156,20 +157,25 @@ var verbs = map[string]verb{
 		n.vmTakes, err = time.ParseDuration(a[0])
 		return err
 	}),
-	"clock":      onNode((*Node).setClock),
-	"command":    onNode((*Node).operate),
-	"guest":      onNode((*Node).disturb),
-	"mark":       {0, func(c *Cluster, _ []string) error { c.check.mark(); return nil }},
-	"pause":      {2, (*Cluster).paused},
-	"expect":     onNode((*Node).expect),
-	"refused":    onNode((*Node).refused),
-	"runs":       {1, (*Cluster).runs},
-	"never":      onNode(func(n *Node, _ []string) error { n.forbidden = true; return nil }),
-	"may":        onNode(func(n *Node, _ []string) error { n.forbidden = false; return nil }),
-	"holder":     onNode((*Node).holds),
-	"complete":   onNode((*Node).isComplete),
-	"writes":     {3, (*Cluster).writes},
-	"stalls":     {1, (*Cluster).stalls},
+	"clock":    onNode((*Node).setClock),
+	"command":  onNode((*Node).operate),
+	"guest":    onNode((*Node).disturb),
+	"mark":     {0, func(c *Cluster, _ []string) error { c.check.mark(); return nil }},
+	"pause":    {2, (*Cluster).paused},
+	"expect":   onNode((*Node).expect),
+	"refused":  onNode((*Node).refused),
+	"runs":     {1, (*Cluster).runs},
+	"never":    onNode(func(n *Node, _ []string) error { n.forbidden = true; return nil }),
+	"may":      onNode(func(n *Node, _ []string) error { n.forbidden = false; return nil }),
+	"holder":   onNode((*Node).holds),
+	"complete": onNode((*Node).isComplete),
+	"writes":   {3, (*Cluster).writes},
+	"stalls":   {1, (*Cluster).stalls},
+	"busy":     {1, func(c *Cluster, a []string) (err error) { c.busy, err = blockOf(a[0]); return err }},
+	"avoid": {1, func(c *Cluster, a []string) (err error) {
+		c.avoided, err = blockOf(a[0])
+		return err
+	}},
 	"only-disks": {0, func(c *Cluster, _ []string) error { c.check.disks = true; return nil }},
 	"verify":     onNode((*Node).verify),
 	"compare":    {0, (*Cluster).compare},
