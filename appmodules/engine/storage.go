@@ -89,12 +89,14 @@ func (c *Connection) Refuse(r blockrepl.Refusal) error { return blockrepl.Refuse
 // Close ends the connection.
 func (c *Connection) Close() error { return c.Conn.Close() }
 
-// StorageConfig is what real volumes are made of. All fields are needed.
+// StorageConfig is what real volumes are made of. All fields but HotExtents are needed.
 type StorageConfig struct {
 	Module appmodules.Module
 	Node   string
 	Disks  Disks
 	Logger *slog.Logger
+	// HotExtents is blockrepl.PrimaryConfig.HotExtents; 0 is its default.
+	HotExtents int
 }
 
 // NewStorage makes volumes of images, dirty logs and frontends.
@@ -119,7 +121,7 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Pri
 	p.Primary, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{
 		Volume: s.name(v), Node: s.cfg.Node, Identity: v.ID,
 		Device: image, Log: s.cfg.Disks.Log(v), Logger: s.cfg.Logger,
-		StallBudget: time.Duration(s.cfg.Module.Policy.StallBudget), Events: report,
+		StallBudget: time.Duration(s.cfg.Module.Policy.StallBudget), Events: report, HotExtents: s.cfg.HotExtents,
 	})
 	if err == nil {
 		p.front, err = s.cfg.Disks.Frontend(s.cfg.Module.Name, v)

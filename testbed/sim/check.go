@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"duet/blockrepl"
 	"duet/cluster"
 )
 
@@ -22,7 +23,8 @@ type checker struct {
 	problem string            // the first violation; empty: none
 
 	health  health
-	calm    int // transitions of a node in one second that are too many; 0: none are
+	disks   bool // only disks go wrong: no VM ends for what its guest did not meet
+	calm    int  // transitions of a node in one second that are too many; 0: none are
 	second  [2]int64
 	changes [2]int
 
@@ -40,28 +42,29 @@ func (k *checker) fail(format string, args ...any) {
 
 // acknowledged: one writer per instant. A write that the new holder has too may be
 // acknowledged late by the old one: it takes nothing back.
-func (k *checker) acknowledged(p *primary, r *request) {
+func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 	k.answered()
 	k.count++
 	if k.apart {
 		return
 	}
-	o := k.c.nodes[1-p.n.id]
+	o := k.c.nodes[1-n.id]
 	switch {
-	case p.epoch < max(k.epoch, uint64(o.store.epoch)):
-		if max(o.disk.cached[r.block], k.began[o.id][r.block]) < r.value {
-			k.fail("%s acknowledges in epoch %d what %s, who has epoch %d, never had", p.n.name, p.epoch, o.name, o.store.epoch)
+	case epoch < max(k.epoch, uint64(o.store.epoch)):
+		held := o.disk.now()[r.block]
+		if max(held, k.began[o.id][r.block]) < r.value && !k.harmed(r.block) {
+			k.fail("%s acknowledges in epoch %d what %s, who has epoch %d, never had", n.name, epoch, o.name, o.store.epoch)
 		}
-		if o.disk.cached[r.block] < r.value {
+		if held < r.value || k.harmed(r.block) {
 			return // it had it, and has lost it with its power before the acknowledgement
 		}
-	case p.epoch > k.epoch:
-		k.epoch, k.writer = p.epoch, p.n.name
-		k.lives(p.n)
-	case p.n.name != k.writer:
-		k.fail("%s and %s both acknowledge in epoch %d", k.writer, p.n.name, p.epoch)
+	case epoch > k.epoch:
+		k.epoch, k.writer = epoch, n.name
+		k.lives(n)
+	case n.name != k.writer:
+		k.fail("%s and %s both acknowledge in epoch %d", k.writer, n.name, epoch)
 	default:
-		k.lives(p.n)
+		k.lives(n)
 	}
 	k.acked[r.block] = max(k.acked[r.block], r.value)
 }
@@ -117,7 +120,7 @@ func (k *checker) flush(promised [blocks]uint64) {
 // does not know yet that another one took over may show what it has (DESIGN §5, last
 // but one paragraph): nothing that it writes is acknowledged.
 func (k *checker) read(n *Node, r *request) {
-	if r.value < k.acked[r.block] && !k.apart && r.epoch >= k.epoch {
+	if r.value < k.acked[r.block] && !k.apart && !k.harmed(r.block) && r.epoch >= k.epoch {
 		k.fail("the guest on %s reads %d in block %d, but %d was acknowledged", n.name, r.value, r.block, k.acked[r.block])
 	}
 }
@@ -136,19 +139,39 @@ func (k *checker) granted(n *Node) {
 	}
 }
 
+// same: the copies of a pair that is in step hold the same, but for what the guest is
+// writing, and for what a disk wrote wrong without saying so.
+func (k *checker) same() {
+	a, b := k.c.nodes[0], k.c.nodes[1]
+	if !k.c.settled() {
+		return
+	}
+	for _, block := range differing(&a.disk, &b.disk) {
+		if !a.guest.writes(block) && !b.guest.writes(block) && !k.harmed(block) {
+			k.fail("the copies are said to be in step, but block %d holds %d on alpha and %d on beta", block, a.disk.now()[block], b.disk.now()[block])
+		}
+	}
+}
+
+// writes: the guest is writing this block.
+func (g *guest) writes(block int) bool {
+	return g.op != nil && g.op.op == blockrepl.OpWrite && g.op.block == block
+}
+
 // promoted: a copy that begins to count has every acknowledged write.
 func (k *checker) promoted(n *Node) {
 	if k.c.nodes[1-n.id].store.epoch > n.store.epoch {
 		return // it was frozen while it opened: its peer holds a newer epoch and acknowledges nothing of it
 	}
-	for b, v := range n.disk.cached {
+	held := n.disk.now()
+	for b, v := range held {
 		k.began[n.id][b] = max(k.began[n.id][b], v)
 	}
 	if k.apart {
 		return
 	}
-	for b, v := range n.disk.cached {
-		if v < k.acked[b] {
+	for b, v := range held {
+		if v < k.acked[b] && !k.harmed(b) {
 			k.fail("%s opens its volume with %d in block %d, but %d was acknowledged", n.name, v, b, k.acked[b])
 		}
 	}
@@ -161,7 +184,7 @@ func (n *Node) good() bool {
 	if n.engine != nil {
 		r.Cold = n.engine.State().Record.Cold // it may know what it could not save
 	}
-	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.fail == nil
+	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.failed() == nil
 }
 
 // powerCut is told before n loses what is not flushed. If no other copy has it, the

@@ -26,6 +26,8 @@ type Cluster struct {
 	fence   bool
 	check   checker
 	broken  broken
+	avoided int // block that the guest does not write any more; 0: none
+	busy    int // the only one that it writes; 0: all
 	cover   *coverage
 	stirred int64            // when something last happened besides the guest's work
 	out     *strings.Builder // the transcript; nil: none is kept
@@ -45,9 +47,11 @@ type Node struct {
 	store     store
 	disk      disk
 	log       dirtyLog
-	slow      time.Duration // of each write
 	guest     guest
-	second    *secondary
+	second    *secondary            // of the model
+	real      *real                 // the byte path of the present daemon; nil: it is the model's
+	prim      engine.Primary        // the newest that was opened here
+	verified  *blockrepl.VerifyDone // what its last verify found
 	pipes     []*end
 	boots     int
 	lostPower bool             // since the daemon last started
@@ -87,8 +91,8 @@ var names = [...]string{"alpha", "beta", "witness"}
 const witnessName = 2
 
 // newCluster makes a cluster that is switched off. keep says whether a transcript is wanted.
-func newCluster(seed uint64, keep bool) *Cluster {
-	c := &Cluster{w: &world{rng: rand.New(rand.NewPCG(seed, 0))}}
+func newCluster(seed uint64, keep bool, live *live) *Cluster {
+	c := &Cluster{w: &world{rng: rand.New(rand.NewPCG(seed, 0)), live: live}}
 	c.check.c = c
 	if keep {
 		c.out = &strings.Builder{}
@@ -96,11 +100,15 @@ func newCluster(seed uint64, keep bool) *Cluster {
 	m := appmodules.Default()
 	m.Name, m.Nodes, m.VM.Domain = "vm", []string{names[0], names[1]}, "vm"
 	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: blocks, Paths: map[string]string{}}}
+	if live != nil {
+		m.Volumes[0].Size = volumeSize
+	}
 	c.module = m
 	for i := range c.nodes {
 		n := &Node{c: c, id: i, name: names[i], ping: true, vmTakes: 100 * time.Millisecond, store: store{values: map[string][]byte{}, owner: cluster.NodeID(names[i])}}
 		n.guest, n.shown = guest{n: n, state: vmmanager.Off}, off
 		n.store.grant = func() { c.check.granted(n) }
+		n.log.entries = map[uint32]blockrepl.Entry{}
 		n.log.lineage = blockrepl.Lineage{Volume: "vol"}
 		if i == 0 {
 			n.log.lineage = n.log.lineage.With(blockrepl.Generation{Epoch: 1, Holder: names[0]})
@@ -108,6 +116,7 @@ func newCluster(seed uint64, keep bool) *Cluster {
 		if err := engine.Create(&n.store, cluster.NodeID(n.name), cluster.NodeID(names[0]), engine.Definition{Version: 1, Text: []byte("vm")}); err != nil {
 			panic(err) // a store in memory that is not full
 		}
+		n.disk.ill.changed.L = &n.disk.mu
 		c.nodes[i] = n
 	}
 	return c
@@ -138,9 +147,13 @@ func (n *Node) boot() {
 	p := &process{w: n.c.w, skew: n.skew, frozen: n.host.frozen}
 	p.spins = func() { n.c.check.fail("the daemon on %s spins", n.name) }
 	n.proc, n.ending, n.leaving, n.lostPower, n.phase = p, false, false, false, appmodules.Stopped
+	if n.c.w.live != nil {
+		p.gate = newGate(p.frozen)
+		n.real = &real{n: n, life: p}
+	}
 	other := cluster.NodeID(names[1-n.id])
 	e, err := engine.New(engine.Config{
-		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: storage{n},
+		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: n.storage(),
 		Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n}, Gate: engine.NewGate(p), Runtime: p,
 		View: func() cluster.View { return n.view(other) }, Witnesses: n.witnesses, Fence: n.fencer(),
 		Ping: func(context.Context) bool { return n.ping }, Boot: fmt.Sprint(n.boots),
@@ -149,13 +162,21 @@ func (n *Node) boot() {
 	})
 	if err != nil {
 		n.c.note("%s: the daemon does not start: %v", n.name, err)
-		n.proc = nil
+		n.proc, n.real = nil, nil
 		return
 	}
 	n.engine, n.lostPower = e, false
 	n.show(e.State().Status)
 	p.w.at(0, p, e.Start)
 	n.c.touch()
+}
+
+// storage is the byte path.
+func (n *Node) storage() engine.Storage {
+	if n.real != nil {
+		return n.real
+	}
+	return storage{n}
 }
 
 func (c *Cluster) transition(n *Node, t engine.Transition) {
@@ -208,11 +229,15 @@ func (n *Node) end() {
 		n.lostPower = true // it could not save that it did
 	}
 	n.proc.kill()
+	n.disk.wakeDead()
+	if n.real != nil {
+		n.real.bury()
+	}
 	n.log.crash(n.c.w.rng)
 	if n.c.broken == cleanLog {
 		n.log.suspects = [blocks]bool{}
 	}
-	n.proc, n.engine, n.second, n.shown = nil, nil, nil, off
+	n.proc, n.engine, n.second, n.real, n.prim, n.shown = nil, nil, nil, nil, nil, off
 	n.guest.front, n.guest.sent = nil, nil
 }
 
@@ -304,11 +329,12 @@ func (n *Node) thaw() {
 	n.c.touch()
 }
 
+// diskDelay is what a write takes on a disk that is well.
 func (n *Node) diskDelay() time.Duration {
 	if n.c.broken == sleepyDisk && n.c.w.rng.IntN(50) == 0 {
 		return 1500 * time.Millisecond
 	}
-	return n.slow + n.c.w.jitter(200*time.Microsecond)
+	return n.c.w.jitter(200 * time.Microsecond)
 }
 
 // answers reports whether heartbeats are answered.

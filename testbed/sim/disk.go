@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"sync"
+	"time"
 
 	"duet/blockrepl"
 	"duet/cluster"
@@ -12,14 +14,53 @@ import (
 // blocks is the size of the simulated disk.
 const blocks = 8
 
-// disk is the image of a volume: what reads see, and what power loss leaves.
+// disk is the image of a volume: what reads see, and what power loss leaves. The real
+// byte path uses it from its own goroutines.
 type disk struct {
+	mu              sync.Mutex
 	cached, durable [blocks]uint64
-	fail            error // of every operation
+	fail            error         // of every operation
+	slow            time.Duration // of each write
+	ill             illness
+}
+
+// now is what reads would see.
+func (d *disk) now() [blocks]uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cached
+}
+
+// failed is why nothing works; nil: something does.
+func (d *disk) failed() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fail
+}
+
+func (d *disk) setFail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = err
+}
+
+func (d *disk) setSlow(each time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.slow = each
+}
+
+// flushed makes durable what was seen when the flush began.
+func (d *disk) flushed(seen [blocks]uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.durable = seen
 }
 
 // powerCut loses writes that were not flushed: each of them, or none.
 func (d *disk) powerCut(rng *rand.Rand) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for b := range blocks {
 		if rng.IntN(2) == 0 {
 			d.cached[b] = d.durable[b]
@@ -31,7 +72,9 @@ func (d *disk) powerCut(rng *rand.Rand) {
 // dirtyLog is the durable memory of a volume: its lineage and which blocks may differ.
 type dirtyLog struct {
 	lineage  blockrepl.Lineage
-	suspects [blocks]bool
+	suspects [blocks]bool               // of the model
+	entries  map[uint32]blockrepl.Entry // of the real byte path
+	damaged  error                      // nobody can read it
 	// pending are commits that are not durable yet: a crash makes a prefix of them so.
 	pending []*commit
 }

@@ -34,6 +34,7 @@ func (c *Cluster) settle(text string) error {
 	if !c.until(5*time.Second, func() bool { return c.check.value > before+uint64(blocks) }) {
 		return fmt.Errorf("the guest does not write")
 	}
+	c.check.same()
 	return nil
 }
 

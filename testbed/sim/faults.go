@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,19 +55,34 @@ func (c *Cluster) setDelay(a []string) error {
 	return err
 }
 
+// errTorn is what a dirty log says that cannot be read.
+var errTorn = errors.New("dirty log: checksum mismatch")
+
 func (n *Node) setDisk(a []string) (err error) {
 	switch a[0] {
 	case "fail":
 		n.c.check.powerCut(n) // a disk that fails while the other copy is not good is a second failure
-		n.disk.fail = fmt.Errorf("input/output error")
+		n.disk.setFail(errors.New("input/output error"))
 	case "ok":
-		n.disk.fail, n.slow = nil, 0
+		n.disk.mend()
 	case "full":
 		n.store.full = true
 	case "free":
 		n.store.full = false
 	case "slow":
-		n.slow, err = time.ParseDuration(a[1])
+		var each time.Duration
+		each, err = time.ParseDuration(a[1])
+		n.disk.setSlow(each)
+	case "reads", "writes", "flushes", "all":
+		err = n.disk.sicken(a)
+	case "loses", "strays", "rots":
+		err = n.disk.silently(a[0], a[1])
+	case "truncated":
+		n.disk.truncate()
+	case "torn":
+		n.log.damaged = errTorn
+	case "whole":
+		n.log.damaged = nil
 	default:
 		err = fmt.Errorf("no such state of a disk")
 	}

@@ -15,8 +15,8 @@ import (
 type guest struct {
 	n     *Node
 	state vmmanager.State
-	life  int // counts starts; what an earlier life waited for is not its business
-	front *primary
+	life  int   // counts starts; what an earlier life waited for is not its business
+	front front // nil: nobody serves the volume here
 
 	op   *request // under way
 	next func()   // when it has ended
@@ -24,12 +24,19 @@ type guest struct {
 	done int      // operations of this life
 	deaf bool     // ignores a request to shut down
 	ill  bool     // panics as soon as it has started
+	met  bool     // its disk answered with an error in this life
+}
+
+// front is a volume as the guest sees it.
+type front interface {
+	life() *process // of the daemon that serves it
+	submit(r *request)
 }
 
 // boot begins a life: first every block is read.
 func (g *guest) boot() {
 	g.life++
-	g.state, g.op, g.sent, g.done = vmmanager.Running, nil, nil, 0
+	g.state, g.op, g.sent, g.done, g.met = vmmanager.Running, nil, nil, 0, false
 	if life := g.life; g.ill {
 		g.n.c.w.at(time.Millisecond, g.n.host, func() {
 			if g.life == life {
@@ -64,6 +71,12 @@ func (g *guest) write() {
 	c.check.begins()
 	c.check.value++
 	r := &request{op: blockrepl.OpWrite, block: c.w.rng.IntN(blocks), value: c.check.value}
+	switch {
+	case c.busy > 0:
+		r.block = c.busy
+	case r.block == c.avoided:
+		r.block = 0
+	}
 	g.do(r, func() {
 		g.done++
 		if c.w.rng.IntN(6) == 0 {
@@ -115,6 +128,15 @@ func (g *guest) submit() {
 		if g.sent != r || errors.Is(err, blockrepl.ErrClosed) {
 			return
 		}
+		if err != nil && g.n.c.settled() && !g.n.c.nodes[1-g.n.id].disk.ails() {
+			g.n.c.check.fail("the guest on %s got an error although the peer has what it asked for: %v", g.n.name, err)
+			return
+		}
+		if err != nil && g.n.disk.ails() { // nobody else has it: it is the guest's own trouble
+			g.met = true
+			g.pauses()
+			return
+		}
 		if err != nil {
 			g.n.c.check.fail("the guest on %s got an error: %v", g.n.name, err)
 			return
@@ -129,18 +151,42 @@ func (g *guest) submit() {
 	}
 	g.sent = r
 	front := g.front
-	g.n.c.w.in(front.p, func() { front.submit(r) })
+	g.n.c.w.in(front.life(), func() { front.submit(r) })
 }
 
-// served: a primary serves the volume on this node.
-func (g *guest) served(p *primary) {
-	g.front = p
+// pauses is what the hypervisor does with a VM whose disk answers with an error.
+func (g *guest) pauses() {
+	g.sent = nil
+	g.state = vmmanager.IOError
+	g.tellPaused(time.Millisecond)
+}
+
+// tellPaused says so, and again after a while: the engine does not hear it while it is
+// starting the VM, takes it for running and would never resume it.
+func (g *guest) tellPaused(after time.Duration) {
+	life := g.life
+	g.n.c.w.at(after, g.n.host, func() {
+		if g.life != life || g.state != vmmanager.IOError {
+			return
+		}
+		if e, p := g.n.engine, g.n.proc; e != nil {
+			g.n.c.w.at(0, p, func() {
+				e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
+			})
+		}
+		g.tellPaused(2 * time.Second)
+	})
+}
+
+// served: f serves the volume on this node.
+func (g *guest) served(f front) {
+	g.front = f
 	g.submit()
 }
 
 // closed: it does no more.
-func (g *guest) closed(p *primary) {
-	if g.front == p {
+func (g *guest) closed(f front) {
+	if g.front == f {
 		g.front, g.sent = nil, nil
 	}
 }
@@ -167,7 +213,12 @@ func (h hypervisor) Definition(context.Context, string) (vmmanager.Definition, e
 // Start takes a while.
 func (h hypervisor) Start(ctx context.Context, _ string) error {
 	g := &h.n.guest
-	if g.state == vmmanager.Running {
+	switch g.state {
+	case vmmanager.Running:
+		return nil
+	case vmmanager.IOError:
+		g.state = vmmanager.Running
+		g.submit()
 		return nil
 	}
 	life := h.n.proc
@@ -207,6 +258,7 @@ func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
 // Kill ends the VM.
 func (h hypervisor) Kill(ctx context.Context, _ string) error {
 	if g := &h.n.guest; g.state != vmmanager.Off && h.n.c.broken != stubbornGuest {
+		h.n.c.check.spares(h.n)
 		life := h.n.proc
 		if err := life.sleep(ctx, h.n.vmTakes/10); err != nil {
 			return err
@@ -221,7 +273,7 @@ func (h hypervisor) Kill(ctx context.Context, _ string) error {
 
 // report is what the hypervisor tells of a VM that ended by itself.
 func (g *guest) report(cause vmmanager.Cause) {
-	if g.state != vmmanager.Running {
+	if g.state != vmmanager.Running && g.state != vmmanager.IOError {
 		return
 	}
 	g.end(vmmanager.Off)

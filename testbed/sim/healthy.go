@@ -24,7 +24,7 @@ const (
 
 // harmless are the lines of a script that disturb nobody.
 var harmless = []string{"wait", "expect", "why", "runs", "never", "may", "holder", "complete", "writes", "stalls",
-	"mark", "pause", "calm", "gone", "settle", "witness", "repeat"}
+	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle", "witness", "repeat"}
 
 // line notes what the next line of a script does.
 func (h *health) line(now int64, line string) {
@@ -59,7 +59,7 @@ func (c *Cluster) well() bool {
 	}
 	running := 0
 	for _, n := range c.nodes {
-		if n.host == nil || n.host.frozen || !n.answers() || n.ending || n.disk.fail != nil || n.slow > 0 || n.store.full || n.noStart || n.guest.deaf || n.guest.ill {
+		if n.host == nil || n.host.frozen || !n.answers() || n.ending || n.disk.ails() || n.log.damaged != nil || n.store.full || n.noStart || n.guest.deaf || n.guest.ill {
 			return false
 		}
 		if n.guest.state == vmmanager.Running {

@@ -24,7 +24,7 @@ func (p *primary) flush() {
 	}
 	round := p.flushes
 	p.flushes, p.flushing = nil, true
-	seen, l := p.disk.cached, p.link
+	seen, l := p.disk.now(), p.link
 	covered := p.written
 	p.written = [blocks]bool{}
 	open := 1
@@ -39,8 +39,13 @@ func (p *primary) flush() {
 		open++
 		p.ask(l, func(s *secondary, answer func(error)) { s.flush(answer) }, end)
 	}
-	p.n.c.w.quiet(diskTime, p.p, func() {
-		p.disk.durable = seen
+	p.local(access{blockrepl.OpFlush, 0, true}, diskTime, func(err error) {
+		if err != nil {
+			p.broken(fmt.Errorf("flush local copy: %w", err))
+			end(err)
+			return
+		}
+		p.disk.flushed(seen)
 		end(nil)
 	})
 }

@@ -153,6 +153,9 @@ func (p peer) Dial(ctx context.Context) (net.Conn, error) {
 		there := c.nodes[to]
 		if there.on && there.proc != nil && !life.dead {
 			conn = c.newPipe(p.n, there)
+			if r := there.real; r != nil {
+				r.listen(&conn.ends[1])
+			}
 		}
 		if there.on {
 			c.send(data, to, from, func() { c.w.at(0, life, func() { close(answered) }) })
@@ -163,6 +166,9 @@ func (p peer) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	if conn == nil {
 		return nil, errNoAnswer
+	}
+	if r := p.n.real; r != nil {
+		return r.stream(&conn.ends[0]), nil
 	}
 	return &conn.ends[0], nil
 }
@@ -184,9 +190,10 @@ type end struct {
 	closed bool
 	queue  []func() // on the way to the other side
 	moving bool
-	step   func()      // arrive
-	stuck  int64       // since when nothing passes; 0: it does
-	lost   func(error) // told once when the other side or the network ended it
+	step   func()       // arrive
+	stuck  int64        // since when nothing passes; 0: it does
+	lost   func(error)  // told once when the other side or the network ended it
+	got    func([]byte) // of a stream: what has arrived
 	accept func(*incoming)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"duet/appmodules"
@@ -60,6 +61,7 @@ type primary struct {
 	marking  [blocks]bool // being made suspect durably
 	work     [blocks]bool // of the resync
 	left     int
+	locals   []*local
 	calls    []*call // to be told when the link is lost
 }
 
@@ -78,15 +80,19 @@ type storage struct{ n *Node }
 
 func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	n := s.n
-	if n.disk.fail != nil {
-		return nil, n.disk.fail
+	if err := n.disk.failed(); err != nil {
+		return nil, err
 	}
 	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID, budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
+	n.prim = p
 	n.guest.served(p)
 	p.watch()
 	return p, nil
 }
+
+// life is the daemon that serves it.
+func (p *primary) life() *process { return p.p }
 
 // submit takes a request of the guest.
 func (p *primary) submit(r *request) {
@@ -123,8 +129,7 @@ func (p *primary) begin(r *request) bool {
 		if p.required() && p.work[r.block] {
 			return false // a failover could take it back
 		}
-		r.value, r.epoch = p.disk.cached[r.block], p.epoch
-		p.n.c.w.quiet(0, p.p, func() { p.finish(r, nil) })
+		p.read(r)
 		return true
 	case p.holding:
 		return false
@@ -134,6 +139,37 @@ func (p *primary) begin(r *request) bool {
 	}
 	p.issue(r)
 	return true
+}
+
+// read takes a block from this disk, or from the peer if it cannot be read here and the
+// peer has it; then it is written back here.
+func (p *primary) read(r *request) {
+	epoch := p.epoch
+	p.n.io(access{blockrepl.OpRead, r.block, true}, 0, p.p, func(err error) {
+		switch {
+		case err == nil:
+			r.value, r.epoch = p.disk.now()[r.block], epoch
+			p.finish(r, nil)
+		case p.link != nil && p.required():
+			var value uint64
+			p.ask(p.link, func(s *secondary, answer func(error)) {
+				s.n.io(access{blockrepl.OpRead, r.block, false}, 0, s.p, func(err error) {
+					value = s.n.disk.now()[r.block]
+					answer(err)
+				})
+			}, func(remote error) {
+				if remote == nil {
+					r.value, r.epoch = value, epoch
+					if p.disk.ail(access{blockrepl.OpWrite, r.block, false}).err == nil {
+						p.disk.put(r.block, value)
+					}
+				}
+				p.finish(r, remote)
+			})
+		default:
+			p.finish(r, fmt.Errorf("read local copy: %w", err))
+		}
+	})
 }
 
 // before reports whether an earlier request for the same block waits.
@@ -203,15 +239,38 @@ func (p *primary) issue(r *request) {
 	if p.wants {
 		p.generation()
 	}
-	p.n.c.w.quiet(p.n.diskDelay(), p.p, func() {
-		if p.disk.fail != nil {
-			p.broken(p.disk.fail)
+	p.local(access{blockrepl.OpWrite, r.block, true}, p.n.diskDelay(), func(err error) {
+		if err != nil {
+			p.broken(err)
 			return
 		}
-		p.disk.cached[r.block] = r.value
+		p.disk.put(r.block, r.value)
 		f.here = false
 		p.settle(f)
 	})
+}
+
+// localBudget is how long an operation here may take before the disk counts as failed.
+const localBudget = 10 * time.Second
+
+var errHung = errors.New("an operation of the local disk does not end")
+
+// local does an operation on the disk here. One that does not end is a failed disk.
+func (p *primary) local(at access, base time.Duration, fn func(error)) {
+	op := &local{p.n.c.w.now}
+	p.locals = append(p.locals, op)
+	p.n.io(at, base, p.p, func(err error) {
+		p.locals = slices.DeleteFunc(p.locals, func(o *local) bool { return o == op })
+		fn(err)
+	})
+}
+
+// local is an operation of this disk that has not ended.
+type local struct{ since int64 }
+
+// overdue: the oldest of them takes too long.
+func (p *primary) overdue() bool {
+	return len(p.locals) > 0 && p.n.c.w.now-p.locals[0].since > int64(localBudget)
 }
 
 // broken is the loss of the local copy: writes wait.
@@ -285,7 +344,7 @@ func (p *primary) finish(r *request, err error) {
 		err = blockrepl.ErrClosed
 	}
 	if err == nil && r.op == blockrepl.OpWrite {
-		p.n.c.check.acknowledged(p, r)
+		p.n.c.check.acknowledged(p.n, p.epoch, r)
 	}
 	r.done(err)
 	if p.holding {
@@ -400,8 +459,56 @@ func (p *primary) Progress() blockrepl.Progress {
 // Stats counts nothing.
 func (p *primary) Stats() blockrepl.Stats { return blockrepl.Stats{} }
 
-// Verify is not simulated.
-func (p *primary) Verify(bool) error { return blockrepl.ErrState }
+// Verify looks at one block after the other.
+func (p *primary) Verify(repair bool) error {
+	if p.state != blockrepl.Connected {
+		return blockrepl.ErrState
+	}
+	p.verify(p.link, 0, repair, blockrepl.VerifyDone{})
+	return nil
+}
+
+func (p *primary) verify(l *link, block int, repair bool, done blockrepl.VerifyDone) {
+	switch {
+	case p.link != l:
+		done.Err = errPeerLost
+		fallthrough
+	case block == blocks:
+		p.n.verified = &done
+		p.report(done)
+		return
+	case p.busy(block):
+		p.n.c.w.quiet(time.Millisecond, p.p, func() { p.verify(l, block, repair, done) })
+		return
+	}
+	lock := &flight{block: block}
+	p.flights = append(p.flights, lock)
+	var theirs uint64
+	p.ask(l, func(s *secondary, answer func(error)) {
+		s.n.io(access{blockrepl.OpRead, block, false}, 0, s.p, func(err error) {
+			theirs = s.n.disk.now()[block]
+			answer(err)
+		})
+	}, func(err error) {
+		next := func() {
+			p.remove(lock)
+			p.pump()
+			p.verify(l, block+1, repair, done)
+		}
+		mine := p.disk.now()[block]
+		if err != nil || theirs == mine {
+			next()
+			return
+		}
+		done.Count, done.Differs = done.Count+1, append(done.Differs, place(block)/blockrepl.RegionSize*blockrepl.RegionSize)
+		if !repair {
+			next()
+			return
+		}
+		done.Repaired++
+		p.ask(l, func(s *secondary, answer func(error)) { s.write(p.epoch, block, mine, answer) }, func(error) { next() })
+	})
+}
 
 var _ engine.Primary = (*primary)(nil)
 

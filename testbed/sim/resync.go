@@ -85,7 +85,7 @@ func (p *primary) resync(l *link, complete bool) {
 	}
 	lock := &flight{block: block}
 	p.flights = append(p.flights, lock)
-	value, epoch := p.disk.cached[block], p.epoch
+	value, epoch := p.disk.now()[block], p.epoch
 	p.ask(l, func(s *secondary, answer func(error)) { s.write(epoch, block, value, answer) }, func(err error) {
 		p.remove(lock)
 		if err == nil && p.link == l {
@@ -154,6 +154,9 @@ func (p *primary) watch() {
 	p.n.c.w.quiet(every, p.p, func() {
 		now := p.n.c.w.now
 		l := p.link
+		if p.overdue() {
+			p.broken(errHung)
+		}
 		switch {
 		case p.state == blockrepl.Closed:
 			return

@@ -24,6 +24,9 @@ type scenario struct {
 	seed       uint64
 }
 
+// name is that of the file.
+func (s scenario) name() string { return strings.TrimSuffix(filepath.Base(s.path), ".txt") }
+
 func readScenario(path string) (s scenario, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -63,7 +66,7 @@ func TestScenarios(t *testing.T) {
 		t.Fatal("there are none")
 	}
 	for _, s := range all {
-		t.Run(strings.TrimSuffix(filepath.Base(s.path), ".txt"), func(t *testing.T) {
+		t.Run(s.name(), func(t *testing.T) {
 			t.Parallel()
 			if !strings.HasPrefix(s.text, "# ") || strings.HasPrefix(s.text, "# seed") {
 				t.Error("the first line must say what happened")
@@ -90,7 +93,7 @@ func TestOpen(t *testing.T) {
 		t.Skip("only with -open")
 	}
 	for _, s := range scenarios(t, "testdata/open/*.txt") {
-		t.Run(strings.TrimSuffix(filepath.Base(s.path), ".txt"), func(t *testing.T) {
+		t.Run(s.name(), func(t *testing.T) {
 			if out, err := parse(s.text).run(s.seed, true); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}

@@ -17,7 +17,8 @@ type world struct {
 	free   []*event // happened; used again
 	idle   []*task  // coroutines without work
 	rng    *rand.Rand
-	strict bool // check that quiet events are quiet
+	strict bool  // check that quiet events are quiet
+	live   *live // nil: nothing happens beside the world
 }
 
 // event is something that happens at an instant, in a process or, without one, to the world.
@@ -55,6 +56,7 @@ type process struct {
 	instant int64  // of the last wait
 	waits   int    // within it
 	spins   func() // is told that it never ends
+	gate    *gate  // of its live goroutines; nil: it has none
 }
 
 var _ engine.Runtime = (*process)(nil)
@@ -129,19 +131,28 @@ func (w *world) jitter(d time.Duration) time.Duration {
 
 // run lets things happen until the virtual time end, or until stop says so.
 func (w *world) run(end time.Duration, stop func() bool) {
+	if w.live != nil {
+		w.runLive(int64(end), stop)
+		return
+	}
 	for len(w.queue) > 0 && w.queue[0].at <= int64(end) {
 		if stop != nil && stop() {
 			return
 		}
-		e := w.pop()
-		w.now = e.at
-		if w.happen(e) {
-			e.id, e.fn, e.p = 0, nil, nil
-			w.free = append(w.free, e)
-		}
+		w.now = w.queue[0].at
+		w.first()
 	}
 	if stop == nil || !stop() {
 		w.now = max(w.now, int64(end))
+	}
+}
+
+// first lets the first event happen.
+func (w *world) first() {
+	e := w.pop()
+	if w.happen(e) {
+		e.id, e.fn, e.p = 0, nil, nil
+		w.free = append(w.free, e)
 	}
 }
 
@@ -252,6 +263,7 @@ func (w *world) close() {
 // kill ends the process between two instructions.
 func (p *process) kill() {
 	p.dead = true
+	p.gate.set(false, true)
 	for _, t := range p.waiting {
 		t.stop()
 	}
@@ -259,10 +271,14 @@ func (p *process) kill() {
 }
 
 // freeze stops it, thaw lets it go on: whatever it missed happens at once.
-func (p *process) freeze() { p.frozen = true }
+func (p *process) freeze() {
+	p.frozen = true
+	p.gate.set(true, false)
+}
 
 func (p *process) thaw() {
 	p.frozen = false
+	p.gate.set(false, false)
 	for _, e := range p.backlog {
 		p.w.seq++
 		e.at, e.seq = p.w.now, p.w.seq

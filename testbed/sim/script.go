@@ -29,6 +29,12 @@ import (
 //	cut WIRE A>B|A-B · heal [WIRE A>B|A-B] control, data or all; places alpha, beta, witness
 //	delay WIRE D · drop P · repeat P       D more for each message; a part of the calls
 //	disk N fail|ok|full|free|slow D        fail, ok and slow: the image; full and free: the metadata
+//	disk N reads|writes|flushes|all fails|hangs|D [BLOCK]   until ok
+//	disk N loses|strays|rots BLOCK         the next write to it does not happen, or hits the next block;
+//	                                       what it holds changes; in silence
+//	avoid BLOCK · busy BLOCK               the guest does not write it any more; writes nothing else; not 0
+//	disk N truncated                       the second half of the image is not there, until ok
+//	disk N torn|whole                      the dirty log cannot be read, or can again
 //	witness off|on · ping N off|on · clock N ±D
 //	start-fails N on|off · vm-takes N D    the hypervisor starts nothing; takes so long
 //	guest N crash|panic|poweroff|deaf|obeys|ill|well   ill: panics whenever it starts
@@ -46,6 +52,10 @@ import (
 //	stalls D               for so long it gets none
 //	mark · pause below D   since mark the guest never waited longer for its disk or its VM
 //	calm N                 from here on more transitions of one node within a second are a violation
+//	verify N [repair]      verify names exactly the blocks that differ; with repair they are mended from N
+//	compare [repair]       verify where the primary is; glance begins one and does not look at it
+//	same                   the copies hold the same
+//	only-disks             from here on no VM may end for a fault that its guest did not meet
 //	gone within D          no daemon is being stopped any more
 //	settle within D        PRIM and SECOND, and the guest writes
 type script []string
@@ -67,6 +77,7 @@ type options struct {
 	strict bool // see world
 	broken broken
 	cover  *coverage // nil: nobody wants it
+	live   *live     // the real byte path; nil: the model
 }
 
 // run does a script with a seed and returns the transcript, and the violation or the
@@ -76,7 +87,7 @@ func (s script) run(seed uint64, keep bool) (transcript string, err error) {
 }
 
 func (s script) with(seed uint64, opt options) (transcript string, err error) {
-	c := newCluster(seed, opt.keep)
+	c := newCluster(seed, opt.keep, opt.live)
 	c.broken, c.cover, c.w.strict = opt.broken, opt.cover, opt.strict
 	defer c.close()
 	for _, line := range s {
@@ -107,6 +118,11 @@ func (c *Cluster) close() {
 		n.end()
 	}
 	c.w.close()
+	if c.w.live != nil {
+		c.w.live.settle()
+		c.w.live.graves.Wait()
+		c.w.live.settle()
+	}
 }
 
 // verb does one kind of line; args has at least as many words as it says.
@@ -155,10 +171,20 @@ var verbs = map[string]verb{
 	"complete": onNode((*Node).isComplete),
 	"writes":   {3, (*Cluster).writes},
 	"stalls":   {1, (*Cluster).stalls},
-	"calm":     {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
-	"why":      onNode((*Node).explains),
-	"gone":     {2, func(c *Cluster, a []string) error { return c.gone(a[1]) }},
-	"settle":   {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
+	"busy":     {1, func(c *Cluster, a []string) (err error) { c.busy, err = blockOf(a[0]); return err }},
+	"avoid": {1, func(c *Cluster, a []string) (err error) {
+		c.avoided, err = blockOf(a[0])
+		return err
+	}},
+	"only-disks": {0, func(c *Cluster, _ []string) error { c.check.disks = true; return nil }},
+	"verify":     onNode((*Node).verify),
+	"compare":    {0, (*Cluster).compare},
+	"glance":     {0, (*Cluster).glance},
+	"same":       {0, (*Cluster).same},
+	"calm":       {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
+	"why":        onNode((*Node).explains),
+	"gone":       {2, func(c *Cluster, a []string) error { return c.gone(a[1]) }},
+	"settle":     {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
 }
 
 func (c *Cluster) doLine(line string) error {

@@ -72,21 +72,26 @@ func Search(ctx context.Context, first, n uint64, workers int, p *Progress, foun
 	return ctx.Err()
 }
 
-// explain makes the most of a failure.
-func explain(s script, seed uint64, err error) Failure {
+// runner does a script on one of the byte paths.
+type runner func(s script, seed uint64, keep bool) (transcript string, err error)
+
+// explain makes the most of a failure of the model.
+func explain(s script, seed uint64, err error) Failure { return explainBy(script.run, s, seed, err) }
+
+func explainBy(run runner, s script, seed uint64, err error) Failure {
 	f := Failure{Schedule: seed, Err: err}
-	small, with := shrink(s, seed, err.Error())
+	small, with := shrink(run, s, seed, err.Error())
 	f.Seed, f.Script = with, small
-	f.Transcript, _ = small.run(with, true) // it fails as err says
+	f.Transcript, _ = run(small, with, true) // it fails as err says
 	return f
 }
 
 // shrink removes faults from a failing script as long as it fails in the same way:
 // what is before the start and what ends all faults stays.
-func shrink(s script, seed uint64, failure string) (script, uint64) {
+func shrink(run runner, s script, seed uint64, failure string) (script, uint64) {
 	fails := func(s script) (uint64, bool) {
 		for try := range uint64(8) {
-			if _, err := s.run(seed+try<<32, false); err != nil && kind(err.Error()) == kind(failure) {
+			if _, err := run(s, seed+try<<32, false); err != nil && kind(err.Error()) == kind(failure) {
 				return seed + try<<32, true
 			}
 		}

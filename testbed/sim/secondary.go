@@ -61,8 +61,8 @@ func (n *Node) incoming(in *incoming) {
 }
 
 func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
-	if s.n.disk.fail != nil {
-		return nil, s.n.disk.fail
+	if err := s.n.disk.failed(); err != nil {
+		return nil, err
 	}
 	s.n.second = &secondary{n: s.n, p: s.n.proc}
 	return s.n.second, nil
@@ -137,24 +137,25 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		answer(errors.New("frame of another epoch"))
 		return
 	}
-	apply := func() {
+	done := func(err error) {
 		if s.serving != in {
 			return
 		}
-		if err := s.n.disk.fail; err != nil {
+		if err != nil {
 			s.broken(in, err, answer)
 			return
 		}
 		if s.n.c.broken != lyingSecondary {
-			s.n.disk.cached[block] = value
+			s.n.disk.put(block, value)
 		}
 		answer(nil)
 	}
 	if in.finished || s.n.log.lineage.Partial {
-		s.n.c.w.quiet(s.n.diskDelay(), s.p, apply)
+		s.n.io(access{blockrepl.OpWrite, block, false}, s.n.diskDelay(), s.p, done)
 		return
 	}
-	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished }, apply,
+	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished },
+		func() { s.n.io(access{blockrepl.OpWrite, block, false}, 0, s.p, done) },
 		func(err error) { s.broken(in, err, answer) })
 }
 
@@ -165,10 +166,17 @@ func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 }
 
 func (s *secondary) flush(answer func(error)) {
-	seen := s.n.disk.cached
-	s.n.c.w.quiet(diskTime, s.p, func() {
+	seen := s.n.disk.now()
+	in := s.serving
+	s.n.io(access{blockrepl.OpFlush, 0, false}, diskTime, s.p, func(err error) {
+		if err != nil {
+			if s.serving == in {
+				s.broken(in, err, answer)
+			}
+			return
+		}
 		if s.n.c.broken != lazySecondary {
-			s.n.disk.durable = seen
+			s.n.disk.flushed(seen)
 		}
 		answer(nil)
 	})
@@ -180,10 +188,10 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 	if in == nil || in.hello.Epoch != t.Epoch || in.hello.Link != t.Link {
 		return fmt.Errorf("complete at epoch %d without its session: %w", t.Epoch, blockrepl.ErrState)
 	}
-	seen, done := s.n.disk.cached, false
+	seen, done := s.n.disk.now(), false
 	var bad error
 	s.n.c.w.at(diskTime, s.p, func() {
-		s.n.disk.durable = seen
+		s.n.disk.flushed(seen)
 		lineage := t.Lineage
 		lineage.Partial = false
 		if newest, ok := lineage.Newest(); ok {
@@ -204,7 +212,7 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 
 // Yield keeps what is here and forgets the generations the winner does not have.
 func (s *secondary) Yield(ctx context.Context, d engine.Divergence) error {
-	s.n.kept = append(s.n.kept, s.n.disk.cached)
+	s.n.kept = append(s.n.kept, s.n.disk.now())
 	s.n.c.note("%s: its version is set aside", s.n.name)
 	var bad error
 	over := false
@@ -224,8 +232,8 @@ func (s *secondary) Applied() uint64 { return 0 }
 
 func (s *secondary) Flush() error {
 	s.Close()
-	s.n.disk.durable = s.n.disk.cached
-	return s.n.disk.fail
+	s.n.disk.flushed(s.n.disk.now())
+	return s.n.disk.failed()
 }
 
 func (s *secondary) Close() {

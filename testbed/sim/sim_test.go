@@ -62,7 +62,7 @@ func TestLeak(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for seed := range uint64(20) {
 		s := random(seed)
-		c := newCluster(seed, false)
+		c := newCluster(seed, false, nil)
 		for _, line := range s {
 			if err := c.doLine(line); err != nil {
 				t.Fatal(err)

@@ -1,0 +1,160 @@
+// Command knownbugs puts one known bug after the other back into Duet and has the
+// simulator find it again, on the model of the byte path or on the real one:
+//
+//	go run ./testbed/knownbugs [-only NAME,NAME] [-jobs N] [-table FILE]
+//
+// It prints a table: the bug, where it is known from, what it breaks, after how many
+// schedules it was found and how long that took. Exit status: 0 all were found within
+// the schedules that their row allows, 1 one was not, 2 it could not be tried.
+//
+// A bug is one small change of the source (bugs_*.go), made in a copy of the file that
+// the compiler gets by -overlay: the tree itself is not touched. A change whose text is
+// not in the tree any more, or is there twice, fails the test of this package.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+const (
+	ok = iota
+	missed
+	unable
+)
+
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	flags := flag.NewFlagSet("knownbugs", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	only := flags.String("only", "", "names of the bugs to try, with commas; all if empty")
+	jobs := flags.Int("jobs", 2, "bugs tried at the same time")
+	table := flags.String("table", "", "write the table to this file as well")
+	if flags.Parse(args) != nil || flags.NArg() > 0 || *jobs < 1 {
+		fmt.Fprintln(errs, "usage: knownbugs [-only NAME,NAME] [-jobs N] [-table FILE]")
+		return unable
+	}
+	root, err := tree()
+	if err != nil {
+		fmt.Fprintln(errs, "knownbugs:", err)
+		return unable
+	}
+	chosen := slices.DeleteFunc(all(), func(b Bug) bool {
+		return *only != "" && !slices.Contains(strings.Split(*only, ","), b.Name)
+	})
+	results, err := tryAll(ctx, root, chosen, *jobs, errs)
+	if err != nil {
+		fmt.Fprintln(errs, "knownbugs:", err)
+		return unable
+	}
+	text := render(results)
+	fmt.Fprint(out, text)
+	if *table != "" {
+		if err := os.WriteFile(*table, []byte(text), 0o644); err != nil {
+			fmt.Fprintln(errs, "knownbugs:", err)
+			return unable
+		}
+	}
+	if slices.ContainsFunc(results, func(r result) bool { return !r.found }) {
+		return missed
+	}
+	return ok
+}
+
+// tree is the root of the module this runs in.
+func tree() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, statErr := os.Stat(filepath.Join(dir, "go.mod")); statErr == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			err = fmt.Errorf("no go.mod above the working directory")
+		}
+		dir = up
+	}
+	return "", err
+}
+
+// result is what became of one bug.
+type result struct {
+	bug   Bug
+	found bool
+	tried uint64 // schedules
+	where string // seed or scenario
+	what  string // was broken
+	took  time.Duration
+}
+
+// tryAll tries jobs bugs at a time and tells each end.
+func tryAll(ctx context.Context, root string, bugs []Bug, jobs int, progress io.Writer) ([]result, error) {
+	results := make([]result, len(bugs))
+	failed := make([]error, len(bugs))
+	next := make(chan int)
+	var workers sync.WaitGroup
+	var mu sync.Mutex
+	for range jobs {
+		workers.Go(func() {
+			for i := range next {
+				results[i], failed[i] = try(ctx, root, bugs[i])
+				mu.Lock()
+				fmt.Fprintf(progress, "%-34s %s\n", bugs[i].Name, results[i].verdict())
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range bugs {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	for i, err := range failed {
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", bugs[i].Name, err)
+		}
+	}
+	return results, nil
+}
+
+// verdict is one line.
+func (r result) verdict() string {
+	if !r.found {
+		return fmt.Sprintf("NOT FOUND in %d schedules", r.tried)
+	}
+	return fmt.Sprintf("%s %d: %s (%s), %v", r.bug.By, r.tried, r.what, r.where, r.took.Round(time.Second))
+}
+
+// render makes the table.
+func render(results []result) string {
+	b := &strings.Builder{}
+	fmt.Fprintln(b, "| bug | known from | what it breaks | found by | schedules (allowed) | seen as | time |")
+	fmt.Fprintln(b, "| --- | --- | --- | --- | --- | --- | --- |")
+	found := 0
+	for _, r := range results {
+		count, seen := "NOT FOUND", ""
+		if r.found {
+			found++
+			count, seen = fmt.Sprint(r.tried), r.what+" ("+r.where+")"
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s (%d) | %s | %v |\n", r.bug.Name, r.bug.Source, r.bug.Breaks, r.bug.By,
+			count, r.bug.Within, strings.ReplaceAll(seen, "|", "/"), r.took.Round(time.Second))
+	}
+	fmt.Fprintf(b, "\n%d of %d bugs were found again.\n", found, len(results))
+	return b.String()
+}

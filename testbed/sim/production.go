@@ -1,0 +1,259 @@
+package sim
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	frames "duet/blockrepl/wire"
+)
+
+// The real byte path as an engine.Storage: engine.NewStorage on simulated disks, with
+// the engine's own goroutine, which is a task here, kept apart from the live goroutines:
+// whatever may wait is done by one of these while the task waits in virtual time.
+
+// hotExtents is a bound that two busy extents of the four reach.
+const hotExtents = 2
+
+// real is what one process of a node has of the real byte path.
+type real struct {
+	n       *Node
+	life    *process
+	volumes []io.Closer // opened and perhaps closed since; to be closed when the process dies
+	logs    []*journal
+	streams []*stream
+}
+
+// await lets the running task wait for fn, which a goroutine does.
+func (r *real) await(fn func()) {
+	done := false
+	live := r.n.c.w.live
+	go func() {
+		fn()
+		live.post(func() {
+			done = true
+			r.n.c.w.in(r.life, r.life.wake)
+		})
+	}()
+	_ = r.life.waitFor(context.Background(), func() bool { return done }) // it has no other end
+}
+
+// storage is made anew for each volume that is opened, so that it finds the log as it is then.
+func (r *real) storage(following bool) engine.Storage {
+	j := r.n.journal(r.life)
+	r.logs = append(r.logs, j)
+	return engine.NewStorage(engine.StorageConfig{
+		Module: r.n.c.module, Node: r.n.name, Logger: slog.New(slog.DiscardHandler), HotExtents: hotExtents,
+		Disks: disks{n: r.n, life: r.life, log: j, image: r.n.open(r.life.gate, following)},
+	})
+}
+
+// closing makes an io.Closer of a volume's Close.
+type closing func()
+
+// Close calls it.
+func (c closing) Close() error {
+	c()
+	return nil
+}
+
+// opened notes a volume, so that nothing of it outlives the process.
+func (r *real) opened(volumeClose func()) {
+	r.n.c.w.live.post(func() {
+		r.volumes = append(r.volumes, closing(volumeClose))
+		if r.life.dead {
+			r.bury()
+		}
+	})
+}
+
+// bury ends what is left of a process that is dead: nothing of it reaches the world any more.
+func (r *real) bury() {
+	volumes := r.volumes
+	r.volumes = nil
+	for _, s := range r.streams {
+		s.fail(net.ErrClosed)
+	}
+	for _, j := range r.logs {
+		j.abandon()
+	}
+	for _, v := range volumes {
+		r.n.c.w.live.graves.Go(func() { _ = v.Close() })
+	}
+}
+
+// Primary opens the volume and serves it to the guest.
+func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
+	var inner engine.Primary
+	var err error
+	storage, live := r.storage(false), r.n.c.w.live
+	r.await(func() {
+		inner, err = storage.Primary(v, func(ev blockrepl.Event) {
+			live.post(func() {
+				if done, ok := ev.(blockrepl.VerifyDone); ok {
+					r.n.verified = &done
+				}
+				r.n.c.w.at(0, r.life, func() { report(ev) })
+			})
+		})
+		if err == nil {
+			r.opened(inner.Close)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &realPrimary{Primary: inner, r: r}
+	r.n.prim = p
+	return p, nil
+}
+
+// Secondary opens the volume for the peer.
+func (r *real) Secondary(v appmodules.Volume) (engine.Secondary, error) {
+	var inner engine.Secondary
+	var err error
+	storage := r.storage(true)
+	r.await(func() {
+		if inner, err = storage.Secondary(v); err == nil {
+			r.opened(inner.Close)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &realSecondary{Secondary: inner, r: r}, nil
+}
+
+// Written is not known: nobody looks at it here.
+func (r *real) Written(v appmodules.Volume) time.Time { return time.Time{} }
+
+// Known is what the log says.
+func (r *real) Known(v appmodules.Volume) (blockrepl.Lineage, int64, error) {
+	return r.storage(false).Known(v)
+}
+
+// realPrimary is a real volume as a task sees it.
+type realPrimary struct {
+	engine.Primary
+	r     *real
+	opens bool // this copy counts
+}
+
+// counts: from here on this copy is the one that counts.
+func (p *realPrimary) counts() {
+	if !p.opens {
+		p.opens = true
+		p.r.n.c.check.promoted(p.r.n)
+	}
+}
+
+func (p *realPrimary) Attach(ctx context.Context, conn net.Conn, epoch uint64) (drop io.Closer, err error) {
+	p.r.await(func() { drop, err = p.Primary.Attach(ctx, conn, epoch) })
+	if err == nil {
+		p.counts()
+	}
+	return drop, err
+}
+
+func (p *realPrimary) GoAlone(epoch uint64) error {
+	p.counts()
+	return p.Primary.GoAlone(epoch)
+}
+
+func (p *realPrimary) Hold(ctx context.Context) (err error) {
+	p.r.await(func() { err = p.Primary.Hold(ctx) })
+	return err
+}
+
+func (p *realPrimary) Close() { p.r.await(p.Primary.Close) }
+
+// realSecondary is a real volume as a task sees it.
+type realSecondary struct {
+	engine.Secondary
+	r       *real
+	serving engine.Incoming
+	turns   int // sessions that were wanted
+	served  int // those that have ended
+}
+
+// Serve begins when the session before has ended, which it ends: two that wait for it
+// would wait for each other's lock, and no virtual time passes while somebody waits for
+// a lock.
+func (s *realSecondary) Serve(ctx context.Context, in engine.Incoming, complete bool) (err error) {
+	turn := s.turns
+	s.turns++
+	if s.serving != nil {
+		_ = s.serving.Close() // as the real one does first
+	}
+	s.serving = in
+	defer func() { s.served++; s.r.life.wake() }()
+	_ = s.r.life.waitFor(context.Background(), func() bool { return s.served == turn }) // the one before ends
+	s.r.await(func() { err = s.Secondary.Serve(ctx, in, complete) })
+	return err
+}
+
+func (s *realSecondary) Complete(ctx context.Context, t blockrepl.Ticket) (err error) {
+	s.r.await(func() { err = s.Secondary.Complete(ctx, t) })
+	if err == nil {
+		s.r.n.cold = false
+	}
+	return err
+}
+
+func (s *realSecondary) Yield(ctx context.Context, d engine.Divergence) (err error) {
+	s.r.await(func() { err = s.Secondary.Yield(ctx, d) })
+	return err
+}
+
+// Heard is by the clock of the process.
+func (s *realSecondary) Heard() time.Time {
+	heard := s.Secondary.Heard()
+	if heard.IsZero() {
+		return heard
+	}
+	return s.r.life.Now().Add(-time.Since(heard))
+}
+
+func (s *realSecondary) Flush() (err error) {
+	s.r.await(func() { err = s.Secondary.Flush() })
+	return err
+}
+
+func (s *realSecondary) Close() { s.r.await(s.Secondary.Close) }
+
+// greeting is how long a connection may take to say who it is.
+const greeting = 5 * time.Second
+
+// listen takes in a replication connection, as the node's listener does.
+func (r *real) listen(e *end) {
+	s := r.stream(e)
+	live := r.n.c.w.live
+	go func() {
+		conn := frames.NewConn(s)
+		ctx, cancel := context.WithTimeout(context.Background(), greeting)
+		hello, err := blockrepl.ReadHello(ctx, conn)
+		cancel()
+		if err != nil {
+			_ = conn.Close() // nothing was agreed
+			return
+		}
+		live.post(func() {
+			r.n.c.w.in(r.life, func() {
+				r.life.start(func() {
+					_ = r.n.engine.OnAttach(context.Background(), &engine.Connection{Conn: conn, Greeting: hello})
+				})
+			})
+		})
+	}()
+}
+
+func (r *real) stream(e *end) *stream {
+	s := newStream(e)
+	r.streams = append(r.streams, s)
+	return s
+}
