@@ -222,18 +222,37 @@ func (p *Primary) dismiss() *completions {
 type watch struct {
 	ticked int64 // clock of the last tick
 	thawed int64 // clock at which this process last came back from not running
+	budget time.Duration
+	wake   chan struct{} // has a token when budget has changed
+}
+
+// SetStallBudget changes how long a peer that owes an answer is waited for. Any goroutine may call it.
+func (p *Primary) SetStallBudget(d time.Duration) {
+	p.mu.Lock()
+	p.watch.budget = d
+	p.mu.Unlock()
+	wake(p.watch.wake)
+}
+
+func (p *Primary) stallBudget() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watch.budget
 }
 
 // runWatch looks at the age of what the peer has not answered.
 func (p *Primary) runWatch() {
 	defer p.wg.Done()
-	every := p.cfg.StallBudget / 8
+	every := p.stallBudget() / 8
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
+		case <-p.watch.wake:
+			every = p.stallBudget() / 8
+			ticker.Reset(every)
 		case <-ticker.C:
 			p.tick(int64(every))
 		}
@@ -254,14 +273,15 @@ func (p *Primary) tick(every int64) {
 		p.mu.Unlock()
 		return
 	}
-	oldest := l.window.oldest()
+	oldest, budget := l.window.oldest(), p.watch.budget
+	silent := time.Duration(now - max(oldest, p.watch.thawed))
 	ping := oldest == 0 && now-l.pinged >= 2*every
 	if ping {
 		l.pinged = now
 	}
 	p.mu.Unlock()
 	switch {
-	case oldest != 0 && now-max(oldest, p.watch.thawed) > int64(p.cfg.StallBudget):
+	case oldest != 0 && silent > budget:
 		p.lost(l, ErrStalled)
 	case ping:
 		p.ping(l)

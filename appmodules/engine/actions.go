@@ -31,12 +31,12 @@ func (e *Engine) act(a appmodules.Action) bool {
 		return e.completePeer()
 	case appmodules.ForgetDirty:
 		e.vols.forgetDirty()
-	case appmodules.StartVM:
-		e.startVM()
-	case appmodules.ShutdownVM:
-		e.shutdownVM()
-	case appmodules.KillVM:
-		e.killVM()
+	case appmodules.Start:
+		e.start()
+	case appmodules.ShutDown:
+		e.shutDown()
+	case appmodules.Kill:
+		e.kill()
 	case appmodules.Hold:
 		e.vols.hold()
 	case appmodules.Handover:

@@ -28,7 +28,8 @@ const (
 // evidence is what one ask brought back.
 type evidence struct {
 	cluster.Evidence
-	knows []cluster.Record // what the voters that answered know
+	policy appmodules.Policy // when it was begun
+	knows  []cluster.Record  // what the voters that answered know
 }
 
 // ask durably promises the next epoch to this node and asks for the rest of the
@@ -48,7 +49,7 @@ func (e *Engine) ask() bool {
 	ask := cluster.Ask{Module: e.cfg.Module.Name, Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete, Cold: e.rec.Cold}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
-	ev := evidence{Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
+	ev := evidence{policy: e.cfg.Module.Policy, Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
 	e.spawn(func(context.Context) {
 		defer cancel()
 		e.gather(ctx, ask, &ev)
@@ -116,7 +117,7 @@ func (e *Engine) askWitnesses(ctx context.Context, ask cluster.Ask, ev *evidence
 // fence switches the peer off if its confirmation decides: where there is no witness,
 // or where the policy wants it before a VM starts here.
 func (e *Engine) fence(ctx context.Context, ev *evidence) {
-	m := e.means()
+	m := e.means(ev.policy)
 	if !m.Fence || !ev.Met || (len(m.Witnesses) > 0 && !(m.First && ev.TakeOver)) {
 		return
 	}
@@ -176,9 +177,8 @@ func (e *Engine) inform() {
 	}
 }
 
-// means is what arbitration may call on now.
-func (e *Engine) means() cluster.Means {
-	p := e.cfg.Module.Policy
+// means is what arbitration may call on now under a policy. Any goroutine.
+func (e *Engine) means(p appmodules.Policy) cluster.Means {
 	m := cluster.Means{Module: e.cfg.Module.Name, Arbitration: cluster.Arbitration(p.Arbitration), First: p.Fence == appmodules.FenceBeforeStart,
 		Fence: e.cfg.Fence != nil && (e.cfg.CanFence == nil || e.cfg.CanFence())}
 	for _, w := range e.cfg.Witnesses() {
@@ -204,7 +204,7 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 			return
 		}
 	}
-	ok, why := cluster.Granted(e.means(), ev.Evidence)
+	ok, why := cluster.Granted(e.means(e.cfg.Module.Policy), ev.Evidence)
 	if ok && !ev.PeerYes && ask.Complete < e.rec.Epoch {
 		ok, why = false, "only the peer itself can give the right back"
 	}

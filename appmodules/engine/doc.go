@@ -16,7 +16,8 @@
 //	volstatus.go  their figures, and verify
 //	command.go    an operator's commands
 //	mailbox.go    the queue of the goroutine
-//	guest.go      the VM: start, stop, causes, definition
+//	work.go       the workload: start, stop, what it reports; definition.go strays.go what some have besides
+//	step.go       one step of the table; keep.go what is durable
 //	status.go     what people see
 //	gate.go       start order over all modules of a node
 package engine

@@ -19,7 +19,7 @@ func (v *volumes) openSecondary() {
 	v.session++
 	e := v.e
 	var all []*volume
-	for _, c := range e.cfg.Module.Volumes {
+	for _, c := range v.disks {
 		vol, err := v.secondary(c)
 		if err != nil {
 			v.closeAll(all)
@@ -55,7 +55,7 @@ func (v *volumes) adopt(tickets map[string]blockrepl.Ticket) error {
 	if len(v.all) == 0 {
 		return errors.New("the volumes are closed")
 	}
-	ctx, cancel := v.e.rt.WithTimeout(v.e.ctx, hvTime)
+	ctx, cancel := v.e.rt.WithTimeout(v.e.ctx, quickTime)
 	defer cancel()
 	for _, vol := range v.all {
 		t, ok := tickets[vol.cfg.Target]

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/appmodules"
+	"duet/appmodules/workload"
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/memlog"
@@ -57,6 +58,7 @@ type simNode struct {
 	ping  atomic.Bool
 	boots atomic.Int64 // power cycles
 	front *front
+	none  workload.None // what runs where the module has no volumes
 	// withdrawn counts how often waiting for its volume was ended.
 	withdrawn atomic.Int64
 
@@ -127,7 +129,10 @@ func (p *pair) check(ctx context.Context, n *simNode) bool {
 	return true
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T) *pair { return newPairOf(t, "vol") }
+
+// newPairOf makes a pair whose logs are those of a volume.
+func newPairOf(t *testing.T, volume string) *pair {
 	t.Helper()
 	p := &pair{t: t, nodes: map[cluster.NodeID]*simNode{}}
 	def := Definition{Module: "web01", Version: 1, Text: []byte("<domain/>")}
@@ -139,7 +144,7 @@ func newPair(t *testing.T) *pair {
 		n.hv = fake.New(fake.Config{OnRun: p.guest(n)})
 		must(t, n.hv.Define(t.Context(), vmmanager.Definition{Name: "web01", Text: def.Text}))
 		must(t, Create(n.store, name, "alpha", def))
-		l := blockrepl.Lineage{Volume: "vol"}
+		l := blockrepl.Lineage{Volume: volume}
 		if name == "alpha" {
 			l = l.With(blockrepl.Generation{Epoch: 1, Holder: "alpha"})
 		}
@@ -201,11 +206,12 @@ func (n *simNode) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error
 // module is the configuration of all tests.
 func module() appmodules.Module {
 	m := appmodules.Default()
-	m.Name, m.Nodes, m.VM.Domain = "web01", []string{"alpha", "beta"}, "web01"
+	m.Name, m.Nodes = "web01", []string{"alpha", "beta"}
 	m.Policy.Arbitration = "available"
 	m.Policy.StallBudget = appmodules.Duration(400 * time.Millisecond)
+	m.Policy.Frozen = appmodules.Standstill(3 * time.Second)
 	m.Policy.Shutdown = appmodules.Duration(2 * time.Second)
-	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}
+	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}}
 	return m
 }
 
@@ -221,14 +227,19 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name))
-	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Hypervisor: n.hv, Gate: NewGate(Real{}), Runtime: Real{},
+	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: n.hv, Logger: logger})
+	var w appmodules.Workload = vm
+	if len(m.Volumes()) == 0 {
+		w = &n.none
+	}
+	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Workload: w, Gate: NewGate(Real{}), Runtime: Real{},
 		Storage:   NewStorage(StorageConfig{Module: m, Node: string(n.name), Disks: n, Logger: logger}),
 		Witnesses: func() []Witness { return nil },
 		Withdraw:  func() { n.withdrawn.Add(1) },
 		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: logger,
-		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
+		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
 	must(n.p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	events, err := n.hv.Watch(ctx)
@@ -239,7 +250,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 	e.Start()
 	go func() {
 		for ev := range events {
-			e.VMEvent(ev)
+			vm.Event(ev)
 		}
 	}()
 }
@@ -267,6 +278,7 @@ func (n *simNode) halt() {
 func (n *simNode) die() {
 	n.halt()
 	_ = n.hv.Kill(context.Background(), "web01")
+	_ = n.none.Kill(context.Background())
 	n.image.PowerCut(nil)
 	n.boots.Add(1)
 }
@@ -347,7 +359,7 @@ func (p *pair) is(n *simNode, role, status string) {
 			return false
 		}
 		s := e.State().Status
-		return s.Role == role && s.Status == status
+		return s.Role.String() == role && s.Status.String() == status
 	})
 }
 

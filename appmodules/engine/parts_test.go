@@ -196,7 +196,8 @@ func (w wireTo) Dial(context.Context) (net.Conn, error) {
 		n.conns = append(n.conns, c)
 		n.mu.Unlock()
 	}
-	e.spawn(func(ctx context.Context) {
+	go func() { // ends with the connection, which halt closes
+		ctx := e.ctx
 		conn := wire.NewConn(far)
 		hello, err := blockrepl.ReadHello(ctx, conn)
 		if err != nil {
@@ -204,7 +205,7 @@ func (w wireTo) Dial(context.Context) (net.Conn, error) {
 			return
 		}
 		_ = e.OnAttach(ctx, &Connection{conn, hello})
-	})
+	}()
 	return near, nil
 }
 

@@ -36,6 +36,7 @@ type Primary interface {
 	PeerComplete() error
 	Ticket() blockrepl.Ticket
 	Hold(ctx context.Context) error
+	SetStallBudget(d time.Duration)
 	Release()
 	// Close ends the volume, its frontend and its image; afterwards nothing is acknowledged.
 	Close()
@@ -98,7 +99,10 @@ type StorageConfig struct {
 }
 
 // NewStorage makes volumes of images, dirty logs and frontends.
-func NewStorage(cfg StorageConfig) Storage { return storage{cfg} }
+func NewStorage(cfg StorageConfig) Storage {
+	cfg.Disks = withLink{cfg.Disks}
+	return storage{cfg}
+}
 
 type storage struct{ cfg StorageConfig }
 

@@ -38,7 +38,7 @@ func (v *volumes) status() []VolumeStatus {
 	all, idle, problem := v.all, v.idle, v.problem
 	v.mu.Unlock()
 	var out []VolumeStatus
-	for _, c := range v.e.cfg.Module.Volumes {
+	for _, c := range v.e.cfg.Module.Spec.Volumes() {
 		st := VolumeStatus{Target: c.Target, Path: c.Paths[string(v.e.self)], Size: c.Size, State: "closed",
 			Generation: idle[c.Target].Generation, Dirty: idle[c.Target].Dirty, Written: v.e.cfg.Storage.Written(c)}
 		for _, vol := range all {
@@ -57,7 +57,7 @@ func (v *volumes) status() []VolumeStatus {
 // idles reads what is known of the volumes while they are closed. Any goroutine.
 func (v *volumes) idles() {
 	idle := make(map[string]VolumeStatus)
-	for _, c := range v.e.cfg.Module.Volumes {
+	for _, c := range v.e.cfg.Module.Spec.Volumes() {
 		l, dirty, err := v.e.cfg.Storage.Known(c)
 		if err != nil {
 			v.e.cfg.Logger.Warn("cannot read the history of a volume", "module", v.e.cfg.Module.Name, "volume", c.Target, "err", err)

@@ -19,13 +19,14 @@ import (
 // which status reads under mu.
 type volumes struct {
 	e        *Engine
-	session  uint64             // counts openings, losses and new connects; ends of older work are recognised by it
-	stop     context.CancelFunc // ends the connect loop of the session
-	linked   bool               // every volume is attached to the peer
-	linkedAt time.Time          // since when linked is true
-	stalls   int                // how often the peer was lost because it was too slow, without a good time between
-	watching bool               // watch comes again by itself
-	dropped  error              // why this node ended the link; nil: it did not
+	disks    []appmodules.Volume // that are opened
+	session  uint64              // counts openings, losses and new connects; ends of older work are recognised by it
+	stop     context.CancelFunc  // ends the connect loop of the session
+	linked   bool                // every volume is attached to the peer
+	linkedAt time.Time           // since when linked is true
+	stalls   int                 // how often the peer was lost because it was too slow, without a good time between
+	watching bool                // watch comes again by itself
+	dropped  error               // why this node ended the link; nil: it did not
 
 	mu      sync.Mutex
 	all     []*volume               // nil: closed
@@ -44,7 +45,9 @@ type volume struct {
 	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
 }
 
-func newVolumes(e *Engine) *volumes { return &volumes{e: e} }
+func newVolumes(e *Engine) *volumes {
+	return &volumes{e: e, disks: e.cfg.Module.Replicated()}
+}
 
 func (v *volumes) set(all []*volume) {
 	v.mu.Lock()
@@ -66,7 +69,7 @@ func (v *volumes) openPrimary() {
 	v.close()
 	v.session++
 	var all []*volume
-	for _, c := range v.e.cfg.Module.Volumes {
+	for _, c := range v.disks {
 		vol, err := v.primary(c)
 		if err != nil {
 			v.closeAll(all)
@@ -89,7 +92,17 @@ func (v *volumes) primary(c appmodules.Volume) (*volume, error) {
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", c.Target, err)
 	}
+	vol.prim.SetStallBudget(time.Duration(v.e.cfg.Module.Policy.StallBudget)) // an edit counts from now on
 	return vol, nil
+}
+
+// setStallBudget gives open volumes what the policy says now.
+func (v *volumes) setStallBudget() {
+	for _, vol := range v.all {
+		if vol.prim != nil {
+			vol.prim.SetStallBudget(time.Duration(v.e.cfg.Module.Policy.StallBudget))
+		}
+	}
 }
 
 // flush makes everything acknowledged durable, if it can within ctx and a moment.

@@ -59,7 +59,7 @@ func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.Relea
 // releaseOf says what a release does, and refuses what would lose data. A VM whose definition somebody has deleted gets
 // it back from the module.
 func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, error) {
-	hv, vm := w.cfg.Hypervisor, m.VM.Domain
+	hv, vm := w.cfg.Hypervisor, m.Subject()
 	rewired, own, err := w.cfg.Modules.Kept(ctx, m.Name)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, err
 	}
 	l := &leave{w: w, record: record{Kind: releasing, Module: m, Definition: own}}
 	l.Definition.Name = vm
-	for _, v := range m.Volumes {
+	for _, v := range m.Volumes() {
 		l.Images = append(l.Images, w.cfg.Volumes.Disk(v))
 	}
 	return l, nil

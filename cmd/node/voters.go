@@ -226,7 +226,7 @@ func (n *Node) fit(ctx context.Context, v cluster.Voters) error {
 	if spare := v.Active[len(v.Active)-1:]; n.answering(ctx, spare) == nil {
 		return fmt.Errorf("%w: %s does not reach the witness %s", api.ErrConflict, n.self(), spare[0].Addr)
 	}
-	for _, m := range n.all() {
+	for _, m := range n.mirrors() {
 		if _, heard := m.engine.PeerState(); time.Since(heard) > metWithin {
 			return fmt.Errorf("%w: module %s has not heard its peer for a while on %s", api.ErrConflict, m.cfg.Name, n.self())
 		}

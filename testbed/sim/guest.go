@@ -225,7 +225,7 @@ func (g *guest) report(cause vmmanager.Cause) {
 		return
 	}
 	g.end(vmmanager.Off)
-	if e, p := g.n.engine, g.n.proc; e != nil {
-		g.n.c.w.at(time.Millisecond, p, func() { e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.Off, Cause: cause}) })
+	if vm, p := g.n.vm, g.n.proc; g.n.engine != nil {
+		g.n.c.w.at(time.Millisecond, p, func() { vm.Event(vmmanager.Event{VM: "vm", State: vmmanager.Off, Cause: cause}) })
 	}
 }

@@ -63,6 +63,9 @@ type primary struct {
 	calls    []*call // to be told when the link is lost
 }
 
+// SetStallBudget changes how long a peer that owes an answer is waited for.
+func (v *primary) SetStallBudget(d time.Duration) { v.budget = d }
+
 // link is one attachment.
 type link struct {
 	end     *end
