@@ -6,12 +6,12 @@ import (
 )
 
 // commitState is the Primary's side of the DirtyLog: one commit in flight, which
-// groups everything that waited while the one before it was.
+// groups everything that waited while the one before it was. What has to be stored is not
+// noted anywhere: it is what the state wants and the log has not.
 type commitState struct {
 	running bool
-	wanted  bool     // the generation must become durable although no write waits for it
-	synced  bool     // the peer is complete: Lineage.InStep is to be stored
-	lineage *Lineage // of the commit in flight
+	lineage *Lineage // of the commit in flight; nil: it has none
+	visit   visit    // its place in the log
 }
 
 // commit starts a commit if there is something to store and none is in flight.
@@ -26,15 +26,34 @@ func (p *Primary) commit() {
 	if entries == nil && c.lineage == nil {
 		return
 	}
-	c.running, c.wanted, c.synced = true, false, false
+	c.running = true
+	c.visit.enter()
 	p.cfg.Log.Commit(entries, c.lineage, p.committed)
+}
+
+// needGeneration says whether a write must not begin, or end, before Lineage.With this
+// epoch is durable: as long as the peer is not required, this node alone decides what the
+// data is.
+func (p *Primary) needGeneration() bool {
+	return !p.own && (p.state == Alone || p.state == Syncing)
+}
+
+// wantsGeneration says whether the generation has to become durable now: a write waits for
+// it, or the copy was never written, or is Partial.
+func (p *Primary) wantsGeneration() bool {
+	return p.needGeneration() &&
+		(len(p.marking) > 0 || p.issued > 0 || len(p.lineage.Line) == 0 || p.lineage.Partial)
+}
+
+// beginning says that the lineage is about to change.
+func (p *Primary) beginning() bool {
+	return p.wantsGeneration() || p.commits.running && p.commits.lineage != nil
 }
 
 // nextLineage is the lineage to store with the next commit, nil if it is unchanged.
 func (p *Primary) nextLineage() *Lineage {
-	c := &p.commits
-	begins := p.needGeneration && (c.wanted || len(p.marking) > 0)
-	if !begins && !c.synced {
+	begins := p.wantsGeneration()
+	if !begins && p.common == p.lineage.InStep {
 		return nil // the usual case, at every Kick
 	}
 	next := p.lineage
@@ -42,10 +61,15 @@ func (p *Primary) nextLineage() *Lineage {
 		next = next.With(Generation{Epoch: p.epoch, Holder: p.cfg.Node, Began: time.Now().UnixMilli()})
 		next.Partial = false
 	}
-	if newest, ok := next.Newest(); c.synced && ok {
-		next.InStep = newest
-	}
+	next.InStep = p.common
 	return &next
+}
+
+// adopt takes a lineage that is durable, and the epoch this node writes at.
+func (p *Primary) adopt(l Lineage, epoch uint64) {
+	p.lineage, p.epoch = l, epoch
+	newest, ok := l.Newest()
+	p.own = ok && !l.Partial && newest.Is(Generation{Epoch: epoch, Holder: p.cfg.Node})
 }
 
 // coolsClean says that extents may cool only when both sides are flushed.
@@ -58,17 +82,18 @@ func (p *Primary) committed(err error) {
 	var done completions
 	p.mu.Lock()
 	c := &p.commits
-	c.running = false
-	if err != nil {
+	c.visit.leave()
+	lineage := c.lineage
+	c.running, c.lineage = false, nil
+	switch {
+	case p.state == Closed:
+	case err != nil:
 		p.fail(fmt.Errorf("commit dirty log: %w", err))
-	} else {
+	default:
 		p.tracker.committed()
-		if c.lineage != nil {
-			p.lineage = *c.lineage
-			p.judgeGeneration()
-		}
-		if !p.needGeneration {
-			p.releaseLogged(&done)
+		if lineage != nil {
+			p.adopt(*lineage, p.epoch)
+			p.review(&done)
 		}
 		marking := p.marking
 		p.marking = nil
@@ -77,29 +102,6 @@ func (p *Primary) committed(err error) {
 		}
 	}
 	p.changed.Broadcast()
-	p.mu.Unlock()
-	done.deliver()
+	p.unlock(&done)
 	wake(p.wakeIssue) // it starts the next commit as well
-}
-
-// judgeGeneration says whether writes need a new generation: as long as the peer is
-// not required, this node alone decides what the data is.
-func (p *Primary) judgeGeneration() {
-	newest, ok := p.lineage.Newest()
-	own := ok && newest.Is(Generation{Epoch: p.epoch, Holder: p.cfg.Node})
-	p.needGeneration = (p.state == Alone || p.state == Syncing) && (!own || p.lineage.Partial)
-}
-
-// releaseLogged ends the writes that waited for the generation to be durable.
-func (p *Primary) releaseLogged(done *completions) {
-	var waiting []*flight
-	for i := range p.table.writes {
-		if f := p.table.writes[i].f; f.wait&waitLog != 0 {
-			waiting = append(waiting, f)
-		}
-	}
-	now := p.clock()
-	for _, f := range waiting {
-		p.waited(f, waitLog, now, done)
-	}
 }

@@ -18,7 +18,7 @@ import (
 func (p *Primary) GoAlone(epoch uint64) error {
 	var done completions
 	p.mu.Lock()
-	for l := p.link; l != nil || p.parting; l = p.link {
+	for l := p.link; (l != nil || p.parting) && p.state != Closed; l = p.link {
 		if p.parting {
 			p.changed.Wait()
 			continue
@@ -31,19 +31,16 @@ func (p *Primary) GoAlone(epoch uint64) error {
 		defer p.mu.Unlock()
 		return fmt.Errorf("go alone at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
 	}
-	p.state, p.epoch, p.work = Alone, epoch, nil
+	p.state, p.work = Alone, nil
+	p.adopt(p.lineage, epoch)
 	if p.failed != nil {
 		defer p.mu.Unlock()
 		return fmt.Errorf("go alone at epoch %d: %w", epoch, p.failed)
 	}
-	p.judgeGeneration()
-	_, written := p.lineage.Newest()
-	p.commits.wanted = p.needGeneration && (!written || p.lineage.Partial)
 	p.log.Info("volume goes on alone", "epoch", epoch)
-	p.releasePeer(&done)
+	p.review(&done)
 	p.reopen()
-	p.mu.Unlock()
-	done.deliver()
+	p.unlock(&done)
 	return nil
 }
 
@@ -77,8 +74,9 @@ func (p *Primary) PeerComplete() error {
 // connected forgets what differed.
 func (p *Primary) connected() {
 	p.state = Connected
+	p.link.intact = true // it has all of it now, whatever it lost before
 	p.tracker.clean()
-	p.commits.synced = true
+	p.common, _ = p.lineage.Newest()
 	p.log.Info("both copies complete", "epoch", p.epoch)
 	wake(p.wakeIssue)
 }
@@ -161,63 +159,6 @@ func (p *Primary) Release() {
 	}
 }
 
-// Close ends the volume. Every request that was not acknowledged gets ErrClosed; the
-// frontend drops its connection, so that the guest's writes are submitted again
-// elsewhere. When it returns the device and the log are not used any more.
-func (p *Primary) Close() {
-	p.mu.Lock()
-	if p.state == Closed {
-		p.mu.Unlock()
-		p.wg.Wait()
-		return
-	}
-	l := p.link
-	p.link, p.state = nil, Closed
-	if l != nil {
-		l.window.failCalls(ErrClosed)
-		l.cancel()
-	}
-	done := p.dismiss()
-	p.changed.Broadcast()
-	p.mu.Unlock()
-
-	if l != nil {
-		_ = l.conn.Close() // the volume ends either way
-	}
-	done.deliver()
-	p.cancel()
-	p.wg.Wait()
-	p.mu.Lock()
-	for p.active > 0 || p.commits.running || p.parting {
-		p.changed.Wait()
-	}
-	p.mu.Unlock()
-}
-
-// dismiss collects every request that no goroutine is working on; the others are
-// ended with ErrClosed by that goroutine.
-func (p *Primary) dismiss() *completions {
-	done := &completions{}
-	for _, s := range p.table.writes {
-		if f := s.f; f.req != nil && f.wait&(waitHere|waitSend) == 0 {
-			done.add(f.req, ErrClosed)
-		}
-	}
-	for _, s := range p.table.reads {
-		if s.f.step != stepIssued {
-			done.add(s.f.req, ErrClosed)
-		}
-	}
-	for _, f := range p.suspended {
-		done.add(f.req, ErrClosed)
-	}
-	for _, r := range p.flushes {
-		done.add(r, ErrClosed)
-	}
-	p.held, p.marking, p.suspended, p.ready, p.flushes = nil, nil, nil, nil, nil
-	return done
-}
-
 // watch is the memory of the stall clock.
 type watch struct {
 	ticked int64 // clock of the last tick
@@ -234,16 +175,29 @@ func (p *Primary) SetStallBudget(d time.Duration) {
 	wake(p.watch.wake)
 }
 
-func (p *Primary) stallBudget() time.Duration {
+// SetLocalBudget changes how long a call of the device or log may last. Any goroutine may call it.
+func (p *Primary) SetLocalBudget(d time.Duration) {
+	p.mu.Lock()
+	p.local.budget = d
+	p.mu.Unlock()
+	wake(p.watch.wake)
+}
+
+// every is how often the clocks are looked at.
+func (p *Primary) every() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.watch.budget
+	every := p.watch.budget / 8
+	if p.local.budget != 0 {
+		every = min(every, max(p.local.budget/8, time.Millisecond))
+	}
+	return every
 }
 
 // runWatch looks at the age of what the peer has not answered.
 func (p *Primary) runWatch() {
 	defer p.wg.Done()
-	every := p.stallBudget() / 8
+	every := p.every()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -251,12 +205,23 @@ func (p *Primary) runWatch() {
 		case <-p.ctx.Done():
 			return
 		case <-p.watch.wake:
-			every = p.stallBudget() / 8
+			every = p.every()
 			ticker.Reset(every)
 		case <-ticker.C:
 			p.tick(int64(every))
 		}
 	}
+}
+
+// hung is called for a call of the local device or log that does not return. If a guest
+// waits for it, or may have to, this copy has failed; a region that a resync or verify
+// cannot read for it is unreadable until it can.
+func (p *Primary) hung(v *visit) {
+	if v.patient && (v.lock == nil || len(v.lock.waiters) == 0) {
+		p.unreadable.note(p, v.off, v.end, p.local.hung(v))
+		return
+	}
+	p.fail(p.local.hung(v))
 }
 
 // tick loses a peer that is silent for longer than the budget, and pings an idle one.
@@ -269,13 +234,15 @@ func (p *Primary) tick(every int64) {
 		p.watch.thawed = now
 	}
 	p.watch.ticked = now
+	p.local.overdue(now, p.watch.thawed, p.hung)
+	p.maybeProbe(now)
 	if l == nil {
 		p.mu.Unlock()
 		return
 	}
 	oldest, budget := l.window.oldest(), p.watch.budget
 	silent := time.Duration(now - max(oldest, p.watch.thawed))
-	ping := oldest == 0 && now-l.pinged >= 2*every
+	ping := oldest == 0 && now-l.pinged >= int64(budget)/4
 	if ping {
 		l.pinged = now
 	}

@@ -22,15 +22,27 @@ type Drained struct{}
 type Refused struct{ Refusal }
 
 // DeviceFailed reports that the local device or the dirty log failed. Writes wait,
-// without error, until Close: the engine moves the module or tells the admin.
+// without error, until Close: the engine moves the module or tells the admin. It is about
+// what a guest wrote, a flush or the log, never about data that cannot be read; Err wraps
+// ErrHung if the call has not ended, and it may still end at any time.
 type DeviceFailed struct{ Err error }
 
-// ReadRepaired reports that a local read failed, was served from the peer, and
-// whether writing the data back worked.
+// ReadRepaired reports that data could not be read here, was taken from the peer, and
+// whether writing it back worked.
 type ReadRepaired struct {
 	Off, Len int64
 	Cause    error // of the failed read
 	Repair   error // nil: the local copy is good again
+}
+
+// RegionUnreadable reports that data cannot be read here and is not to be had from the peer
+// either, or could not be written back: a guest's read of it fails, a resync that meets it
+// does not end until it can be read or a guest has written it anew. Nothing else suffers.
+// A region is reported once until it can be read again; Progress.Unreadable says how many
+// bytes there are.
+type RegionUnreadable struct {
+	Off, Len int64 // the range that has the regions, all of one extent
+	Err      error // of the read; wraps ErrHung if it has not ended
 }
 
 // VerifyDone reports the end of a verify.
@@ -39,16 +51,20 @@ type VerifyDone struct {
 	Differs  []int64 // offsets of regions that differ, the first maxReported
 	Count    int64   // number of regions that differ
 	Repaired int64   // of these, brought in step
-	At       time.Time
-	Err      error // the verify did not reach the end
+	// Mended regions could not be read here and were written anew from the peer, which is
+	// done without being asked; Unreadable ones cannot be read here and could not be mended.
+	Mended, Unreadable int64
+	At                 time.Time
+	Err                error // the verify did not reach the end
 }
 
-func (PeerLost) event()     {}
-func (Drained) event()      {}
-func (Refused) event()      {}
-func (DeviceFailed) event() {}
-func (ReadRepaired) event() {}
-func (VerifyDone) event()   {}
+func (PeerLost) event()         {}
+func (Drained) event()          {}
+func (Refused) event()          {}
+func (DeviceFailed) event()     {}
+func (ReadRepaired) event()     {}
+func (RegionUnreadable) event() {}
+func (VerifyDone) event()       {}
 
 // emit queues e; the caller holds mu.
 func (p *Primary) emit(e Event) {

@@ -13,9 +13,12 @@ type flight struct {
 	waiters  []*flight // flights this one blocks
 
 	step    step
-	wait    wait
+	queued  bool  // in the ready list to be sent again
+	here    bool  // the local device has it
 	entered bool  // counted in by the tracker
-	again   bool  // while waitSend: the link has changed meanwhile, send once more
+	busy    int32 // goroutines that send it or do it here: its data is in use
+	sent    *link // on which it was sent last; nil: on none
+	acked   *link // whose peer has it; nil: no peer has said so
 	started int64 // clock when first issued or held, for the latency
 }
 
@@ -28,17 +31,6 @@ const (
 	stepMarking             // its extents are not yet durably hot
 	stepReady               // in the ready list
 	stepIssued              // on its way to the device and the peer
-)
-
-// wait says what an issued flight is waiting for.
-type wait uint8
-
-const (
-	waitHere wait = 1 << iota // the goroutine that sends it and writes it to the local device
-	waitSend                  // a goroutine is sending it again
-	waitPeer                  // the peer's acknowledgement
-	waitLog                   // the durable generation
-	waitEver                  // its local write failed: until Close
 )
 
 // table is the range lock: every flight that was submitted and has not ended.

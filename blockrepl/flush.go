@@ -11,12 +11,16 @@ import (
 // waited when it began.
 func (p *Primary) runFlush() {
 	defer p.wg.Done()
+	v := visit{what: "flush"}
+	p.mu.Lock()
+	p.local.add(&v)
+	p.mu.Unlock()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-p.wakeFlush:
-			for p.flushRound() {
+			for p.flushRound(&v) {
 			}
 		}
 	}
@@ -31,14 +35,15 @@ func (p *Primary) mayFlush() bool {
 	case p.state == Alone || p.state == Syncing:
 		return true
 	case p.state.required():
-		return p.link.intact || p.work == nil || p.work.left == 0
+		// What cannot be read here is not made durable by waiting for it.
+		return p.link.intact || p.work == nil || p.work.left == p.work.stuck
 	}
 	return false
 }
 
 // flushRound flushes this side, and the peer if it is required, and completes the
 // flushes it covered. It reports whether there may be more to do.
-func (p *Primary) flushRound() bool {
+func (p *Primary) flushRound(v *visit) bool {
 	p.mu.Lock()
 	if (len(p.flushes) == 0 && !p.tracker.wantFlush) || !p.mayFlush() {
 		p.mu.Unlock()
@@ -58,7 +63,9 @@ func (p *Primary) flushRound() bool {
 			}
 		}
 	}
+	v.enter()
 	local := p.dev.Flush()
+	v.leave()
 	if both && remote == nil {
 		remote = <-peer.done
 	}
@@ -91,8 +98,7 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 	}
 	more := p.mayFlush()
 	p.changed.Broadcast()
-	p.mu.Unlock()
-	done.deliver()
+	p.unlock(&done)
 	wake(p.wakeIssue) // extents that could not cool before may now
 	return more
 }

@@ -58,7 +58,7 @@ func FuzzRefusal(f *testing.F) {
 // FuzzCompare feeds the payload of a compare to the secondary's side.
 func FuzzCompare(f *testing.F) {
 	dev := newDisk(8 << 20)
-	good, err := appendSums(dev, 1, 5, make([]byte, runRegions*RegionSize), []byte{5, 0, 0, 0, 0, 0, 0, 0})
+	good, _, err := appendSums(newObserved(dev, ""), 1, 5, make([]byte, runRegions*RegionSize), []byte{5, 0, 0, 0, 0, 0, 0, 0})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func FuzzCompare(f *testing.F) {
 		if off < 0 || off >= dev.Size() || off%ExtentSize != 0 {
 			return // refused before
 		}
-		differs, _, err := compareSums(dev, off, payload, make([]byte, runRegions*RegionSize), nil)
+		differs, _, _, err := compareSums(newObserved(dev, ""), off, payload, make([]byte, runRegions*RegionSize), nil)
 		if err == nil && len(payload) >= 8 && differs&^binary.LittleEndian.Uint64(payload) != 0 {
 			t.Fatal("regions differ that were not asked for")
 		}

@@ -32,7 +32,8 @@ type disk struct {
 	dirty    []bool // by sector
 	fail     error  // of writes and flushes
 	badReads bool
-	gate     func() // called before each write, without the lock
+	rot      map[int64]bool // sectors that cannot be read until they are written
+	gate     func()         // called before each write, without the lock
 	reads    int
 }
 
@@ -45,7 +46,12 @@ func (d *disk) ReadAt(p []byte, off int64) (int, error) {
 	defer d.mu.Unlock()
 	d.reads++
 	if d.badReads {
-		return 0, errors.New("bad sector")
+		return 0, errBadSector
+	}
+	for s := off / Sector; s*Sector < off+int64(len(p)); s++ {
+		if d.rot[s] {
+			return 0, errBadSector
+		}
 	}
 	return copy(p, d.data[off:]), nil
 }
@@ -62,8 +68,22 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	d.badReads = false
 	for s := off / Sector; s*Sector < off+int64(len(p)); s++ {
 		d.dirty[s] = true
+		delete(d.rot, s)
 	}
 	return copy(d.data[off:], p), nil
+}
+
+var errBadSector = errors.New("bad sector")
+
+// spoil makes the sector at off unreadable, and what was there is gone.
+func (d *disk) spoil(off int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.rot == nil {
+		d.rot = map[int64]bool{}
+	}
+	d.rot[off/Sector] = true
+	copy(d.data[off:off+Sector], fill(0xee, Sector))
 }
 
 func (d *disk) Discard(off, n int64) error { return d.Zero(off, n) }
@@ -132,6 +152,7 @@ type testLog struct {
 	queue   chan func()
 	commits int
 	fail    error
+	held    chan struct{} // not nil: commits wait for it
 }
 
 func newTestLog(t testing.TB) *testLog {
@@ -149,6 +170,12 @@ func newTestLog(t testing.TB) *testLog {
 
 func (l *testLog) Commit(entries []Entry, lineage *Lineage, done func(error)) {
 	l.queue <- func() {
+		l.mu.Lock()
+		held := l.held
+		l.mu.Unlock()
+		if held != nil {
+			<-held
+		}
 		l.mu.Lock()
 		err := l.fail
 		if err == nil {
@@ -168,6 +195,20 @@ func (l *testLog) Commit(entries []Entry, lineage *Lineage, done func(error)) {
 		l.mu.Unlock()
 		done(err)
 	}
+}
+
+// stick makes commits wait until the function it returns is called.
+func (l *testLog) stick() (free func()) {
+	c := make(chan struct{})
+	l.mu.Lock()
+	l.held = c
+	l.mu.Unlock()
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		l.held = nil
+		l.mu.Unlock()
+		close(c)
+	})
 }
 
 func (l *testLog) Load() ([]Entry, *Lineage, error) {
@@ -196,11 +237,13 @@ type pair struct {
 	cut    func() // ends the present connection
 	dial   func() (net.Conn, net.Conn)
 	budget time.Duration
+	local  time.Duration
+	served chan error // the ends of sessions
 	hot    int
 }
 
 func newPair(t testing.TB, size int64) *pair {
-	q := &pair{t: t, dial: net.Pipe, budget: 20 * time.Second}
+	q := &pair{t: t, dial: net.Pipe, budget: 20 * time.Second, served: make(chan error, 1000)}
 	q.a = &copyOf{node: "alpha", dev: newDisk(size), log: newTestLog(t)}
 	q.b = &copyOf{node: "beta", dev: newDisk(size), log: newTestLog(t)}
 	t.Cleanup(func() { q.stop() })
@@ -212,7 +255,7 @@ func (q *pair) stop() {
 		q.p.Close()
 	}
 	if q.s != nil {
-		q.s.Stop(nil)
+		q.s.Close()
 	}
 	q.serve.Wait()
 }
@@ -223,7 +266,7 @@ func (q *pair) primary() *Primary {
 	q.events = make(chan Event, 1000)
 	events := q.events
 	p, err := NewPrimary(PrimaryConfig{Volume: "v", Identity: "id", Node: q.a.node, Device: q.a.dev, Log: q.a.log,
-		HotExtents: q.hot, StallBudget: q.budget, Events: func(e Event) { events <- e }})
+		HotExtents: q.hot, StallBudget: q.budget, LocalBudget: q.local, Events: func(e Event) { events <- e }})
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -235,7 +278,7 @@ func (q *pair) primary() *Primary {
 // secondary makes a Secondary on q.b.
 func (q *pair) secondary() *Secondary {
 	q.t.Helper()
-	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log})
+	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log, LocalBudget: q.local})
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -257,7 +300,7 @@ func (q *pair) attach(epoch uint64, complete bool) error {
 			c.Close()
 			return
 		}
-		_ = s.Serve(context.Background(), c, hello, complete)
+		q.served <- s.Serve(context.Background(), c, hello, complete)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -373,7 +416,11 @@ func (q *pair) flush() {
 // equal fails unless both copies are byte-identical.
 func (q *pair) equal() {
 	q.t.Helper()
-	a, b := q.a.dev.(*disk).bytes(), q.b.dev.(*disk).bytes()
+	q.equalBytes(q.a.dev.(*disk).bytes(), q.b.dev.(*disk).bytes())
+}
+
+func (q *pair) equalBytes(a, b []byte) {
+	q.t.Helper()
 	for off := 0; off < len(a); off += RegionSize {
 		if end := min(off+RegionSize, len(a)); !bytes.Equal(a[off:end], b[off:end]) {
 			q.t.Fatalf("copies differ in the region at %d", off)

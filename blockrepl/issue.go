@@ -8,6 +8,7 @@ type batch struct {
 	link  *link
 	items []item
 	done  completions
+	visit visit // its place in the local device
 }
 
 type item struct {
@@ -55,8 +56,7 @@ func (p *Primary) issue() {
 		p.doLocal(b)
 		p.mu.Lock()
 		p.settleLocal(b)
-		p.mu.Unlock()
-		b.done.deliver()
+		p.unlock(&b.done)
 		p.mu.Lock()
 	}
 	p.active--
@@ -73,7 +73,9 @@ func (p *Primary) takeBatch() *batch {
 		p.batches = p.batches[:n-1]
 		return b
 	}
-	return &batch{}
+	b := &batch{visit: visit{what: "write"}}
+	p.local.add(&b.visit)
+	return b
 }
 
 // fill moves the ready list into b and numbers the frames. A write that may not begin
@@ -82,13 +84,14 @@ func (p *Primary) fill(b *batch) {
 	now := p.clock()
 	b.link, b.items = p.link, b.items[:0]
 	for _, f := range p.ready {
-		if f.excl && f.step == stepReady && (!p.writable() || p.needGeneration) {
+		f.queued = false
+		if f.excl && f.step == stepReady && (!p.writable() || p.needGeneration()) {
 			p.admit(f)
 			continue
 		}
 		it := item{f: f, local: f.step == stepReady}
 		if it.local {
-			f.step, f.wait = stepIssued, waitHere
+			f.step = stepIssued
 			if f.started == 0 {
 				f.started = now
 			}
@@ -96,9 +99,9 @@ func (p *Primary) fill(b *batch) {
 		if f.excl && it.local {
 			p.issued++
 		}
-		f.again = false
+		f.busy++
 		if f.excl && p.link != nil {
-			f.wait |= waitPeer
+			f.sent = p.link
 			it.seq = p.link.window.add(pending{flight: f, sent: now, counted: true})
 			p.stats.Mirrored++
 		}
@@ -136,14 +139,18 @@ func (p *Primary) send(b *batch) {
 	}
 }
 
-// doLocal does the local part of b.
+// doLocal does the local part of b, and no more of it once the volume is fenced.
 func (p *Primary) doLocal(b *batch) {
 	for i := range b.items {
 		it := &b.items[i]
 		if !it.local {
 			continue
 		}
+		if p.fence.down.Load() {
+			return
+		}
 		r := it.f.req
+		b.visit.enter()
 		switch r.Op {
 		case OpRead:
 			it.slow = p.fast == nil || !p.fast.TryReadAt(r.Data, r.Off)
@@ -154,56 +161,96 @@ func (p *Primary) doLocal(b *batch) {
 		case OpDiscard:
 			it.err = p.dev.Discard(r.Off, r.Len)
 		}
+		b.visit.leave()
 	}
 }
 
 // settleLocal notes what doLocal did. A flight whose local write failed stays where
-// it is: not acknowledged, not answered with an error, until Close.
+// it is: not acknowledged, not answered with an error, until Fence.
 func (p *Primary) settleLocal(b *batch) {
 	now := p.clock()
 	for i := range b.items {
 		it := &b.items[i]
 		f := it.f
+		f.busy--
 		switch {
+		case p.state == Closed:
+			p.endIfIdle(f, &b.done)
 		case it.slow:
 			p.queueRead(f)
 		case !f.excl:
 			p.end(f, nil, now, &b.done)
 		case it.err != nil:
 			p.fail(it.err)
-			f.wait |= waitEver
-			p.waited(f, waitHere, now, &b.done)
-		case it.local:
-			p.waited(f, waitHere, now, &b.done)
-		case f.again && p.state != Closed:
-			p.ready = append(p.ready, f)
 		default:
-			p.waited(f, waitSend, now, &b.done)
+			f.here = f.here || it.local
+			p.tryEnd(f, now, &b.done)
 		}
 		*it = item{}
 	}
 	b.link = nil
 }
 
-// waited takes one reason to wait off an issued write and ends it with the last.
-func (p *Primary) waited(f *flight, what wait, now int64, done *completions) {
-	f.wait &^= what
-	if f.wait == 0 || p.state == Closed && f.wait&(waitHere|waitSend) == 0 {
+// endIfIdle ends a request of a volume that was fenced while goroutines were working on it.
+func (p *Primary) endIfIdle(f *flight, done *completions) {
+	if f.busy == 0 {
+		done.add(f.req, ErrClosed)
+	}
+}
+
+// settled is the whole rule when a write that was issued may end: the local device has it
+// and the present peer too; without one, the peer that was lost, or this node alone
+// decides. Before it does so for the first time, its generation is durable.
+func (p *Primary) settled(f *flight) bool {
+	switch {
+	case f.busy > 0 || !f.here || p.needGeneration():
+		return false
+	case p.link != nil:
+		return f.acked == p.link
+	case f.acked != nil && f.acked == f.sent:
+		return true
+	}
+	return p.state == Alone && !p.parting
+}
+
+// tryEnd ends an issued write if it may.
+func (p *Primary) tryEnd(f *flight, now int64, done *completions) {
+	if p.settled(f) {
+		p.end(f, nil, now, done)
+	}
+}
+
+// review looks at every issued write again, after a change of the link, the state or the
+// generation: what the present peer was not sent is sent, what may end ends. Sending the
+// same bytes twice is harmless, as the range is locked.
+func (p *Primary) review(done *completions) {
+	var over []*flight
+	for i := range p.table.writes {
+		f := p.table.writes[i].f
+		switch {
+		case f.req == nil || f.step != stepIssued:
+		case p.link != nil && f.sent != p.link:
+			if !f.queued {
+				f.queued = true
+				p.ready = append(p.ready, f)
+			}
+		case p.settled(f):
+			over = append(over, f)
+		}
+	}
+	now := p.clock()
+	for _, f := range over {
 		p.end(f, nil, now, done)
 	}
 }
 
 // end takes a flight out of the table and hands its request back, or to the next
-// flush round if it must be durable. What it blocked may start.
+// flush round if it must be durable. What it blocked may start. The volume is not fenced.
 func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 	r := f.req
-	if p.state == Closed {
-		done.add(r, ErrClosed)
-		return
-	}
 	p.free = p.table.remove(f, p.free[:0])
 	if f.excl {
-		p.tracker.leave(f.off, f.end, p.state.attached())
+		p.tracker.leave(f.off, f.end, p.link != nil)
 		if p.issued--; p.issued == 0 {
 			p.changed.Broadcast()
 		}
@@ -221,7 +268,7 @@ func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 	done.add(r, err)
 }
 
-// fail notes a local failure: no write starts or ends any more.
+// fail notes a local failure: no write starts any more, none that it is about ends.
 func (p *Primary) fail(err error) {
 	if p.failed != nil || p.state == Closed {
 		return

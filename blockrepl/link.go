@@ -11,11 +11,13 @@ import (
 
 // link is one attachment of a peer: from a successful handshake to its loss.
 type link struct {
-	conn   *wire.Conn
-	id     uint64 // Hello.Link
-	epoch  uint64
-	peer   string
-	intact bool // the peer lost nothing it acknowledged in this epoch
+	conn  *wire.Conn
+	id    uint64 // Hello.Link
+	epoch uint64
+	peer  string
+	// complete: since it attached the peer holds every write acknowledged in this epoch, as
+	// the engine says; intact: it also lost none of them in a crash since, or has them again.
+	complete, intact bool
 
 	ctx    context.Context // ends with the link
 	cancel context.CancelFunc
@@ -48,7 +50,7 @@ func (p *Primary) Attach(ctx context.Context, conn *wire.Conn, epoch uint64) err
 
 func (p *Primary) attach(ctx context.Context, conn *wire.Conn, epoch uint64) error {
 	p.mu.Lock()
-	for p.parting {
+	for p.parting && p.state != Closed {
 		p.changed.Wait()
 	}
 	if p.link != nil || p.joining || p.state == Closed || (p.state != Detached && epoch != p.epoch) {
@@ -88,49 +90,37 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 	if p.state != Alone && !w.Complete {
 		return ErrPeerIncomplete
 	}
+	if w.Complete && p.beginning() {
+		return fmt.Errorf("attach a complete peer while a generation begins: %w", ErrState)
+	}
 	if verdict == ResyncAll {
 		suspects = everything(p.dev.Size())
 	}
-	l := &link{conn: conn, id: greeted.Link, epoch: epoch, peer: w.Node, intact: w.Intact, pinged: p.clock()}
+	l := &link{
+		conn: conn, id: greeted.Link, epoch: epoch, peer: w.Node,
+		complete: w.Complete, intact: w.Complete && w.Intact, pinged: p.clock(),
+	}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
-	p.link, p.epoch = l, epoch
+	p.link = l
+	p.adopt(p.lineage, epoch)
 	p.state = Syncing
 	if w.Complete {
 		p.state = Required
 	}
 	p.work = newWorklist(suspects, p.dev.Size())
 	p.progress.began = p.clock()
-	p.judgeGeneration()
 	p.log.Info("peer attached", "peer", w.Node, "epoch", epoch, "state", p.state.String(),
 		"verdict", verdict.String(), "suspect_bytes", p.work.left*RegionSize)
-	p.resend()
+	p.review(nil) // with a new link nothing can end
 	conn.OnWait(func() { p.settle(l) })
 	p.wg.Add(2)
 	go p.listen(l)
-	go p.resync(l, w.Complete)
+	go p.resync(l)
 	p.reopen()
 	if p.failed != nil {
 		p.emit(DeviceFailed{Err: p.failed}) // whoever attached it may not have been told
 	}
 	return nil
-}
-
-// resend sends again every write that has begun and has not ended: the new peer may
-// not have it. Writing the same bytes twice is harmless, as the range is locked.
-func (p *Primary) resend() {
-	for i := range p.table.writes {
-		f := p.table.writes[i].f
-		if f.req == nil || f.step != stepIssued {
-			continue
-		}
-		f.wait = f.wait&^waitLog | waitPeer
-		if f.wait&waitSend != 0 {
-			f.again = true
-			continue
-		}
-		f.wait |= waitSend
-		p.ready = append(p.ready, f)
-	}
 }
 
 // listen reads the answers of one link until it is lost.
@@ -203,13 +193,13 @@ func (p *Primary) settle(l *link) {
 		case w.call != nil:
 			w.call.done <- nil
 		case w.flight != nil:
-			p.waited(w.flight, waitPeer, now, &l.done)
+			w.flight.acked = l
+			p.tryEnd(w.flight, now, &l.done)
 		}
 	}
 	more := len(p.ready) > 0 || len(p.marking) > 0
-	p.mu.Unlock()
+	p.unlock(&l.done)
 	l.acked = l.acked[:0]
-	l.done.deliver()
 	if more {
 		wake(p.wakeIssue)
 	}
@@ -244,34 +234,12 @@ func (p *Primary) lost(l *link, cause error) {
 	var done completions
 	p.mu.Lock()
 	p.parting = false
-	if p.state == Alone {
-		p.releasePeer(&done)
-	}
+	p.review(&done)
 	if p.state != Closed {
 		p.emit(PeerLost{Err: cause, Required: required})
 	}
 	p.reopen()
-	p.mu.Unlock()
-	done.deliver()
-}
-
-// releasePeer ends the wait for a peer that is gone; the generation may still have
-// to become durable first.
-func (p *Primary) releasePeer(done *completions) {
-	var waiting []*flight
-	for i := range p.table.writes {
-		if f := p.table.writes[i].f; f.wait&waitPeer != 0 {
-			waiting = append(waiting, f)
-		}
-	}
-	now := p.clock()
-	for _, f := range waiting {
-		if p.needGeneration {
-			f.wait |= waitLog
-			p.commits.wanted = true
-		}
-		p.waited(f, waitPeer, now, done)
-	}
+	p.unlock(&done)
 }
 
 // ask sends a request of the Primary itself and waits for the answer. Counted says

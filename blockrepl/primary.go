@@ -37,6 +37,9 @@ type PrimaryConfig struct {
 	Logger      *slog.Logger  // nil: discard
 	HotExtents  int           // 0: 1024, so at most 4 GiB are compared after a crash
 	StallBudget time.Duration // 0: 2 s
+	// LocalBudget is how long a call of Device or Log that a guest may wait for can last
+	// before the local copy counts as failed (DeviceFailed with ErrHung); 0: for ever.
+	LocalBudget time.Duration
 	Events      func(Event)
 }
 
@@ -79,17 +82,19 @@ type Primary struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	fence fence
+
 	wakeIssue, wakeFlush, wakeEvents chan struct{}
 
 	mu      sync.Mutex
 	changed sync.Cond // broadcast when a condition somebody waits for may have become true
 	state   State
 	epoch   uint64
-	holding bool  // Hold is in force
-	failed  error // local failure: writes wait
-	lineage Lineage
-	// needGeneration: a write must not be acknowledged before Lineage.With this epoch is durable.
-	needGeneration bool
+	holding bool       // Hold is in force
+	failed  error      // local failure: writes wait
+	lineage Lineage    // as it is durable
+	own     bool       // its newest generation is that of this node at this epoch
+	common  Generation // what Lineage.InStep has to become
 
 	table   table
 	tracker *tracker
@@ -115,8 +120,11 @@ type Primary struct {
 	stats    Stats
 	guest    latencyMeter
 	watch    watch
+	local    localWatch
 	verify   verifyState
 	progress progressState
+	// unreadable are the regions that cannot be read here.
+	unreadable unreadable
 }
 
 // NewPrimary loads the log of the volume. The volume is Detached; nothing runs before Start.
@@ -131,12 +139,11 @@ func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 	if cfg.StallBudget == 0 {
 		cfg.StallBudget = 2 * time.Second
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	p := &Primary{
 		cfg: cfg, dev: cfg.Device, start: time.Now(),
-		log:        cfg.Logger.With("volume", cfg.Volume),
+		log:        unhurried(cfg.Logger).With("volume", cfg.Volume),
+		local:      localWatch{budget: cfg.LocalBudget},
+		unreadable: newUnreadable(),
 		tracker:    newTracker(cfg.HotExtents, entries),
 		lineage:    Lineage{Volume: cfg.Identity},
 		wakeIssue:  make(chan struct{}, 1),
@@ -147,6 +154,9 @@ func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 	if lineage != nil {
 		p.lineage = *lineage
 	}
+	p.common = p.lineage.InStep
+	p.commits.visit.what = "commit of the dirty log"
+	p.local.add(&p.commits.visit)
 	p.fast, _ = cfg.Device.(FastReader)
 	p.mapper, _ = cfg.Device.(Mapper)
 	p.changed.L = &p.mu
@@ -250,7 +260,7 @@ func (p *Primary) admitWrite(f *flight) {
 		f.entered = true
 		hot = p.tracker.enter(f.off, f.end)
 	}
-	if hot && !p.needGeneration {
+	if hot && !p.needGeneration() {
 		f.step = stepReady
 		p.ready = append(p.ready, f)
 		return

@@ -29,6 +29,10 @@ type Progress struct {
 	Verified  int64     // bytes the running verify has compared
 	Identical time.Time // when a verify last proved the copies identical; zero: never in this run
 	Failed    error     // the local failure for which writes wait
+	// Unreadable is how many bytes cannot be read here, in whole regions, as of the last
+	// time they were tried; UnreadableSince is when the first of them was met.
+	Unreadable      int64
+	UnreadableSince time.Time
 }
 
 // progressState is what Progress needs beyond the parts of a Primary.
@@ -54,6 +58,9 @@ func (p *Primary) Progress() Progress {
 		Compared: p.progress.compared, Moved: p.progress.moved,
 		Writing: p.issued, Waiting: len(p.held) + len(p.marking) + len(p.suspended), Hot: p.tracker.nhot,
 		Verifying: p.verify.running, Verified: p.verify.checked, Identical: p.progress.proven, Failed: p.failed,
+	}
+	if u := &p.unreadable; u.regions > 0 {
+		g.Unreadable, g.UnreadableSince = u.regions*RegionSize, u.since
 	}
 	if l := p.link; l != nil {
 		g.Peer = l.peer

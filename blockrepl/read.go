@@ -1,7 +1,6 @@
 package blockrepl
 
 import (
-	"errors"
 	"fmt"
 
 	"duet/blockrepl/wire"
@@ -18,7 +17,7 @@ const maxReaders = 64
 // the region, and comes back when it is in step; a later write may overtake it, as
 // one in flight at the same time may.
 func (p *Primary) admitRead(f *flight) {
-	if (p.state.required() || p.state == Frozen) && p.work != nil && p.work.touches(f.off, f.end) {
+	if (p.state.required() || p.state == Frozen) && p.work != nil && p.work.pending(f.off, f.end) {
 		p.work.demand(f.off, f.end)
 		p.suspended = append(p.suspended, f)
 		f.step = stepHeld
@@ -60,52 +59,80 @@ func (p *Primary) queueRead(f *flight) {
 func (p *Primary) runReader() {
 	defer p.wg.Done()
 	var done completions
+	v := visit{what: "read"}
 	p.mu.Lock()
+	p.local.add(&v)
 	for len(p.readq) > 0 {
 		f := p.readq[0]
 		p.readq = p.readq[1:]
+		f.busy++
 		p.mu.Unlock()
-		err := p.readSlow(f.req)
+		err := p.readSlow(f.req, &v)
 		p.mu.Lock()
-		p.end(f, err, p.clock(), &done)
+		f.busy--
+		if p.state == Closed {
+			p.endIfIdle(f, &done)
+		} else {
+			p.end(f, err, p.clock(), &done)
+		}
 		more := len(p.ready) > 0 || len(p.marking) > 0
-		p.mu.Unlock()
-		done.deliver()
+		p.unlock(&done)
 		if more {
 			wake(p.wakeIssue)
 		}
 		p.mu.Lock()
 	}
+	p.local.remove(&v)
 	p.readers--
 	p.mu.Unlock()
 }
 
 // readSlow reads from the disk, and from the peer if the disk fails.
-func (p *Primary) readSlow(r *Request) error {
+func (p *Primary) readSlow(r *Request, v *visit) error {
+	v.enter()
 	_, err := p.dev.ReadAt(r.Data, r.Off)
+	v.leave()
 	if err == nil {
 		return nil
 	}
-	p.mu.Lock()
-	l, usable := p.link, p.state.required()
-	p.mu.Unlock()
-	if l == nil || !usable {
+	l := p.standIn(r.Off, r.Off+r.Len)
+	if l == nil {
+		p.mu.Lock()
+		p.unreadable.note(p, r.Off, r.Off+r.Len, err)
+		p.mu.Unlock()
 		return fmt.Errorf("read local copy: %w", err)
 	}
 	data, remote := p.ask(l, wire.Header{Type: wire.Read, Offset: uint64(r.Off), Count: uint32(r.Len)}, nil, true)
 	if remote == nil && len(data) != len(r.Data) {
-		remote = errors.New("peer sent another length")
+		remote = errNotThere
 	}
 	if remote != nil {
+		p.mu.Lock()
+		p.unreadable.note(p, r.Off, r.Off+r.Len, err)
+		p.mu.Unlock()
 		return fmt.Errorf("read local copy: %w; read from peer: %w", err, remote)
 	}
 	copy(r.Data, data)
 	// The range is locked against writes, so writing the same data back cannot undo one.
-	_, repair := p.dev.WriteAt(data, r.Off)
+	repair := ErrClosed
+	if !p.fence.down.Load() {
+		v.enter()
+		_, repair = p.dev.WriteAt(data, r.Off)
+		v.leave()
+	}
 	p.mu.Lock()
-	p.stats.ReadRepairs++
-	p.log.Warn("read served by peer", "offset", r.Off, "cause", err, "repair", repair)
-	p.emit(ReadRepaired{Off: r.Off, Len: r.Len, Cause: err, Repair: repair})
+	p.repaired(r.Off, r.Len, err, repair)
 	p.mu.Unlock()
+	return nil
+}
+
+// standIn returns the peer if what it has of [off, end) is what a guest may see: it is in
+// step there, or complete and lost nothing.
+func (p *Primary) standIn(off, end int64) *link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != nil && (p.link.intact || p.work == nil || !p.work.touches(off, end)) {
+		return p.link
+	}
 	return nil
 }

@@ -24,33 +24,70 @@ const (
 // byte of a region was equal at the two moments it was read, the copies are equal
 // or will be when the writes in flight have arrived. Only a region that differs is
 // locked, while it is read and sent.
-func (p *Primary) resync(l *link, complete bool) {
+//
+// A region that cannot be read here holds up nothing but the end: it is tried again until
+// it can, or a guest has written it anew.
+func (p *Primary) resync(l *link) {
 	defer p.wg.Done()
 	pace := newPacer(p.clock())
-	var workers sync.WaitGroup
-	for range syncWorkers {
-		workers.Go(func() {
-			if err := p.syncExtents(l, pace); err != nil {
-				p.lost(l, fmt.Errorf("resync: %w", err))
-			}
-		})
+	for again := true; again; again = p.tryAgain(l) {
+		var workers sync.WaitGroup
+		for range syncWorkers {
+			workers.Go(func() {
+				if err := p.syncExtents(l, pace); err != nil {
+					p.lost(l, fmt.Errorf("resync: %w", err))
+				}
+			})
+		}
+		workers.Wait()
 	}
-	workers.Wait()
-	p.drain(l, complete)
+	p.drain(l)
+}
+
+// tryAgain waits a while and reports true if regions could not be read in this round; they
+// are back on the list then.
+func (p *Primary) tryAgain(l *link) bool {
+	p.mu.Lock()
+	stuck := p.link == l && p.work.stuck > 0
+	if stuck {
+		p.log.Error("resync cannot end: regions cannot be read here", "bytes", p.work.stuck*RegionSize)
+		wake(p.wakeFlush)
+	}
+	p.mu.Unlock()
+	if !stuck {
+		return false
+	}
+	timer := time.NewTimer(probeEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.ctx.Done():
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != l {
+		return false
+	}
+	p.work.again()
+	return true
 }
 
 // drain requires the peer for every write from now on, makes both sides durable, and
-// reports.
-func (p *Primary) drain(l *link, complete bool) {
+// reports. A generation that is about to begin comes first: the peer takes over a lineage
+// that does not change any more.
+func (p *Primary) drain(l *link) {
 	p.mu.Lock()
-	if p.link != l {
+	for p.link == l && p.beginning() && p.failed == nil {
+		p.changed.Wait()
+	}
+	if p.link != l || p.failed != nil {
 		p.mu.Unlock()
 		return
 	}
 	p.state = Required
 	p.progress.finished(p.work)
 	p.work = nil
-	p.judgeGeneration()
 	p.reopen()
 	p.mu.Unlock()
 
@@ -63,7 +100,7 @@ func (p *Primary) drain(l *link, complete bool) {
 		return
 	}
 	l.drained = true
-	if complete {
+	if l.complete {
 		p.connected()
 	}
 	p.emit(Drained{})
@@ -72,6 +109,7 @@ func (p *Primary) drain(l *link, complete bool) {
 // syncExtents is one worker.
 func (p *Primary) syncExtents(l *link, pace *pacer) error {
 	s := newSyncer(p, l)
+	defer s.end()
 	for {
 		p.mu.Lock()
 		if p.link != l {
@@ -86,12 +124,12 @@ func (p *Primary) syncExtents(l *link, pace *pacer) error {
 		if !urgent && !pace.wait(p, l, int64(ones(mask))*RegionSize/compareDiscount) {
 			return errLinkLost
 		}
-		differs, err := s.compare(id, mask)
+		differs, bad, _, err := s.compare(id, mask)
 		if err != nil {
 			return err
 		}
-		p.inStep(l, id, mask&^differs)
-		err = runs(p.dev.Size(), id, differs, func(off, n int64) error {
+		p.inStep(l, id, mask&^differs&^bad)
+		err = runs(p.dev.Size(), id, differs|bad, func(off, n int64) error {
 			if !urgent && !pace.wait(p, l, n) {
 				return errLinkLost
 			}
@@ -106,6 +144,7 @@ func (p *Primary) syncExtents(l *link, pace *pacer) error {
 // inStep takes regions off the worklist and lets reads go that waited for them.
 func (p *Primary) inStep(l *link, id uint32, mask uint64) {
 	p.mu.Lock()
+	p.unreadable.healed(id, mask)
 	if p.link == l && mask != 0 {
 		p.work.done(id, mask)
 		if len(p.suspended) > 0 {
@@ -123,57 +162,101 @@ func (p *Primary) inStep(l *link, id uint32, mask uint64) {
 type syncer struct {
 	p        *Primary
 	l        *link
+	dev      *observed
 	buf      []byte // one run
 	payload  []byte // of a compare
 	unforced int64  // bytes sent since the peer was last flushed
 }
 
+// newSyncer makes one; it is ended with end.
 func newSyncer(p *Primary, l *link) *syncer {
-	return &syncer{p: p, l: l, buf: make([]byte, runRegions*RegionSize)}
+	s := &syncer{p: p, l: l, buf: make([]byte, runRegions*RegionSize), dev: newObserved(p.dev, "read for the peer")}
+	s.dev.visit.patient = true
+	s.dev.about = func(off, end int64) {
+		p.mu.Lock()
+		s.dev.visit.off, s.dev.visit.end = off, end
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	p.local.add(&s.dev.visit)
+	p.mu.Unlock()
+	return s
 }
 
-// compare returns which regions of mask differ on the peer.
-func (s *syncer) compare(id uint32, mask uint64) (uint64, error) {
-	payload, err := appendSums(s.p.dev, id, mask, s.buf, binary.LittleEndian.AppendUint64(s.payload[:0], mask))
-	s.payload = payload
-	if err != nil {
-		s.p.localFailed(err)
-		return 0, err
+func (s *syncer) end() {
+	s.p.mu.Lock()
+	s.p.local.remove(&s.dev.visit)
+	s.p.mu.Unlock()
+}
+
+// compare returns which regions of mask differ on the peer, which cannot be read here, and
+// why; the error is that of the link.
+func (s *syncer) compare(id uint32, mask uint64) (differs, bad uint64, cause, err error) {
+	s.payload = append(s.payload[:0], make([]byte, 8)...)
+	s.payload, bad, cause = appendSums(s.dev, id, mask, s.buf, s.payload)
+	if mask &^= bad; mask == 0 {
+		return 0, bad, cause, nil
 	}
+	binary.LittleEndian.PutUint64(s.payload, mask)
 	off := int64(id) * ExtentSize
 	h := wire.Header{Type: wire.Compare, Offset: uint64(off), Count: uint32(min(ExtentSize, s.p.dev.Size()-off))}
-	reply, err := s.p.ask(s.l, h, payload, false)
+	reply, err := s.p.ask(s.l, h, s.payload, false)
 	if err != nil {
-		return 0, err
+		return 0, bad, cause, err
 	}
 	if len(reply) != 8 {
-		return 0, errors.New("malformed answer to compare")
+		return 0, bad, cause, errors.New("malformed answer to compare")
 	}
-	return binary.LittleEndian.Uint64(reply) & mask, nil
+	return binary.LittleEndian.Uint64(reply) & mask, bad, cause, nil
 }
 
 // push locks a run of regions, sends it, and takes it off the worklist.
 func (s *syncer) push(id uint32, off, n int64) error {
-	unlock, err := s.p.lockRange(s.l, off, off+n)
+	unlock, err := s.lock(off, off+n)
 	if err != nil {
 		return err
 	}
-	err = s.send(off, n)
+	inStep, err := s.copy(id, off, n)
 	unlock()
 	if err != nil {
 		return err
 	}
-	s.p.inStep(s.l, id, regionMask(int64(id), off, off+n))
+	s.p.inStep(s.l, id, inStep)
 	return s.settle(n)
 }
 
-// send copies a locked run to the peer; zeroes go as a hole.
-func (s *syncer) send(off, n int64) error {
-	data := s.buf[:n]
-	if _, err := s.p.dev.ReadAt(data, off); err != nil {
-		s.p.localFailed(err)
-		return err
+// lock is lockRange, known to whoever watches the device.
+func (s *syncer) lock(off, end int64) (unlock func(), err error) {
+	f, release, err := s.p.lockRange(s.l, off, end)
+	if err != nil {
+		return nil, err
 	}
+	s.holds(f)
+	return func() { s.holds(nil); release() }, nil
+}
+
+func (s *syncer) holds(f *flight) {
+	s.p.mu.Lock()
+	s.dev.visit.lock = f
+	s.p.mu.Unlock()
+}
+
+// copy copies a locked run to the peer and returns the regions that are in step then.
+func (s *syncer) copy(id uint32, off, n int64) (inStep uint64, err error) {
+	data := s.buf[:n]
+	bad, cause := s.dev.readRun(data, off)
+	good := regionMask(int64(id), off, off+n) &^ bad
+	err = runs(s.p.dev.Size(), id, good, func(at, n int64) error { return s.send(data[at-off:at-off+n], at) })
+	if err != nil || bad == 0 {
+		return good, err
+	}
+	rescued, err := s.rescue(id, bad, cause)
+	return good | rescued, err
+}
+
+// send writes data on the peer; zeroes go as a hole.
+func (s *syncer) send(data []byte, off int64) error {
+	n := int64(len(data))
 	var calls []*call
 	for at := int64(0); at < n; {
 		isZero := zero(data[at:min(at+RegionSize, n)])
@@ -181,7 +264,7 @@ func (s *syncer) send(off, n int64) error {
 		for end < n && zero(data[end:min(end+RegionSize, n)]) == isZero {
 			end = min(end+RegionSize, n)
 		}
-		h := wire.Header{Type: wire.Write, Flags: wire.FlagResync, Offset: uint64(off + at)}
+		h := wire.Header{Type: wire.Write, Offset: uint64(off + at)}
 		payload := data[at:end]
 		if isZero {
 			h.Type, h.Count, payload = wire.Discard, uint32(end-at), nil
@@ -223,24 +306,16 @@ func (s *syncer) settle(n int64) error {
 	return err
 }
 
-// localFailed reports that the local copy cannot be read for a resync or verify.
-func (p *Primary) localFailed(err error) {
-	p.mu.Lock()
-	p.log.Error("local copy cannot be read", "error", err)
-	p.emit(DeviceFailed{Err: err})
-	p.mu.Unlock()
-}
-
 // lockRange keeps guests off [off, end) until unlock is called; reads wait as well.
-func (p *Primary) lockRange(l *link, off, end int64) (unlock func(), err error) {
+func (p *Primary) lockRange(l *link, off, end int64) (f *flight, unlock func(), err error) {
 	granted := make(chan struct{})
-	f := &flight{off: off, end: end, excl: true, granted: func() { close(granted) }}
+	f = &flight{off: off, end: end, excl: true, granted: func() { close(granted) }}
 	p.mu.Lock()
 	p.enqueue(f)
 	p.mu.Unlock()
 	select {
 	case <-granted:
-		return func() { p.unlockRange(f) }, nil
+		return f, func() { p.unlockRange(f) }, nil
 	case <-l.ctx.Done():
 	}
 	p.mu.Lock()
@@ -249,7 +324,7 @@ func (p *Primary) lockRange(l *link, off, end int64) (unlock func(), err error) 
 		p.dropLock(f)
 	}
 	f.granted = nil // if it comes later it goes at once
-	return nil, errLinkLost
+	return nil, nil, errLinkLost
 }
 
 // grant gives a resync lock its range.

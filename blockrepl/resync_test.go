@@ -217,14 +217,14 @@ func TestPrimaryRestart(t *testing.T) {
 	}
 }
 
-// Stop fences: nothing is applied or acknowledged after it, and the primary learns why.
-func TestStopFences(t *testing.T) {
+// Close fences: nothing is applied or acknowledged after it.
+func TestCloseFences(t *testing.T) {
 	q := newPair(t, 8<<20).up()
 	var stop sync.WaitGroup
 	for i := range 200 {
 		q.start(write(int64(i)*4096, fill(byte(i), 4096)))
 	}
-	stop.Go(func() { q.s.Stop(&Refusal{Epoch: 2, Holder: "beta", Reason: "promised to beta"}) })
+	stop.Go(q.s.Close)
 	stop.Wait()
 	after := q.b.dev.(*disk).bytes()
 	acknowledged := q.p.Stats().Writes
@@ -245,7 +245,9 @@ func TestRefused(t *testing.T) {
 	q := newPair(t, 8<<20)
 	q.dial = func() (net.Conn, net.Conn) { return loopback(t) }
 	q.up()
-	q.s.Stop(&Refusal{Epoch: 7, Holder: "beta", Reason: "promised to beta"})
+	if err := Refuse(q.s.session.conn, Refusal{Epoch: 7, Holder: "beta", Reason: "promised to beta"}); err != nil {
+		t.Error(err)
+	}
 	if e := wantEvent[Refused](q); e.Epoch != 7 || e.Holder != "beta" {
 		t.Fatalf("%+v", e)
 	}

@@ -21,6 +21,9 @@ type SecondaryConfig struct {
 	// Identity is the Lineage.Volume of a copy whose log has none yet.
 	Identity string
 	Logger   *slog.Logger // nil: discard
+	// LocalBudget is how long a call of Device or Log can last before the copy counts as
+	// failed (ErrHung); 0: for ever.
+	LocalBudget time.Duration
 }
 
 // Secondary applies what the primary of a volume sends, one session at a time. It
@@ -31,14 +34,17 @@ type Secondary struct {
 	log *slog.Logger
 	dev Device
 
-	serving sync.Mutex // held for the length of a session
-	storing sync.Mutex // held while the lineage is changed, so that Complete and Partial have an order
+	storing chan struct{} // a token, held while the lineage changes, until the log has ended that
+	down    chan struct{} // closed by Fence, with mu held: nothing begins or is acknowledged any more
+	start   time.Time
+
 	mu      sync.Mutex
-	lineage Lineage
+	lineage Lineage  // as it is durable
 	entries []Entry  // this copy's own suspects, from a time when it was written alone
 	intact  uint64   // epoch in which this process acknowledged everything since it was complete
-	session *session // nil: none
-	closed  bool     // no session begins any more
+	session *session // the newest, until nothing of it runs any more; nil: none
+	failed  error    // a call that hangs: no session begins any more
+	local   localWatch
 
 	applied atomic.Uint64 // writes since NewSecondary
 	heard   atomic.Int64  // when the primary last sent something, Unix ns; 0: never
@@ -50,12 +56,10 @@ func NewSecondary(cfg SecondaryConfig) (*Secondary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load dirty log of %s: %w", cfg.Volume, err)
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	s := &Secondary{
-		cfg: cfg, log: cfg.Logger.With("volume", cfg.Volume), dev: cfg.Device,
-		entries: entries, lineage: Lineage{Volume: cfg.Identity},
+		cfg: cfg, log: unhurried(cfg.Logger).With("volume", cfg.Volume), dev: cfg.Device, start: time.Now(),
+		storing: make(chan struct{}, 1), down: make(chan struct{}),
+		entries: entries, lineage: Lineage{Volume: cfg.Identity}, local: localWatch{budget: cfg.LocalBudget},
 	}
 	if lineage != nil {
 		s.lineage = *lineage
@@ -83,65 +87,98 @@ func (s *Secondary) Heard() time.Time {
 }
 
 // Serve answers hello on conn, which it owns from now on, and applies what comes
-// until the connection ends, ctx ends or Stop is called; it always returns a reason.
-// A session that still runs is ended first. Complete says whether this copy holds
+// until the connection ends, ctx ends, or Fence is called; it always returns a
+// reason. A session that still runs is ended first. Complete says whether this copy holds
 // every write acknowledged in hello's epoch; the engine knows from its records.
+//
+// If a call of the device or log lasts longer than the local budget the error wraps
+// ErrLocalCopy and ErrHung, and no other session begins. That call, and others of this
+// session that are under way, may still end, and change the device, after Serve has
+// returned; nothing is acknowledged for them. Close waits for them: until it returns nobody
+// else may use the device.
 func (s *Secondary) Serve(ctx context.Context, conn *wire.Conn, hello Hello, complete bool) error {
-	s.Stop(nil)
-	s.serving.Lock()
-	defer s.serving.Unlock()
 	n := newSession(s, conn, hello, complete)
-	welcome, entries, ok := s.open(n)
-	if !ok {
-		_ = conn.Close() // nothing was agreed
-		return ErrClosed
+	err := errAnother
+	for err == errAnother {
+		s.end()
+		err = s.begin(ctx, n)
 	}
-	defer s.closeSession(n)
+	if err != nil {
+		_ = conn.Close() // nothing was agreed
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-
-	s.log.Info("primary attached", "peer", hello.Node, "epoch", hello.Epoch, "complete", complete)
-	err := sendWelcome(conn, hello.Epoch, welcome, entries)
-	if err == nil {
-		err = n.run()
-	}
-	_ = conn.Close() // the reason of the end is err
-	n.join()
-	s.mu.Lock()
-	if n.broken != nil {
-		err = n.broken // the connection ended because of it
-	}
-	s.mu.Unlock()
-	return fmt.Errorf("session with %s ended: %w", hello.Node, err)
+	return fmt.Errorf("session with %s ended: %w", hello.Node, n.watch())
 }
 
-// open makes n the session and returns what it is welcomed with; false after Close.
-func (s *Secondary) open(n *session) (Welcome, []Entry, bool) {
+// begin makes n the session and lets it run, when the lineage is known: a change of it may
+// still be on its way to the log.
+func (s *Secondary) begin(ctx context.Context, n *session) error {
+	claiming := ctx
+	if budget := s.local.budget; budget != 0 {
+		hung := fmt.Errorf("%w: dirty log: %w within %v", ErrLocalCopy, ErrHung, budget)
+		var cancel context.CancelFunc
+		claiming, cancel = context.WithTimeoutCause(ctx, budget, hung)
+		defer cancel()
+	}
+	if err := s.claim(claiming); err != nil {
+		return fmt.Errorf("begin session: %w", err)
+	}
+	defer s.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return Welcome{}, nil, false
+	switch {
+	case s.fenced():
+		return ErrClosed
+	case s.failed != nil:
+		return s.failed
+	case s.session != nil:
+		return errAnother
 	}
 	s.session = n
 	if !n.complete {
 		s.intact = 0
 	}
-	return Welcome{
+	welcome := Welcome{
 		Node: s.cfg.Node, Size: s.dev.Size(), Lineage: s.lineage,
 		Complete: n.complete, Intact: n.complete && s.intact == n.epoch,
-	}, s.entries, true
+	}
+	n.observe()
+	go n.live(welcome, s.entries)
+	return nil
 }
 
-func (s *Secondary) closeSession(n *session) {
-	s.mu.Lock()
-	s.session = nil
-	s.mu.Unlock()
-	close(n.ended)
+// claim takes the right to change the lineage, or waits for whoever has it.
+func (s *Secondary) claim(ctx context.Context) error {
+	select {
+	case s.storing <- struct{}{}:
+		return nil
+	case <-s.down:
+		return ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// Stop fences: when it returns, nothing more is applied or acknowledged until the
-// next Serve. The primary is told why, best effort, if r is not nil.
-func (s *Secondary) Stop(r *Refusal) {
+func (s *Secondary) release() { <-s.storing }
+
+// fenced says that Fence was called.
+func (s *Secondary) fenced() bool {
+	select {
+	case <-s.down:
+		return true
+	default:
+		return false
+	}
+}
+
+// clock is the monotonic time since the Secondary was made, in nanoseconds.
+func (s *Secondary) clock() int64 { return int64(time.Since(s.start)) }
+
+// end ends the session that runs, if any, and waits for it; not for a call of the device
+// that hangs, nor after Fence, as no other begins then.
+func (s *Secondary) end() {
 	s.mu.Lock()
 	n := s.session
 	s.mu.Unlock()
@@ -149,28 +186,54 @@ func (s *Secondary) Stop(r *Refusal) {
 		return
 	}
 	n.stopped.Store(true)
-	if r != nil {
-		_ = Refuse(n.conn, *r) // best effort: it may be closed already
-	} else {
-		_ = n.conn.Close()
+	_ = n.conn.Close() // the session ends either way
+	select {
+	case <-n.ended:
+	case <-n.hangs:
+	case <-s.down:
 	}
-	<-n.ended
 }
 
-// Close is Stop for ever: a Serve that was about to begin fails with ErrClosed. A node
-// that promises an epoch relies on it.
-func (s *Secondary) Close() {
+// Fence ends the copy's part for ever, at once: it waits for no device and no log. From its
+// return on nothing more is acknowledged to the primary, no session begins, and nothing new
+// is written to the device or the log; what is in them already may still end there. It may
+// be called more than once. A node fences before it promises another epoch.
+func (s *Secondary) Fence() {
 	s.mu.Lock()
-	s.closed = true
+	if !s.fenced() {
+		close(s.down)
+	}
+	n := s.session
 	s.mu.Unlock()
-	s.Stop(nil)
+	if n != nil {
+		n.stopped.Store(true)
+		_ = n.conn.Close() // what was acknowledged before is sent, or is not
+	}
+}
+
+// Close is Fence and then waits: when it returns the device and the log are not used any
+// more. That lasts as long as a call of theirs that is stuck.
+func (s *Secondary) Close() {
+	s.Fence()
+	s.mu.Lock()
+	n := s.session
+	s.mu.Unlock()
+	if n != nil {
+		<-n.ended
+	}
+	s.storing <- struct{}{}
+	s.release()
 }
 
 // Complete makes this copy complete at the epoch of the running session, if that is
 // the one the ticket was made for: everything applied is made durable, then the
 // primary's lineage is adopted and this copy's own suspects are forgotten, in one
-// durable step. The primary calls for it after Drained.
+// durable step. The primary calls for it after Drained. If ctx ends first the error is its
+// cause, and the copy may still become complete; no session begins before that is decided.
 func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
+	if err := s.claim(ctx); err != nil {
+		return fmt.Errorf("complete: %w", err)
+	}
 	s.mu.Lock()
 	n := s.session
 	var forget []Entry
@@ -179,83 +242,121 @@ func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 	}
 	s.mu.Unlock()
 	if n == nil || n.epoch != t.Epoch || n.link != t.Link {
+		s.release()
 		return fmt.Errorf("complete at epoch %d without its session: %w", t.Epoch, ErrState)
 	}
-	epoch, lineage := t.Epoch, t.Lineage
-	s.storing.Lock()
-	defer s.storing.Unlock()
-	if err := s.dev.Flush(); err != nil {
-		return fmt.Errorf("flush before complete: %w", err)
-	}
+	lineage := t.Lineage
 	lineage.Partial = false
 	if newest, ok := lineage.Newest(); ok {
 		lineage.InStep = newest
 	}
-	if err := s.store(ctx, forget, lineage); err != nil {
-		return fmt.Errorf("store complete: %w", err)
+	err := s.store(ctx, "complete", forget, lineage, s.dev.Flush, func() {
+		s.entries = nil
+		n.finished = true
+		if s.session == n {
+			s.intact = t.Epoch
+		}
+		s.log.Info("copy is complete", "epoch", t.Epoch, "lineage", lineage.String())
+	})
+	if err != nil {
+		return fmt.Errorf("complete %s: %w", s.cfg.Volume, err)
 	}
-	n.finished = true
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.entries = nil
-	if s.session == n {
-		s.intact = epoch
-	}
-	s.log.Info("copy is complete", "epoch", epoch, "lineage", lineage.String())
 	return nil
 }
 
 // Rejoin makes a copy that has diverged one that the primary with the lineage winner
 // may overwrite: durably, its own generations since their common one are forgotten, and
 // what was written in them stays suspect. Whoever calls it has set its content aside, or
-// gives it up.
+// gives it up. After Fence the error is ErrClosed: the log may have another user.
 func (s *Secondary) Rejoin(ctx context.Context, winner Lineage) error {
-	s.storing.Lock()
-	defer s.storing.Unlock()
+	if err := s.claim(ctx); err != nil {
+		return fmt.Errorf("rejoin: %w", err)
+	}
 	lineage := s.Lineage()
 	if lineage.Compare(winner) != Diverged {
+		s.release()
+		if s.fenced() {
+			return ErrClosed
+		}
 		return nil
 	}
-	if err := s.store(ctx, nil, lineage.Common(winner)); err != nil {
+	err := s.store(ctx, "rejoin", nil, lineage.Common(winner), nil, func() {
+		s.log.Warn("copy rejoins after it went apart", "was", lineage.String(), "winner", winner.String())
+	})
+	if err != nil {
 		return fmt.Errorf("rejoin %s: %w", s.cfg.Volume, err)
 	}
-	s.log.Warn("copy rejoins after it went apart", "was", lineage.String(), "winner", winner.String())
 	return nil
 }
 
 // markPartial notes durably that this copy is being overwritten, unless the session
 // is complete by now.
 func (s *Secondary) markPartial(n *session) error {
-	s.storing.Lock()
-	defer s.storing.Unlock()
+	if err := s.claim(n.ctx); err != nil {
+		return err
+	}
 	lineage := s.Lineage()
 	if n.finished || lineage.Partial {
+		s.release()
 		return nil
 	}
 	lineage.Partial = true
-	if err := s.store(n.ctx, nil, lineage); err != nil {
+	if err := s.store(n.ctx, "mark partial", nil, lineage, nil, func() {}); err != nil {
 		return fmt.Errorf("mark copy partial: %w", err)
 	}
 	return nil
 }
 
-// store commits and waits.
-func (s *Secondary) store(ctx context.Context, entries []Entry, lineage Lineage) error {
+// store does before, if it is not nil, and then commits; the caller has claimed that, and
+// it is released when the log has answered, also if ctx ends first: what is durable and
+// what is known here stay the same. Then is called with mu held once it is durable.
+func (s *Secondary) store(
+	ctx context.Context, what string, entries []Entry, lineage Lineage, before func() error, then func(),
+) error {
 	done := make(chan error, 1)
-	s.cfg.Log.Commit(entries, &lineage, func(err error) { done <- err })
+	v := &visit{what: what}
+	s.mu.Lock()
+	s.local.add(v)
+	s.mu.Unlock()
+	v.enter()
+	stored := func(err error) {
+		s.mu.Lock()
+		v.leave()
+		s.local.remove(v)
+		if err == nil {
+			s.lineage = lineage
+			then()
+		}
+		if s.fenced() {
+			err = ErrClosed // whatever is durable, nobody is told so any more
+		}
+		s.mu.Unlock()
+		s.release()
+		done <- err
+	}
+	go func() {
+		if before != nil {
+			if err := before(); err != nil {
+				stored(err)
+				return
+			}
+		}
+		if s.fenced() {
+			stored(ErrClosed)
+			return
+		}
+		s.cfg.Log.Commit(entries, &lineage, stored)
+	}()
 	select {
 	case err := <-done:
-		if err != nil {
-			return err
-		}
+		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	s.mu.Lock()
-	s.lineage = lineage
-	s.mu.Unlock()
-	return nil
 }
 
-// errStopped is the reason of a session that Stop ended.
+// errAnother says that another session began meanwhile.
+var errAnother = errors.New("another session")
+
+// errStopped is the reason of a session that another one or Fence ended.
 var errStopped = errors.New("stopped")

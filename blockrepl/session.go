@@ -23,19 +23,25 @@ type session struct {
 	conn    *wire.Conn
 	epoch   uint64
 	link    uint64 // Hello.Link
+	peer    string
 	stopped atomic.Bool
 	ended   chan struct{} // closed when nothing of it runs any more
+	hangs   chan struct{} // closed when a call of the device hangs and is not waited for
 
 	complete bool  // at the start
 	finished bool  // complete now; guarded by Secondary.storing
 	broken   error // the local failure that ended the session; guarded by Secondary.mu
 	partial  bool  // Partial is durable, or need not be; of the receiving goroutine
+	why      error // it ended; set before ended is closed
 
 	ctx     context.Context
 	cancel  context.CancelFunc
 	helpers sync.WaitGroup
 	jobs    chan job
 	flushes chan uint64
+	// The places in the device of the goroutines that receive, flush and answer.
+	receiving, flushing visit
+	answering           [compareWorkers]*observed
 }
 
 // job is a request that is worked on beside the receiving goroutine.
@@ -46,18 +52,101 @@ type job struct {
 
 func newSession(s *Secondary, conn *wire.Conn, hello Hello, complete bool) *session {
 	n := &session{
-		s: s, conn: conn, epoch: hello.Epoch, link: hello.Link, complete: complete, finished: complete, partial: complete,
-		ended: make(chan struct{}), jobs: make(chan job, 64), flushes: make(chan uint64, 64),
+		s: s, conn: conn, epoch: hello.Epoch, link: hello.Link, peer: hello.Node, complete: complete, finished: complete, partial: complete,
+		ended: make(chan struct{}), hangs: make(chan struct{}), jobs: make(chan job, 64), flushes: make(chan uint64, 64),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
 
+// observe has the calls of the device watched while the session lasts; Secondary.mu is held.
+func (n *session) observe() {
+	n.receiving.what, n.flushing.what = "write", "flush"
+	n.s.local.add(&n.receiving)
+	n.s.local.add(&n.flushing)
+	for i := range n.answering {
+		n.answering[i] = newObserved(n.s.dev, "read")
+		n.s.local.add(&n.answering[i].visit)
+	}
+}
+
+// live is the goroutine of the session, from the welcome to the end of all its parts.
+func (n *session) live(welcome Welcome, entries []Entry) {
+	n.s.log.Info("primary attached", "peer", n.peer, "epoch", n.epoch, "complete", n.complete)
+	err := sendWelcome(n.conn, n.epoch, welcome, entries)
+	if err == nil {
+		err = n.run()
+	}
+	_ = n.conn.Close() // the reason of the end is err
+	n.cancel()
+	n.helpers.Wait()
+	s := n.s
+	s.mu.Lock()
+	if n.why = err; n.broken != nil {
+		n.why = n.broken // the connection ended because of it
+	}
+	s.session = nil
+	s.local.remove(&n.receiving)
+	s.local.remove(&n.flushing)
+	for _, o := range n.answering {
+		s.local.remove(&o.visit)
+	}
+	s.mu.Unlock()
+	close(n.ended)
+}
+
+// watch waits for the end of the session, or for a call of the device or log that is older
+// than the budget. It returns why the session ended.
+func (n *session) watch() error {
+	budget := n.s.local.budget
+	if budget == 0 {
+		<-n.ended
+		return n.why
+	}
+	every := max(budget/8, time.Millisecond)
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	ticked, thawed := n.s.clock(), int64(0)
+	for {
+		select {
+		case <-n.ended:
+			return n.why
+		case <-ticker.C:
+		}
+		now := n.s.clock()
+		if now-ticked > 2*int64(every) {
+			thawed = now // this process did not run: that proves nothing against the disk
+		}
+		ticked = now
+		if err := n.s.overdue(now, thawed); err != nil {
+			n.stopped.Store(true)
+			_ = n.conn.Close() // the reason of the end is err
+			n.cancel()
+			close(n.hangs)
+			return err
+		}
+	}
+}
+
+// overdue notes the failure of a copy that hangs, and returns it.
+func (s *Secondary) overdue(now, thawed int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.local.overdue(now, thawed, func(v *visit) {
+		if s.failed == nil {
+			s.intact = 0
+			s.failed = fmt.Errorf("%w: %w", ErrLocalCopy, s.local.hung(v))
+			s.log.Error("local copy hangs", "error", s.failed)
+		}
+	})
+	return s.failed
+}
+
 // run receives and applies until the connection ends.
 func (n *session) run() error {
 	n.helpers.Go(n.flusher)
-	for range compareWorkers {
-		n.helpers.Go(n.worker)
+	for _, o := range n.answering {
+		n.helpers.Go(func() { n.worker(o) })
 	}
 	n.conn.OnWait(func() {
 		n.s.heard.Store(time.Now().UnixNano())
@@ -77,12 +166,6 @@ func (n *session) run() error {
 	}
 }
 
-// join ends the helpers; the connection is closed.
-func (n *session) join() {
-	n.cancel()
-	n.helpers.Wait()
-}
-
 // handle applies or dispatches one frame.
 func (n *session) handle(h *wire.Header, payload []byte) error {
 	if h.Epoch != n.epoch {
@@ -96,7 +179,10 @@ func (n *session) handle(h *wire.Header, payload []byte) error {
 	var err error
 	switch h.Type {
 	case wire.Write, wire.Zero, wire.Discard:
-		if err = n.apply(h, payload); err != nil {
+		switch err = n.apply(h, payload); {
+		case err != nil && n.stopped.Load():
+			return errStopped
+		case err != nil:
 			return n.failed(h.Seq, err)
 		}
 		n.s.applied.Add(1)
@@ -145,8 +231,12 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 		}
 		n.partial = true
 	}
+	if n.stopped.Load() {
+		return errStopped
+	}
 	off := int64(h.Offset)
 	var err error
+	n.receiving.enter()
 	switch h.Type {
 	case wire.Write:
 		_, err = n.s.dev.WriteAt(payload, off)
@@ -155,6 +245,7 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 	case wire.Discard:
 		err = n.s.dev.Discard(off, int64(h.Count))
 	}
+	n.receiving.leave()
 	return err
 }
 
@@ -195,7 +286,10 @@ func (n *session) flusher() {
 				more = false
 			}
 		}
-		if err := n.s.dev.Flush(); err != nil {
+		n.flushing.enter()
+		err := n.s.dev.Flush()
+		n.flushing.leave()
+		if err != nil {
 			n.s.log.Error("flush failed", "error", n.failed(seqs[0], err))
 			_ = n.conn.Close() // ends the receiving goroutine
 			return
@@ -207,32 +301,40 @@ func (n *session) flusher() {
 	}
 }
 
-// worker answers Compare and Read.
-func (n *session) worker() {
+// worker answers Compare and Read. What cannot be read is no failure of the copy: a Compare
+// says that it differs, so that it is written over, a Read is answered without data.
+func (n *session) worker(dev *observed) {
 	buf := make([]byte, runRegions*RegionSize)
 	var sums []byte
 	for {
+		var j job
 		select {
 		case <-n.ctx.Done():
 			return
-		case j := <-n.jobs:
-			var reply []byte
+		case j = <-n.jobs:
+		}
+		var reply []byte
+		var unread error
+		if j.h.Type == wire.Compare {
+			var differs uint64
 			var err error
-			if j.h.Type == wire.Compare {
-				var differs uint64
-				differs, sums, err = compareSums(n.s.dev, int64(j.h.Offset), j.payload, buf, sums)
-				reply = binary.LittleEndian.AppendUint64(nil, differs)
-			} else {
-				reply = make([]byte, j.h.Count)
-				_, err = n.s.dev.ReadAt(reply, int64(j.h.Offset))
-			}
+			differs, sums, unread, err = compareSums(dev, int64(j.h.Offset), j.payload, buf, sums)
 			if err != nil {
-				n.s.log.Error("answer primary", "error", n.failed(j.h.Seq, err))
+				n.s.log.Error("answer primary", "error", err)
 				_ = n.conn.Close() // ends the receiving goroutine
 				return
 			}
-			n.ack(j.h.Seq, reply)
-			_ = n.conn.Flush() // a failure shows in the next read
+			reply = binary.LittleEndian.AppendUint64(nil, differs)
+		} else {
+			reply = make([]byte, j.h.Count)
+			if unread = dev.readAt(reply, int64(j.h.Offset)); unread != nil {
+				reply = nil
+			}
 		}
+		if unread != nil {
+			n.s.log.Error("local copy cannot be read", "offset", j.h.Offset, "asked", j.h.Type.String(), "error", unread)
+		}
+		n.ack(j.h.Seq, reply)
+		_ = n.conn.Flush() // a failure shows in the next read
 	}
 }

@@ -242,7 +242,7 @@ func (s *sim) fate() {
 	case 4:
 		s.note("peer loses power")
 		s.unlink()
-		s.s.Stop(nil)
+		s.s.Close()
 		s.serve.Wait()
 		s.b.dev.(*disk).crash(s.rng)
 		s.lossy[s.b] = true
@@ -326,7 +326,7 @@ func (s *sim) reattach() {
 // kill ends the primary's process and the session.
 func (s *sim) kill() {
 	s.p.Close()
-	s.s.Stop(nil)
+	s.s.Close()
 	s.serve.Wait()
 	s.linked = false
 	s.collect(true)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // sumSize is the length of a region's hash: SHA-256 cut to 128 bits. A region of
@@ -38,27 +39,57 @@ func runs(size int64, id uint32, mask uint64, f func(off, n int64) error) error 
 	return nil
 }
 
-// appendSums appends the hash of each region of mask in extent id. Regions are read
-// into buf, which holds a run.
-func appendSums(d Device, id uint32, mask uint64, buf, out []byte) ([]byte, error) {
-	m, _ := d.(Mapper)
-	err := runs(d.Size(), id, mask, func(off, n int64) error {
-		regions := (n + RegionSize - 1) / RegionSize
-		if m != nil {
-			if start, _, err := m.Data(off); err == nil && start >= off+n {
-				out = append(out, make([]byte, regions*sumSize)...)
-				return nil
-			}
+// regions calls f for each region of mask, with its bit, until f fails.
+func regions(size int64, id uint32, mask uint64, f func(bit uint64, off, n int64) error) error {
+	for ; mask != 0; mask &= mask - 1 {
+		off := int64(id)*ExtentSize + int64(bits.TrailingZeros64(mask))*RegionSize
+		if err := f(mask&-mask, off, min(RegionSize, size-off)); err != nil {
+			return err
 		}
-		if _, err := d.ReadAt(buf[:n], off); err != nil {
-			return fmt.Errorf("read %d bytes at %d: %w", n, off, err)
+	}
+	return nil
+}
+
+// appendSums appends the hash of each region of mask in extent id that can be read, and
+// returns the mask of those that cannot, with the cause of the last. Regions are read into
+// buf, which holds a run.
+func appendSums(d *observed, id uint32, mask uint64, buf, out []byte) (sums []byte, bad uint64, cause error) {
+	_ = runs(d.dev.Size(), id, mask, func(off, n int64) error { // it fails where the function does
+		if d.hole(off, n) {
+			regions := (n + RegionSize - 1) / RegionSize
+			out = append(out, make([]byte, regions*sumSize)...)
+			return nil
+		}
+		unread, err := d.readRun(buf[:n], off)
+		if err != nil {
+			cause = fmt.Errorf("read %d bytes at %d: %w", n, off, err)
 		}
 		for at := int64(0); at < n; at += RegionSize {
-			out = appendSum(out, buf[at:min(at+RegionSize, n)])
+			region := regionMask(int64(id), off+at, off+min(at+RegionSize, n))
+			if unread&region == 0 {
+				out = appendSum(out, buf[at:min(at+RegionSize, n)])
+			}
 		}
+		bad |= unread
 		return nil
 	})
-	return out, err
+	return out, bad, cause
+}
+
+// readRun reads a run of regions of one extent; if that fails, one by one. It returns the
+// mask of those that cannot be read, and why.
+func (o *observed) readRun(p []byte, off int64) (bad uint64, cause error) {
+	if o.readAt(p, off) == nil {
+		return 0, nil
+	}
+	for at := 0; at < len(p); at += RegionSize {
+		end := min(at+RegionSize, len(p))
+		if err := o.readAt(p[at:end], off+int64(at)); err != nil {
+			bad |= regionMask(off/ExtentSize, off+int64(at), off+int64(end))
+			cause = err
+		}
+	}
+	return bad, cause
 }
 
 func appendSum(out, region []byte) []byte {
@@ -76,29 +107,28 @@ func zero(b []byte) bool {
 }
 
 // compareSums checks a Compare payload (mask, then hashes) against the device and
-// returns the mask of regions that differ.
-func compareSums(d Device, off int64, payload, buf, sums []byte) (uint64, []byte, error) {
-	if len(payload) < 8 || off < 0 || off%ExtentSize != 0 || off >= d.Size() {
-		return 0, sums, errors.New("malformed compare")
+// returns the mask of regions that differ. One that cannot be read differs: the answer
+// brings what to write over it. Unread says why, if there was one.
+func compareSums(d *observed, off int64, payload, buf, sums []byte) (differs uint64, again []byte, unread, err error) {
+	size := d.dev.Size()
+	if len(payload) < 8 || off < 0 || off%ExtentSize != 0 || off >= size {
+		return 0, sums, nil, errors.New("malformed compare")
 	}
-	mask := binary.LittleEndian.Uint64(payload)
+	id := uint32(off / ExtentSize)
+	mask := binary.LittleEndian.Uint64(payload) & wholeExtent(id, size)
 	theirs := payload[8:]
-	sums, err := appendSums(d, uint32(off/ExtentSize), mask, buf, sums[:0])
-	if err != nil {
-		return 0, sums, err
+	if len(theirs) != ones(mask)*sumSize {
+		return 0, sums, nil, errors.New("malformed compare: number of hashes")
 	}
-	if len(theirs) != len(sums) {
-		return 0, sums, errors.New("malformed compare: number of hashes")
-	}
-	var differs uint64
-	for bit, at := 0, 0; at < len(sums); bit++ {
-		if mask&(1<<bit) == 0 {
-			continue
-		}
-		if !bytes.Equal(sums[at:at+sumSize], theirs[at:at+sumSize]) {
-			differs |= 1 << bit
+	sums, differs, unread = appendSums(d, id, mask, buf, sums[:0])
+	for at, ours := 0, sums; mask != 0; mask &= mask - 1 {
+		if bit := mask & -mask; differs&bit == 0 {
+			if !bytes.Equal(ours[:sumSize], theirs[at:at+sumSize]) {
+				differs |= bit
+			}
+			ours = ours[sumSize:]
 		}
 		at += sumSize
 	}
-	return differs, sums, nil
+	return differs, sums, unread, nil
 }

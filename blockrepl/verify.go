@@ -18,6 +18,8 @@ type verifyState struct {
 	differs []int64
 	count   int64
 	repairs int64
+	mended  int64
+	unread  int64
 	failed  error
 }
 
@@ -54,17 +56,22 @@ func (p *Primary) runVerify(l *link, repair bool) {
 	defer p.mu.Unlock()
 	v := &p.verify
 	v.running = false
-	done := VerifyDone{Checked: v.checked, Differs: v.differs, Count: v.count, Repaired: v.repairs, At: time.Now(), Err: v.failed}
-	if v.failed == nil && v.count == v.repairs {
+	done := VerifyDone{
+		Checked: v.checked, Differs: v.differs, Count: v.count, Repaired: v.repairs,
+		Mended: v.mended, Unreadable: v.unread, At: time.Now(), Err: v.failed,
+	}
+	if v.failed == nil && v.count == v.repairs && v.unread == 0 {
 		p.progress.proven = done.At
 	}
-	p.log.Info("verify ended", "checked", done.Checked, "differs", done.Count, "repaired", done.Repaired, "error", done.Err)
+	p.log.Info("verify ended", "checked", done.Checked, "differs", done.Count, "repaired", done.Repaired,
+		"mended", done.Mended, "unreadable", done.Unreadable, "error", done.Err)
 	p.emit(done)
 }
 
 // verifyExtents is one worker. Holes are compared too: the peer may have data there.
 func (p *Primary) verifyExtents(l *link, pace *pacer, repair bool) error {
 	s := newSyncer(p, l)
+	defer s.end()
 	size := p.dev.Size()
 	for {
 		p.mu.Lock()
@@ -79,12 +86,15 @@ func (p *Primary) verifyExtents(l *link, pace *pacer, repair bool) error {
 		if !pace.wait(p, l, int64(ones(mask))*RegionSize/compareDiscount) {
 			return errLinkLost
 		}
-		differs, err := s.compare(id, mask)
+		differs, bad, _, err := s.compare(id, mask)
 		if err != nil {
 			return err
 		}
+		p.mu.Lock()
+		p.unreadable.healed(id, mask&^bad)
+		p.mu.Unlock()
 		// A write in flight can make equal copies look different: look again under the lock.
-		err = runs(size, id, differs, func(off, n int64) error { return s.examine(id, off, n, repair) })
+		err = runs(size, id, differs|bad, func(off, n int64) error { return s.examine(id, off, n, &p.verify, repair) })
 		if err != nil {
 			return err
 		}
@@ -94,23 +104,40 @@ func (p *Primary) verifyExtents(l *link, pace *pacer, repair bool) error {
 	}
 }
 
-// examine compares a run of regions with guests kept off, and reports or repairs.
-func (s *syncer) examine(id uint32, off, n int64, repair bool) error {
-	unlock, err := s.p.lockRange(s.l, off, off+n)
+// examine compares a run of regions with guests kept off, and reports or repairs. What
+// cannot be read here is taken from the peer, which has every acknowledged write. A nil v
+// is a probe, which is about nothing else.
+func (s *syncer) examine(id uint32, off, n int64, v *verifyState, repair bool) error {
+	unlock, err := s.lock(off, off+n)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	differs, err := s.compare(id, regionMask(int64(id), off, off+n))
-	if err != nil || differs == 0 {
+	differs, bad, cause, err := s.compare(id, regionMask(int64(id), off, off+n))
+	if err != nil {
+		return err
+	}
+	var mended int64
+	err = regions(s.p.dev.Size(), id, bad, func(_ uint64, off, n int64) error {
+		whole, err := s.mend(off, n, cause)
+		if whole {
+			mended++
+		}
+		return err
+	})
+	if v == nil || err != nil || differs|bad == 0 {
 		return err
 	}
 	if repair {
-		err = runs(s.p.dev.Size(), id, differs, s.send)
+		err = runs(s.p.dev.Size(), id, differs, func(off, n int64) error {
+			_, err := s.copy(id, off, n)
+			return err
+		})
 	}
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	v := &s.p.verify
+	v.mended += mended
+	v.unread += int64(ones(bad)) - mended
 	v.count += int64(ones(differs))
 	if repair && err == nil {
 		v.repairs += int64(ones(differs))

@@ -13,9 +13,11 @@ type worklist struct {
 	next   int
 	todo   map[uint32]uint64 // regions not yet in step
 	taken  map[uint32]bool
-	urgent []uint32 // a read waits for these
-	left   int64    // regions in todo
-	size   int64    // of the device
+	urgent []uint32          // a read waits for these
+	left   int64             // regions in todo
+	tried  map[uint32]uint64 // of todo, what could not be read here in this round
+	stuck  int64             // regions in tried
+	size   int64             // of the device
 
 	checked int64 // bytes found or brought in step
 	moved   int64 // bytes sent
@@ -23,7 +25,7 @@ type worklist struct {
 
 // newWorklist takes ownership of masks.
 func newWorklist(masks map[uint32]uint64, size int64) *worklist {
-	w := &worklist{todo: masks, taken: make(map[uint32]bool), size: size}
+	w := &worklist{todo: masks, taken: make(map[uint32]bool), tried: make(map[uint32]uint64), size: size}
 	for id, mask := range masks {
 		mask &= wholeExtent(id, size)
 		if mask == 0 {
@@ -79,6 +81,7 @@ func (w *worklist) take() (id uint32, mask uint64, urgent, ok bool) {
 func (w *worklist) done(id uint32, mask uint64) {
 	n := int64(ones(w.todo[id] & mask))
 	w.left -= n
+	w.forget(id, mask)
 	w.checked += n * RegionSize
 	if w.todo[id] &^= mask; w.todo[id] == 0 {
 		delete(w.todo, id)
@@ -94,6 +97,45 @@ func (w *worklist) touches(off, end int64) bool {
 		}
 	}
 	return false
+}
+
+// pending reports whether [off, end) holds a region that will be in step before long:
+// one that could not be read here when it was tried may never be.
+func (w *worklist) pending(off, end int64) bool {
+	for id := off / ExtentSize; id*ExtentSize < end; id++ {
+		x := uint32(id)
+		if w.todo[x]&^w.tried[x]&regionMask(id, off, end) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// giveUp notes that regions cannot be read here, until the next round.
+func (w *worklist) giveUp(id uint32, mask uint64) {
+	fresh := w.todo[id] & mask &^ w.tried[id]
+	if fresh != 0 {
+		w.tried[id] |= fresh
+		w.stuck += int64(ones(fresh))
+	}
+}
+
+func (w *worklist) forget(id uint32, mask uint64) {
+	if hit := w.tried[id] & mask; hit != 0 {
+		w.stuck -= int64(ones(hit))
+		if w.tried[id] &^= hit; w.tried[id] == 0 {
+			delete(w.tried, id)
+		}
+	}
+}
+
+// again begins a new round with what was given up. Reads do not wait for it: it stays
+// given up until it is done.
+func (w *worklist) again() {
+	w.order, w.next = slices.Sorted(maps.Keys(w.tried)), 0
+	for id := range w.tried {
+		delete(w.taken, id)
+	}
 }
 
 // demand puts the extents of [off, end) first.

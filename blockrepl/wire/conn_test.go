@@ -37,7 +37,7 @@ var frames = []struct {
 	size int
 }{
 	{Header{Type: Ping}, 0},
-	{Header{Type: Write, Epoch: 7, Seq: 1, Offset: 1 << 40, Flags: FlagResync}, 512},
+	{Header{Type: Write, Epoch: 7, Seq: 1, Offset: 1 << 40, Flags: FlagError}, 512},
 	{Header{Type: Discard, Epoch: 7, Seq: 2, Count: 1 << 31}, 0},
 	{Header{Type: Write, Seq: 3}, byReference - 1},
 	{Header{Type: Write, Seq: 4}, byReference},

@@ -61,11 +61,10 @@ func (t Type) String() string {
 
 // The flags of a frame.
 const (
-	// FlagResync marks a change that brings an old region in step, not a guest's write.
-	FlagResync uint16 = 1 << iota
-	// FlagError on an Ack says the request failed; the payload is a sentence.
-	FlagError
-	flagEnd
+	// FlagError on an Ack says the request failed; the payload is a sentence. Bit 0 means
+	// nothing: older nodes set it on what a resync writes.
+	FlagError uint16 = 1 << 1
+	flagEnd   uint16 = 1 << 2
 )
 
 // Header is the fixed part of a frame, decoded.

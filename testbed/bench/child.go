@@ -111,7 +111,7 @@ func (n *node) secondary() error {
 	for {
 		o, err := n.next()
 		if err != nil {
-			s.Stop(nil)
+			s.Close()
 			<-served // ends with the connection, which is what was wanted
 			return ignoreEOF(err)
 		}

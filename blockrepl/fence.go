@@ -1,0 +1,91 @@
+package blockrepl
+
+import "sync/atomic"
+
+// fence is what Fence waits for: answers that are being handed over. Completers do not
+// block, so that takes no longer than a few calls.
+type fence struct {
+	down      atomic.Bool  // set with Primary.mu held
+	answering atomic.Int32 // raised with Primary.mu held
+}
+
+// Fence ends the volume for the guest, at once: it waits for no device, no log and no
+// peer. From its return on nothing is acknowledged any more, and nothing new is written to
+// the local device; what was in the device already may still end there. Every request that
+// no device has gets ErrClosed now, the others when the device gives them back. It may be
+// called more than once, and by a receiver of events.
+func (p *Primary) Fence() {
+	p.mu.Lock()
+	l := p.link
+	p.link, p.state = nil, Closed
+	p.fence.down.Store(true)
+	if l != nil {
+		l.window.failCalls(ErrClosed)
+		l.cancel()
+	}
+	done := p.dismiss()
+	p.cancel()
+	p.changed.Broadcast()
+	p.mu.Unlock()
+
+	if l != nil {
+		_ = l.conn.Close() // the volume ends either way
+	}
+	p.mu.Lock()
+	for p.parting || p.fence.answering.Load() > 0 {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+	done.deliver() // nothing refers to the data of these any more
+}
+
+// Close is Fence and then waits: when it returns the device and the log are not used any
+// more. That lasts as long as a call of theirs that is stuck. The frontend drops its
+// connection, so that the guest's writes are submitted again elsewhere.
+func (p *Primary) Close() {
+	p.Fence()
+	p.wg.Wait()
+	p.mu.Lock()
+	for p.active > 0 || p.commits.running {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+}
+
+// dismiss takes every request that no goroutine is working on; the others are ended with
+// ErrClosed by that goroutine.
+func (p *Primary) dismiss() *completions {
+	done := &completions{}
+	for _, list := range [][]span{p.table.reads, p.table.writes} {
+		for _, s := range list {
+			if s.f.req != nil && s.f.busy == 0 {
+				done.add(s.f.req, ErrClosed)
+			}
+		}
+	}
+	for _, f := range p.suspended {
+		done.add(f.req, ErrClosed)
+	}
+	for _, r := range p.flushes {
+		done.add(r, ErrClosed)
+	}
+	p.table = table{}
+	p.held, p.marking, p.suspended, p.ready, p.readq, p.flushes = nil, nil, nil, nil, nil, nil
+	return done
+}
+
+// unlock gives up mu and then hands over what was collected under it. Fence waits for that.
+func (p *Primary) unlock(done *completions) {
+	if len(done.list) == 0 {
+		p.mu.Unlock()
+		return
+	}
+	p.fence.answering.Add(1)
+	p.mu.Unlock()
+	done.deliver()
+	if p.fence.answering.Add(-1) == 0 && p.fence.down.Load() {
+		p.mu.Lock()
+		p.changed.Broadcast()
+		p.mu.Unlock()
+	}
+}
