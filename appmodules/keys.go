@@ -12,6 +12,7 @@ var CommonKeys = []Key{
 	{"policy.restart.window", "time in which those are counted"},
 	{"policy.start.order", "of modules that start on a node at the same time the lowest order goes first"},
 	{"policy.start.delay", "time after its start before the next order starts"},
+	{"policy.disk_budget", "how long an operation on a disk of the node itself may take, before the module moves to a peer in step"},
 	{"policy.stall_budget", "how long a write waits for a peer that does not answer, before the pair separates"},
 	{"policy.shutdown", "how long what it runs may take to end by itself, before it is ended"},
 	{"policy.on.crash", "what follows when what it runs dies: `restart`, `failover` or `stop`"},

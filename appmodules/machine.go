@@ -105,6 +105,7 @@ const (
 	HandedOver                  // the peer confirmed that it holds the right
 	HandoverFailed              // it did not confirm; the right is given away all the same
 	StorageFailed               // the local image does not take writes
+	DiskHung                    // an operation on the disk of a volume does not end
 	Timeout                     // the phase took too long
 	eventCount
 )
@@ -112,7 +113,7 @@ const (
 var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim", "CmdSecond", "Look",
 	"Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Agreed", "Drained", "PeerCompleted", "LinkLost",
 	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Split", "Diverged", "Outvoted", "TakeOver", "Up", "Down", "StartFailed",
-	"Failed", "Move", "Ended", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "Timeout"}
+	"Failed", "Move", "Ended", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "DiskHung", "Timeout"}
 
 // String is the name in the log and the table.
 func (e Event) String() string { return name(eventNames[:], int(e), "event") }
@@ -167,6 +168,7 @@ type Facts struct {
 	Impaired     bool // this node cannot save what it decides
 	Rests        bool // its storage failed while it followed, a moment ago
 	Wanted       bool // an operator wants the module to run
+	Open         bool // the volumes are open as primary
 	EndsFrozen   bool // the policy ends a workload whose writes have waited for too long
 }
 

@@ -17,8 +17,9 @@ var (
 	silent      = Guard{"complete, peer silent", func(f Facts, _ Link) bool { return f.Complete && f.Silent }}
 	silentStale = Guard{"not complete, peer silent", func(f Facts, _ Link) bool { return !f.Complete && f.Silent }}
 	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && !f.PeerActive }}
-	loneStopped = Guard{"not alone, peer stopped", func(f Facts, _ Link) bool { return !f.Alone && f.PeerAnswers && !f.PeerActive }}
-	loneSilent  = Guard{"not alone, peer silent", func(f Facts, _ Link) bool { return !f.Alone && f.Silent }}
+	loneStopped = Guard{"open, not alone, peer stopped", func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.PeerAnswers && !f.PeerActive }}
+	loneSilent  = Guard{"open, not alone, peer silent", func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.Silent }}
+	isOpen      = Guard{"open", func(f Facts, _ Link) bool { return f.Open }}
 	yielded     = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
 	orphan      = Guard{"up, not holder", func(f Facts, _ Link) bool { return f.Up && !f.Holder }}
 	mayMove     = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
@@ -89,6 +90,7 @@ func openingRows() []Row {
 	return []Row{
 		{Opening, Opened, holderAlone, do(GoAlone, Start, Connect), Starting, NoLink, "the volumes are open and the peer is outdated: go on alone"},
 		{Opening, Opened, always, do(Connect), Opening, NoLink, "the volumes are open; I/O waits until the peer confirms the epoch"},
+		{Opening, OpenFailed, up, do(Kill), Stopping, NoLink, "a volume could not be opened: the {workload}, whose disk it is, is ended"},
 		{Opening, OpenFailed, always, do(CloseVolumes), Stopped, NoLink, "a volume could not be opened"},
 		{Opening, PeerStale, always, do(GoAlone, Start, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
 		{Opening, LinkInStep, always, do(Start), Starting, InStep, "the peer confirmed the epoch and is in step"},
@@ -99,8 +101,9 @@ func openingRows() []Row {
 		{Opening, Agreed, always, do(Ask), Opening, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
 		{Opening, Timeout, always, do(Ask), Opening, KeepLink, "the peer answers but its volumes do not connect: ask it to be outdated"},
 		{Opening, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},
+		{Opening, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer: I/O waits until it does"},
 		{Opening, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed"},
-		{Opening, CmdPrim, always, do(Override, GoAlone, Start, Connect), Starting, NoLink, "an operator made this node primary"},
+		{Opening, CmdPrim, isOpen, do(Override, GoAlone, Start, Connect), Starting, NoLink, "an operator made this node primary"},
 		{Opening, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator before I/O began"},
 		{Opening, CmdStopAll, always, do(Kill), Stopping, KeepLink, "stopped by an operator before I/O began"},
 	}
@@ -135,6 +138,8 @@ func startingRows() []Row {
 		{Starting, StartFailed, mayMove, do(Kill), Leaving, KeepLink, "the {workload} does not start here: move it to the peer"},
 		{Starting, StartFailed, peerMayTry, nil, Starting, KeepLink, "the {workload} does not start here: the peer is brought into step, to start it there"},
 		{Starting, StartFailed, always, do(Kill), Stopping, KeepLink, "the {workload} does not start, and the peer cannot take over or it failed there too"},
+		{Starting, DiskHung, inStep, do(Kill), Leaving, KeepLink, "the disk here does not answer: move to the peer"},
+		{Starting, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Starting, StorageFailed, inStep, do(Kill), Leaving, KeepLink, "the storage here failed: move to the peer"},
 		{Starting, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
 		{Starting, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},
@@ -165,6 +170,8 @@ func runningRows() []Row {
 		{Running, CmdStop, inStep, do(ShutDown), Leaving, KeepLink, "stopped here: the peer goes on"},
 		{Running, CmdStop, always, do(ShutDown), Stopping, KeepLink, "stopped; the peer cannot take over"},
 		{Running, CmdStopAll, always, do(ShutDown), Stopping, KeepLink, "stopped by an operator"},
+		{Running, DiskHung, inStep, do(Kill), Leaving, KeepLink, "the disk here does not answer: move to the peer"},
+		{Running, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Running, StorageFailed, inStep, do(Kill), Leaving, KeepLink, "the storage here failed: move to the peer"},
 		{Running, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
 	}...)
@@ -183,6 +190,7 @@ func frozenRows() []Row {
 		{Frozen, PeerStale, always, do(GoAlone, Start, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
 		{Frozen, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},
 		{Frozen, Timeout, endsFrozen, do(CloseVolumes, Kill), Killing, NoLink, "nobody granted the right to go on: the {workload} is ended"},
+		{Frozen, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Frozen, StorageFailed, always, do(CloseVolumes, Kill), Killing, NoLink, "the storage here failed"},
 		{Frozen, CmdPrim, up, do(Override, GoAlone, Connect), Running, NoLink, "an operator made this node primary"},
 		{Frozen, CmdPrim, always, do(Override, GoAlone, Start, Connect), Starting, NoLink, "an operator made this node primary"},
@@ -195,6 +203,8 @@ func movingRows() []Row {
 	rows := append(linkRows(Restarting), []Row{
 		{Restarting, Down, always, do(Start), Starting, KeepLink, "the {guest} has shut down: start it"},
 		{Restarting, Timeout, always, do(Kill), Restarting, KeepLink, "the {guest} did not shut down in time: end it"},
+		{Restarting, DiskHung, inStep, do(Kill), Leaving, KeepLink, "the disk here does not answer: move to the peer"},
+		{Restarting, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Restarting, StorageFailed, inStep, do(Kill), Leaving, KeepLink, "the storage here failed: move to the peer"},
 		{Restarting, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
 		{Restarting, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files; only commit what you understand")
@@ -80,12 +81,13 @@ func TestEveryPairIsDecided(t *testing.T) {
 	golden(t, filepath.Join("testdata", "mirror-ignored.txt"), b.String())
 }
 
-// allFacts lists all combinations of facts. EndsFrozen goes along with Holder: no pair has guards of both.
+// allFacts lists all combinations of facts. EndsFrozen goes along with Holder,
+// Open with Home: no pair has guards of both.
 func allFacts(yield func(Facts) bool) {
 	for n := range 1 << 17 {
 		bit := func(i int) bool { return n&(1<<i) != 0 }
 		f := Facts{Holder: bit(0), Complete: bit(1), Alone: bit(2), PeerAnswers: bit(3), PeerHolds: bit(4), PeerActive: bit(5),
-			PeerYields: bit(6), Silent: bit(7), Up: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11), Worse: bit(12), MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0)}
+			PeerYields: bit(6), Silent: bit(7), Up: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11), Worse: bit(12), MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0), Open: bit(10)}
 		if !yield(f) {
 			return
 		}
@@ -125,13 +127,14 @@ func TestSafety(t *testing.T) {
 					if has(Ask) && p == Waiting && !f.Complete && !f.PeerYields && !f.TakesBack {
 						t.Fatalf("asks to take over with a stale copy: %s", row)
 					}
-					if has(OpenPrimary) && !f.Holder && !has(Override) && e != TakeOver && e != Granted {
+					if has(OpenPrimary) && !f.Holder && !has(Override) && e != TakeOver && e != Granted && e != DiskHung {
 						t.Fatalf("opens as primary without the right: %s", row)
 					}
 					if has(GoAlone) && !has(Override) && e != Granted && e != PeerStale && !f.Alone {
 						t.Fatalf("goes on alone without a grant: %s", row)
 					}
-					if slices.Contains(withVM, p) && !slices.Contains(withVM, next.Phase) && !has(Kill) && e != Down && next.Phase != Killing && next.Phase != Handing {
+					keeps := slices.Contains(append(withVM, Opening), next.Phase)
+					if (slices.Contains(withVM, p) || p == Opening && f.Up) && !keeps && !has(Kill) && e != Down && next.Phase != Killing && next.Phase != Handing {
 						t.Fatalf("leaves the workload behind: %s", row)
 					}
 					if e == Deposed && p != Killing && p != Asking && (!has(CloseVolumes) || !has(Kill)) {
@@ -226,6 +229,7 @@ func TestValidate(t *testing.T) {
 		"policy.failback":     func(m *Module) { m.Policy.Failback = "yes" },
 		"policy.restart.max":  func(m *Module) { m.Policy.Restart.Max = -1 },
 		"policy.stall_budget": func(m *Module) { m.Policy.StallBudget = 0 },
+		"policy.disk_budget":  func(m *Module) { m.Policy.DiskBudget = Duration(time.Millisecond) },
 		"policy.shutdown":     func(m *Module) { m.Policy.Shutdown = 0 },
 		"policy.on.crash":     func(m *Module) { m.Policy.On.Crash = "explode" },
 		"volumes[0].size":     func(m *Module) { m.Spec = disk(Volume{Target: "vda", Size: 7, Paths: both}) },

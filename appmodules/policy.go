@@ -1,6 +1,7 @@
 package appmodules
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ type Policy struct {
 	Start    Turn    `yaml:"start" json:"start"`
 	// StallBudget is how long a write waits for a peer that does not answer before the pair separates.
 	StallBudget Duration `yaml:"stall_budget" json:"stall_budget"`
+	// DiskBudget is how long an operation on a disk of the node that runs the workload may take
+	// before the disk counts as one that does not answer; 0 is the default.
+	DiskBudget Duration `yaml:"disk_budget" json:"disk_budget"`
 	// Shutdown is how long a guest may take to shut down before it is ended.
 	Shutdown Duration `yaml:"shutdown" json:"shutdown"`
 	On       On       `yaml:"on" json:"on"`
@@ -127,12 +131,19 @@ func DefaultPolicy() Policy {
 		Arbitration: "safe", Primary: "last", Failback: "manual",
 		Restart:     Restart{Max: 3, Window: Duration(24 * time.Hour)},
 		StallBudget: Duration(2 * time.Second),
+		DiskBudget:  Duration(defaultDisk),
 		Shutdown:    Duration(60 * time.Second),
 		SplitBrain:  SplitKeep,
 		Fence:       FenceIfNeeded,
 		On:          On{Crash: React, Panic: React, Shutdown: defaultGuest, Admin: defaultGuest},
 	}
 }
+
+// defaultDisk is the disk budget of a policy that has none, as those of older versions.
+const defaultDisk = 10 * time.Second
+
+// Disk is the DiskBudget in force.
+func (p Policy) Disk() time.Duration { return cmp.Or(time.Duration(p.DiskBudget), defaultDisk) }
 
 // Validate lists every fault of p in a module on nodes.
 func (p Policy) Validate(nodes []string) []Fault {
@@ -149,6 +160,9 @@ func (p Policy) Validate(nodes []string) []Fault {
 		if d < 0 {
 			f.add(path, "must be ≥ 0")
 		}
+	}
+	if d := time.Duration(p.DiskBudget); d != 0 && (d < time.Second || d > 10*time.Minute) {
+		f.add("policy.disk_budget", "%s must be between 1s and 10m", d)
 	}
 	if d := time.Duration(p.StallBudget); d < 200*time.Millisecond || d > time.Minute {
 		f.add("policy.stall_budget", "%s must be between 200ms and 1m", d)

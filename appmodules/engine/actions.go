@@ -16,21 +16,21 @@ func (e *Engine) act(a appmodules.Action) bool {
 		return e.takeByOrder()
 	case appmodules.OpenPrimary:
 		e.held = false
-		e.vols.openPrimary()
+		e.lead()
 	case appmodules.OpenSecondary:
-		e.vols.openSecondary()
-		e.vols.withdraw()
+		e.follow()
+		e.withdraw()
 	case appmodules.CloseVolumes:
-		e.vols.close()
-		e.vols.withdraw()
+		e.dismiss()
+		e.withdraw()
 	case appmodules.Connect:
-		e.vols.connect()
+		e.leading.connect()
 	case appmodules.GoAlone:
 		return e.goAlone()
 	case appmodules.CompletePeer:
 		return e.completePeer()
 	case appmodules.ForgetDirty:
-		e.vols.forgetDirty()
+		e.leading.forgetDirty()
 	case appmodules.Start:
 		e.start()
 	case appmodules.ShutDown:
@@ -38,7 +38,7 @@ func (e *Engine) act(a appmodules.Action) bool {
 	case appmodules.Kill:
 		e.kill()
 	case appmodules.Hold:
-		e.vols.hold()
+		e.leading.hold()
 	case appmodules.Handover:
 		return e.handover()
 	case appmodules.Unwant:

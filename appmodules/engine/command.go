@@ -28,7 +28,7 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 	for {
 		var err error
 		var soon bool
-		if callErr := e.call(ctx, func() { err, soon = e.command(ev, yes), e.almost(ev) }); callErr != nil {
+		if callErr := e.soon(ctx, func(func() bool) { err, soon = e.command(ev, yes), e.almost(ev) }); callErr != nil {
 			return callErr
 		}
 		if err == nil || !soon {
@@ -43,7 +43,7 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 // fits refuses what the workload, as it is at this moment, would make of a command.
 func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error {
 	primary, fits := false, false
-	if err := e.call(ctx, func() { primary, fits = e.primary(), e.keep.Saved }); err != nil {
+	if err := e.soon(ctx, func(func() bool) { primary, fits = e.primary(), e.keep.Saved }); err != nil {
 		return err
 	}
 	ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
@@ -88,10 +88,13 @@ const commandTime = 2 * time.Second
 // almost: nothing differs any more and this node is about to hear that the peer has noted
 // it, so that a swap typed at the sight of SECOND (Ready) there is not refused.
 func (e *Engine) almost(ev appmodules.Event) bool {
-	return ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing && e.vols.drained()
+	return !e.booted || ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing && e.leading.drained()
 }
 
 func (e *Engine) command(ev appmodules.Event, yes bool) error {
+	if !e.booted {
+		return fmt.Errorf("%w: this node has just started and it is not known yet how the %s stands", ErrRefused, e.work.words.Noun)
+	}
 	if ev == appmodules.CmdPrim {
 		if err := e.mayOverride(yes); err != nil {
 			return err
@@ -118,6 +121,8 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		e.saveKept()
 	}
 	e.step(ev, "")
+	e.resumes = resumes{}
+	e.resume()
 	e.failure = "" // whoever has a word lets it be tried anew
 	return nil
 }
@@ -166,7 +171,7 @@ func (e *Engine) mayOverride(yes bool) error {
 
 // ours and theirs are the facts of both sides, for whoever has to choose.
 func (e *Engine) ours() string {
-	return side(string(e.self)+" (here)", e.rec, e.vols.status())
+	return side(string(e.self)+" (here)", e.rec, e.shelf.status())
 }
 
 func (e *Engine) theirs() string {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
@@ -24,7 +25,7 @@ type Engine struct {
 	mandate
 	course
 	tale
-	vols *volumes
+	disks
 	work work
 	link peerLink
 
@@ -37,8 +38,9 @@ type owner struct {
 	box    mailbox
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
-	tasks  tally         // goroutines the engine started
-	loop   chan struct{} // closed when the owner goroutine ended
+	tasks  tally                  // goroutines the engine started
+	saving atomic.Pointer[saving] // the last save; its own goroutine and whoever asks something read it
+	loop   chan struct{}          // closed when the owner goroutine ended
 }
 
 // mandate is the right to write, as this node knows it, and what is done to get it.
@@ -66,6 +68,8 @@ type course struct {
 	leaving  bool      // the computer goes down: this node gives the module away
 	retiring bool      // this engine stops: nobody may attach any more
 	failure  string    // why the workload does not start here, once it was tried too often; empty: it was not
+	ended    string    // why the module stops or has stopped here; empty: it does not
+	resumes  resumes   // of a workload that its disk gave errors
 	parting  string    // why this node goes on without the peer on purpose; empty: it does not
 	failed   time.Time // when the storage failed while this node followed; zero: an operator has asked to try it
 }
@@ -80,6 +84,13 @@ type tale struct {
 
 	incarnation int64  // of this run, see State
 	seq         uint64 // of the last published State
+}
+
+// disks is what this node has of the module's volumes.
+type disks struct {
+	shelf     *shelf
+	leading   *leading   // what is open as primary; never nil
+	following *following // what is open as secondary; never nil
 }
 
 // peerLink is what is known of the peer.
@@ -107,12 +118,13 @@ func New(cfg Config) (*Engine, error) {
 	e.box.init()
 	e.status.soon = make(chan struct{}, 1)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.vols = newVolumes(e)
+	e.shelf = newShelf(e)
+	e.leading, e.following = newLeading(e), newFollowing(e)
 	if err := e.load(); err != nil {
 		return nil, err
 	}
 	e.m.Link = appmodules.NoLink
-	e.vols.idles()
+	e.shelf.look(true)
 	e.publish()
 	return e, nil
 }
@@ -129,32 +141,51 @@ func (e *Engine) Start() {
 	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
 	e.spawn(e.tellLoop)
 	e.rt.Go(e.run)
-	e.post(func() {
-		e.readWork()
-		e.booted = true
-		e.step(appmodules.Boot, "")
-		if e.m.Phase == appmodules.Stopped {
-			e.vols.withdraw()
-		}
-		e.publish()
+	e.tasks.add()
+	e.rt.Begin(func() {
+		defer e.tasks.done()
+		ctx, cancel := e.rt.WithTimeout(e.ctx, quickTime)
+		defer cancel()
+		now, err := e.cfg.Workload.State(ctx)
+		e.post(func() { e.boot(now, err) })
 	})
 }
 
+// boot is the first step, once the workload has said how it stands, or does not say it.
+func (e *Engine) boot(now appmodules.Condition, err error) {
+	if err != nil {
+		e.cfg.Logger.Warn("cannot read how it stands", "module", e.cfg.Module.Name, "what", e.work.words.Noun, "err", err)
+	} else {
+		e.work.now = now
+	}
+	e.booted = true
+	e.step(appmodules.Boot, "")
+	if e.m.Phase == appmodules.Stopped {
+		e.withdraw()
+	}
+	e.publish()
+}
+
 // Stop ends the engine and leaves the workload as it is: its writes wait for the next
-// Start. A secondary first gives its primary the chance to go on without it. It
-// returns when nothing of the engine runs any more, at the latest when ctx ends plus
-// the time of one local I/O.
+// Start. A secondary first gives its primary the chance to go on without it, and what is
+// in flight is flushed, both as long as ctx lasts. It returns when nothing of the engine
+// runs any more, but for a disk that does not answer: that is waited for a moment, and
+// its image is closed when it answers.
 func (e *Engine) Stop(ctx context.Context) {
 	e.retire(ctx)
 	e.cancel()
 	e.box.close()
 	_ = e.rt.Wait(context.Background(), e.loop, nil) // it has no other end
-	e.tasks.wait(e.rt)
-	if e.vols.flush(ctx) {
-		e.keep.Boot = "" // what is acknowledged is on disk: power may go now
-		e.saveKept()
+	_ = e.tasks.wait(context.Background(), e.rt)     // they end with e.ctx
+	flush, cancel := e.rt.WithTimeout(ctx, flushTime)
+	e.leading.flush(flush)
+	cancel()
+	e.dismiss()
+	last, cancel := e.rt.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	if e.shelf.stop(last) {
+		e.noteSettled(last)
 	}
-	e.vols.close()
 }
 
 // thawTime is how long a guest whose writes wait keeps its computer from going down.
@@ -194,7 +225,7 @@ func (e *Engine) retire(ctx context.Context) {
 		e.retiring = true
 		if e.m.Phase == appmodules.Standby {
 			fenced = true
-			e.vols.close()
+			e.dismiss()
 		}
 	})
 	for fenced && ctx.Err() == nil {
@@ -260,9 +291,6 @@ func (e *Engine) Booted(ctx context.Context) error {
 	}
 }
 
-// Alive returns nil when the engine's goroutine has answered. It may be busy with local I/O for a while.
-func (e *Engine) Alive(ctx context.Context) error { return e.call(ctx, func() {}) }
-
 // Configure gives the engine the policy of an edited module, while everything goes on. It counts
 // when Configure returns. Nothing else of m may differ here. Only the engine's goroutine reads the
 // policy; what goes on elsewhere was given what it needs.
@@ -272,7 +300,7 @@ func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
 		if governed, ok := e.cfg.Workload.(appmodules.Governed); ok {
 			governed.SetPolicy(m.Policy)
 		}
-		e.vols.setStallBudget()
+		e.leading.setBudgets()
 		e.clock()
 		e.look()
 		e.publish()

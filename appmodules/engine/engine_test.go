@@ -311,15 +311,19 @@ func TestTicketOfTheAttachmentBefore(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formed()
 	var tickets map[string]blockrepl.Ticket
-	must(t, a.running().call(t.Context(), func() { tickets = a.running().vols.tickets() }))
+	must(t, a.running().call(t.Context(), func() { tickets = a.running().leading.tickets() }))
 	must(t, b.running().call(t.Context(), func() {
-		v := b.running().vols
-		if err := v.adopt(tickets); err != nil {
+		f := b.running().following
+		if _, err := f.adopt(tickets); err != nil {
 			t.Errorf("the ticket of the present attachment: %v", err)
 		}
-		v.all[0].link++ // a newer Hello was accepted; the session before it has not ended
-		if err := v.adopt(tickets); err == nil {
+		f.all[0].link++ // a newer Hello was accepted; the session before it has not ended
+		if f.adopted(tickets) {
 			t.Error("the ticket of an older attachment made the copy complete")
+		}
+		f.adopts = false
+		if _, err := f.adopt(tickets); err == nil {
+			t.Error("the ticket of an older attachment is taken")
 		}
 	}))
 }

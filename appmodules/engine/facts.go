@@ -31,6 +31,7 @@ func (e *Engine) facts() appmodules.Facts {
 		Impaired:     e.impaired,
 		Rests:        e.rests(),
 		Wanted:       e.keep.Wanted && !e.leaving,
+		Open:         e.leading.isOpen(),
 		EndsFrozen:   e.cfg.Module.Policy.Frozen > 0,
 	}
 }
@@ -70,7 +71,7 @@ func (e *Engine) answers() bool {
 // started has not listened long enough to say so.
 func (e *Engine) silent() bool {
 	v := e.cfg.View()
-	if v.Alive(e.peer) || e.answers() || e.vols.heard() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
+	if v.Alive(e.peer) || e.answers() || e.following.heard() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
 		return false
 	}
 	p := v.Peers[e.peer]

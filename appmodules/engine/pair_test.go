@@ -55,12 +55,16 @@ type simNode struct {
 	logs  *memlog.Log
 	store *memStore
 	hv    *fake.Hypervisor
+	slow  chan struct{} // if not nil, the hypervisor says nothing before it is closed
 	ping  atomic.Bool
 	boots atomic.Int64 // power cycles
 	front *front
 	none  workload.None // what runs where the module has no volumes
 	// withdrawn counts how often waiting for its volume was ended.
 	withdrawn atomic.Int64
+
+	// crashed: the daemon was killed, so what it would do in order for its disk is not done.
+	crashed atomic.Bool
 
 	mu     sync.Mutex
 	engine *Engine // nil: the daemon is down
@@ -173,9 +177,19 @@ func must(t *testing.T, err error) {
 }
 
 // Open, Log and Frontend make simNode its own Disks.
-func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.disk}, nil }
+func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.disk, n}, nil }
 
-type keepOpen struct{ *backing.Faulty }
+type keepOpen struct {
+	*backing.Faulty
+	n *simNode
+}
+
+func (k keepOpen) Flush() error {
+	if k.n.crashed.Load() {
+		return errors.New("nobody flushes after a crash")
+	}
+	return k.Faulty.Flush()
+}
 
 func (keepOpen) Close() error { return nil }
 
@@ -209,6 +223,7 @@ func module() appmodules.Module {
 	m.Name, m.Nodes = "web01", []string{"alpha", "beta"}
 	m.Policy.Arbitration = "available"
 	m.Policy.StallBudget = appmodules.Duration(400 * time.Millisecond)
+	m.Policy.DiskBudget = appmodules.Duration(time.Second)
 	m.Policy.Frozen = appmodules.Standstill(3 * time.Second)
 	m.Policy.Shutdown = appmodules.Duration(2 * time.Second)
 	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}}
@@ -227,7 +242,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name))
-	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: n.hv, Logger: logger})
+	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: slowHypervisor{n.hv, n.slow}, Logger: logger})
 	var w appmodules.Workload = vm
 	if len(m.Volumes()) == 0 {
 		w = &n.none
@@ -244,6 +259,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	events, err := n.hv.Watch(ctx)
 	must(n.p.t, err)
+	n.crashed.Store(false)
 	n.mu.Lock()
 	n.engine, n.stop = e, cancel
 	n.mu.Unlock()
@@ -268,6 +284,7 @@ func (n *simNode) halt() {
 		c.Close()
 	}
 	stop()
+	n.crashed.Store(true)
 	e.cancel() // no farewell: a crash
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

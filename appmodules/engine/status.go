@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,7 +85,10 @@ func (e *Engine) publish() {
 	if text := e.missing() + e.standstill(); text != "" {
 		why += ": " + text
 	}
-	if e.failure != "" && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
+	if e.ended != "" && e.m.Phase == appmodules.Stopped {
+		why = e.ended + ": " + why
+	}
+	if e.failure != "" && !strings.Contains(why, e.failure) && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
 		why += ": " + e.failure // why it ended there counts, and not how
 	}
 	if e.parting != "" {
@@ -91,6 +96,9 @@ func (e *Engine) publish() {
 	}
 	if e.work.strays.away() && s == appmodules.Ready {
 		s = appmodules.NotReady // it runs, and what it writes is not on its volumes
+	}
+	if e.work.now.Stuck && e.resumes.vain() && s == appmodules.Ready {
+		s = appmodules.NotReady
 	}
 	e.seq++
 	ends := e.m.Phase == appmodules.Stopping || e.m.Phase == appmodules.Stopped
@@ -122,6 +130,14 @@ func (e *Engine) notices() []appmodules.Notice {
 	}
 	if e.work.unfit != "" {
 		out = append(out, appmodules.Notice{Code: "definition-unfit", Text: e.work.unfit})
+	}
+	if e.work.now.Stuck && e.resumes.vain() {
+		text := fmt.Sprintf("the "+e.work.words.Noun+" stands still: its disk gives it errors, and to let it go on did not help %d times", e.resumes.n)
+		if e.resumes.over() {
+			text += "; it is left as it is"
+		}
+		out = append(out, appmodules.Notice{Code: "disk-errors", Text: text,
+			Remedy: fmt.Sprintf("duet start %s tries once more, and so does a peer that is connected again: it has what cannot be read here", e.cfg.Module.Name)})
 	}
 	return out
 }
@@ -159,7 +175,8 @@ func (e *Engine) State() State {
 	e.status.mu.Lock()
 	st := e.status.state
 	e.status.mu.Unlock()
-	st.Status.Volumes = e.vols.status()
+	st.Status.Volumes = e.shelf.status()
+	st.Status.Notices = append(slices.Clip(st.Status.Notices), e.diskNotices(st.Status.Volumes)...)
 	return st
 }
 

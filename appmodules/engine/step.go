@@ -34,6 +34,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 		e.record(before, ev, why)
 	}
 	if next.Phase != before.Phase {
+		e.noteEnd(before.Phase, why)
 		e.enter(next.Phase)
 	}
 	e.denied = e.denied || ev == appmodules.Denied
@@ -43,7 +44,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 		}
 	}
 	if next.Phase == appmodules.Stopped || next.Phase == appmodules.Killing {
-		e.vols.withdraw() // a guest of an earlier run may wait although nothing was opened since
+		e.withdraw() // a guest of an earlier run may wait although nothing was opened since
 	}
 	e.publish()
 	e.tellSoon()
@@ -54,17 +55,14 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	}
 }
 
-// remembers: this node can save what it decides. A waiting one that could not takes no
-// part, so that its peer may go on, until a try succeeds.
-func (e *Engine) remembers() bool {
-	if !e.impaired || e.m.Phase != appmodules.Waiting {
-		return true
+// noteEnd remembers why the module stops: that its workload is off in the end is not the reason.
+func (e *Engine) noteEnd(from appmodules.Phase, why string) {
+	switch {
+	case e.m.Phase == appmodules.Stopping:
+		e.ended = why
+	case e.m.Phase != appmodules.Stopped || from != appmodules.Stopping:
+		e.ended = ""
 	}
-	if now := e.rt.Now(); now.Sub(e.probed) >= time.Second {
-		e.probed = now
-		e.impaired = e.saveAll() != nil
-	}
-	return !e.impaired
 }
 
 // lookIn looks soon, if the phase of token still lasts.
@@ -91,6 +89,9 @@ func (e *Engine) enter(p appmodules.Phase) {
 func (e *Engine) limit() time.Duration {
 	switch e.m.Phase {
 	case appmodules.Opening:
+		if !e.leading.isOpen() {
+			return 0 // a disk is waited for, and the clock begins when it has answered
+		}
 		return e.cfg.Times.Open
 	case appmodules.Frozen:
 		return time.Duration(e.cfg.Module.Policy.Frozen)
@@ -113,8 +114,8 @@ func (e *Engine) clock() {
 }
 
 func (e *Engine) look() {
-	if !e.rt.Now().Before(e.patience) && e.remembers() {
+	if e.booted && !e.rt.Now().Before(e.patience) && e.remembers() {
 		e.step(appmodules.Look, "")
 	}
-	e.vols.watch()
+	e.leading.watch()
 }

@@ -81,10 +81,10 @@ func (e *Engine) takeStrays(found []appmodules.Stray) {
 		e.keep.Strayed = strayed
 		e.saveKept()
 		if strayed {
-			e.vols.part()
+			e.leading.part()
 		} else {
 			e.cfg.Logger.Info("the disks are back on their volumes: the peer is resynced", "module", e.cfg.Module.Name)
-			e.vols.reconnect()
+			e.leading.reconnect()
 		}
 	}
 	e.publish()
@@ -106,11 +106,11 @@ var errApart = errors.New("this node goes on without it on purpose")
 func (e *Engine) Part(ctx context.Context, why string) error {
 	err := e.call(ctx, func() {
 		e.parting = why
-		e.vols.part()
+		e.leading.part()
 	})
 	for err == nil {
 		alone := false
-		if err = e.call(ctx, func() { alone = e.rec.Alone && e.rec.Holds(e.self) && !e.vols.linked }); err != nil || alone {
+		if err = e.call(ctx, func() { alone = e.rec.Alone && e.rec.Holds(e.self) && !e.leading.linked }); err != nil || alone {
 			break
 		}
 		err = sleep(ctx, e.rt, partLook)
@@ -126,6 +126,6 @@ func (e *Engine) Part(ctx context.Context, why string) error {
 func (e *Engine) Rejoin() {
 	e.post(func() {
 		e.parting = ""
-		e.vols.reconnect()
+		e.leading.reconnect()
 	})
 }

@@ -65,18 +65,6 @@ const (
 	startTime = time.Minute
 )
 
-// readWork asks for the present condition.
-func (e *Engine) readWork() {
-	ctx, cancel := e.rt.WithTimeout(e.ctx, quickTime)
-	defer cancel()
-	now, err := e.cfg.Workload.State(ctx)
-	if err != nil {
-		e.cfg.Logger.Warn("cannot read how it stands", "module", e.cfg.Module.Name, "what", e.work.words.Noun, "err", err)
-		return
-	}
-	e.work.now = now
-}
-
 const (
 	lookEvery  = 2 * time.Second // between two questions whether it runs
 	missingFor = 2               // answers that it does not, until that is believed: the report that says why comes first
@@ -206,6 +194,9 @@ func (e *Engine) down(token uint64) {
 
 // onReport handles what the workload reports.
 func (e *Engine) onReport(r appmodules.Report) {
+	if r.Now.Stuck {
+		e.resumes.failed(e.rt.Now())
+	}
 	e.work.now = r.Now
 	if ev, ended := r.What.Event(); ended {
 		e.step(ev, r.Why)
@@ -227,9 +218,11 @@ func (e *Engine) onReport(r appmodules.Report) {
 // resume lets a workload go on whose storage did not answer, as soon as it is served
 // again. Where writes wait, resuming is harmless: they wait.
 func (e *Engine) resume() {
-	if !e.work.now.Stuck || !e.vols.serving() || e.work.changing() {
+	now := e.rt.Now()
+	if !e.work.now.Stuck || !e.leading.isOpen() || e.work.changing() || !e.resumes.due(now) {
 		return
 	}
+	e.resumes.tried(now)
 	e.change(func(ctx context.Context) {
 		ctx, cancel := e.rt.WithTimeout(ctx, startTime)
 		defer cancel()

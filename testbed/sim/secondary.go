@@ -222,13 +222,12 @@ func (s *secondary) Heard() time.Time { return s.heard }
 // Applied counts nothing.
 func (s *secondary) Applied() uint64 { return 0 }
 
-func (s *secondary) Flush() error {
-	s.Close()
-	s.n.disk.durable = s.n.disk.cached
-	return s.n.disk.fail
+func (s *secondary) Close() error {
+	s.Fence()
+	return s.n.flushed()
 }
 
-func (s *secondary) Close() {
+func (s *secondary) Fence() {
 	s.closed = true
 	s.stop()
 }
