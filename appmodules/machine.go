@@ -2,6 +2,7 @@ package appmodules
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -15,16 +16,16 @@ const (
 	Waiting                 // wants to run or follow, something is missing
 	Asking                  // asks for the right to write, to take over
 	Opening                 // holds the right; the volumes open, the peer confirms
-	Starting                // the VM starts
-	Running                 // the VM runs
+	Starting                // the workload starts
+	Running                 // the workload runs
 	Frozen                  // the peer was lost; writes wait while the right to go on alone is asked for
-	Restarting              // the VM goes down to be started again here
-	Leaving                 // the VM goes down to be started on the peer
+	Restarting              // the workload goes down to be started again here
+	Leaving                 // the workload goes down to be started on the peer
 	Handing                 // writes are held, the right goes to the peer
 	Following               // secondary: resync, or complete and waiting for the primary's connection
 	Standby                 // secondary in step: may take over
-	Stopping                // the VM goes down
-	Killing                 // the right is lost: the VM is ended at once
+	Stopping                // the workload goes down
+	Killing                 // the right is lost: the workload is ended at once
 	phaseCount
 )
 
@@ -33,6 +34,15 @@ var phaseNames = [...]string{"Stopped", "Waiting", "Asking", "Opening", "Startin
 
 // String is the name in the table and the diagram.
 func (p Phase) String() string { return name(phaseNames[:], int(p), "phase") }
+
+// MarshalText writes the name.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a name; one of a newer version makes a Phase that is none of these.
+func (p *Phase) UnmarshalText(b []byte) error {
+	*p = Phase(position(phaseNames[:], b))
+	return nil
+}
 
 // Link is the replication of a holder's volumes to its peer.
 type Link uint8
@@ -84,25 +94,26 @@ const (
 	Diverged                    // this node wrote without the peer, which won: its version is kept aside
 	Outvoted                    // this node agreed to be outdated
 	TakeOver                    // the peer handed the right over to this node
-	VMUp                        // the VM runs
-	VMDown                      // the VM is off, as asked
-	VMFailed                    // the VM did not start
-	GuestFailed                 // the guest ended; policy: restart it
-	GuestMove                   // the guest ended; policy: fail over
-	GuestStopped                // the guest ended; policy: stop the module
+	Up                          // the workload runs
+	Down                        // the workload is down, as asked
+	StartFailed                 // the workload did not start
+	Failed                      // the workload ended; policy: restart it
+	Move                        // the workload ended; policy: fail over
+	Ended                       // the workload ended; policy: stop the module
 	Held                        // no write is in flight and both copies are flushed
 	HoldFailed                  // that could not be reached
 	HandedOver                  // the peer confirmed that it holds the right
 	HandoverFailed              // it did not confirm; the right is given away all the same
 	StorageFailed               // the local image does not take writes
+	DiskHung                    // an operation on the disk of a volume does not end
 	Timeout                     // the phase took too long
 	eventCount
 )
 
 var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim", "CmdSecond", "Look",
 	"Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Agreed", "Drained", "PeerCompleted", "LinkLost",
-	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Split", "Diverged", "Outvoted", "TakeOver", "VMUp", "VMDown", "VMFailed",
-	"GuestFailed", "GuestMove", "GuestStopped", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "Timeout"}
+	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Split", "Diverged", "Outvoted", "TakeOver", "Up", "Down", "StartFailed",
+	"Failed", "Move", "Ended", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "DiskHung", "Timeout"}
 
 // String is the name in the log and the table.
 func (e Event) String() string { return name(eventNames[:], int(e), "event") }
@@ -122,9 +133,9 @@ const (
 	GoAlone                     // durably: the peer is not complete; writes go on here only
 	CompletePeer                // durably: the peer is needed; tell it that it is complete → PeerCompleted
 	ForgetDirty                 // the peer is complete: nothing differs
-	StartVM                     // → VMUp, VMFailed
-	ShutdownVM                  // ask the guest → VMDown, Timeout
-	KillVM                      // → VMDown
+	Start                       // → Up, StartFailed
+	ShutDown                    // ask the workload to end → Down, Timeout
+	Kill                        // → Down
 	Hold                        // let no new write in, finish and flush the others → Held, HoldFailed
 	Handover                    // close the volumes, durably promise the next epoch to the peer, tell it → HandedOver, HandoverFailed
 	Unwant                      // the module is to stay stopped, on both nodes
@@ -132,7 +143,7 @@ const (
 )
 
 var actionNames = [...]string{"Ask", "Override", "OpenPrimary", "OpenSecondary", "CloseVolumes", "Connect", "GoAlone",
-	"CompletePeer", "ForgetDirty", "StartVM", "ShutdownVM", "KillVM", "Hold", "Handover", "Unwant"}
+	"CompletePeer", "ForgetDirty", "Start", "ShutDown", "Kill", "Hold", "Handover", "Unwant"}
 
 // String is the name in the table.
 func (a Action) String() string { return name(actionNames[:], int(a), "action") }
@@ -149,14 +160,16 @@ type Facts struct {
 	PeerYields   bool // the peer says that this node may have a newer epoch than this node knows
 	TakesBack    bool // the peer lost power, does not know of the right it was given, and its copy is the worse one
 	Silent       bool // all heartbeat paths have been silent for the detection time
-	VMUp         bool // the VM runs on this node, or is paused on its disk
+	Up           bool // the workload is up on this node, if only waiting for its disk
 	RestartsLeft bool // the policy allows one more restart here
 	MovesLeft    bool // and one more move to the peer because of a failure
 	Home         bool // the policy wants the module on the peer, without being asked
-	GaveUp       bool // the VM was tried too often here and does not start
+	GaveUp       bool // the workload was tried too often here and does not start
 	Impaired     bool // this node cannot save what it decides
 	Rests        bool // its storage failed while it followed, a moment ago
 	Wanted       bool // an operator wants the module to run
+	Open         bool // the volumes are open as primary
+	EndsFrozen   bool // the policy ends a workload whose writes have waited for too long
 }
 
 // Guard is a condition of a row.
@@ -172,8 +185,8 @@ type Row struct {
 	If   Guard // the zero Guard always holds
 	Do   []Action
 	To   Phase
-	Link Link // KeepLink: as it was
-	Why  string
+	Link Link   // KeepLink: as it was
+	Why  string // with the words of Words in braces; Words.Fill makes the sentence
 }
 
 // Machine is the state of one module on one node: a value.
@@ -244,6 +257,14 @@ func (r Row) String() string {
 
 // Table returns all rows, in order, for documents and tests.
 func Table() []Row { return slices.Concat(mirrorTable()...) }
+
+// position finds a name; what is not there has the place of none.
+func position(names []string, b []byte) uint8 {
+	if i := slices.Index(names, string(b)); i >= 0 {
+		return uint8(i)
+	}
+	return math.MaxUint8
+}
 
 func name(names []string, i int, kind string) string {
 	if i < len(names) {

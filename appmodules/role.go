@@ -1,7 +1,5 @@
 package appmodules
 
-import "fmt"
-
 // Role is what a module is on one node; Status how far it has got. Users know
 // the words and the exit codes from SafeKit.
 type Role uint8
@@ -14,6 +12,9 @@ const (
 	Prim
 	Second
 )
+
+// Acts: the module has the right to write here, as far as its role says.
+func (r Role) Acts() bool { return r == Prim || r == Alone }
 
 // Status is the second half of a displayed state.
 type Status uint8
@@ -35,13 +36,26 @@ func (r Role) String() string {
 	if int(r) < len(roleNames) {
 		return roleNames[r]
 	}
-	return fmt.Sprintf("role %d", r)
+	return "UNKNOWN" // of a newer version
+}
+
+// MarshalText writes the word.
+func (r Role) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads a word; one of a newer version makes a Role that is none of these.
+func (r *Role) UnmarshalText(b []byte) error {
+	*r = Role(position(roleNames[:], b))
+	return nil
 }
 
 // String is the word admins see.
-func (s Status) String() string {
-	if int(s) < len(statusNames) {
-		return statusNames[s]
-	}
-	return fmt.Sprintf("status %d", s)
+func (s Status) String() string { return name(statusNames[:], int(s), "status") }
+
+// MarshalText writes the word.
+func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a word; one of a newer version makes a Status that is none of these.
+func (s *Status) UnmarshalText(b []byte) error {
+	*s = Status(position(statusNames[:], b))
+	return nil
 }

@@ -163,21 +163,50 @@ func (p *Primary) Release() {
 type watch struct {
 	ticked int64 // clock of the last tick
 	thawed int64 // clock at which this process last came back from not running
+	budget time.Duration
+	wake   chan struct{} // has a token when budget has changed
+}
+
+// SetStallBudget changes how long a peer that owes an answer is waited for. Any goroutine may call it.
+func (p *Primary) SetStallBudget(d time.Duration) {
+	p.mu.Lock()
+	p.watch.budget = d
+	p.mu.Unlock()
+	wake(p.watch.wake)
+}
+
+// SetLocalBudget changes how long a call of the device or log may last. Any goroutine may call it.
+func (p *Primary) SetLocalBudget(d time.Duration) {
+	p.mu.Lock()
+	p.local.budget = d
+	p.mu.Unlock()
+	wake(p.watch.wake)
+}
+
+// every is how often the clocks are looked at.
+func (p *Primary) every() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	every := p.watch.budget / 8
+	if p.local.budget != 0 {
+		every = min(every, max(p.local.budget/8, time.Millisecond))
+	}
+	return every
 }
 
 // runWatch looks at the age of what the peer has not answered.
 func (p *Primary) runWatch() {
 	defer p.wg.Done()
-	every := p.cfg.StallBudget / 8
-	if p.cfg.LocalBudget != 0 {
-		every = min(every, max(p.cfg.LocalBudget/8, time.Millisecond))
-	}
+	every := p.every()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
+		case <-p.watch.wake:
+			every = p.every()
+			ticker.Reset(every)
 		case <-ticker.C:
 			p.tick(int64(every))
 		}
@@ -211,14 +240,15 @@ func (p *Primary) tick(every int64) {
 		p.mu.Unlock()
 		return
 	}
-	oldest := l.window.oldest()
-	ping := oldest == 0 && now-l.pinged >= int64(p.cfg.StallBudget)/4
+	oldest, budget := l.window.oldest(), p.watch.budget
+	silent := time.Duration(now - max(oldest, p.watch.thawed))
+	ping := oldest == 0 && now-l.pinged >= int64(budget)/4
 	if ping {
 		l.pinged = now
 	}
 	p.mu.Unlock()
 	switch {
-	case oldest != 0 && now-max(oldest, p.watch.thawed) > int64(p.cfg.StallBudget):
+	case oldest != 0 && silent > budget:
 		p.lost(l, ErrStalled)
 	case ping:
 		p.ping(l)

@@ -149,6 +149,7 @@ func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 		wakeIssue:  make(chan struct{}, 1),
 		wakeFlush:  make(chan struct{}, 1),
 		wakeEvents: make(chan struct{}, 1),
+		watch:      watch{budget: cfg.StallBudget, wake: make(chan struct{}, 1)},
 	}
 	if lineage != nil {
 		p.lineage = *lineage

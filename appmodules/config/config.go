@@ -29,9 +29,14 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 	if len(text) > maxSize {
 		return m, fmt.Errorf("%w: %s: %d bytes, at most %d are read", ErrFaulty, file, len(text), maxSize)
 	}
-	if err := yaml.UnmarshalWithOptions(text, &m, yaml.Strict()); err != nil {
+	doc, err := document(m, text)
+	if err != nil {
+		return m, fmt.Errorf("%w: %s:%s kind: %w", ErrFaulty, file, line(text, "kind"), err)
+	}
+	if err := yaml.UnmarshalWithOptions(text, doc, yaml.Strict()); err != nil {
 		return m, fmt.Errorf("%w: %s:%s", ErrFaulty, file, position(err))
 	}
+	m = doc.Module()
 	faults := m.Validate()
 	if len(faults) == 0 {
 		return m, nil
@@ -43,9 +48,25 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 	return m, fmt.Errorf("%w: %s", ErrFaulty, strings.Join(lines, "\n"))
 }
 
+// document is the document of m that text is read into: of the kind that text names, if it names one.
+func document(m appmodules.Module, text []byte) (appmodules.Document, error) {
+	var head struct {
+		Kind appmodules.Kind `yaml:"kind"`
+	}
+	// What is wrong with the text is said with its line when all of it is read.
+	if err := yaml.Unmarshal(text, &head); err == nil && head.Kind != "" {
+		m.Kind = head.Kind
+	}
+	return appmodules.DocumentOf(m)
+}
+
 // Format writes m as YAML that Parse reads back to m.
 func Format(m appmodules.Module) ([]byte, error) {
-	text, err := yaml.MarshalWithOptions(m, yaml.Indent(2), yaml.IndentSequence(true))
+	doc, err := appmodules.DocumentOf(m)
+	if err != nil {
+		return nil, fmt.Errorf("format module %s: %w", m.Name, err)
+	}
+	text, err := yaml.MarshalWithOptions(doc, yaml.Indent(2), yaml.IndentSequence(true))
 	if err != nil {
 		return nil, fmt.Errorf("format module %s: %w", m.Name, err)
 	}

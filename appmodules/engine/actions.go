@@ -16,29 +16,29 @@ func (e *Engine) act(a appmodules.Action) bool {
 		return e.takeByOrder()
 	case appmodules.OpenPrimary:
 		e.held = false
-		e.vols.openPrimary()
+		e.lead()
 	case appmodules.OpenSecondary:
-		e.vols.openSecondary()
-		e.vols.withdraw()
+		e.follow()
+		e.withdraw()
 	case appmodules.CloseVolumes:
-		e.vols.close()
-		e.vols.withdraw()
+		e.dismiss()
+		e.withdraw()
 	case appmodules.Connect:
-		e.vols.connect()
+		e.leading.connect()
 	case appmodules.GoAlone:
 		return e.goAlone()
 	case appmodules.CompletePeer:
 		return e.completePeer()
 	case appmodules.ForgetDirty:
-		e.vols.forgetDirty()
-	case appmodules.StartVM:
-		e.startVM()
-	case appmodules.ShutdownVM:
-		e.shutdownVM()
-	case appmodules.KillVM:
-		e.killVM()
+		e.leading.forgetDirty()
+	case appmodules.Start:
+		e.start()
+	case appmodules.ShutDown:
+		e.shutDown()
+	case appmodules.Kill:
+		e.kill()
 	case appmodules.Hold:
-		e.vols.hold()
+		e.leading.hold()
 	case appmodules.Handover:
 		return e.handover()
 	case appmodules.Unwant:

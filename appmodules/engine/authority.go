@@ -28,7 +28,8 @@ const (
 // evidence is what one ask brought back.
 type evidence struct {
 	cluster.Evidence
-	knows []cluster.Record // what the voters that answered know
+	policy appmodules.Policy // when it was begun
+	knows  []cluster.Record  // what the voters that answered know
 }
 
 // ask durably promises the next epoch to this node and asks for the rest of the
@@ -48,7 +49,7 @@ func (e *Engine) ask() bool {
 	ask := cluster.Ask{Module: e.cfg.Module.Identity(), Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete, Cold: e.rec.Cold}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
-	ev := evidence{Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
+	ev := evidence{policy: e.cfg.Module.Policy, Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
 	e.spawn(func(context.Context) {
 		defer cancel()
 		e.gather(ctx, ask, &ev)
@@ -116,7 +117,7 @@ func (e *Engine) askWitnesses(ctx context.Context, ask cluster.Ask, ev *evidence
 // fence switches the peer off if its confirmation decides: where there is no witness,
 // or where the policy wants it before a VM starts here.
 func (e *Engine) fence(ctx context.Context, ev *evidence) {
-	m := e.means()
+	m := e.means(ev.policy)
 	if !m.Fence || !ev.Met || (len(m.Witnesses) > 0 && !(m.First && ev.TakeOver)) {
 		return
 	}
@@ -176,9 +177,8 @@ func (e *Engine) inform() {
 	}
 }
 
-// means is what arbitration may call on now.
-func (e *Engine) means() cluster.Means {
-	p := e.cfg.Module.Policy
+// means is what arbitration may call on now under a policy. Any goroutine.
+func (e *Engine) means(p appmodules.Policy) cluster.Means {
 	m := cluster.Means{Module: e.cfg.Module.Name, Arbitration: cluster.Arbitration(p.Arbitration), First: p.Fence == appmodules.FenceBeforeStart,
 		Fence: e.cfg.Fence != nil && (e.cfg.CanFence == nil || e.cfg.CanFence())}
 	for _, w := range e.cfg.Witnesses() {
@@ -204,7 +204,7 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 			return
 		}
 	}
-	ok, why := cluster.Granted(e.means(), ev.Evidence)
+	ok, why := cluster.Granted(e.means(e.cfg.Module.Policy), ev.Evidence)
 	if ok && !ev.PeerYes && ask.Complete < e.rec.Epoch {
 		ok, why = false, "only the peer itself can give the right back"
 	}
@@ -271,7 +271,7 @@ func (e *Engine) goAlone() bool {
 	if !e.save(e.rec.Lead()) {
 		return false
 	}
-	e.vols.goAlone(e.rec.Epoch)
+	e.leading.goAlone(e.rec.Epoch)
 	return true
 }
 
@@ -280,9 +280,16 @@ func (e *Engine) goAlone() bool {
 var errForgetful = errors.New("the vote cannot be saved")
 
 // OnAsk is the peer asking for this node's vote.
-func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (ans cluster.Answer, err error) {
-	callErr := e.call(ctx, func() { ans, err = e.vote(a) })
-	return ans, errors.Join(callErr, err)
+func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
+	type vote struct {
+		cluster.Answer
+		err error
+	}
+	var v vote
+	if err := e.soon(ctx, func(func() bool) { v.Answer, v.err = e.vote(a) }); err != nil {
+		return cluster.Answer{}, err
+	}
+	return v.Answer, v.err
 }
 
 func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
@@ -298,8 +305,9 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 		// comes now is a repetition that was late on its way.
 		return cluster.Answer{Why: fmt.Sprintf("rule 5: %s holds epoch %d already", rec.Holder, rec.Epoch), Know: rec}, nil
 	}
-	// Rule 2 before rule 5: first nothing more is acknowledged, then the yes is given.
-	e.vols.close()
+	// Rule 2 before rule 5: first nothing more is acknowledged, then the yes is given. Neither
+	// waits for the disks of the volumes.
+	e.dismiss()
 	e.cancelAsk()
 	if !e.save(rec) {
 		return cluster.Answer{}, errForgetful
@@ -323,8 +331,8 @@ func (e *Engine) completePeer() bool {
 	if !e.save(e.rec.Together()) {
 		return false
 	}
-	c := Complete{Module: e.cfg.Module.Name, Epoch: e.rec.Epoch, Tickets: e.vols.tickets()}
-	session := e.vols.session
+	c := Complete{Module: e.cfg.Module.Name, Epoch: e.rec.Epoch, Tickets: e.leading.tickets()}
+	l, attempt := e.leading, e.leading.attempt
 	e.spawn(func(ctx context.Context) {
 		for {
 			callCtx, cancel := e.rt.WithTimeout(ctx, 5*time.Second)
@@ -332,7 +340,7 @@ func (e *Engine) completePeer() bool {
 			cancel()
 			over := false
 			if e.call(ctx, func() {
-				over = e.vols.session != session || e.rec.Epoch != c.Epoch
+				over = e.leading != l || l.attempt != attempt || e.rec.Epoch != c.Epoch
 				if err == nil && !over {
 					e.step(appmodules.PeerCompleted, "")
 				}
@@ -349,22 +357,54 @@ func (e *Engine) completePeer() bool {
 
 // OnComplete is the primary telling that this secondary has everything.
 func (e *Engine) OnComplete(ctx context.Context, c Complete) error {
+	var adopt func(context.Context) error
 	var err error
-	if callErr := e.call(ctx, func() { err = e.complete(c) }); callErr != nil {
+	if callErr := e.call(ctx, func() { adopt, err = e.complete(c) }); callErr != nil {
+		return callErr
+	}
+	if err != nil || adopt == nil {
+		return err
+	}
+	ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
+	defer cancel()
+	if err := adopt(ctx); err != nil {
+		return fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
+	}
+	if callErr := e.call(ctx, func() { err = e.completed(c) }); callErr != nil {
 		return callErr
 	}
 	return err
 }
 
-func (e *Engine) complete(c Complete) error {
+// complete returns what makes the volumes durably complete, which takes as long as their
+// disks do; nil: they are.
+func (e *Engine) complete(c Complete) (adopt func(context.Context) error, err error) {
+	if err := e.ofThisEpoch(c); err != nil {
+		return nil, err
+	}
+	if e.rec.IsComplete() && e.m.Phase == appmodules.Standby {
+		return nil, nil
+	}
+	if adopt, err = e.following.adopt(c.Tickets); err != nil {
+		return nil, fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
+	}
+	return adopt, nil
+}
+
+func (e *Engine) ofThisEpoch(c Complete) error {
 	if c.Epoch != e.rec.Epoch || e.rec.Holder != e.peer {
 		return fmt.Errorf("rule 7: complete epoch %d: this node knows epoch %d of %s", c.Epoch, e.rec.Epoch, e.rec.Holder)
 	}
-	if e.rec.IsComplete() && e.m.Phase == appmodules.Standby {
-		return nil
+	return nil
+}
+
+// completed makes the record complete after the volumes, if nothing has changed meanwhile.
+func (e *Engine) completed(c Complete) error {
+	if err := e.ofThisEpoch(c); err != nil {
+		return err
 	}
-	if err := e.vols.adopt(c.Tickets); err != nil {
-		return fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
+	if !e.following.adopted(c.Tickets) {
+		return fmt.Errorf("complete epoch %d: the primary's connection was lost meanwhile", c.Epoch)
 	}
 	if !e.save(e.rec.Completed(c.Epoch)) {
 		return fmt.Errorf("complete epoch %d: the record cannot be saved", c.Epoch)
@@ -380,7 +420,7 @@ func (e *Engine) complete(c Complete) error {
 // handover closes the volumes, promises the next epoch to the peer and tells it.
 func (e *Engine) handover() bool {
 	from := e.rec.Epoch
-	e.vols.close()
+	e.dismiss()
 	rec, ans := e.rec.Vote(e.self, cluster.Ask{Node: e.peer, Epoch: e.rec.Next(e.peer), Complete: from})
 	if !ans.Yes {
 		e.event(appmodules.HandoverFailed, ans.Why)
@@ -431,7 +471,7 @@ func (e *Engine) takeOver(h Handover) error {
 	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:
 		return fmt.Errorf("rule 9: hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)
 	}
-	e.vols.close()
+	e.dismiss()
 	if !e.save(e.rec.Won(e.self, h.Epoch, false)) {
 		return fmt.Errorf("hand over epoch %d: the record cannot be saved", h.Epoch)
 	}

@@ -2,21 +2,20 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"duet/appmodules"
 	"duet/cluster"
-	"duet/vmmanager"
 )
 
-// ErrRefused is returned when the present state does not allow a command; its text says what would.
-var ErrRefused = errors.New("refused")
-
-// ErrConfirm is returned when a command may give up data and was not confirmed; its text shows the facts.
-var ErrConfirm = errors.New("confirmation needed")
+// The errors of commands.
+var (
+	ErrRefused = appmodules.ErrRefused
+	ErrConfirm = appmodules.ErrConfirm
+)
 
 // Command gives the machine an operator's command. It returns when the command was
 // accepted; what follows shows in the status. yes confirms what may give up data.
@@ -29,7 +28,7 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 	for {
 		var err error
 		var soon bool
-		if callErr := e.call(ctx, func() { err, soon = e.command(ev, yes), e.almost(ev) }); callErr != nil {
+		if callErr := e.soon(ctx, func(func() bool) { err, soon = e.command(ev, yes), e.almost(ev) }); callErr != nil {
 			return callErr
 		}
 		if err == nil || !soon {
@@ -41,30 +40,44 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 	}
 }
 
-// fits refuses what the VM, as it is at this moment, would make of a command.
+// fits refuses what the workload, as it is at this moment, would make of a command.
 func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error {
 	primary, fits := false, false
-	if err := e.call(ctx, func() { primary, fits = e.primary(), e.keep.Saved }); err != nil {
+	if err := e.soon(ctx, func(func() bool) { primary, fits = e.primary(), e.keep.Saved }); err != nil {
 		return err
 	}
-	ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
+	ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
 	defer cancel()
 	switch ev {
 	case appmodules.CmdSwap, appmodules.CmdRestart:
-		state, err := e.cfg.Hypervisor.State(ctx, e.domain())
-		if primary && err == nil && state == vmmanager.Paused {
-			return fmt.Errorf("%w: VM %s is paused and cannot shut down: `virsh resume %s` first", ErrRefused, e.domain(), e.domain())
-		}
-		if found, err := e.cfg.Hypervisor.Strays(ctx, e.domain(), e.cfg.Endpoints); primary && err == nil {
-			for _, n := range (strays{found: (strays{found: found}).away()}).notices(e.cfg.Module.Name, e.domain()) {
-				return fmt.Errorf("%w: %s: first %s", ErrRefused, n.Text, n.Remedy)
-			}
+		if primary {
+			return e.canEnd(ctx)
 		}
 	case appmodules.CmdStart, appmodules.CmdPrim:
-		if def, err := e.cfg.Hypervisor.Definition(ctx, e.domain()); !primary && !fits && !yes && err == nil && def.Saved {
-			return fmt.Errorf("%w: the memory of VM %s is saved on %s, but its disks may have gone on since: starting it drops that memory",
-				ErrConfirm, e.domain(), e.self)
+		saving, ok := e.cfg.Workload.(appmodules.Saving)
+		if !ok || primary || fits || yes {
+			return nil
 		}
+		if drops, err := saving.Saved(ctx); err == nil && drops != "" {
+			return fmt.Errorf("%w: %s", ErrConfirm, drops)
+		}
+	}
+	return nil
+}
+
+// canEnd refuses where the workload cannot end by itself, or its newest data are not on its volumes.
+// One that cannot be asked is taken at its table's word.
+func (e *Engine) canEnd(ctx context.Context) error {
+	if now, err := e.cfg.Workload.State(ctx); err == nil && now.Held != "" {
+		return fmt.Errorf("%w: %s", ErrRefused, now.Held)
+	}
+	straying, ok := e.cfg.Workload.(appmodules.Straying)
+	if !ok {
+		return nil
+	}
+	found, err := straying.Strays(ctx)
+	if i := slices.IndexFunc(found, isAway); err == nil && i >= 0 {
+		return fmt.Errorf("%w: %s: first %s", ErrRefused, found[i].Notice.Text, found[i].Notice.Remedy)
 	}
 	return nil
 }
@@ -75,10 +88,13 @@ const commandTime = 2 * time.Second
 // almost: nothing differs any more and this node is about to hear that the peer has noted
 // it, so that a swap typed at the sight of SECOND (Ready) there is not refused.
 func (e *Engine) almost(ev appmodules.Event) bool {
-	return ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing && e.vols.drained()
+	return !e.booted || ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing && e.leading.drained()
 }
 
 func (e *Engine) command(ev appmodules.Event, yes bool) error {
+	if !e.booted {
+		return fmt.Errorf("%w: this node has just started and it is not known yet how the %s stands", ErrRefused, e.work.words.Noun)
+	}
 	if ev == appmodules.CmdPrim {
 		if err := e.mayOverride(yes); err != nil {
 			return err
@@ -105,6 +121,8 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		e.saveKept()
 	}
 	e.step(ev, "")
+	e.resumes = resumes{}
+	e.resume()
 	e.failure = "" // whoever has a word lets it be tried anew
 	return nil
 }
@@ -141,7 +159,7 @@ func (e *Engine) refusal(ev appmodules.Event) string {
 // it, but not from a peer that has it and answers, and not unknowingly.
 func (e *Engine) mayOverride(yes bool) error {
 	p := e.link.state
-	if e.answers() && p.Active && p.Record.Holder == e.peer && p.Record.Epoch >= e.rec.Epoch && (p.Status.Role == "PRIM" || p.Status.Role == "ALONE") {
+	if e.answers() && p.Active && p.Record.Holder == e.peer && p.Record.Epoch >= e.rec.Epoch && p.Status.Role.Acts() {
 		return fmt.Errorf("%w: %s is %s on %s; to move it use `duet swap %s`", ErrRefused, e.cfg.Module.Name, p.Status.Role, e.peer, e.cfg.Module.Name)
 	}
 	if yes || (e.rec.IsComplete() && e.rec.Holds(e.self)) {
@@ -153,7 +171,7 @@ func (e *Engine) mayOverride(yes bool) error {
 
 // ours and theirs are the facts of both sides, for whoever has to choose.
 func (e *Engine) ours() string {
-	return side(string(e.self)+" (here)", e.rec, e.vols.status())
+	return side(string(e.self)+" (here)", e.rec, e.shelf.status())
 }
 
 func (e *Engine) theirs() string {

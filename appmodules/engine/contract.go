@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
@@ -10,7 +11,6 @@ import (
 	"duet/appmodules"
 	"duet/blockrepl"
 	"duet/cluster"
-	"duet/vmmanager"
 )
 
 // Peer is the Engine of the same module on the other node, reached over any
@@ -25,7 +25,7 @@ type Peer interface {
 	Complete(ctx context.Context, c Complete) error
 	// Tell tells it how this node stands and returns how the peer stands.
 	Tell(ctx context.Context, mine State) (State, error)
-	// Define stores a new definition of the VM on the peer.
+	// Define stores a new definition of the workload on the peer.
 	Define(ctx context.Context, d Definition) error
 	// Dial opens a replication connection for one volume.
 	Dial(ctx context.Context) (net.Conn, error)
@@ -54,14 +54,15 @@ type Complete struct {
 	Tickets map[string]blockrepl.Ticket `json:"tickets"` // by volume target
 }
 
-// Definition is a version of a VM's definition. The newest version wins.
+// Definition is a version of a workload's definition. The newest version wins.
 type Definition struct {
 	Module  string `json:"module"`
 	Version uint64 `json:"version"`
 	Text    []byte `json:"text"`
-	// Own is the VM's definition before it was protected, which a release gives back as
-	// far as disks are concerned; without a text in modules that an older version made.
-	Own vmmanager.Definition `json:"own"`
+	// Own is what there was before the module, for whoever gives it back, as the kind writes it:
+	// of a VM its vmmanager.Definition before it was protected. Modules that an older version of
+	// Duet made have none, or one without a text.
+	Own json.RawMessage `json:"own,omitempty"`
 }
 
 // State is what one node tells the other of a module.
@@ -113,24 +114,17 @@ type Divergence struct {
 	WinnerWritten time.Time         // when the winner's was last written; zero if that is not known
 }
 
-// Hypervisor is what runs the VM and can change its disks.
-type Hypervisor interface {
-	vmmanager.Hypervisor
-	vmmanager.Protector
-}
-
 // Config is what an Engine is made of. All fields are needed.
 type Config struct {
-	Module     appmodules.Module
-	Endpoints  []vmmanager.Endpoint // where the VM finds its volumes
-	Self       cluster.NodeID
-	Peer       Peer
-	Store      Store // keys are the engine's own; the caller gives each module its own space
-	Storage    Storage
-	Hypervisor Hypervisor
-	Runtime    Runtime
-	Gate       *Gate
-	View       func() cluster.View
+	Module   appmodules.Module
+	Self     cluster.NodeID
+	Peer     Peer
+	Store    Store // keys are the engine's own; the caller gives each module its own space
+	Storage  Storage
+	Workload appmodules.Workload // what runs where the right to write is
+	Runtime  Runtime
+	Gate     *Gate
+	View     func() cluster.View
 	// Witnesses are the voters without data whose yes is needed when the peer is silent,
 	// as they are now; none: ping or fence decide.
 	Witnesses func() []Witness
@@ -158,7 +152,6 @@ type Times struct {
 	Detection  time.Duration // of the cluster: silence before a peer is suspected
 	LeaveGrace time.Duration // a peer that left on purpose is given so long to come back
 	Open       time.Duration // the peer answers but its volumes do not connect
-	Frozen     time.Duration // writes wait for so long before the VM is ended
 	Tell       time.Duration // between two exchanges of State
 	Rest       time.Duration // until a node whose storage failed while it followed tries again
 }
@@ -169,7 +162,6 @@ func DefaultTimes(detection time.Duration) Times {
 		Detection:  detection,
 		LeaveGrace: 30 * time.Second,
 		Open:       2 * detection,
-		Frozen:     time.Minute,
 		Tell:       500 * time.Millisecond,
 		Rest:       30 * time.Second, // a full disk is mended by people or a log rotation, not in milliseconds
 	}

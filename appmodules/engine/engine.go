@@ -1,87 +1,96 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
 	"duet/cluster"
-	"duet/vmmanager"
 )
 
 // ErrStopped is returned by calls to an engine that has stopped.
 var ErrStopped = errors.New("engine has stopped")
 
 // Engine is one module on one node. Its exported methods may be called by any goroutine.
+// Its parts are owned by its goroutine, but for status and what the owner's own comments say.
 type Engine struct {
 	cfg  Config
 	self cluster.NodeID
 	peer cluster.NodeID
+	owner
+	m    appmodules.Machine
+	keep kept
+	mandate
+	course
+	tale
+	disks
+	work work
+	link peerLink
 
+	status statusBoard
+}
+
+// owner is the goroutine of an engine and those that it started.
+type owner struct {
 	rt     Runtime
 	box    mailbox
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
-	tasks  tally         // goroutines the engine started
-	loop   chan struct{} // closed when the owner goroutine ended
+	tasks  tally                  // goroutines the engine started
+	saving atomic.Pointer[saving] // the last save; its own goroutine and whoever asks something read it
+	loop   chan struct{}          // closed when the owner goroutine ended
+}
 
-	// Owned by the goroutine.
-	m        appmodules.Machine
+// mandate is the right to write, as this node knows it, and what is done to get it.
+type mandate struct {
 	rec      cluster.Record
-	keep     kept
-	vols     *volumes
-	guest    guest
-	link     peerLink
 	asking   *asking                   // nil: no ask under way
 	informed map[Witness]cluster.Epoch // the newest epoch of this node that a witness knows
 	above    cluster.Epoch
 	impaired bool      // a record could not be saved
 	probed   time.Time // when that was last tried
 	patience time.Time // nothing is looked at before it: an ask was denied just now
+	denied   bool      // an ask was denied in the present phase
 	held     bool      // Hold succeeded since the volumes were opened
 	override bool      // an operator stands in for meeting the peer (rule 6)
 	followed bool      // a primary was connected since an operator's last command
 	yield    bool      // an operator lets the peer's version win after a split brain
+}
+
+// course is where the module is on its way from phase to phase.
+type course struct {
+	token    uint64    // of the present phase; ends of older work are recognised by it
+	entered  time.Time // when the present phase began
 	untime   func()    // stops the clock of the phase
+	booted   bool      // the first step was done
 	leaving  bool      // the computer goes down: this node gives the module away
-	unfit    string    // why the peer does not get the VM's present definition
-	strays   strays    // disks of the running VM that are not on their volumes
-	failure  string    // why the VM does not start here, once it was tried too often; empty: it was not
+	retiring bool      // this engine stops: nobody may attach any more
+	failure  string    // why the workload does not start here, once it was tried too often; empty: it was not
+	ended    string    // why the module stops or has stopped here; empty: it does not
+	resumes  resumes   // of a workload that its disk gave errors
 	parting  string    // why this node goes on without the peer on purpose; empty: it does not
 	failed   time.Time // when the storage failed while this node followed; zero: an operator has asked to try it
-	retiring bool      // this engine stops: nobody may attach any more
-	booted   bool      // the first step was done
-	began    time.Time // of this run
-	since    time.Time // of the present role
-	why      string
-	told     string // the reason before why
-	again    bool   // why was the reason before told as well: the module goes to and fro
-	token    uint64 // of the present phase; ends of older work are recognised by it
+}
+
+// tale is what is told of the module.
+type tale struct {
+	began time.Time // of this run
+	since time.Time // of the present role
+	why   string
+	told  string // the reason before why
+	again bool   // why was the reason before told as well: the module goes to and fro
 
 	incarnation int64  // of this run, see State
 	seq         uint64 // of the last published State
-
-	status statusBoard
 }
 
-// kept is what an engine keeps durably beside its Record.
-type kept struct {
-	Wanted     bool        `json:"wanted"`
-	Definition Definition  `json:"definition"`
-	Defined    uint64      `json:"defined"`            // version that the hypervisor here has
-	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones
-	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure
-	// Strayed: a disk of the VM left its volume and was not seen to come back: its newest
-	// data are elsewhere on this node.
-	Strayed bool `json:"strayed,omitempty"`
-	// Saved: somebody saved the VM's memory here, and since then nobody but this node has had
-	// the right to write: it is of the disks as they are.
-	Saved bool `json:"saved,omitempty"`
-	// Boot is Config.Boot of the last run, empty if that run ended with everything flushed.
-	Boot string `json:"boot,omitempty"`
+// disks is what this node has of the module's volumes.
+type disks struct {
+	shelf     *shelf
+	leading   *leading   // what is open as primary; never nil
+	following *following // what is open as secondary; never nil
 }
 
 // peerLink is what is known of the peer.
@@ -98,115 +107,92 @@ const heirAgain = 5 * time.Second
 // handTime bounds a handover: two flushes and a round trip.
 const handTime = 15 * time.Second
 
-const (
-	recordKey = "record"
-	keptKey   = "kept"
-)
-
-// New returns an engine that is not running. It reads what it kept.
+// New returns an engine that is not running. It reads what it kept, and changes nothing: the
+// engine that it is to replace may still run.
 func New(cfg Config) (*Engine, error) {
-	e := &Engine{
-		cfg: cfg, self: cfg.Self, peer: cluster.NodeID(cfg.Module.Peer(string(cfg.Self))),
-		rt: cfg.Runtime, loop: make(chan struct{}), why: "it is stopped", untime: func() {},
-	}
-	e.since = e.rt.Now()
+	e := &Engine{cfg: cfg, self: cfg.Self, peer: cluster.NodeID(cfg.Module.Peer(string(cfg.Self)))}
+	e.rt, e.loop, e.untime = cfg.Runtime, make(chan struct{}), func() {}
+	e.why, e.since = "it is stopped", e.rt.Now()
+	e.work.words = cfg.Module.Kind.Words()
 	e.incarnation = e.since.UnixNano()
 	e.box.init()
 	e.status.soon = make(chan struct{}, 1)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.vols = newVolumes(e)
-	if _, err := cfg.Store.Load(recordKey, &e.rec); err != nil {
-		return nil, fmt.Errorf("load record of %s: %w", cfg.Module.Name, err)
+	e.shelf = newShelf(e)
+	e.leading, e.following = newLeading(e), newFollowing(e)
+	if err := e.load(); err != nil {
+		return nil, err
 	}
-	if _, err := cfg.Store.Load(keptKey, &e.keep); err != nil {
-		return nil, fmt.Errorf("load state of %s: %w", cfg.Module.Name, err)
-	}
-	if err := e.rec.Valid(e.self); err != nil {
-		return nil, fmt.Errorf("module %s: %w", cfg.Module.Name, err)
-	}
-	e.noteBoot()
 	e.m.Link = appmodules.NoLink
-	e.vols.idles()
+	e.shelf.look(true)
 	e.publish()
 	return e, nil
 }
 
-// noteBoot notices that power was lost since the last run, in which writes may have
-// been acknowledged that never left this computer's memory. Until that is durable this
-// node takes no part; the next start would notice it again.
-func (e *Engine) noteBoot() {
-	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") && e.rec.Complete > 0 {
-		e.rec.Cold = true
-	}
-	e.keep.Boot = cmp.Or(e.cfg.Boot, "unknown")
-	if err := e.saveAll(); err != nil {
-		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
-		e.impaired, e.probed = true, e.rt.Now()
-	}
-}
-
-// saveAll saves what is in memory, the record first.
-func (e *Engine) saveAll() error {
-	if err := e.cfg.Store.Save(recordKey, e.rec); err != nil {
-		return err
-	}
-	return e.cfg.Store.Save(keptKey, e.keep)
-}
-
-// Create writes the first record of a new module: the node that has the data
-// holds epoch 1 and is complete, the other is not. The hypervisor is given def by the caller.
-func Create(s Store, self, source cluster.NodeID, def Definition) error {
-	rec := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source}
-	if self == source {
-		rec.Complete, rec.Alone = 1, true
-	}
-	if err := s.Save(recordKey, rec); err != nil {
-		return fmt.Errorf("save record: %w", err)
-	}
-	if err := s.Save(keptKey, kept{Definition: def, Defined: def.Version}); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	return nil
-}
-
-// Start runs the engine until Stop.
+// Start runs the engine until Stop. An engine that it replaces has stopped.
 func (e *Engine) Start() {
 	e.began = e.rt.Now()
+	if err := e.load(); err != nil { // it could be read a moment ago
+		e.cfg.Logger.Error("the module's record cannot be read again", "module", e.cfg.Module.Name, "err", err)
+		e.impaired, e.probed = true, e.began
+	} else {
+		e.noteBoot()
+	}
+	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
 	e.spawn(e.tellLoop)
 	e.rt.Go(e.run)
-	e.post(func() {
-		e.readVM()
-		e.booted = true
-		e.step(appmodules.Boot, "")
-		if e.m.Phase == appmodules.Stopped {
-			e.vols.withdraw()
-		}
-		e.publish()
+	e.tasks.add()
+	e.rt.Begin(func() {
+		defer e.tasks.done()
+		ctx, cancel := e.rt.WithTimeout(e.ctx, quickTime)
+		defer cancel()
+		now, err := e.cfg.Workload.State(ctx)
+		e.post(func() { e.boot(now, err) })
 	})
 }
 
-// Stop ends the engine and leaves the VM as it is: its writes wait for the next
-// Start. A secondary first gives its primary the chance to go on without it. It
-// returns when nothing of the engine runs any more, at the latest when ctx ends plus
-// the time of one local I/O.
+// boot is the first step, once the workload has said how it stands, or does not say it.
+func (e *Engine) boot(now appmodules.Condition, err error) {
+	if err != nil {
+		e.cfg.Logger.Warn("cannot read how it stands", "module", e.cfg.Module.Name, "what", e.work.words.Noun, "err", err)
+	} else {
+		e.work.now = now
+	}
+	e.booted = true
+	e.step(appmodules.Boot, "")
+	if e.m.Phase == appmodules.Stopped {
+		e.withdraw()
+	}
+	e.publish()
+}
+
+// Stop ends the engine and leaves the workload as it is: its writes wait for the next
+// Start. A secondary first gives its primary the chance to go on without it, and what is
+// in flight is flushed, both as long as ctx lasts. It returns when nothing of the engine
+// runs any more, but for a disk that does not answer: that is waited for a moment, and
+// its image is closed when it answers.
 func (e *Engine) Stop(ctx context.Context) {
 	e.retire(ctx)
 	e.cancel()
 	e.box.close()
 	_ = e.rt.Wait(context.Background(), e.loop, nil) // it has no other end
-	e.tasks.wait(e.rt)
-	if e.vols.flush(ctx) {
-		e.keep.Boot = "" // what is acknowledged is on disk: power may go now
-		e.saveKept()
+	_ = e.tasks.wait(context.Background(), e.rt)     // they end with e.ctx
+	flush, cancel := e.rt.WithTimeout(ctx, flushTime)
+	e.leading.flush(flush)
+	cancel()
+	e.dismiss()
+	last, cancel := e.rt.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	if e.shelf.stop(last) {
+		e.noteSettled(last)
 	}
-	e.vols.close()
 }
 
 // thawTime is how long a guest whose writes wait keeps its computer from going down.
 const thawTime = 5 * time.Second
 
 // Evacuate gives the module to the peer because this computer goes down; where the peer
-// cannot take over the VM is shut down. It returns when nothing is left to do or ctx ends.
+// cannot take over the workload is shut down. It returns when nothing is left to do or ctx ends.
 // The next run starts the module again.
 func (e *Engine) Evacuate(ctx context.Context) {
 	began := e.rt.Now()
@@ -239,7 +225,7 @@ func (e *Engine) retire(ctx context.Context) {
 		e.retiring = true
 		if e.m.Phase == appmodules.Standby {
 			fenced = true
-			e.vols.close()
+			e.dismiss()
 		}
 	})
 	for fenced && ctx.Err() == nil {
@@ -256,109 +242,6 @@ func (e *Engine) run() {
 			fn()
 		}
 	}
-}
-
-// step lets the table decide on ev and carries the row out. text adds what the row
-// cannot know to its reason.
-func (e *Engine) step(ev appmodules.Event, text string) {
-	before := e.m
-	if ev == appmodules.VMFailed && e.left(e.keep.Restarts) <= 0 {
-		e.failure = text
-	}
-	next, row := e.m.Step(ev, e.facts())
-	if row == nil {
-		return
-	}
-	e.m = next
-	if ev == appmodules.VMUp || next.Phase == appmodules.Following {
-		e.failure = "" // it runs, or it is the peer's turn
-	}
-	if ev == appmodules.GuestFailed || ev == appmodules.GuestMove || ev == appmodules.VMFailed ||
-		before.Phase == appmodules.Starting && next.Phase == appmodules.Leaving {
-		e.countFailure(next.Phase)
-	}
-	e.noteStorage(ev, before.Phase)
-	why := row.Why
-	if text != "" {
-		why += ": " + text
-	}
-	if next != before || ev != appmodules.Look {
-		e.record(before, ev, why)
-	}
-	if next.Phase != before.Phase {
-		e.enter(next.Phase)
-	}
-	for _, a := range row.Do {
-		if !e.act(a) {
-			break
-		}
-	}
-	if next.Phase == appmodules.Stopped || next.Phase == appmodules.Killing {
-		e.vols.withdraw() // a guest of an earlier run may wait although nothing was opened since
-	}
-	e.publish()
-	e.tellSoon()
-	// What was not true before may be now: a waiting phase looks again at once. What was
-	// refused just now is tried again a moment later.
-	if next.Phase != before.Phase && ev != appmodules.Denied && ev != appmodules.StorageFailed {
-		e.lookIn(e.token)
-	}
-}
-
-// remembers: this node can save what it decides. A waiting one that could not takes no
-// part, so that its peer may go on, until a try succeeds.
-func (e *Engine) remembers() bool {
-	if !e.impaired || e.m.Phase != appmodules.Waiting {
-		return true
-	}
-	if now := e.rt.Now(); now.Sub(e.probed) >= time.Second {
-		e.probed = now
-		e.impaired = e.saveAll() != nil
-	}
-	return !e.impaired
-}
-
-// lookIn looks soon, if the phase of token still lasts.
-func (e *Engine) lookIn(token uint64) {
-	e.post(func() {
-		if e.token == token {
-			e.look()
-		}
-	})
-}
-
-// enter starts the clock of a phase.
-func (e *Engine) enter(p appmodules.Phase) {
-	e.token++
-	e.cancelAsk()
-	e.untime()
-	var d time.Duration
-	switch p {
-	case appmodules.Opening:
-		d = e.cfg.Times.Open
-	case appmodules.Frozen:
-		d = e.cfg.Times.Frozen
-	case appmodules.Handing:
-		d = handTime
-	case appmodules.Stopped:
-		if e.failure != "" { // it is brought back for the peer's sake, but not without pause
-			e.patience = e.rt.Now().Add(heirAgain)
-		}
-	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
-		d = time.Duration(e.cfg.Module.Policy.Shutdown)
-	}
-	e.untime = func() {}
-	if d > 0 {
-		token := e.token
-		e.untime = e.rt.After(d, func() { e.eventOf(token, appmodules.Timeout, "") })
-	}
-}
-
-func (e *Engine) look() {
-	if !e.rt.Now().Before(e.patience) && e.remembers() {
-		e.step(appmodules.Look, "")
-	}
-	e.vols.watch()
 }
 
 // post runs fn on the engine's goroutine, later; it never blocks.
@@ -394,38 +277,6 @@ func (e *Engine) spawn(fn func(ctx context.Context)) {
 	})
 }
 
-// save makes rec durable. A node that cannot remember must not act: on failure the
-// volumes are closed, the record stays as it was and the caller stops what it does.
-func (e *Engine) save(rec cluster.Record) bool {
-	if rec == e.rec {
-		return true
-	}
-	keep := e.keep
-	keep.Saved = keep.Saved && rec.Holds(e.self)
-	var err error
-	if keep.Saved != e.keep.Saved { // first: memory older than its disks must not be taken for fit
-		err = e.cfg.Store.Save(keptKey, keep)
-	}
-	if err == nil {
-		e.keep.Saved = keep.Saved
-		err = e.cfg.Store.Save(recordKey, rec)
-	}
-	if err != nil {
-		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
-		e.impaired, e.probed = true, e.rt.Now()
-		e.event(appmodules.StorageFailed, "metadata cannot be saved: "+err.Error())
-		return false
-	}
-	e.rec = rec
-	return true
-}
-
-func (e *Engine) saveKept() {
-	if err := e.cfg.Store.Save(keptKey, e.keep); err != nil {
-		e.cfg.Logger.Error("cannot save the module's state", "module", e.cfg.Module.Name, "err", err)
-	}
-}
-
 // Booted waits until the engine has decided what follows from how it ended last; before, its State says that the module
 // is stopped.
 func (e *Engine) Booted(ctx context.Context) error {
@@ -440,11 +291,21 @@ func (e *Engine) Booted(ctx context.Context) error {
 	}
 }
 
-// Alive returns nil when the engine's goroutine has answered. It may be busy with local I/O for a while.
-func (e *Engine) Alive(ctx context.Context) error { return e.call(ctx, func() {}) }
-
-// VMEvent tells the engine that its VM changed.
-func (e *Engine) VMEvent(ev vmmanager.Event) { e.post(func() { e.onVM(ev) }) }
+// Configure gives the engine the policy of an edited module, while everything goes on. It counts
+// when Configure returns. Nothing else of m may differ here. Only the engine's goroutine reads the
+// policy; what goes on elsewhere was given what it needs.
+func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
+	return e.call(ctx, func() {
+		e.cfg.Module.Policy = m.Policy // alone: other goroutines read the rest
+		if governed, ok := e.cfg.Workload.(appmodules.Governed); ok {
+			governed.SetPolicy(m.Policy)
+		}
+		e.leading.setBudgets()
+		e.clock()
+		e.look()
+		e.publish()
+	})
+}
 
 // ViewChanged tells the engine to look at the cluster again.
 func (e *Engine) ViewChanged() { e.post(e.look) }

@@ -91,7 +91,7 @@ func TestWithdraw(t *testing.T) {
 	a.halt()
 	b.halt()
 	a.boot(safe)
-	p.until("alpha waits for the right", func() bool { return a.running().State().Status.Role == "WAIT" })
+	p.until("alpha waits for the right", func() bool { return a.running().State().Status.Role == appmodules.Wait })
 	stays("while the node waited for the right")
 	b.boot(safe)
 	p.is(a, "PRIM", "Ready")
@@ -125,7 +125,7 @@ func TestSafeWaits(t *testing.T) {
 	p.until("alpha says why", func() bool { return strings.Contains(a.running().State().Status.Why, "arbitration is safe") })
 	p.until("beta does not take over and says why", func() bool {
 		s := b.running().State().Status
-		return s.Role == "WAIT" && strings.Contains(s.Why, "duet prim web01")
+		return s.Role == appmodules.Wait && strings.Contains(s.Why, "duet prim web01")
 	})
 	p.cut.Store(false)
 	p.is(a, "PRIM", "Ready")
@@ -247,7 +247,7 @@ func TestWaitingIsShownSteadily(t *testing.T) {
 	})
 	p.until("it asked three times more", func() bool {
 		now := b.running().State().Status
-		if now.Role != "WAIT" || now.Status != "NotReady" || now.Why != shown.Why || now.Since != shown.Since {
+		if now.Role != appmodules.Wait || now.Status != appmodules.NotReady || now.Why != shown.Why || now.Since != shown.Since {
 			t.Fatalf("it shows %s (%s) since %v: %s; before it was since %v: %s", now.Role, now.Status, now.Since, now.Why, shown.Since, shown.Why)
 		}
 		var phases uint64
@@ -311,15 +311,19 @@ func TestTicketOfTheAttachmentBefore(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formed()
 	var tickets map[string]blockrepl.Ticket
-	must(t, a.running().call(t.Context(), func() { tickets = a.running().vols.tickets() }))
+	must(t, a.running().call(t.Context(), func() { tickets = a.running().leading.tickets() }))
 	must(t, b.running().call(t.Context(), func() {
-		v := b.running().vols
-		if err := v.adopt(tickets); err != nil {
+		f := b.running().following
+		if _, err := f.adopt(tickets); err != nil {
 			t.Errorf("the ticket of the present attachment: %v", err)
 		}
-		v.all[0].link++ // a newer Hello was accepted; the session before it has not ended
-		if err := v.adopt(tickets); err == nil {
+		f.all[0].link++ // a newer Hello was accepted; the session before it has not ended
+		if f.adopted(tickets) {
 			t.Error("the ticket of an older attachment made the copy complete")
+		}
+		f.adopts = false
+		if _, err := f.adopt(tickets); err == nil {
+			t.Error("the ticket of an older attachment is taken")
 		}
 	}))
 }
@@ -482,7 +486,7 @@ func (p *pair) settle(nodes []*simNode) {
 		roles := ""
 		for _, n := range nodes {
 			s := n.running().State().Status
-			roles += s.Role + s.Status
+			roles += s.Role.String() + s.Status.String()
 		}
 		return roles == "PRIMReadySECONDReady" || roles == "SECONDReadyPRIMReady"
 	})
@@ -538,7 +542,7 @@ func TestPartAndRejoin(t *testing.T) {
 		cancel()
 		p.writes(50)
 		pause(500 * time.Millisecond) // longer than it takes to connect and resync
-		if r := a.running().State().Status.Role; r != "ALONE" || b.running().State().Record.IsComplete() {
+		if r := a.running().State().Status.Role; r != appmodules.Alone || b.running().State().Record.IsComplete() {
 			t.Errorf("alpha is %s, and beta counts as complete, although alpha has left it", r)
 		}
 		a.running().Rejoin()
@@ -578,7 +582,7 @@ func TestBooted(t *testing.T) {
 	a.halt()
 	a.boot()
 	must(t, a.running().Booted(t.Context()))
-	if s := a.running().State().Status; s.Role == "STOP" {
+	if s := a.running().State().Status; s.Role == appmodules.Stop {
 		t.Errorf("the module is %s: %s", s.Role, s.Why)
 	}
 	ended, cancel := context.WithCancel(t.Context())

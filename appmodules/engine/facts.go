@@ -23,7 +23,7 @@ func (e *Engine) facts() appmodules.Facts {
 		PeerYields:   answers && e.yields(p),
 		TakesBack:    answers && e.rec.TakesBack(e.peer, p),
 		Silent:       e.silent(),
-		VMUp:         e.guest.up(),
+		Up:           e.work.now.Up,
 		RestartsLeft: e.left(e.keep.Restarts) > 0,
 		MovesLeft:    e.left(e.keep.Moves) > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
@@ -31,6 +31,8 @@ func (e *Engine) facts() appmodules.Facts {
 		Impaired:     e.impaired,
 		Rests:        e.rests(),
 		Wanted:       e.keep.Wanted && !e.leaving,
+		Open:         e.leading.isOpen(),
+		EndsFrozen:   e.cfg.Module.Policy.Frozen > 0,
 	}
 }
 
@@ -56,7 +58,7 @@ func (e *Engine) coldComplete() bool {
 // While the peer is handing over, its own call is on the way and says more.
 func (e *Engine) yields(peer cluster.Record) bool {
 	better := peer.TakesBack(e.self, e.rec) // it will ask for it back
-	return !better && peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing.String()
+	return !better && peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing
 }
 
 // answers: the peer's daemon answered one of the last exchanges.
@@ -69,7 +71,7 @@ func (e *Engine) answers() bool {
 // started has not listened long enough to say so.
 func (e *Engine) silent() bool {
 	v := e.cfg.View()
-	if v.Alive(e.peer) || e.answers() || e.vols.heard() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
+	if v.Alive(e.peer) || e.answers() || e.following.heard() || e.rt.Now().Sub(e.began) < e.cfg.Times.Detection {
 		return false
 	}
 	p := v.Peers[e.peer]

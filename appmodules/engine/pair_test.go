@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"duet/appmodules"
+	"duet/appmodules/workload"
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/memlog"
@@ -54,11 +55,16 @@ type simNode struct {
 	logs  *memlog.Log
 	store *memStore
 	hv    *fake.Hypervisor
+	slow  chan struct{} // if not nil, the hypervisor says nothing before it is closed
 	ping  atomic.Bool
 	boots atomic.Int64 // power cycles
 	front *front
+	none  workload.None // what runs where the module has no volumes
 	// withdrawn counts how often waiting for its volume was ended.
 	withdrawn atomic.Int64
+
+	// crashed: the daemon was killed, so what it would do in order for its disk is not done.
+	crashed atomic.Bool
 
 	mu     sync.Mutex
 	engine *Engine // nil: the daemon is down
@@ -127,7 +133,10 @@ func (p *pair) check(ctx context.Context, n *simNode) bool {
 	return true
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T) *pair { return newPairOf(t, "vol") }
+
+// newPairOf makes a pair whose logs are those of a volume.
+func newPairOf(t *testing.T, volume string) *pair {
 	t.Helper()
 	p := &pair{t: t, nodes: map[cluster.NodeID]*simNode{}}
 	def := Definition{Module: "web01", Version: 1, Text: []byte("<domain/>")}
@@ -139,7 +148,7 @@ func newPair(t *testing.T) *pair {
 		n.hv = fake.New(fake.Config{OnRun: p.guest(n)})
 		must(t, n.hv.Define(t.Context(), vmmanager.Definition{Name: "web01", Text: def.Text}))
 		must(t, Create(n.store, name, "alpha", def))
-		l := blockrepl.Lineage{Volume: "vol"}
+		l := blockrepl.Lineage{Volume: volume}
 		if name == "alpha" {
 			l = l.With(blockrepl.Generation{Epoch: 1, Holder: "alpha"})
 		}
@@ -168,9 +177,19 @@ func must(t *testing.T, err error) {
 }
 
 // Open, Log and Frontend make simNode its own Disks.
-func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.disk}, nil }
+func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.disk, n}, nil }
 
-type keepOpen struct{ *backing.Faulty }
+type keepOpen struct {
+	*backing.Faulty
+	n *simNode
+}
+
+func (k keepOpen) Flush() error {
+	if k.n.crashed.Load() {
+		return errors.New("nobody flushes after a crash")
+	}
+	return k.Faulty.Flush()
+}
 
 func (keepOpen) Close() error { return nil }
 
@@ -201,11 +220,13 @@ func (n *simNode) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error
 // module is the configuration of all tests.
 func module() appmodules.Module {
 	m := appmodules.Default()
-	m.Name, m.Nodes, m.VM.Domain = "web01", []string{"alpha", "beta"}, "web01"
+	m.Name, m.Nodes = "web01", []string{"alpha", "beta"}
 	m.Policy.Arbitration = "available"
 	m.Policy.StallBudget = appmodules.Duration(400 * time.Millisecond)
+	m.Policy.DiskBudget = appmodules.Duration(time.Second)
+	m.Policy.Frozen = appmodules.Standstill(3 * time.Second)
 	m.Policy.Shutdown = appmodules.Duration(2 * time.Second)
-	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}
+	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}}
 	return m
 }
 
@@ -221,25 +242,31 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name))
-	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Hypervisor: n.hv, Gate: NewGate(Real{}), Runtime: Real{},
+	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: slowHypervisor{n.hv, n.slow}, Logger: logger})
+	var w appmodules.Workload = vm
+	if len(m.Volumes()) == 0 {
+		w = &n.none
+	}
+	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Workload: w, Gate: NewGate(Real{}), Runtime: Real{},
 		Storage:   NewStorage(StorageConfig{Module: m, Node: string(n.name), Disks: n, Logger: logger}),
 		Witnesses: func() []Witness { return nil },
 		Withdraw:  func() { n.withdrawn.Add(1) },
 		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: logger,
-		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Frozen: 3 * time.Second, Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
+		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
 	must(n.p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	events, err := n.hv.Watch(ctx)
 	must(n.p.t, err)
+	n.crashed.Store(false)
 	n.mu.Lock()
 	n.engine, n.stop = e, cancel
 	n.mu.Unlock()
 	e.Start()
 	go func() {
 		for ev := range events {
-			e.VMEvent(ev)
+			vm.Event(ev)
 		}
 	}()
 }
@@ -257,6 +284,7 @@ func (n *simNode) halt() {
 		c.Close()
 	}
 	stop()
+	n.crashed.Store(true)
 	e.cancel() // no farewell: a crash
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -267,6 +295,7 @@ func (n *simNode) halt() {
 func (n *simNode) die() {
 	n.halt()
 	_ = n.hv.Kill(context.Background(), "web01")
+	_ = n.none.Kill(context.Background())
 	n.image.PowerCut(nil)
 	n.boots.Add(1)
 }
@@ -347,7 +376,7 @@ func (p *pair) is(n *simNode, role, status string) {
 			return false
 		}
 		s := e.State().Status
-		return s.Role == role && s.Status == status
+		return s.Role.String() == role && s.Status.String() == status
 	})
 }
 

@@ -11,6 +11,8 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/wire"
 	"duet/cluster"
+	"duet/vmmanager"
+	"duet/vmmanager/fake"
 )
 
 // The parts of a pair that stand in for a disk, a frontend and the network.
@@ -20,6 +22,21 @@ type memStore struct {
 	mu   sync.Mutex
 	vals map[string][]byte
 	fail error
+	hold chan struct{} // if not nil, no Save ends before it is closed
+}
+
+// hang lets no Save end until the function it returns is called.
+func (s *memStore) hang() (release func()) {
+	hold := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hold = hold
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.hold = nil
+		close(hold)
+	})
 }
 
 func (s *memStore) Load(key string, v any) (bool, error) {
@@ -33,6 +50,12 @@ func (s *memStore) Load(key string, v any) (bool, error) {
 }
 
 func (s *memStore) Save(key string, v any) error {
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
@@ -48,6 +71,7 @@ func (s *memStore) Save(key string, v any) error {
 // front is a Frontend whose guest is a goroutine of the fake hypervisor.
 type front struct {
 	mu    sync.Mutex
+	s     *session // the last one
 	q     blockrepl.Queue
 	ready chan struct{} // closed while q is set
 }
@@ -65,7 +89,7 @@ func (s *session) Endpoint() string { return "memory" }
 
 func (s *session) Serve(q blockrepl.Queue) error {
 	s.f.mu.Lock()
-	s.f.q = q
+	s.f.q, s.f.s = q, s
 	close(s.f.ready)
 	s.f.mu.Unlock()
 	<-s.done
@@ -78,6 +102,13 @@ func (s *session) Serve(q blockrepl.Queue) error {
 func (s *session) Close() error {
 	s.once.Do(func() { close(s.done) })
 	return nil
+}
+
+// last is the session that is served.
+func (f *front) last() *session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.s
 }
 
 // queue waits for a volume to be served, as QEMU waits for its NBD server.
@@ -113,7 +144,7 @@ func (f *front) do(ctx context.Context, op blockrepl.Op, data []byte, off int64)
 		}
 		done := make(waiter, 1)
 		q.Submit(&blockrepl.Request{Op: op, Off: off, Len: int64(len(data)), Data: slices.Clone(data), By: done})
-		q.Kick()
+		go q.Kick() // it writes to the disk, which may hang; a guest can be ended all the same
 		select {
 		case err := <-done:
 			if !errors.Is(err, blockrepl.ErrClosed) {
@@ -123,6 +154,23 @@ func (f *front) do(ctx context.Context, op blockrepl.Op, data []byte, off int64)
 			return ctx.Err()
 		}
 	}
+}
+
+// slowHypervisor says nothing about the VM before hold is closed.
+type slowHypervisor struct {
+	*fake.Hypervisor
+	hold <-chan struct{}
+}
+
+func (s slowHypervisor) State(ctx context.Context, name string) (vmmanager.State, error) {
+	if s.hold != nil {
+		select {
+		case <-s.hold:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return s.Hypervisor.State(ctx, name)
 }
 
 // wireTo carries calls from one node to the engine of the other.
@@ -196,7 +244,8 @@ func (w wireTo) Dial(context.Context) (net.Conn, error) {
 		n.conns = append(n.conns, c)
 		n.mu.Unlock()
 	}
-	e.spawn(func(ctx context.Context) {
+	go func() { // ends with the connection, which halt closes
+		ctx := e.ctx
 		conn := wire.NewConn(far)
 		hello, err := blockrepl.ReadHello(ctx, conn)
 		if err != nil {
@@ -204,7 +253,7 @@ func (w wireTo) Dial(context.Context) (net.Conn, error) {
 			return
 		}
 		_ = e.OnAttach(ctx, &Connection{conn, hello})
-	})
+	}()
 	return near, nil
 }
 

@@ -14,6 +14,8 @@ type Runtime interface {
 	Now() time.Time
 	// Go runs fn at the same time as the caller.
 	Go(fn func())
+	// Begin is Go for what may wait for a disk or another program: it begins at once.
+	Begin(fn func())
 	// After runs fn after d, on a goroutine of its own, unless stop is called before.
 	After(d time.Duration, fn func()) (stop func())
 	// Wait returns nil when done is closed or has a token, which it takes; ErrStopped
@@ -31,6 +33,9 @@ func (Real) Now() time.Time { return time.Now() }
 
 // Go starts a goroutine.
 func (Real) Go(fn func()) { go fn() }
+
+// Begin starts a goroutine.
+func (Real) Begin(fn func()) { go fn() }
 
 // After is time.AfterFunc.
 func (Real) After(d time.Duration, fn func()) (stop func()) {
@@ -74,11 +79,10 @@ func together(rt Runtime, n int, fn func(i int)) {
 		all.add()
 		rt.Go(func() { defer all.done(); fn(i) })
 	}
-	all.wait(rt)
+	_ = all.wait(context.Background(), rt) // it has no other end
 }
 
-// tally counts what runs; a sync.WaitGroup that waits through a Runtime. Once wait
-// was called nothing more is added.
+// tally counts what runs; a sync.WaitGroup that waits through a Runtime.
 type tally struct {
 	mu   sync.Mutex
 	n    int
@@ -94,17 +98,49 @@ func (t *tally) add() {
 func (t *tally) done() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.n--; t.n == 0 && t.idle != nil {
+	if t.n--; t.n == 0 && t.idle != nil && !isOver(t.idle) {
 		close(t.idle)
 	}
 }
 
-func (t *tally) wait(rt Runtime) {
+// wait returns nil once nothing runs; it may be called again.
+func (t *tally) wait(ctx context.Context, rt Runtime) error {
 	t.mu.Lock()
-	t.idle = make(chan struct{})
-	if t.n == 0 {
-		close(t.idle)
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+		if t.n == 0 {
+			close(t.idle)
+		}
 	}
 	t.mu.Unlock()
-	_ = rt.Wait(context.Background(), t.idle, nil) // it has no other end
+	return rt.Wait(ctx, t.idle, nil)
+}
+
+// beside runs fn, which may wait for a disk or another program, on a goroutine of its
+// own and returns what it returns, or the error of ctx when that ends first: fn then
+// goes on, and its result is lost.
+func beside(ctx context.Context, rt Runtime, fn func() error) error {
+	done := make(chan struct{})
+	var err error
+	rt.Begin(func() {
+		err = fn()
+		close(done)
+	})
+	if isOver(done) {
+		return err
+	}
+	if waited := rt.Wait(ctx, done, nil); waited != nil {
+		return waited
+	}
+	return err
+}
+
+// isOver reports whether ch is closed.
+func isOver(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
 }

@@ -11,14 +11,13 @@ import (
 // Standing is how a module stands on a node as far as the right to write is concerned.
 type Standing struct {
 	Record cluster.Record
-	Role   string
+	Role   appmodules.Role
 	// Taking: the node has the right, or is asking for it.
 	Taking bool
 }
 
 // idle are the phases in which a node neither has the right in use nor asks for it.
-var idle = []string{appmodules.Stopped.String(), appmodules.Waiting.String(), appmodules.Following.String(),
-	appmodules.Standby.String(), appmodules.Killing.String()}
+var idle = []appmodules.Phase{appmodules.Stopped, appmodules.Waiting, appmodules.Following, appmodules.Standby, appmodules.Killing}
 
 // Published is the standing as of the last step. Unlike State it waits for no volume.
 func (e *Engine) Published() Standing {

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,26 +14,18 @@ import (
 
 // Status is what people see of a module on one node.
 type Status struct {
-	Role     string         `json:"role"`
-	Status   string         `json:"status"`
-	Phase    string         `json:"phase"`
-	Why      string         `json:"why"`
-	Since    time.Time      `json:"since"`
-	Epoch    cluster.Epoch  `json:"epoch"`
-	Holder   cluster.NodeID `json:"holder"`
-	Complete bool           `json:"complete"`
-	VM       string         `json:"vm"`
-	Notices  []Notice       `json:"notices,omitempty"` // what an admin should mend, beside the state
-	Volumes  []VolumeStatus `json:"volumes"`
-}
-
-// Notice is one thing that an admin should mend.
-type Notice struct {
-	// Alarm: what the guest has written is not on both nodes.
-	Alarm  bool   `json:"alarm,omitempty"`
-	Code   string `json:"code"` // kind of notice; it stays when words change
-	Text   string `json:"text"`
-	Remedy string `json:"remedy,omitempty"` // a command, or what to do
+	Role     appmodules.Role     `json:"role"`
+	Status   appmodules.Status   `json:"status"`
+	Phase    appmodules.Phase    `json:"phase"`
+	Why      string              `json:"why"`
+	Since    time.Time           `json:"since"`
+	Epoch    cluster.Epoch       `json:"epoch"`
+	Holder   cluster.NodeID      `json:"holder"`
+	Complete bool                `json:"complete"`
+	Workload string              `json:"vm"`                // appmodules.Condition.Word
+	Up       bool                `json:"-"`                 // appmodules.Condition.Up, known on this node only
+	Notices  []appmodules.Notice `json:"notices,omitempty"` // what an admin should mend, beside the state
+	Volumes  []VolumeStatus      `json:"volumes"`
 }
 
 // Transition is one change of a module's state, for the log.
@@ -88,17 +82,23 @@ func (e *Engine) publish() {
 			s = appmodules.NotReady
 		}
 	}
-	if text := e.missing(); text != "" {
+	if text := e.missing() + e.standstill(); text != "" {
 		why += ": " + text
 	}
-	if e.failure != "" && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
+	if e.ended != "" && e.m.Phase == appmodules.Stopped {
+		why = e.ended + ": " + why
+	}
+	if e.failure != "" && !strings.Contains(why, e.failure) && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
 		why += ": " + e.failure // why it ended there counts, and not how
 	}
 	if e.parting != "" {
 		why += ": " + e.parting
 	}
-	if e.strays.away() != nil && s == appmodules.Ready {
+	if e.work.strays.away() && s == appmodules.Ready {
 		s = appmodules.NotReady // it runs, and what it writes is not on its volumes
+	}
+	if e.work.now.Stuck && e.resumes.vain() && s == appmodules.Ready {
+		s = appmodules.NotReady
 	}
 	e.seq++
 	ends := e.m.Phase == appmodules.Stopping || e.m.Phase == appmodules.Stopped
@@ -107,8 +107,8 @@ func (e *Engine) publish() {
 		Record: e.rec, Definition: e.keep.Definition.Version,
 		Active: e.active(),
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
-		Status: Status{Role: r.String(), Status: s.String(), Phase: e.m.Phase.String(), Why: why, Since: e.since,
-			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), VM: e.guest.state.String(), Notices: e.notices()},
+		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
+			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.work.now.Word(), Up: e.work.now.Up, Notices: e.notices()},
 	}
 	b := &e.status
 	b.mu.Lock()
@@ -117,20 +117,42 @@ func (e *Engine) publish() {
 }
 
 // notices are what an admin should mend.
-func (e *Engine) notices() []Notice {
-	out := e.strays.notices(e.cfg.Module.Name, e.domain())
+func (e *Engine) notices() []appmodules.Notice {
+	out := e.work.strays.notices()
 	switch {
-	case e.guest.up():
+	case e.work.now.Up:
 	case e.keep.Strayed && e.rec.Holds(e.self):
-		out = []Notice{{Alarm: true, Code: diskElsewhere, Text: "the newest data of the VM are on a disk that is not its volume, as its definition says: they are not replicated",
+		out = []appmodules.Notice{{Alarm: true, Code: appmodules.DiskElsewhere,
+			Text:   "the newest data of the " + e.work.words.Noun + " are on a disk that is not its volume, as its definition says: they are not replicated",
 			Remedy: fmt.Sprintf("duet start %s, and then bring the disk back as status says", e.cfg.Module.Name)}}
 	default:
 		out = nil
 	}
-	if e.unfit != "" {
-		out = append(out, Notice{Code: "definition-unfit", Text: e.unfit})
+	if e.work.unfit != "" {
+		out = append(out, appmodules.Notice{Code: "definition-unfit", Text: e.work.unfit})
+	}
+	if e.work.now.Stuck && e.resumes.vain() {
+		text := fmt.Sprintf("the "+e.work.words.Noun+" stands still: its disk gives it errors, and to let it go on did not help %d times", e.resumes.n)
+		if e.resumes.over() {
+			text += "; it is left as it is"
+		}
+		out = append(out, appmodules.Notice{Code: "disk-errors", Text: text,
+			Remedy: fmt.Sprintf("duet start %s tries once more, and so does a peer that is connected again: it has what cannot be read here", e.cfg.Module.Name)})
 	}
 	return out
+}
+
+// standstill says what becomes of the workload of a primary that nobody lets go on alone: what
+// ends that has just been said.
+func (e *Engine) standstill() string {
+	if e.m.Phase != appmodules.Frozen || !e.denied {
+		return ""
+	}
+	text := "the " + e.work.words.Noun + " stands still until then"
+	if limit := e.limit(); limit > 0 {
+		text += fmt.Sprintf(", and is ended in %v without it", max(limit-e.rt.Now().Sub(e.entered), 0).Round(time.Second))
+	}
+	return text
 }
 
 // repeats: it asks once more, in vain so far. What keeps it is why it was denied, which is
@@ -153,7 +175,8 @@ func (e *Engine) State() State {
 	e.status.mu.Lock()
 	st := e.status.state
 	e.status.mu.Unlock()
-	st.Status.Volumes = e.vols.status()
+	st.Status.Volumes = e.shelf.status()
+	st.Status.Notices = append(slices.Clip(st.Status.Notices), e.diskNotices(st.Status.Volumes)...)
 	return st
 }
 
@@ -235,10 +258,10 @@ func (e *Engine) hear(theirs State) {
 		def := e.keep.Definition
 		def.Module = e.cfg.Module.Name
 		e.spawn(func(ctx context.Context) {
-			ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
+			ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
 			defer cancel()
 			if err := e.cfg.Peer.Define(ctx, def); err != nil && ctx.Err() == nil {
-				e.cfg.Logger.Warn("the peer does not take the VM's definition", "module", e.cfg.Module.Name, "err", err)
+				e.cfg.Logger.Warn("the peer does not take the definition", "module", e.cfg.Module.Name, "err", err)
 			}
 		})
 	}

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
@@ -36,9 +38,15 @@ type Primary interface {
 	PeerComplete() error
 	Ticket() blockrepl.Ticket
 	Hold(ctx context.Context) error
+	SetStallBudget(d time.Duration)
+	SetLocalBudget(d time.Duration)
 	Release()
-	// Close ends the volume, its frontend and its image; afterwards nothing is acknowledged.
-	Close()
+	// Fence ends the volume at once, whatever its disk does: afterwards nothing is
+	// acknowledged and no new write begins.
+	Fence()
+	// Close fences, waits for what is in flight on the image, flushes it and closes all.
+	// A nil error says that everything acknowledged here survives power loss.
+	Close() error
 	Figures
 }
 
@@ -61,10 +69,12 @@ type Secondary interface {
 	Heard() time.Time
 	// Yield sets the content aside and lets the primary with the lineage d.Winner overwrite it.
 	Yield(ctx context.Context, d Divergence) error
-	// Flush ends Serve for ever and makes everything applied durable.
-	Flush() error
-	// Close ends Serve for ever and closes the image.
-	Close()
+	// Fence ends Serve for ever, at once, whatever the disk does: afterwards nothing is
+	// acknowledged and no new write begins.
+	Fence()
+	// Close fences, waits for what is in flight on the image, flushes and closes it. A nil
+	// error says that everything acknowledged here survives power loss.
+	Close() error
 }
 
 // Incoming is a replication connection from a primary whose Hello was read.
@@ -100,7 +110,10 @@ type StorageConfig struct {
 }
 
 // NewStorage makes volumes of images, dirty logs and frontends.
-func NewStorage(cfg StorageConfig) Storage { return storage{cfg} }
+func NewStorage(cfg StorageConfig) Storage {
+	cfg.Disks = withLink{cfg.Disks}
+	return storage{cfg}
+}
 
 type storage struct{ cfg StorageConfig }
 
@@ -109,6 +122,7 @@ type served struct {
 	*blockrepl.Primary
 	image Image
 	front blockrepl.Frontend
+	over  atomic.Bool   // Fence was called
 	ended chan struct{} // closed when the frontend has ended
 }
 
@@ -121,7 +135,8 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Pri
 	p.Primary, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{
 		Volume: s.name(v), Node: s.cfg.Node, Identity: v.ID,
 		Device: image, Log: s.cfg.Disks.Log(v), Logger: s.cfg.Logger,
-		StallBudget: time.Duration(s.cfg.Module.Policy.StallBudget), Events: report, HotExtents: s.cfg.HotExtents,
+		StallBudget: time.Duration(s.cfg.Module.Policy.StallBudget), LocalBudget: s.cfg.Module.Policy.Disk(), Events: report,
+		HotExtents: s.cfg.HotExtents,
 	})
 	if err == nil {
 		p.front, err = s.cfg.Disks.Frontend(s.cfg.Module.Name, v)
@@ -133,8 +148,9 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Pri
 	p.Start()
 	go func() {
 		defer close(p.ended)
-		if err := p.front.Serve(p.Primary); err != nil {
-			s.cfg.Logger.Error("frontend ended", "volume", s.name(v), "err", err)
+		err := p.front.Serve(p.Primary)
+		if !p.over.Load() { // the guest has no disk any more
+			report(blockrepl.DeviceFailed{Err: fmt.Errorf("its front end ended: %w", cmp.Or(err, errFrontend))})
 		}
 	}()
 	return p, nil
@@ -157,15 +173,33 @@ func (p *served) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Clos
 	return conn, p.Primary.Attach(ctx, conn, epoch)
 }
 
-func (p *served) Close() {
+// errFrontend is why a frontend ended that does not say why.
+var errFrontend = errors.New("it gave no reason")
+
+func (p *served) Fence() {
+	p.over.Store(true)
+	p.Primary.Fence()
+}
+
+func (p *served) Close() error {
+	p.Fence()
 	p.Primary.Close()
 	_ = p.front.Close() // its connections are gone with the volume
 	<-p.ended
-	_ = p.image.Close() // what counts was flushed before
+	return finish(p.image)
 }
 
-// following is a blockrepl.Secondary with its image.
-type following struct {
+// finish flushes and closes an image.
+func finish(image Image) error {
+	err := image.Flush()
+	if err != nil {
+		err = fmt.Errorf("flush image: %w", err)
+	}
+	return errors.Join(err, image.Close())
+}
+
+// follows is a blockrepl.Secondary with its image.
+type follows struct {
 	*blockrepl.Secondary
 	image  Image
 	volume appmodules.Volume
@@ -179,18 +213,18 @@ func (s storage) Secondary(v appmodules.Volume) (Secondary, error) {
 	}
 	sec, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{
 		Volume: s.name(v), Node: s.cfg.Node, Identity: v.ID,
-		Device: image, Log: s.cfg.Disks.Log(v), Logger: s.cfg.Logger,
+		Device: image, Log: s.cfg.Disks.Log(v), Logger: s.cfg.Logger, LocalBudget: s.cfg.Module.Policy.Disk(),
 	})
 	if err != nil {
 		_ = image.Close() // nothing was written
 		return nil, err
 	}
-	return following{sec, image, v, s.cfg}, nil
+	return follows{sec, image, v, s.cfg}, nil
 }
 
 var errForeignConnection = errors.New("a simulated connection cannot be served by a real volume")
 
-func (f following) Serve(ctx context.Context, in Incoming, complete bool) error {
+func (f follows) Serve(ctx context.Context, in Incoming, complete bool) error {
 	c, ok := in.(*Connection)
 	if !ok {
 		return errForeignConnection
@@ -198,22 +232,14 @@ func (f following) Serve(ctx context.Context, in Incoming, complete bool) error 
 	return f.Secondary.Serve(ctx, c.Conn, c.Greeting, complete)
 }
 
-func (f following) Yield(ctx context.Context, d Divergence) error {
+func (f follows) Yield(ctx context.Context, d Divergence) error {
 	if err := f.cfg.Disks.SetAside(f.volume, f.image, d); err != nil {
 		return fmt.Errorf("keep this node's version: %w", err)
 	}
 	return f.Secondary.Rejoin(ctx, d.Winner)
 }
 
-func (f following) Flush() error {
+func (f follows) Close() error {
 	f.Secondary.Close()
-	if err := f.image.Flush(); err != nil {
-		return fmt.Errorf("flush image: %w", err)
-	}
-	return nil
-}
-
-func (f following) Close() {
-	f.Secondary.Close()
-	_ = f.image.Close() // what counts was flushed before
+	return finish(f.image)
 }

@@ -7,80 +7,54 @@ import (
 	"slices"
 	"time"
 
-	"duet/vmmanager"
+	"duet/appmodules"
 )
 
-// strays are the disks of the running VM that are not on their volumes. Snapshots and block
-// copies move a disk while the guest writes, and no table of this module would notice:
+// strays are the disks of the running workload that are not on their volumes. Snapshots and
+// block copies move a disk while the guest writes, and no table of this module would notice:
 // what the peer holds is not what the guest has written any more. So the peer is given up,
 // which makes its copy outdated, until the disk is back; then it is resynced.
 type strays struct {
-	found   []vmmanager.Stray
-	reading bool // the hypervisor is asked
+	found   []appmodules.Stray
+	reading bool // the workload is asked
 	again   bool // something changed since
 }
 
-// away are the disks that have left their volumes.
-func (s strays) away() []vmmanager.Stray {
-	var out []vmmanager.Stray
-	for _, d := range s.found {
-		if !d.Extra && d.On != "" {
-			out = append(out, d)
-		}
-	}
-	return out
-}
+// away: a disk has left its volume.
+func (s strays) away() bool { return slices.ContainsFunc(s.found, isAway) }
 
-// diskElsewhere is the code of the notice that a disk has left its volume.
-const diskElsewhere = "disk-elsewhere"
+func isAway(d appmodules.Stray) bool { return d.Away }
 
 // notices say for each what to do.
-func (s strays) notices(module, vm string) []Notice {
-	var out []Notice
+func (s strays) notices() []appmodules.Notice {
+	var out []appmodules.Notice
 	for _, d := range s.found {
-		switch {
-		case d.Extra:
-			out = append(out, Notice{Code: "disk-not-replicated",
-				Text: fmt.Sprintf("disk %s (%s) was added to the VM and is not replicated", d.Target, d.On),
-				Remedy: fmt.Sprintf("take it off: virsh detach-disk %s %s --live --config; or release the VM and protect it again with it",
-					vm, d.Target),
-			})
-		case d.On == "":
-			out = append(out, Notice{Code: "disk-detached",
-				Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"})
-		case d.Above:
-			out = append(out, Notice{Alarm: true, Code: diskElsewhere,
-				Text:   fmt.Sprintf("disk %s is on %s, a snapshot over its volume: what the guest writes is not replicated", d.Target, d.On),
-				Remedy: fmt.Sprintf("virsh blockcommit %s %s --active --pivot --wait", vm, d.Target)})
-		default:
-			out = append(out, Notice{Alarm: true, Code: diskElsewhere,
-				Text:   fmt.Sprintf("disk %s is on %s and not on its volume: what the guest writes is not replicated", d.Target, d.On),
-				Remedy: fmt.Sprintf("duet vm return %s, which copies it back while the VM runs", module)})
-		}
+		out = append(out, d.Notice)
 	}
 	return out
 }
 
-// readStrays asks the hypervisor where the disks of the VM are. One question runs at a time.
+// readStrays asks where the disks of the workload are. One question runs at a time.
 func (e *Engine) readStrays() {
-	if !e.primary() || !e.guest.up() {
+	straying, ok := e.cfg.Workload.(appmodules.Straying)
+	if !ok || !e.primary() || !e.work.now.Up {
 		return
 	}
-	if e.strays.reading {
-		e.strays.again = true
+	if e.work.strays.reading {
+		e.work.strays.again = true
 		return
 	}
-	e.strays.reading, e.strays.again = true, false
+	e.work.strays.reading, e.work.strays.again = true, false
 	e.spawn(func(ctx context.Context) {
-		ctx, cancel := e.rt.WithTimeout(ctx, hvTime)
+		ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
 		defer cancel()
-		found, err := e.cfg.Hypervisor.Strays(ctx, e.domain(), e.cfg.Endpoints)
+		found, err := straying.Strays(ctx)
 		e.post(func() {
-			e.strays.reading = false
+			e.work.strays.reading = false
 			if err == nil {
 				e.takeStrays(found)
 			}
-			if e.strays.again {
+			if e.work.strays.again {
 				e.readStrays()
 			}
 		})
@@ -88,29 +62,29 @@ func (e *Engine) readStrays() {
 }
 
 // takeStrays compares what was found with what is known.
-func (e *Engine) takeStrays(found []vmmanager.Stray) {
-	if !e.primary() || !e.guest.up() {
-		return // the VM has ended meanwhile
+func (e *Engine) takeStrays(found []appmodules.Stray) {
+	if !e.primary() || !e.work.now.Up {
+		return // it has ended meanwhile
 	}
-	if slices.Equal(found, e.strays.found) {
+	if slices.Equal(found, e.work.strays.found) {
 		return
 	}
-	e.strays.found = found
-	for _, n := range e.strays.notices(e.cfg.Module.Name, e.domain()) {
+	e.work.strays.found = found
+	for _, n := range e.work.strays.notices() {
 		log := e.cfg.Logger.Warn
 		if n.Alarm {
 			log = e.cfg.Logger.Error
 		}
 		log(n.Text, "module", e.cfg.Module.Name, "remedy", n.Remedy)
 	}
-	if strayed := e.strays.away() != nil; strayed != e.keep.Strayed {
+	if strayed := e.work.strays.away(); strayed != e.keep.Strayed {
 		e.keep.Strayed = strayed
 		e.saveKept()
 		if strayed {
-			e.vols.part()
+			e.leading.part()
 		} else {
 			e.cfg.Logger.Info("the disks are back on their volumes: the peer is resynced", "module", e.cfg.Module.Name)
-			e.vols.reconnect()
+			e.leading.reconnect()
 		}
 	}
 	e.publish()
@@ -127,16 +101,16 @@ const partLook = 10 * time.Millisecond
 var errApart = errors.New("this node goes on without it on purpose")
 
 // Part has this node go on without its peer, whose copy is durably outdated when Part
-// returns nil, so that the VM can be taken off its volumes. If it cannot, all is as
+// returns nil, so that the workload can be taken off its volumes. If it cannot, all is as
 // before. It is for a module that runs here; Rejoin undoes it.
 func (e *Engine) Part(ctx context.Context, why string) error {
 	err := e.call(ctx, func() {
 		e.parting = why
-		e.vols.part()
+		e.leading.part()
 	})
 	for err == nil {
 		alone := false
-		if err = e.call(ctx, func() { alone = e.rec.Alone && e.rec.Holds(e.self) && !e.vols.linked }); err != nil || alone {
+		if err = e.call(ctx, func() { alone = e.rec.Alone && e.rec.Holds(e.self) && !e.leading.linked }); err != nil || alone {
 			break
 		}
 		err = sleep(ctx, e.rt, partLook)
@@ -152,6 +126,6 @@ func (e *Engine) Part(ctx context.Context, why string) error {
 func (e *Engine) Rejoin() {
 	e.post(func() {
 		e.parting = ""
-		e.vols.reconnect()
+		e.leading.reconnect()
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"duet/appmodules"
 	"duet/blockrepl"
 )
 
@@ -28,81 +29,161 @@ type VolumeStatus struct {
 	Verifying  bool          `json:"verifying"`
 	Verified   int64         `json:"verified"`
 	Proven     time.Time     `json:"proven"`
+	// Unreadable is how many bytes cannot be read on this node, since UnreadableSince.
+	Unreadable      int64     `json:"unreadable,omitempty"`
+	UnreadableSince time.Time `json:"unreadable_since,omitzero"`
+	// Hung is for how long the disk here has not answered while an image is opened or closed;
+	// 0: it answers.
+	Hung time.Duration `json:"hung,omitempty"`
 	// Stats are the counters of a primary; zero on a secondary.
 	Stats blockrepl.Stats `json:"stats"`
 }
 
-// status reads the live figures; called by any goroutine.
-func (v *volumes) status() []VolumeStatus {
-	v.mu.Lock()
-	all, idle, problem := v.all, v.idle, v.problem
-	v.mu.Unlock()
+// status reads the live figures; called by any goroutine, it waits for no disk.
+func (s *shelf) status() []VolumeStatus {
+	s.refresh()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var out []VolumeStatus
-	for _, c := range v.e.cfg.Module.Volumes {
-		st := VolumeStatus{Target: c.Target, Path: c.Paths[string(v.e.self)], Size: c.Size, State: "closed",
-			Generation: idle[c.Target].Generation, Dirty: idle[c.Target].Dirty, Written: v.e.cfg.Storage.Written(c)}
-		for _, vol := range all {
-			if vol.cfg.Target == c.Target {
-				vol.fill(&st)
-				if vol.prim != nil && !vol.attachedNow() {
-					st.Problem = problem
-				}
+	for _, c := range s.e.cfg.Module.Spec.Volumes() {
+		idle := s.idle[c.Target]
+		st := VolumeStatus{Target: c.Target, Path: c.Paths[string(s.e.self)], Size: c.Size, State: "closed",
+			Generation: idle.Generation, Dirty: idle.Dirty, Written: idle.Written}
+		if d := s.opened(c.Target); d != nil {
+			d.fill(&st)
+			if st.Problem == "" && st.State != second && !attached(st.State) {
+				st.Problem = s.problem
 			}
+		}
+		if since, yes := s.waiting(c.Target); yes {
+			st.Hung, st.Problem = s.e.rt.Now().Sub(since), s.hung(c.Target, since)
 		}
 		out = append(out, st)
 	}
 	return out
 }
 
-// idles reads what is known of the volumes while they are closed. Any goroutine.
-func (v *volumes) idles() {
-	idle := make(map[string]VolumeStatus)
-	for _, c := range v.e.cfg.Module.Volumes {
-		l, dirty, err := v.e.cfg.Storage.Known(c)
-		if err != nil {
-			v.e.cfg.Logger.Warn("cannot read the history of a volume", "module", v.e.cfg.Module.Name, "volume", c.Target, "err", err)
-			continue
-		}
-		idle[c.Target] = VolumeStatus{Generation: generation(l), Dirty: dirty}
+// opened is the open volume; nil: it is not. mu is held.
+func (s *shelf) opened(target string) disk {
+	if u := s.uses[target]; u != nil && !u.released {
+		return u.disk
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.idle = idle
+	return nil
+}
+
+// second is the state of a volume that follows.
+const second = "second"
+
+func attached(state string) bool {
+	return state == blockrepl.Syncing.String() || state == blockrepl.Required.String() || state == blockrepl.Connected.String()
+}
+
+// refresh has read again when the images were last written, now and then.
+func (s *shelf) refresh() {
+	s.mu.Lock()
+	due := !s.reading && !s.stopped && s.e.rt.Now().Sub(s.looked) >= lookAgain
+	if due {
+		s.reading = true
+		s.jobs.add()
+	}
+	s.mu.Unlock()
+	if due {
+		s.e.rt.Begin(func() {
+			defer s.jobs.done()
+			s.look(false)
+		})
+	}
+}
+
+// lookAgain is how old that gets.
+const lookAgain = time.Second
+
+// diskNotices are what an admin should mend of the disks of this node. Any goroutine.
+func (e *Engine) diskNotices(volumes []VolumeStatus) (out []appmodules.Notice) {
+	for _, v := range volumes {
+		if v.Hung > 0 {
+			out = append(out, appmodules.Notice{Code: "disk-hangs", Text: v.Problem,
+				Remedy: "look at that disk: the volume is opened again as soon as it answers"})
+		}
+		if v.Unreadable > 0 {
+			out = append(out, appmodules.Notice{Code: "disk-unreadable",
+				Text: fmt.Sprintf("volume %s: %d KiB cannot be read on %s since %s", v.Target, v.Unreadable>>10, e.self,
+					v.UnreadableSince.Local().Format(time.DateTime)),
+				Remedy: fmt.Sprintf("a peer in step mends it by itself; else replace that disk: duet volume verify %s/%s tries again", e.cfg.Module.Name, v.Target)})
+		}
+	}
+	return out
+}
+
+// lookAfter reads the history of volumes when they are closed.
+func (s *shelf) lookAfter(uses []*use) {
+	s.jobs.add()
+	s.e.rt.Go(func() {
+		defer s.jobs.done()
+		for _, u := range uses {
+			_ = s.e.rt.Wait(context.Background(), u.over, nil) // see stop
+		}
+		s.look(true)
+	})
+}
+
+// look reads what only the disks know; closed: the volumes have just been closed, and their
+// history is read too. Any goroutine that may wait for a disk.
+func (s *shelf) look(closed bool) {
+	idle := make(map[string]VolumeStatus)
+	for _, c := range s.e.cfg.Module.Spec.Volumes() {
+		s.mu.Lock()
+		st := s.idle[c.Target]
+		s.mu.Unlock()
+		st.Written = s.e.cfg.Storage.Written(c)
+		if closed {
+			l, dirty, err := s.e.cfg.Storage.Known(c)
+			if err != nil {
+				s.e.cfg.Logger.Warn("cannot read the history of a volume", "module", s.e.cfg.Module.Name, "volume", c.Target, "err", err)
+			} else {
+				st.Generation, st.Dirty = generation(l), dirty
+			}
+		}
+		idle[c.Target] = st
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle, s.looked, s.reading = idle, s.e.rt.Now(), false
 }
 
 // Mirrored counts the writes of all volumes that went over the network, on either
 // side. It falls when a volume closes. Called by any goroutine.
 func (e *Engine) Mirrored() uint64 {
-	e.vols.mu.Lock()
-	defer e.vols.mu.Unlock()
+	s := e.shelf
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var sum uint64
-	for _, vol := range e.vols.all {
-		if vol.prim != nil {
-			sum += uint64(vol.prim.Stats().Mirrored)
-		}
-		if vol.sec != nil {
-			sum += vol.sec.Applied()
+	for _, c := range e.cfg.Module.Replicated() {
+		if d := s.opened(c.Target); d != nil {
+			sum += d.mirrored()
 		}
 	}
 	return sum
 }
 
-func (vol *volume) attachedNow() bool {
-	s := vol.prim.Progress().State
-	return s == blockrepl.Syncing || s == blockrepl.Required || s == blockrepl.Connected
+func (vol *led) attachedNow() bool { return attached(vol.Progress().State.String()) }
+
+func (vol *led) mirrored() uint64 { return uint64(vol.Stats().Mirrored) }
+
+func (vol *follower) mirrored() uint64 { return vol.Applied() }
+
+func (vol *follower) fill(st *VolumeStatus) {
+	st.State, st.Generation, st.Dirty = second, generation(vol.Lineage()), 0
 }
 
-func (vol *volume) fill(st *VolumeStatus) {
-	if vol.sec != nil {
-		st.State, st.Generation, st.Dirty = "second", generation(vol.sec.Lineage()), 0
-		return
-	}
-	p := vol.prim.Progress()
+func (vol *led) fill(st *VolumeStatus) {
+	p := vol.Progress()
 	st.State, st.Generation = p.State.String(), generation(p.Lineage)
 	st.Dirty, st.ToCompare, st.Compared, st.Moved = p.Dirty, p.ToCompare, p.Compared, p.Moved
 	st.Rate, st.ETA, st.Lag = p.Rate, p.ETA, p.Lag
+	st.Unreadable, st.UnreadableSince = p.Unreadable, p.UnreadableSince
 	st.Verifying, st.Verified, st.Proven = p.Verifying, p.Verified, p.Identical
-	st.Stats = vol.prim.Stats()
+	st.Stats = vol.Stats()
 }
 
 func generation(l blockrepl.Lineage) string {
@@ -117,7 +198,7 @@ func generation(l blockrepl.Lineage) string {
 func (e *Engine) Verify(ctx context.Context, target string, repair bool) (blockrepl.VerifyDone, error) {
 	done := make(chan blockrepl.VerifyDone, 1)
 	var err error
-	callErr := e.call(ctx, func() { err = e.vols.verify(target, repair, done) })
+	callErr := e.call(ctx, func() { err = e.leading.verify(target, repair, done) })
 	if err = errors.Join(callErr, err); err != nil {
 		return blockrepl.VerifyDone{}, err
 	}
@@ -132,23 +213,23 @@ func (e *Engine) Verify(ctx context.Context, target string, repair bool) (blockr
 }
 
 // verify begins; the end is sent to done.
-func (v *volumes) verify(target string, repair bool, done chan<- blockrepl.VerifyDone) error {
-	for _, vol := range v.all {
-		if vol.cfg.Target != target || vol.prim == nil {
+func (l *leading) verify(target string, repair bool, done chan<- blockrepl.VerifyDone) error {
+	for _, vol := range l.all {
+		if vol.cfg.Target != target {
 			continue
 		}
-		if err := vol.prim.Verify(repair); err != nil {
+		if err := vol.Verify(repair); err != nil {
 			return fmt.Errorf("%w: %v; a verify needs PRIM (Ready) and SECOND (Ready)", ErrRefused, err)
 		}
 		vol.verify = done
 		return nil
 	}
-	return fmt.Errorf("%w: volume %s is not open as primary on %s", ErrRefused, target, v.e.self)
+	return fmt.Errorf("%w: volume %s is not open as primary on %s", ErrRefused, target, l.e.self)
 }
 
 // verified ends a verify.
-func (v *volumes) verified(vol *volume, ev blockrepl.VerifyDone) {
-	log := v.e.cfg.Logger.With("module", v.e.cfg.Module.Name, "volume", vol.cfg.Target, "bytes", ev.Checked)
+func (l *leading) verified(vol *led, ev blockrepl.VerifyDone) {
+	log := l.e.cfg.Logger.With("module", l.e.cfg.Module.Name, "volume", vol.cfg.Target, "bytes", ev.Checked)
 	switch {
 	case ev.Err != nil:
 		log.Warn("verify did not reach the end", "err", ev.Err)
@@ -157,6 +238,11 @@ func (v *volumes) verified(vol *volume, ev blockrepl.VerifyDone) {
 	default:
 		log.Error("verify: the copies differ", "regions", ev.Count, "repaired", ev.Repaired)
 	}
+	vol.answer(ev)
+}
+
+// answer tells whoever asked for the verify how it ended.
+func (vol *led) answer(ev blockrepl.VerifyDone) {
 	if vol.verify != nil {
 		vol.verify <- ev // holds one
 		vol.verify = nil

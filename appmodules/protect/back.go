@@ -14,7 +14,7 @@ import (
 // Return copies the disks of a running VM that somebody has moved off their volumes back onto them while it runs. What
 // is a layer over its volume is left to the hypervisor's own command, which only merges.
 func (w *Works) Return(ctx context.Context, m appmodules.Module) (api.Task, error) {
-	hv, vm := w.cfg.Hypervisor, m.VM.Domain
+	hv, vm := w.cfg.Hypervisor, m.Subject()
 	strays, err := hv.Strays(ctx, vm, w.cfg.Modules.Endpoints(m))
 	if err != nil {
 		return api.Task{}, err

@@ -121,7 +121,7 @@ func (w *world) faults(state vmmanager.State) (out []string) {
 		}
 	}
 	if here {
-		for _, v := range w.here["web01"].Module.Volumes {
+		for _, v := range w.here["web01"].Module.Volumes() {
 			if !w.images[v.Paths["alpha"]] || !w.images["beta:"+v.Paths["beta"]] {
 				bad("an image of %s is gone", v.Target)
 			}

@@ -130,8 +130,8 @@ func (p *protection) makeImages(ctx context.Context) error {
 	}
 	for node, images := range map[string][]Made{self: p.Mine, peer: p.Theirs} {
 		for i, image := range images {
-			at := slices.IndexFunc(p.Module.Volumes, func(v appmodules.Volume) bool { return v.Target == p.places[node][i].Target })
-			p.Module.Volumes[at].Paths[node] = image.Path
+			at := slices.IndexFunc(p.Module.Volumes(), func(v appmodules.Volume) bool { return v.Target == p.places[node][i].Target })
+			p.Module.Volumes()[at].Paths[node] = image.Path
 		}
 	}
 	if faults := p.Module.Validate(); len(faults) > 0 {
@@ -176,7 +176,7 @@ func (p *protection) copied(done, total int64, began time.Time) {
 func (p *protection) harden(ctx context.Context) error {
 	hv := p.w.cfg.Hypervisor
 	var targets []string
-	for _, v := range p.Module.Volumes {
+	for _, v := range p.Module.Volumes() {
 		targets = append(targets, v.Target)
 	}
 	stop := func(def vmmanager.Definition) (vmmanager.Definition, error) { return hv.Harden(def, targets) }
@@ -185,7 +185,7 @@ func (p *protection) harden(ctx context.Context) error {
 
 // serve serves all volumes, unless that is done already.
 func (p *protection) serve(ctx context.Context) error {
-	for _, v := range p.Module.Volumes[len(p.copies):] {
+	for _, v := range p.Module.Volumes()[len(p.copies):] {
 		s, err := p.w.seed(ctx, p.Module, v)
 		if err != nil {
 			return err

@@ -59,7 +59,7 @@ func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.Relea
 // releaseOf says what a release does, and refuses what would lose data. A VM whose definition somebody has deleted gets
 // it back from the module.
 func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, error) {
-	hv, vm := w.cfg.Hypervisor, m.VM.Domain
+	hv, vm := w.cfg.Hypervisor, m.Subject()
 	rewired, own, err := w.cfg.Modules.Kept(ctx, m.Name)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, err
 	}
 	l := &leave{w: w, record: record{Kind: releasing, Module: m, Definition: own}}
 	l.Definition.Name = vm
-	for _, v := range m.Volumes {
+	for _, v := range m.Volumes() {
 		l.Images = append(l.Images, w.cfg.Volumes.Disk(v))
 	}
 	return l, nil
@@ -176,7 +176,7 @@ func (l *leave) part(ctx context.Context) error {
 func (l *leave) rejoin(ctx context.Context) error {
 	hv, mods := l.w.cfg.Hypervisor, l.w.cfg.Modules
 	now, err := hv.Definition(ctx, l.Definition.Name)
-	if err == nil && len(hv.On(now)) < len(l.Module.Volumes) {
+	if err == nil && len(hv.On(now)) < len(l.Module.Volumes()) {
 		if now, err = hv.Rewire(now, mods.Endpoints(l.Module)); err == nil {
 			err = hv.Define(ctx, now)
 		}

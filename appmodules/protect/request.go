@@ -113,22 +113,23 @@ func (w *Works) module(def vmmanager.Definition, r api.ProtectRequest) (appmodul
 		return appmodules.Module{}, err
 	}
 	taken := func(name string) bool {
-		return slices.ContainsFunc(all, func(m appmodules.Module) bool { return m.Name == name && m.VM.Domain != def.Name })
+		return slices.ContainsFunc(all, func(m appmodules.Module) bool { return m.Name == name && m.Subject() != def.Name })
 	}
 	m := appmodules.Default()
-	m.Name, m.VM.Domain, m.Nodes = cmp.Or(r.Module, appmodules.NameFor(def.Name, taken)), def.Name, []string{string(c.Self), peer}
+	m.Name, m.Nodes = cmp.Or(r.Module, appmodules.NameFor(def.Name, taken)), []string{string(c.Self), peer}
+	m.Spec = appmodules.VM{Domain: def.Name}
 	if r.Config != "" {
 		if m, err = config.ParseOnto(m, "config", []byte(r.Config)); err != nil {
 			return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
 		}
-		m.VM.Domain, m.Nodes, m.Volumes = def.Name, []string{string(c.Self), peer}, nil
+		m.Nodes, m.Spec = []string{string(c.Self), peer}, appmodules.VM{Domain: def.Name}
 	}
 	for _, have := range all {
 		switch {
-		case have.VM.Domain == def.Name:
+		case have.Subject() == def.Name:
 			return m, fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, def.Name, have.Name)
 		case have.Name == m.Name:
-			return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.VM.Domain)
+			return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.Subject())
 		}
 	}
 	m.ID = strings.ToLower(rand.Text())
@@ -163,6 +164,7 @@ func choosePeer(c cluster.Config, want string) (string, error) {
 func (p *protection) layout(chosen []api.ImageChoice) error {
 	self, peer := string(p.w.self()), string(p.peer())
 	p.places = map[string][]Place{}
+	var volumes []appmodules.Volume
 	for _, d := range p.Definition.Disks {
 		v := appmodules.Volume{Target: d.Target, ID: strings.ToLower(rand.Text()), Size: d.Size, Paths: map[string]string{}}
 		switch {
@@ -175,8 +177,9 @@ func (p *protection) layout(chosen []api.ImageChoice) error {
 				"start the VM and repeat, or convert it with `qemu-img convert -O raw`", api.ErrInvalid, d.Target, d.Format)
 		}
 		p.places[peer] = append(p.places[peer], Place{Target: d.Target, Size: d.Size})
-		p.Module.Volumes = append(p.Module.Volumes, v)
+		volumes = append(volumes, v)
 	}
+	p.Module.Spec = p.Module.Spec.On(volumes)
 	for _, c := range chosen {
 		if err := p.choose(c); err != nil {
 			return fmt.Errorf("%w: image %s:%s: %w", api.ErrInvalid, c.Node, c.Target, err)

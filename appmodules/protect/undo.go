@@ -64,7 +64,7 @@ func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []v
 	}
 	var newer []vmmanager.Disk
 	for _, e := range on {
-		for _, v := range p.Module.Volumes {
+		for _, v := range p.Module.Volumes() {
 			if v.Target == e.Target {
 				image := p.w.cfg.Volumes.Disk(v)
 				newer = append(newer, image)

@@ -128,7 +128,7 @@ func (w *Works) mayBegin(m appmodules.Module) error {
 		return err
 	}
 	for _, r := range all {
-		if !r.Back && (r.Module.Name == m.Name || r.Definition.Name == m.VM.Domain) {
+		if !r.Back && (r.Module.Name == m.Name || r.Definition.Name == m.Subject()) {
 			return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more", api.ErrConflict,
 				r.Kind, r.Definition.Name, r.Module.Name)
 		}

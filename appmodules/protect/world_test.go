@@ -309,7 +309,7 @@ func (m modules) All() (out []appmodules.Module) {
 }
 
 func (m modules) Endpoints(mod appmodules.Module) (out []vmmanager.Endpoint) {
-	for _, v := range mod.Volumes {
+	for _, v := range mod.Volumes() {
 		out = append(out, vmmanager.Endpoint{Target: v.Target, Socket: "/run/" + mod.Name + "-" + v.Target})
 	}
 	return out

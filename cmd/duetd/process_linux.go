@@ -13,7 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
-	"duet/appmodules/engine"
+	"duet/appmodules/workload"
 	"duet/blockrepl/fdstore"
 	"duet/cmd/node"
 	"duet/vmmanager"
@@ -73,7 +73,7 @@ func raise() error {
 
 // hypervisor uses libvirt. A libvirtd that is away is waited for; where libvirt is
 // not installed the node takes part all the same and says so.
-func hypervisor(uri string, log *slog.Logger) (engine.Hypervisor, func()) {
+func hypervisor(uri string, log *slog.Logger) (workload.Hypervisor, func()) {
 	hv, err := libvirt.New(libvirt.Config{URI: uri, Logger: log})
 	if err != nil {
 		log.Error("no VM can run on this node", "err", err)

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 
-	"duet/appmodules/engine"
+	"duet/appmodules/workload"
 	"duet/cmd/node"
 	"duet/vmmanager"
 )
 
 // hypervisor refuses: there is none that Duet knows on this system.
-func hypervisor(string, *slog.Logger) (engine.Hypervisor, func()) {
+func hypervisor(string, *slog.Logger) (workload.Hypervisor, func()) {
 	return vmmanager.Unavailable{Err: fmt.Errorf("%w: neither KVM nor Hyper-V on this system", vmmanager.ErrUnavailable)}, func() {}
 }
 

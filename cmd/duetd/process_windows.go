@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"duet/appmodules/engine"
+	"duet/appmodules/workload"
 	"duet/cmd/node"
 	"duet/vmmanager"
 	"duet/vmmanager/hyperv"
@@ -18,7 +18,7 @@ type hyperV struct {
 }
 
 // hypervisor uses Hyper-V.
-func hypervisor(_ string, _ *slog.Logger) (engine.Hypervisor, func()) {
+func hypervisor(_ string, _ *slog.Logger) (workload.Hypervisor, func()) {
 	refuse := vmmanager.Unavailable{Err: fmt.Errorf("%w: disks of Hyper-V VMs", vmmanager.ErrUnsupported)}
 	hv := hyperv.New()
 	return hyperV{hv, refuse}, func() {}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"duet/appmodules"
@@ -43,39 +44,34 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 }
 
 func (n *Node) moduleStatus(m *module) api.ModuleStatus {
-	out := api.ModuleStatus{Name: m.cfg.Name, Kind: string(m.cfg.Kind), VM: m.cfg.VM.Domain, Task: n.tasks.Of(m.cfg.Name)}
-	for _, node := range m.cfg.Nodes {
-		if node == string(n.self()) {
-			mine := nodeState(node, m.cfg.Name, m.engine.State().Status)
-			n.mu.Lock()
-			if m.trouble != "" {
-				mine.Why += "; " + m.trouble
+	out := api.ModuleStatus{Name: m.cfg.Name, Kind: string(m.cfg.Kind), VM: m.cfg.Subject(), Task: n.tasks.Of(m.cfg.Name), Nodes: m.run.Status()}
+	for i := range out.Nodes {
+		at := &out.Nodes[i]
+		if at.Node == string(n.self()) {
+			if trouble := m.mending.problem(); trouble != "" {
+				at.Why += "; " + trouble
 			}
-			n.mu.Unlock()
-			mine.Notices = append(mine.Notices, n.fitness.of(m.cfg.Name)...)
-			if mine.Role == "PRIM" || mine.Role == "ALONE" || mine.VM == "running" {
-				mine.Notices = append(mine.Notices, n.sentry.notices(m.cfg.Name)...)
+			at.Notices = append(at.Notices, n.fitness.of(m.cfg.Name)...)
+			if m.run.Holds() {
+				at.Notices = append(at.Notices, n.sentry.notices(m.cfg.Name)...)
 			}
-			out.Nodes = append(out.Nodes, mine)
-			continue
+		} else if at.Role != unknown {
+			at.Notices = append(at.Notices, n.fitness.peer(m.cfg.Name)...)
 		}
-		st, heard := m.engine.PeerState()
-		if heard.IsZero() {
-			out.Nodes = append(out.Nodes, api.NodeState{Node: node, Role: "UNKNOWN", Status: "NotReady", Why: "it has not answered yet", Stale: true})
-			continue
-		}
-		state := nodeState(node, m.cfg.Name, st.Status)
-		state.Stale = time.Since(heard) > staleAfter
-		state.Notices = append(state.Notices, n.fitness.peer(m.cfg.Name)...)
-		out.Nodes = append(out.Nodes, state)
 	}
+	slices.SortStableFunc(out.Nodes, func(a, b api.NodeState) int {
+		return cmp.Compare(slices.Index(m.cfg.Nodes, a.Node), slices.Index(m.cfg.Nodes, b.Node))
+	})
 	return out
 }
 
+// unknown is the role of a node that has not answered yet.
+const unknown = "UNKNOWN"
+
 // nodeState turns the engine's words into the API's.
 func nodeState(node, module string, s engine.Status) api.NodeState {
-	out := api.NodeState{Node: node, Role: s.Role, Status: s.Status, Why: s.Why, Since: s.Since,
-		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.VM}
+	out := api.NodeState{Node: node, Role: s.Role.String(), Status: s.Status.String(), Why: s.Why, Since: s.Since,
+		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.Workload}
 	for _, x := range s.Notices {
 		level := "warning"
 		if x.Alarm {
@@ -153,7 +149,7 @@ func (n *Node) Act(ctx context.Context, name string, a api.Action, r api.ActionR
 		return api.ActionResult{}, err
 	}
 	if r.Node != "" && !slices.Contains(m.cfg.Nodes, r.Node) {
-		return api.ActionResult{}, fmt.Errorf("%w: module %s runs on %s and %s, not on %q", api.ErrInvalid, name, m.cfg.Nodes[0], m.cfg.Nodes[1], r.Node)
+		return api.ActionResult{}, fmt.Errorf("%w: module %s runs on %s, not on %q", api.ErrInvalid, name, strings.Join(m.cfg.Nodes, " and "), r.Node)
 	}
 	said, err := n.act(ctx, m, a, r)
 	if err != nil {
@@ -203,11 +199,12 @@ func (n *Node) startOn(ctx context.Context, m *module, r api.ActionRequest) (str
 	if r.Node != "" {
 		return "starts on " + r.Node, n.command(ctx, m, r.Node, appmodules.CmdStart, r.Yes)
 	}
-	mine := m.engine.State().Record
-	theirs, _ := m.engine.PeerState()
-	newest := mine
-	if theirs.Record.Epoch > mine.Epoch {
-		newest = theirs.Record
+	var newest cluster.Record
+	if m.engine != nil {
+		newest = m.engine.State().Record
+		if theirs, _ := m.engine.PeerState(); theirs.Record.Epoch > newest.Epoch {
+			newest = theirs.Record
+		}
 	}
 	nodes := slices.Clone(m.cfg.Nodes)
 	slices.SortStableFunc(nodes, func(a, b string) int {
@@ -271,7 +268,7 @@ func (n *Node) roles(m *module) (primary, second string) {
 	for _, s := range n.moduleStatus(m).Nodes {
 		switch {
 		case s.Stale:
-		case s.Role == "PRIM" || s.Role == "ALONE":
+		case s.Role == appmodules.Prim.String() || s.Role == appmodules.Alone.String():
 			primary = s.Node
 		default:
 			second = s.Node
@@ -299,5 +296,5 @@ func (n *Node) order(ctx context.Context, name string, ev appmodules.Event, yes 
 	if err != nil {
 		return err
 	}
-	return m.engine.Command(ctx, ev, yes)
+	return m.run.Command(ctx, ev, yes)
 }

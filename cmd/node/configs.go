@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"duet/appmodules"
@@ -54,20 +55,14 @@ func (n *Node) parse(text string) (appmodules.Module, error) {
 	return m, nil
 }
 
-// unchangeable refuses edits of what only protect and release may change.
+// unchangeable refuses edits of what a module is made of.
 func unchangeable(have, want appmodules.Module) error {
-	same := have.ID == want.ID && have.Kind == want.Kind && have.VM == want.VM && len(have.Nodes) == len(want.Nodes) && len(have.Volumes) == len(want.Volumes)
-	for _, node := range want.Nodes {
-		same = same && have.Peer(node) != "" && (node == have.Nodes[0] || node == have.Nodes[1])
+	nodes := len(have.Nodes) == len(want.Nodes) && !slices.ContainsFunc(want.Nodes, func(node string) bool { return !slices.Contains(have.Nodes, node) })
+	if have.ID != want.ID || have.Kind != want.Kind || !nodes {
+		return fmt.Errorf("%w: id, kind and nodes of a module cannot be edited", api.ErrInvalid)
 	}
-	for i := range want.Volumes {
-		same = same && i < len(have.Volumes) && want.Volumes[i].ID == have.Volumes[i].ID && want.Volumes[i].Size == have.Volumes[i].Size
-		for node, path := range want.Volumes[i].Paths {
-			same = same && have.Volumes[i].Paths[node] == path
-		}
-	}
-	if !same {
-		return fmt.Errorf("%w: kind, nodes, vm and volumes of a module cannot be edited; release the VM and protect it anew", api.ErrInvalid)
+	if err := have.Spec.Keeps(want.Spec); err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	return nil
 }
@@ -91,18 +86,26 @@ func (n *Node) Apply(ctx context.Context, text string) (api.Config, error) {
 	if err := n.applyConfig(ctx, s); err != nil {
 		return api.Config{}, err
 	}
-	n.spawn(func(ctx context.Context) { n.sendConfig(ctx, m.Name) })
+	n.sendConfig(m)
 	return apiConfig(s)
 }
 
-// sendConfig repeats until the peer has this version or a newer one replaced it here.
-func (n *Node) sendConfig(ctx context.Context, name string) {
+// sendConfig gives the other nodes of a module the version that this one has.
+func (n *Node) sendConfig(m appmodules.Module) {
+	for _, node := range m.Nodes {
+		if node != string(n.self()) {
+			n.spawn(func(ctx context.Context) { n.sendConfigTo(ctx, cluster.NodeID(node), m.Name) })
+		}
+	}
+}
+
+// sendConfigTo repeats until the node has this version or a newer one replaced it here.
+func (n *Node) sendConfigTo(ctx context.Context, peer cluster.NodeID, name string) {
 	for ctx.Err() == nil {
 		m, err := n.module(name)
 		if err != nil {
 			return
 		}
-		peer := cluster.NodeID(m.cfg.Peer(string(n.self())))
 		callCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err = n.rpcTo(callCtx, peer, "modules/"+name+"/config", stored{m.version, m.cfg}, nil)
 		cancel()

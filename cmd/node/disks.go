@@ -47,7 +47,7 @@ func (n *Node) withdraw(m appmodules.Module) {
 	if n.cfg.Sockets == nil {
 		return
 	}
-	for _, v := range m.Volumes {
+	for _, v := range m.Volumes() {
 		n.cfg.Sockets.Drop(n.socket(m.Name, v.Target))
 	}
 }
@@ -59,7 +59,7 @@ func (n *Node) withdrawOthers(left []appmodules.Module) {
 	}
 	wanted := map[string]bool{}
 	want := func(m appmodules.Module) {
-		for _, v := range m.Volumes {
+		for _, v := range m.Volumes() {
 			wanted[n.socket(m.Name, v.Target)] = true
 		}
 	}
@@ -105,8 +105,8 @@ func (n *Node) socket(module, target string) string {
 
 // endpoints are where the VM of a module finds its volumes.
 func (n *Node) endpoints(m appmodules.Module) []vmmanager.Endpoint {
-	out := make([]vmmanager.Endpoint, len(m.Volumes))
-	for i, v := range m.Volumes {
+	out := make([]vmmanager.Endpoint, len(m.Volumes()))
+	for i, v := range m.Volumes() {
 		out[i] = vmmanager.Endpoint{Target: v.Target, Socket: n.socket(m.Name, v.Target)}
 	}
 	return out

@@ -24,7 +24,7 @@ func TestWithdrawOthers(t *testing.T) {
 	of := func(name string, targets ...string) (m appmodules.Module, paths []string) {
 		m.Name = name
 		for _, target := range targets {
-			m.Volumes = append(m.Volumes, appmodules.Volume{Target: target})
+			m.Spec = appmodules.VM{Disks: append(m.Volumes(), appmodules.Volume{Target: target})}
 			paths = append(paths, filepath.Join("/run/duet", name+"-"+target+".sock"))
 		}
 		return m, paths

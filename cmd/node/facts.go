@@ -62,9 +62,9 @@ func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) 
 		Modules: []doctor.Module{}, Witnesses: []doctor.Witness{}, Fenced: []string{}}
 	var images []string
 	for _, m := range n.all() {
-		f.Modules = append(f.Modules, doctor.Module{Name: m.cfg.Name, VM: m.cfg.VM.Domain,
+		f.Modules = append(f.Modules, doctor.Module{Name: m.cfg.Name, VM: m.cfg.Subject(),
 			Peer: m.cfg.Peer(f.Node), Arbitration: m.cfg.Policy.Arbitration})
-		for _, v := range m.cfg.Volumes {
+		for _, v := range m.cfg.Volumes() {
 			images = append(images, v.Paths[f.Node])
 		}
 	}

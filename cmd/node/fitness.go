@@ -96,7 +96,7 @@ func (n *Node) watchFitness(ctx context.Context) {
 	tick := time.NewTicker(fitLook)
 	defer tick.Stop()
 	for {
-		modules := n.all()
+		modules := n.mirrors()
 		n.fitness.keep(modules)
 		for _, m := range modules {
 			if n.fitness.begin(m.cfg.Name) {
@@ -116,7 +116,7 @@ func (n *Node) watchFitness(ctx context.Context) {
 func (n *Node) judgeModule(ctx context.Context, m *module) []api.Notice {
 	ctx, cancel := context.WithTimeout(ctx, fitTime)
 	defer cancel()
-	switch m.engine.State().Status.VM {
+	switch m.engine.State().Status.Workload {
 	case vmmanager.Off.String(), vmmanager.Absent.String():
 	default:
 		return nil
@@ -125,7 +125,7 @@ func (n *Node) judgeModule(ctx context.Context, m *module) []api.Notice {
 	if err != nil {
 		return n.fitness.of(m.cfg.Name) // its engine is being exchanged, or ends
 	}
-	found, err := n.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: m.cfg.VM.Domain, Text: def.Text})
+	found, err := n.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: m.cfg.Subject(), Text: def.Text})
 	if err != nil {
 		if ctx.Err() == nil {
 			n.log.Debug("a VM cannot be judged", "module", m.cfg.Name, "err", err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
 	"duet/cluster"
@@ -174,17 +175,17 @@ func TestOlderPeer(t *testing.T) {
 	if err := p.a.node.rpcTo(t.Context(), "beta", "a-request-of-tomorrow", nil, nil); !errors.Is(err, cluster.ErrOlder) {
 		t.Errorf("a request that beta does not know: %v", err)
 	}
-	old := engine.State{Module: "web01", Incarnation: 7, Seq: 9, Status: engine.Status{Role: "PRIM"}}
+	old := engine.State{Module: "web01", Incarnation: 7, Seq: 9, Status: engine.Status{Role: appmodules.Prim}}
 	b, err := json.Marshal(old)
 	must(t, err)
 	var got told
-	if err := json.Unmarshal(b, &got); err != nil || got.Module != "web01" || got.Seq != 9 || got.Status.Role != "PRIM" || got.Notices != nil {
+	if err := json.Unmarshal(b, &got); err != nil || got.Module != "web01" || got.Seq != 9 || got.Status.Role != appmodules.Prim || got.Notices != nil {
 		t.Errorf("the state of an older node is read as %+v, %v", got, err)
 	}
 	b, err = json.Marshal(told{old, protect.Notices("", []vmmanager.Finding{uefi})})
 	must(t, err)
 	var seen engine.State
-	if err := json.Unmarshal(b, &seen); err != nil || seen.Incarnation != 7 || seen.Status.Role != "PRIM" {
+	if err := json.Unmarshal(b, &seen); err != nil || seen.Incarnation != 7 || seen.Status.Role != appmodules.Prim {
 		t.Errorf("an older node reads %+v, %v", seen, err)
 	}
 }

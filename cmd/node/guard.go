@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/guard"
@@ -164,7 +165,7 @@ func (s *sentry) guest(ctx context.Context, m *module, limit time.Duration) guar
 	name, st := m.cfg.Name, m.engine.Published()
 	self := s.n.self()
 	peer := cluster.NodeID(m.cfg.Peer(string(self)))
-	g := guard.Guest{Module: name, VM: m.cfg.VM.Domain, Peer: peer, Epoch: st.Record.Epoch, Limit: limit}
+	g := guard.Guest{Module: name, VM: m.cfg.Subject(), Peer: peer, Epoch: st.Record.Epoch, Limit: limit}
 	p := s.find(m)
 	g.PID, g.Start = p.pid, p.start
 	o := s.oaths[name]
@@ -186,7 +187,7 @@ func (s *sentry) guest(ctx context.Context, m *module, limit time.Duration) guar
 	told := s.leaves[peer]
 	s.mu.Unlock()
 	switch {
-	case alone && st.Role != "PRIM": // in which the peer is connected, and may be complete soon
+	case alone && st.Role != appmodules.Prim: // in which the peer is connected, and may be complete soon
 		g.Limit = 0
 	case told:
 		g.Limit = engine.DefaultTimes(s.n.cluster().Detection).LeaveGrace * 9 / 10
@@ -208,7 +209,7 @@ func (s *sentry) find(m *module) guest {
 	if !ok {
 		return guest{}
 	}
-	pid, err := hv.Process(m.cfg.VM.Domain)
+	pid, err := hv.Process(m.cfg.Subject())
 	if err == nil && pid != 0 {
 		var start uint64
 		if start, err = guard.StartOf(pid); err == nil {

@@ -225,7 +225,7 @@ func (n *Node) chosenImage(p protect.Place) (protect.Made, error) {
 // volumeOn names the volume of this node whose image path is; empty if it is nobody's.
 func (n *Node) volumeOn(path string) string {
 	for _, m := range n.all() {
-		for _, v := range m.cfg.Volumes {
+		for _, v := range m.cfg.Volumes() {
 			if sameFile(v.Paths[string(n.self())], path) {
 				return m.cfg.Name + "/" + v.Target
 			}
@@ -279,7 +279,7 @@ func (n *Node) dropImages(all []protect.Made) error {
 // nobody takes them for a VM's newest data, and a later protect can use them again.
 func (n *Node) retireImages(m appmodules.Module) error {
 	var errs []error
-	for _, v := range m.Volumes {
+	for _, v := range m.Volumes() {
 		path := v.Paths[string(n.self())]
 		if filepath.Dir(path) != n.imageDir(m.Name) || strings.HasSuffix(path, protect.Retired) || !exists(path) {
 			continue
@@ -301,7 +301,7 @@ func (n *Node) grown(v appmodules.Volume, err error) error {
 		return fmt.Errorf("%w: the end of %s is gone: what is on the other node is whole", err, path)
 	}
 	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that node the new size, "+
-		"`duet vm protect %s`; to go on as before, give %s its %d bytes again", err, m.cfg.Name, m.cfg.VM.Domain, path, v.Size)
+		"`duet vm protect %s`; to go on as before, give %s its %d bytes again", err, m.cfg.Name, m.cfg.Subject(), path, v.Size)
 }
 
 // imageOf is the disk that a VM has when it is on the image of a volume.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 )
 
@@ -82,9 +83,9 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 			gauge(versionBytes, float64(v.Saved), v.Module, v.Target, v.ID)
 		}
 	}
-	for _, m := range x.n.all() {
+	for _, m := range x.n.mirrors() {
 		name, st := m.cfg.Name, m.engine.State()
-		gauge(moduleState, 1, name, st.Status.Role, st.Status.Status)
+		gauge(moduleState, 1, name, st.Status.Role.String(), st.Status.Status.String())
 		gauge(moduleEpoch, float64(st.Record.Epoch), name)
 		gauge(moduleHolds, yes(st.Record.Holds(x.n.self())), name)
 		gauge(moduleDone, yes(st.Record.IsComplete()), name)
@@ -158,11 +159,11 @@ func (m *meter) add(t engine.Transition) {
 	defer m.mu.Unlock()
 	m.changes++
 	switch {
-	case t.On == "FollowLost":
+	case t.On == appmodules.FollowLost.String():
 		m.lost = t.Time
-	case t.On == "Followed" || t.To == "STOP/NotReady":
+	case t.On == appmodules.Followed.String() || t.To == "STOP/NotReady":
 		m.lost = time.Time{}
-	case t.On == "VMUp" && !m.lost.IsZero():
+	case t.On == appmodules.Up.String() && !m.lost.IsZero():
 		m.took++
 		m.duration, m.lost = t.Time.Sub(m.lost), time.Time{}
 	}

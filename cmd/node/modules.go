@@ -18,23 +18,27 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
-	"duet/cluster/ping"
 	"duet/console/api"
 	"duet/console/journal"
-	"duet/vmmanager"
 )
 
-// module is one module on this node.
+// module is one module on this node: a value that does not change. An edit puts another one in its place.
 type module struct {
 	cfg     appmodules.Module
 	version version
-	engine  *engine.Engine
+	run     Runner
+	engine  *engine.Engine // of run, where the module is a mirror; nil: it is of another kind
 	journal *journal.Journal
 	meter   *meter
-	// restored is when the peer was last given the module that it did not know, and trouble
-	// why that failed; both guarded by Node.mu.
-	restored time.Time
-	trouble  string
+	mending *mending
+}
+
+// isMirror refuses a module that has no volumes, epochs and peer.
+func (m *module) isMirror() error {
+	if m.engine == nil {
+		return fmt.Errorf("%w: module %s is a %s, not a mirror", api.ErrInvalid, m.cfg.Name, m.cfg.Kind)
+	}
+	return nil
 }
 
 // version says when a configuration was made; the higher number wins, and of two
@@ -59,31 +63,6 @@ type stored struct {
 const modulePrefix = "module/"
 
 func configKey(name string) string { return modulePrefix + name + "/config" }
-
-// newEngine builds the engine of a module of this node.
-func (n *Node) newEngine(m appmodules.Module, log func(engine.Transition)) (*engine.Engine, error) {
-	c := n.cluster()
-	peer := cluster.NodeID(m.Peer(string(c.Self)))
-	return engine.New(engine.Config{
-		Module: m, Endpoints: n.endpoints(m), Self: c.Self,
-		Peer:       caller{n: n, node: peer, module: m},
-		Fence:      func(ctx context.Context) error { return n.fenceOff(ctx, peer) },
-		CanFence:   func() bool { return n.canFence(peer) },
-		Store:      n.engineStore(m.Name),
-		Storage:    engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self), Disks: disks{n, m.VM.Domain}, Logger: n.log}),
-		Hypervisor: n.cfg.Hypervisor,
-		Runtime:    engine.Real{},
-		Witnesses:  n.witnesses,
-		Gate:       n.gate,
-		Withdraw:   func() { n.withdraw(m) },
-		View:       n.gossip.View,
-		Ping:       func(ctx context.Context) bool { return ping.Any(ctx, n.cluster().Ping) },
-		Boot:       bootID(),
-		Log:        log,
-		Logger:     n.log,
-		Times:      engine.DefaultTimes(c.Detection),
-	})
-}
 
 func (n *Node) engineStore(name string) engine.Store {
 	return badgerlog.Values{Store: n.store, Prefix: modulePrefix + name + "/engine/"}
@@ -112,34 +91,51 @@ func (n *Node) loadModules() error {
 	return nil
 }
 
-// addModule builds the engine of s and lists it; it does not start.
+// addModule builds the Runner of s and lists it; it does not start.
 func (n *Node) addModule(s stored) error {
 	j, err := journal.Open(filepath.Join(n.cfg.Dir, "log"), s.Module.Name)
 	if err != nil {
 		return err
 	}
-	met := &meter{}
-	e, err := n.newEngine(s.Module, func(t engine.Transition) {
+	m := &module{cfg: s.Module, version: s.Version, journal: j, meter: &meter{}, mending: &mending{}}
+	if err := n.buildRunner(m); err != nil {
+		return errors.Join(err, j.Close())
+	}
+	n.list(m)
+	return nil
+}
+
+// buildRunner gives m a Runner of its configuration, which does not start.
+func (n *Node) buildRunner(m *module) error {
+	run, err := n.runner(m.cfg, func(t engine.Transition) {
 		if !t.Again {
-			j.Add(api.LogEntry{Time: t.Time, Node: string(n.self()), Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
+			m.journal.Add(api.LogEntry{Time: t.Time, Node: string(n.self()), Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
 		}
-		met.add(t)
+		m.meter.add(t)
 		n.sentry.changed()
 	})
 	if err != nil {
-		return errors.Join(err, j.Close())
+		return err
 	}
+	m.run, m.engine = run, nil
+	if r, ok := run.(*mirror); ok {
+		m.engine = r.Engine
+	}
+	return nil
+}
+
+// list puts m among the modules of this node, in place of one of its name.
+func (n *Node) list(m *module) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.modules[s.Module.Name] = &module{cfg: s.Module, version: s.Version, engine: e, journal: j, meter: met}
-	return nil
+	n.modules[m.cfg.Name] = m
 }
 
 func (n *Node) startModules() {
 	for _, m := range n.all() {
-		m.engine.Start()
+		m.run.Start()
 		// The peer may have missed an edit while it or this node was away.
-		n.spawn(func(ctx context.Context) { n.sendConfig(ctx, m.cfg.Name) })
+		n.sendConfig(m.cfg)
 	}
 }
 
@@ -147,7 +143,7 @@ func (n *Node) stopModules(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, m := range n.all() {
 		wg.Go(func() {
-			m.engine.Stop(ctx)
+			m.run.Stop(ctx)
 			_ = m.journal.Close() // the last transition is in the log too
 		})
 	}
@@ -159,7 +155,7 @@ func (n *Node) stopModules(ctx context.Context) {
 func (n *Node) Evacuate(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, m := range n.all() {
-		wg.Go(func() { m.engine.Evacuate(ctx) })
+		wg.Go(func() { m.run.Evacuate(ctx) })
 	}
 	wg.Wait()
 }
@@ -194,9 +190,26 @@ func (n *Node) module(name string) (*module, error) {
 	return nil, fmt.Errorf("%w: module %q: there are %s", api.ErrNotFound, name, strings.Join(names, ", "))
 }
 
+// mirror is module for what only mirrors can do.
+func (n *Node) mirror(name string) (*module, error) {
+	m, err := n.module(name)
+	if err == nil {
+		err = m.isMirror()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// mirrors lists the modules that are mirrors by name.
+func (n *Node) mirrors() []*module {
+	return slices.DeleteFunc(n.all(), func(m *module) bool { return m.engine == nil })
+}
+
 func (n *Node) moduleOfVolume(id string) *module {
-	for _, m := range n.all() {
-		for _, v := range m.cfg.Volumes {
+	for _, m := range n.mirrors() {
+		for _, v := range m.cfg.Replicated() {
 			if v.ID == id {
 				return m
 			}
@@ -231,17 +244,17 @@ func (n *Node) createModule(ctx context.Context, from cluster.NodeID, nm newModu
 }
 
 // storeModule makes a module durable: the first generation of its data, its first
-// record, the VM's definition and, last, its configuration, which makes it count.
+// record, the workload's definition and, last, its configuration, which makes it count.
 func (n *Node) storeModule(ctx context.Context, nm newModule) error {
 	m := nm.Stored.Module
-	for _, v := range m.Volumes {
+	for _, v := range m.Replicated() {
 		if err := n.seedLog(ctx, v, nm.Source); err != nil {
 			return err
 		}
 	}
 	err := engine.Create(n.engineStore(m.Name), n.self(), nm.Source, nm.Definition)
-	if err == nil {
-		err = n.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: m.VM.Domain, Text: nm.Definition.Text})
+	if define := runners[m.Kind].define; err == nil && define != nil {
+		err = define(ctx, n, m, nm.Definition.Text)
 	}
 	if err == nil {
 		err = n.values().Save(configKey(m.Name), nm.Stored)
@@ -261,7 +274,7 @@ func (n *Node) beginModule(s stored) error {
 	if err != nil {
 		return err
 	}
-	m.engine.Start()
+	m.run.Start()
 	return nil
 }
 
@@ -296,7 +309,7 @@ func (n *Node) removeModule(ctx context.Context, name string) error {
 	if err != nil {
 		return nil
 	}
-	m.engine.Stop(ctx)
+	m.run.Stop(ctx)
 	n.mu.Lock()
 	delete(n.modules, name)
 	n.mu.Unlock()
@@ -317,7 +330,7 @@ func (n *Node) forgetModule(m appmodules.Module) error {
 		return fmt.Errorf("forget module %s: %w", m.Name, err)
 	}
 	n.withdraw(m)
-	for _, v := range m.Volumes {
+	for _, v := range m.Replicated() {
 		if err := os.Remove(n.socket(m.Name, v.Target)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("forget module %s: %w", m.Name, err)
 		}
@@ -330,8 +343,9 @@ func (n *Node) forgetModule(m appmodules.Module) error {
 	return nil
 }
 
-// applyConfig replaces the configuration of a module on this node if s is newer.
-// The engine is exchanged while its VM runs: its I/O pauses for the moment.
+// applyConfig replaces the configuration of a module on this node if s is newer. What runs goes on:
+// an edit of the policy is none of what it is made of. Only where an image of this node has
+// another place the Runner is exchanged, and the new one is built before the old one goes.
 func (n *Node) applyConfig(ctx context.Context, s stored) error {
 	n.exchange.Lock()
 	defer n.exchange.Unlock()
@@ -342,12 +356,51 @@ func (n *Node) applyConfig(ctx context.Context, s stored) error {
 	if !s.Version.newer(m.version) {
 		return nil
 	}
+	if err := n.mayBecome(m.cfg, s.Module); err != nil {
+		return err
+	}
+	next := *m
+	next.cfg, next.version = s.Module, s.Version
+	if n.sameHere(m.cfg, s.Module) {
+		if err := n.values().Save(configKey(s.Module.Name), s); err != nil {
+			return err
+		}
+		err := m.run.Configure(ctx, s.Module)
+		n.list(&next)
+		return err
+	}
+	if err := n.buildRunner(&next); err != nil {
+		return err
+	}
 	if err := n.values().Save(configKey(s.Module.Name), s); err != nil {
 		return err
 	}
-	m.engine.Stop(ctx)
-	_ = m.journal.Close() // it is opened again below
-	return n.beginModule(s)
+	m.run.Stop(ctx)
+	n.list(&next)
+	next.run.Start()
+	return nil
+}
+
+// mayBecome validates what may come from another node: of the volumes only the place of an image
+// may have changed, which a restore on a new computer does.
+func (n *Node) mayBecome(have, want appmodules.Module) error {
+	if faults := want.Validate(); len(faults) > 0 {
+		return fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
+	}
+	placed := slices.Clone(want.Volumes())
+	for i, v := range have.Volumes() {
+		if i < len(placed) {
+			placed[i].Paths = v.Paths
+		}
+	}
+	want.Spec = want.Spec.On(placed)
+	return unchangeable(have, want)
+}
+
+// sameHere: what the module is made of on this node is the same.
+func (n *Node) sameHere(a, b appmodules.Module) bool {
+	self := string(n.self())
+	return slices.EqualFunc(a.Volumes(), b.Volumes(), func(v, w appmodules.Volume) bool { return v.Paths[self] == w.Paths[self] })
 }
 
 // formatYAML is the text of a module for admins.

@@ -15,6 +15,7 @@ import (
 
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
+	"duet/appmodules/workload"
 	"duet/blockrepl"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/divergence"
@@ -47,7 +48,7 @@ type Config struct {
 	RunDir     string // unix sockets of the volumes
 	Listen     string // address of the API over TLS; empty: the node's first address, port+2
 	Version    string
-	Hypervisor engine.Hypervisor
+	Hypervisor workload.Hypervisor
 	Logger     *slog.Logger
 	// Sockets keeps the volumes' sockets when this process ends, however it does; nil: they end with it.
 	Sockets Sockets
@@ -371,7 +372,7 @@ func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 func (n *Node) watchView(ctx context.Context) {
 	for range n.gossip.Watch(ctx) {
 		for _, m := range n.all() {
-			m.engine.ViewChanged()
+			m.run.ViewChanged()
 		}
 	}
 }
@@ -390,8 +391,8 @@ func (n *Node) watchVMs(ctx context.Context) {
 		}
 		for ev := range events {
 			for _, m := range n.all() {
-				if m.cfg.VM.Domain == ev.VM {
-					m.engine.VMEvent(ev)
+				if r, ok := m.run.(*mirror); ok && m.cfg.Subject() == ev.VM {
+					r.VMEvent(ev)
 				}
 			}
 		}
@@ -404,7 +405,7 @@ func (n *Node) keepAwake(ctx context.Context) {
 		return
 	}
 	mirrored := func() (sum uint64) {
-		for _, m := range n.all() {
+		for _, m := range n.mirrors() {
 			sum += m.engine.Mirrored()
 		}
 		return sum

@@ -18,7 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"duet/appmodules/engine"
+	"duet/appmodules/workload"
 	"duet/cluster/mux"
 	"duet/cmd/duet/setup"
 	"duet/console/api"
@@ -43,7 +43,7 @@ type member struct {
 	name string
 	dir  string
 	ip   string
-	hv   engine.Hypervisor // a hypervisor, but in tests of what dies in it
+	hv   workload.Hypervisor // a hypervisor, but in tests of what dies in it
 	node *Node
 	// guard is the socket of its guard; empty: there is none.
 	guard string

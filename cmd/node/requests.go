@@ -61,17 +61,23 @@ func (s stored) Check() error {
 	if faults := s.Module.Validate(); len(faults) > 0 {
 		return faults[0]
 	}
-	for _, v := range s.Module.Volumes {
+	for _, v := range s.Module.Volumes() {
 		if !volumeTarget.MatchString(v.Target) || !volumeID.MatchString(v.ID) {
 			return fmt.Errorf("%q (%q) is no volume", v.Target, v.ID)
 		}
 	}
-	return errors.Join(checkVM(s.Module.VM.Domain), cluster.NodeID(s.Version.By).Check())
+	var subject error
+	if runners[s.Module.Kind].define != nil {
+		subject = checkVM(s.Module.Subject())
+	}
+	return errors.Join(subject, cluster.NodeID(s.Version.By).Check())
 }
 
 // Check implements control.Checked.
 func (nm newModule) Check() error {
-	if name := nm.Stored.Module.Name; nm.Definition.Module != name || len(nm.Definition.Text) == 0 {
+	// A kind without definitions has none to send.
+	needs := runners[nm.Stored.Module.Kind].define != nil
+	if name := nm.Stored.Module.Name; needs && (nm.Definition.Module != name || len(nm.Definition.Text) == 0) {
 		return fmt.Errorf("the definition is of module %q and has %d bytes, the module is %s", nm.Definition.Module, len(nm.Definition.Text), name)
 	}
 	return nm.Stored.Check()
@@ -89,7 +95,7 @@ func (n *Node) mayCreate(from cluster.NodeID, nm newModule) error {
 	if err != nil {
 		return err
 	}
-	for _, v := range m.Volumes {
+	for _, v := range m.Volumes() {
 		mine := func(h hosted) bool { return h.Module == m.Name && h.has(v.Paths[self]) }
 		if !anyOf(notes, mine) && !n.has(m, v) {
 			return fmt.Errorf("%w: volume %s: %s has not made %s for module %s", api.ErrInvalid, v.Target, self, v.Paths[self], m.Name)
@@ -101,7 +107,7 @@ func (n *Node) mayCreate(from cluster.NodeID, nm newModule) error {
 // has reports whether this node has the module on that image already: the request is repeated.
 func (n *Node) has(m appmodules.Module, v appmodules.Volume) bool {
 	have, err := n.module(m.Name)
-	return err == nil && have.cfg.Identity() == m.Identity() && slices.ContainsFunc(have.cfg.Volumes, func(o appmodules.Volume) bool {
+	return err == nil && have.cfg.Identity() == m.Identity() && slices.ContainsFunc(have.cfg.Volumes(), func(o appmodules.Volume) bool {
 		return o.ID == v.ID && o.Paths[string(n.self())] == v.Paths[string(n.self())]
 	})
 }

@@ -74,20 +74,20 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 	must(t, errors.Join(os.WriteFile(private, nil, 0o600), os.Truncate(private, 1<<20)))
 	good := func() newModule {
 		m := appmodules.Default()
-		m.Name, m.VM.Domain, m.Nodes = "web01", "web01", []string{"alpha", "beta"}
-		m.Volumes = []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20,
-			Paths: map[string]string{"alpha": "/x", "beta": got[0].Path}}}
+		m.Name, m.Nodes = "web01", []string{"alpha", "beta"}
+		m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20,
+			Paths: map[string]string{"alpha": "/x", "beta": got[0].Path}}}}
 		return newModule{Stored: stored{version{Number: 1, By: "alpha"}, m}, Source: "alpha",
 			Definition: engine.Definition{Module: "web01", Version: 1, Text: []byte("vm web01")}}
 	}
 	for what, spoil := range map[string]func(*newModule){
-		"a file of beta's":      func(nm *newModule) { nm.Stored.Module.Volumes[0].Paths["beta"] = private },
+		"a file of beta's":      func(nm *newModule) { nm.Stored.Module.Volumes()[0].Paths["beta"] = private },
 		"a name like a path":    func(nm *newModule) { nm.Stored.Module.Name, nm.Definition.Module = "../web01", "../web01" },
-		"a target like a path":  func(nm *newModule) { nm.Stored.Module.Volumes[0].Target = "../../x" },
+		"a target like a path":  func(nm *newModule) { nm.Stored.Module.Volumes()[0].Target = "../../x" },
 		"a policy that is none": func(nm *newModule) { nm.Stored.Module.Policy.Arbitration = "perhaps" },
 		"of two others": func(nm *newModule) {
 			nm.Stored.Module.Nodes = []string{"alpha", "gamma"}
-			nm.Stored.Module.Volumes[0].Paths["gamma"] = "/x"
+			nm.Stored.Module.Volumes()[0].Paths["gamma"] = "/x"
 		},
 		"in another's name":    func(nm *newModule) { nm.Source = "beta" },
 		"another's definition": func(nm *newModule) { nm.Definition.Module = "db01" },
@@ -106,7 +106,7 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 	must(t, p.askBeta("modules", good())) // repeated
 	next := good().Stored
 	next.Version.Number = 2
-	next.Module.Volumes[0].Paths["beta"] = private
+	next.Module.Volumes()[0].Paths["beta"] = private
 	if err := p.askBeta("modules/web01/config", next); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("another image by a configuration: %v", err)
 	}

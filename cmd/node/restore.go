@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"duet/appmodules"
@@ -18,37 +19,62 @@ import (
 // restoreAgain is the time between two attempts to give a peer a module.
 const restoreAgain = 30 * time.Second
 
+// mending is what was done to give the peer a module that it does not know.
+type mending struct {
+	mu      sync.Mutex
+	last    time.Time // when it was last tried
+	trouble string    // why that failed
+}
+
+// due: it may be tried now, and the caller does.
+func (m *mending) due() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(m.last) < restoreAgain {
+		return false
+	}
+	m.last = time.Now()
+	return true
+}
+
+func (m *mending) end(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.trouble = ""
+	if err != nil {
+		m.trouble = err.Error()
+	}
+}
+
+// problem is why the last try failed; empty: it did not.
+func (m *mending) problem() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trouble
+}
+
 // unknownTo is called when the peer of a module says that it does not know the module:
 // it is a new computer under an old name, or a release was cut short. A node that has
 // the right to write, and so the newest data, gives the module to it.
 func (n *Node) unknownTo(peer cluster.NodeID, name string) {
-	m, err := n.module(name)
+	m, err := n.mirror(name)
 	if err != nil || !hasRight(m, n.self()) {
 		return
 	}
 	if n.works.Busy(name) {
 		return // it is about to be released, or not quite protected yet
 	}
-	n.mu.Lock()
-	due := time.Since(m.restored) >= restoreAgain
-	if due {
-		m.restored = time.Now()
-	}
-	n.mu.Unlock()
-	if !due {
+	if !m.mending.due() {
 		return
 	}
 	// Another work of the module has the way; the peer is asked again.
 	_, _ = n.run("restore", name, func(ctx context.Context, t *tasks.Task) (string, error) {
 		t.Step("gives %s the module, which it does not know", peer)
 		err := n.restore(ctx, m, peer, t.State().ID)
-		n.mu.Lock()
-		m.trouble = ""
 		if err != nil {
 			err = fmt.Errorf("%s does not know the module and cannot be given it: %w", peer, err)
-			m.trouble = err.Error()
 		}
-		n.mu.Unlock()
+		m.mending.end(err)
 		if err != nil {
 			return "", err
 		}
@@ -60,7 +86,7 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 // hasRight: the node runs the module on data that nobody has newer.
 func hasRight(m *module, self cluster.NodeID) bool {
 	st := m.engine.State()
-	return st.Record.Holds(self) && st.Record.IsComplete() && st.Status.Phase == appmodules.Running.String()
+	return st.Record.Holds(self) && st.Record.IsComplete() && st.Status.Phase == appmodules.Running
 }
 
 // restore makes images on the peer, stores the module there and starts it.
@@ -69,8 +95,8 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 	if err != nil {
 		return err
 	}
-	h := hosting{ID: task, Module: m.cfg.Name, VM: m.cfg.VM.Domain}
-	for _, v := range m.cfg.Volumes {
+	h := hosting{ID: task, Module: m.cfg.Name, VM: m.cfg.Subject()}
+	for _, v := range m.cfg.Volumes() {
 		pl := protect.Place{Target: v.Target, Size: v.Size}
 		// Where an admin put it; what the peer chose itself it may choose again.
 		if path := v.Paths[string(peer)]; !strings.HasSuffix(filepath.Dir(path), filepath.Join("volumes", m.cfg.Name)) {
@@ -97,20 +123,21 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 
 // handOver stores the module on the peer, with the images that it made.
 func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []protect.Made, def engine.Definition) error {
-	if len(images) != len(m.cfg.Volumes) {
-		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.cfg.Volumes))
+	if len(images) != len(m.cfg.Volumes()) {
+		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.cfg.Volumes()))
 	}
 	s := stored{m.version, m.cfg}
-	s.Module.Volumes = slices.Clone(m.cfg.Volumes)
+	volumes := slices.Clone(m.cfg.Volumes())
 	moved := false
-	for i, v := range s.Module.Volumes {
+	for i, v := range volumes {
 		if v.Paths[string(peer)] == images[i].Path {
 			continue
 		}
 		moved = true
-		s.Module.Volumes[i].Paths = map[string]string{string(n.self()): v.Paths[string(n.self())], string(peer): images[i].Path}
+		volumes[i].Paths = map[string]string{string(n.self()): v.Paths[string(n.self())], string(peer): images[i].Path}
 	}
 	if moved {
+		s.Module.Spec = s.Module.Spec.On(volumes)
 		s.Version = version{m.version.Number + 1, time.Now().UTC(), string(n.self())}
 	}
 	speaks, err := n.plane.Version(ctx, peer)

@@ -61,9 +61,9 @@ func TestNodeIsReplaced(t *testing.T) {
 	must(t, p.b.hv.Undefine(ctx, "db01"))
 	db, err := p.a.node.module("db01")
 	must(t, err)
-	p.a.node.mu.Lock()
-	db.restored = time.Time{} // as after restoreAgain
-	p.a.node.mu.Unlock()
+	db.mending.mu.Lock()
+	db.mending.last = time.Time{} // as after restoreAgain
+	db.mending.mu.Unlock()
 	for _, name := range []string{"web01", "db01"} {
 		p.is(p.b, name, "SECOND")
 		p.is(p.a, name, "PRIM")

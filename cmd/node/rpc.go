@@ -33,24 +33,24 @@ func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Pl
 // rpcHandler serves what nodes ask of each other.
 func (n *Node) rpcHandler() http.Handler {
 	h := http.NewServeMux()
-	h.Handle("POST /modules/{name}/ask", onModule(n, func(ctx context.Context, m *module, a cluster.Ask) (cluster.Answer, error) {
+	h.Handle("POST /modules/{name}/ask", onMirror(n, func(ctx context.Context, m *module, a cluster.Ask) (cluster.Answer, error) {
 		if from := mux.PeerFrom(ctx); a.Node != from {
 			return cluster.Answer{}, fmt.Errorf("%w: %s asks in the name of %s", api.ErrInvalid, from, a.Node)
 		}
 		return m.engine.OnAsk(ctx, a)
 	}))
-	h.Handle("POST /modules/{name}/handover", onModule(n, func(ctx context.Context, m *module, v engine.Handover) (none, error) {
+	h.Handle("POST /modules/{name}/handover", onMirror(n, func(ctx context.Context, m *module, v engine.Handover) (none, error) {
 		return none{}, m.engine.OnHandover(ctx, v)
 	}))
-	h.Handle("POST /modules/{name}/complete", onModule(n, func(ctx context.Context, m *module, v engine.Complete) (none, error) {
+	h.Handle("POST /modules/{name}/complete", onMirror(n, func(ctx context.Context, m *module, v engine.Complete) (none, error) {
 		return none{}, m.engine.OnComplete(ctx, v)
 	}))
-	h.Handle("POST /modules/{name}/tell", onModule(n, func(_ context.Context, m *module, v told) (told, error) {
+	h.Handle("POST /modules/{name}/tell", onMirror(n, func(_ context.Context, m *module, v told) (told, error) {
 		n.fitness.hear(m.cfg.Name, v.Notices)
 		return told{m.engine.OnTell(v.State), n.fitness.of(m.cfg.Name)}, nil
 	}))
-	h.Handle("POST /modules/{name}/standing", onModule(n, n.standing))
-	h.Handle("POST /modules/{name}/define", onModule(n, func(ctx context.Context, m *module, v engine.Definition) (none, error) {
+	h.Handle("POST /modules/{name}/standing", onMirror(n, n.standing))
+	h.Handle("POST /modules/{name}/define", onMirror(n, func(ctx context.Context, m *module, v engine.Definition) (none, error) {
 		return none{}, m.engine.OnDefine(ctx, v)
 	}))
 	h.Handle("POST /modules/{name}/command", onModule(n, func(ctx context.Context, m *module, v command) (none, error) {
@@ -118,6 +118,16 @@ func onModule[In, Out any](n *Node, fn func(context.Context, *module, In) (Out, 
 			}
 			return fn(ctx, m, in)
 		}).ServeHTTP(w, r)
+	})
+}
+
+// onMirror is onModule for what only mirrors understand.
+func onMirror[In, Out any](n *Node, fn func(context.Context, *module, In) (Out, error)) http.Handler {
+	return onModule(n, func(ctx context.Context, m *module, in In) (out Out, err error) {
+		if err := m.isMirror(); err != nil {
+			return out, err
+		}
+		return fn(ctx, m, in)
 	})
 }
 

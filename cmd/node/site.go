@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -36,7 +37,7 @@ func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest
 
 // Release gives the VM of a module back as an ordinary VM of the node that has its newest data.
 func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
-	m, err := n.module(name)
+	m, err := n.mirror(name)
 	if err != nil {
 		return api.Task{}, err
 	}
@@ -45,7 +46,7 @@ func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (
 
 // Return copies the disks of a running VM that somebody has moved off their volumes back onto them.
 func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
-	m, err := n.module(name)
+	m, err := n.mirror(name)
 	if err != nil {
 		return api.Task{}, err
 	}
@@ -84,7 +85,11 @@ func (a modules) Stored(name string) (bool, error) {
 }
 
 func (a modules) Store(ctx context.Context, s protect.New) error {
-	return a.n.storeModule(ctx, a.n.fresh(s))
+	nm, err := a.n.fresh(s)
+	if err != nil {
+		return err
+	}
+	return a.n.storeModule(ctx, nm)
 }
 
 func (a modules) Begin(name string) error {
@@ -99,7 +104,7 @@ func (a modules) Begin(name string) error {
 }
 
 func (a modules) Run(ctx context.Context, name string) error {
-	m, err := a.n.module(name)
+	m, err := a.n.mirror(name)
 	if err == nil {
 		_, err = a.n.startOn(ctx, m, api.ActionRequest{})
 	}
@@ -115,7 +120,7 @@ func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
 }
 
 func (a modules) Leaves(ctx context.Context, name string) error {
-	m, err := a.n.module(name)
+	m, err := a.n.mirror(name)
 	if err != nil {
 		return err
 	}
@@ -123,12 +128,12 @@ func (a modules) Leaves(ctx context.Context, name string) error {
 }
 
 func (a modules) Runs(name string) bool {
-	m, err := a.n.module(name)
-	return err == nil && m.engine.State().Status.Phase == appmodules.Running.String()
+	m, err := a.n.mirror(name)
+	return err == nil && m.engine.State().Status.Phase == appmodules.Running
 }
 
 func (a modules) Part(ctx context.Context, name, why string) error {
-	m, err := a.n.module(name)
+	m, err := a.n.mirror(name)
 	if err != nil {
 		return err
 	}
@@ -139,22 +144,26 @@ func (a modules) Part(ctx context.Context, name, why string) error {
 }
 
 func (a modules) Rejoin(name string) {
-	if m, err := a.n.module(name); err == nil {
+	if m, err := a.n.mirror(name); err == nil {
 		m.engine.Rejoin()
 	}
 }
 
 func (a modules) Kept(ctx context.Context, name string) ([]byte, vmmanager.Definition, error) {
-	m, err := a.n.module(name)
+	m, err := a.n.mirror(name)
 	if err != nil {
 		return nil, vmmanager.Definition{}, err
 	}
 	def, err := m.engine.Definition(ctx)
-	return def.Text, def.Own, err
+	var own vmmanager.Definition
+	if err == nil && len(def.Own) > 0 { // else an older version of Duet made the module
+		err = json.Unmarshal(def.Own, &own)
+	}
+	return def.Text, own, err
 }
 
 func (a modules) Epoch(name string) cluster.Epoch {
-	m, err := a.n.module(name)
+	m, err := a.n.mirror(name)
 	if err != nil {
 		return 0
 	}
@@ -162,9 +171,13 @@ func (a modules) Epoch(name string) cluster.Epoch {
 }
 
 // fresh is the first version of a module that this node begins.
-func (n *Node) fresh(s protect.New) newModule {
+func (n *Node) fresh(s protect.New) (newModule, error) {
+	own, err := json.Marshal(s.Own)
+	if err != nil {
+		return newModule{}, fmt.Errorf("keep the definition that VM %s had: %w", s.Own.Name, err)
+	}
 	return newModule{Stored: stored{version{1, s.Made, string(n.self())}, s.Module}, Source: s.Source,
-		Definition: engine.Definition{Module: s.Module.Name, Version: 1, Text: s.Rewired, Own: s.Own}}
+		Definition: engine.Definition{Module: s.Module.Name, Version: 1, Text: s.Rewired, Own: own}}, nil
 }
 
 // volumes is a protect.Volumes.
@@ -189,7 +202,7 @@ func (a volumes) Seed(ctx context.Context, v appmodules.Volume) error {
 func (a volumes) Log(v appmodules.Volume) blockrepl.DirtyLog { return a.n.store.Log(v.ID) }
 
 func (a volumes) Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.Frontend, error) {
-	return disks{a.n, m.VM.Domain}.Frontend(m.Name, v)
+	return disks{a.n, m.Subject()}.Frontend(m.Name, v)
 }
 
 // peers is a protect.Peers.
@@ -201,7 +214,7 @@ func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Def
 
 func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
 	var made []protect.Made
-	err := a.n.rpcTo(ctx, node, "images", hosting{id, m.Name, m.VM.Domain, places}, &made)
+	err := a.n.rpcTo(ctx, node, "images", hosting{id, m.Name, m.Subject(), places}, &made)
 	return made, err
 }
 
@@ -213,7 +226,11 @@ func (a peers) Drop(ctx context.Context, node cluster.NodeID, id string, all []p
 }
 
 func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) error {
-	return a.n.rpcTo(ctx, node, "modules", a.n.fresh(s), nil)
+	nm, err := a.n.fresh(s)
+	if err != nil {
+		return err
+	}
+	return a.n.rpcTo(ctx, node, "modules", nm, nil)
 }
 
 // hasIdentities is the version from which nodes tell modules of one name apart.

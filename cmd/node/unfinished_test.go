@@ -346,7 +346,7 @@ func TestWhereImagesLie(t *testing.T) {
 		{api.ImageChoice{Node: "beta", Target: "vdz", Path: big}, "no such disk"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: "big.img"}, "whole path"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: small}, "has 4194304 bytes, expected 8388608"},
-		{api.ImageChoice{Node: "beta", Target: "vda", Path: other.cfg.Volumes[0].Paths["beta"]}, "is the image of other/vda"},
+		{api.ImageChoice{Node: "beta", Target: "vda", Path: other.cfg.Volumes()[0].Paths["beta"]}, "is the image of other/vda"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: p.b.dir}, "not a file or block device"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: filepath.Join(p.b.dir, "no", "x.img")}, "no such file or directory"},
 	} {
@@ -368,7 +368,7 @@ func TestWhereImagesLie(t *testing.T) {
 	p.is(p.b, "web01", "SECOND")
 	m, err := p.b.node.module("web01")
 	must(t, err)
-	if v := m.cfg.Volumes; v[0].Paths["beta"] != big || v[1].Paths["beta"] != fresh || filepath.Base(v[1].Paths["alpha"]) != "mine.img" || filepath.Base(v[0].Paths["alpha"]) != "vda.raw" {
+	if v := m.cfg.Volumes(); v[0].Paths["beta"] != big || v[1].Paths["beta"] != fresh || filepath.Base(v[1].Paths["alpha"]) != "mine.img" || filepath.Base(v[0].Paths["alpha"]) != "vda.raw" {
 		t.Errorf("the volumes lie in %+v", v)
 	}
 }
@@ -395,7 +395,7 @@ func TestImagesOfModulesStay(t *testing.T) {
 	p.protected("web01")
 	m, err := p.b.node.module("web01")
 	must(t, err)
-	path := m.cfg.Volumes[0].Paths["beta"]
+	path := m.cfg.Volumes()[0].Paths["beta"]
 	if err := p.b.node.dropImages([]protect.Made{{Path: path}}); err != nil || !exists(path) {
 		t.Errorf("the image of a module was removed (%v)", err)
 	}

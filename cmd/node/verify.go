@@ -17,7 +17,7 @@ func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, 
 	if !ok {
 		return api.Task{}, fmt.Errorf("%w: volume %q: write MODULE/TARGET, as `duet volume list` shows them", api.ErrInvalid, volume)
 	}
-	m, err := n.module(name)
+	m, err := n.mirror(name)
 	if err != nil {
 		return api.Task{}, err
 	}

@@ -38,17 +38,17 @@ func (n *Node) feedWatchdog() {
 // healthy: the goroutine of every module answers.
 func (n *Node) healthy(ctx context.Context) error {
 	for _, m := range n.all() {
-		if err := m.engine.Alive(ctx); err != nil {
+		if err := m.run.Alive(ctx); err != nil {
 			return fmt.Errorf("module %s does not answer: %w", m.cfg.Name, err)
 		}
 	}
 	return nil
 }
 
-// holdsGuests: a VM of some module runs here, or may.
+// holdsGuests: what some module protects runs here, or may.
 func (n *Node) holdsGuests() bool {
 	for _, m := range n.all() {
-		if s := m.engine.State().Status; s.Role == "PRIM" || s.Role == "ALONE" || s.VM == "running" {
+		if m.run.Holds() {
 			return true
 		}
 	}

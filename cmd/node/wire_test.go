@@ -27,13 +27,14 @@ var record = flag.Bool("record", false, "write the messages of this version")
 // messages are one of each kind.
 func messages() map[string]any {
 	m := appmodules.Default()
-	m.Name, m.VM.Domain, m.Nodes = "web01", "web01", []string{"alpha", "beta"}
-	m.ID = "abcdefghijklmnopqrstuvwxyz"
-	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20, Paths: map[string]string{"alpha": "/a/vda.raw", "beta": "/b/vda.raw"}}}
+	m.Name, m.ID, m.Nodes = "web01", "abcdefghijklmnopqrstuvwxyz", []string{"alpha", "beta"}
+	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20,
+		Paths: map[string]string{"alpha": "/a/vda.raw", "beta": "/b/vda.raw"}}}}
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	s := stored{version{3, at, "alpha"}, m}
 	rec := cluster.Record{Epoch: 5, Holder: "alpha", Promised: 6, To: "beta", Complete: 5, Cold: true}
-	def := engine.Definition{Module: "web01", Version: 2, Text: []byte("<domain/>"), Own: vmmanager.Definition{Name: "web01", Text: []byte("<own/>")}}
+	own := recordedOwn()
+	def := engine.Definition{Module: "web01", Version: 2, Text: []byte("<domain/>"), Own: own}
 	w := cluster.Witness{Addr: "w:7430", Key: "0a", ID: "x"}
 	return map[string]any{
 		"ask":        cluster.Ask{Module: m.ID, Node: "beta", Epoch: 6, Complete: 5, Cold: true},
@@ -42,7 +43,7 @@ func messages() map[string]any {
 		"complete":   engine.Complete{Module: "web01", Epoch: 5, Tickets: map[string]blockrepl.Ticket{}},
 		"definition": def,
 		"told": told{State: engine.State{Module: "web01", Incarnation: 7, Seq: 9, Record: rec, Active: true, Definition: 2,
-			Status: engine.Status{Role: "PRIM", Status: "Ready", Phase: "Running", Why: "why", Since: at, Epoch: 5, Holder: "alpha", Complete: true, VM: "running"}}},
+			Status: engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Phase: appmodules.Running, Why: "why", Since: at, Epoch: 5, Holder: "alpha", Complete: true, Workload: "running"}}},
 		"command":  recordedCommand(),
 		"removal":  removal{Epoch: 5, Module: m.ID},
 		"hosting":  hosting{ID: "t1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
@@ -178,4 +179,13 @@ func empty(v any) bool {
 	}
 	rv := reflect.ValueOf(v)
 	return rv.IsZero() || (rv.Kind() == reflect.Slice || rv.Kind() == reflect.Map) && rv.Len() == 0
+}
+
+// recordedOwn is the definition that a VM had before it was protected.
+func recordedOwn() json.RawMessage {
+	b, err := json.Marshal(vmmanager.Definition{Name: "web01", Text: []byte("<own/>")})
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

@@ -38,7 +38,7 @@ func (d *demo) phases(entries []api.LogEntry, firstWrite time.Time) {
 		}
 		return time.Time{}
 	}
-	suspected, granted, up := at("Look"), at("Granted"), at("VMUp")
+	suspected, granted, up := at("Look"), at("Granted"), at("Up")
 	for _, e := range entries {
 		d.show.line("  %6.2f s  %-18s → %-18s %s", e.Time.Sub(d.killed).Seconds(), e.From, e.To, e.Why)
 	}

@@ -439,7 +439,7 @@ func up(ctx context.Context, t *testing.T, h *testcluster.Host, vm string) time.
 	must(t, json.Unmarshal([]byte(out), &entries))
 	var at time.Time
 	for _, e := range entries {
-		if e.On == "VMUp" && e.Node == h.Name {
+		if e.On == "Up" && e.Node == h.Name {
 			at = e.Time
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/workload"
 	"duet/blockrepl"
 	"duet/cluster"
 	"duet/vmmanager"
@@ -43,6 +44,7 @@ type Node struct {
 	host   *process // its life since power came, in which the guest runs
 	proc   *process // the daemon's life; nil: it does not run
 	engine *engine.Engine
+	vm     *workload.VM
 
 	store     store
 	disk      disk
@@ -98,11 +100,12 @@ func newCluster(seed uint64, keep bool, live *live) *Cluster {
 		c.out = &strings.Builder{}
 	}
 	m := appmodules.Default()
-	m.Name, m.Nodes, m.VM.Domain = "vm", []string{names[0], names[1]}, "vm"
-	m.Volumes = []appmodules.Volume{{Target: "vda", ID: "vol", Size: blocks, Paths: map[string]string{}}}
+	m.Name, m.Nodes = "vm", []string{names[0], names[1]}
+	size := int64(blocks)
 	if live != nil {
-		m.Volumes[0].Size = volumeSize
+		size = volumeSize
 	}
+	m.Spec = appmodules.VM{Domain: "vm", Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: size, Paths: map[string]string{}}}}
 	c.module = m
 	for i := range c.nodes {
 		n := &Node{c: c, id: i, name: names[i], ping: true, vmTakes: 100 * time.Millisecond, store: store{values: map[string][]byte{}, owner: cluster.NodeID(names[i])}}
@@ -152,9 +155,10 @@ func (n *Node) boot() {
 		n.real = &real{n: n, life: p}
 	}
 	other := cluster.NodeID(names[1-n.id])
+	vm := workload.NewVM(workload.VMConfig{Module: n.c.module, Node: n.name, Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n}, Logger: slog.New(slog.DiscardHandler)})
 	e, err := engine.New(engine.Config{
 		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: n.storage(),
-		Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n}, Gate: engine.NewGate(p), Runtime: p,
+		Workload: vm, Gate: engine.NewGate(p), Runtime: p,
 		View: func() cluster.View { return n.view(other) }, Witnesses: n.witnesses, Fence: n.fencer(),
 		Ping: func(context.Context) bool { return n.ping }, Boot: fmt.Sprint(n.boots),
 		Log: func(t engine.Transition) { n.c.transition(n, t) }, Logger: slog.New(slog.DiscardHandler),
@@ -165,7 +169,7 @@ func (n *Node) boot() {
 		n.proc, n.real = nil, nil
 		return
 	}
-	n.engine, n.lostPower = e, false
+	n.engine, n.vm, n.lostPower = e, vm, false
 	n.show(e.State().Status)
 	p.w.at(0, p, e.Start)
 	n.c.touch()
@@ -474,7 +478,7 @@ func (n *Node) command(ev appmodules.Event, yes bool) {
 // off is what a node without a daemon shows.
 const off = "off"
 
-func (n *Node) show(s engine.Status) { n.shown = s.Role + "/" + s.Status }
+func (n *Node) show(s engine.Status) { n.shown = s.Role.String() + "/" + s.Status.String() }
 
 // settled: one node is primary, the other in step.
 func (c *Cluster) settled() bool {

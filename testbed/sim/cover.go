@@ -34,13 +34,19 @@ func newCoverage() *coverage {
 // transition finds the row that t is of, and with it the phase n is in now.
 func (c *coverage) transition(n *Node, t engine.Transition) error {
 	for _, i := range c.at[moment{n.phase, t.On}] {
-		if r := c.rows[i]; (t.Why == r.Why || strings.HasPrefix(t.Why, r.Why+": ")) && shows(r, t.To) {
+		if r := c.rows[i]; said(t.Why, r) && shows(r, t.To) {
 			c.taken[i]++
 			n.phase = r.To
 			return nil
 		}
 	}
 	return fmt.Errorf("%s in phase %v: no row for %s: %q", n.name, n.phase, t.On, t.Why)
+}
+
+// said: a reason is that of r, with what the engine adds to it.
+func said(why string, r appmodules.Row) bool {
+	row := appmodules.KindVM.Words().Fill(r.Why)
+	return why == row || strings.HasPrefix(why, row+": ")
 }
 
 // shows: a row with this end is displayed so, with one of the links it may leave.

@@ -169,9 +169,9 @@ func (g *guest) tellPaused(after time.Duration) {
 		if g.life != life || g.state != vmmanager.IOError {
 			return
 		}
-		if e, p := g.n.engine, g.n.proc; e != nil {
+		if vm, p := g.n.vm, g.n.proc; g.n.engine != nil {
 			g.n.c.w.at(0, p, func() {
-				e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
+				vm.Event(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
 			})
 		}
 		g.tellPaused(2 * time.Second)
@@ -277,7 +277,7 @@ func (g *guest) report(cause vmmanager.Cause) {
 		return
 	}
 	g.end(vmmanager.Off)
-	if e, p := g.n.engine, g.n.proc; e != nil {
-		g.n.c.w.at(time.Millisecond, p, func() { e.VMEvent(vmmanager.Event{VM: "vm", State: vmmanager.Off, Cause: cause}) })
+	if vm, p := g.n.vm, g.n.proc; g.n.engine != nil {
+		g.n.c.w.at(time.Millisecond, p, func() { vm.Event(vmmanager.Event{VM: "vm", State: vmmanager.Off, Cause: cause}) })
 	}
 }

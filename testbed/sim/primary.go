@@ -65,6 +65,12 @@ type primary struct {
 	calls    []*call // to be told when the link is lost
 }
 
+// SetStallBudget changes how long a peer that owes an answer is waited for.
+func (v *primary) SetStallBudget(d time.Duration) { v.budget = d }
+
+// SetLocalBudget is about disks that hang, which are not simulated.
+func (v *primary) SetLocalBudget(time.Duration) {}
+
 // link is one attachment.
 type link struct {
 	end     *end
@@ -424,8 +430,22 @@ func (p *primary) Ticket() blockrepl.Ticket {
 	return t
 }
 
-// Close ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere.
-func (p *primary) Close() {
+// Close flushes; nothing is in flight after Fence.
+func (p *primary) Close() error {
+	p.Fence()
+	return p.n.flushed()
+}
+
+// flushed makes durable what was written, unless the disk fails.
+func (n *Node) flushed() error {
+	if n.disk.fail == nil {
+		n.disk.durable = n.disk.cached
+	}
+	return n.disk.fail
+}
+
+// Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere.
+func (p *primary) Fence() {
 	if p.state == blockrepl.Closed {
 		return
 	}

@@ -53,19 +53,10 @@ func (r *real) storage(following bool) engine.Storage {
 	})
 }
 
-// closing makes an io.Closer of a volume's Close.
-type closing func()
-
-// Close calls it.
-func (c closing) Close() error {
-	c()
-	return nil
-}
-
 // opened notes a volume, so that nothing of it outlives the process.
-func (r *real) opened(volumeClose func()) {
+func (r *real) opened(volume io.Closer) {
 	r.n.c.w.live.post(func() {
-		r.volumes = append(r.volumes, closing(volumeClose))
+		r.volumes = append(r.volumes, volume)
 		if r.life.dead {
 			r.bury()
 		}
@@ -102,7 +93,7 @@ func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engin
 			})
 		})
 		if err == nil {
-			r.opened(inner.Close)
+			r.opened(inner)
 		}
 	})
 	if err != nil {
@@ -120,7 +111,7 @@ func (r *real) Secondary(v appmodules.Volume) (engine.Secondary, error) {
 	storage := r.storage(true)
 	r.await(func() {
 		if inner, err = storage.Secondary(v); err == nil {
-			r.opened(inner.Close)
+			r.opened(inner)
 		}
 	})
 	if err != nil {
@@ -170,7 +161,10 @@ func (p *realPrimary) Hold(ctx context.Context) (err error) {
 	return err
 }
 
-func (p *realPrimary) Close() { p.r.await(p.Primary.Close) }
+func (p *realPrimary) Close() (err error) {
+	p.r.await(func() { err = p.Primary.Close() })
+	return err
+}
 
 // realSecondary is a real volume as a task sees it.
 type realSecondary struct {
@@ -219,12 +213,10 @@ func (s *realSecondary) Heard() time.Time {
 	return s.r.life.Now().Add(-time.Since(heard))
 }
 
-func (s *realSecondary) Flush() (err error) {
-	s.r.await(func() { err = s.Secondary.Flush() })
+func (s *realSecondary) Close() (err error) {
+	s.r.await(func() { err = s.Secondary.Close() })
 	return err
 }
-
-func (s *realSecondary) Close() { s.r.await(s.Secondary.Close) }
 
 // greeting is how long a connection may take to say who it is.
 const greeting = 5 * time.Second

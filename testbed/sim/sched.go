@@ -346,6 +346,9 @@ func (p *process) Now() time.Time {
 // Go starts a task at this instant or a moment later.
 func (p *process) Go(fn func()) { p.w.at(p.w.jitter(20*time.Microsecond), p, func() { p.start(fn) }) }
 
+// Begin starts a task at once.
+func (p *process) Begin(fn func()) { p.start(fn) }
+
 // After starts a task after d.
 func (p *process) After(d time.Duration, fn func()) (stop func()) {
 	return p.w.at(d, p, func() { p.start(fn) }).stop

@@ -13,7 +13,7 @@ import (
 
 // A script is a list of lines, done one after the other. N is a node, D a duration:
 //
-//	set POLICY VALUE       before start: arbitration, failback, primary, cold_start, split_brain, witness,
+//	set POLICY VALUE       before start: arbitration, failback, primary, cold_start, split_brain, frozen, witness,
 //	                       fence, crash, panic, shutdown (reactions), patience (of a shutdown), restarts, stall_budget;
 //	                       two-writers allowed: what both acknowledge is not compared
 //	start                  both nodes, the module, until the pair is in step
@@ -233,6 +233,8 @@ func (c *Cluster) set(a []string) (err error) {
 		p.Primary = value
 	case "cold_start":
 		err = p.ColdStart.UnmarshalText([]byte(value))
+	case "frozen":
+		err = p.Frozen.UnmarshalText([]byte(value))
 	case "split_brain":
 		p.SplitBrain = value
 	case "crash":

@@ -230,13 +230,13 @@ func (s *secondary) Heard() time.Time { return s.heard }
 // Applied counts nothing.
 func (s *secondary) Applied() uint64 { return 0 }
 
-func (s *secondary) Flush() error {
-	s.Close()
+func (s *secondary) Close() error {
+	s.Fence()
 	s.n.disk.flushed(s.n.disk.now())
 	return s.n.disk.failed()
 }
 
-func (s *secondary) Close() {
+func (s *secondary) Fence() {
 	s.closed = true
 	s.stop()
 }

@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"duet/appmodules"
+)
+
+// TestConfigure: the policy is exchanged under a guest that writes, and counts at once: without a reconnect while
+// all is well, and where writes wait already.
+func TestConfigure(t *testing.T) {
+	p := newPair(t)
+	a, b := p.nodes["alpha"], p.nodes["beta"]
+	m := module()
+	m.Policy.Arbitration, m.Policy.Frozen = "safe", 0
+	for _, n := range []*simNode{a, b} {
+		n.boot(func(of *appmodules.Module) { of.Policy = m.Policy })
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.settle([]*simNode{a, b})
+	p.until("all is said", func() bool {
+		return strings.Contains(journal(a), "every write goes to both nodes\n") && strings.Contains(journal(a), "the VM runs\n")
+	})
+	p.writes(50)
+	before := journal(a) + journal(b)
+	m.Policy.StallBudget = appmodules.Duration(300 * time.Millisecond)
+	for range 5 {
+		for _, n := range []*simNode{a, b} {
+			must(t, n.running().Configure(t.Context(), m))
+		}
+		p.writes(20)
+	}
+	if after := journal(a) + journal(b); after != before {
+		t.Errorf("an edit of the policy led to\n%s", strings.TrimPrefix(after, before))
+	}
+	p.cut.Store(true)
+	p.sever()
+	p.until("alpha's VM stands still", func() bool {
+		s := a.running().State().Status
+		return s.Role == appmodules.Prim && strings.HasSuffix(s.Why, "the VM stands still until then")
+	})
+	began := time.Now()
+	m.Policy.Frozen = appmodules.Standstill(200 * time.Millisecond)
+	must(t, a.running().Configure(t.Context(), m))
+	p.is(a, "WAIT", "NotReady")
+	if !strings.Contains(journal(a), "nobody granted the right to go on: the VM is ended") {
+		t.Errorf("after %v alpha says\n%s", time.Since(began), journal(a))
+	}
+	p.cut.Store(false)
+	p.settle([]*simNode{a, b})
+	p.writes(20)
+}

@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+)
+
+// What an engine must remember: it acts on a record when that is durable, and not before.
+//
+// The goroutine waits for each save, so there is one at a time, in order. While the
+// metadata disk does not answer it decides nothing, as if this process were frozen; who
+// asks it something meanwhile is told so at once, see soon. A save that takes longer than
+// any disk should counts as failed, but it may become durable later, so until another
+// one has succeeded nothing counts as saved, not even what seems unchanged.
+
+// saving is one save under way.
+type saving struct {
+	since time.Time
+	limit time.Duration // that the goroutine waits
+	over  chan struct{} // closed when the store has answered
+}
+
+// value is one thing to save.
+type value struct {
+	key string
+	v   any
+}
+
+// errStoreHangs is why a save failed that may still be under way.
+var errStoreHangs = errors.New("the metadata disk does not answer")
+
+// put saves values in order. It returns nil when all are durable.
+func (e *Engine) put(ctx context.Context, values ...value) error {
+	if s := e.saving.Load(); s != nil && !isOver(s.over) {
+		return errStoreHangs // nothing overtakes the one before
+	}
+	s := &saving{since: e.rt.Now(), limit: e.diskBudget(), over: make(chan struct{})}
+	e.saving.Store(s)
+	ctx, cancel := e.rt.WithTimeout(ctx, s.limit)
+	defer cancel()
+	err := beside(ctx, e.rt, func() error {
+		defer close(s.over)
+		for _, v := range values {
+			if err := e.cfg.Store.Save(v.key, v.v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() != nil && !isOver(s.over) {
+		return errStoreHangs
+	}
+	return err
+}
+
+// diskBudget is how long a disk of this node may take for one operation. Of the goroutine.
+func (e *Engine) diskBudget() time.Duration { return e.cfg.Module.Policy.Disk() }
+
+// save makes rec durable. A node that cannot remember must not act: on failure the
+// record stays as it was and the caller stops what it does.
+func (e *Engine) save(rec cluster.Record) bool {
+	if rec == e.rec && !e.impaired {
+		return true
+	}
+	keep := e.keep
+	keep.Saved = keep.Saved && rec.Holds(e.self)
+	values := []value{{recordKey, rec}}
+	if keep.Saved != e.keep.Saved { // first: memory older than its disks must not be taken for fit
+		values = []value{{keptKey, keep}, {recordKey, rec}}
+	}
+	if err := e.put(e.ctx, values...); err != nil {
+		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		e.impaired, e.probed = true, e.rt.Now()
+		e.event(appmodules.StorageFailed, "metadata cannot be saved: "+err.Error())
+		return false
+	}
+	e.rec, e.keep.Saved = rec, keep.Saved
+	return true
+}
+
+// saveKept saves what is kept beside the record; false, and a line in the log, if it cannot.
+func (e *Engine) saveKept() bool {
+	values := []value{{keptKey, e.keep}}
+	if e.impaired { // it may say that what the record must say first is noted
+		values = []value{{recordKey, e.rec}, {keptKey, e.keep}}
+	}
+	err := e.put(e.ctx, values...)
+	if err != nil {
+		e.cfg.Logger.Error("cannot save the module's state", "module", e.cfg.Module.Name, "err", err)
+	}
+	return err == nil
+}
+
+// remembers: this node can save what it decides. A waiting one that could not takes no
+// part, so that its peer may go on, until a try succeeds.
+func (e *Engine) remembers() bool {
+	if !e.impaired || e.m.Phase != appmodules.Waiting {
+		return true
+	}
+	if now := e.rt.Now(); now.Sub(e.probed) >= time.Second {
+		e.probed = now
+		e.impaired = e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}) != nil
+	}
+	return !e.impaired
+}
+
+// noteBoot notices that power was lost since the last run, in which writes may have
+// been acknowledged that never left this computer's memory. Until that is durable this
+// node takes no part; the next start would notice it again. Of this run of the computer
+// nothing is unflushed then, until the volumes are opened. Without volumes there are no writes.
+func (e *Engine) noteBoot() {
+	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") {
+		e.rec.Cold = e.rec.Cold || e.rec.Complete > 0 && len(e.cfg.Module.Volumes()) > 0
+		e.keep.Boot = ""
+	}
+	err := e.cfg.Store.Save(recordKey, e.rec)
+	if err == nil {
+		err = e.cfg.Store.Save(keptKey, e.keep)
+	}
+	if err != nil {
+		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		e.impaired, e.probed = true, e.rt.Now()
+	}
+}
+
+// noteOpen makes durable, before the volumes are opened, that a loss of power from here on
+// may lose writes.
+func (e *Engine) noteOpen() bool {
+	if e.keep.Boot != "" {
+		return true
+	}
+	e.keep.Boot = cmp.Or(e.cfg.Boot, "unknown")
+	if e.saveKept() {
+		return true
+	}
+	e.keep.Boot, e.impaired, e.probed = "", true, e.rt.Now()
+	e.event(appmodules.StorageFailed, "metadata cannot be saved")
+	return false
+}
+
+// noteSettled makes durable that the volumes are closed and everything acknowledged is on
+// disk: power may go now.
+func (e *Engine) noteSettled(ctx context.Context) {
+	if e.keep.Boot == "" {
+		return
+	}
+	before := e.keep.Boot
+	e.keep.Boot = ""
+	if err := e.put(ctx, value{keptKey, e.keep}); err != nil {
+		e.keep.Boot = before // the next start takes a loss of power for one, which is safe
+	}
+}
+
+// answerTime is within what a question is answered that somebody waits for with a guest.
+const answerTime = 200 * time.Millisecond
+
+// soon is call for such questions: where the goroutine waits for the metadata disk the
+// answer is that it does, and a node that asks counts on nothing. fn may have begun by then
+// and goes on, unless it stops when claim, which it calls before it does what only a
+// caller that hears of it can undo, returns false.
+func (e *Engine) soon(ctx context.Context, fn func(claim func() bool)) error {
+	short, cancel := e.rt.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var taken atomic.Bool // by claim, or by who gives up
+	claim := func() bool { return taken.CompareAndSwap(false, true) }
+	var gone atomic.Bool
+	done := make(chan struct{})
+	e.post(func() {
+		if gone.Load() {
+			return
+		}
+		fn(claim)
+		close(done)
+	})
+	err := e.rt.Wait(short, done, e.loop)
+	if err == nil || errors.Is(err, ErrStopped) {
+		return err
+	}
+	if gone.Store(true); !claim() {
+		return e.rt.Wait(context.Background(), done, e.loop) // it is past what takes long
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if since, yes := e.pausedSince(); yes {
+		return fmt.Errorf("%w on %s, for %v by now: it can neither decide nor promise", errStoreHangs, e.self,
+			e.rt.Now().Sub(since).Round(100*time.Millisecond))
+	}
+	return fmt.Errorf("%s has not answered within %v", e.self, answerTime)
+}
+
+// pausedSince: the goroutine waits for the metadata disk, and since when.
+func (e *Engine) pausedSince() (time.Time, bool) {
+	s := e.saving.Load()
+	if s == nil || isOver(s.over) {
+		return time.Time{}, false
+	}
+	return s.since, e.rt.Now().Sub(s.since) < 2*s.limit
+}
+
+// Alive returns nil when the engine's goroutine answers, or waits for its metadata disk,
+// which it does for a limited time; nothing else keeps it.
+func (e *Engine) Alive(ctx context.Context) error {
+	if e.soon(ctx, func(func() bool) {}) == nil {
+		return nil
+	}
+	if _, paused := e.pausedSince(); paused {
+		return nil
+	}
+	return e.call(ctx, func() {})
+}

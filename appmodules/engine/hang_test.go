@@ -1,0 +1,431 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"duet/appmodules"
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
+	"duet/cluster"
+	"duet/vmmanager"
+)
+
+// soonEnough is within what a node answers whose disks do not.
+const soonEnough = 300 * time.Millisecond
+
+// hang has no operation on the node's image end until the function it returns is called.
+func (n *simNode) hang() (release func()) {
+	hold := make(chan struct{})
+	remove := n.disk.Inject(backing.Fault{Hold: hold})
+	release = sync.OnceFunc(func() {
+		remove()
+		close(hold)
+	})
+	n.p.t.Cleanup(release)
+	return release
+}
+
+// quickly fails the test if fn takes longer than a node may take to answer. That this
+// computer was busy, which a clock of the same length tells, does not count.
+func (p *pair) quickly(what string, fn func()) {
+	p.t.Helper()
+	began, late := time.Now(), make(chan time.Duration, 1)
+	time.AfterFunc(answerTime, func() { late <- time.Since(began) - answerTime })
+	fn()
+	if took := time.Since(began); took > soonEnough {
+		if busy := <-late; took-busy > soonEnough {
+			p.t.Errorf("%s was answered after %v; this computer was busy for %v of it", what, took, busy)
+		}
+	}
+}
+
+// says waits until the status of a node has a notice of that kind.
+func (p *pair) says(n *simNode, code string) appmodules.Notice {
+	p.t.Helper()
+	var found appmodules.Notice
+	p.until(fmt.Sprintf("%s has the notice %s", n.name, code), func() bool {
+		for _, notice := range n.running().State().Status.Notices {
+			if notice.Code == code {
+				found = notice
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// TestHungDiskOfStandby: the disk of the standby does not answer. The standby votes all the
+// same, the VM goes on after the stall budget, and the standby says what it waits for.
+func TestHungDiskOfStandby(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	release := b.hang()
+	p.is(a, "ALONE", "Ready")
+	p.writes(50)
+	p.is(b, "SECOND", "Transient")
+	if n := p.says(b, "disk-hangs"); !strings.Contains(n.Text, "has not answered for") {
+		t.Errorf("the notice is %q", n.Text)
+	}
+	must(t, b.running().Alive(t.Context()))
+	release()
+	p.is(b, "SECOND", "Ready")
+	p.is(a, "PRIM", "Ready")
+	p.writes(50)
+}
+
+// TestHungDiskOfPrimary: the disk of the primary does not answer for longer than the
+// budget. The guest goes on on the peer, and the node that has the disk waits for it.
+func TestHungDiskOfPrimary(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	release := a.hang()
+	p.is(b, "ALONE", "Ready")
+	p.writes(50)
+	if log := journal(a); !strings.Contains(log, "does not answer for 1s") {
+		t.Errorf("alpha does not say why it moved:\n%s", log)
+	}
+	p.says(a, "disk-hangs")
+	release()
+	p.is(a, "SECOND", "Ready")
+	p.is(b, "PRIM", "Ready")
+	p.writes(50)
+}
+
+// TestHungDiskWhileAlone: nobody could take over. The VM is not ended for what may pass:
+// its writes wait for the disk, and the status says so.
+func TestHungDiskWhileAlone(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	release := a.hang()
+	p.is(a, "ALONE", "Transient")
+	p.says(a, "disk-hangs")
+	if s, err := a.hv.State(t.Context(), "web01"); err != nil || s == vmmanager.Off {
+		t.Errorf("the VM is %v, %v", s, err)
+	}
+	release()
+	p.is(a, "ALONE", "Ready")
+	p.writes(50)
+	if strings.Contains(journal(a), "the VM is off") {
+		t.Error("the VM was ended meanwhile")
+	}
+}
+
+// asked is a connection whose refusal is looked at.
+type asked struct {
+	hello   blockrepl.Hello
+	refused chan blockrepl.Refusal
+}
+
+func (a asked) Hello() blockrepl.Hello           { return a.hello }
+func (a asked) Refuse(r blockrepl.Refusal) error { a.refused <- r; return nil }
+func (a asked) Close() error                     { return nil }
+func attaching(epoch cluster.Epoch) (in asked) {
+	return asked{blockrepl.Hello{Node: "alpha", Epoch: uint64(epoch), Lineage: blockrepl.Lineage{Volume: "vol"}}, make(chan blockrepl.Refusal, 1)}
+}
+
+// TestAnswersWhileDisksHang: a node whose image disks hang votes, answers who attaches, takes
+// commands and is alive, each within 300 ms, in either role and while it reopens volumes.
+func TestAnswersWhileDisksHang(t *testing.T) {
+	for _, role := range []string{"standby", "primary"} {
+		t.Run(role, func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.formed()
+			n := map[string]*simNode{"standby": b, "primary": a}[role]
+			n.hang()
+			alive := func(when string) {
+				p.quickly("Alive "+when, func() { must(t, n.running().Alive(t.Context())) })
+			}
+			alive("when the disk begins to hang")
+			peer := p.nodes[p.other(n)]
+			if role == "primary" {
+				p.is(peer, "ALONE", "Ready")
+			} else {
+				p.quickly("the vote", func() {
+					rec := n.running().State().Record
+					ans, err := n.running().OnAsk(t.Context(), cluster.Ask{Module: "web01", Node: peer.name, Epoch: rec.Next(peer.name), Complete: rec.Epoch})
+					if err != nil || !ans.Yes {
+						t.Errorf("the vote is %+v, %v", ans, err)
+					}
+				})
+			}
+			alive("while the image is closed")
+			p.is(n, "SECOND", "Transient")
+			p.quickly("who attaches", func() {
+				in := attaching(n.running().State().Record.Epoch)
+				in.hello.Node = string(peer.name)
+				_ = n.running().OnAttach(t.Context(), in)
+				if r := <-in.refused; r.Reason == "" {
+					t.Error("refused without a reason")
+				}
+			})
+			p.quickly("a command", func() { must(t, n.running().Command(t.Context(), appmodules.CmdStop, false)) })
+			p.is(n, "STOP", "NotReady")
+			p.quickly("a command", func() { must(t, n.running().Command(t.Context(), appmodules.CmdStart, false)) })
+			alive("while it waits to reopen the image")
+		})
+	}
+}
+
+// TestStopWhileDisksHang: an engine stops although its disk does not answer.
+func TestStopWhileDisksHang(t *testing.T) {
+	for _, role := range []string{"standby", "primary"} {
+		t.Run(role, func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.formed()
+			n := map[string]*simNode{"standby": b, "primary": a}[role]
+			n.hang()
+			began := time.Now()
+			n.running().Stop(t.Context())
+			if took := time.Since(began); took > 9*time.Second {
+				t.Errorf("the stop took %v", took)
+			}
+		})
+	}
+}
+
+// TestHungMetadata: a node whose metadata disk does not answer can promise nothing. It says
+// so within 300 ms, and counts as what it is: alive, and no voter.
+func TestHungMetadata(t *testing.T) {
+	p := newPair(t)
+	a, b := p.nodes["alpha"], p.nodes["beta"]
+	for _, n := range []*simNode{a, b} {
+		n.boot(func(m *appmodules.Module) { m.Policy.DiskBudget = appmodules.Duration(4 * time.Second) })
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	release := b.store.hang()
+	t.Cleanup(release)
+	e := b.running()
+	rec := e.State().Record
+	ask := cluster.Ask{Module: "web01", Node: "alpha", Epoch: rec.Next("alpha"), Complete: rec.Epoch}
+	for range 3 {
+		p.quickly("the vote", func() {
+			if ans, err := e.OnAsk(t.Context(), ask); err == nil {
+				t.Errorf("a vote that is not durable: %+v", ans)
+			}
+		})
+		p.quickly("Alive", func() { must(t, e.Alive(t.Context())) })
+		p.quickly("who attaches", func() {
+			in := attaching(rec.Epoch)
+			_ = e.OnAttach(t.Context(), in)
+			if r := <-in.refused; r.Reason == "" {
+				t.Error("refused without a reason")
+			}
+		})
+		p.quickly("a command", func() {
+			if err := e.Command(t.Context(), appmodules.CmdStop, false); err == nil {
+				t.Error("a command was taken that cannot be noted")
+			}
+		})
+	}
+	if e.State().Record != rec {
+		t.Errorf("it acts on a record that is not durable: %+v", e.State().Record)
+	}
+	p.is(a, "ALONE", "Ready") // arbitration: available
+	p.writes(20)
+	p.is(b, "WAIT", "NotReady") // after the budget it takes no part
+	release()
+	p.is(b, "SECOND", "Ready")
+	p.is(a, "PRIM", "Ready")
+}
+
+// TestSaveOfUnknownEnd: a save that took too long may have become durable after all. Nothing
+// counts as saved then but what is saved anew, though it seems unchanged.
+func TestSaveOfUnknownEnd(t *testing.T) {
+	p := newPair(t)
+	a := p.nodes["alpha"]
+	a.boot()
+	e := a.running()
+	release := a.store.hang()
+	t.Cleanup(release)
+	must(t, e.call(t.Context(), func() {
+		before := e.rec
+		if e.save(before.Promise("alpha", 0)) {
+			t.Error("saved on a disk that hangs")
+		}
+		if e.rec != before {
+			t.Error("the record counts although it is not durable")
+		}
+		if e.save(before) {
+			t.Error("what is on the disk is not known, and counts as saved")
+		}
+	}))
+	release()
+	p.until("the record on the disk is the one that counts", func() bool {
+		var on cluster.Record
+		saved := false
+		must(t, e.call(t.Context(), func() { saved = e.save(e.rec) }))
+		_, err := a.store.Load(recordKey, &on)
+		return saved && err == nil && on == e.rec
+	})
+}
+
+// TestSlowHypervisorAtStart: a hypervisor that does not answer keeps nobody waiting for a vote.
+func TestSlowHypervisorAtStart(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.halt()
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	b.slow = hold
+	b.boot()
+	e := b.running()
+	p.quickly("Alive", func() { must(t, e.Alive(t.Context())) })
+	p.quickly("the vote", func() {
+		if _, err := e.OnAsk(t.Context(), cluster.Ask{Module: "web01", Node: "alpha", Epoch: 1}); err != nil {
+			t.Errorf("the vote: %v", err)
+		}
+	})
+	release()
+	p.is(b, "SECOND", "Ready")
+	p.is(a, "PRIM", "Ready")
+}
+
+// TestFrontendEnds: a front end that ends by itself leaves the VM without its disk: the
+// module moves.
+func TestFrontendEnds(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	a.front.last().Close()
+	p.is(b, "PRIM", "Ready")
+	p.is(a, "SECOND", "Ready")
+	if log := journal(a); !strings.Contains(log, "front end ended") {
+		t.Errorf("alpha does not say why it moved:\n%s", log)
+	}
+}
+
+// TestPowerLossWhileStopped: what a module has written is on disk when it has stopped, so
+// its node loses nothing with its power.
+func TestPowerLossWhileStopped(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
+	p.is(a, "STOP", "NotReady")
+	p.is(b, "STOP", "NotReady")
+	for _, n := range []*simNode{a, b} {
+		p.until(fmt.Sprintf("%s notes that all is on disk", n.name), func() bool {
+			var k kept
+			_, err := n.store.Load(keptKey, &k)
+			return err == nil && k.Boot == ""
+		})
+		n.die()
+		n.boot()
+		must(t, n.running().Booted(t.Context()))
+		if n.running().State().Record.Cold {
+			t.Errorf("%s counts as one that lost writes", n.name)
+		}
+		n.die() // without having opened anything
+		n.boot()
+		must(t, n.running().Booted(t.Context()))
+		if n.running().State().Record.Cold {
+			t.Errorf("%s counts as one that lost writes after a second loss of power", n.name)
+		}
+	}
+	must(t, a.running().Command(t.Context(), appmodules.CmdStart, false))
+	must(t, b.running().Command(t.Context(), appmodules.CmdStart, false))
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	a.die()
+	a.boot()
+	must(t, a.running().Booted(t.Context()))
+	if !a.running().State().Record.Cold {
+		t.Error("a primary that lost power counts as one that did not")
+	}
+	p.is(b, "PRIM", "Ready")
+}
+
+// TestStopAfterCrashFlushes: a daemon that was killed left writes unflushed. The next one
+// flushes them when it stops in order, also if the module was not opened again.
+func TestStopAfterCrashFlushes(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	must(t, a.running().Command(t.Context(), appmodules.CmdStop, false))
+	must(t, a.running().call(t.Context(), func() { a.running().keep.Wanted = false; a.running().saveKept() }))
+	p.until("alpha stops", func() bool { return a.running().State().Status.Role == appmodules.Stop })
+	a.halt()
+	var k kept
+	_, err := a.store.Load(keptKey, &k)
+	must(t, err)
+	k.Boot = fmt.Sprint(a.boots.Load()) // as if it had been killed before it noted the end
+	must(t, a.store.Save(keptKey, k))
+	a.boot()
+	a.running().Stop(t.Context())
+	a.die()
+	a.boot()
+	must(t, a.running().Booted(t.Context()))
+	if a.running().State().Record.Cold {
+		t.Error("alpha counts as one that lost writes")
+	}
+}
+
+// TestReasonOfTheEnd: a module that has stopped says what stopped it.
+func TestReasonOfTheEnd(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	a.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpWrite}, Err: errors.New("medium error")})
+	p.is(a, "STOP", "NotReady")
+	if why := a.running().State().Status.Why; !strings.Contains(why, "medium error") {
+		t.Errorf("it says %q", why)
+	}
+}
+
+// TestDiskErrorsOfTheGuest: a VM whose disk gives it errors is let go on a few times, and then
+// left paused; it is not Ready, and says why. A peer that comes back is a reason to try again.
+func TestDiskErrorsOfTheGuest(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	for range promptly {
+		p.until("the VM runs", func() bool { s, _ := a.hv.State(t.Context(), "web01"); return s == vmmanager.Running })
+		must(t, a.hv.BreakDisk("web01"))
+		must(t, a.hv.MendDisk("web01"))
+	}
+	p.until("the VM runs", func() bool { s, _ := a.hv.State(t.Context(), "web01"); return s == vmmanager.Running })
+	must(t, a.hv.BreakDisk("web01"))
+	p.is(a, "ALONE", "NotReady")
+	p.says(a, "disk-errors")
+	must(t, a.hv.MendDisk("web01"))
+	b.boot()
+	p.is(a, "PRIM", "Ready")
+	p.writes(20)
+}
+
+// TestUnreadableRegion: data that cannot be read here, and cannot be mended, end no VM. The
+// status says how much there is.
+func TestUnreadableRegion(t *testing.T) {
+	p := newPair(t)
+	data := make([]byte, blockrepl.RegionSize)
+	data[0] = 1
+	if _, err := p.nodes["alpha"].image.WriteAt(data, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	a, b := p.formed()
+	remove := a.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead, blockrepl.OpWrite, blockrepl.OpZero, blockrepl.OpDiscard},
+		Off: 4 << 20, Len: blockrepl.RegionSize, Err: errors.New("medium error")})
+	defer remove()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, _ = a.running().Verify(ctx, "vda", false) // how it ends is blockrepl's to say
+	if n := p.says(a, "disk-unreadable"); !strings.Contains(n.Text, "64 KiB") {
+		t.Errorf("the notice is %q", n.Text)
+	}
+	p.is(a, "PRIM", "Ready")
+	p.is(b, "SECOND", "Ready")
+	p.writes(50)
+}

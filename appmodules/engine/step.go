@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"time"
+
+	"duet/appmodules"
+)
+
+// step lets the table decide on ev and carries the row out. text adds what the row
+// cannot know to its reason.
+func (e *Engine) step(ev appmodules.Event, text string) {
+	before := e.m
+	if ev == appmodules.StartFailed && e.left(e.keep.Restarts) <= 0 {
+		e.failure = text
+	}
+	next, row := e.m.Step(ev, e.facts())
+	if row == nil {
+		return
+	}
+	e.m = next
+	if ev == appmodules.Up || next.Phase == appmodules.Following {
+		e.failure = "" // it runs, or it is the peer's turn
+	}
+	if ev == appmodules.Failed || ev == appmodules.Move || ev == appmodules.StartFailed ||
+		before.Phase == appmodules.Starting && next.Phase == appmodules.Leaving {
+		e.countFailure(next.Phase)
+	}
+	e.noteStorage(ev, before.Phase)
+	why := e.work.words.Fill(row.Why)
+	if text != "" {
+		why += ": " + text
+	}
+	if next != before || ev != appmodules.Look {
+		e.record(before, ev, why)
+	}
+	if next.Phase != before.Phase {
+		e.noteEnd(before.Phase, why)
+		e.enter(next.Phase)
+	}
+	e.denied = e.denied || ev == appmodules.Denied
+	for _, a := range row.Do {
+		if !e.act(a) {
+			break
+		}
+	}
+	if next.Phase == appmodules.Stopped || next.Phase == appmodules.Killing {
+		e.withdraw() // a guest of an earlier run may wait although nothing was opened since
+	}
+	e.publish()
+	e.tellSoon()
+	// What was not true before may be now: a waiting phase looks again at once. What was
+	// refused just now is tried again a moment later.
+	if next.Phase != before.Phase && ev != appmodules.Denied && ev != appmodules.StorageFailed {
+		e.lookIn(e.token)
+	}
+}
+
+// noteEnd remembers why the module stops: that its workload is off in the end is not the reason.
+func (e *Engine) noteEnd(from appmodules.Phase, why string) {
+	switch {
+	case e.m.Phase == appmodules.Stopping:
+		e.ended = why
+	case e.m.Phase != appmodules.Stopped || from != appmodules.Stopping:
+		e.ended = ""
+	}
+}
+
+// lookIn looks soon, if the phase of token still lasts.
+func (e *Engine) lookIn(token uint64) {
+	e.post(func() {
+		if e.token == token {
+			e.look()
+		}
+	})
+}
+
+// enter begins a phase.
+func (e *Engine) enter(p appmodules.Phase) {
+	e.token++
+	e.entered, e.denied = e.rt.Now(), false
+	e.cancelAsk()
+	if p == appmodules.Stopped && e.failure != "" { // it is brought back for the peer's sake, but not without pause
+		e.patience = e.rt.Now().Add(heirAgain)
+	}
+	e.clock()
+}
+
+// limit is how long the present phase may take; 0: as long as it likes.
+func (e *Engine) limit() time.Duration {
+	switch e.m.Phase {
+	case appmodules.Opening:
+		if !e.leading.isOpen() {
+			return 0 // a disk is waited for, and the clock begins when it has answered
+		}
+		return e.cfg.Times.Open
+	case appmodules.Frozen:
+		return time.Duration(e.cfg.Module.Policy.Frozen)
+	case appmodules.Handing:
+		return handTime
+	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
+		return time.Duration(e.cfg.Module.Policy.Shutdown)
+	}
+	return 0
+}
+
+// clock starts the clock of the phase, which began at entered.
+func (e *Engine) clock() {
+	e.untime()
+	e.untime = func() {}
+	if limit := e.limit(); limit > 0 {
+		token, left := e.token, max(limit-e.rt.Now().Sub(e.entered), 0)
+		e.untime = e.rt.After(left, func() { e.eventOf(token, appmodules.Timeout, "") })
+	}
+}
+
+func (e *Engine) look() {
+	if e.booted && !e.rt.Now().Before(e.patience) && e.remembers() {
+		e.step(appmodules.Look, "")
+	}
+	e.leading.watch()
+}

@@ -1,0 +1,266 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"duet/appmodules"
+)
+
+// work is what the engine knows of its workload.
+type work struct {
+	now     appmodules.Condition
+	words   appmodules.Words
+	reads   uint64    // counts the readings of its definition: the newest counts
+	op      *workCall // the call under way or the last one; nil: there was none
+	looked  time.Time // when it was last asked how it stands
+	missing int       // how often in a row it was down although it should run
+	unfit   string    // why the peer does not get the present definition
+	strays  strays    // disks of the running workload that are not on their volumes
+}
+
+// workCall is one call that changes the workload.
+type workCall struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended
+}
+
+// change runs fn as the only call that changes the workload: the one before is cancelled
+// and has ended when fn begins, so that no late start follows a kill.
+func (e *Engine) change(fn func(ctx context.Context)) {
+	last := e.work.op
+	ctx, cancel := context.WithCancel(e.ctx)
+	call := &workCall{cancel: cancel, done: make(chan struct{})}
+	e.work.op = call
+	e.spawn(func(context.Context) {
+		defer close(call.done)
+		defer cancel()
+		if last != nil {
+			last.cancel()
+			_ = e.rt.Wait(context.Background(), last.done, nil) // it was cancelled
+		}
+		fn(ctx)
+	})
+}
+
+// changing: a call that changes the workload is under way.
+func (w *work) changing() bool {
+	if w.op == nil {
+		return false
+	}
+	select {
+	case <-w.op.done:
+		return false
+	default:
+		return true
+	}
+}
+
+const (
+	// quickTime bounds one call that should be quick.
+	quickTime = 10 * time.Second
+	// startTime bounds one start.
+	startTime = time.Minute
+)
+
+const (
+	lookEvery  = 2 * time.Second // between two questions whether it runs
+	missingFor = 2               // answers that it does not, until that is believed: the report that says why comes first
+)
+
+// reconcile finds a workload that ended without a report: one may be lost, or overtaken by
+// the end of the call that started it.
+func (e *Engine) reconcile() {
+	if now := e.rt.Now(); e.m.Phase != appmodules.Running || e.work.changing() || now.Sub(e.work.looked) < lookEvery {
+		return
+	}
+	e.work.looked = e.rt.Now()
+	e.readStrays() // its news may be lost too
+	token := e.token
+	e.spawn(func(ctx context.Context) {
+		ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
+		defer cancel()
+		now, err := e.cfg.Workload.State(ctx)
+		if err != nil {
+			return // a report tells when it answers again
+		}
+		e.post(func() {
+			ev, lost := now.Lost.What.Event()
+			switch {
+			case e.token != token:
+			case !lost:
+				e.work.missing = 0
+			default:
+				if e.work.missing++; e.work.missing >= missingFor {
+					e.work.missing, e.work.now = 0, now
+					e.step(ev, now.Lost.Why)
+				}
+			}
+		})
+	})
+}
+
+// start waits for its turn, brings the definition up to date and starts.
+func (e *Engine) start() {
+	token, turn := e.token, e.cfg.Module.Policy.Start
+	define, resume := e.reading(), e.keep.Saved
+	e.change(func(ctx context.Context) {
+		leave, err := e.cfg.Gate.Enter(ctx, turn.Order)
+		if err != nil {
+			return
+		}
+		ctx, cancel := e.rt.WithTimeout(ctx, startTime)
+		defer cancel()
+		// A definition that cannot be read, as of a disk whose file is missing, is no reason
+		// not to try: the start says what is wrong.
+		if err := define(ctx); err != nil && ctx.Err() == nil {
+			e.cfg.Logger.Warn("cannot read the definition", "module", e.cfg.Module.Name, "err", err)
+		}
+		var now appmodules.Condition
+		if err = ctx.Err(); err == nil {
+			now, err = e.cfg.Workload.Start(ctx, resume)
+		}
+		if err != nil {
+			leave(0)
+			if context.Cause(e.ctx) == nil && errors.Is(err, context.Canceled) {
+				return // another call took its place
+			}
+			e.eventOf(token, appmodules.StartFailed, err.Error())
+			return
+		}
+		leave(time.Duration(turn.Delay))
+		e.post(func() {
+			e.work.now = now
+			e.setSaved(false)
+			if e.token == token {
+				e.step(appmodules.Up, "")
+			}
+			e.readStrays()
+		})
+	})
+}
+
+// setSaved notes whether what the workload has left here is fit to go on from.
+func (e *Engine) setSaved(yes bool) {
+	if e.keep.Saved != yes {
+		e.keep.Saved = yes
+		e.saveKept()
+	}
+}
+
+// shutDown asks the workload to end; the phase's timer decides how long.
+func (e *Engine) shutDown() {
+	token, patience := e.token, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second
+	e.change(func(ctx context.Context) {
+		ctx, cancel := e.rt.WithTimeout(ctx, patience)
+		defer cancel()
+		if err := e.cfg.Workload.Stop(ctx); err == nil {
+			e.down(token)
+		}
+	})
+}
+
+// kill tries until the workload is gone: nothing may follow before that.
+func (e *Engine) kill() {
+	token := e.token
+	e.change(func(ctx context.Context) {
+		for {
+			callCtx, cancel := e.rt.WithTimeout(ctx, quickTime)
+			err := e.cfg.Workload.Kill(callCtx)
+			cancel()
+			if err == nil {
+				e.down(token)
+				return
+			}
+			e.cfg.Logger.Error("cannot end the "+e.work.words.Noun+", trying again", "module", e.cfg.Module.Name, "err", err)
+			if sleep(ctx, e.rt, 500*time.Millisecond) != nil {
+				return
+			}
+		}
+	})
+}
+
+func (e *Engine) down(token uint64) {
+	e.post(func() {
+		e.work.now = appmodules.Condition{}
+		// A workload that was asked to go down for a move does so although the move was given up.
+		if e.token == token || e.m.Phase == appmodules.Running {
+			e.step(appmodules.Down, "")
+		}
+	})
+}
+
+// onReport handles what the workload reports.
+func (e *Engine) onReport(r appmodules.Report) {
+	if r.Now.Stuck {
+		e.resumes.failed(e.rt.Now())
+	}
+	e.work.now = r.Now
+	if ev, ended := r.What.Event(); ended {
+		e.step(ev, r.Why)
+	}
+	switch r.What {
+	case appmodules.IsEdited:
+		e.readDefinition()
+	case appmodules.IsSaved:
+		if e.rec.Holds(e.self) && e.primary() {
+			e.setSaved(true)
+		}
+	case appmodules.IsStrayed:
+		e.readStrays()
+	}
+	e.resume()
+	e.publish()
+}
+
+// resume lets a workload go on whose storage did not answer, as soon as it is served
+// again. Where writes wait, resuming is harmless: they wait.
+func (e *Engine) resume() {
+	now := e.rt.Now()
+	if !e.work.now.Stuck || !e.leading.isOpen() || e.work.changing() || !e.resumes.due(now) {
+		return
+	}
+	e.resumes.tried(now)
+	e.change(func(ctx context.Context) {
+		ctx, cancel := e.rt.WithTimeout(ctx, startTime)
+		defer cancel()
+		now, err := e.cfg.Workload.Start(ctx, false)
+		if errors.Is(err, context.Canceled) {
+			return // another call took its place
+		}
+		e.post(func() {
+			if err != nil {
+				e.cfg.Logger.Warn("cannot resume the "+e.work.words.Noun+" after its disk came back", "module", e.cfg.Module.Name, "err", err)
+				return
+			}
+			e.work.now = now
+			e.publish()
+		})
+	})
+}
+
+// left counts how often policy.restart still allows what happened at times.
+func (e *Engine) left(times []time.Time) int {
+	return e.cfg.Module.Policy.Restart.Max - len(e.recent(times))
+}
+
+// recent are the times within the window of policy.restart.
+func (e *Engine) recent(times []time.Time) []time.Time {
+	since := e.rt.Now().Add(-time.Duration(e.cfg.Module.Policy.Restart.Window))
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return t.Before(since) })
+}
+
+// countFailure notes an automatic restart or move; an operator's command forgets them all.
+func (e *Engine) countFailure(p appmodules.Phase) {
+	switch p {
+	case appmodules.Starting:
+		e.keep.Restarts = append(e.recent(e.keep.Restarts), e.rt.Now())
+	case appmodules.Leaving:
+		e.keep.Moves = append(e.recent(e.keep.Moves), e.rt.Now())
+	default:
+		return
+	}
+	e.saveKept()
+}

@@ -1,0 +1,193 @@
+package appmodules
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Policy says how a module behaves when something fails.
+type Policy struct {
+	// Arbitration: safe waits rather than risk two writers; available goes on if a ping target answers.
+	Arbitration string `yaml:"arbitration" json:"arbitration"`
+	// Primary: a node name, last (where it ran last) or any.
+	Primary  string  `yaml:"primary" json:"primary"`
+	Failback string  `yaml:"failback" json:"failback"` // manual | auto
+	Restart  Restart `yaml:"restart" json:"restart"`
+	Start    Turn    `yaml:"start" json:"start"`
+	// StallBudget is how long a write waits for a peer that does not answer before the pair separates.
+	StallBudget Duration `yaml:"stall_budget" json:"stall_budget"`
+	// DiskBudget is how long an operation on a disk of the node that runs the workload may take
+	// before the disk counts as one that does not answer; 0 is the default.
+	DiskBudget Duration `yaml:"disk_budget" json:"disk_budget"`
+	// Shutdown is how long a guest may take to shut down before it is ended.
+	Shutdown Duration `yaml:"shutdown" json:"shutdown"`
+	On       On       `yaml:"on" json:"on"`
+	// ColdStart: never, or after how long a node that has not met its peer since its own
+	// start goes on as if it had (DESIGN §5 rule 6).
+	ColdStart ColdStart `yaml:"cold_start" json:"cold_start"`
+	// SplitBrain: keep sets the loser's version aside and resyncs, hold waits for a human first.
+	SplitBrain string `yaml:"split_brain" json:"split_brain"`
+	// Frozen: wait, or after how long a workload is ended whose writes wait because nobody
+	// grants the right to go on without the peer.
+	Frozen Standstill `yaml:"frozen" json:"frozen"`
+	// Fence: if-needed uses a fence agent where nothing else can decide, before-start
+	// besides whatever grants the right, before the VM starts on the other node.
+	Fence string `yaml:"fence" json:"fence"`
+}
+
+// The values of Policy.SplitBrain and Policy.Fence.
+const (
+	SplitKeep        = "keep"
+	SplitHold        = "hold"
+	FenceIfNeeded    = "if-needed"
+	FenceBeforeStart = "before-start"
+)
+
+// ColdStart is written "never" (0) or "after 5m".
+type ColdStart time.Duration
+
+// MarshalText writes the form UnmarshalText reads.
+func (c ColdStart) MarshalText() ([]byte, error) { return delayed(time.Duration(c), "never", "after ") }
+
+// UnmarshalText reads "never" or "after DURATION".
+func (c *ColdStart) UnmarshalText(b []byte) error {
+	return undelayed(b, (*time.Duration)(c), "never", "after ")
+}
+
+// Standstill is written "wait" (0) or "kill after 1m".
+type Standstill time.Duration
+
+// MarshalText writes the form UnmarshalText reads.
+func (f Standstill) MarshalText() ([]byte, error) {
+	return delayed(time.Duration(f), "wait", "kill after ")
+}
+
+// UnmarshalText reads "wait" or "kill after DURATION".
+func (f *Standstill) UnmarshalText(b []byte) error {
+	return undelayed(b, (*time.Duration)(f), "wait", "kill after ")
+}
+
+// delayed writes what happens never (0) or after a time.
+func delayed(d time.Duration, never, after string) ([]byte, error) {
+	if d == 0 {
+		return []byte(never), nil
+	}
+	return []byte(after + d.String()), nil
+}
+
+// undelayed reads what delayed writes.
+func undelayed(b []byte, to *time.Duration, never, after string) error {
+	if string(b) == never {
+		*to = 0
+		return nil
+	}
+	text, ok := strings.CutPrefix(string(b), after)
+	d, err := time.ParseDuration(strings.TrimSpace(text))
+	if !ok || err != nil || d <= 0 {
+		return fmt.Errorf("%q is neither %q nor such as %q", b, never, after+"5m")
+	}
+	*to = d
+	return nil
+}
+
+// Restart bounds the restarts on the same node before the module moves to its peer.
+type Restart struct {
+	Max    int      `yaml:"max" json:"max"`
+	Window Duration `yaml:"window" json:"window"`
+}
+
+// Turn is the place of a module among those that start on a node: lower order
+// first, then delay before the next order.
+type Turn struct {
+	Order int      `yaml:"order" json:"order"`
+	Delay Duration `yaml:"delay" json:"delay"`
+}
+
+// On says what follows each way a workload can end. A guest that shut itself down on
+// purpose is not a crash.
+type On struct {
+	Crash    Reaction `yaml:"crash" json:"crash"`
+	Panic    Reaction `yaml:"panic" json:"panic"`
+	Shutdown Reaction `yaml:"shutdown" json:"shutdown"` // by the guest itself
+	Admin    Reaction `yaml:"admin" json:"admin"`       // virsh destroy, virsh shutdown
+}
+
+// Reaction is what follows the end of a workload.
+type Reaction string
+
+// The reactions.
+const (
+	React        Reaction = "restart"  // on this node, then on the peer, within policy.restart
+	ReactMove    Reaction = "failover" // on the peer at once
+	ReactStop    Reaction = "stop"     // the module stops on both nodes
+	defaultGuest          = ReactStop
+)
+
+// DefaultPolicy is the policy of a module before its YAML is read.
+func DefaultPolicy() Policy {
+	return Policy{
+		Arbitration: "safe", Primary: "last", Failback: "manual",
+		Restart:     Restart{Max: 3, Window: Duration(24 * time.Hour)},
+		StallBudget: Duration(2 * time.Second),
+		DiskBudget:  Duration(defaultDisk),
+		Shutdown:    Duration(60 * time.Second),
+		SplitBrain:  SplitKeep,
+		Fence:       FenceIfNeeded,
+		On:          On{Crash: React, Panic: React, Shutdown: defaultGuest, Admin: defaultGuest},
+	}
+}
+
+// defaultDisk is the disk budget of a policy that has none, as those of older versions.
+const defaultDisk = 10 * time.Second
+
+// Disk is the DiskBudget in force.
+func (p Policy) Disk() time.Duration { return cmp.Or(time.Duration(p.DiskBudget), defaultDisk) }
+
+// Validate lists every fault of p in a module on nodes.
+func (p Policy) Validate(nodes []string) []Fault {
+	var f faults
+	f.oneOf("policy.arbitration", p.Arbitration, "safe", "available")
+	f.oneOf("policy.primary", p.Primary, append([]string{"last", "any"}, nodes...)...)
+	f.oneOf("policy.split_brain", p.SplitBrain, SplitKeep, SplitHold)
+	f.oneOf("policy.fence", p.Fence, FenceIfNeeded, FenceBeforeStart)
+	f.oneOf("policy.failback", p.Failback, "manual", "auto")
+	if p.Restart.Max < 0 {
+		f.add("policy.restart.max", "must be ≥ 0")
+	}
+	for path, d := range map[string]Duration{"policy.restart.window": p.Restart.Window, "policy.start.delay": p.Start.Delay} {
+		if d < 0 {
+			f.add(path, "must be ≥ 0")
+		}
+	}
+	if d := time.Duration(p.DiskBudget); d != 0 && (d < time.Second || d > 10*time.Minute) {
+		f.add("policy.disk_budget", "%s must be between 1s and 10m", d)
+	}
+	if d := time.Duration(p.StallBudget); d < 200*time.Millisecond || d > time.Minute {
+		f.add("policy.stall_budget", "%s must be between 200ms and 1m", d)
+	}
+	if time.Duration(p.Shutdown) < time.Second {
+		f.add("policy.shutdown", "must be ≥ 1s")
+	}
+	for path, r := range map[string]Reaction{"policy.on.crash": p.On.Crash, "policy.on.panic": p.On.Panic, "policy.on.shutdown": p.On.Shutdown, "policy.on.admin": p.On.Admin} {
+		f.oneOf(path, string(r), string(React), string(ReactMove), string(ReactStop))
+	}
+	return f
+}
+
+// Duration is a time.Duration written as text: 500ms, 2s, 24h.
+type Duration time.Duration
+
+// MarshalText writes the form UnmarshalText reads.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads "2s"; a bare number is refused, for its unit is unknown.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 500ms, 2s or 24h", b)
+	}
+	*d = Duration(v)
+	return nil
+}

@@ -1,0 +1,92 @@
+package workload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"duet/appmodules"
+	"duet/vmmanager"
+)
+
+// errStrayed is why a definition does not follow to the peer.
+var errStrayed = errors.New("a disk is not on its volume")
+
+// Compare holds the hypervisor's definition against the one that is kept.
+func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (appmodules.Edit, error) {
+	hv := v.cfg.Hypervisor
+	stored := vmmanager.Definition{Name: v.domain, Text: kept}
+	now, err := hv.Definition(ctx, v.domain)
+	switch {
+	case errors.Is(err, vmmanager.ErrNotFound), !known:
+		return appmodules.Edit{}, hv.Define(ctx, stored)
+	case err != nil || bytes.Equal(now.Text, kept):
+		return appmodules.Edit{}, err
+	}
+	rewired, unfit := hv.Rewire(now, v.cfg.Endpoints)
+	if on := hv.On(now); slices.ContainsFunc(v.cfg.Endpoints, func(to vmmanager.Endpoint) bool { return !slices.Contains(on, to) }) {
+		// A disk was taken off its volume: the guest would write past the replication. But where it
+		// does so by now, its newest data are there.
+		if live, err := hv.Strays(ctx, v.domain, v.cfg.Endpoints); err != nil {
+			return appmodules.Edit{}, err
+		} else if strayed || slices.ContainsFunc(live, away) {
+			return appmodules.Edit{Text: now.Text, Unfit: errStrayed}, nil
+		}
+		if unfit == nil {
+			stored = rewired
+		}
+		v.cfg.Logger.Warn("the VM's definition was edited so that a disk is not on its volume: it is put back", "module", v.cfg.Module.Name)
+		if err := hv.Define(ctx, stored); err != nil {
+			return appmodules.Edit{}, err
+		}
+		now = stored
+	}
+	return appmodules.Edit{Text: now.Text, Unfit: unfit}, nil
+}
+
+// Define stores a definition in the hypervisor.
+func (v *VM) Define(ctx context.Context, text []byte) error {
+	if err := v.cfg.Hypervisor.Define(ctx, vmmanager.Definition{Name: v.domain, Text: text}); err != nil {
+		return fmt.Errorf("define %s: %w", v.domain, err)
+	}
+	return nil
+}
+
+// away: the disk has left its volume.
+func away(d vmmanager.Stray) bool { return !d.Extra && d.On != "" }
+
+// Strays asks the hypervisor where the disks of the VM are.
+func (v *VM) Strays(ctx context.Context) ([]appmodules.Stray, error) {
+	found, err := v.cfg.Hypervisor.Strays(ctx, v.domain, v.cfg.Endpoints)
+	if err != nil {
+		return nil, err
+	}
+	var out []appmodules.Stray
+	for _, d := range found {
+		out = append(out, appmodules.Stray{Away: away(d), Notice: v.notice(d)})
+	}
+	return out, nil
+}
+
+// notice says what to do with a disk that is not on its volume.
+func (v *VM) notice(d vmmanager.Stray) appmodules.Notice {
+	switch {
+	case d.Extra:
+		return appmodules.Notice{Code: "disk-not-replicated",
+			Text: fmt.Sprintf("disk %s (%s) was added to the VM and is not replicated", d.Target, d.On),
+			Remedy: fmt.Sprintf("take it off: virsh detach-disk %s %s --live --config; or release the VM and protect it again with it",
+				v.domain, d.Target)}
+	case d.On == "":
+		return appmodules.Notice{Code: "disk-detached",
+			Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"}
+	case d.Above:
+		return appmodules.Notice{Alarm: true, Code: appmodules.DiskElsewhere,
+			Text:   fmt.Sprintf("disk %s is on %s, a snapshot over its volume: what the guest writes is not replicated", d.Target, d.On),
+			Remedy: fmt.Sprintf("virsh blockcommit %s %s --active --pivot --wait", v.domain, d.Target)}
+	}
+	return appmodules.Notice{Alarm: true, Code: appmodules.DiskElsewhere,
+		Text:   fmt.Sprintf("disk %s is on %s and not on its volume: what the guest writes is not replicated", d.Target, d.On),
+		Remedy: fmt.Sprintf("duet vm return %s, which copies it back while the VM runs", v.cfg.Module.Name)}
+}

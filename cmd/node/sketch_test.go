@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/console/api"
+)
+
+// spec and document are a kind without keys of its own.
+type spec struct{}
+type document struct{ Name, Kind string }
+
+func (spec) Volumes() []appmodules.Volume           { return nil }
+func (spec) On([]appmodules.Volume) appmodules.Spec { return spec{} }
+func (spec) Subject() string                        { return "" }
+func (spec) Validate([]string) []appmodules.Fault   { return nil }
+func (spec) Keeps(appmodules.Spec) error            { return nil }
+func (d *document) Module() appmodules.Module {
+	return appmodules.Module{Name: d.Name, Kind: appmodules.Kind(d.Kind), Nodes: []string{"alpha", "beta"},
+		Policy: appmodules.DefaultPolicy(), Spec: spec{}}
+}
+
+// files is a Workload: a directory that is there where the module runs.
+type files struct{ dir string }
+
+func (f files) State(context.Context) (appmodules.Condition, error) {
+	_, err := os.Stat(f.dir)
+	return appmodules.Condition{Up: err == nil, Text: map[bool]string{true: "mounted"}[err == nil]}, nil
+}
+func (f files) Start(context.Context, bool) (appmodules.Condition, error) {
+	return appmodules.Condition{Up: true, Text: "mounted"}, os.MkdirAll(f.dir, 0o755)
+}
+func (f files) Stop(context.Context) error                   { return os.RemoveAll(f.dir) }
+func (f files) Kill(context.Context) error                   { return os.RemoveAll(f.dir) }
+func (files) Watch(context.Context, func(appmodules.Report)) {}
+
+// farm is a Runner with a table of its own: up or not, on every node.
+type farm struct {
+	up   atomic.Bool
+	self string
+}
+
+func (f *farm) Start()                                             { f.up.Store(true) }
+func (f *farm) Stop(context.Context)                               { f.up.Store(false) }
+func (f *farm) Evacuate(context.Context)                           { f.up.Store(false) }
+func (f *farm) Configure(context.Context, appmodules.Module) error { return nil }
+func (f *farm) ViewChanged()                                       {}
+func (f *farm) Alive(context.Context) error                        { return nil }
+func (f *farm) Holds() bool                                        { return f.up.Load() }
+func (f *farm) Command(_ context.Context, ev appmodules.Event, _ bool) error {
+	f.up.Store(ev == appmodules.CmdStart)
+	return nil
+}
+func (f *farm) Status() []api.NodeState {
+	return []api.NodeState{{Node: f.self, Role: map[bool]string{true: "UP", false: "STOP"}[f.up.Load()], Status: "Ready"}}
+}
+
+// TestOtherKinds: other kinds of modules need a Spec, and a Workload or a Runner.
+func TestOtherKinds(t *testing.T) {
+	about := appmodules.About{Document: func(m appmodules.Module) appmodules.Document { return &document{m.Name, string(m.Kind)} }}
+	p := newPair(t)
+	for kind, build := range map[appmodules.Kind]func(*Node, appmodules.Module, func(engine.Transition)) (Runner, error){
+		"files": func(n *Node, m appmodules.Module, log func(engine.Transition)) (Runner, error) {
+			return n.mirrorOf(m, files{filepath.Join(n.cfg.Dir, "files")}, log)
+		},
+		"farm": func(n *Node, _ appmodules.Module, _ func(engine.Transition)) (Runner, error) {
+			return &farm{self: string(n.self())}, nil
+		},
+	} {
+		appmodules.Register(kind, about)
+		runners[kind] = running{build: build}
+		m := (&document{string(kind), string(kind)}).Module()
+		nm := newModule{Stored: stored{version{1, time.Now().UTC(), "alpha"}, m}, Source: "alpha"}
+		must(t, errors.Join(p.a.node.storeModule(t.Context(), nm), p.a.node.beginModule(nm.Stored)))
+		must(t, p.a.node.rpcTo(t.Context(), "beta", "modules", nm, nil))
+	}
+	act := func(name string, a api.Action) {
+		_, err := p.b.node.Act(t.Context(), name, a, api.ActionRequest{})
+		must(t, err)
+	}
+	act("files", api.Start)
+	p.is(p.a, "files", "PRIM")
+	p.is(p.b, "files", "SECOND")
+	act("files", api.Swap)
+	p.is(p.b, "files", "PRIM")
+	p.is(p.a, "files", "SECOND")
+	if exists(filepath.Join(p.a.dir, "files")) || !exists(filepath.Join(p.b.dir, "files")) {
+		t.Error("the directory is not where the module runs")
+	}
+	act("farm", api.Stop)
+	p.is(p.a, "farm", "STOP")
+	act("farm", api.Start)
+	p.is(p.a, "farm", "UP")
+}
