@@ -14,10 +14,10 @@ PREFIX  ?= /usr/local
 # The Debian releases of the two hosts of each run of make field.
 PAIRS ?= 12/12,13/13,12/13
 
-.PHONY: help deps build install packages release test fast scenario demo bench field campaign campaign-real fuzz windows lint clean
+.PHONY: help deps build install packages release test fast scenario demo bench field campaign campaign-bytes campaign-disks known-bugs campaign-real fuzz windows lint clean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 deps: ## Install the Debian packages that are missing.
 	@testbed/deps/install.sh
@@ -70,6 +70,16 @@ bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; 
 campaign: ## Try N random schedules of faults on simulated clusters (N=100000, SEED=1), then 5000 on the byte path.
 	$(GO) run ./testbed/campaign -n $(or $(N),100000) -first $(or $(SEED),1)
 	$(GO) test -timeout 30m -count 1 ./blockrepl -run TestCrashes -sim.count 5000
+
+campaign-bytes: ## Try N random schedules (N=100000, SEED=1) with the real byte path, on a virtual clock; about an hour.
+	$(GO) test -timeout 0 -count 1 ./testbed/sim -run 'TestCampaign$$' -campaign production -schedules $(or $(N),100000) -seed $(or $(SEED),1)
+
+campaign-disks: ## Try N random schedules (N=100000, SEED=1) of disks that fail, on the model and on the real byte path.
+	$(GO) test -timeout 0 -count 1 ./testbed/sim -run 'TestCampaign$$' -campaign disks-model -schedules $(or $(N),100000) -seed $(or $(SEED),1)
+	$(GO) test -timeout 0 -count 1 ./testbed/sim -run 'TestCampaign$$' -campaign disks-production -schedules $(or $(N),100000) -seed $(or $(SEED),1)
+
+known-bugs: ## Put known bugs back, one after the other, and have the simulators find them again (ONLY=name,name).
+	$(GO) run ./testbed/knownbugs $(if $(ONLY),-only '$(ONLY)')
 
 campaign-real: deps ## Try 200 random schedules of faults on real daemons and VMs (SEED=1); about 45 minutes.
 	$(GO) test $(TAGS) -timeout 90m -count 1 -v ./testbed/scenario -run TestChaos -schedules 200 -seed $(or $(SEED),1)

@@ -4,10 +4,14 @@
 // What decides is the code of production: appmodules/engine with its table, package
 // cluster's authority, and of blockrepl the handshake (Decide), lineages, generations
 // and tickets. What touches the world is simulated: the network, the disks, which
-// lose unflushed writes when power is cut, the hypervisor, the guest, and the byte
+// lose unflushed writes when power is cut, fail, hang, and lie, the hypervisor, the guest, and the byte
 // path of a volume, whose rules (blockrepl/DESIGN.md) are written down once more here
 // in a few hundred lines, block by block instead of byte by byte. The production byte
-// path has a simulation of its own in blockrepl.
+// path takes the model's place in a second backend: engine.NewStorage with its Primary
+// and Secondary on the same disks, over byte streams on the same network, on the clock
+// of testing/synctest. It does the same scripts, is held to the same promises, and is
+// the one that counts; the model is several times faster and its runs are the same
+// each time, which those of goroutines are not quite.
 //
 //	sched.go     virtual time; coroutines in place of goroutines; a process and its death
 //	network.go   calls between nodes, replication connections, cuts by direction, delay, repetition
@@ -16,6 +20,9 @@
 //	secondary.go the volume on the node that follows
 //	guest.go     the VM and what its guest wrote, was promised and reads
 //	cluster.go   nodes, witness, fence
+//	live.go      goroutines of production in this world; production.go the real byte path,
+//	             image.go its disks, logs and frontend, stream.go its connections
+//	illness.go   what disks do wrong; damage.go what must hold then; ailing.go at random
 //	check.go     what must never happen; healthy.go what must never happen to a pair that is well
 //	script.go    scenarios in text, transcripts; faults.go and expect.go their lines
 //	random.go    random schedules

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
@@ -76,8 +77,9 @@ type options struct {
 	keep   bool // a transcript
 	strict bool // see world
 	broken broken
-	cover  *coverage // nil: nobody wants it
-	live   *live     // the real byte path; nil: the model
+	cover  *coverage     // nil: nobody wants it
+	live   *live         // the real byte path; nil: the model
+	spent  *atomic.Int64 // virtual time is added to it; nil: nobody wants it
 }
 
 // run does a script with a seed and returns the transcript, and the violation or the
@@ -103,6 +105,9 @@ func (s script) with(seed uint64, opt options) (transcript string, err error) {
 			err = fmt.Errorf("%s: %w", line, err)
 			break
 		}
+	}
+	if opt.spent != nil {
+		opt.spent.Add(c.w.now)
 	}
 	if c.out != nil {
 		c.nodes[0].tellAgain()
