@@ -26,8 +26,8 @@ func copies() []Bug {
 			Breaks: "a generation is stored without the ones before it, and copies that belong together have diverged",
 			Edits: []Edit{{repl + "generation.go", "line := append(append(make([]Generation, 0, len(l.Line)+1), l.Line...), g)",
 				"line := append(make([]Generation, 0, len(l.Line)+1), g)"}}},
-		{Name: "suspects-kept-for-ever", Source: "Longhorn #11113, #10997: rebuild after each reboot", By: Crashes, Within: 400,
-			Breaks: "dirty regions are never forgotten durably",
-			Edits:  []Edit{{repl + "link.go", "p.resend()\n", "\n"}}},
+		{Name: "reattached-without-resend", Source: "DRBD: requests of a lost connection; drbd#30", By: Crashes, Within: 400,
+			Breaks: "a peer that comes back is not sent what was in flight",
+			Edits:  []Edit{{repl + "link.go", "\tp.resend()\n", "\n"}}},
 	}
 }
