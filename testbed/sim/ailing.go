@@ -42,7 +42,8 @@ func ailing(seed uint64) script {
 
 // loud are faults that an operation tells of, and what ends them.
 var loud = [...]string{
-	"disk N writes fails B", "disk N flushes fails", "disk N fail", "disk N full", "disk N reads 50ms B", "disk N writes 50ms",
+	"disk N writes fails B", "disk N flushes fails", "disk N fail", "disk N full",
+	"disk N reads 50ms B", "disk N writes 50ms",
 	"disk N all 300ms B", "disk N writes 3s B", "disk N flushes 3s", "disk N ok", "disk N ok", "disk N free",
 }
 

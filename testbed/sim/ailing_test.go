@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"strings"
 	"testing"
 )
 
@@ -20,7 +19,7 @@ func TestAiling(t *testing.T) {
 				}
 				if _, err := run(s, seed, false); err != nil {
 					f := explainBy(run, s, seed, err)
-					t.Errorf("seed %d: %v\n--- the schedule, shrunk (seed %d)\n%s\n--- transcript\n%s", seed, err, f.Seed, strings.Join(f.Script, "\n"), f.Transcript)
+					t.Error(f.Scenario())
 				}
 			}
 		})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,7 +50,7 @@ func TestCampaign(t *testing.T) {
 				done.Add(1)
 				if err != nil {
 					f := explainBy(run, s, seed, err)
-					t.Errorf("seed %d: %v\n--- the schedule, shrunk (seed %d)\n%s\n--- transcript\n%s", seed, err, f.Seed, strings.Join(f.Script, "\n"), f.Transcript)
+					t.Error(f.Scenario())
 				}
 			}
 		})

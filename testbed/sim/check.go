@@ -148,7 +148,8 @@ func (k *checker) same() {
 	}
 	for _, block := range differing(&a.disk, &b.disk) {
 		if !a.guest.writes(block) && !b.guest.writes(block) && !k.harmed(block) {
-			k.fail("the copies are said to be in step, but block %d holds %d on alpha and %d on beta", block, a.disk.now()[block], b.disk.now()[block])
+			k.fail("the copies are said to be in step, but block %d holds %d on alpha and %d on beta",
+				block, a.disk.now()[block], b.disk.now()[block])
 		}
 	}
 }

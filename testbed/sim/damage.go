@@ -65,11 +65,13 @@ func (n *Node) verify(a []string) error {
 	}
 	var named []int
 	for _, off := range n.verified.Differs {
-		named = append(named, slices.IndexFunc(places(), func(at int64) bool { return at/blockrepl.RegionSize == off/blockrepl.RegionSize }))
+		there := func(at int64) bool { return at/blockrepl.RegionSize == off/blockrepl.RegionSize }
+		named = append(named, slices.IndexFunc(places(), there))
 	}
 	slices.Sort(named)
 	// What the guest wrote meanwhile was made good by that.
-	want = slices.DeleteFunc(want, func(b int) bool { return !slices.Contains(named, b) && !slices.Contains(n.c.differing(), b) })
+	still := n.c.differing()
+	want = slices.DeleteFunc(want, func(b int) bool { return !slices.Contains(named, b) && !slices.Contains(still, b) })
 	if !slices.Equal(named, want) {
 		n.c.check.fail("verify on %s names blocks %v, but %v differ", n.name, named, want)
 	}

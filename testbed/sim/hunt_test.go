@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-var hunt = flag.String("hunt", "", "search for a failure on this byte path, model or production, or storage: with faults of disks; or in the scenarios on it: model-scenarios, production-scenarios")
+var hunt = flag.String("hunt", "", "search for a failure with the model or production byte path, or storage: faults of disks, "+
+	"or in the scenarios: model-scenarios, production-scenarios")
 
 // TestHunt tries schedules until one fails, for testbed/knownbugs, and prints what it found in one line:
 // how many it took, the seed or scenario, and what was broken.

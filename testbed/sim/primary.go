@@ -1,11 +1,7 @@
 package sim
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
 	"slices"
 	"time"
 
@@ -145,37 +141,6 @@ func (p *primary) begin(r *request) bool {
 	}
 	p.issue(r)
 	return true
-}
-
-// read takes a block from this disk, or from the peer if it cannot be read here and the
-// peer has it; then it is written back here.
-func (p *primary) read(r *request) {
-	epoch := p.epoch
-	p.n.io(access{blockrepl.OpRead, r.block, true}, 0, p.p, func(err error) {
-		switch {
-		case err == nil:
-			r.value, r.epoch = p.disk.now()[r.block], epoch
-			p.finish(r, nil)
-		case p.link != nil && p.required():
-			var value uint64
-			p.ask(p.link, func(s *secondary, answer func(error)) {
-				s.n.io(access{blockrepl.OpRead, r.block, false}, 0, s.p, func(err error) {
-					value = s.n.disk.now()[r.block]
-					answer(err)
-				})
-			}, func(remote error) {
-				if remote == nil {
-					r.value, r.epoch = value, epoch
-					if p.disk.ail(access{blockrepl.OpWrite, r.block, false}).err == nil {
-						p.disk.put(r.block, value)
-					}
-				}
-				p.finish(r, remote)
-			})
-		default:
-			p.finish(r, fmt.Errorf("read local copy: %w", err))
-		}
-	})
 }
 
 // before reports whether an earlier request for the same block waits.
@@ -479,133 +444,4 @@ func (p *primary) Progress() blockrepl.Progress {
 // Stats counts nothing.
 func (p *primary) Stats() blockrepl.Stats { return blockrepl.Stats{} }
 
-// Verify looks at one block after the other.
-func (p *primary) Verify(repair bool) error {
-	if p.state != blockrepl.Connected {
-		return blockrepl.ErrState
-	}
-	p.verify(p.link, 0, repair, blockrepl.VerifyDone{})
-	return nil
-}
-
-func (p *primary) verify(l *link, block int, repair bool, done blockrepl.VerifyDone) {
-	switch {
-	case p.link != l:
-		done.Err = errPeerLost
-		fallthrough
-	case block == blocks:
-		p.n.verified = &done
-		p.report(done)
-		return
-	case p.busy(block):
-		p.n.c.w.quiet(time.Millisecond, p.p, func() { p.verify(l, block, repair, done) })
-		return
-	}
-	lock := &flight{block: block}
-	p.flights = append(p.flights, lock)
-	var theirs uint64
-	p.ask(l, func(s *secondary, answer func(error)) {
-		s.n.io(access{blockrepl.OpRead, block, false}, 0, s.p, func(err error) {
-			theirs = s.n.disk.now()[block]
-			answer(err)
-		})
-	}, func(err error) {
-		next := func() {
-			p.remove(lock)
-			p.pump()
-			p.verify(l, block+1, repair, done)
-		}
-		mine := p.disk.now()[block]
-		if err != nil || theirs == mine {
-			next()
-			return
-		}
-		done.Count, done.Differs = done.Count+1, append(done.Differs, place(block)/blockrepl.RegionSize*blockrepl.RegionSize)
-		if !repair {
-			next()
-			return
-		}
-		done.Repaired++
-		p.ask(l, func(s *secondary, answer func(error)) { s.write(p.epoch, block, mine, answer) }, func(error) { next() })
-	})
-}
-
 var _ engine.Primary = (*primary)(nil)
-
-// Attach greets the peer over the connection and begins to replicate.
-func (p *primary) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Closer, error) {
-	e := nc.(*end)
-	err := p.attach(ctx, e, epoch)
-	if err != nil {
-		_ = e.Close()
-	}
-	return e, err
-}
-
-func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
-	fits := func() bool { return p.state != blockrepl.Closed && (p.state == blockrepl.Detached || epoch == p.epoch) }
-	if p.link != nil || !fits() {
-		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, blockrepl.ErrState)
-	}
-	hello := blockrepl.Hello{Node: p.n.name, Epoch: epoch, Size: blocks, Lineage: p.log.lineage, Link: p.n.c.w.rng.Uint64()}
-	in := &incoming{end: e.other(), hello: hello}
-	var lost error
-	e.lost = func(err error) { lost = err }
-	e.send(func() { in.end.node.incoming(in) })
-	if err := p.p.waitFor(ctx, func() bool { return in.answered || lost != nil }); err != nil {
-		return err
-	}
-	switch {
-	case in.refused != nil:
-		return &blockrepl.RefusedError{Refusal: *in.refused}
-	case !in.answered:
-		return lost
-	case !fits() || p.link != nil || e.closed:
-		return fmt.Errorf("attach at epoch %d: %w", epoch, blockrepl.ErrState)
-	}
-	return p.join(e, hello, in)
-}
-
-// join judges the welcome and installs the link.
-func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
-	suspects, any := p.log.suspects, false
-	for b := range blocks {
-		suspects[b] = suspects[b] || in.suspects[b]
-		any = any || suspects[b]
-	}
-	hello.Lineage = p.log.lineage
-	verdict := blockrepl.Decide(hello, in.welcome, any)
-	switch {
-	case verdict.Refused():
-		return &blockrepl.VerdictError{Verdict: verdict, Local: p.log.lineage, Remote: in.welcome.Lineage}
-	case p.state != blockrepl.Alone && !in.welcome.Complete:
-		return blockrepl.ErrPeerIncomplete
-	}
-	p.opens()
-	l := &link{end: e, id: hello.Link, intact: in.welcome.Intact}
-	p.link, p.epoch, p.state = l, hello.Epoch, blockrepl.Syncing
-	if in.welcome.Complete {
-		p.state = blockrepl.Required
-	}
-	e.lost = func(err error) { p.drop(l, err) }
-	p.left = 0
-	for b := range blocks {
-		p.work[b] = verdict != blockrepl.InStep && (suspects[b] || verdict == blockrepl.ResyncAll)
-		if p.work[b] {
-			p.left++
-		}
-	}
-	p.judge()
-	for _, f := range p.flights { // the new peer may not have it
-		if f.req != nil {
-			f.peer, f.log = true, false
-			p.sendWrite(f)
-		}
-	}
-	p.n.c.w.at(0, p.p, func() { p.resync(l, in.welcome.Complete) })
-	p.pump()
-	if p.failed != nil {
-		p.report(blockrepl.DeviceFailed{Err: p.failed})
-	}
-	return nil
-}
