@@ -48,7 +48,7 @@ func (p *pair) provokesDenial(node string) {
 		return
 	}
 	p.types(node, "cp /bin/true "+provoked+` && profile=$(virsh -c qemu:///system domuuid `+vm+`) &&
-		! aa-exec -p libvirt-$profile -- `+provoked)
+		! aa-exec -i -p libvirt-$profile -- `+provoked)
 }
 
 // nothingDenied fails if AppArmor has refused anything on a host, in any of its boots, but what was provoked.
