@@ -127,7 +127,7 @@ func constant(e ast.Expr) (string, bool) {
 }
 
 // owners returns the packages that bring each program, by one question to dpkg: where it is a link (gcc is gcc-12), the
-// link's and the program's, of which either brings both. Unknown programs are left out.
+// link's and the program's. Unknown programs are left out.
 func owners(programs []string) map[string][]string {
 	byPath := map[string]string{}
 	for _, program := range programs {
