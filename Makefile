@@ -11,8 +11,9 @@ FORMATS ?= deb rpm
 DIST    ?= dist
 PREFIX  ?= /usr/local
 
-# The Debian releases of the two hosts of each run of make field.
-PAIRS ?= 12/12,13/13,12/13
+# The Debian releases of the two hosts of each run of make field: containers, and emulated machines.
+PAIRS    ?= 12/12,13/13,12/13
+EMULATED ?= 12/12,12/13
 
 .PHONY: help deps build install packages release test fast scenario demo bench field campaign campaign-bytes campaign-disks known-bugs campaign-real fuzz windows lint clean
 
@@ -60,8 +61,9 @@ fast: ## Run the tests that need neither root nor VMs, with the race detector.
 scenario: deps ## Run the scenarios with real VMs, one after the other, showing each step.
 	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/scenario
 
-field: deps ## Follow the README on real Debian machines (PAIRS=12/13: the releases of the two), then boot Debian's own kernels.
+field: deps ## Follow the README on Debian machines (PAIRS=12/13, EMULATED=12/13: the releases), with Debian's own kernels too.
 	$(GO) test $(TAGS) -timeout 30m -count 1 -v ./testbed/machine/field -pairs $(PAIRS)
+	$(GO) test $(TAGS) -timeout 240m -count 1 -v ./testbed/machine/field -run TestField -kind emulated -pairs $(EMULATED)
 	$(GO) test $(TAGS) -timeout 45m -count 1 -v ./testbed/machine -run TestEmulated -emulated
 
 bench: build ## Measure beside QEMU's own mirror and qemu-nbd on this computer; nothing else may run.

@@ -3,6 +3,7 @@ package appmodules
 // CommonKeys are the keys of every module.
 var CommonKeys = []Key{
 	{"name", "name of the module, 1 to 39 of a-z, 0-9 and -"},
+	{"id", "identity of the module: made with it, and never edited; modules of early releases have none"},
 	{"kind", "what it protects"},
 	{"nodes", "its nodes; the first is the preferred one, unless policy.primary says otherwise"},
 	{"policy.arbitration", "where neither witness nor fence agent decides: `safe` waits rather than risk two writers, `available` goes on if a ping target answers"},

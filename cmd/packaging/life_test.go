@@ -107,12 +107,12 @@ func (s *system) must(args ...string) (said, asked string) {
 	return said, asked
 }
 
-// upgrade returns the same package with a higher version.
-func upgrade(t *testing.T) string {
+// upgrade returns the same package, a deb or an rpm, with a higher version.
+func upgrade(t *testing.T, format string) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "duet.deb")
+	out := filepath.Join(t.TempDir(), "duet."+format)
 	tree := filepath.Join(filepath.Dir(deb(t)), "build", runtime.GOARCH)
-	cmd := exec.Command("../nfpm", "package", "-p", "deb", "-t", out)
+	cmd := exec.Command("../nfpm", "package", "-p", format, "-t", out)
 	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "VERSION=99."+newer, "ARCH="+runtime.GOARCH)
 	if said, err := cmd.CombinedOutput(); err != nil {
@@ -131,7 +131,7 @@ const (
 
 // TestLife is a package's: installed, upgraded, not removed from under VMs, removed, purged.
 func TestLife(t *testing.T) {
-	first, second := deb(t), upgrade(t)
+	first, second := deb(t), upgrade(t, "deb")
 	s := newSystem(t)
 
 	_, asked := s.must("--install", first)

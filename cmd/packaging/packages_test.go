@@ -73,8 +73,8 @@ func build(root, version, dist, arches, formats string, env ...string) error {
 	return nil
 }
 
-// dist returns the directory with the packages to check: the release, or a .deb for this computer, built once for all
-// tests with the flags of the other tests' programs, so that it is done in seconds.
+// dist returns the directory with the packages to check: the release, or a .rpm and a .deb for this computer, built once for
+// all tests with the flags of the other tests' programs, so that it is done in seconds.
 func dist(t *testing.T) string {
 	t.Helper()
 	if *release != "" {
@@ -91,7 +91,7 @@ func dist(t *testing.T) string {
 }
 
 var once = sync.OnceValue(func() error {
-	return build("../..", version, filepath.Join(scratch, "dist"), runtime.GOARCH, "deb", "BUILDFLAGS=")
+	return build("../..", version, filepath.Join(scratch, "dist"), runtime.GOARCH, "rpm deb", "BUILDFLAGS=")
 })
 
 // deb returns the .deb to check.

@@ -14,7 +14,7 @@ import (
 // Files are what QEMU needs to boot the guest.
 type Files struct {
 	Kernel string // path of the kernel image
-	Initrd string // path of the initramfs
+	Initrd string // path of the initramfs; "" if it needs none
 }
 
 // CopyTo copies the files into a folder that the user can reach whom QEMU runs as, which the cache of root is not.
@@ -24,6 +24,9 @@ func (f Files) CopyTo(dir string) (Files, error) {
 	}
 	var out Files
 	for from, to := range map[string]*string{f.Kernel: &out.Kernel, f.Initrd: &out.Initrd} {
+		if from == "" {
+			continue
+		}
 		b, err := os.ReadFile(from)
 		*to = filepath.Join(dir, filepath.Base(from))
 		if err == nil {
@@ -77,7 +80,9 @@ const domainXML = `<domain type='qemu'>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{{.Files.Kernel | xml}}</kernel>
-    <initrd>{{.Files.Initrd | xml}}</initrd>
+{{- with .Files.Initrd}}
+    <initrd>{{. | xml}}</initrd>
+{{- end}}
     <cmdline>{{.Cmdline | xml}}</cmdline>
   </os>
   <features><acpi/></features>

@@ -116,13 +116,16 @@ func measure(conn *libvirt.Connect, dom *libvirt.Domain, text []byte) ([]vmmanag
 				return nil, fmt.Errorf("disk %s: %w", disk.Target, err)
 			}
 		}
-		info, err := dom.GetBlockInfo(disk.Path, 0)
-		if err == nil {
-			disk.Size = int64(info.Capacity)
-			continue
+		// libvirt would ask a running VM's QEMU, which may be busy for long, and refuses while the VM has the disk
+		// elsewhere. It alone knows the formats of other hypervisors.
+		disk.Size, err = imageSize(disk.Path, disk.Format)
+		if errors.Is(err, errors.ErrUnsupported) {
+			var info *libvirt.DomainBlockInfo
+			if info, err = dom.GetBlockInfo(disk.Path, 0); err == nil {
+				disk.Size = int64(info.Capacity)
+			}
 		}
-		// libvirt refuses while the running VM has the disk elsewhere.
-		if disk.Size, err = imageSize(disk.Path, disk.Format); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("measure disk %s: %w", disk.Target, err)
 		}
 	}

@@ -37,6 +37,7 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("strays", n.testStrays)
 	t.Run("whom QEMU runs as", n.testUser)
 	t.Run("definition", n.testDefinition)
+	t.Run("definition while QEMU hangs", n.testDefinitionHanging)
 	t.Run("shapes", n.testShapes)
 	t.Run("goldens are valid", n.testGoldens)
 	t.Run("judge", n.testJudge)
@@ -523,6 +524,21 @@ func (n *node) testDefinition(t *testing.T) {
 	}
 	if err := n.h.Define(ctx, vmmanager.Definition{Name: "another", Text: []byte(text)}); err == nil {
 		t.Error("a definition of another VM was taken")
+	}
+}
+
+// testDefinitionHanging: what a VM is can be read while its QEMU does not answer, as on a host that is very busy.
+func (n *node) testDefinitionHanging(t *testing.T) {
+	const name, size = "defhanging", 1 << 20
+	raw := n.bootDisk(name, size)
+	n.run(t, name, n.domain(name, fileDisk(raw, "raw", "")))
+	guest := n.qemu(name)[0]
+	must(t, unix.PidfdSendSignal(guest.fd, unix.SIGSTOP, nil, 0))
+	defer func() { check(t, unix.PidfdSendSignal(guest.fd, unix.SIGCONT, nil, 0)) }()
+	def, err := n.h.Definition(vmtest.Context(t), name)
+	must(t, err)
+	if want := (vmmanager.Disk{Target: "vda", Path: raw, Format: "raw", Size: size}); len(def.Disks) != 1 || def.Disks[0] != want {
+		t.Errorf("disks: %v, want %v", def.Disks, want)
 	}
 }
 

@@ -5,6 +5,7 @@ package field
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -14,11 +15,18 @@ import (
 	"duet/testbed/machine"
 )
 
-var pairs = flag.String("pairs", "12/12,12/13", "Debian releases of the two hosts of each run")
+var (
+	pairs = flag.String("pairs", "12/12,12/13", "Debian releases of the two hosts of each run")
+	of    = flag.String("kind", "container", "what the two hosts are: container, or emulated for Debian's own kernel")
+)
 
 // TestField leads each pair through the README and through what happens to hosts afterwards.
 func TestField(t *testing.T) {
-	needs(t)
+	kind, known := kinds[*of]
+	if !known {
+		t.Fatalf("-kind: %q is none of %v", *of, slices.Sorted(maps.Keys(kinds)))
+	}
+	needs(t, kind)
 	debs := packages(t)
 	for _, name := range strings.Split(*pairs, ",") {
 		var a, b machine.Release
@@ -26,15 +34,16 @@ func TestField(t *testing.T) {
 			t.Fatalf("-pairs: %q is no pair of releases such as 12/13", name)
 		}
 		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
-			p := newPair(t, a, b)
-			p.push(debs)
-			p.follow()
-			p.swapped()
-			p.lostPower()
-			p.rebooted()
-			p.restarted()
-			p.upgraded()
-			p.removed()
+			p := newPair(t, kind, a, b)
+			p.step("push", func() { p.push(debs) })
+			p.step("follow", p.follow)
+			p.step("swapped", p.swapped)
+			p.step("lostPower", p.lostPower)
+			p.step("rebooted", p.rebooted)
+			p.step("restarted", p.restarted)
+			p.step("upgraded", p.upgraded)
+			p.step("removed", p.removed)
+			p.nothingDenied()
 		})
 	}
 }
@@ -53,6 +62,8 @@ func (p *pair) follow() {
 	}
 	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
 	p.writes("alpha", 20)
+	p.confined("alpha")
+	p.provokesDenial("alpha")
 	for node := range p.site.Machines {
 		p.hasVersion(node, version)
 	}
@@ -71,13 +82,16 @@ func (p *pair) swapped() {
 	p.types("alpha", "duet swap "+vm)
 	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
 	p.whole("beta", boots, "alpha")
+	p.confined("beta")
 }
 
 // lostPower: beta, which holds the VM, loses its power and returns.
 func (p *pair) lostPower() {
 	boots := p.boots("alpha")
+	p.writes("beta", 20) // and what the person has read on the screen counts, whatever the disk keeps of it
 	p.must(p.site.Machines["beta"].Kill())
 	p.are(30*time.Second, map[string]string{"alpha": "ALONE"})
+	p.confined("alpha")
 	p.must(p.site.Machines["beta"].Boot(p.ctx)) // its console tells what the VM had acknowledged there
 	p.whole("alpha", boots, "beta")
 	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
@@ -106,7 +120,7 @@ func (p *pair) restarted() {
 	for _, command := range []string{"systemctl restart libvirtd duetd", "kill -9 $(systemctl show --property MainPID --value duetd)"} {
 		began := time.Now()
 		p.types("beta", command)
-		if took := time.Since(began); took > standstill {
+		if took := time.Since(began); took > p.kind.scaled(standstill) {
 			p.Errorf("%q: the VM's disk was away for %v", command, took)
 		}
 		p.undisturbed("beta", boots)
@@ -149,6 +163,7 @@ func (p *pair) removed() {
 		}
 	}
 	p.undisturbed("beta", boots)
+	p.confined("beta")
 	if names := strings.Fields(p.types("beta", "virsh -c qemu:///system list --name")); !slices.Contains(names, vm) {
 		p.Errorf("VMs that run on beta: %v", names)
 	}

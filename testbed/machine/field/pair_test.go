@@ -5,6 +5,7 @@ package field
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -30,18 +31,20 @@ const (
 // pair is two hosts and a third computer, being led through the README.
 type pair struct {
 	*testing.T
+	kind   kind
 	ctx    context.Context
 	site   *machine.Site
 	values map[string]string // what is known to fill in
+	acked  uint64            // the highest record that a look at a console has shown to be acknowledged
 }
 
 // needs skips the test where machines cannot be.
-func needs(t *testing.T) {
+func needs(t *testing.T, k kind) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it boots machines")
 	}
-	for _, tool := range []string{"debootstrap", "systemd-nspawn", "unshare", "nsenter", "nft", "ip"} {
+	for _, tool := range append(k.tools, "debootstrap", "systemd-nspawn", "unshare", "nsenter", "nft", "ip") {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s: `make deps` installs it", tool)
 		}
@@ -49,24 +52,25 @@ func needs(t *testing.T) {
 }
 
 // newPair boots machines at the README's addresses.
-func newPair(t *testing.T, alpha, beta machine.Release) *pair {
+func newPair(t *testing.T, k kind, alpha, beta machine.Release) *pair {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute) // the first run makes the images
+	ctx, cancel := context.WithTimeout(t.Context(), k.scaled(15*time.Minute)) // the first run makes the images
 	t.Cleanup(cancel)
 	site, err := machine.NewSite(ctx, machine.Config{
-		Prefix: "dfd", Cache: cache(t),
+		Prefix: k.prefix, Cache: cache(t),
 		Networks: []netns.Network{
 			{Name: "lan", Subnet: netip.MustParsePrefix("192.168.7.0/24")},
 			{Name: "cross", Subnet: netip.MustParsePrefix("10.0.0.0/24")},
 		},
 		Machines: []machine.Spec{
-			{Name: "alpha", Release: alpha}, {Name: "beta", Release: beta}, {Name: "third", Release: alpha},
+			{Name: "alpha", Release: alpha, Emulated: k.emulated}, {Name: "beta", Release: beta, Emulated: k.emulated},
+			{Name: "third", Release: alpha},
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{T: t, ctx: ctx, site: site, values: map[string]string{
+	p := &pair{T: t, kind: k, ctx: ctx, site: site, values: map[string]string{
 		"THIRD": site.LAN.Addr("third", "lan").String(), "./duet_…_amd64.deb": "./" + deb(version),
 	}}
 	t.Cleanup(func() {
@@ -77,10 +81,30 @@ func newPair(t *testing.T, alpha, beta machine.Release) *pair {
 			t.Error(err)
 		}
 	})
-	for _, m := range site.Machines {
-		p.must(m.Boot(ctx))
-	}
+	p.step("boot", p.boot)
 	return p
+}
+
+// boot switches all machines on at once.
+func (p *pair) boot() {
+	p.Helper()
+	var err error
+	up := make(chan error)
+	for _, m := range p.site.Machines {
+		go func() { up <- m.Boot(p.ctx) }()
+	}
+	for range p.site.Machines {
+		err = errors.Join(err, <-up)
+	}
+	p.must(err)
+}
+
+// step leads the pair through a part of the test and says how long it took.
+func (p *pair) step(name string, part func()) {
+	p.Helper()
+	began := time.Now()
+	part()
+	p.Logf("---- %s took %v", name, time.Since(began).Round(time.Second))
 }
 
 func cache(t *testing.T) string {
@@ -117,8 +141,12 @@ func (p *pair) line(l Line) {
 	if p.site.Machines[l.Node] == nil {
 		p.Fatalf("README line %d: there is no machine %s", l.Number, l.Node)
 	}
+	if strings.HasPrefix(command, "duet cluster init ") {
+		command += p.kind.settings
+	}
 	if strings.HasSuffix(command, "--watch") { // it would go on until somebody ends it
-		command = "timeout --foreground --preserve-status --signal=INT 2 " + command
+		const ended = "timeout --foreground --preserve-status --signal=INT %v %s"
+		command = fmt.Sprintf(ended, p.kind.scaled(2*time.Second).Seconds(), command)
 	}
 	for _, word := range strings.Fields(p.types(l.Node, command)) { // a token, as a person would copy it
 		if kind, _, ok := strings.Cut(word, "."); ok && (kind == "duet1" || kind == "duetw1") {
@@ -127,13 +155,14 @@ func (p *pair) line(l Line) {
 	}
 }
 
-// until waits for a condition on the machines and says in the end what was missing.
+// until waits for a condition on the machines and says in the end what was missing. The limit is that of a container.
 func (p *pair) until(limit time.Duration, what string, check func() error) {
 	p.Helper()
+	limit = p.kind.scaled(limit)
 	ctx, cancel := context.WithTimeout(p.ctx, limit)
 	defer cancel()
 	began := time.Now()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(p.kind.scaled(100 * time.Millisecond)) // a look costs the machine time as well
 	defer tick.Stop()
 	for {
 		err := check()
@@ -190,6 +219,7 @@ func (p *pair) said(node string) guest.Log {
 	p.must(err)
 	log, err := guest.ParseConsole(strings.NewReader(out + "\n"))
 	p.must(err)
+	p.acked = max(p.acked, log.Acked())
 	return log
 }
 
@@ -215,6 +245,7 @@ func (p *pair) boots(node string) int {
 // acknowledged before on the other host, or saw an error.
 func (p *pair) whole(node string, boots int, earlier string) {
 	p.Helper()
+	acked := p.acked // until then; of this boot nothing has been read yet
 	var now guest.Log
 	p.until(time.Minute, "the VM has looked at its disk on "+node, func() error {
 		now = p.said(node)
@@ -224,7 +255,7 @@ func (p *pair) whole(node string, boots int, earlier string) {
 		return nil
 	})
 	newest := now.Newest()
-	if acked := p.said(earlier).Acked(); newest.Last < acked {
+	if acked = max(acked, p.said(earlier).Acked()); newest.Last < acked {
 		p.Errorf("record %d was acknowledged on %s, the disk ends at %d on %s", acked, earlier, newest.Last, node)
 	}
 	if newest.Holes+newest.Torn+newest.Breaks != 0 || len(newest.Errors) != 0 {
@@ -242,17 +273,33 @@ func (p *pair) undisturbed(node string, boots int) {
 	}
 }
 
+// guest is what the VM boots. An emulated machine takes minutes to boot a kernel in it.
+func (p *pair) guest() (guest.Files, error) {
+	if p.kind.emulated {
+		return guest.BuildBare(p.ctx, p.TempDir())
+	}
+	return guest.Build(p.ctx, filepath.Join(cache(p.T), "guest"), "")
+}
+
 // define makes the README's VM on a host, as virt-manager would, and starts it.
 func (p *pair) define(node string) {
 	p.Helper()
-	files, err := guest.Build(p.ctx, filepath.Join(cache(p.T), "guest"), "")
+	files, err := p.guest()
 	p.must(err)
-	for _, m := range []string{"alpha", "beta"} { // a kernel is a file outside the VM's disks: the admin copies it
-		p.must(p.site.Machines[m].Push(p.ctx, files.Kernel, images+"/vmlinuz"))
-		p.must(p.site.Machines[m].Push(p.ctx, files.Initrd, images+"/initrd"))
+	d := guest.Domain{Name: vm, Disks: []guest.Disk{{File: images + "/" + vm + ".img"}}, Console: console}
+	for _, f := range []struct {
+		from string
+		to   *string
+	}{{files.Kernel, &d.Files.Kernel}, {files.Initrd, &d.Files.Initrd}} {
+		if f.from == "" {
+			continue
+		}
+		*f.to = filepath.Join(images, filepath.Base(f.from))
+		for _, m := range []string{"alpha", "beta"} { // a kernel is a file outside the VM's disks: the admin copies it
+			p.must(p.site.Machines[m].Push(p.ctx, f.from, *f.to))
+		}
 	}
-	xml, err := guest.Domain{Name: vm, Files: guest.Files{Kernel: images + "/vmlinuz", Initrd: images + "/initrd"},
-		Disks: []guest.Disk{{File: images + "/" + vm + ".img"}}, Console: console}.XML()
+	xml, err := d.XML()
 	p.must(err)
 	file := filepath.Join(p.TempDir(), "domain.xml")
 	p.must(os.WriteFile(file, []byte(xml), 0o644))
@@ -263,7 +310,7 @@ func (p *pair) define(node string) {
 }
 
 func (p *pair) showLogs() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), p.kind.scaled(10*time.Second))
 	defer cancel()
 	for _, node := range []string{"alpha", "beta"} {
 		r, err := p.site.Machines[node].Run(ctx, "journalctl -b --no-pager -o short-precise -u duetd -u libvirtd -u virtlogd |"+

@@ -1,5 +1,6 @@
 // Package field follows the README on real Debian machines: the commands are read out of it, so that what it prints is
-// what works. `make field` does it on pairs of Debian 12, of 13 and of both.
+// what works. `make field` does it on pairs of Debian 12, of 13 and of both: containers,
+// and emulated machines with Debian's own kernel and AppArmor (-kind emulated).
 //
 // The README's addresses are those of the machines. What only a run can tell, such as a token, stands there as a
 // placeholder with an ellipsis and is filled in from what an earlier command printed; one that nobody fills in is an
