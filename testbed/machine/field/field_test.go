@@ -41,6 +41,7 @@ func TestField(t *testing.T) {
 			p.step("lostPower", p.lostPower)
 			p.step("rebooted", p.rebooted)
 			p.step("restarted", p.restarted)
+			p.step("guarded", p.guarded)
 			p.step("upgraded", p.upgraded)
 			p.step("removed", p.removed)
 			p.nothingDenied()
@@ -134,6 +135,37 @@ func (p *pair) restarted() {
 			p.Errorf("systemd of %s keeps %s sockets of duetd, want %s", node, kept, want)
 		}
 	}
+}
+
+// guarded: systemd starts a guard again that is killed; and when duetd of beta hangs under its VM, the guard, confined
+// as its unit says, pauses and ends that. systemd's watchdog starts the daemon again later.
+func (p *pair) guarded() {
+	const guard = "systemctl show --property MainPID --value duet-guard"
+	before := strings.TrimSpace(p.types("beta", guard))
+	p.types("beta", "kill -9 "+before)
+	p.until(10*time.Second, "the guard is there again", func() error {
+		now := strings.TrimSpace(p.types("beta", guard))
+		doctor := p.types("beta", "duet doctor || :")
+		if now == before || now == "0" || !strings.Contains(doctor, "a guard pauses") {
+			return fmt.Errorf("the guard was process %s, is %s; the doctor says\n%s", before, now, doctor)
+		}
+		return nil
+	})
+	boots := p.boots("alpha")
+	p.types("beta", "kill -STOP $(systemctl show --property MainPID --value duetd)")
+	p.are(30*time.Second, map[string]string{"alpha": "ALONE"})
+	p.whole("alpha", boots, "beta")
+	p.are(time.Minute, map[string]string{"alpha": "PRIM", "beta": "SECOND"})
+	said := p.types("beta", "journalctl --no-pager -o cat -u duet-guard")
+	for _, want := range []string{"the guest is paused", "the guest is ended"} {
+		if !strings.Contains(said, want) {
+			p.Errorf("the guard of beta does not say %q", want)
+		}
+	}
+	boots = p.boots("beta")
+	p.types("alpha", "duet swap "+vm)
+	p.are(time.Minute, map[string]string{"alpha": "SECOND", "beta": "PRIM"})
+	p.whole("beta", boots, "alpha")
 }
 
 // upgraded: the next version is installed on both while the VM runs.
