@@ -5,7 +5,6 @@ import "testing"
 // ill are the scenarios of testdata/disks that fail today, by byte path, with the fault's number in
 // the issue. Each is tried: one that passes has to leave the list.
 var ill = map[string]string{
-	"production/flush-of-primary-hangs": "fault 4: a flush that does not end is no event",
 }
 
 // TestDisks does the scenarios of faults of disks on both byte paths.
