@@ -41,7 +41,7 @@ func (e *Engine) put(ctx context.Context, values ...value) error {
 	if s := e.saving.Load(); s != nil && !isOver(s.over) {
 		return errStoreHangs // nothing overtakes the one before
 	}
-	s := &saving{since: e.rt.Now(), limit: e.diskBudget(), over: make(chan struct{})}
+	s := &saving{since: e.rt.Now(), limit: e.saveLimit(), over: make(chan struct{})}
 	e.saving.Store(s)
 	ctx, cancel := e.rt.WithTimeout(ctx, s.limit)
 	defer cancel()
@@ -59,6 +59,19 @@ func (e *Engine) put(ctx context.Context, values ...value) error {
 	}
 	return err
 }
+
+// saveLimit is how long a save may take. Where the workload is off already and the right is
+// to go to the peer, that is not long: a peer that hears that this node takes no part any
+// more gets the right without it.
+func (e *Engine) saveLimit() time.Duration {
+	if e.m.Phase == appmodules.Handing {
+		return min(e.diskBudget(), handSave)
+	}
+	return e.diskBudget()
+}
+
+// handSave is many times what a save takes on a disk that is only busy.
+const handSave = 2 * time.Second
 
 // diskBudget is how long a disk of this node may take for one operation. Of the goroutine.
 func (e *Engine) diskBudget() time.Duration { return e.cfg.Module.Policy.Disk() }
