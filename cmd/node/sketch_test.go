@@ -23,8 +23,7 @@ func (spec) Subject() string                        { return "" }
 func (spec) Validate([]string) []appmodules.Fault   { return nil }
 func (spec) Keeps(appmodules.Spec) error            { return nil }
 func (d *document) Module() appmodules.Module {
-	return appmodules.Module{Name: d.Name, Kind: appmodules.Kind(d.Kind), Nodes: []string{"alpha", "beta"},
-		Policy: appmodules.DefaultPolicy(), Spec: spec{}}
+	return appmodules.Module{Name: d.Name, Kind: appmodules.Kind(d.Kind), Nodes: []string{"alpha", "beta"}, Policy: appmodules.DefaultPolicy(), Spec: spec{}}
 }
 
 // files is a Workload: a directory that is there where the module runs.
