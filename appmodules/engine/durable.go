@@ -41,7 +41,7 @@ func (e *Engine) put(ctx context.Context, values ...value) error {
 	if s := e.saving.Load(); s != nil && !isOver(s.over) {
 		return errStoreHangs // nothing overtakes the one before
 	}
-	s := &saving{since: e.rt.Now(), limit: e.diskBudget(), over: make(chan struct{})}
+	s := &saving{since: e.rt.Now(), limit: e.saveLimit(), over: make(chan struct{})}
 	e.saving.Store(s)
 	ctx, cancel := e.rt.WithTimeout(ctx, s.limit)
 	defer cancel()
@@ -60,6 +60,19 @@ func (e *Engine) put(ctx context.Context, values ...value) error {
 	return err
 }
 
+// saveLimit is how long a save may take. Where the workload is off already and the right is
+// to go to the peer, that is not long: a peer that hears that this node takes no part any
+// more gets the right without it.
+func (e *Engine) saveLimit() time.Duration {
+	if e.m.Phase == appmodules.Handing {
+		return min(e.diskBudget(), handSave)
+	}
+	return e.diskBudget()
+}
+
+// handSave is many times what a save takes on a disk that is only busy.
+const handSave = 2 * time.Second
+
 // diskBudget is how long a disk of this node may take for one operation. Of the goroutine.
 func (e *Engine) diskBudget() time.Duration { return e.cfg.Module.Policy.Disk() }
 
@@ -76,7 +89,9 @@ func (e *Engine) save(rec cluster.Record) bool {
 		values = []value{{keptKey, keep}, {recordKey, rec}}
 	}
 	if err := e.put(e.ctx, values...); err != nil {
-		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		if !e.impaired { // once, and not for each thing that is learned meanwhile
+			e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
+		}
 		e.impaired, e.probed = true, e.rt.Now()
 		e.event(appmodules.StorageFailed, "metadata cannot be saved: "+err.Error())
 		return false
@@ -166,8 +181,6 @@ const answerTime = 200 * time.Millisecond
 // and goes on, unless it stops when claim, which it calls before it does what only a
 // caller that hears of it can undo, returns false.
 func (e *Engine) soon(ctx context.Context, fn func(claim func() bool)) error {
-	short, cancel := e.rt.WithTimeout(ctx, answerTime)
-	defer cancel()
 	var taken atomic.Bool // by claim, or by who gives up
 	claim := func() bool { return taken.CompareAndSwap(false, true) }
 	var gone atomic.Bool
@@ -179,21 +192,26 @@ func (e *Engine) soon(ctx context.Context, fn func(claim func() bool)) error {
 		fn(claim)
 		close(done)
 	})
-	err := e.rt.Wait(short, done, e.loop)
-	if err == nil || errors.Is(err, ErrStopped) {
-		return err
-	}
-	if gone.Store(true); !claim() {
-		return e.rt.Wait(context.Background(), done, e.loop) // it is past what takes long
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if since, yes := e.pausedSince(); yes {
+	for patience := answerTime; ; patience = answerTime / 4 {
+		short, cancel := e.rt.WithTimeout(ctx, patience)
+		err := e.rt.Wait(short, done, e.loop)
+		cancel()
+		since, paused := e.pausedSince()
+		switch {
+		case err == nil || errors.Is(err, ErrStopped):
+			return err
+		case ctx.Err() == nil && !paused:
+			continue // this computer is busy, no more
+		}
+		if gone.Store(true); !claim() {
+			return e.rt.Wait(context.Background(), done, e.loop) // it is past what takes long
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("%w on %s, for %v by now: it can neither decide nor promise", errStoreHangs, e.self,
 			e.rt.Now().Sub(since).Round(100*time.Millisecond))
 	}
-	return fmt.Errorf("%s has not answered within %v", e.self, answerTime)
 }
 
 // pausedSince: the goroutine waits for the metadata disk, and since when.
@@ -208,11 +226,9 @@ func (e *Engine) pausedSince() (time.Time, bool) {
 // Alive returns nil when the engine's goroutine answers, or waits for its metadata disk,
 // which it does for a limited time; nothing else keeps it.
 func (e *Engine) Alive(ctx context.Context) error {
-	if e.soon(ctx, func(func() bool) {}) == nil {
+	err := e.soon(ctx, func(func() bool) {})
+	if errors.Is(err, errStoreHangs) {
 		return nil
 	}
-	if _, paused := e.pausedSince(); paused {
-		return nil
-	}
-	return e.call(ctx, func() {})
+	return err
 }

@@ -43,6 +43,8 @@ var (
 	failoverTime  = desc("failover_seconds", "Seconds from the loss of the primary to the running VM, last time.", "module")
 	transitions   = desc("transitions_total", "Changes of the module's state on this node.", "module")
 	volumeDirty   = desc("volume_dirty_bytes", "Bytes that may differ from the peer's copy.", "module", "volume")
+	volumeBad     = desc("volume_unreadable_bytes", "Bytes that cannot be read on this node: alert when it is not 0.", "module", "volume")
+	volumeHung    = desc("volume_disk_waits_seconds", "For how long the disk here has not answered while an image is opened or closed.", "module", "volume")
 	volumeLeft    = desc("volume_resync_left_bytes", "Bytes a running resync has still to compare.", "module", "volume")
 	volumeMoved   = desc("volume_resync_moved_bytes", "Bytes the present or last resync sent.", "module", "volume")
 	volumeRate    = desc("volume_resync_bytes_per_second", "Speed of a running resync.", "module", "volume")
@@ -108,6 +110,8 @@ func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeSta
 		out <- prometheus.MustNewConstMetric(d, t, value, name, v.Target)
 	}
 	send(volumeDirty, prometheus.GaugeValue, float64(v.Dirty))
+	send(volumeBad, prometheus.GaugeValue, float64(v.Unreadable))
+	send(volumeHung, prometheus.GaugeValue, v.Hung.Seconds())
 	send(volumeLeft, prometheus.GaugeValue, float64(v.ToCompare))
 	send(volumeMoved, prometheus.GaugeValue, float64(v.Moved))
 	send(volumeRate, prometheus.GaugeValue, v.Rate)

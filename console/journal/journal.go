@@ -1,5 +1,5 @@
 // Package journal keeps the transitions of modules for people: one file of JSON lines for each module, which is turned
-// over once when it is full. Nothing depends on it, so it is not synced, and a full disk costs lines, never a transition.
+// over once when it is full. Nothing depends on it, so it is not synced, and a disk that is full or does not answer costs lines, never a transition.
 package journal
 
 import (
@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"duet/console/api"
 )
@@ -18,23 +19,39 @@ import (
 // Journal is that of one module on this node. Its methods may be called by several goroutines.
 type Journal struct {
 	path string
+	over chan struct{} // closed when the last line is written
 
-	mu   sync.Mutex
-	file *os.File // nil after Close, or when it could not be turned over
+	mu    sync.Mutex
+	lines chan line // nil after Close
+
+	// Of the goroutine that writes.
+	file *os.File // nil when it could not be turned over
 	size int64
 }
 
-const full = 1 << 20 // bytes
+// line is one to write, or a question whether those before it are written.
+type line struct {
+	text    []byte
+	written chan<- struct{} // closed then; nil: nobody asks
+}
+
+const (
+	full    = 1 << 20 // bytes
+	waiting = 2048    // lines, while the disk does not take them; more are lost
+	patient = time.Second
+)
 
 // Open continues the journal of a module in dir, or begins it.
 func Open(dir, module string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of journals: %w", err)
 	}
-	j := &Journal{path: filepath.Join(dir, module+".jsonl")}
+	lines := make(chan line, waiting)
+	j := &Journal{path: filepath.Join(dir, module+".jsonl"), lines: lines, over: make(chan struct{})}
 	if err := j.open(); err != nil {
 		return nil, err
 	}
+	go j.write(lines)
 	return j, nil
 }
 
@@ -51,30 +68,68 @@ func (j *Journal) open() error {
 	return nil
 }
 
-// Add writes one transition, if it can.
+// Add has one transition written, if it can be. It waits for no disk.
 func (j *Journal) Add(e api.LogEntry) {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return
+	if b, err := json.Marshal(e); err == nil {
+		j.put(line{text: append(b, '\n')})
 	}
+}
+
+// put reports whether l was taken.
+func (j *Journal) put(l line) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.file == nil {
-		return
+	if j.lines == nil {
+		return false
 	}
-	if j.size > full {
-		_ = j.file.Close()
-		j.file = nil
-		if os.Rename(j.path, j.path+".1") != nil || j.open() != nil {
-			return
+	select {
+	case j.lines <- l:
+		return true
+	default:
+		return false
+	}
+}
+
+// write is the goroutine that the disk may keep.
+func (j *Journal) write(lines <-chan line) {
+	defer close(j.over)
+	for l := range lines {
+		if l.written != nil {
+			close(l.written)
+			continue
+		}
+		if j.file != nil && j.size > full {
+			_ = j.file.Close()
+			j.file = nil
+			if os.Rename(j.path, j.path+".1") == nil {
+				_ = j.open() // else the line is lost, as on a full disk
+			}
+		}
+		if j.file != nil {
+			n, _ := j.file.Write(l.text)
+			j.size += int64(n)
 		}
 	}
-	n, _ := j.file.Write(append(b, '\n'))
-	j.size += int64(n)
+	if j.file != nil {
+		_ = j.file.Close()
+	}
+}
+
+// settle waits a moment for what was added before.
+func (j *Journal) settle() {
+	written := make(chan struct{})
+	if !j.put(line{written: written}) {
+		return
+	}
+	select {
+	case <-written:
+	case <-time.After(patient):
+	}
 }
 
 // Last returns the newest n transitions, oldest first.
 func (j *Journal) Last(n int) ([]api.LogEntry, error) {
+	j.settle()
 	var out []api.LogEntry
 	for _, path := range []string{j.path + ".1", j.path} {
 		f, err := os.Open(path)
@@ -100,14 +155,20 @@ func (j *Journal) Last(n int) ([]api.LogEntry, error) {
 	return out, nil
 }
 
-// Close ends it; what is added later is lost.
+// Close ends it; what is added later is lost. A disk that does not take what was added
+// before is waited for a moment.
 func (j *Journal) Close() error {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.file == nil {
+	lines := j.lines
+	j.lines = nil
+	j.mu.Unlock()
+	if lines == nil {
 		return nil
 	}
-	err := j.file.Close()
-	j.file = nil
-	return err
+	close(lines)
+	select {
+	case <-j.over:
+	case <-time.After(patient):
+	}
+	return nil
 }

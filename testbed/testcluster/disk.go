@@ -101,6 +101,34 @@ func (h *Host) FailDisk() error {
 	return h.disk.fail()
 }
 
+// The ioctls by which a file system takes no write any more, and takes them again.
+const (
+	freeze = 0xc0045877
+	thaw   = 0xc0045878
+)
+
+// HangDisk has no write to the host's disk end until ThawDisk: an answer does not come, and no
+// error either.
+func (h *Host) HangDisk() error { return h.frost(freeze) }
+
+// ThawDisk takes back HangDisk; without one it fails.
+func (h *Host) ThawDisk() error { return h.frost(thaw) }
+
+func (h *Host) frost(how uint) error {
+	if h.disk == nil {
+		return ErrNoDisk
+	}
+	f, err := os.Open(h.disk.dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.IoctlSetInt(int(f.Fd()), how, 0); err != nil {
+		return fmt.Errorf("freeze or thaw %s: %w", h.disk.dir, err)
+	}
+	return nil
+}
+
 // FillDisk leaves no room on the host's disk until EmptyDisk.
 func (h *Host) FillDisk(ctx context.Context) error {
 	if h.disk == nil {
