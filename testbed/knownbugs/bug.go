@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +28,7 @@ const (
 	ModelScenarios      Search = "model-scenarios"      // those of testbed/sim/testdata
 	ProductionScenarios Search = "production-scenarios" // the same, over the real byte path
 	Storage             Search = "storage"              // random faults of disks, the real byte path
+	DiskScenarios       Search = "disk-scenarios"       // those of testdata/disks, the real byte path
 )
 
 // The searches of the packages themselves.
@@ -67,6 +70,10 @@ func (b Bug) fit(root string) (file, text string, err error) {
 	var why []string
 	for _, e := range b.Edits {
 		src, err := os.ReadFile(filepath.Join(root, e.File))
+		if errors.Is(err, fs.ErrNotExist) {
+			why = append(why, e.File+" is not there")
+			continue
+		}
 		if err != nil {
 			return "", "", err
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 var hunt = flag.String("hunt", "", "search for a failure with the model or production byte path, or storage: faults of disks, "+
-	"or in the scenarios: model-scenarios, production-scenarios")
+	"or in the scenarios: model-scenarios, production-scenarios, disk-scenarios")
 
 // TestHunt tries schedules until one fails, for testbed/knownbugs, and prints what it found in one line:
 // how many it took, the seed or scenario, and what was broken.
@@ -41,9 +41,13 @@ func TestHunt(t *testing.T) {
 				return
 			}
 		}
-	case "model-scenarios", "production-scenarios":
-		for i, s := range scenarios(t, "testdata/*.txt") {
-			if pending[s.name()] != "" {
+	case "model-scenarios", "production-scenarios", "disk-scenarios":
+		texts := "testdata/*.txt"
+		if *hunt == "disk-scenarios" {
+			texts = "testdata/disks/*.txt"
+		}
+		for i, s := range scenarios(t, texts) {
+			if pending[s.name()] != "" || ill["production/"+s.name()] != "" {
 				continue
 			}
 			if err := try(parse(s.text), s.seed, false); err != nil {
