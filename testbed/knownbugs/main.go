@@ -97,6 +97,7 @@ type result struct {
 	bug   Bug
 	found bool
 	tried uint64 // schedules
+	seed  uint64 // of the one that failed; 0: it has none
 	where string // seed or scenario
 	what  string // was broken
 	took  time.Duration
@@ -104,6 +105,15 @@ type result struct {
 
 // tryAll tries jobs bugs at a time and tells each end.
 func tryAll(ctx context.Context, root string, bugs []Bug, jobs int, progress io.Writer) ([]result, error) {
+	dir, err := os.MkdirTemp("", "knownbugs-sound-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // what is left lies in the temporary directory
+	h, err := newHunter(ctx, root, dir)
+	if err != nil {
+		return nil, err
+	}
 	results := make([]result, len(bugs))
 	failed := make([]error, len(bugs))
 	next := make(chan int)
@@ -112,7 +122,7 @@ func tryAll(ctx context.Context, root string, bugs []Bug, jobs int, progress io.
 	for range jobs {
 		workers.Go(func() {
 			for i := range next {
-				results[i], failed[i] = try(ctx, root, bugs[i])
+				results[i], failed[i] = h.try(ctx, bugs[i])
 				mu.Lock()
 				fmt.Fprintf(progress, "%-34s %s\n", bugs[i].Name, results[i].verdict())
 				mu.Unlock()
@@ -137,7 +147,7 @@ func (r result) verdict() string {
 	if !r.found {
 		return fmt.Sprintf("NOT FOUND in %d schedules", r.tried)
 	}
-	return fmt.Sprintf("%s %d: %s (%s), %v", r.bug.By, r.tried, r.what, r.where, r.took.Round(time.Second))
+	return fmt.Sprintf("%s %d: %s (%s), %v", r.bug.By, r.tried, short(r.what), r.where, r.took.Round(time.Second))
 }
 
 // render makes the table.
@@ -150,11 +160,20 @@ func render(results []result) string {
 		count, seen := "NOT FOUND", ""
 		if r.found {
 			found++
-			count, seen = fmt.Sprint(r.tried), r.what+" ("+r.where+")"
+			count, seen = fmt.Sprint(r.tried), short(r.what)+" ("+r.where+")"
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s (%d) | %s | %v |\n", r.bug.Name, r.bug.Source, r.bug.Breaks, r.bug.By,
 			count, r.bug.Within, strings.ReplaceAll(seen, "|", "/"), r.took.Round(time.Second))
 	}
 	fmt.Fprintf(b, "\n%d of %d bugs were found again.\n", found, len(results))
 	return b.String()
+}
+
+// short cuts a long line.
+func short(text string) string {
+	const most = 120
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
 }

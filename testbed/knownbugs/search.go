@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// hunter has the tests of the tree as it is, to tell a bug's failure from one that is there without it.
+type hunter struct {
+	root  string
+	sound map[string]string // binaries by package
+}
+
+// newHunter compiles them below dir.
+func newHunter(ctx context.Context, root, dir string) (*hunter, error) {
+	h := &hunter{root: root, sound: map[string]string{}}
+	for _, pkg := range []string{"testbed/sim", "blockrepl"} {
+		bin := filepath.Join(dir, filepath.Base(pkg)+".test")
+		if err := compile(ctx, root, pkg, bin); err != nil {
+			return nil, err
+		}
+		h.sound[pkg] = bin
+	}
+	return h, nil
+}
+
+// pkg is where the tests of a search are.
+func (s Search) pkg() string {
+	switch s {
+	case Rules:
+		return "cluster"
+	case Crashes:
+		return "blockrepl"
+	}
+	return "testbed/sim"
+}
+
+// args are the arguments for n schedules from first on.
+func (s Search) args(first, n uint64) []string {
+	switch s {
+	case Rules:
+		return []string{"-test.run", "^(TestAuthorityModel|TestNobodyIsStuck)$"}
+	case Crashes:
+		if n == 1 {
+			return []string{"-test.run", "^TestCrashes$", "-sim.seed", strconv.FormatUint(first, 10)}
+		}
+		return []string{"-test.run", "^TestCrashes$", "-sim.count", strconv.FormatUint(n, 10)}
+	}
+	return []string{"-test.run", "^TestHunt$", "-hunt", string(s), "-seed", strconv.FormatUint(first, 10),
+		"-schedules", strconv.FormatUint(n, 10)}
+}
+
+// try compiles the tests with the bug and lets them search. A schedule that fails without the bug too proves
+// nothing: the search goes on after it.
+func (h *hunter) try(ctx context.Context, b Bug) (result, error) {
+	r := result{bug: b}
+	dir, err := os.MkdirTemp("", "knownbugs-")
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // what is left lies in the temporary directory
+	bin, err := h.infect(ctx, dir, b)
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	for first := uint64(1); first <= b.Within; {
+		found, err := h.search(ctx, bin, b.By, first, b.Within-first+1)
+		if err != nil {
+			return r, err
+		}
+		if found.tried += first - 1; found.seed != 0 {
+			alone, err := h.search(ctx, h.sound[b.By.pkg()], b.By, found.seed, 1)
+			if err != nil {
+				return r, err
+			}
+			if alone.found && b.By != Crashes {
+				first = found.seed + 1
+				continue
+			}
+			found.found = found.found && !alone.found
+		}
+		r = found
+		break
+	}
+	r.bug, r.took = b, time.Since(began)
+	return r, nil
+}
+
+// search runs a test binary.
+func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uint64) (result, error) {
+	r := result{tried: n}
+	cmd := exec.CommandContext(ctx, bin, append(by.args(first, n), "-test.timeout", "30m")...)
+	cmd.Dir = filepath.Join(h.root, by.pkg())
+	out, err := cmd.CombinedOutput()
+	switch hit := crashed(out); {
+	case by.pkg() != "testbed/sim":
+		r.judge(string(by), out, err != nil)
+	case err != nil && hit != "":
+		r.found, r.where, r.what = true, "the schedule under way", hit
+	case err != nil:
+		return r, fmt.Errorf("search: %w\n%s", err, out)
+	default:
+		return r, r.read(out)
+	}
+	return r, nil
+}
+
+// infect compiles the tests with the bug.
+func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) {
+	file, text, err := b.fit(h.root)
+	if err != nil {
+		return "", err
+	}
+	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(h.root, file): changed}})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "infected.test")
+	return bin, compile(ctx, h.root, b.By.pkg(), bin, "-overlay", overlay)
+}
+
+func compile(ctx context.Context, root, pkg, bin string, flags ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the tests of %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// crashed is the panic of a program that did not end as it should: a bug may do that, too.
+func crashed(out []byte) string {
+	for line := range strings.SplitSeq(string(out), "\n") {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return line
+		}
+	}
+	return ""
+}
+
+// failing is where a test of a package says that it failed, and with what.
+var failing = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+).*\n((?: +\S+_test\.go:.*\n)?)`)
+
+// judge reads what the tests of a package said. Of a search with numbered schedules it takes the number.
+func (r *result) judge(by string, out []byte, failed bool) {
+	if !failed {
+		return
+	}
+	r.found, r.tried, r.where, r.what = true, 1, by, crashed(out)
+	for _, m := range failing.FindAllStringSubmatch(string(out), -1) {
+		r.where = m[1]
+		if said := strings.TrimSpace(m[2]); said != "" {
+			r.what = said
+		}
+		if _, number, ok := strings.Cut(m[1], "/"); ok {
+			if n, err := strconv.ParseUint(number, 10, 64); err == nil {
+				r.tried, r.seed = n, n
+			}
+		}
+	}
+}
+
+// read takes the line of what was found.
+func (r *result) read(out []byte) error {
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	for lines.Scan() {
+		if lines.Text() == "nothing" {
+			return nil
+		}
+		f := strings.SplitN(lines.Text(), "\t", 4)
+		if f[0] != "found" || len(f) != 4 {
+			continue
+		}
+		tried, err := strconv.ParseUint(f[1], 10, 64)
+		if err != nil {
+			return fmt.Errorf("read %q: %w", lines.Text(), err)
+		}
+		r.found, r.tried, r.where, r.what = true, tried, f[2], f[3]
+		if seed, ok := strings.CutPrefix(f[2], "seed "); ok {
+			if r.seed, err = strconv.ParseUint(seed, 10, 64); err != nil {
+				return fmt.Errorf("read %q: %w", lines.Text(), err)
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("the search said nothing:\n%s", out)
+}
