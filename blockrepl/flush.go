@@ -103,16 +103,9 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 	return more
 }
 
-// flushBoth waits until everything completed before is durable on every side that is required, or until that can be
-// expected no more: a local copy that has failed may never answer. An internal flush goes the way of a guest's.
+// flushBoth waits until everything completed before is durable on every side that
+// is required. An internal flush goes the way of a guest's.
 func (p *Primary) flushBoth(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		cancel(p.await(ctx, func() bool { return false }))
-	}()
-	defer func() { cancel(nil); <-ended }()
 	w := make(waiter, 1)
 	p.Submit(&Request{Op: OpFlush, By: w})
 	wake(p.wakeFlush)
