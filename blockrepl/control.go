@@ -102,6 +102,10 @@ func (p *Primary) Hold(ctx context.Context) error {
 
 // quiesce is the work of Hold.
 func (p *Primary) quiesce(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// A flush would wait for ever, and nothing wakes a wait for writes that will not end.
+	defer context.AfterFunc(p.sound, func() { cancel(context.Cause(p.sound)) })()
 	if err := p.await(ctx, func() bool { return p.issued == 0 }); err != nil {
 		return err
 	}
@@ -109,10 +113,7 @@ func (p *Primary) quiesce(ctx context.Context) error {
 	l := p.link
 	p.mu.Unlock()
 	if l != nil { // a flush would wait for a lost peer's successor
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
 		defer context.AfterFunc(l.ctx, func() { cancel(errLinkLost) })()
-		defer cancel(nil)
 	}
 	if err := p.flushBoth(ctx); err != nil {
 		return err

@@ -274,6 +274,7 @@ func (p *Primary) fail(err error) {
 		return
 	}
 	p.failed = err
+	p.spoil(err)
 	p.log.Error("local copy failed, writes wait", "error", err)
 	p.emit(DeviceFailed{Err: err})
 }

@@ -80,6 +80,8 @@ type Primary struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
+	sound  context.Context // ends when the local copy fails, with the reason
+	spoil  context.CancelCauseFunc
 	wg     sync.WaitGroup
 
 	fence fence
@@ -161,6 +163,7 @@ func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 	p.mapper, _ = cfg.Device.(Mapper)
 	p.changed.L = &p.mu
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.sound, p.spoil = context.WithCancelCause(context.Background())
 	return p, nil
 }
 

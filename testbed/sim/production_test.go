@@ -16,7 +16,6 @@ var schedules = flag.Uint64("schedules", 100, "schedules of TestProduction and T
 // pending are the scenarios that today's byte path fails, with the fault's number in the
 // issue. Each is tried: one that passes has to leave the list.
 var pending = map[string]string{
-	"metadata-disk-of-primary-full": "a hold on a volume whose log has failed is not refused but waits for its 8 s",
 	"metadata-disk-of-primary-full-while-alone": "no fault: the model's log has nothing to store here, " +
 		"and this one has, as two extents of four are hot (hotExtents)",
 }
