@@ -300,11 +300,12 @@ func TestHungSecondary(t *testing.T) {
 				began := time.Now()
 				w := q.start(&Request{Op: op, Len: 512, Data: fill(1, 512)})
 				<-b.entered
-				if err := <-q.served; !errors.Is(err, ErrHung) || !errors.Is(err, ErrLocalCopy) || time.Since(began) > 3*time.Second {
-					t.Errorf("%v after %v", err, time.Since(began))
+				err, took := <-q.served, time.Since(began)
+				if !errors.Is(err, ErrHung) || !errors.Is(err, ErrLocalCopy) || took > 3*time.Second {
+					t.Errorf("%v after %v", err, took)
 				}
 				near, far := net.Pipe()
-				err := q.s.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 2, Size: 8 << 20}, true)
+				err = q.s.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 2, Size: 8 << 20}, true)
 				if near.Close(); !errors.Is(err, ErrHung) {
 					t.Errorf("serve again: %v", err)
 				}

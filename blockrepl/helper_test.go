@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"math/big"
 	"math/rand/v2"
 	"net"
@@ -238,6 +239,7 @@ type pair struct {
 	dial   func() (net.Conn, net.Conn)
 	budget time.Duration
 	local  time.Duration
+	logger *slog.Logger
 	served chan error // the ends of sessions
 	hot    int
 }
@@ -266,7 +268,7 @@ func (q *pair) primary() *Primary {
 	q.events = make(chan Event, 1000)
 	events := q.events
 	p, err := NewPrimary(PrimaryConfig{Volume: "v", Identity: "id", Node: q.a.node, Device: q.a.dev, Log: q.a.log,
-		HotExtents: q.hot, StallBudget: q.budget, LocalBudget: q.local, Events: func(e Event) { events <- e }})
+		HotExtents: q.hot, StallBudget: q.budget, LocalBudget: q.local, Logger: q.logger, Events: func(e Event) { events <- e }})
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -278,7 +280,8 @@ func (q *pair) primary() *Primary {
 // secondary makes a Secondary on q.b.
 func (q *pair) secondary() *Secondary {
 	q.t.Helper()
-	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log, LocalBudget: q.local})
+	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log,
+		LocalBudget: q.local, Logger: q.logger})
 	if err != nil {
 		q.t.Fatal(err)
 	}

@@ -275,6 +275,7 @@ func (p *Primary) fail(err error) {
 	}
 	p.failed = err
 	p.spoil(err)
+	p.changed.Broadcast() // who waits for an end that will not come
 	p.log.Error("local copy failed, writes wait", "error", err)
 	p.emit(DeviceFailed{Err: err})
 }

@@ -52,7 +52,8 @@ type job struct {
 
 func newSession(s *Secondary, conn *wire.Conn, hello Hello, complete bool) *session {
 	n := &session{
-		s: s, conn: conn, epoch: hello.Epoch, link: hello.Link, peer: hello.Node, complete: complete, finished: complete, partial: complete,
+		s: s, conn: conn, epoch: hello.Epoch, link: hello.Link, peer: hello.Node,
+		complete: complete, finished: complete, partial: complete,
 		ended: make(chan struct{}), hangs: make(chan struct{}), jobs: make(chan job, 64), flushes: make(chan uint64, 64),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())

@@ -12,6 +12,12 @@ import (
 // disks returns the disks of the two nodes.
 func (q *pair) disks() (a, b *disk) { return q.a.dev.(*disk), q.b.dev.(*disk) }
 
+// tryRead reads as a guest and returns the error.
+func (q *pair) tryRead(off, n int64) error {
+	q.t.Helper()
+	return q.do(&Request{Op: OpRead, Off: off, Len: n, Data: make([]byte, n)})
+}
+
 // noFailure fails if the volume was called failed.
 func (q *pair) noFailure() {
 	q.t.Helper()
@@ -42,7 +48,8 @@ func TestResyncSkipsUnreadable(t *testing.T) {
 		if err := q.attach(1, false); err != nil {
 			t.Fatal(err)
 		}
-		if e := wantEvent[RegionUnreadable](q); e.Off != 5*RegionSize || e.Len != RegionSize || !errors.Is(e.Err, errBadSector) {
+		e := wantEvent[RegionUnreadable](q)
+		if e.Off != 5*RegionSize || e.Len != RegionSize || !errors.Is(e.Err, errBadSector) {
 			t.Errorf("%+v", e)
 		}
 		time.Sleep(3 * probeEvery)
@@ -58,7 +65,7 @@ func TestResyncSkipsUnreadable(t *testing.T) {
 		if _, lineage, _ := q.b.log.Load(); !lineage.Partial {
 			t.Error("the peer passes for whole")
 		}
-		if err := q.do(&Request{Op: OpRead, Off: 5*RegionSize + 8<<10, Len: 512, Data: make([]byte, 512)}); !errors.Is(err, errBadSector) {
+		if err := q.tryRead(5*RegionSize+8<<10, 512); !errors.Is(err, errBadSector) {
 			t.Errorf("read: %v", err)
 		}
 		q.flush()
@@ -113,7 +120,7 @@ func TestResyncDoesNotTrustLossyPeer(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantEvent[RegionUnreadable](q)
-		if err := q.do(&Request{Op: OpRead, Off: RegionSize + 4096, Len: 512, Data: make([]byte, 512)}); !errors.Is(err, errBadSector) {
+		if err := q.tryRead(RegionSize+4096, 512); !errors.Is(err, errBadSector) {
 			t.Errorf("read: %v", err)
 		}
 		if got := q.read(RegionSize, 4096); !bytes.Equal(got, fill(3, 4096)) {
@@ -159,7 +166,7 @@ func TestUnreadableOnBoth(t *testing.T) {
 	a, b := q.disks()
 	a.spoil(3 * RegionSize)
 	b.spoil(3 * RegionSize)
-	if err := q.do(&Request{Op: OpRead, Off: 3 * RegionSize, Len: 512, Data: make([]byte, 512)}); err == nil {
+	if q.tryRead(3*RegionSize, 512) == nil {
 		t.Error("read what nobody has")
 	}
 	wantEvent[RegionUnreadable](q)
@@ -209,7 +216,7 @@ func TestUnreadableAlone(t *testing.T) {
 		q.write(0, fill(1, 4096))
 		a, _ := q.disks()
 		a.spoil(512)
-		if err := q.do(&Request{Op: OpRead, Off: 0, Len: 256 << 10, Data: make([]byte, 256<<10)}); err == nil {
+		if q.tryRead(0, 256<<10) == nil {
 			t.Error("read what nobody has")
 		}
 		if g := q.p.Progress(); g.Unreadable != 256<<10 {

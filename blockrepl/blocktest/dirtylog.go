@@ -24,6 +24,7 @@ func DirtyLog(t *testing.T, open func(t *testing.T) (log blockrepl.DirtyLog, reo
 		{"entries and lineage survive", logDurable},
 		{"clean entries are forgotten", logForgets},
 		{"commits take effect in order", logOrder},
+		{"a commit waits for none before it", logAtOnce},
 		{"many commits at once", logMany},
 		{"a large commit is one step", logLarge},
 	} {
@@ -125,6 +126,38 @@ func logOrder(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.Dirt
 		t.Errorf("commits were reported out of order: %v", order)
 	}
 	wantLog(t, reopen(), nil, blockrepl.Entry{Extent: 1, Dirty: n}, blockrepl.Entry{Extent: 2, Hot: true})
+}
+
+// logAtOnce commits with a lock held that the end of the commit before needs.
+func logAtOnce(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	all.Add(20)
+	mu.Lock()
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		for i := range uint32(20) {
+			log.Commit([]blockrepl.Entry{{Extent: i, Hot: true}}, nil, func(err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					t.Errorf("commit: %v", err)
+				}
+				all.Done()
+			})
+		}
+	}()
+	select {
+	case <-returned:
+	case <-time.After(patience):
+		t.Error("a commit waits for the end of one before it")
+	}
+	mu.Unlock()
+	wait(t, &all)
+	if got, _, err := reopen().Load(); err != nil || len(got) != 20 {
+		t.Errorf("%d entries after reopen: %v", len(got), err)
+	}
 }
 
 // logMany has many callers at once; each must be told once, after it is durable.

@@ -59,8 +59,11 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 	all, err := List(dir)
-	if err != nil || len(all) != 1 || !errors.Is(all[0].Err, ErrGivenUp) || all[0].About.Module != "web01" || all[0].About.GivenUp == "" {
-		t.Errorf("%+v, %v", all, err)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if e := all[0]; !errors.Is(e.Err, ErrGivenUp) || e.About.Module != "web01" || e.About.GivenUp == "" {
+		t.Errorf("%+v", e)
 	}
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil || int64(fs.Bfree)*fs.Bsize < 1<<20 {
@@ -83,7 +86,9 @@ func TestOldContentUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := backing.NewFaulty(mem)
-	heal := base.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Off: blockrepl.RegionSize + 4096, Len: 512, Err: syscall.EIO})
+	heal := base.Inject(backing.Fault{
+		Ops: []blockrepl.Op{blockrepl.OpRead}, Off: blockrepl.RegionSize + 4096, Len: 512, Err: syscall.EIO,
+	})
 	dir := t.TempDir()
 	v := begin(t, dir, size)
 	dev := wrap(t, base, v)
