@@ -51,6 +51,9 @@ func TestLogThatIsStuck(t *testing.T) {
 		log := unhurried(slog.New(stuck))
 		for i := range maxJournal + 10 {
 			log.Info("line", "n", i)
+			if i == 0 {
+				synctest.Wait() // the taker has it, and is stuck
+			}
 		}
 		close(stuck.shut)
 		synctest.Wait()

@@ -59,7 +59,7 @@ mkdir -p "$root/var/lib/duet/pki" "$root/var/lib/duet/volumes/web01"
 touch "$root/var/lib/duet/pki/ca.key" "$root/var/lib/duet/volumes/web01/vda.raw"
 
 must --nodeps --upgrade "$root/packages/second.rpm"
-asked 'try-restart duetd.service duetd-witness.service'
+asked 'try-restart duet-guard.service duetd.service duetd-witness.service'
 ! grep -q '^stop' "$root/calls" || fail "the upgrade stopped something"
 grep -q sleepy "$root/etc/sysconfig/duetd" || fail "the upgrade changed what is the admin's"
 

@@ -4,8 +4,7 @@ import "testing"
 
 // ill are the scenarios of testdata/disks that fail today, by byte path, with the fault's number in
 // the issue. Each is tried: one that passes has to leave the list.
-var ill = map[string]string{
-}
+var ill = map[string]string{}
 
 // TestDisks does the scenarios of faults of disks on both byte paths.
 func TestDisks(t *testing.T) {
