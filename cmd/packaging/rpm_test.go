@@ -70,7 +70,7 @@ here /usr/sbin/duetd /usr/lib/systemd/system/duetd.service
 
 rm "$root/active" # the admin stops the daemon
 must --erase duet
-asked 'stop duetd.service duetd-witness.service'
+asked 'stop duetd.service duet-guard.service duetd-witness.service'
 grep -q /var/lib/duet "$root/said" || fail "the removal does not say where the data is"
 gone /usr/bin/duet /usr/sbin/duetd /usr/lib/systemd/system/duetd.service /usr/share/duet /usr/share/doc/duet
 here /var/lib/duet/pki/ca.key /var/lib/duet/volumes/web01/vda.raw
