@@ -24,8 +24,9 @@ import (
 const (
 	// fitLook is the time between two looks; a change is told within it, a Tell and the look itself: 5 s.
 	fitLook = 2 * time.Second
-	// fitTime limits one judgement; a dry run on a busy host takes long.
-	fitTime = 90 * time.Second
+	// fitTime limits one judgement; a dry run on a busy host takes long. It is longer than libvirt's own limit of that,
+	// which says more.
+	fitTime = 4 * time.Minute
 )
 
 // fitness is what the hosts of modules say of their VMs.

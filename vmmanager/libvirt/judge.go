@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// dryTime is the limit of a dry run: libvirt asks QEMU anew for what it can do where
-	// /dev/kvm is root's alone, which takes 10 s on a busy host.
-	dryTime = time.Minute
+	// dryTime is the limit of a dry run: libvirt asks QEMU first for what it can do where it has not
+	// yet, and anew each time where /dev/kvm is root's alone. That takes 10 s on a busy host and
+	// over a minute on one that is an emulated machine itself.
+	dryTime = 3 * time.Minute
 	// dryGood is how long a dry run that went well counts for the same definition and QEMU,
 	// dryBad how long one that did not: an admin may have installed what was missing.
 	dryGood = time.Hour
