@@ -12,7 +12,7 @@ const (
 // engines are bugs in what a node does with its right.
 func engines() []Bug {
 	return []Bug{
-		{Name: "lost-vm-not-missed", Source: "ours, 79a02f0; pain 14", By: Model, Within: 3000,
+		{Name: "lost-vm-not-missed", Source: "ours, 79a02f0; pain 14", By: Model, Within: 10000,
 			Breaks: "a VM that ended without an event is never started again",
 			Edits: []Edit{{vm, "if now := e.rt.Now(); e.m.Phase != appmodules.Running ||", "if now := e.rt.Now(); true || e.m.Phase != appmodules.Running ||"},
 				{works, "if now := e.rt.Now(); e.m.Phase != appmodules.Running ||", "if now := e.rt.Now(); true || e.m.Phase != appmodules.Running ||"}}},
