@@ -25,7 +25,7 @@ type Policy struct {
 	Shutdown Duration `yaml:"shutdown" json:"shutdown"`
 	On       On       `yaml:"on" json:"on"`
 	// ColdStart: never, or after how long a node that has not met its peer since its own
-	// start goes on as if it had (DESIGN §5 rule 6).
+	// start goes on as if it had (cluster/DESIGN.md, rule 6).
 	ColdStart ColdStart `yaml:"cold_start" json:"cold_start"`
 	// SplitBrain: keep sets the loser's version aside and resyncs, hold waits for a human first.
 	SplitBrain string `yaml:"split_brain" json:"split_brain"`

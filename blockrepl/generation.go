@@ -9,7 +9,7 @@ import (
 // Generation names one stretch of history in which a single node wrote without
 // its peer. The pair is unique because an epoch is granted to one node only;
 // where arbitration was overridden two nodes may hold the same epoch, and the
-// different Holder makes the divergence visible (DESIGN §5.11).
+// different Holder makes the divergence visible (cluster/DESIGN.md, rule 11).
 type Generation struct {
 	Epoch  uint64 `json:"epoch"`
 	Holder string `json:"holder"`

@@ -2,7 +2,7 @@ package cluster
 
 import "fmt"
 
-// The voting rules of DESIGN §5, as pure functions over a Record. Whoever
+// The voting rules of cluster/DESIGN.md, as pure functions over a Record. Whoever
 // changes a Record makes the new value durable before acting or answering on it.
 
 // Record is what one voter knows durably about the right to write one module.

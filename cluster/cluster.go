@@ -24,7 +24,7 @@ type Config struct {
 	Detection time.Duration `json:"detection"`
 	// Ping are the targets of `arbitration: available`; empty means the default gateway.
 	Ping []string `json:"ping,omitempty"`
-	// Voters are the witnesses (DESIGN §5 rule 3b).
+	// Voters are the witnesses (cluster/DESIGN.md, rule 3b).
 	Voters Voters `json:"voters,omitzero"`
 	// Fence has the fence devices of nodes, as package fence encodes them, with their passwords.
 	Fence map[NodeID]json.RawMessage `json:"fence,omitempty"`

@@ -12,7 +12,7 @@ type Witness struct {
 	ID   string `json:"id"`   // of this cluster's registration there
 }
 
-// Voters are the witnesses of a cluster (DESIGN §5). Its zero value has none. Every node
+// Voters are the witnesses of a cluster (cluster/DESIGN.md). Its zero value has none. Every node
 // stores them, and of two states the newer one holds. A Voters is not changed once made.
 //
 // A spare takes the place of the voter in two steps: Joined, after which a right to write

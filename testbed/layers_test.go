@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// rows is the import order of DESIGN §3: a package imports rows below its own,
+// rows is the import order: a package imports rows below its own,
 // never above and never a neighbour. A pattern may end in * for one path element.
 var rows = [][]string{
 	0: {"blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check", "testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps"},
@@ -96,7 +96,7 @@ func TestImportOrder(t *testing.T) {
 	for _, p := range packages(t) {
 		mine := row(p.ImportPath)
 		if mine < 0 {
-			t.Errorf("package %s is in no row: give it its place in DESIGN §3", p.ImportPath)
+			t.Errorf("package %s is in no row: give it its place here", p.ImportPath)
 			continue
 		}
 		for _, imp := range p.Imports {

@@ -31,7 +31,7 @@ type Peer interface {
 	Dial(ctx context.Context) (net.Conn, error)
 }
 
-// Witness is one voter without data (DESIGN §5.3b). Its methods may be called by any
+// Witness is one voter without data (cluster/DESIGN.md, rule 3b). Its methods may be called by any
 // goroutine. Equal values are the same witness with the same memory: one that was registered
 // anew, also at the same address, is another value.
 type Witness interface {
@@ -40,14 +40,14 @@ type Witness interface {
 	Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
 }
 
-// Handover is the planned change of the holder (DESIGN §5.9).
+// Handover is the planned change of the holder (cluster/DESIGN.md, rule 9).
 type Handover struct {
 	Module string        `json:"module"`
 	From   cluster.Epoch `json:"from"`  // epoch at which both are complete
 	Epoch  cluster.Epoch `json:"epoch"` // promised to the receiver
 }
 
-// Complete ends a resync (DESIGN §5.7).
+// Complete ends a resync (cluster/DESIGN.md, rule 7).
 type Complete struct {
 	Module  string                      `json:"module"`
 	Epoch   cluster.Epoch               `json:"epoch"`
@@ -106,7 +106,7 @@ type Disks interface {
 	SetAside(v appmodules.Volume, image Image, d Divergence) error
 }
 
-// Divergence is two copies that both have data the other lacks (DESIGN §5 rule 11).
+// Divergence is two copies that both have data the other lacks (cluster/DESIGN.md, rule 11).
 type Divergence struct {
 	Module        string
 	Epoch         cluster.Epoch     // of the winner

@@ -1,4 +1,4 @@
-// Package divergence keeps what a resync is about to overwrite (DESIGN §6.6).
+// Package divergence keeps what a resync is about to overwrite.
 //
 // After a split brain the copy of the node that lost is overwritten by the winner's
 // resync. Before a region (blockrepl.RegionSize) of it changes for the first time, its

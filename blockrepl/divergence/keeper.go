@@ -11,7 +11,7 @@ import (
 	"duet/blockrepl"
 )
 
-// Keep is how long a version is kept unless an admin drops it (DESIGN §5 rule 11).
+// Keep is how long a version is kept unless an admin drops it (cluster/DESIGN.md, rule 11).
 const Keep = 7 * 24 * time.Hour
 
 // ErrNotOpen is returned for a version that can only be read while its volume is open.

@@ -17,7 +17,7 @@
 //     agent says "off" to every question. But then it cannot have said 0 to off.
 //
 // Nil means: the device said, after Off was called, that the node has no power. It does not say that
-// the node stays off; rule 6 of DESIGN §5 keeps a node that comes back from taking part before it has
+// the node stays off; rule 6 of cluster/DESIGN.md keeps a node that comes back from taking part before it has
 // met its peer. An error does not say that the node is on: the order may have been carried out.
 //
 // Options are kept secret unless they are known to be harmless: they reach the agent on standard

@@ -1,5 +1,5 @@
 // Package ping asks whether anything beyond the other nodes answers: what is left to go by where a
-// module's arbitration is `available` and there is neither witness nor fence agent (DESIGN §5 rule 3d).
+// module's arbitration is `available` and there is neither witness nor fence agent (cluster/DESIGN.md, rule 3d).
 package ping
 
 import (

@@ -2,7 +2,7 @@
 //
 // A watchdog is a timer outside the processor's program: once armed it resets the computer unless it is fed in time.
 // Guard arms it only while the node holds guests, feeds it only after the node has proven that it works, and stops it in
-// good order. No write depends on it: the rules of DESIGN §5 keep a node that hangs and wakes up from
+// good order. No write depends on it: the rules of cluster/DESIGN.md keep a node that hangs and wakes up from
 // acknowledging anything. It ends what they cannot: a guest that answers reads from its memory, or keeps its address on the
 // network, on a node whose daemon is stuck.
 //

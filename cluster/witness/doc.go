@@ -1,5 +1,5 @@
 // Package witness is the third, tiny voter of a cluster and the way to call it
-// (DESIGN §5, rule 3b). It keeps one cluster.Record per module, holds no data, and
+// (cluster/DESIGN.md, rule 3b). It keeps one cluster.Record per module, holds no data, and
 // may serve many clusters that know nothing of each other.
 //
 // Who trusts whom, and why:

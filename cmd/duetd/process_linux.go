@@ -23,7 +23,7 @@ import (
 // niceness puts the daemon before ordinary work: a late heartbeat costs a failover.
 const niceness = -10
 
-// urgent locks the daemon's memory and raises its priority (DESIGN §7). Without the
+// urgent locks the daemon's memory and raises its priority. Without the
 // right to do so it works all the same.
 func urgent(log *slog.Logger) {
 	// Only what is touched: the store maps large sparse files.

@@ -168,7 +168,7 @@ func (s *session) refuse(what string, err error) {
 
 // history is what the session did. A read counts only if the same connection was told
 // later that a write had succeeded: the former holder of a volume may answer reads
-// until it learns that it is not any more (DESIGN §5, "what this does not cover").
+// until it learns that it is not any more (cluster/DESIGN.md, "Not covered").
 func (s *session) history() ([]check.Op, []check.Flush) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,7 +18,7 @@ func authority() []Bug {
 		{Name: "silent-witness-agrees", Source: "Patroni #3572 turned round; simplyblock's arbitration", By: Model, Within: 3000,
 			Breaks: "a witness that does not answer counts as a yes",
 			Edits:  []Edit{{votes, "case !answered:\n\t\t\treturn false, ", "case !answered:\n\t\t\treturn true, "}}},
-		{Name: "still-alone-after-resync", Source: "DESIGN §5.7; DRBD ChangeLog 9.2.18", By: Model, Within: 3000,
+		{Name: "still-alone-after-resync", Source: "cluster/DESIGN.md, rule 7; DRBD ChangeLog 9.2.18", By: Model, Within: 3000,
 			Breaks: "the holder forgets that its peer is complete, and goes on alone without asking after a restart",
 			Edits:  []Edit{{votes, "r.Alone, r.Took = false, false\n\treturn r", "return r"}}},
 		{Name: "epoch-of-others-not-learned", Source: "keepalived#2649: two masters", By: Model, Within: 1000,

@@ -3,7 +3,7 @@ package main
 // copies are bugs of the secondary and of how copies come together.
 func copies() []Bug {
 	return []Bug{
-		{Name: "complete-before-flushed", Source: "MongoDB, NATS: acknowledged before flushed; DESIGN §5.7", By: Crashes, Within: 400,
+		{Name: "complete-before-flushed", Source: "MongoDB, NATS: acknowledged before flushed; cluster/DESIGN.md, rule 7", By: Crashes, Within: 400,
 			Breaks: "a copy says that it is complete before what it was sent is durable",
 			Edits: []Edit{{repl + "secondary.go", "if err := s.dev.Flush(); err != nil {\n\t\treturn fmt.Errorf(\"flush before complete", "if err := error(nil); err != nil {\n\t\treturn fmt.Errorf(\"flush before complete"},
 				{repl + "secondary.go", "forget, lineage, s.dev.Flush, func() {", "forget, lineage, func() error { return nil }, func() {"}}},

@@ -58,7 +58,7 @@ func writePath() []Bug {
 			Breaks: "a read error reaches the guest although the peer has the data",
 			Edits: []Edit{{repl + "read.go", "if l == nil || !usable {", "if usable = false; l == nil || !usable {"},
 				{repl + "read.go", "l := p.standIn(r.Off, r.Off+r.Len)\n\tif l == nil {", "l := p.standIn(r.Off, r.Off+r.Len)\n\tif l = nil; l == nil {"}}},
-		{Name: "stalled-peer-waited-for", Source: "DRBD ko-count; DESIGN §5.8", By: ProductionScenarios, Within: 147,
+		{Name: "stalled-peer-waited-for", Source: "DRBD ko-count; cluster/DESIGN.md, rule 8", By: ProductionScenarios, Within: 147,
 			Breaks: "a peer that accepts and never answers stops the guest for ever",
 			Edits: []Edit{{repl + "control.go", "now-max(oldest, p.watch.thawed) > int64(p.cfg.StallBudget):",
 				"now-max(oldest, p.watch.thawed) > int64(1000*p.cfg.StallBudget):"},

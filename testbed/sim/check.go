@@ -117,7 +117,7 @@ func (k *checker) flush(promised [blocks]uint64) {
 }
 
 // read is the guest looking at a block after it has started. A node that was frozen and
-// does not know yet that another one took over may show what it has (DESIGN §5, last
+// does not know yet that another one took over may show what it has (cluster/DESIGN.md, last
 // but one paragraph): nothing that it writes is acknowledged.
 func (k *checker) read(n *Node, r *request) {
 	if r.value < k.acked[r.block] && !k.apart && !k.harmed(r.block) && r.epoch >= k.epoch {
