@@ -117,8 +117,8 @@ func (k *checker) flush(promised [blocks]uint64) {
 }
 
 // read is the guest looking at a block after it has started. A node that was frozen and
-// does not know yet that another one took over may show what it has (cluster/DESIGN.md, last
-// but one paragraph): nothing that it writes is acknowledged.
+// does not know yet that another one took over may show what it has (cluster/DESIGN.md,
+// "Not covered"): nothing that it writes is acknowledged.
 func (k *checker) read(n *Node, r *request) {
 	if r.value < k.acked[r.block] && !k.apart && !k.harmed(r.block) && r.epoch >= k.epoch {
 		k.fail("the guest on %s reads %d in block %d, but %d was acknowledged", n.name, r.value, r.block, k.acked[r.block])
