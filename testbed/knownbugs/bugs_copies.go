@@ -3,11 +3,11 @@ package main
 // copies are bugs of the secondary and of how copies come together.
 func copies() []Bug {
 	return []Bug{
-		{Name: "complete-before-flushed", Source: "MongoDB, NATS: acknowledged before flushed; cluster/DESIGN.md, rule 7", By: Crashes, Within: 400,
+		{Name: "complete-before-flushed", Source: "MongoDB, NATS: acknowledged before flushed; cluster/DESIGN.md, rule 7", By: Crashes, Within: 2000,
 			Breaks: "a copy says that it is complete before what it was sent is durable",
 			Edits: []Edit{{repl + "secondary.go", "if err := s.dev.Flush(); err != nil {\n\t\treturn fmt.Errorf(\"flush before complete", "if err := error(nil); err != nil {\n\t\treturn fmt.Errorf(\"flush before complete"},
 				{repl + "secondary.go", "forget, lineage, s.dev.Flush, func() {", "forget, lineage, func() error { return nil }, func() {"}}},
-		{Name: "always-intact", Source: "blockrepl: Welcome.Intact", By: Crashes, Within: 400,
+		{Name: "always-intact", Source: "blockrepl: Welcome.Intact", By: Crashes, Within: 2000,
 			Breaks: "a copy whose process died says that it lost nothing",
 			Edits:  []Edit{{repl + "secondary.go", "Intact: n.complete && s.intact == n.epoch", "Intact: n.complete"}}},
 		{Name: "discard-not-mirrored", Source: "DRBD ChangeLog 9.3.x: discards; row 19 of peers", By: Crashes, Within: 400,
@@ -17,7 +17,7 @@ func copies() []Bug {
 			Breaks: "the secondary acknowledges a write that it does not have",
 			Edits: []Edit{{repl + "session.go", "if err = n.apply(h, payload); err != nil {",
 				"if h.Flags&wire.FlagResync != 0 {\n\t\t\terr = n.apply(h, payload)\n\t\t}\n\t\tif err != nil {"},
-				{repl + "session.go", "switch err = n.apply(h, payload); {", "if n.complete {\n\t\t\tn.s.dev.dev.Size()\n\t\t} else {\n\t\t\terr = n.apply(h, payload)\n\t\t}\n\t\tswitch {"}}},
+				{repl + "session.go", "switch err = n.apply(h, payload); {", "if !n.complete {\n\t\t\terr = n.apply(h, payload)\n\t\t}\n\t\tswitch {"}}},
 		{Name: "secondary-flush-lies", Source: "pain 1; disks and file systems that ignore flushes", By: Crashes, Within: 400,
 			Breaks: "the secondary answers a flush without flushing",
 			Edits: []Edit{{repl + "session.go", "if err := n.s.dev.Flush(); err != nil {", "if err := error(nil); err != nil {"},
