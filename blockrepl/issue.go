@@ -200,10 +200,11 @@ func (p *Primary) endIfIdle(f *flight, done *completions) {
 
 // settled is the whole rule when a write that was issued may end: the local device has it
 // and the present peer too; without one, the peer that was lost, or this node alone
-// decides. Before it does so for the first time, its generation is durable.
+// decides. Before it does so for the first time, its generation is durable. One that is to
+// be sent again ends when fill has taken it: until then the ready list refers to it.
 func (p *Primary) settled(f *flight) bool {
 	switch {
-	case f.busy > 0 || !f.here || p.needGeneration():
+	case f.busy > 0 || f.queued || !f.here || p.needGeneration():
 		return false
 	case p.link != nil:
 		return f.acked == p.link
