@@ -48,7 +48,7 @@ func writePath() []Bug {
 			Breaks: "a flush is acknowledged while a peer that may have lost writes catches up",
 			Edits: []Edit{{repl + "flush.go", "return p.link.intact || p.work == nil || p.work.left == 0", "return true"},
 				{repl + "flush.go", "return p.link.intact || p.work == nil || p.work.left == p.work.stuck", "return true"}}},
-		{Name: "failed-flush-is-good", Source: "PostgreSQL's fsync surprise; TigerBeetle's fault model", By: Storage, Within: 2000,
+		{Name: "failed-flush-is-good", Source: "PostgreSQL's fsync surprise; TigerBeetle's fault model", By: DiskScenarios, Within: 21,
 			Breaks: "a flush that failed is acknowledged, or tried again as if nothing was lost",
 			Edits:  []Edit{{repl + "flush.go", "local := p.dev.Flush()", "local := error(nil)\n\t_ = p.dev.Flush()"}}},
 		{Name: "failed-write-is-good", Source: "qemu-nbd without werror; Longhorn", By: Storage, Within: 3000,
