@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
 	"duet/cluster"
@@ -168,19 +169,35 @@ func (n *Node) judgeNew(ctx context.Context, j judging) ([]vmmanager.Finding, er
 	return append([]vmmanager.Finding{*taken}, found...), nil
 }
 
-// nameTaken says that a VM of that name is defined here; nil: none is.
+// nameTaken says that a VM of that name is defined here; nil: none is, or only what a module has left that this node knows
+// no more.
 func (n *Node) nameTaken(ctx context.Context, vm string) (*vmmanager.Finding, error) {
-	_, err := n.cfg.Hypervisor.Definition(ctx, vm)
+	def, err := n.cfg.Hypervisor.Definition(ctx, vm)
 	switch {
 	case errors.Is(err, vmmanager.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, err
 	}
+	if left, err := n.leftover(ctx, def); err != nil || left {
+		return nil, err
+	}
 	return &vmmanager.Finding{Level: vmmanager.Refused, Code: "name-taken",
 		Fact: fmt.Sprintf("a VM %s is defined on %s too, and would be replaced", vm, n.self()),
 		Remedy: fmt.Sprintf("if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",
 			vm)}, nil
+}
+
+// leftover: every disk of the VM, which is off, is on a volume of Duet's, and no module or work here has it. Such a
+// definition holds nothing: its data are where the module is.
+func (n *Node) leftover(ctx context.Context, def vmmanager.Definition) (bool, error) {
+	has := func(m appmodules.Module) bool { return m.Subject() == def.Name }
+	if len(def.Disks) == 0 || len(n.cfg.Hypervisor.On(def)) < len(def.Disks) || slices.ContainsFunc(n.works.Left(), has) ||
+		slices.ContainsFunc(modules{n}.All(), has) {
+		return false, nil
+	}
+	state, err := n.cfg.Hypervisor.State(ctx, def.Name)
+	return state == vmmanager.Off && !def.Saved, err
 }
 
 // judgedBy asks the node that would get the second copy of a VM what it says to it.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"duet/console/api"
+	"duet/vmmanager"
 	"duet/vmmanager/fake"
 )
 
@@ -74,6 +75,33 @@ func TestNodeIsReplaced(t *testing.T) {
 	_, err = p.b.node.Act(ctx, "web01", api.Swap, api.ActionRequest{})
 	must(t, err)
 	p.is(p.b, "web01", "PRIM")
+}
+
+// TestNodeForgetsItsModules: a node that has lost its store but not its VMs gets the modules again by itself: a definition
+// whose disks are all on volumes that no module has is in nobody's way. Its old images stay.
+func TestNodeForgetsItsModules(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	p.protected("web01")
+	_, err := p.a.node.Act(ctx, "web01", api.Start, api.ActionRequest{})
+	must(t, err)
+	p.is(p.b, "web01", "SECOND")
+	p.stop(p.b)
+	must(t, os.RemoveAll(filepath.Join(p.b.dir, "db")))
+	def, err := p.b.hv.Definition(ctx, "web01")
+	must(t, err)
+	// The fake one, whose definitions name no sockets, is told.
+	def, err = p.b.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: filepath.Join(p.b.dir, "r", "web01-vda.sock")}})
+	must(t, err)
+	must(t, p.b.hv.(hypervisor).Hypervisor.Define(ctx, def))
+	p.start(p.b)
+	p.is(p.b, "web01", "SECOND")
+	p.is(p.a, "web01", "PRIM")
+	for _, image := range []string{"vda.raw", "vda-2.raw"} {
+		if !exists(filepath.Join(p.b.dir, "volumes", "web01", image)) {
+			t.Errorf("%s is not there", image)
+		}
+	}
 }
 
 // TestReleaseWithoutPeer: protection can be ended while the peer is away, which forgets the
