@@ -87,7 +87,8 @@ func (n *Node) mayHost(path string) error {
 	if allowed == nil {
 		allowed = imageDirs()
 	}
-	for _, dir := range allowed {
+	// Where this node makes images itself they may lie too.
+	for _, dir := range append([]string{filepath.Join(n.cfg.Dir, "volumes")}, allowed...) {
 		if dir, err := filepath.EvalSymlinks(dir); err == nil && (real == dir || strings.HasPrefix(real, dir+"/")) {
 			if strings.HasPrefix(real+"/", "/dev/") && !isBlock(path) {
 				break
