@@ -79,6 +79,23 @@ func cutAt(t *testing.T, state vmmanager.State, kind string, first int, half boo
 	return died
 }
 
+// TestReleaseWithoutGrant: a VM whose process cannot be given its images stays protected.
+func TestReleaseWithoutGrant(t *testing.T) {
+	w := newWorld(t, vmmanager.Running)
+	w.run(0, false, func(d *daemon) { d.finish(d.works.Protect(d.ctx, "web01", api.ProtectRequest{})) })
+	w.deny = true
+	w.run(0, false, func(d *daemon) {
+		d.follow(d.works.Release(d.ctx, w.here["web01"].Module, api.ReleaseRequest{}))
+		if d.failed == nil {
+			t.Error("it was released")
+		}
+		d.settle()
+	})
+	if faults := w.faults(vmmanager.Running); len(faults) > 0 || !w.protected() {
+		t.Errorf("protected %v: %v", w.protected(), faults)
+	}
+}
+
 // faults are what is wrong with a world in which no work is left.
 func (w *world) faults(state vmmanager.State) (out []string) {
 	bad := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }

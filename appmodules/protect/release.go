@@ -199,7 +199,7 @@ func (l *leave) refit(ctx context.Context) error {
 		return hv.Restore(def, l.Definition, l.Images)
 	}
 	if l.w.begun(l.Module.Name) {
-		return hv.Refit(ctx, vm, restore, func() error { return errors.Join(l.letIn(ctx), mods.Remove(ctx, l.Module.Name)) })
+		return hv.Refit(ctx, vm, restore, l.after(ctx, func() error { return mods.Remove(ctx, l.Module.Name) }))
 	}
 	state, err := l.w.settled(ctx, vm)
 	if err != nil {
@@ -209,7 +209,18 @@ func (l *leave) refit(ctx context.Context) error {
 	if err != nil || !now.Saved && state != vmmanager.Off {
 		return err // it runs: that was the last of it
 	}
-	return hv.Reload(ctx, vm, restore, func() error { return errors.Join(l.letIn(ctx), mods.Forget(l.Module)) })
+	return hv.Reload(ctx, vm, restore, l.after(ctx, func() error { return mods.Forget(l.Module) }))
+}
+
+// after forgets the module once the VM's process may open its images, and not before: a VM that goes on as before needs
+// the module that serves its disks.
+func (l *leave) after(ctx context.Context, forget func() error) func() error {
+	return func() error {
+		if err := l.letIn(ctx); err != nil {
+			return err
+		}
+		return forget()
+	}
 }
 
 // begun: the module has an engine.

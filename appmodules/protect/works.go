@@ -199,7 +199,11 @@ func (w *Works) later(r record) string {
 // depart tells the peer, or has it told as soon as it can be. told says which.
 func (w *Works) depart(ctx context.Context, r record) (told bool, err error) {
 	r.Back = true
-	if err := errors.Join(w.cfg.Store.Save(w.later(r), r), w.End(r.Module.Name)); err != nil {
+	err = w.cfg.Store.Save(w.later(r), r)
+	if err == nil { // else this plan is all that knows of the peer
+		err = w.End(r.Module.Name)
+	}
+	if err != nil {
 		return false, err
 	}
 	if w.farewell(ctx, r) == nil {

@@ -37,6 +37,7 @@ type world struct {
 	begun  map[string]bool        // modules with an engine, in the present run
 	images map[string]bool        // files of alpha by path, of beta with its name before
 	asked  map[string][]protect.Made
+	deny   bool // images cannot be given to the VM's process
 	leaky  bool // images were made and are not noted yet
 }
 
@@ -263,6 +264,13 @@ type hypervisor struct {
 
 func (h hypervisor) Define(ctx context.Context, def vmmanager.Definition) error {
 	return h.d.change(func() error { return h.Hypervisor.Define(ctx, def) })
+}
+
+func (h hypervisor) Grant(ctx context.Context, name string, paths []string) error {
+	if h.d.deny {
+		return errors.New("not permitted")
+	}
+	return h.Hypervisor.Grant(ctx, name, paths)
 }
 
 func (h hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint, progress func(int64, int64)) error {
