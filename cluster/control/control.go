@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"duet/cluster"
 	"duet/cluster/mux"
@@ -210,8 +211,15 @@ func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
 	})
 }
 
+// workTime bounds what is done for one call.
+const workTime = 2 * time.Minute
+
 // Handle decodes a request, checks it, calls fn and encodes what that returns. A request
 // with a method Check is refused where that fails.
+//
+// The context of fn does not end with the connection. A caller whose path falls silent repeats
+// its call over another, and a node that is slow would undo and begin anew each time, and
+// perhaps leave the last one half done.
 func Handle[In, Out any](p *Plane, fn func(context.Context, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		in, err := Decode[In](http.MaxBytesReader(w, r.Body, maxBody))
@@ -219,7 +227,9 @@ func Handle[In, Out any](p *Plane, fn func(context.Context, In) (Out, error)) ht
 			p.fail(w, fmt.Errorf("%w: %v", p.cfg.Invalid, err))
 			return
 		}
-		out, err := fn(r.Context(), in)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), workTime)
+		defer cancel()
+		out, err := fn(ctx, in)
 		if err != nil {
 			p.fail(w, err)
 			return

@@ -100,8 +100,11 @@ func (n *Node) mayHost(path string) error {
 		n.self(), strings.Join(allowed, ", "), path)
 }
 
-// dropHosted undoes a hosting. One that is not known was undone before, or never done.
+// dropHosted undoes a hosting, after its end where it is under way: whoever undoes it may have given up waiting for it.
+// One that is not known was undone before, or never done.
 func (n *Node) dropHosted(id string) error {
+	n.hosting.Lock()
+	defer n.hosting.Unlock()
 	var h hosted
 	if found, err := n.values().Load(hostedPrefix+id, &h); err != nil || !found {
 		return err

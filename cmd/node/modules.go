@@ -225,9 +225,14 @@ type newModule struct {
 	Definition engine.Definition `json:"definition"`
 }
 
-// createModule stores a module that begins and starts its engine. Repeating it is fine.
+// createModule stores a module that begins and starts its engine. Repeating it is fine, also while the first call is at work.
 func (n *Node) createModule(ctx context.Context, from cluster.NodeID, nm newModule) error {
 	name := nm.Stored.Module.Name
+	done, err := n.turns.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := n.mayCreate(from, nm); err != nil {
 		return err
 	}
@@ -245,6 +250,7 @@ func (n *Node) createModule(ctx context.Context, from cluster.NodeID, nm newModu
 
 // storeModule makes a module durable: the first generation of its data, its first
 // record, the workload's definition and, last, its configuration, which makes it count.
+// The caller has the turn of its name: on an error everything of that name is forgotten.
 func (n *Node) storeModule(ctx context.Context, nm newModule) error {
 	m := nm.Stored.Module
 	for _, v := range m.Replicated() {
@@ -303,7 +309,7 @@ func (n *Node) seedLog(ctx context.Context, v appmodules.Volume, source cluster.
 }
 
 // removeModule stops the engine and forgets the module; images stay. The engine is
-// reachable until it has stopped: its peer may have to hear that it may go on alone.
+// reachable until it has stopped: its peer may have to hear that it may go on alone. The caller has the turn of name.
 func (n *Node) removeModule(ctx context.Context, name string) error {
 	m, err := n.module(name)
 	if err != nil {
@@ -347,6 +353,11 @@ func (n *Node) forgetModule(m appmodules.Module) error {
 // an edit of the policy is none of what it is made of. Only where an image of this node has
 // another place the Runner is exchanged, and the new one is built before the old one goes.
 func (n *Node) applyConfig(ctx context.Context, s stored) error {
+	done, err := n.turns.take(ctx, s.Module.Name)
+	if err != nil {
+		return err
+	}
+	defer done()
 	n.exchange.Lock()
 	defer n.exchange.Unlock()
 	m, err := n.module(s.Module.Name)

@@ -112,7 +112,9 @@ type Node struct {
 	wg     sync.WaitGroup
 	undo   []step // what Stop does, last first
 
-	hosting sync.Mutex // held while images for another node are made
+	hosting sync.Mutex // held while images for another node are made or undone
+
+	turns turns // of whoever makes, changes or removes a module
 
 	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
 

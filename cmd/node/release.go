@@ -55,6 +55,11 @@ type removal struct {
 // dropModule forgets a module on the node that does not keep its VM, at the wish of from.
 // It refuses where this node has data that from does not know of.
 func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID, r removal) error {
+	done, err := n.turns.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer done()
 	m, err := n.mirror(name)
 	if errors.Is(err, api.ErrNotFound) {
 		return nil

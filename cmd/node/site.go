@@ -89,18 +89,30 @@ func (a modules) Store(ctx context.Context, s protect.New) error {
 	if err != nil {
 		return err
 	}
-	return a.n.storeModule(ctx, nm)
+	return a.inTurn(ctx, s.Module.Name, func() error { return a.n.storeModule(ctx, nm) })
+}
+
+// inTurn does something to a module in the turn of its name.
+func (a modules) inTurn(ctx context.Context, name string, do func() error) error {
+	done, err := a.n.turns.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return do()
 }
 
 func (a modules) Begin(name string) error {
-	if _, err := a.n.module(name); err == nil {
-		return nil
-	}
-	var s stored
-	if _, err := a.n.values().Load(configKey(name), &s); err != nil {
-		return err
-	}
-	return a.n.beginModule(s)
+	return a.inTurn(a.n.ctx, name, func() error {
+		if _, err := a.n.module(name); err == nil {
+			return nil
+		}
+		var s stored
+		if _, err := a.n.values().Load(configKey(name), &s); err != nil {
+			return err
+		}
+		return a.n.beginModule(s)
+	})
 }
 
 func (a modules) Run(ctx context.Context, name string) error {
@@ -111,9 +123,13 @@ func (a modules) Run(ctx context.Context, name string) error {
 	return err
 }
 
-func (a modules) Remove(ctx context.Context, name string) error { return a.n.removeModule(ctx, name) }
+func (a modules) Remove(ctx context.Context, name string) error {
+	return a.inTurn(ctx, name, func() error { return a.n.removeModule(ctx, name) })
+}
 
-func (a modules) Forget(m appmodules.Module) error { return a.n.forgetModule(m) }
+func (a modules) Forget(m appmodules.Module) error {
+	return a.inTurn(a.n.ctx, m.Name, func() error { return a.n.forgetModule(m) })
+}
 
 func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
 	a.n.voting.Forget(ctx, m.Identity())
