@@ -7,6 +7,8 @@
 //	guest/    the tiny test VM that writes numbered records
 //	check/    what must hold after every test
 //	machine/  real Debian machines, and the README followed on them (machine/field)
-//	scenario/ whole clusters under faults
+//	sim/      engines and volumes on a virtual clock; campaign/ and knownbugs/ search with it
+//	testcluster/ a cluster of real daemons and VMs; scenario/ and chaos/ put it under faults
+//	previous/ the programs of the release before this one
 //	bench/    figures beside those of peers
 package testbed

@@ -37,7 +37,10 @@ func startWith(t *testing.T, cfg testcluster.Config, args ...string) *testcluste
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cfg.Prefix, cfg.Dir, cfg.Bin, cfg.Cache = fmt.Sprintf("dsc%d", cfg.Subnet), dir, binaries(t), cache(t)
+	cfg.Prefix, cfg.Dir, cfg.Cache = fmt.Sprintf("dsc%d", cfg.Subnet), dir, cache(t)
+	if cfg.Bin == "" {
+		cfg.Bin = binaries(t)
+	}
 	l, err := testcluster.New(ctx, cfg)
 	must(t, err)
 	t.Cleanup(func() {

@@ -16,7 +16,7 @@ func (h *Host) LaunchGuard() error {
 			return nil
 		}
 	}
-	p, err := h.Node.Start(proc.Spec{Path: filepath.Join(h.cluster.cfg.Bin, "duetd"), Args: []string{"guard"}, Output: h.GuardLog()})
+	p, err := h.Node.Start(proc.Spec{Path: filepath.Join(h.Bin, "duetd"), Args: []string{"guard"}, Output: h.GuardLog()})
 	if err == nil {
 		h.guard = p
 	}

@@ -68,7 +68,9 @@ type Cluster struct {
 
 // Host is one host of the cluster.
 type Host struct {
-	Name    string
+	Name string
+	// Bin is the directory with the host's duet and duetd: Config.Bin, or another version's.
+	Bin     string
 	Node    *proc.Node
 	Libvirt *libvirtd.Daemon
 	cluster *Cluster
@@ -123,7 +125,7 @@ func (l *Cluster) addHost(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	h := &Host{Name: name, cluster: l}
+	h := &Host{Name: name, Bin: l.cfg.Bin, cluster: l}
 	own, err := h.folders(ctx)
 	if err != nil {
 		return fmt.Errorf("make directories of %s: %w", name, err)
@@ -274,7 +276,7 @@ func (h *Host) LaunchDuetd() error {
 // LaunchDuetdAlone starts the daemon without a look at its guard.
 func (h *Host) LaunchDuetdAlone() error {
 	p, err := h.Node.Start(proc.Spec{
-		Path: filepath.Join(h.cluster.cfg.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.cluster.cfg.Args...), Output: h.Log(),
+		Path: filepath.Join(h.Bin, "duetd"), Args: append([]string{"-log", "debug"}, h.cluster.cfg.Args...), Output: h.Log(),
 		Env: []string{"PATH=" + h.tools() + ":" + os.Getenv("PATH")}, Store: h.store,
 	})
 	if err == nil {
@@ -336,7 +338,7 @@ func (h *Host) StopDuetd(ctx context.Context) error {
 
 // Duet runs the command line on the host and returns what it printed.
 func (h *Host) Duet(ctx context.Context, args ...string) (string, error) {
-	out, err := h.Node.Run(ctx, filepath.Join(h.cluster.cfg.Bin, "duet"), args...)
+	out, err := h.Node.Run(ctx, filepath.Join(h.Bin, "duet"), args...)
 	return strings.TrimSpace(string(out)), err
 }
 
