@@ -162,11 +162,28 @@ func (e *Engine) mayOverride(yes bool) error {
 	if e.answers() && p.Active && p.Record.Holder == e.peer && p.Record.Epoch >= e.rec.Epoch && p.Status.Role.Acts() {
 		return fmt.Errorf("%w: %s is %s on %s; to move it use `duet swap %s`", ErrRefused, e.cfg.Module.Name, p.Status.Role, e.peer, e.cfg.Module.Name)
 	}
-	if yes || (e.rec.IsComplete() && e.rec.Holds(e.self)) {
+	whole, heard := e.rec.IsComplete() && e.rec.Holds(e.self), e.answers()
+	if yes || whole && heard || e.satisfied(appmodules.CmdPrim) {
 		return nil
 	}
-	return fmt.Errorf("%w: the data of %s on %s may lack writes.\n%s\n%s\nWrites that only %s has would be kept there but not used.",
-		ErrConfirm, e.cfg.Module.Name, e.self, e.ours(), e.theirs(), e.peer)
+	var risks []string
+	if !whole {
+		risks = append(risks, fmt.Sprintf("the data of %s on %s may lack writes; those that only %s has would be kept there but not used",
+			e.cfg.Module.Name, e.self, e.peer))
+	}
+	if !heard {
+		risks = append(risks, fmt.Sprintf("%s has not been heard%s: if it is alive there are two writers from then on, and one of them loses "+
+			"what it wrote. Is it switched off?", e.peer, e.silence()))
+	}
+	return fmt.Errorf("%w: %s\n%s\n%s", ErrConfirm, strings.Join(risks, ".\n"), e.ours(), e.theirs())
+}
+
+// silence is since when the peer has not been heard, as the end of a sentence.
+func (e *Engine) silence() string {
+	if e.link.heard.IsZero() {
+		return " since this node started"
+	}
+	return fmt.Sprintf(" for %v", e.rt.Now().Sub(e.link.heard).Round(time.Second))
 }
 
 // ours and theirs are the facts of both sides, for whoever has to choose.
@@ -176,7 +193,7 @@ func (e *Engine) ours() string {
 
 func (e *Engine) theirs() string {
 	if e.link.heard.IsZero() {
-		return fmt.Sprintf("%s: not heard since this node started", e.peer)
+		return fmt.Sprintf("%s: not heard%s", e.peer, e.silence())
 	}
 	who := string(e.peer)
 	if !e.answers() {

@@ -231,6 +231,29 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// TestPrimAsksBesideASilentPeer: a node that held the right when its daemon ended cannot know that its peer did not
+// take it meanwhile, as whole as its own record looks.
+func TestPrimAsksBesideASilentPeer(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	p.writes(20)
+	a.halt()
+	p.is(b, "ALONE", "Ready")
+	p.writes(20)
+	b.die()
+	a.boot()
+	p.is(a, "WAIT", "NotReady")
+	err := a.running().Command(t.Context(), appmodules.CmdPrim, false)
+	if !errors.Is(err, ErrConfirm) || !strings.Contains(err.Error(), "beta has not been heard since this node started") ||
+		!strings.Contains(err.Error(), "two writers") {
+		t.Fatalf("prim while beta may be alive: %v", err)
+	}
+	p.is(a, "WAIT", "NotReady")
+	must(t, a.running().Command(t.Context(), appmodules.CmdPrim, true))
+	p.is(a, "ALONE", "Ready")
+	must(t, a.running().Command(t.Context(), appmodules.CmdPrim, false)) // it is so already
+}
+
 // TestWaitingIsShownSteadily: a node that asks in vain, again and again, shows why it
 // waits and since when, and not each of its attempts.
 func TestWaitingIsShownSteadily(t *testing.T) {

@@ -24,7 +24,7 @@ func (a *app) actionCommands() []*cobra.Command {
 		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over."},
 		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover."},
 		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be Ready. The guest is shut down here and started\nthere; the command ends when it runs there, or with an error when it does not."},
-		{api.Prim, "Make a node primary", "Make a node primary, also if its peer does not answer. If its data may lack writes both sides' facts are shown and a yes is wanted."},
+		{api.Prim, "Make a node primary", "Make a node primary where the rules do not. Where its data may lack writes, or its peer is not heard and may be alive,\nboth sides' facts are shown and a yes is wanted."},
 		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data away a yes is wanted."},
 	} {
 		var r api.ActionRequest
