@@ -70,8 +70,8 @@ const (
 	missingFor = 2               // answers that it does not, until that is believed: the report that says why comes first
 )
 
-// reconcile finds a workload that ended without a report: one may be lost, or overtaken by
-// the end of the call that started it.
+// reconcile finds a workload that ended, or whose disk gave it an error, without a report: one may be
+// lost, or overtaken by the end of the call that started it.
 func (e *Engine) reconcile() {
 	if now := e.rt.Now(); e.m.Phase != appmodules.Running || e.work.changing() || now.Sub(e.work.looked) < lookEvery {
 		return
@@ -90,8 +90,10 @@ func (e *Engine) reconcile() {
 			ev, lost := now.Lost.What.Event()
 			switch {
 			case e.token != token:
+			case e.work.changing(): // what it leads to is told by its end
 			case !lost:
 				e.work.missing = 0
+				e.condition(now)
 			default:
 				if e.work.missing++; e.work.missing >= missingFor {
 					e.work.missing, e.work.now = 0, now
@@ -132,8 +134,8 @@ func (e *Engine) start() {
 		}
 		leave(time.Duration(turn.Delay))
 		e.post(func() {
-			e.work.now = now
 			e.setSaved(false)
+			e.condition(now)
 			if e.token == token {
 				e.step(appmodules.Up, "")
 			}
@@ -192,6 +194,16 @@ func (e *Engine) down(token uint64) {
 	})
 }
 
+// condition notes how the workload stands.
+func (e *Engine) condition(now appmodules.Condition) {
+	if now.Stuck {
+		e.resumes.failed(e.rt.Now())
+	}
+	e.work.now = now
+	e.resume()
+	e.publish()
+}
+
 // onReport handles what the workload reports.
 func (e *Engine) onReport(r appmodules.Report) {
 	if r.Now.Stuck {
@@ -235,8 +247,7 @@ func (e *Engine) resume() {
 				e.cfg.Logger.Warn("cannot resume the "+e.work.words.Noun+" after its disk came back", "module", e.cfg.Module.Name, "err", err)
 				return
 			}
-			e.work.now = now
-			e.publish()
+			e.condition(now)
 		})
 	})
 }

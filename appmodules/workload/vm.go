@@ -104,8 +104,8 @@ func (v *VM) Start(ctx context.Context, resume bool) (appmodules.Condition, erro
 		return appmodules.Condition{}, err
 	}
 	state := vmmanager.Running
-	if now, err := hv.State(ctx, v.domain); err == nil && now == vmmanager.Paused {
-		state = now // somebody has paused it, and resumes it
+	if now, err := hv.State(ctx, v.domain); err == nil && up(now) {
+		state = now // somebody has paused it, or its disk gave it an error at once
 	}
 	return v.saw(state), nil
 }

@@ -480,6 +480,13 @@ const off = "off"
 
 func (n *Node) show(s engine.Status) { n.shown = s.Role.String() + "/" + s.Status.String() }
 
+// helps: what n cannot read the other node can give it: its disk is well, it is awake, and what is asked and answered arrives.
+func (c *Cluster) helps(n *Node) bool {
+	peer := c.nodes[1-n.id]
+	awake := peer.answers() && peer.host != nil && !peer.host.frozen
+	return awake && !peer.disk.ails() && c.passes(data, n.id, peer.id) && c.passes(data, peer.id, n.id)
+}
+
 // settled: one node is primary, the other in step.
 func (c *Cluster) settled() bool {
 	a, b := c.nodes[0].shown, c.nodes[1].shown

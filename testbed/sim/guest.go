@@ -119,7 +119,7 @@ func (g *guest) do(op *request, next func()) {
 }
 
 func (g *guest) submit() {
-	if g.front == nil || g.op == nil {
+	if g.front == nil || g.op == nil || g.state != vmmanager.Running { // one that is paused sends nothing
 		return
 	}
 	op, next := g.op, g.next
@@ -128,7 +128,7 @@ func (g *guest) submit() {
 		if g.sent != r || errors.Is(err, blockrepl.ErrClosed) {
 			return
 		}
-		if err != nil && g.n.c.settled() && !g.n.c.nodes[1-g.n.id].disk.ails() {
+		if err != nil && g.n.c.settled() && g.n.c.helps(g.n) {
 			g.n.c.check.fail("the guest on %s got an error although the peer has what it asked for: %v", g.n.name, err)
 			return
 		}
@@ -158,23 +158,15 @@ func (g *guest) submit() {
 func (g *guest) pauses() {
 	g.sent = nil
 	g.state = vmmanager.IOError
-	g.tellPaused(time.Millisecond)
-}
-
-// tellPaused says so, and again after a while: the engine does not hear it while it is
-// starting the VM, takes it for running and would never resume it.
-func (g *guest) tellPaused(after time.Duration) {
 	life := g.life
-	g.n.c.w.at(after, g.n.host, func() {
-		if g.life != life || g.state != vmmanager.IOError {
+	g.n.c.w.at(time.Millisecond, g.n.host, func() {
+		if g.life != life || g.state != vmmanager.IOError || g.n.engine == nil {
 			return
 		}
-		if vm, p := g.n.vm, g.n.proc; g.n.engine != nil {
-			g.n.c.w.at(0, p, func() {
-				vm.Event(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
-			})
-		}
-		g.tellPaused(2 * time.Second)
+		vm := g.n.vm
+		g.n.c.w.at(0, g.n.proc, func() {
+			vm.Event(vmmanager.Event{VM: "vm", State: vmmanager.IOError, Cause: vmmanager.ByIOError})
+		})
 	})
 }
 
