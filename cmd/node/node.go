@@ -25,6 +25,7 @@ import (
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/fence"
+	"duet/cluster/fencing"
 	"duet/cluster/gossip"
 	"duet/cluster/membership"
 	"duet/cluster/mux"
@@ -86,26 +87,26 @@ type Sockets interface {
 
 // Node is one running daemon.
 type Node struct {
-	cfg      Config
-	log      *slog.Logger
-	members  *membership.Book // the configuration of the cluster
-	identity *pki.Identity
-	store    *badgerlog.Store
-	mux      *mux.Mux
-	gossip   *gossip.Gossip
-	door     *pki.Admission
-	voting   *voting.Panel // the witnesses
-	fencing  *fencing
-	rpc      *http.Server
-	plane    *control.Plane
-	gate     *engine.Gate
-	keeper   *divergence.Keeper // versions that lost a split brain
-	tasks    *tasks.Board
-	fitness  *fitness
-	works    *protect.Works
-	lookout  lookout
-	sentry   *sentry // nil without Config.Guard
-	served   string  // where the API is served over TLS; guarded by mu
+	cfg           Config
+	log           *slog.Logger
+	members       *membership.Book // the configuration of the cluster
+	identity      *pki.Identity
+	store         *badgerlog.Store
+	mux           *mux.Mux
+	gossip        *gossip.Gossip
+	door          *pki.Admission
+	voting        *voting.Panel // the witnesses
+	*fencing.Desk               // of fence devices
+	rpc           *http.Server
+	plane         *control.Plane
+	gate          *engine.Gate
+	keeper        *divergence.Keeper // versions that lost a split brain
+	tasks         *tasks.Board
+	fitness       *fitness
+	works         *protect.Works
+	lookout       lookout
+	sentry        *sentry // nil without Config.Guard
+	served        string  // where the API is served over TLS; guarded by mu
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -158,7 +159,11 @@ func (n *Node) build() error {
 	n.plane = newPlane(n.cluster, n.mux, n.log)
 	n.rpc = mux.NewHTTPServer(n.rpcHandler())
 	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
-	n.fencing = &fencing{agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}), calls: make(map[cluster.NodeID]*fenceCall)}
+	n.Desk = fencing.New(fencing.Config{Book: n.members, Agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}),
+		Call: func(ctx context.Context, node cluster.NodeID, s fencing.Set) error {
+			return n.rpcTo(ctx, node, "fence", s, nil)
+		},
+		Spawn: n.spawn, Logger: n.log})
 	if n.voting, err = n.newPanel(); err != nil {
 		return err
 	}

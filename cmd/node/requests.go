@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 
 	"duet/appmodules"
 	"duet/cluster"
-	"duet/cluster/fence"
 	"duet/console/api"
 )
 
@@ -123,12 +121,3 @@ func anyOf(notes map[string]hosted, ok func(hosted) bool) bool {
 
 // Check implements control.Checked.
 func (j judging) Check() error { return checkVM(j.VM) }
-
-// Check implements control.Checked.
-func (s fenceSet) Check() error {
-	if err := s.Node.Check(); err != nil || len(s.Levels) == 0 || string(s.Levels) == "null" {
-		return err
-	}
-	_, err := fence.Decode(json.RawMessage(s.Levels))
-	return err
-}

@@ -14,6 +14,7 @@ import (
 	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/cluster/control"
+	"duet/cluster/fencing"
 	"duet/console/api"
 )
 
@@ -117,7 +118,7 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 	}
 	for path, in := range map[string]any{
 		"members": cluster.Member{Node: "../x"}, "voters": cluster.Voters{Version: 9, Active: []cluster.Witness{{Addr: "nowhere"}}},
-		"fence": fenceSet{Node: "beta", Levels: json.RawMessage(`[[{"agent":"../x"}]]`)},
+		"fence": fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"agent":"../x"}]]`)},
 	} {
 		if err := p.askBeta(path, in); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%s: %v", path, err)
@@ -135,7 +136,7 @@ func decodes[T any](body []byte) (bool, any) {
 // is accepted again when it is sent on.
 func FuzzRequests(f *testing.F) {
 	kinds := []func([]byte) (bool, any){decodes[hosting], decodes[[]protect.Made], decodes[newModule], decodes[stored], decodes[command],
-		decodes[removal], decodes[judging], decodes[fenceSet], decodes[cluster.Voters], decodes[cluster.Member], decodes[cluster.Ask],
+		decodes[removal], decodes[judging], decodes[fencing.Set], decodes[cluster.Voters], decodes[cluster.Member], decodes[cluster.Ask],
 		decodes[told], decodes[engine.Handover], decodes[engine.Complete], decodes[engine.Definition]}
 	for i := range kinds {
 		f.Add(byte(i), `{}`)

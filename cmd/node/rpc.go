@@ -12,6 +12,7 @@ import (
 	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/cluster/control"
+	"duet/cluster/fencing"
 	"duet/cluster/mux"
 	"duet/cluster/support"
 	"duet/console/api"
@@ -86,7 +87,7 @@ func (n *Node) rpcHandler() http.Handler {
 	}))
 	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (reply, error) { return n.facts(ctx), nil }))
 	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.part(ctx), nil }))
-	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fenceSet) (none, error) { return none{}, n.applyFence(ctx, s) }))
+	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fencing.Set) (none, error) { return none{}, n.Desk.Take(ctx, s) }))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.voting.Take(ctx, v) }))
 	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.gone(cluster.NodeID(name)) }))
 	h.Handle("POST /members/meet", handle(n, func(_ context.Context, x cluster.Exchange) (cluster.Exchange, error) { return n.met(x) }))

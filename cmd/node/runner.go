@@ -96,8 +96,8 @@ func (n *Node) mirrorOf(m appmodules.Module, w appmodules.Workload, log func(eng
 	e, err := engine.New(engine.Config{
 		Module: m, Self: c.Self,
 		Peer:      caller{n: n, node: peer, module: m},
-		Fence:     func(ctx context.Context) error { return n.fenceOff(ctx, peer) },
-		CanFence:  func() bool { return n.canFence(peer) },
+		Fence:     func(ctx context.Context) error { return n.Desk.Off(ctx, peer) },
+		CanFence:  func() bool { return n.Desk.Can(peer) },
 		Store:     n.engineStore(m.Name),
 		Storage:   engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self), Disks: disks{n, m.Subject()}, Logger: n.log}),
 		Workload:  w,

@@ -281,5 +281,5 @@ func (a peers) Answers(ctx context.Context, node cluster.NodeID, m appmodules.Mo
 }
 
 func (a peers) Decided(node cluster.NodeID) bool {
-	return len(a.n.witnesses()) > 0 || a.n.canFence(node)
+	return len(a.n.witnesses()) > 0 || a.n.Desk.Can(node)
 }

@@ -61,7 +61,7 @@ func TestFenceDevices(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			if err := p.a.node.fenceOff(ctx, "beta"); err != nil {
+			if err := p.a.node.Off(ctx, "beta"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -73,7 +73,7 @@ func TestFenceDevices(t *testing.T) {
 		t.Errorf("ten modules gave %d orders:\n%s", n, log)
 	}
 	must(t, p.b.node.SetFence(ctx, "beta", nil))
-	if p.a.node.canFence("beta") {
+	if p.a.node.Can("beta") {
 		t.Error("alpha still has the device that beta removed")
 	}
 }

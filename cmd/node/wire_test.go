@@ -15,6 +15,7 @@ import (
 	"duet/appmodules/protect"
 	"duet/blockrepl"
 	"duet/cluster"
+	"duet/cluster/fencing"
 	"duet/vmmanager"
 )
 
@@ -51,7 +52,7 @@ func messages() map[string]any {
 		"module":   newModule{Stored: s, Source: "alpha", Definition: def},
 		"config":   s,
 		"judging":  judging{VM: "web01", Text: []byte("<domain/>")},
-		"fence":    fenceSet{Node: "beta", Levels: json.RawMessage(`[[{"name":"bmc","agent":"fence_ipmilan","options":{"ip":"10.0.0.9"}}]]`)},
+		"fence":    fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"name":"bmc","agent":"fence_ipmilan","options":{"ip":"10.0.0.9"}}]]`)},
 		"voters":   cluster.Voters{Version: 3, Active: []cluster.Witness{w}},
 		"member":   recordedMember(),
 		"findings": []vmmanager.Finding{{Level: vmmanager.Warning, Code: "code", Fact: "fact", Remedy: "remedy"}},
