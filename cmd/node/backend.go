@@ -53,7 +53,7 @@ func (n *Node) moduleStatus(m *module) api.ModuleStatus {
 			}
 			at.Notices = append(at.Notices, n.fitness.of(m.cfg.Name)...)
 			if m.run.Holds() {
-				at.Notices = append(at.Notices, n.sentry.notices(m.cfg.Name)...)
+				at.Notices = append(at.Notices, n.guardNotices(m.cfg.Name)...)
 			}
 		} else if at.Role != unknown {
 			at.Notices = append(at.Notices, n.fitness.peer(m.cfg.Name)...)

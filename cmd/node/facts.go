@@ -85,9 +85,7 @@ func (n *Node) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) 
 		f.Unlooked = []string{"the hypervisor and its VMs: Duet knows no way to ask this one"}
 	}
 	n.heartbeats(f.Routes)
-	if n.sentry != nil {
-		f.Guard = new(n.sentry.answers())
-	}
+	f.Guard = n.sentry.Answers()
 	return f, vms
 }
 

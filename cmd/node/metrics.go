@@ -77,8 +77,8 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 		_, silent := h.Silent()
 		gauge(witnessAlive, yes(silent == nil), h.Name())
 	}
-	if x.n.sentry != nil {
-		gauge(guardAlive, yes(x.n.sentry.answers()))
+	if answers := x.n.sentry.Answers(); answers != nil {
+		gauge(guardAlive, yes(*answers))
 	}
 	if kept, err := x.n.versions(); err == nil {
 		for _, v := range kept {

@@ -112,7 +112,7 @@ func (n *Node) buildRunner(m *module) error {
 			m.journal.Add(api.LogEntry{Time: t.Time, Node: string(n.self()), Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
 		}
 		m.meter.add(t)
-		n.sentry.changed()
+		n.sentry.Changed()
 	})
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ import (
 	"duet/cluster/fence"
 	"duet/cluster/fencing"
 	"duet/cluster/gossip"
+	"duet/cluster/guard"
 	"duet/cluster/membership"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
@@ -105,8 +106,8 @@ type Node struct {
 	fitness       *fitness
 	works         *protect.Works
 	lookout       lookout
-	sentry        *sentry // nil without Config.Guard
-	served        string  // where the API is served over TLS; guarded by mu
+	sentry        *guard.Sentry // nil without Config.Guard
+	served        string        // where the API is served over TLS; guarded by mu
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -224,7 +225,9 @@ func (n *Node) start() error {
 		if err != nil {
 			n.log.Info("not every peer heard that this node leaves", "err", err)
 		}
-		n.sentry.leaving(view, err == nil)
+		if err == nil {
+			n.sentry.Leaving(view)
+		}
 		n.gossip.Stop()
 		return nil
 	})
@@ -306,6 +309,21 @@ func (n *Node) teardown(ctx context.Context) error {
 
 func (n *Node) spawn(fn func(context.Context)) {
 	n.wg.Go(func() { fn(n.ctx) })
+}
+
+// outlive runs fn until Stop comes to it: not until the node's goroutines end, which is before.
+func (n *Node) outlive(name string, fn func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		fn(ctx)
+	}()
+	n.push(name, func(context.Context) error {
+		cancel()
+		<-ended
+		return nil
+	})
 }
 
 // serveMux serves the three services of the port.

@@ -13,10 +13,7 @@ func (n *Node) feedWatchdog() {
 	if n.cfg.Watchdog == "" {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	n.outlive("watchdog", func(ctx context.Context) {
 		err := watchdog.Run(ctx, watchdog.GuardConfig{
 			Open:     func() (watchdog.Dog, error) { return watchdog.Open(n.cfg.Watchdog, watchdog.DefaultTimeout) },
 			Healthy:  n.healthy,
@@ -27,11 +24,6 @@ func (n *Node) feedWatchdog() {
 		if err != nil {
 			n.log.Error("no watchdog guards this node", "device", n.cfg.Watchdog, "err", err)
 		}
-	}()
-	n.push("watchdog", func(context.Context) error {
-		cancel()
-		<-ended
-		return nil
 	})
 }
 
