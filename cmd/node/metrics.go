@@ -80,7 +80,7 @@ func (x *exporter) Collect(out chan<- prometheus.Metric) {
 	if answers := x.n.sentry.Answers(); answers != nil {
 		gauge(guardAlive, yes(*answers))
 	}
-	if kept, err := x.n.versions(); err == nil {
+	if kept, err := x.n.Archive.Here(); err == nil {
 		for _, v := range kept {
 			gauge(versionBytes, float64(v.Saved), v.Module, v.Target, v.ID)
 		}

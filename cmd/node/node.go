@@ -21,6 +21,7 @@ import (
 	"duet/blockrepl/divergence"
 	"duet/blockrepl/host/cpuidle"
 	"duet/blockrepl/nbd"
+	"duet/blockrepl/versions"
 	"duet/blockrepl/wire"
 	"duet/cluster"
 	"duet/cluster/control"
@@ -88,26 +89,27 @@ type Sockets interface {
 
 // Node is one running daemon.
 type Node struct {
-	cfg           Config
-	log           *slog.Logger
-	members       *membership.Book // the configuration of the cluster
-	identity      *pki.Identity
-	store         *badgerlog.Store
-	mux           *mux.Mux
-	gossip        *gossip.Gossip
-	door          *pki.Admission
-	voting        *voting.Panel // the witnesses
-	*fencing.Desk               // of fence devices
-	rpc           *http.Server
-	plane         *control.Plane
-	gate          *engine.Gate
-	keeper        *divergence.Keeper // versions that lost a split brain
-	tasks         *tasks.Board
-	fitness       *fitness
-	works         *protect.Works
-	lookout       lookout
-	sentry        *guard.Sentry // nil without Config.Guard
-	served        string        // where the API is served over TLS; guarded by mu
+	cfg               Config
+	log               *slog.Logger
+	members           *membership.Book // the configuration of the cluster
+	identity          *pki.Identity
+	store             *badgerlog.Store
+	mux               *mux.Mux
+	gossip            *gossip.Gossip
+	door              *pki.Admission
+	voting            *voting.Panel // the witnesses
+	*versions.Archive               // of volumes that lost a split brain
+	*fencing.Desk                   // of fence devices
+	rpc               *http.Server
+	plane             *control.Plane
+	gate              *engine.Gate
+	keeper            *divergence.Keeper // versions that lost a split brain
+	tasks             *tasks.Board
+	fitness           *fitness
+	works             *protect.Works
+	lookout           lookout
+	sentry            *guard.Sentry // nil without Config.Guard
+	served            string        // where the API is served over TLS; guarded by mu
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -179,6 +181,11 @@ func (n *Node) build() error {
 	if n.works, err = n.newWorks(); err != nil {
 		return err
 	}
+	n.Archive = versions.New(versions.Config{Self: n.self(), Cluster: n.cluster, Keeper: n.keeper,
+		Call: func(ctx context.Context, node cluster.NodeID, path string, out any) error {
+			return n.rpcTo(ctx, node, path, nil, out)
+		},
+		Run: n.run, Logger: n.log})
 	return n.loadModules()
 }
 
@@ -238,7 +245,7 @@ func (n *Node) start() error {
 	n.spawn(n.renew)
 	n.spawn(n.voting.Run)
 	n.spawn(n.meetMembers)
-	n.spawn(n.tidyVersions)
+	n.spawn(n.Archive.Tidy)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	n.withdrawOthers(n.works.Left())

@@ -78,7 +78,7 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]protect.Made, error) { return n.host(ctx, v) }))
 	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.dropListed(v) }))
 	h.Handle("POST /hostings/{name}/drop", onName(n, func(_ context.Context, id string) error { return n.dropHosted(id) }))
-	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.versions() }))
+	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.Archive.Here() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
 	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, _ any) (api.Difference, error) {

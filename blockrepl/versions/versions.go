@@ -1,0 +1,210 @@
+// Package versions is what admins see and do of the versions of volumes that lost a split brain: all nodes' versions
+// listed together, one compared with the volume as it is now, exported or dropped on the node that keeps it. How they
+// are kept is package divergence.
+package versions
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"duet/blockrepl/divergence"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/console/tasks"
+)
+
+// Config says what an Archive works with; all fields are needed.
+type Config struct {
+	Self    cluster.NodeID
+	Cluster func() cluster.Config
+	Keeper  *divergence.Keeper // of this node
+	// Call asks another node for its versions, as the one there answers: "versions", "versions/ID" or
+	// "versions/ID/drop".
+	Call func(ctx context.Context, node cluster.NodeID, path string, out any) error
+	// Run begins a task; a module has one at a time.
+	Run    func(kind, module string, work tasks.Work) (api.Task, error)
+	Logger *slog.Logger
+}
+
+// Archive has the versions. Any number of goroutines may use it.
+type Archive struct{ cfg Config }
+
+// New returns an Archive.
+func New(cfg Config) *Archive { return &Archive{cfg} }
+
+// Diverged lists the versions that are kept on all nodes; one that is away is left out.
+func (r *Archive) Diverged(ctx context.Context) ([]api.Version, error) {
+	out, err := r.Here()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range r.cfg.Cluster().Members {
+		if m.Node == r.cfg.Self {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		var theirs []api.Version
+		if r.cfg.Call(ctx, m.Node, "versions", &theirs) == nil {
+			out = append(out, theirs...)
+		}
+		cancel()
+	}
+	slices.SortFunc(out, func(a, b api.Version) int { return cmp.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// Here lists those of this node.
+func (r *Archive) Here() ([]api.Version, error) {
+	entries, err := r.cfg.Keeper.List()
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Version
+	for _, e := range entries {
+		out = append(out, r.describe(e))
+	}
+	return out, nil
+}
+
+// describe turns what is kept of a version into the API's words.
+func (r *Archive) describe(e divergence.Entry) api.Version {
+	a := e.About
+	v := api.Version{ID: a.ID, Node: string(r.cfg.Self), Module: a.Module, Target: a.Target, Size: a.Size,
+		Epoch: a.Epoch, Begun: a.Begun, Until: a.Begun.Add(divergence.Keep), Loser: side(a.Loser), Winner: side(a.Winner)}
+	if e.Err != nil {
+		v.Problem = e.Err.Error()
+	} else if a.Unreadable > 0 {
+		v.Problem = fmt.Sprintf("%d bytes of it could not be read when they were to be saved, and are zeroes", a.Unreadable)
+	}
+	if _, live, err := r.cfg.Keeper.Live(a); err == nil {
+		v.Saved = live.Bytes()
+	}
+	return v
+}
+
+func side(s divergence.Side) api.Side {
+	return api.Side{Node: s.Node, FirstWrite: known(s.FirstWrite), LastWrite: known(s.LastWrite)}
+}
+
+// version finds one by its ID: on this node, or says which other node keeps it.
+func (r *Archive) version(ctx context.Context, id string) (divergence.Entry, cluster.NodeID, error) {
+	all, err := r.Diverged(ctx)
+	if err != nil {
+		return divergence.Entry{}, "", err
+	}
+	i := slices.IndexFunc(all, func(v api.Version) bool { return v.ID == id })
+	if i < 0 {
+		return divergence.Entry{}, "", fmt.Errorf("%w: version %q: `duet volume diverged` lists them", api.ErrNotFound, id)
+	}
+	at := cluster.NodeID(all[i].Node)
+	if at != r.cfg.Self {
+		return divergence.Entry{}, at, nil
+	}
+	e, _, err := r.cfg.Keeper.Find(id)
+	return e, at, err
+}
+
+const (
+	compareTime = 20 * time.Second // an admin waits for the answer
+	maxRanges   = 10000
+)
+
+// Difference compares a version with the volume as it is now, on the node that keeps it.
+func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, error) {
+	e, at, err := r.version(ctx, id)
+	if err != nil {
+		return api.Difference{}, err
+	}
+	if at != r.cfg.Self {
+		var out api.Difference
+		return out, r.cfg.Call(ctx, at, "versions/"+id, &out)
+	}
+	out := api.Difference{Version: r.describe(e), Ranges: []api.Range{}}
+	img, v, err := r.cfg.Keeper.Live(e.About)
+	if err != nil {
+		return out, closed(e.About)
+	}
+	ctx, cancel := context.WithTimeout(ctx, compareTime)
+	defer cancel()
+	out.Bytes, err = v.Differs(ctx, img.Device, func(off, length int64) error {
+		if len(out.Ranges) < maxRanges {
+			out.Ranges = append(out.Ranges, api.Range{Offset: off, Length: length})
+		}
+		return nil
+	})
+	if out.Partly = errors.Is(err, context.DeadlineExceeded); out.Partly {
+		err = nil
+	}
+	return out, err
+}
+
+func closed(a divergence.About) error {
+	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target, a.Module)
+}
+
+// DropVersion forgets a version, wherever it is kept.
+func (r *Archive) DropVersion(ctx context.Context, id string) error {
+	e, at, err := r.version(ctx, id)
+	if err != nil {
+		return err
+	}
+	if at != r.cfg.Self {
+		return r.cfg.Call(ctx, at, "versions/"+id+"/drop", nil)
+	}
+	return r.cfg.Keeper.Drop(e)
+}
+
+// ExportVersion writes a version to a new raw image on the node that keeps it.
+func (r *Archive) ExportVersion(ctx context.Context, id, path string) (api.Task, error) {
+	e, at, err := r.version(ctx, id)
+	if err != nil {
+		return api.Task{}, err
+	}
+	if at != r.cfg.Self {
+		return api.Task{}, fmt.Errorf("%w: version %s is kept on %s: run the command there, it writes the file on that node",
+			api.ErrConflict, id, at)
+	}
+	if !filepath.IsAbs(path) {
+		return api.Task{}, fmt.Errorf("%w: %q: give the whole path of the file", api.ErrInvalid, path)
+	}
+	img, v, err := r.cfg.Keeper.Live(e.About)
+	if err != nil {
+		return api.Task{}, closed(e.About)
+	}
+	return r.cfg.Run("export", e.About.Module, func(ctx context.Context, t *tasks.Task) (string, error) {
+		t.Step("writes version %s to %s", id, path)
+		began := time.Now()
+		err := v.Export(ctx, img.Device, path, func(done, total int64) { t.Copied("export", done, total, began) })
+		return fmt.Sprintf("version %s is in %s", id, path), err
+	})
+}
+
+// Tidy forgets versions after their time, until ctx ends.
+func (r *Archive) Tidy(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		if err := r.cfg.Keeper.Expire(time.Now()); err != nil {
+			r.cfg.Logger.Warn("kept versions cannot be tidied", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// known is nil for a time that is not known.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
