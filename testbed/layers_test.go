@@ -39,7 +39,7 @@ var only = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/duet"},
 	"github.com/danielgtaylor/huma":       {"console/api"},
 	"github.com/goccy/go-yaml":            {"appmodules/config"},
-	"github.com/prometheus/client_golang": {"cmd/node"},
+	"github.com/prometheus/client_golang": {"console/metrics"},
 }
 
 // pure lists the rows that import the standard library and lower rows only.

@@ -29,7 +29,6 @@ type module struct {
 	run     Runner
 	engine  *engine.Engine // of run, where the module is a mirror; nil: it is of another kind
 	journal *journal.Journal
-	meter   *meter
 	mending *mending
 }
 
@@ -97,7 +96,7 @@ func (n *Node) addModule(s stored) error {
 	if err != nil {
 		return err
 	}
-	m := &module{cfg: s.Module, version: s.Version, journal: j, meter: &meter{}, mending: &mending{}}
+	m := &module{cfg: s.Module, version: s.Version, journal: j, mending: &mending{}}
 	if err := n.buildRunner(m); err != nil {
 		return errors.Join(err, j.Close())
 	}
@@ -111,7 +110,7 @@ func (n *Node) buildRunner(m *module) error {
 		if !t.Again {
 			m.journal.Add(api.LogEntry{Time: t.Time, Node: string(n.self()), Module: t.Module, From: t.From, To: t.To, On: t.On, Why: t.Why})
 		}
-		m.meter.add(t)
+		n.figures.Count(t)
 		n.sentry.Changed()
 	})
 	if err != nil {
@@ -205,6 +204,14 @@ func (n *Node) mirror(name string) (*module, error) {
 // mirrors lists the modules that are mirrors by name.
 func (n *Node) mirrors() []*module {
 	return slices.DeleteFunc(n.all(), func(m *module) bool { return m.engine == nil })
+}
+
+// states are those of the mirrors here.
+func (n *Node) states() (out []engine.State) {
+	for _, m := range n.mirrors() {
+		out = append(out, m.engine.State())
+	}
+	return out
 }
 
 func (n *Node) moduleOfVolume(id string) *module {
@@ -319,6 +326,7 @@ func (n *Node) removeModule(ctx context.Context, name string) error {
 	n.mu.Lock()
 	delete(n.modules, name)
 	n.mu.Unlock()
+	n.figures.Forget(name)
 	return errors.Join(m.journal.Close(), n.forgetModule(m.cfg))
 }
 

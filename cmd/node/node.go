@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
 	"duet/appmodules/workload"
@@ -35,6 +33,7 @@ import (
 	"duet/cluster/voting"
 	"duet/console"
 	"duet/console/api"
+	"duet/console/metrics"
 	"duet/console/tasks"
 )
 
@@ -74,8 +73,6 @@ type Config struct {
 	Guard string
 	// SpareAfter is how long the witness is silent before a spare takes its place; 0: 15 s.
 	SpareAfter time.Duration
-	// Metrics gets the node's collectors; nil makes a registry of its own.
-	Metrics *prometheus.Registry
 }
 
 // Sockets keeps listening sockets beyond a run of the daemon.
@@ -105,6 +102,7 @@ type Node struct {
 	gate              *engine.Gate
 	keeper            *divergence.Keeper // versions that lost a split brain
 	tasks             *tasks.Board
+	figures           *metrics.Exporter // for Prometheus
 	fitness           *fitness
 	works             *protect.Works
 	lookout           lookout
@@ -171,9 +169,9 @@ func (n *Node) build() error {
 		return err
 	}
 	n.push("witnesses", func(context.Context) error { return n.voting.Close() })
-	if n.cfg.Metrics == nil {
-		n.cfg.Metrics = prometheus.NewRegistry()
-	}
+	n.figures = metrics.New(metrics.Config{Cluster: n.cluster, View: n.gossip.View,
+		Witnesses: n.reached, Guard: func() *bool { return n.sentry.Answers() },
+		Versions: func() ([]api.Version, error) { return n.Archive.Here() }, Modules: n.states})
 	// The folder has the name it had when it was first made.
 	if n.keeper, err = divergence.NewKeeper(filepath.Join(n.cfg.Dir, "aside"), n.log); err != nil {
 		return err
@@ -264,7 +262,7 @@ func (n *Node) start() error {
 // may not be there yet, the node does its duty all the same.
 func (n *Node) startConsole() error {
 	c := console.Config{
-		Handler: api.Handler(n, n.cfg.Version, n.metricsHandler()),
+		Handler: api.Handler(n, n.cfg.Version, n.figures.Handler()),
 		Socket:  n.cfg.Socket, Listen: n.listenAddr(), Identity: n.checked(),
 		TokenFile: filepath.Join(n.cfg.Dir, "console.token"), Log: n.log,
 	}

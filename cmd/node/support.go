@@ -1,16 +1,12 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"duet/cluster"
 	"duet/cluster/doctor"
@@ -85,7 +81,7 @@ func (n *Node) part(ctx context.Context) support.Part {
 	if st, err := n.Status(ctx); err == nil {
 		add("status.json", st)
 	}
-	p.Add("metrics.txt", n.metricsText(ctx))
+	p.Add("metrics.txt", n.figures.Text(ctx))
 	for _, m := range n.all() {
 		if c, err := apiConfig(stored{m.version, m.cfg}); err == nil {
 			p.Add("modules/"+m.cfg.Name+".yaml", []byte(c.YAML))
@@ -107,28 +103,3 @@ func addVMs(p *support.Part, f doctor.Facts, vms []vmmanager.VMReport) {
 		}
 	}
 }
-
-// metricsText is what /metrics answers.
-func (n *Node) metricsText(ctx context.Context) []byte {
-	var w page
-	promhttp.HandlerFor(n.cfg.Metrics, promhttp.HandlerOpts{}).ServeHTTP(&w,
-		(&http.Request{Header: http.Header{}}).WithContext(ctx))
-	return w.Bytes()
-}
-
-// page is an http.ResponseWriter in memory.
-type page struct {
-	bytes.Buffer
-	header http.Header
-}
-
-// Header is for the handler.
-func (p *page) Header() http.Header {
-	if p.header == nil {
-		p.header = http.Header{}
-	}
-	return p.header
-}
-
-// WriteHeader has nobody to tell.
-func (p *page) WriteHeader(int) {}

@@ -12,6 +12,7 @@ import (
 	"duet/cluster"
 	"duet/cluster/voting"
 	"duet/console/api"
+	"duet/console/metrics"
 )
 
 // newPanel builds the witnesses of this node.
@@ -87,4 +88,13 @@ func ofVoting(err error) error {
 		}
 	}
 	return nil
+}
+
+// reached are the witnesses in figures.
+func (n *Node) reached() (out []metrics.Witness) {
+	for _, h := range n.voting.All() {
+		_, why := h.Silent()
+		out = append(out, metrics.Witness{Name: h.Name(), Alive: why == nil})
+	}
+	return out
 }

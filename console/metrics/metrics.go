@@ -1,0 +1,229 @@
+// Package metrics turns a node's state into figures for Prometheus. They are read when they are asked for; only what
+// transitions tell is counted as it happens.
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/cluster"
+	"duet/console/api"
+)
+
+// Witness is one as this node reaches it.
+type Witness struct {
+	Name  string
+	Alive bool // it answered the last question
+}
+
+// Config says where an Exporter reads; all functions are needed and none may wait for another node.
+type Config struct {
+	Cluster   func() cluster.Config
+	View      func() cluster.View
+	Witnesses func() []Witness
+	Guard     func() *bool // whether the guard answers; nil: there is none
+	Versions  func() ([]api.Version, error)
+	Modules   func() []engine.State // of this node
+}
+
+// Exporter has the figures of a node. Any goroutine may call its methods.
+type Exporter struct {
+	cfg Config
+	all *prometheus.Registry
+
+	mu     sync.Mutex
+	meters map[string]*meter // by module
+}
+
+// New returns an Exporter; it reads nothing yet.
+func New(cfg Config) *Exporter {
+	x := &Exporter{cfg: cfg, all: prometheus.NewRegistry(), meters: make(map[string]*meter)}
+	x.all.MustRegister(x, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return x
+}
+
+// Handler serves the node's figures and those of its process.
+func (x *Exporter) Handler() http.Handler { return promhttp.HandlerFor(x.all, promhttp.HandlerOpts{}) }
+
+// Text is what the handler answers.
+func (x *Exporter) Text(ctx context.Context) []byte {
+	var w page
+	x.Handler().ServeHTTP(&w, (&http.Request{Header: http.Header{}}).WithContext(ctx))
+	return w.Bytes()
+}
+
+// page is an http.ResponseWriter in memory.
+type page struct {
+	bytes.Buffer
+	header http.Header
+}
+
+// Header is for the handler.
+func (p *page) Header() http.Header {
+	if p.header == nil {
+		p.header = http.Header{}
+	}
+	return p.header
+}
+
+// WriteHeader has nobody to tell.
+func (p *page) WriteHeader(int) {}
+
+// Count takes one transition of a module on this node.
+func (x *Exporter) Count(t engine.Transition) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m := x.meters[t.Module]
+	if m == nil {
+		m = &meter{}
+		x.meters[t.Module] = m
+	}
+	m.add(t)
+}
+
+// Forget drops what was counted of a module: its name may be used again.
+func (x *Exporter) Forget(module string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.meters, module)
+}
+
+// meter is what was counted of a module.
+func (x *Exporter) meter(module string) meter {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if m := x.meters[module]; m != nil {
+		return *m
+	}
+	return meter{}
+}
+
+// Describe sends nothing: which metrics there are depends on the modules.
+func (x *Exporter) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the state of everything once.
+func (x *Exporter) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	view, c := x.cfg.View(), x.cfg.Cluster()
+	for _, m := range c.Members {
+		gauge(nodeAlive, yes(m.Node == c.Self || view.Alive(m.Node)), string(m.Node))
+		for network, ok := range view.Peers[m.Node].Paths {
+			gauge(pathAlive, yes(ok), string(m.Node), network)
+		}
+	}
+	for _, w := range x.cfg.Witnesses() {
+		gauge(witnessAlive, yes(w.Alive), w.Name)
+	}
+	if answers := x.cfg.Guard(); answers != nil {
+		gauge(guardAlive, yes(*answers))
+	}
+	if kept, err := x.cfg.Versions(); err == nil { // else the store of versions is broken, and status says so
+		for _, v := range kept {
+			gauge(versionBytes, float64(v.Saved), v.Module, v.Target, v.ID)
+		}
+	}
+	for _, st := range x.cfg.Modules() {
+		name := st.Module
+		gauge(moduleState, 1, name, st.Status.Role.String(), st.Status.Status.String())
+		gauge(moduleEpoch, float64(st.Record.Epoch), name)
+		gauge(moduleHolds, yes(st.Record.Holds(c.Self)), name)
+		gauge(moduleDone, yes(st.Record.IsComplete()), name)
+		counts := map[string]int{"alarm": 0, "warning": 0} // both are there always, so that rules have no gaps
+		for _, n := range st.Status.Notices {
+			counts[map[bool]string{true: "alarm", false: "warning"}[n.Alarm]]++
+		}
+		for level, count := range counts {
+			gauge(moduleNotices, float64(count), name, level)
+		}
+		m := x.meter(name)
+		m.collect(out, name)
+		for _, v := range st.Status.Volumes {
+			collectVolume(out, name, v)
+		}
+	}
+}
+
+func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeStatus) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, value float64) {
+		out <- prometheus.MustNewConstMetric(d, t, value, name, v.Target)
+	}
+	send(volumeDirty, prometheus.GaugeValue, float64(v.Dirty))
+	send(volumeBad, prometheus.GaugeValue, float64(v.Unreadable))
+	send(volumeHung, prometheus.GaugeValue, v.Hung.Seconds())
+	send(volumeLeft, prometheus.GaugeValue, float64(v.ToCompare))
+	send(volumeMoved, prometheus.GaugeValue, float64(v.Moved))
+	send(volumeRate, prometheus.GaugeValue, v.Rate)
+	send(volumeLag, prometheus.GaugeValue, v.Lag.Seconds())
+	if !v.Proven.IsZero() {
+		send(volumeProven, prometheus.GaugeValue, float64(v.Proven.Unix()))
+	}
+	s := v.Stats
+	send(volumeWritten, prometheus.CounterValue, float64(s.WrittenBytes))
+	send(volumeRead, prometheus.CounterValue, float64(s.ReadBytes))
+	send(volumeFlushes, prometheus.CounterValue, float64(s.Flushes))
+	send(volumeRepairs, prometheus.CounterValue, float64(s.ReadRepairs))
+	out <- histogram(writeLatency, s.WriteLatency[:], s.WriteNanos, name, v.Target)
+	out <- histogram(readLatency, s.ReadLatency[:], s.ReadNanos, name, v.Target)
+}
+
+// histogram turns the volume's buckets, which end at 2^i µs, into one of Prometheus.
+func histogram(d *prometheus.Desc, counts []int64, sum int64, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(counts))
+	var total uint64
+	for i, c := range counts {
+		total += uint64(c)
+		if i < len(counts)-1 { // the last one is open
+			buckets[math.Ldexp(1, i)/1e6] = total
+		}
+	}
+	return prometheus.MustNewConstHistogram(d, total, time.Duration(sum).Seconds(), buckets, labels...)
+}
+
+func yes(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// meter counts what a module's transitions tell: changes and takeovers. It is guarded by the exporter's mu.
+type meter struct {
+	changes  int
+	took     int
+	lost     time.Time // since when the primary is missed; zero: it is not
+	duration time.Duration
+}
+
+// add takes one transition.
+func (m *meter) add(t engine.Transition) {
+	m.changes++
+	switch {
+	case t.On == appmodules.FollowLost.String():
+		m.lost = t.Time
+	case t.On == appmodules.Followed.String() || t.To == "STOP/NotReady":
+		m.lost = time.Time{}
+	case t.On == appmodules.Up.String() && !m.lost.IsZero():
+		m.took++
+		m.duration, m.lost = t.Time.Sub(m.lost), time.Time{}
+	}
+}
+
+func (m *meter) collect(out chan<- prometheus.Metric, module string) {
+	out <- prometheus.MustNewConstMetric(transitions, prometheus.CounterValue, float64(m.changes), module)
+	out <- prometheus.MustNewConstMetric(failovers, prometheus.CounterValue, float64(m.took), module)
+	if m.took > 0 {
+		out <- prometheus.MustNewConstMetric(failoverTime, prometheus.GaugeValue, m.duration.Seconds(), module)
+	}
+}
