@@ -7,6 +7,7 @@ package support
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"path"
@@ -43,6 +44,16 @@ func (p *Part) Add(name string, data []byte) {
 		p.Leave("%s: all but its last %d MiB", name, maxFile>>20)
 	}
 	p.Files = append(p.Files, File{name, short})
+}
+
+// AddJSON adds a value as a file of JSON.
+func (p *Part) AddJSON(name string, v any) {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		p.Leave("%s: %v", name, err)
+		return
+	}
+	p.Add(name, text)
 }
 
 // Leave notes what is missing.

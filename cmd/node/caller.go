@@ -18,6 +18,11 @@ func (n *Node) rpcTo(ctx context.Context, node cluster.NodeID, path string, in, 
 	return n.plane.Call(ctx, node, path, in, out)
 }
 
+// ask calls another node with a request that says nothing.
+func (n *Node) ask(ctx context.Context, node cluster.NodeID, path string, out any) error {
+	return n.rpcTo(ctx, node, path, nil, out)
+}
+
 // caller reaches the engine of a module on another node. It is an engine.Peer.
 type caller struct {
 	n      *Node

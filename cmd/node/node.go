@@ -30,6 +30,7 @@ import (
 	"duet/cluster/membership"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
+	"duet/cluster/survey"
 	"duet/cluster/voting"
 	"duet/console"
 	"duet/console/api"
@@ -96,6 +97,7 @@ type Node struct {
 	door              *pki.Admission
 	voting            *voting.Panel // the witnesses
 	*versions.Archive               // of volumes that lost a split brain
+	*survey.Lookout                 // for the doctor and for support
 	*fencing.Desk                   // of fence devices
 	rpc               *http.Server
 	plane             *control.Plane
@@ -105,7 +107,6 @@ type Node struct {
 	figures           *metrics.Exporter // for Prometheus
 	fitness           *fitness
 	works             *protect.Works
-	lookout           lookout
 	sentry            *guard.Sentry // nil without Config.Guard
 	served            string        // where the API is served over TLS; guarded by mu
 
@@ -180,10 +181,8 @@ func (n *Node) build() error {
 		return err
 	}
 	n.Archive = versions.New(versions.Config{Self: n.self(), Cluster: n.cluster, Keeper: n.keeper,
-		Call: func(ctx context.Context, node cluster.NodeID, path string, out any) error {
-			return n.rpcTo(ctx, node, path, nil, out)
-		},
-		Run: n.run, Logger: n.log})
+		Call: n.ask, Run: n.run, Logger: n.log})
+	n.Lookout = n.newLookout()
 	return n.loadModules()
 }
 

@@ -15,6 +15,7 @@ import (
 	"duet/cluster/fencing"
 	"duet/cluster/mux"
 	"duet/cluster/support"
+	"duet/cluster/survey"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -85,8 +86,8 @@ func (n *Node) rpcHandler() http.Handler {
 			return n.Difference(ctx, r.PathValue("name"))
 		}).ServeHTTP(w, r)
 	}))
-	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (reply, error) { return n.facts(ctx), nil }))
-	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.part(ctx), nil }))
+	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (survey.Reply, error) { return n.Facts(ctx), nil }))
+	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.Part(ctx), nil }))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fencing.Set) (none, error) { return none{}, n.Desk.Take(ctx, s) }))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.voting.Take(ctx, v) }))
 	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.gone(cluster.NodeID(name)) }))

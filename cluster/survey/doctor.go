@@ -1,13 +1,12 @@
-package node
+package survey
 
 import (
 	"context"
-	"sync"
-	"time"
-
 	"duet/cluster"
 	"duet/cluster/doctor"
 	"duet/console/api"
+	"sync"
+	"time"
 )
 
 // How long another node may take for its facts, and one whose heartbeats are not heard:
@@ -17,25 +16,25 @@ const (
 	askDeadAfter = 3 * time.Second
 )
 
-// reply is what a node answers that was asked for its facts, with its clock at both ends.
-type reply struct {
+// Reply is what a node answers that was asked for its facts, with its clock at both ends.
+type Reply struct {
 	Facts doctor.Facts `json:"facts"`
 	Began time.Time    `json:"began"`
 	Ended time.Time    `json:"ended"`
 }
 
 // Doctor asks all nodes for their facts and judges them.
-func (n *Node) Doctor(ctx context.Context) (api.Doctor, error) {
-	out := api.Doctor{Node: string(n.self()), Findings: []api.Finding{}}
-	for _, f := range doctor.Judge(n.look(ctx)) {
+func (l *Lookout) Doctor(ctx context.Context) (api.Doctor, error) {
+	out := api.Doctor{Node: string(l.cfg.Cluster().Self), Findings: []api.Finding{}}
+	for _, f := range doctor.Judge(l.look(ctx)) {
 		out.Findings = append(out.Findings, api.Finding(f))
 	}
 	return out, ctx.Err()
 }
 
 // look gathers the facts of all nodes, this one first.
-func (n *Node) look(ctx context.Context) doctor.Look {
-	c := n.cluster()
+func (l *Lookout) look(ctx context.Context) doctor.Look {
+	c := l.cfg.Cluster()
 	nodes := []doctor.Node{{Name: string(c.Self)}}
 	for _, m := range c.Members {
 		if m.Node != c.Self {
@@ -46,10 +45,10 @@ func (n *Node) look(ctx context.Context) doctor.Look {
 	for i := range nodes {
 		wg.Go(func() {
 			if i == 0 {
-				nodes[i].Facts = new(n.facts(ctx).Facts)
+				nodes[i].Facts = new(l.Facts(ctx).Facts)
 				return
 			}
-			n.askFacts(ctx, &nodes[i])
+			l.askFacts(ctx, &nodes[i])
 		})
 	}
 	wg.Wait()
@@ -57,16 +56,16 @@ func (n *Node) look(ctx context.Context) doctor.Look {
 }
 
 // askFacts asks another node, and compares the clocks on the way.
-func (n *Node) askFacts(ctx context.Context, of *doctor.Node) {
+func (l *Lookout) askFacts(ctx context.Context, of *doctor.Node) {
 	limit := askTime
-	if !n.gossip.View().Alive(cluster.NodeID(of.Name)) {
+	if !l.cfg.View().Alive(cluster.NodeID(of.Name)) {
 		limit = askDeadAfter
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var t reply
+	var t Reply
 	sent := time.Now()
-	if err := n.rpcTo(ctx, cluster.NodeID(of.Name), "doctor", nil, &t); err != nil {
+	if err := l.cfg.Call(ctx, cluster.NodeID(of.Name), "doctor", &t); err != nil {
 		of.Why = err.Error()
 		return
 	}

@@ -1,0 +1,154 @@
+// Package survey looks at a node for the doctor and for support, and asks the other nodes what they found of theirs. What
+// is wrong with what was found is judged by package doctor; what may leave the node is up to package support.
+package survey
+
+import (
+	"context"
+	"duet/appmodules"
+	"duet/cluster"
+	"duet/cluster/doctor"
+	"duet/cluster/doctor/host"
+	"duet/cluster/support"
+	"duet/vmmanager"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config says what a Lookout looks at; all fields are needed. None of its functions may wait for another node.
+type Config struct {
+	Cluster  func() cluster.Config
+	View     func() cluster.View
+	Dir      string // of the node
+	Version  string // of this program
+	Protocol int    // of replication
+	Watchdog string // device that the daemon was given; empty: none
+	// Hypervisor is looked at if it is a vmmanager.Inspector.
+	Hypervisor vmmanager.Hypervisor
+	Modules    func() []appmodules.Module
+	Witnesses  func() []doctor.Witness
+	Guard      func() *bool  // whether the guard answers; nil: there is none
+	API        func() string // where it is served over TLS; empty: it is not
+	// More adds what only the program itself knows to what goes to support.
+	More func(ctx context.Context, p *support.Part)
+	// Call asks another node for its Facts ("doctor") or its Part ("support").
+	Call   func(ctx context.Context, node cluster.NodeID, path string, out any) error
+	Logger *slog.Logger
+}
+
+// Lookout looks at its node, and remembers the last look. Any number of goroutines may use it.
+type Lookout struct {
+	cfg Config
+
+	mu    sync.Mutex // held while this node is looked at: many who ask at once cost one look
+	at    time.Time
+	facts doctor.Facts
+	vms   []vmmanager.VMReport
+}
+
+// New returns a Lookout that has seen nothing yet.
+func New(cfg Config) *Lookout { return &Lookout{cfg: cfg} }
+
+// How long a look at this node takes at most, and how long what it found is told again:
+// many who ask at once cost one look.
+const (
+	lookTime  = 25 * time.Second
+	looksLast = 500 * time.Millisecond
+)
+
+// Facts looks at this node, for the one that asks.
+func (l *Lookout) Facts(ctx context.Context) Reply {
+	t := Reply{Began: time.Now()}
+	t.Facts, _ = l.lookAtSelf(ctx)
+	t.Ended = time.Now()
+	return t
+}
+
+// lookAtSelf is what this node finds out about itself, or has just found.
+func (l *Lookout) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.at.IsZero() || time.Since(l.at) > looksLast {
+		ctx, cancel := context.WithTimeout(ctx, lookTime)
+		defer cancel()
+		l.facts, l.vms = l.gather(ctx)
+		if ctx.Err() == nil { // else it was cut short
+			l.at = time.Now()
+		}
+	}
+	return l.facts, l.vms
+}
+
+func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
+	c := l.cfg.Cluster()
+	f := doctor.Facts{Node: string(c.Self), Version: l.cfg.Version, Protocol: l.cfg.Protocol, Daemon: true,
+		Watchdog: l.cfg.Watchdog, API: l.cfg.API(), Routes: host.Routes(c),
+		Modules: []doctor.Module{}, Witnesses: []doctor.Witness{}, Fenced: []string{}}
+	var images []string
+	for _, m := range l.cfg.Modules() {
+		f.Modules = append(f.Modules, doctor.Module{Name: m.Name, VM: m.Subject(),
+			Peer: m.Peer(f.Node), Arbitration: m.Policy.Arbitration})
+		for _, v := range m.Volumes() {
+			images = append(images, v.Paths[f.Node])
+		}
+	}
+	f.Witnesses = append(f.Witnesses, l.cfg.Witnesses()...)
+	for _, node := range slices.Sorted(maps.Keys(c.Fence)) {
+		f.Fenced = append(f.Fenced, string(node))
+	}
+	var vms []vmmanager.VMReport
+	var wg sync.WaitGroup
+	wg.Go(func() { host.Reach(ctx, f.Routes) })
+	wg.Go(func() { f.Host = host.Look(host.Config{Dir: l.cfg.Dir, Images: images}) })
+	wg.Go(func() { f.Hypervisor, vms = l.inspect(ctx) })
+	wg.Wait()
+	if f.Hypervisor.Name+f.Hypervisor.Problem == "" {
+		f.Unlooked = []string{"the hypervisor and its VMs: Duet knows no way to ask this one"}
+	}
+	l.heartbeats(f.Routes)
+	f.Guard = l.cfg.Guard()
+	return f, vms
+}
+
+// heartbeats fills in whether UDP gets through: a heartbeat that came back has gone both ways.
+func (l *Lookout) heartbeats(routes []doctor.Route) {
+	view := l.cfg.View()
+	for _, r := range routes {
+		state := doctor.Silent
+		if view.Peers[cluster.NodeID(r.To)].Paths[r.Network] {
+			state = doctor.Open
+		}
+		for i := range r.Probes {
+			if r.Probes[i].Proto == doctor.UDP {
+				r.Probes[i].State = state
+			}
+		}
+	}
+}
+
+// inspect asks the hypervisor of this node.
+func (l *Lookout) inspect(ctx context.Context) (doctor.Hypervisor, []vmmanager.VMReport) {
+	asked, ok := l.cfg.Hypervisor.(vmmanager.Inspector)
+	if !ok {
+		return doctor.Hypervisor{}, nil
+	}
+	r, err := asked.Inspect(ctx)
+	if err != nil {
+		return doctor.Hypervisor{Problem: err.Error()}, nil
+	}
+	h := doctor.Hypervisor{Name: r.Name, Version: r.Version, Emulator: r.Emulator}
+	for _, m := range r.Security {
+		h.Security = append(h.Security, doctor.Security{Model: m.Model, Label: m.Label})
+		if m.Model == "dac" {
+			h.User = host.Who(m.Label)
+		}
+	}
+	for _, vm := range r.VMs {
+		h.VMs = append(h.VMs, doctor.VM{Name: vm.Name,
+			Running: vm.State == vmmanager.Running || vm.State == vmmanager.Paused || vm.State == vmmanager.IOError,
+			Memory:  vm.Memory, HugePages: vm.HugePages})
+	}
+	return h, r.VMs
+}

@@ -1,0 +1,222 @@
+package survey
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+	"duet/cluster/doctor"
+	"duet/cluster/support"
+	"duet/console/api"
+	"duet/vmmanager"
+	"duet/vmmanager/fake"
+)
+
+// looked is a hypervisor that counts how often it is looked at.
+type looked struct {
+	*fake.Hypervisor
+	looks atomic.Int32
+	err   error
+}
+
+func (h *looked) Inspect(ctx context.Context) (vmmanager.HostReport, error) {
+	h.looks.Add(1)
+	if h.err != nil {
+		return vmmanager.HostReport{}, h.err
+	}
+	return h.Hypervisor.Inspect(ctx)
+}
+
+// mute is a hypervisor that cannot be asked.
+type mute struct{ vmmanager.Hypervisor }
+
+// pair is alpha, which asks beta.
+type pair struct {
+	alpha, beta *Lookout
+	hv          *looked // beta's
+	alive       bool    // beta's heartbeats are heard
+	away        error   // why beta does not answer
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{hv: &looked{Hypervisor: fake.New(fake.Config{})}, alive: true}
+	for _, name := range []string{"web01", "private"} {
+		def := vmmanager.Definition{Name: name, Text: []byte("vm " + name)}
+		if err := p.hv.Define(t.Context(), def); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.alpha = p.node(t, "alpha", &looked{Hypervisor: fake.New(fake.Config{})})
+	p.beta = p.node(t, "beta", p.hv)
+	return p
+}
+
+// node is the lookout of one, which has one module with a copy on both.
+func (p *pair) node(t *testing.T, name cluster.NodeID, hv vmmanager.Hypervisor) *Lookout {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "console.token"), []byte("a secret that nobody reads\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := appmodules.Default()
+	m.Name, m.Nodes, m.Spec = "web01", []string{"alpha", "beta"}, appmodules.VM{Domain: "web01"}
+	return New(Config{Dir: dir, Version: "test", Hypervisor: hv, Logger: slog.New(slog.DiscardHandler),
+		Cluster: func() cluster.Config {
+			return cluster.Config{Self: name, Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}}}
+		},
+		View: func() cluster.View {
+			return cluster.View{Peers: map[cluster.NodeID]cluster.PeerView{"beta": {Paths: map[string]bool{"hb1": p.alive}}}}
+		},
+		Modules:   func() []appmodules.Module { return []appmodules.Module{m} },
+		Witnesses: func() []doctor.Witness { return []doctor.Witness{{Addr: "w:7430", Alive: true}} },
+		Guard:     func() *bool { return new(true) }, API: func() string { return "10.0.0.1:7422" },
+		More: func(_ context.Context, s *support.Part) { s.Add("more.txt", []byte("of "+name)) },
+		Call: func(ctx context.Context, _ cluster.NodeID, path string, out any) error {
+			switch {
+			case p.away != nil:
+				return p.away
+			case path == "doctor":
+				*out.(*Reply) = p.beta.Facts(ctx)
+			default:
+				*out.(*support.Part) = p.beta.Part(ctx)
+			}
+			return nil
+		}})
+}
+
+// finds reports whether the doctor said that of a node.
+func finds(d api.Doctor, node, level, about, fact string) bool {
+	for _, f := range d.Findings {
+		if f.Node == node && f.Level == level && f.About == about && strings.Contains(f.Fact, fact) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDoctorAsksAll: this node and the others are looked at and judged together.
+func TestDoctorAsksAll(t *testing.T) {
+	p := newPair(t)
+	d, err := p.alpha.Doctor(t.Context())
+	if err != nil || d.Node != "alpha" || !finds(d, "beta", "ok", "libvirt", "fake 1.0") ||
+		!finds(d, "beta", "ok", "clock", "differ") {
+		t.Errorf("it says %+v, %v", d, err)
+	}
+	p.beta.at = time.Time{}
+	p.hv.err = errors.New("libvirtd is away")
+	if d, _ = p.alpha.Doctor(t.Context()); !finds(d, "beta", "problem", "libvirt", "libvirtd is away") {
+		t.Errorf("a hypervisor that is away: %+v", d)
+	}
+	p.away, p.alive = errors.New("no route"), false
+	if d, _ = p.alpha.Doctor(t.Context()); !finds(d, "beta", "problem", "node", "") {
+		t.Errorf("a node that is away: %+v", d)
+	}
+}
+
+// TestFacts: what is configured and what was found is told; what cannot be looked at is named.
+func TestFacts(t *testing.T) {
+	p := newPair(t)
+	r := p.beta.Facts(t.Context())
+	f := r.Facts
+	if r.Ended.Before(r.Began) || f.Node != "beta" || !f.Daemon || f.API == "" || f.Guard == nil || !*f.Guard ||
+		len(f.Witnesses) != 1 || len(f.Modules) != 1 || f.Modules[0].Peer != "alpha" || len(f.Unlooked) != 0 ||
+		len(f.Hypervisor.VMs) != 2 {
+		t.Errorf("it tells %+v", f)
+	}
+	p.beta.cfg.Hypervisor, p.beta.at = mute{p.hv}, time.Time{}
+	if f = p.beta.Facts(t.Context()).Facts; len(f.Unlooked) != 1 {
+		t.Errorf("a hypervisor that cannot be asked: %+v", f)
+	}
+	routes := []doctor.Route{{To: "beta", Network: "hb1", Probes: []doctor.Probe{{Proto: doctor.UDP}, {Proto: doctor.TCP}}},
+		{To: "beta", Network: "hb2", Probes: []doctor.Probe{{Proto: doctor.UDP}}}}
+	if p.alpha.heartbeats(routes); routes[0].Probes[0].State != doctor.Open || routes[0].Probes[1].State != "" ||
+		routes[1].Probes[0].State != doctor.Silent {
+		t.Errorf("heartbeats say %+v", routes)
+	}
+}
+
+// TestLooksLast: many who ask at once cost one look; a look that was cut short does not last.
+func TestLooksLast(t *testing.T) {
+	p := newPair(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.beta.Facts(gone)
+	if !p.beta.at.IsZero() {
+		t.Error("a look that was cut short lasts")
+	}
+	before := p.hv.looks.Load()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { p.beta.Facts(t.Context()) })
+	}
+	wg.Wait()
+	if n := p.hv.looks.Load() - before; n > 4 { // a look is quick, and lasts for half a second
+		t.Errorf("8 who ask at once cost %d looks", n)
+	}
+}
+
+// unzip is what support writes, by name.
+func unzip(t *testing.T, l *Lookout) map[string]string {
+	t.Helper()
+	write, err := l.Support(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, f := range z.File {
+		text, err := fs.ReadFile(z, f.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[f.Name] = string(text)
+	}
+	return out
+}
+
+// TestSupportOfAll: all parts are in it, of protected VMs only, without secrets; who does not answer is named.
+func TestSupportOfAll(t *testing.T) {
+	p := newPair(t)
+	got := unzip(t, p.alpha)
+	for name, want := range map[string]string{"alpha/doctor.json": `"findings"`, "alpha/more.txt": "of alpha",
+		"beta/more.txt": "of beta", "beta/facts.json": `"daemon": true`, "beta/vms/web01.xml": "vm web01"} {
+		if !strings.Contains(got[name], want) {
+			t.Errorf("%s lacks %q: %.200q", name, want, got[name])
+		}
+	}
+	for name, text := range got {
+		if strings.Contains(name, "private") || strings.Contains(text, "a secret that nobody reads") {
+			t.Errorf("%s is in it: %.200q", name, text)
+		}
+	}
+	p.away, p.alive = errors.New("no route"), false
+	if got = unzip(t, p.alpha); !strings.Contains(got[support.LeftOut], "beta: everything: no route") ||
+		got["alpha/facts.json"] == "" {
+		t.Errorf("left out: %s", got[support.LeftOut])
+	}
+	p.away = nil
+	p.hv.err, p.beta.at = errors.New("libvirtd is away"), time.Time{}
+	if part := p.beta.Part(t.Context()); !strings.Contains(strings.Join(part.Left, " "), "definitions of VMs: libvirtd") {
+		t.Errorf("what is missing: %q", part.Left)
+	}
+}

@@ -1,0 +1,55 @@
+package node
+
+import (
+	"context"
+	"duet/blockrepl/wire"
+	"duet/cluster/doctor"
+	"duet/cluster/support"
+	"duet/cluster/survey"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// newLookout is what looks at this node.
+func (n *Node) newLookout() *survey.Lookout {
+	return survey.New(survey.Config{Cluster: n.cluster, View: n.gossip.View, Dir: n.cfg.Dir, Version: n.cfg.Version,
+		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: modules{n}.All,
+		Witnesses: n.seen, Guard: func() *bool { return n.sentry.Answers() }, API: n.servedAt, More: n.more,
+		Call: n.ask, Logger: n.log})
+}
+
+// seen are the witnesses as the doctor judges them.
+func (n *Node) seen() (out []doctor.Witness) {
+	for _, h := range n.voting.All() {
+		w := n.witnessStatus(h)
+		out = append(out, doctor.Witness{Addr: w.Addr, Spare: w.Spare, Alive: w.Alive})
+	}
+	return out
+}
+
+// more is what goes to support beside what was found out.
+func (n *Node) more(ctx context.Context, p *support.Part) {
+	if st, err := n.Status(ctx); err == nil {
+		p.AddJSON("status.json", st)
+	}
+	p.Add("metrics.txt", n.figures.Text(ctx))
+	for _, m := range n.all() {
+		if c, err := apiConfig(stored{m.version, m.cfg}); err == nil {
+			p.Add("modules/"+m.cfg.Name+".yaml", []byte(c.YAML))
+		}
+	}
+}
+
+// servedAt is where the API is served over TLS; every address counts as the first one.
+func (n *Node) servedAt() string {
+	n.mu.Lock()
+	at := n.served
+	n.mu.Unlock()
+	if a, err := netip.ParseAddrPort(at); err == nil && a.Addr().IsUnspecified() {
+		if paths := n.cluster().Paths(n.self(), false); len(paths) > 0 {
+			return net.JoinHostPort(paths[0], fmt.Sprint(a.Port()))
+		}
+	}
+	return at
+}
