@@ -40,6 +40,9 @@ type About struct {
 	// Document makes the document of a module of the kind. Its Spec is nil in one that is to be read.
 	Document func(Module) Document
 	Keys     []Key // of the kind; those of every module are CommonKeys
+	// Defined: what it protects has a definition of its own, which goes with the module, and by whose name, the Subject,
+	// a hypervisor knows it.
+	Defined bool
 }
 
 // kinds is the table. Register adds to it.
@@ -52,6 +55,9 @@ func Register(k Kind, a About) {
 	}
 	kinds[k] = a
 }
+
+// Defined tells whether modules of the kind have a definition of their own.
+func (k Kind) Defined() bool { return kinds[k].Defined }
 
 // Kinds lists the kinds by name.
 func Kinds() []string {

@@ -65,8 +65,9 @@ func (d *vmDocument) Module() Module {
 
 func aboutVM() About {
 	return About{
-		Text:  "a virtual machine and its disks, mirrored to the other node",
-		Words: Words{Noun: "VM", One: "a VM", Inside: "guest"},
+		Text:    "a virtual machine and its disks, mirrored to the other node",
+		Defined: true,
+		Words:   Words{Noun: "VM", One: "a VM", Inside: "guest"},
 		Document: func(m Module) Document {
 			d := &vmDocument{Name: m.Name, ID: m.ID, Kind: m.Kind, Nodes: m.Nodes, Policy: m.Policy}
 			if v, ok := m.Spec.(VM); ok {

@@ -1,6 +1,10 @@
 package vmmanager
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
 
 // State is what a hypervisor says of a VM.
 type State uint8
@@ -106,4 +110,13 @@ type Stray struct {
 	Extra bool
 	// Above: what it is on is a layer over the volume, such as a snapshot makes.
 	Above bool
+}
+
+// CheckName accepts what hypervisors take for the name of a VM.
+func CheckName(name string) error {
+	odd := func(r rune) bool { return r == '/' || !unicode.IsPrint(r) }
+	if name == "" || len(name) > 255 || strings.ContainsFunc(name, odd) {
+		return fmt.Errorf("%q is no name of a VM", name)
+	}
+	return nil
 }

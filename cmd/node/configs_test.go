@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/registry"
 	"duet/blockrepl/badgerlog"
 	"duet/console/api"
 )
@@ -39,14 +40,14 @@ func TestApplyLetsAllGoOn(t *testing.T) {
 	p := newPair(t)
 	p.protected("web01")
 	ctx := t.Context()
-	was := map[*member]*module{}
+	was := map[*member]*registry.Entry{}
 	log := map[*member]int{}
 	for _, m := range []*member{p.a, p.b} {
 		var err error
-		was[m], err = m.node.module("web01")
+		was[m], err = m.node.Find("web01")
 		must(t, err)
 		until(t, m.name+" has said all", func() error {
-			said, err := was[m].journal.Last(1000)
+			said, err := was[m].Journal.Last(1000)
 			log[m] = len(said)
 			for _, what := range m.says() {
 				if err == nil && !slices.ContainsFunc(said, func(e api.LogEntry) bool { return e.On == what.String() }) {
@@ -60,44 +61,46 @@ func TestApplyLetsAllGoOn(t *testing.T) {
 	must(t, err)
 	for _, m := range []*member{p.a, p.b} {
 		until(t, m.name+" has the edit", func() error {
-			now, err := m.node.module("web01")
-			if err == nil && now.version.Number != 2 {
+			now, err := m.node.Find("web01")
+			if err == nil && now.Version.Number != 2 {
 				err = errors.New("it has not")
 			}
-			if err == nil && now.engine != was[m].engine {
+			if err == nil && now.Engine != was[m].Engine {
 				t.Fatalf("%s has another engine", m.name)
 			}
 			return err
 		})
-		must(t, was[m].engine.Alive(ctx))
-		if said, err := was[m].journal.Last(1000); err != nil || len(said) != log[m] {
+		must(t, was[m].Engine.Alive(ctx))
+		if said, err := was[m].Journal.Last(1000); err != nil || len(said) != log[m] {
 			t.Errorf("%s went through %d transitions: %v, %v", m.name, len(said)-log[m], said[min(log[m], len(said)):], err)
 		}
 	}
 	// Where the Runner has to be exchanged and cannot be, the one that runs stays.
-	now, err := p.a.node.module("web01")
+	now, err := p.a.node.Find("web01")
 	must(t, err)
-	moved := stored{version{3, now.version.Changed, "alpha"}, now.cfg}
-	v := now.cfg.Volumes()[0]
+	moved := registry.Stored{Version: registry.Version{Number: 3, Changed: now.Version.Changed, By: "alpha"}, Module: now.Module}
+	v := now.Module.Volumes()[0]
 	link := filepath.Join(p.a.dir, "elsewhere.img")
 	must(t, os.Symlink(v.Paths["alpha"], link))
 	v.Paths = map[string]string{"alpha": link, "beta": v.Paths["beta"]}
-	moved.Module.Spec = now.cfg.Spec.On([]appmodules.Volume{v})
-	good := runners[appmodules.KindVM]
-	runners[appmodules.KindVM] = running{build: func(*Node, appmodules.Module, func(engine.Transition)) (Runner, error) {
-		return nil, errors.New("it cannot be built")
-	}}
-	err = p.a.node.applyConfig(ctx, moved)
-	runners[appmodules.KindVM] = good
+	moved.Module.Spec = now.Module.Spec.On([]appmodules.Volume{v})
+	kinds := p.a.node.kinds
+	good := kinds[appmodules.KindVM]
+	kinds[appmodules.KindVM] = registry.Kind{
+		Build: func(appmodules.Module, func(engine.Transition)) (registry.Runner, error) {
+			return nil, errors.New("it cannot be built")
+		}}
+	err = p.a.node.Registry.Take(ctx, moved)
+	kinds[appmodules.KindVM] = good
 	if err == nil || !strings.Contains(err.Error(), "cannot be built") {
 		t.Fatalf("a Runner that cannot be built: %v", err)
 	}
 	p.is(p.a, "web01", "PRIM")
-	must(t, now.engine.Alive(ctx))
-	must(t, p.a.node.applyConfig(ctx, moved))
+	must(t, now.Engine.Alive(ctx))
+	must(t, p.a.node.Registry.Take(ctx, moved))
 	p.is(p.a, "web01", "PRIM")
 	p.is(p.b, "web01", "SECOND")
-	if again, err := p.a.node.module("web01"); err != nil || again.engine == now.engine {
+	if again, err := p.a.node.Find("web01"); err != nil || again.Engine == now.Engine {
 		t.Errorf("the image has another place and the engine is the old one, %v", err)
 	}
 }
@@ -106,9 +109,9 @@ func TestApplyLetsAllGoOn(t *testing.T) {
 func TestApplyRefusesVolumes(t *testing.T) {
 	p := newPair(t)
 	p.protected("web01")
-	m, err := p.a.node.module("web01")
+	m, err := p.a.node.Find("web01")
 	must(t, err)
-	v := m.cfg.Volumes()[0]
+	v := m.Module.Volumes()[0]
 	for what, edit := range map[string]struct{ from, to, want string }{
 		"target":        {"target: vda", "target: vdb", "release the VM and protect it anew"},
 		"target's path": {"target: vda", "target: ../../vda", "no plain name"},
@@ -121,10 +124,10 @@ func TestApplyRefusesVolumes(t *testing.T) {
 		}
 	}
 	// Nor is what comes from the peer taken as it is.
-	bad := stored{version{9, m.version.Changed, "beta"}, m.cfg}
+	bad := registry.Stored{Version: registry.Version{Number: 9, Changed: m.Version.Changed, By: "beta"}, Module: m.Module}
 	v.Target = "../../vda"
-	bad.Module.Spec = m.cfg.Spec.On([]appmodules.Volume{v})
-	if err := p.a.node.applyConfig(t.Context(), bad); !errors.Is(err, api.ErrInvalid) {
+	bad.Module.Spec = m.Module.Spec.On([]appmodules.Volume{v})
+	if err := p.a.node.Registry.Take(t.Context(), bad); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("from the peer: %v", err)
 	}
 }
@@ -166,7 +169,7 @@ func (p *pair) powerLoss(m *member, name string) {
 	s, err := badgerlog.Open(badgerlog.Config{Dir: filepath.Join(m.dir, "db"), MinFree: 1 << 20})
 	must(p.t, err)
 	kept := map[string]any{}
-	values := badgerlog.Values{Store: s, Prefix: modulePrefix + name + "/engine/"}
+	values := registry.EngineStore(s, name)
 	_, err = values.Load("kept", &kept)
 	must(p.t, err)
 	kept["boot"] = "the one before"

@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/mirror"
 	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/console/api"
@@ -178,11 +179,11 @@ func TestOlderPeer(t *testing.T) {
 	old := engine.State{Module: "web01", Incarnation: 7, Seq: 9, Status: engine.Status{Role: appmodules.Prim}}
 	b, err := json.Marshal(old)
 	must(t, err)
-	var got told
+	var got mirror.Told
 	if err := json.Unmarshal(b, &got); err != nil || got.Module != "web01" || got.Seq != 9 || got.Status.Role != appmodules.Prim || got.Notices != nil {
 		t.Errorf("the state of an older node is read as %+v, %v", got, err)
 	}
-	b, err = json.Marshal(told{old, protect.Notices("", []vmmanager.Finding{uefi})})
+	b, err = json.Marshal(mirror.Told{State: old, Notices: protect.Notices("", []vmmanager.Finding{uefi})})
 	must(t, err)
 	var seen engine.State
 	if err := json.Unmarshal(b, &seen); err != nil || seen.Incarnation != 7 || seen.Status.Role != appmodules.Prim {

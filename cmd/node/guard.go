@@ -30,10 +30,10 @@ func (n *Node) guardGuests() {
 
 // charges are the modules whose guests the guard watches over.
 func (n *Node) charges() (out []guard.Charge) {
-	for _, m := range n.mirrors() {
-		st := m.engine.Published()
-		out = append(out, guard.Charge{Module: m.cfg.Name, VM: m.cfg.Subject(),
-			Peer: cluster.NodeID(m.cfg.Peer(string(n.self()))), Record: st.Record, Connected: st.Role == appmodules.Prim})
+	for _, m := range n.Mirrors() {
+		st := m.Engine.Published()
+		out = append(out, guard.Charge{Module: m.Module.Name, VM: m.Module.Subject(),
+			Peer: cluster.NodeID(m.Module.Peer(string(n.self()))), Record: st.Record, Connected: st.Role == appmodules.Prim})
 	}
 	return out
 }
@@ -42,8 +42,8 @@ func (n *Node) charges() (out []guard.Charge) {
 func (n *Node) confirmed(ctx context.Context, peer cluster.NodeID, name string) (guard.Standing, error) {
 	begun := time.Now()
 	st, err := askStanding(ctx, n.plane, peer, name)
-	if m, missing := n.mirror(name); missing == nil && errors.Is(err, cluster.ErrOlder) {
-		if _, heard := m.engine.PeerState(); heard.After(begun) {
+	if m, missing := n.Mirror(name); missing == nil && errors.Is(err, cluster.ErrOlder) {
+		if _, heard := m.Engine.PeerState(); heard.After(begun) {
 			return guard.Standing{Alive: true}, nil // of an older release: that it exchanges states has to do
 		}
 	}

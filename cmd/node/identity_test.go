@@ -12,9 +12,9 @@ import (
 // identity is that of a module on alpha.
 func (p *pair) identity(module string) string {
 	p.t.Helper()
-	m, err := p.a.node.module(module)
+	m, err := p.a.node.Find(module)
 	must(p.t, err)
-	return m.cfg.Identity()
+	return m.Module.Identity()
 }
 
 // remembers checks how many modules a witness votes for.
@@ -62,19 +62,19 @@ func TestNameIsUsedAgain(t *testing.T) {
 		t.Fatal("both modules have one identity")
 	}
 	until(t, "beta knows that it is complete", func() error {
-		m, err := p.b.node.module("web01")
+		m, err := p.b.node.Find("web01")
 		must(t, err)
-		if !m.engine.State().Record.IsComplete() {
+		if !m.Engine.State().Record.IsComplete() {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	must(t, p.b.node.dropModule(ctx, "web01", "alpha", removal{9, first})) // a release that is told late
-	m, err := p.b.node.module("web01")
+	m, err := p.b.node.Find("web01")
 	if err != nil {
 		t.Fatalf("the late end of the first module ended the second one: %v", err)
 	}
-	rec := m.engine.State().Record
+	rec := m.Engine.State().Record
 	ans, err := p.b.node.witnesses()[0].Ask(ctx, cluster.Ask{Module: second, Node: "beta", Epoch: rec.Epoch + 1, Complete: rec.Complete})
 	if err != nil || !ans.Yes {
 		t.Errorf("alpha's host dies, and the witness does not vote for beta: %+v, %v", ans, err)
@@ -96,11 +96,11 @@ func TestWitnessRemembersWhatThePeerWasNotTold(t *testing.T) {
 	task, err := p.a.node.Release(ctx, "web01", api.ReleaseRequest{WithoutPeer: true})
 	p.finish(p.a, task, err)
 	if err := w.remembers(1)(); err != nil {
-		t.Fatalf("beta was not told, and the witness forgot: %v", err)
+		t.Fatalf("beta was not mirror.Told, and the witness forgot: %v", err)
 	}
 	p.start(p.b)
 	until(t, "the witness forgets what both nodes forgot", w.remembers(0))
-	if _, err := p.b.node.module("web01"); !errors.Is(err, api.ErrNotFound) {
+	if _, err := p.b.node.Find("web01"); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("the witness forgot before beta did: %v", err)
 	}
 }

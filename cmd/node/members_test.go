@@ -34,7 +34,7 @@ func (p *pair) overAPI(id *pki.Identity, path string) int {
 func TestRemovedWhileConnected(t *testing.T) {
 	p := newPair(t)
 	must(t, p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil))
-	must(t, p.a.node.changeMembers(func(c *cluster.Config) bool { c.Remove("beta"); return true }))
+	must(t, p.a.node.Change(func(c *cluster.Config) bool { c.Remove("beta"); return true }))
 	if err := p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil); !errors.Is(err, control.ErrRemoved) {
 		t.Errorf("a call over the connection from before: %v", err)
 	}

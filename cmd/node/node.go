@@ -8,17 +8,18 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"sync"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules/engine"
-	"duet/appmodules/protect"
+	"duet/appmodules/mirror"
 	"duet/appmodules/workload"
 	"duet/blockrepl"
+	"duet/blockrepl/backing"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/divergence"
 	"duet/blockrepl/host/cpuidle"
-	"duet/blockrepl/nbd"
 	"duet/blockrepl/versions"
 	"duet/blockrepl/wire"
 	"duet/cluster"
@@ -30,6 +31,7 @@ import (
 	"duet/cluster/membership"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
+	"duet/cluster/registrar"
 	"duet/cluster/survey"
 	"duet/cluster/voting"
 	"duet/console"
@@ -77,65 +79,40 @@ type Config struct {
 }
 
 // Sockets keeps listening sockets beyond a run of the daemon.
-type Sockets interface {
-	nbd.Keeper
-	// Drop lets the socket of a path go: who waits for it is cut off, and who comes is refused.
-	Drop(path string)
-	// Paths lists what is kept.
-	Paths() []string
-}
+type Sockets = mirror.Sockets
 
-// Node is one running daemon.
+// Node is one running daemon. The API's methods are those of its rooms, where one has them.
 type Node struct {
-	cfg               Config
-	log               *slog.Logger
-	members           *membership.Book // the configuration of the cluster
-	identity          *pki.Identity
-	store             *badgerlog.Store
-	mux               *mux.Mux
-	gossip            *gossip.Gossip
-	door              *pki.Admission
-	voting            *voting.Panel // the witnesses
-	*versions.Archive               // of volumes that lost a split brain
-	*survey.Lookout                 // for the doctor and for support
-	*fencing.Desk                   // of fence devices
-	rpc               *http.Server
-	plane             *control.Plane
-	gate              *engine.Gate
-	keeper            *divergence.Keeper // versions that lost a split brain
-	tasks             *tasks.Board
-	figures           *metrics.Exporter // for Prometheus
-	fitness           *fitness
-	works             *protect.Works
-	sentry            *guard.Sentry // nil without Config.Guard
-	served            string        // where the API is served over TLS; guarded by mu
+	cfg Config
+	log *slog.Logger
+	life
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	undo   []step // what Stop does, last first
+	members  *membership.Book // the configuration of the cluster
+	identity *pki.Identity
+	store    *badgerlog.Store
+	tasks    *tasks.Board
 
-	hosting sync.Mutex // held while images for another node are made or undone
+	mux    *mux.Mux // the port between nodes, and what goes over it
+	plane  *control.Plane
+	gossip *gossip.Gossip
+	voting *voting.Panel // the witnesses
+	sentry *guard.Sentry // nil without Config.Guard
 
-	turns turns // of whoever makes, changes or removes a module
+	parts                // of modules
+	*registrar.Registrar // of the cluster's nodes
+	*fencing.Desk        // of fence devices
+	*versions.Archive    // of volumes that lost a split brain
+	*survey.Lookout      // for the doctor and for support
 
-	exchange sync.RWMutex // held while an engine is exchanged for one with a new configuration
-
-	mu      sync.Mutex
-	modules map[string]*module
-}
-
-// step is one named teardown.
-type step struct {
-	name string
-	do   func(context.Context) error
+	figures *metrics.Exporter // for Prometheus
+	served  atomic.Value      // string: where the API is served over TLS; nil: not yet
 }
 
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: tasks.NewBoard(), fitness: newFitness(), modules: make(map[string]*module)}
-	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n := &Node{cfg: cfg, log: cfg.Logger, tasks: tasks.NewBoard()}
+	n.begin()
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())
 		return nil, err
@@ -159,8 +136,7 @@ func (n *Node) build() error {
 	n.mux = mux.New(mux.Config{Identity: n.checked(), Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
 	n.plane = newPlane(n.cluster, n.mux, n.log)
-	n.rpc = mux.NewHTTPServer(n.rpcHandler())
-	n.door = pki.NewAdmission(pki.AdmissionConfig{Identity: n.identity, Tokens: tokens{n.store}, Cluster: n.cluster, Admit: n.admit})
+	n.Registrar = n.newRegistrar()
 	n.Desk = fencing.New(fencing.Config{Book: n.members, Agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}),
 		Call: func(ctx context.Context, node cluster.NodeID, s fencing.Set) error {
 			return n.rpcTo(ctx, node, "fence", s, nil)
@@ -174,16 +150,18 @@ func (n *Node) build() error {
 		Witnesses: n.reached, Guard: func() *bool { return n.sentry.Answers() },
 		Versions: func() ([]api.Version, error) { return n.Archive.Here() }, Modules: n.states})
 	// The folder has the name it had when it was first made.
-	if n.keeper, err = divergence.NewKeeper(filepath.Join(n.cfg.Dir, "aside"), n.log); err != nil {
+	keeper, err := divergence.NewKeeper(filepath.Join(n.cfg.Dir, "aside"), n.log)
+	if err != nil {
 		return err
 	}
+	n.newParts(keeper)
 	if n.works, err = n.newWorks(); err != nil {
 		return err
 	}
-	n.Archive = versions.New(versions.Config{Self: n.self(), Cluster: n.cluster, Keeper: n.keeper,
+	n.Archive = versions.New(versions.Config{Self: n.self(), Cluster: n.cluster, Keeper: keeper,
 		Call: n.ask, Run: n.run, Logger: n.log})
 	n.Lookout = n.newLookout()
-	return n.loadModules()
+	return n.Load(n.works.Held)
 }
 
 // listenAddr is where the API is served over TLS.
@@ -238,19 +216,20 @@ func (n *Node) start() error {
 	n.feedWatchdog()
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
-	n.spawn(n.watchFitness)
+	n.spawn(n.fitness.Watch)
 	n.spawn(n.renew)
 	n.spawn(n.voting.Run)
-	n.spawn(n.meetMembers)
+	n.spawn(n.Meet)
 	n.spawn(n.Archive.Tidy)
 	n.spawn(n.keepAwake)
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
-	n.withdrawOthers(n.works.Left())
-	n.startModules()
+	// The VMs of works that are taken up wait for their sockets.
+	n.volumes.WithdrawOthers(slices.Concat(n.Modules(), n.works.Left()))
+	n.Registry.Start()
 	n.works.Resume()
-	n.push("modules", func(ctx context.Context) error { n.stopModules(ctx); return nil })
+	n.push("modules", func(ctx context.Context) error { n.Registry.Stop(ctx); return nil })
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
-		if err := passage(dir); err != nil {
+		if err := backing.Passage(dir); err != nil {
 			return fmt.Errorf("make directory of sockets: %w", err)
 		}
 	}
@@ -283,52 +262,13 @@ func (n *Node) serveConsole(c console.Config) error {
 		return err
 	}
 	n.push("console", s.Stop)
-	n.mu.Lock()
-	n.served = c.Listen
-	n.mu.Unlock()
+	n.served.Store(c.Listen)
 	return nil
 }
 
 // Stop ends the node in reverse order and leaves the VMs as they are. It may be
 // called more than once and is bounded by ctx plus local I/O.
 func (n *Node) Stop(ctx context.Context) error { return n.teardown(ctx) }
-
-func (n *Node) push(name string, do func(context.Context) error) {
-	n.undo = append(n.undo, step{name, do})
-}
-
-func (n *Node) teardown(ctx context.Context) error {
-	var errs []error
-	for len(n.undo) > 0 {
-		last := n.undo[len(n.undo)-1]
-		n.undo = n.undo[:len(n.undo)-1]
-		if err := last.do(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("stop %s: %w", last.name, err))
-		}
-	}
-	n.cancel()
-	n.wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (n *Node) spawn(fn func(context.Context)) {
-	n.wg.Go(func() { fn(n.ctx) })
-}
-
-// outlive runs fn until Stop comes to it: not until the node's goroutines end, which is before.
-func (n *Node) outlive(name string, fn func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		fn(ctx)
-	}()
-	n.push(name, func(context.Context) error {
-		cancel()
-		<-ended
-		return nil
-	})
-}
 
 // serveMux serves the three services of the port.
 func (n *Node) serveMux() error {
@@ -344,19 +284,20 @@ func (n *Node) serveMux() error {
 	if err != nil {
 		return err
 	}
+	rpc := mux.NewHTTPServer(n.rpcHandler())
 	n.spawn(func(context.Context) {
-		if err := n.rpc.Serve(control); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
+		if err := rpc.Serve(control); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
 			n.log.Error("control service ended", "err", err)
 		}
 	})
 	n.spawn(func(ctx context.Context) { n.serveReplication(ctx, replication) })
 	n.spawn(func(ctx context.Context) {
-		if err := n.door.Serve(ctx, join); err != nil && ctx.Err() == nil {
+		if err := n.Registrar.Serve(ctx, join); err != nil && ctx.Err() == nil {
 			n.log.Error("join service ended", "err", err)
 		}
 	})
 	n.push("services", func(context.Context) error {
-		return errors.Join(n.rpc.Close(), replication.Close(), join.Close())
+		return errors.Join(rpc.Close(), replication.Close(), join.Close())
 	})
 	return nil
 }
@@ -387,21 +328,21 @@ func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 		}
 		return
 	}
-	m := n.moduleOfVolume(hello.Lineage.Volume)
+	m := n.OfVolume(hello.Lineage.Volume)
 	if m == nil {
 		_ = blockrepl.Refuse(conn, blockrepl.Refusal{Reason: "this node has no such volume"}) // best effort
 		return
 	}
-	if err := m.engine.OnAttach(ctx, &engine.Connection{Conn: conn, Greeting: hello}); err != nil && ctx.Err() == nil {
-		n.log.Info("replication connection ended", "module", m.cfg.Name, "peer", hello.Node, "err", err)
+	if err := m.Engine.OnAttach(ctx, &engine.Connection{Conn: conn, Greeting: hello}); err != nil && ctx.Err() == nil {
+		n.log.Info("replication connection ended", "module", m.Module.Name, "peer", hello.Node, "err", err)
 	}
 }
 
 // watchView tells the engines when the view of the cluster changes.
 func (n *Node) watchView(ctx context.Context) {
 	for range n.gossip.Watch(ctx) {
-		for _, m := range n.all() {
-			m.run.ViewChanged()
+		for _, m := range n.All() {
+			m.Run.ViewChanged()
 		}
 	}
 }
@@ -419,8 +360,8 @@ func (n *Node) watchVMs(ctx context.Context) {
 			continue
 		}
 		for ev := range events {
-			for _, m := range n.all() {
-				if r, ok := m.run.(*mirror); ok && m.cfg.Subject() == ev.VM {
+			for _, m := range n.All() {
+				if r, ok := m.Run.(*mirror.Mirror); ok && m.Module.Subject() == ev.VM {
 					r.VMEvent(ev)
 				}
 			}
@@ -434,8 +375,8 @@ func (n *Node) keepAwake(ctx context.Context) {
 		return
 	}
 	mirrored := func() (sum uint64) {
-		for _, m := range n.mirrors() {
-			sum += m.engine.Mirrored()
+		for _, m := range n.Mirrors() {
+			sum += m.Engine.Mirrored()
 		}
 		return sum
 	}

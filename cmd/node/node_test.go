@@ -71,6 +71,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
+}
+
 // freePort finds a port whose two successors are free too, on both addresses.
 func freePort(t *testing.T) int {
 	t.Helper()
@@ -434,12 +439,5 @@ func TestProtectFails(t *testing.T) {
 	}
 	if def, _ := p.a.hv.Definition(ctx, "web01"); string(def.Text) != "vm web01" {
 		t.Errorf("a failed protect left the VM as %q", def.Text)
-	}
-}
-
-func TestVersionOrder(t *testing.T) {
-	v := version{Number: 2, By: "alpha"}
-	if !v.newer(version{Number: 1, By: "beta"}) || v.newer(v) || v.newer(version{Number: 2, By: "beta"}) || !(version{Number: 2, By: "beta"}).newer(v) {
-		t.Error("two nodes would not agree on the newest version")
 	}
 }

@@ -6,18 +6,19 @@ import (
 	"fmt"
 
 	"duet/appmodules"
+	"duet/appmodules/registry"
 	"duet/cluster"
 	"duet/console/api"
 )
 
 // mayLeave returns nil if the VM of a module can be taken off its volumes on this node as they are.
-func (n *Node) mayLeave(ctx context.Context, m *module) error {
-	name := m.cfg.Name
-	if err := m.engine.Booted(ctx); err != nil {
+func (n *Node) mayLeave(ctx context.Context, m *registry.Entry) error {
+	name := m.Module.Name
+	if err := m.Engine.Booted(ctx); err != nil {
 		return fmt.Errorf("release %s: it is not known yet whether its VM runs: %w", name, err)
 	}
-	st := m.engine.State()
-	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+	st := m.Engine.State()
+	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {
 		return fmt.Errorf("%w: module %s is primary on %s: release it there, or `duet swap %s` first", api.ErrConflict, name, primary, name)
 	}
 	switch st.Status.Phase {
@@ -32,12 +33,12 @@ func (n *Node) mayLeave(ctx context.Context, m *module) error {
 
 // newestHere returns nil if a module that is stopped has its newest data on this node for certain. Where that is not
 // known, as after a power loss, a start finds out: it brings the module to where they are, or says what it waits for.
-func (n *Node) newestHere(m *module) error {
-	name, record := m.cfg.Name, m.engine.State().Record
+func (n *Node) newestHere(m *registry.Entry) error {
+	name, record := m.Module.Name, m.Engine.State().Record
 	if record.Holds(n.self()) && record.IsComplete() {
 		return nil
 	}
-	theirs, heard := m.engine.PeerState()
+	theirs, heard := m.Engine.PeerState()
 	if holder := record.Holder; holder != n.self() && !heard.IsZero() && theirs.Record.Holds(holder) && theirs.Record.IsComplete() {
 		return fmt.Errorf("%w: the newest data of %s are on %s: release it there", api.ErrConflict, name, holder)
 	}
@@ -55,37 +56,35 @@ type removal struct {
 // dropModule forgets a module on the node that does not keep its VM, at the wish of from.
 // It refuses where this node has data that from does not know of.
 func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID, r removal) error {
-	done, err := n.turns.take(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer done()
-	m, err := n.mirror(name)
-	if errors.Is(err, api.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if r.Module != "" && r.Module != m.cfg.Identity() {
-		return nil // that one is gone; its name was used again
-	}
-	st := m.engine.State()
-	switch {
-	case m.cfg.Peer(string(n.self())) != string(from):
-		return fmt.Errorf("%w: module %s on %s has its other copy on %s: choose another name with --module", api.ErrConflict, name, n.self(), m.cfg.Peer(string(n.self())))
-	case st.Status.Role.Acts():
-		return fmt.Errorf("%w: module %s is %s on %s", api.ErrConflict, name, st.Status.Role, n.self())
-	case st.Record.Epoch > r.Epoch || st.Record.Epoch == r.Epoch && st.Record.Holds(n.self()):
-		return fmt.Errorf("%w: %s has data of module %s that %s does not know: `duet vm release %s` there", api.ErrConflict, n.self(), name, from, name)
-	}
-	if err := errors.Join(n.removeModule(ctx, name), n.works.End(name)); err != nil {
-		return err
-	}
-	if undefine := runners[m.cfg.Kind].undefine; undefine != nil {
-		if err := undefine(ctx, n, m.cfg); err != nil {
+	return n.RemoveIf(ctx, name, func(m *registry.Entry) (bool, error) {
+		if r.Module != "" && r.Module != m.Module.Identity() {
+			return false, nil // that one is gone; its name was used again
+		}
+		return true, n.mayDrop(m, from, r.Epoch)
+	}, func(m appmodules.Module, removed error) error {
+		if err := errors.Join(removed, n.works.End(name)); err != nil {
 			return err
 		}
+		if err := n.Undefine(ctx, m); err != nil {
+			return err
+		}
+		return n.images.Retire(m)
+	})
+}
+
+// mayDrop refuses where this node has data that from, which knows that epoch, does not know of.
+func (n *Node) mayDrop(m *registry.Entry, from cluster.NodeID, epoch cluster.Epoch) error {
+	name, st, self := m.Module.Name, m.Engine.State(), n.self()
+	peer := m.Module.Peer(string(self))
+	switch {
+	case peer != string(from):
+		return fmt.Errorf("%w: module %s on %s has its other copy on %s: choose another name with --module",
+			api.ErrConflict, name, self, peer)
+	case st.Status.Role.Acts():
+		return fmt.Errorf("%w: module %s is %s on %s", api.ErrConflict, name, st.Status.Role, self)
+	case st.Record.Epoch > epoch || st.Record.Epoch == epoch && st.Record.Holds(self):
+		return fmt.Errorf("%w: %s has data of module %s that %s does not know: `duet vm release %s` there",
+			api.ErrConflict, self, name, from, name)
 	}
-	return n.retireImages(m.cfg)
+	return nil
 }

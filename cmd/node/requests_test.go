@@ -11,11 +11,16 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/mirror"
+	"duet/appmodules/orders"
 	"duet/appmodules/protect"
+	"duet/appmodules/registry"
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/fencing"
 	"duet/console/api"
+	"duet/vmmanager/fitness"
+	"duet/vmmanager/images"
 )
 
 // askBeta sends beta a request as alpha, whatever its daemon would have sent.
@@ -33,13 +38,13 @@ func TestPeerNamesNoFiles(t *testing.T) {
 		t.Fatalf("a file that is no image was removed (%v)", err)
 	}
 	must(t, p.askBeta("hostings/unknown/drop", nil)) // undone before, or never done
-	at := func(pl protect.Place) hosting {
-		return hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{pl}}
+	at := func(pl protect.Place) images.Hosting {
+		return images.Hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{pl}}
 	}
 	away := filepath.Join(t.TempDir(), "new.raw")
 	dir := filepath.Join(filepath.Dir(p.b.dir), "link")
 	must(t, os.Symlink(filepath.Dir(away), dir))
-	for what, h := range map[string]hosting{
+	for what, h := range map[string]images.Hosting{
 		"outside":           at(protect.Place{Target: "vda", Size: 1 << 20, Path: away}),
 		"through a link":    at(protect.Place{Target: "vda", Size: 1 << 20, Path: filepath.Join(dir, "new.raw")}),
 		"not clean":         at(protect.Place{Target: "vda", Size: 1 << 20, Path: p.b.dir + "/../x.raw"}),
@@ -69,30 +74,30 @@ func TestPeerNamesNoFiles(t *testing.T) {
 func TestPeerStoresNoNonsense(t *testing.T) {
 	p := newPair(t)
 	var got []protect.Made
-	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20}}}
+	h := images.Hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20}}}
 	must(t, p.a.node.rpcTo(t.Context(), "beta", "images", h, &got))
 	private := filepath.Join(t.TempDir(), "private")
 	must(t, errors.Join(os.WriteFile(private, nil, 0o600), os.Truncate(private, 1<<20)))
-	good := func() newModule {
+	good := func() registry.Fresh {
 		m := appmodules.Default()
 		m.Name, m.Nodes = "web01", []string{"alpha", "beta"}
 		m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20,
 			Paths: map[string]string{"alpha": "/x", "beta": got[0].Path}}}}
-		return newModule{Stored: stored{version{Number: 1, By: "alpha"}, m}, Source: "alpha",
+		return registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, By: "alpha"}, Module: m}, Source: "alpha",
 			Definition: engine.Definition{Module: "web01", Version: 1, Text: []byte("vm web01")}}
 	}
-	for what, spoil := range map[string]func(*newModule){
-		"a file of beta's":      func(nm *newModule) { nm.Stored.Module.Volumes()[0].Paths["beta"] = private },
-		"a name like a path":    func(nm *newModule) { nm.Stored.Module.Name, nm.Definition.Module = "../web01", "../web01" },
-		"a target like a path":  func(nm *newModule) { nm.Stored.Module.Volumes()[0].Target = "../../x" },
-		"a policy that is none": func(nm *newModule) { nm.Stored.Module.Policy.Arbitration = "perhaps" },
-		"of two others": func(nm *newModule) {
+	for what, spoil := range map[string]func(*registry.Fresh){
+		"a file of beta's":      func(nm *registry.Fresh) { nm.Stored.Module.Volumes()[0].Paths["beta"] = private },
+		"a name like a path":    func(nm *registry.Fresh) { nm.Stored.Module.Name, nm.Definition.Module = "../web01", "../web01" },
+		"a target like a path":  func(nm *registry.Fresh) { nm.Stored.Module.Volumes()[0].Target = "../../x" },
+		"a policy that is none": func(nm *registry.Fresh) { nm.Stored.Module.Policy.Arbitration = "perhaps" },
+		"of two others": func(nm *registry.Fresh) {
 			nm.Stored.Module.Nodes = []string{"alpha", "gamma"}
 			nm.Stored.Module.Volumes()[0].Paths["gamma"] = "/x"
 		},
-		"in another's name":    func(nm *newModule) { nm.Source = "beta" },
-		"another's definition": func(nm *newModule) { nm.Definition.Module = "db01" },
-		"no definition":        func(nm *newModule) { nm.Definition.Text = nil },
+		"in another's name":    func(nm *registry.Fresh) { nm.Source = "beta" },
+		"another's definition": func(nm *registry.Fresh) { nm.Definition.Module = "db01" },
+		"no definition":        func(nm *registry.Fresh) { nm.Definition.Text = nil },
 	} {
 		nm := good()
 		spoil(&nm)
@@ -100,7 +105,7 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if all := p.b.node.all(); len(all) != 0 {
+	if all := p.b.node.All(); len(all) != 0 {
 		t.Fatalf("beta has %d modules", len(all))
 	}
 	must(t, p.askBeta("modules", good()))
@@ -111,7 +116,7 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 	if err := p.askBeta("modules/web01/config", next); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("another image by a configuration: %v", err)
 	}
-	for what, ev := range map[string]command{"an event": {Event: int(appmodules.Granted)}, "a name": {Name: "granted"}} {
+	for what, ev := range map[string]orders.Message{"an event": {Event: int(appmodules.Granted)}, "a name": {Name: "granted"}} {
 		if err := p.askBeta("modules/web01/command", ev); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%s as a command: %v", what, err)
 		}
@@ -135,9 +140,9 @@ func decodes[T any](body []byte) (bool, any) {
 // FuzzRequests: whatever another node sends is refused or makes sense, and what is accepted
 // is accepted again when it is sent on.
 func FuzzRequests(f *testing.F) {
-	kinds := []func([]byte) (bool, any){decodes[hosting], decodes[[]protect.Made], decodes[newModule], decodes[stored], decodes[command],
-		decodes[removal], decodes[judging], decodes[fencing.Set], decodes[cluster.Voters], decodes[cluster.Member], decodes[cluster.Ask],
-		decodes[told], decodes[engine.Handover], decodes[engine.Complete], decodes[engine.Definition]}
+	kinds := []func([]byte) (bool, any){decodes[images.Hosting], decodes[[]protect.Made], decodes[registry.Fresh], decodes[registry.Stored], decodes[orders.Message],
+		decodes[removal], decodes[fitness.Question], decodes[fencing.Set], decodes[cluster.Voters], decodes[cluster.Member], decodes[cluster.Ask],
+		decodes[mirror.Told], decodes[engine.Handover], decodes[engine.Complete], decodes[engine.Definition]}
 	for i := range kinds {
 		f.Add(byte(i), `{}`)
 	}

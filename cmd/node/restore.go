@@ -12,8 +12,10 @@ import (
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
+	"duet/appmodules/registry"
 	"duet/cluster"
 	"duet/console/tasks"
+	"duet/vmmanager/images"
 )
 
 // restoreAgain is the time between two attempts to give a peer a module.
@@ -24,6 +26,32 @@ type mending struct {
 	mu      sync.Mutex
 	last    time.Time // when it was last tried
 	trouble string    // why that failed
+}
+
+// mends are those of all modules. The zero value is ready.
+type mends struct {
+	mu sync.Mutex
+	by map[string]*mending // by name of the module
+}
+
+// of is that of a module, which an edit leaves as it is.
+func (a *mends) of(m *registry.Entry) *mending {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.by == nil {
+		a.by = make(map[string]*mending)
+	}
+	if a.by[m.Module.Name] == nil {
+		a.by[m.Module.Name] = &mending{}
+	}
+	return a.by[m.Module.Name]
+}
+
+// forget drops that of a module that was removed: its name may be used again.
+func (a *mends) forget(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.by, name)
 }
 
 // due: it may be tried now, and the caller does.
@@ -57,14 +85,14 @@ func (m *mending) problem() string {
 // it is a new computer under an old name, or a release was cut short. A node that has
 // the right to write, and so the newest data, gives the module to it.
 func (n *Node) unknownTo(peer cluster.NodeID, name string) {
-	m, err := n.mirror(name)
+	m, err := n.Mirror(name)
 	if err != nil || !hasRight(m, n.self()) {
 		return
 	}
 	if n.works.Busy(name) {
 		return // it is about to be released, or not quite protected yet
 	}
-	if !m.mending.due() {
+	if !n.mends.of(m).due() {
 		return
 	}
 	// Another work of the module has the way; the peer is asked again.
@@ -74,7 +102,7 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 		if err != nil {
 			err = fmt.Errorf("%s does not know the module and cannot be given it: %w", peer, err)
 		}
-		m.mending.end(err)
+		n.mends.of(m).end(err)
 		if err != nil {
 			return "", err
 		}
@@ -84,22 +112,22 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 }
 
 // hasRight: the node runs the module on data that nobody has newer.
-func hasRight(m *module, self cluster.NodeID) bool {
-	st := m.engine.State()
+func hasRight(m *registry.Entry, self cluster.NodeID) bool {
+	st := m.Engine.State()
 	return st.Record.Holds(self) && st.Record.IsComplete() && st.Status.Phase == appmodules.Running
 }
 
 // restore makes images on the peer, stores the module there and starts it.
-func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task string) error {
-	def, err := m.engine.Definition(ctx) // not the hypervisor's: an edit may not be fit for the peer
+func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.NodeID, task string) error {
+	def, err := m.Engine.Definition(ctx) // not the hypervisor's: an edit may not be fit for the peer
 	if err != nil {
 		return err
 	}
-	h := hosting{ID: task, Module: m.cfg.Name, VM: m.cfg.Subject()}
-	for _, v := range m.cfg.Volumes() {
+	h := images.Hosting{ID: task, Module: m.Module.Name, VM: m.Module.Subject()}
+	for _, v := range m.Module.Volumes() {
 		pl := protect.Place{Target: v.Target, Size: v.Size}
 		// Where an admin put it; what the peer chose itself it may choose again.
-		if path := v.Paths[string(peer)]; !strings.HasSuffix(filepath.Dir(path), filepath.Join("volumes", m.cfg.Name)) {
+		if path := v.Paths[string(peer)]; !strings.HasSuffix(filepath.Dir(path), filepath.Join("volumes", m.Module.Name)) {
 			pl.Path = path
 		}
 		h.Places = append(h.Places, pl)
@@ -111,23 +139,23 @@ func (n *Node) restore(ctx context.Context, m *module, peer cluster.NodeID, task
 	if err := n.handOver(ctx, m, peer, images, def); err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_ = n.undoHosting(ctx, peer, task, images) // else they are in nobody's way
+		_ = peers{n}.undo(ctx, peer, task, images) // else they are in nobody's way
 		return err
 	}
-	fresh, err := n.module(m.cfg.Name)
+	fresh, err := n.Find(m.Module.Name)
 	if err != nil {
 		return err
 	}
-	return n.command(ctx, fresh, string(peer), appmodules.CmdStart, false)
+	return n.orders.Command(ctx, fresh, string(peer), appmodules.CmdStart, false)
 }
 
 // handOver stores the module on the peer, with the images that it made.
-func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, images []protect.Made, def engine.Definition) error {
-	if len(images) != len(m.cfg.Volumes()) {
-		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.cfg.Volumes()))
+func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.NodeID, images []protect.Made, def engine.Definition) error {
+	if len(images) != len(m.Module.Volumes()) {
+		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.Module.Volumes()))
 	}
-	s := stored{m.version, m.cfg}
-	volumes := slices.Clone(m.cfg.Volumes())
+	s := m.Stored()
+	volumes := slices.Clone(m.Module.Volumes())
 	moved := false
 	for i, v := range volumes {
 		if v.Paths[string(peer)] == images[i].Path {
@@ -138,20 +166,20 @@ func (n *Node) handOver(ctx context.Context, m *module, peer cluster.NodeID, ima
 	}
 	if moved {
 		s.Module.Spec = s.Module.Spec.On(volumes)
-		s.Version = version{m.version.Number + 1, time.Now().UTC(), string(n.self())}
+		s.Version = registry.Version{Number: m.Version.Number + 1, Changed: time.Now().UTC(), By: string(n.self())}
 	}
 	speaks, err := n.plane.Version(ctx, peer)
 	if err != nil {
 		return err
 	}
-	if speaks < hasIdentities && m.cfg.ID != "" {
+	if speaks < hasIdentities && m.Module.ID != "" {
 		return fmt.Errorf("%w: %s speaks version %d: bring its duetd to this release first", cluster.ErrOlder, peer, speaks)
 	}
-	if err := n.rpcTo(ctx, peer, "modules", newModule{Stored: s, Source: n.self(), Definition: def}, nil); err != nil {
+	if err := n.rpcTo(ctx, peer, "modules", registry.Fresh{Stored: s, Source: n.self(), Definition: def}, nil); err != nil {
 		return err
 	}
 	if !moved {
 		return nil
 	}
-	return n.applyConfig(ctx, s)
+	return n.Registry.Take(ctx, s)
 }

@@ -60,11 +60,12 @@ func TestNodeIsReplaced(t *testing.T) {
 		return nil
 	})
 	must(t, p.b.hv.Undefine(ctx, "db01"))
-	db, err := p.a.node.module("db01")
+	db, err := p.a.node.Find("db01")
 	must(t, err)
-	db.mending.mu.Lock()
-	db.mending.last = time.Time{} // as after restoreAgain
-	db.mending.mu.Unlock()
+	again := p.a.node.mends.of(db)
+	again.mu.Lock()
+	again.last = time.Time{} // as after restoreAgain
+	again.mu.Unlock()
 	for _, name := range []string{"web01", "db01"} {
 		p.is(p.b, name, "SECOND")
 		p.is(p.a, name, "PRIM")

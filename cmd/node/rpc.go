@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,10 @@ import (
 	"net/http"
 
 	"duet/appmodules/engine"
+	"duet/appmodules/mirror"
+	"duet/appmodules/orders"
 	"duet/appmodules/protect"
+	"duet/appmodules/registry"
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/fencing"
@@ -18,6 +20,8 @@ import (
 	"duet/cluster/survey"
 	"duet/console/api"
 	"duet/vmmanager"
+	"duet/vmmanager/fitness"
+	"duet/vmmanager/images"
 )
 
 // newPlane carries what nodes ask of each other.
@@ -35,50 +39,48 @@ func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Pl
 // rpcHandler serves what nodes ask of each other.
 func (n *Node) rpcHandler() http.Handler {
 	h := http.NewServeMux()
-	h.Handle("POST /modules/{name}/ask", onMirror(n, func(ctx context.Context, m *module, a cluster.Ask) (cluster.Answer, error) {
+	h.Handle("POST /modules/{name}/ask", onMirror(n, func(ctx context.Context, m *registry.Entry, a cluster.Ask) (cluster.Answer, error) {
 		if from := mux.PeerFrom(ctx); a.Node != from {
 			return cluster.Answer{}, fmt.Errorf("%w: %s asks in the name of %s", api.ErrInvalid, from, a.Node)
 		}
-		return m.engine.OnAsk(ctx, a)
+		return m.Engine.OnAsk(ctx, a)
 	}))
-	h.Handle("POST /modules/{name}/handover", onMirror(n, func(ctx context.Context, m *module, v engine.Handover) (none, error) {
-		return none{}, m.engine.OnHandover(ctx, v)
+	h.Handle("POST /modules/{name}/handover", onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Handover) (none, error) {
+		return none{}, m.Engine.OnHandover(ctx, v)
 	}))
-	h.Handle("POST /modules/{name}/complete", onMirror(n, func(ctx context.Context, m *module, v engine.Complete) (none, error) {
-		return none{}, m.engine.OnComplete(ctx, v)
+	h.Handle("POST /modules/{name}/complete", onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Complete) (none, error) {
+		return none{}, m.Engine.OnComplete(ctx, v)
 	}))
-	h.Handle("POST /modules/{name}/tell", onMirror(n, func(_ context.Context, m *module, v told) (told, error) {
-		n.fitness.hear(m.cfg.Name, v.Notices)
-		return told{m.engine.OnTell(v.State), n.fitness.of(m.cfg.Name)}, nil
+	h.Handle("POST /modules/{name}/tell", onMirror(n, func(_ context.Context, m *registry.Entry, v mirror.Told) (mirror.Told, error) {
+		return n.mirrors.OnTell(m.Engine, v), nil
 	}))
 	h.Handle("POST /modules/{name}/standing", onMirror(n, n.standing))
-	h.Handle("POST /modules/{name}/define", onMirror(n, func(ctx context.Context, m *module, v engine.Definition) (none, error) {
-		return none{}, m.engine.OnDefine(ctx, v)
+	h.Handle("POST /modules/{name}/define", onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Definition) (none, error) {
+		return none{}, m.Engine.OnDefine(ctx, v)
 	}))
-	h.Handle("POST /modules/{name}/command", onModule(n, func(ctx context.Context, m *module, v command) (none, error) {
-		return none{}, n.order(ctx, m.cfg.Name, v.event(), v.Yes)
+	h.Handle("POST /modules/{name}/command", onModule(n, func(ctx context.Context, m *registry.Entry, v orders.Message) (none, error) {
+		return none{}, n.Order(ctx, m.Module.Name, v.Order(), v.Yes)
 	}))
-	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *module, count int) ([]api.LogEntry, error) {
-		return m.journal.Last(min(max(count, 0), maxLog))
+	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *registry.Entry, count int) ([]api.LogEntry, error) {
+		return m.Journal.Last(min(max(count, 0), maxLog))
 	}))
-	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, m *module, s stored) (none, error) {
-		if err := unchangeable(m.cfg, s.Module); err != nil || s.Module.Name != m.cfg.Name {
-			return none{}, cmp.Or(err, fmt.Errorf("%w: it is of module %s", api.ErrInvalid, s.Module.Name))
-		}
-		return none{}, n.applyConfig(ctx, s)
+	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, m *registry.Entry, s registry.Stored) (none, error) {
+		return none{}, n.Edited(ctx, m.Module.Name, s)
 	}))
-	h.Handle("POST /modules", handle(n, func(ctx context.Context, nm newModule) (none, error) {
-		return none{}, n.createModule(ctx, mux.PeerFrom(ctx), nm)
+	h.Handle("POST /modules", handle(n, func(ctx context.Context, nm registry.Fresh) (none, error) {
+		return none{}, n.Create(ctx, mux.PeerFrom(ctx), nm, n.images.MadeFor)
 	}))
 	h.Handle("POST /modules/{name}/remove", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, v removal) (none, error) {
 			return none{}, n.dropModule(ctx, r.PathValue("name"), mux.PeerFrom(ctx), v)
 		}).ServeHTTP(w, r)
 	}))
-	h.Handle("POST /judge", handle(n, func(ctx context.Context, j judging) ([]vmmanager.Finding, error) { return n.judgeNew(ctx, j) }))
-	h.Handle("POST /images", handle(n, func(ctx context.Context, v hosting) ([]protect.Made, error) { return n.host(ctx, v) }))
-	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.dropListed(v) }))
-	h.Handle("POST /hostings/{name}/drop", onName(n, func(_ context.Context, id string) error { return n.dropHosted(id) }))
+	h.Handle("POST /judge", handle(n, func(ctx context.Context, j fitness.Question) ([]vmmanager.Finding, error) {
+		return n.fitness.Answer(ctx, j)
+	}))
+	h.Handle("POST /images", handle(n, func(ctx context.Context, v images.Hosting) ([]protect.Made, error) { return n.images.Host(ctx, v) }))
+	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.images.DropListed(v) }))
+	h.Handle("POST /hostings/{name}/drop", onName(n, func(_ context.Context, id string) error { return n.images.DropHosted(id) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.Archive.Here() }))
 	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
 	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,9 +92,9 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.Part(ctx), nil }))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fencing.Set) (none, error) { return none{}, n.Desk.Take(ctx, s) }))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.voting.Take(ctx, v) }))
-	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.gone(cluster.NodeID(name)) }))
-	h.Handle("POST /members/meet", handle(n, func(_ context.Context, x cluster.Exchange) (cluster.Exchange, error) { return n.met(x) }))
-	h.Handle("POST /members", handle(n, func(_ context.Context, f cluster.Fact) (none, error) { return none{}, n.learn(f) }))
+	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.Gone(cluster.NodeID(name)) }))
+	h.Handle("POST /members/meet", handle(n, func(_ context.Context, x cluster.Exchange) (cluster.Exchange, error) { return n.Met(x) }))
+	h.Handle("POST /members", handle(n, func(_ context.Context, f cluster.Fact) (none, error) { return none{}, n.Learn(f) }))
 	return n.plane.Handler(h)
 }
 
@@ -107,16 +109,16 @@ func handle[In, Out any](n *Node, fn func(context.Context, In) (Out, error)) htt
 }
 
 // onModule is handle for the module named in the path, if it is the one that the caller means.
-func onModule[In, Out any](n *Node, fn func(context.Context, *module, In) (Out, error)) http.Handler {
+func onModule[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, in In) (out Out, err error) {
-			m, err := n.module(r.PathValue("name"))
+			m, err := n.Find(r.PathValue("name"))
 			if err != nil {
 				return out, err
 			}
-			if id := r.URL.Query().Get("id"); id != "" && id != m.cfg.Identity() { // version 1 says none
+			if id := r.URL.Query().Get("id"); id != "" && id != m.Module.Identity() { // version 1 says none
 				return out, fmt.Errorf("%w: module %s on %s is another one than that of %s: `duet vm release %s` on either node",
-					api.ErrConflict, m.cfg.Name, n.self(), mux.PeerFrom(ctx), m.cfg.Name)
+					api.ErrConflict, m.Module.Name, n.self(), mux.PeerFrom(ctx), m.Module.Name)
 			}
 			return fn(ctx, m, in)
 		}).ServeHTTP(w, r)
@@ -124,9 +126,10 @@ func onModule[In, Out any](n *Node, fn func(context.Context, *module, In) (Out, 
 }
 
 // onMirror is onModule for what only mirrors understand.
-func onMirror[In, Out any](n *Node, fn func(context.Context, *module, In) (Out, error)) http.Handler {
-	return onModule(n, func(ctx context.Context, m *module, in In) (out Out, err error) {
-		if err := m.isMirror(); err != nil {
+func onMirror[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In) (Out, error)) http.Handler {
+	return onModule(n, func(ctx context.Context, m *registry.Entry, in In) (out Out, err error) {
+		m, err = n.Mirror(m.Module.Name)
+		if err != nil {
 			return out, err
 		}
 		return fn(ctx, m, in)

@@ -5,24 +5,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/appmodules/protect"
+	"duet/appmodules/registry"
 	"duet/blockrepl"
+	"duet/blockrepl/badgerlog"
 	"duet/cluster"
 	"duet/console/api"
 	"duet/console/tasks"
 	"duet/vmmanager"
+	"duet/vmmanager/images"
 )
 
 // The node as package protect sees it.
 
 // newWorks reads what an earlier run left.
 func (n *Node) newWorks() (*protect.Works, error) {
-	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor, Modules: modules{n}, Volumes: volumes{n},
-		Peers: peers{n}, Store: n.values(), Tasks: board{n}, Spawn: n.spawn, Logger: n.log})
+	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor, Modules: modules{n.Registry, n}, Volumes: volumes{n},
+		Peers: peers{n}, Store: badgerlog.Values{Store: n.store}, Tasks: board{n}, Spawn: n.spawn, Logger: n.log})
 }
 
 // Protect makes a module of a VM that is defined on this node.
@@ -37,23 +39,23 @@ func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest
 
 // Release gives the VM of a module back as an ordinary VM of the node that has its newest data.
 func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
-	m, err := n.mirror(name)
+	m, err := n.Mirror(name)
 	if err != nil {
 		return api.Task{}, err
 	}
-	return n.works.Release(ctx, m.cfg, r)
+	return n.works.Release(ctx, m.Module, r)
 }
 
 // Return copies the disks of a running VM that somebody has moved off their volumes back onto them.
 func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
-	m, err := n.mirror(name)
+	m, err := n.Mirror(name)
 	if err != nil {
 		return api.Task{}, err
 	}
-	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {
 		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: return it there", api.ErrConflict, name, primary)
 	}
-	return n.works.Return(ctx, m.cfg)
+	return n.works.Return(ctx, m.Module)
 }
 
 // board is a protect.Tasks.
@@ -67,68 +69,32 @@ func (b board) Again(id, kind, module string) func(string, error) {
 	return b.n.tasks.Again(id, kind, module).End
 }
 
-// modules is a protect.Modules.
-type modules struct{ n *Node }
-
-func (a modules) All() []appmodules.Module {
-	var out []appmodules.Module
-	for _, m := range a.n.all() {
-		out = append(out, m.cfg)
-	}
-	return out
+// modules is a protect.Modules: what the registry has, and what works need to know of engines.
+type modules struct {
+	*registry.Registry
+	n *Node
 }
 
-func (a modules) Endpoints(m appmodules.Module) []vmmanager.Endpoint { return a.n.endpoints(m) }
+func (a modules) All() []appmodules.Module { return a.Modules() }
 
-func (a modules) Stored(name string) (bool, error) {
-	return a.n.values().Load(configKey(name), &stored{})
-}
+func (a modules) Endpoints(m appmodules.Module) []vmmanager.Endpoint { return a.n.volumes.Endpoints(m) }
+
+func (a modules) Stored(name string) (bool, error) { return a.IsStored(name) }
 
 func (a modules) Store(ctx context.Context, s protect.New) error {
-	nm, err := a.n.fresh(s)
+	f, err := a.n.fresh(s)
 	if err != nil {
 		return err
 	}
-	return a.inTurn(ctx, s.Module.Name, func() error { return a.n.storeModule(ctx, nm) })
-}
-
-// inTurn does something to a module in the turn of its name.
-func (a modules) inTurn(ctx context.Context, name string, do func() error) error {
-	done, err := a.n.turns.take(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return do()
-}
-
-func (a modules) Begin(name string) error {
-	return a.inTurn(a.n.ctx, name, func() error {
-		if _, err := a.n.module(name); err == nil {
-			return nil
-		}
-		var s stored
-		if _, err := a.n.values().Load(configKey(name), &s); err != nil {
-			return err
-		}
-		return a.n.beginModule(s)
-	})
+	return a.Registry.Store(ctx, f)
 }
 
 func (a modules) Run(ctx context.Context, name string) error {
-	m, err := a.n.mirror(name)
+	m, err := a.Mirror(name)
 	if err == nil {
-		_, err = a.n.startOn(ctx, m, api.ActionRequest{})
+		_, err = a.n.orders.Start(ctx, m, api.ActionRequest{})
 	}
 	return err
-}
-
-func (a modules) Remove(ctx context.Context, name string) error {
-	return a.inTurn(ctx, name, func() error { return a.n.removeModule(ctx, name) })
-}
-
-func (a modules) Forget(m appmodules.Module) error {
-	return a.inTurn(a.n.ctx, m.Name, func() error { return a.n.forgetModule(m) })
 }
 
 func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
@@ -136,7 +102,7 @@ func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
 }
 
 func (a modules) Leaves(ctx context.Context, name string) error {
-	m, err := a.n.mirror(name)
+	m, err := a.Mirror(name)
 	if err != nil {
 		return err
 	}
@@ -144,33 +110,33 @@ func (a modules) Leaves(ctx context.Context, name string) error {
 }
 
 func (a modules) Runs(name string) bool {
-	m, err := a.n.mirror(name)
-	return err == nil && m.engine.State().Status.Phase == appmodules.Running
+	m, err := a.Mirror(name)
+	return err == nil && m.Engine.State().Status.Phase == appmodules.Running
 }
 
 func (a modules) Part(ctx context.Context, name, why string) error {
-	m, err := a.n.mirror(name)
+	m, err := a.Mirror(name)
 	if err != nil {
 		return err
 	}
-	if err = m.engine.Part(ctx, why); err != nil {
-		err = fmt.Errorf("%w: release %s: the VM stays protected (%s): %w", api.ErrConflict, name, m.engine.State().Status.Why, err)
+	if err = m.Engine.Part(ctx, why); err != nil {
+		err = fmt.Errorf("%w: release %s: the VM stays protected (%s): %w", api.ErrConflict, name, m.Engine.State().Status.Why, err)
 	}
 	return err
 }
 
 func (a modules) Rejoin(name string) {
-	if m, err := a.n.mirror(name); err == nil {
-		m.engine.Rejoin()
+	if m, err := a.Mirror(name); err == nil {
+		m.Engine.Rejoin()
 	}
 }
 
 func (a modules) Kept(ctx context.Context, name string) ([]byte, vmmanager.Definition, error) {
-	m, err := a.n.mirror(name)
+	m, err := a.Mirror(name)
 	if err != nil {
 		return nil, vmmanager.Definition{}, err
 	}
-	def, err := m.engine.Definition(ctx)
+	def, err := m.Engine.Definition(ctx)
 	var own vmmanager.Definition
 	if err == nil && len(def.Own) > 0 { // else an older version of Duet made the module
 		err = json.Unmarshal(def.Own, &own)
@@ -179,20 +145,20 @@ func (a modules) Kept(ctx context.Context, name string) ([]byte, vmmanager.Defin
 }
 
 func (a modules) Epoch(name string) cluster.Epoch {
-	m, err := a.n.mirror(name)
+	m, err := a.Mirror(name)
 	if err != nil {
 		return 0
 	}
-	return m.engine.State().Record.Epoch
+	return m.Engine.State().Record.Epoch
 }
 
 // fresh is the first version of a module that this node begins.
-func (n *Node) fresh(s protect.New) (newModule, error) {
+func (n *Node) fresh(s protect.New) (registry.Fresh, error) {
 	own, err := json.Marshal(s.Own)
 	if err != nil {
-		return newModule{}, fmt.Errorf("keep the definition that VM %s had: %w", s.Own.Name, err)
+		return registry.Fresh{}, fmt.Errorf("keep the definition that VM %s had: %w", s.Own.Name, err)
 	}
-	return newModule{Stored: stored{version{1, s.Made, string(n.self())}, s.Module}, Source: s.Source,
+	return registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, Changed: s.Made, By: string(n.self())}, Module: s.Module}, Source: s.Source,
 		Definition: engine.Definition{Module: s.Module.Name, Version: 1, Text: s.Rewired, Own: own}}, nil
 }
 
@@ -200,45 +166,52 @@ func (n *Node) fresh(s protect.New) (newModule, error) {
 type volumes struct{ n *Node }
 
 func (a volumes) Make(m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
-	return a.n.makeImages(m.Name, places)
+	return a.n.images.Make(m.Name, places)
 }
 
-func (a volumes) Drop(_ appmodules.Module, all []protect.Made) error { return a.n.dropImages(all) }
+func (a volumes) Drop(_ appmodules.Module, all []protect.Made) error { return a.n.images.Drop(all) }
 
-func (a volumes) Disk(v appmodules.Volume) vmmanager.Disk { return a.n.imageOf(v) }
+func (a volumes) Disk(v appmodules.Volume) vmmanager.Disk { return a.n.images.Disk(v) }
 
-func (a volumes) Made(m appmodules.Module, path string) bool {
-	return filepath.Dir(path) == a.n.imageDir(m.Name)
-}
+func (a volumes) Made(m appmodules.Module, path string) bool { return a.n.images.Made(m.Name, path) }
 
 func (a volumes) Seed(ctx context.Context, v appmodules.Volume) error {
-	return a.n.seedLog(ctx, v, a.n.self())
+	return a.n.SeedLog(ctx, v, a.n.self())
 }
 
 func (a volumes) Log(v appmodules.Volume) blockrepl.DirtyLog { return a.n.store.Log(v.ID) }
 
 func (a volumes) Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.Frontend, error) {
-	return disks{a.n, m.Subject()}.Frontend(m.Name, v)
+	return a.n.volumes.Of(m).Frontend(m.Name, v)
 }
 
 // peers is a protect.Peers.
 type peers struct{ n *Node }
 
 func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error) {
-	return a.n.judgedBy(ctx, node, def)
+	return a.n.fitness.Ask(ctx, node, def)
 }
 
 func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
 	var made []protect.Made
-	err := a.n.rpcTo(ctx, node, "images", hosting{id, m.Name, m.Subject(), places}, &made)
+	err := a.n.rpcTo(ctx, node, "images", images.Hosting{ID: id, Module: m.Name, VM: m.Subject(), Places: places}, &made)
 	return made, err
 }
 
 func (a peers) Drop(ctx context.Context, node cluster.NodeID, id string, all []protect.Made) error {
-	if err := a.n.undoHosting(ctx, node, id, all); err != nil {
+	if err := a.undo(ctx, node, id, all); err != nil {
 		return fmt.Errorf("images on %s: %w", node, err)
 	}
 	return nil
+}
+
+// undo has another node undo a hosting.
+func (a peers) undo(ctx context.Context, node cluster.NodeID, id string, all []protect.Made) error {
+	err := a.n.rpcTo(ctx, node, "hostings/"+id+"/drop", nil, nil)
+	if errors.Is(err, cluster.ErrOlder) { // which knows them by their paths
+		err = a.n.rpcTo(ctx, node, "images/drop", all, nil)
+	}
+	return err
 }
 
 func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) error {

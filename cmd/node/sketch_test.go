@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/registry"
 	"duet/console/api"
 )
 
@@ -62,24 +63,27 @@ func (f *farm) Status() []api.NodeState {
 	return []api.NodeState{{Node: f.self, Role: map[bool]string{true: "UP", false: "STOP"}[f.up.Load()], Status: "Ready"}}
 }
 
+type build = func(appmodules.Module, func(engine.Transition)) (registry.Runner, error)
+
 // TestOtherKinds: other kinds of modules need a Spec, and a Workload or a Runner.
 func TestOtherKinds(t *testing.T) {
 	about := appmodules.About{Document: func(m appmodules.Module) appmodules.Document { return &document{m.Name, string(m.Kind)} }}
 	p := newPair(t)
-	for kind, build := range map[appmodules.Kind]func(*Node, appmodules.Module, func(engine.Transition)) (Runner, error){
-		"files": func(n *Node, m appmodules.Module, log func(engine.Transition)) (Runner, error) {
-			return n.mirrorOf(m, files{filepath.Join(n.cfg.Dir, "files")}, log)
-		},
-		"farm": func(n *Node, _ appmodules.Module, _ func(engine.Transition)) (Runner, error) {
-			return &farm{self: string(n.self())}, nil
-		},
-	} {
+	for _, kind := range []appmodules.Kind{"files", "farm"} {
 		appmodules.Register(kind, about)
-		runners[kind] = running{build: build}
+		for _, n := range []*Node{p.a.node, p.b.node} {
+			n.kinds[kind] = registry.Kind{Build: map[appmodules.Kind]build{
+				"files": func(m appmodules.Module, log func(engine.Transition)) (registry.Runner, error) {
+					return n.mirrors.Build(m, files{filepath.Join(n.cfg.Dir, "files")}, log)
+				},
+				"farm": func(appmodules.Module, func(engine.Transition)) (registry.Runner, error) {
+					return &farm{self: string(n.self())}, nil
+				}}[kind]}
+		}
 		m := (&document{string(kind), string(kind)}).Module()
-		nm := newModule{Stored: stored{version{1, time.Now().UTC(), "alpha"}, m}, Source: "alpha"}
-		must(t, errors.Join(p.a.node.storeModule(t.Context(), nm), p.a.node.beginModule(nm.Stored)))
-		must(t, p.a.node.rpcTo(t.Context(), "beta", "modules", nm, nil))
+		f := registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, Changed: time.Now().UTC(), By: "alpha"}, Module: m}, Source: "alpha"}
+		must(t, errors.Join(p.a.node.Registry.Store(t.Context(), f), p.a.node.Begin(m.Name)))
+		must(t, p.a.node.rpcTo(t.Context(), "beta", "modules", f, nil))
 	}
 	act := func(name string, a api.Action) {
 		_, err := p.b.node.Act(t.Context(), name, a, api.ActionRequest{})

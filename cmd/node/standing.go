@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"duet/appmodules/registry"
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/guard"
@@ -15,13 +16,13 @@ import (
 const standingTime = 500 * time.Millisecond
 
 // standing tells the peer, whose daemon or guard asks, how this node stands with a module.
-func (n *Node) standing(ctx context.Context, m *module, _ none) (guard.Standing, error) {
+func (n *Node) standing(ctx context.Context, m *registry.Entry, _ none) (guard.Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, standingTime)
 	defer cancel()
 	alive := n.gossip.View().Alive(mux.PeerFrom(ctx))
-	st, err := m.engine.Standing(ctx)
+	st, err := m.Engine.Standing(ctx)
 	if err != nil { // what it stores is known all the same
-		st = m.engine.Published()
+		st = m.Engine.Published()
 		st.Taking = true
 	}
 	return guard.Standing{Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking, Alive: alive}, nil

@@ -14,7 +14,7 @@ import (
 // newLookout is what looks at this node.
 func (n *Node) newLookout() *survey.Lookout {
 	return survey.New(survey.Config{Cluster: n.cluster, View: n.gossip.View, Dir: n.cfg.Dir, Version: n.cfg.Version,
-		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: modules{n}.All,
+		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: n.Modules,
 		Witnesses: n.seen, Guard: func() *bool { return n.sentry.Answers() }, API: n.servedAt, More: n.more,
 		Call: n.ask, Logger: n.log})
 }
@@ -34,18 +34,16 @@ func (n *Node) more(ctx context.Context, p *support.Part) {
 		p.AddJSON("status.json", st)
 	}
 	p.Add("metrics.txt", n.figures.Text(ctx))
-	for _, m := range n.all() {
-		if c, err := apiConfig(stored{m.version, m.cfg}); err == nil {
-			p.Add("modules/"+m.cfg.Name+".yaml", []byte(c.YAML))
+	for _, m := range n.All() {
+		if c, err := m.Stored().API(); err == nil {
+			p.Add("modules/"+m.Module.Name+".yaml", []byte(c.YAML))
 		}
 	}
 }
 
 // servedAt is where the API is served over TLS; every address counts as the first one.
 func (n *Node) servedAt() string {
-	n.mu.Lock()
-	at := n.served
-	n.mu.Unlock()
+	at, _ := n.served.Load().(string)
 	if a, err := netip.ParseAddrPort(at); err == nil && a.Addr().IsUnspecified() {
 		if paths := n.cluster().Paths(n.self(), false); len(paths) > 0 {
 			return net.JoinHostPort(paths[0], fmt.Sprint(a.Port()))

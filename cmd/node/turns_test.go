@@ -6,8 +6,11 @@ import (
 	"testing"
 
 	"duet/appmodules/protect"
+	"duet/appmodules/registry"
+	"duet/blockrepl/badgerlog"
 	"duet/console/api"
 	"duet/vmmanager"
+	"duet/vmmanager/images"
 )
 
 // slow is a hypervisor whose first call of one kind lasts until it is let go on, or its caller has no time left.
@@ -71,12 +74,12 @@ func TestRepeatedCallFindsTheFirstAtWork(t *testing.T) {
 	must(t, err)
 	p.is(p.a, "web01", "STOP")
 	p.is(p.b, "web01", "STOP")
-	m, err := p.b.node.module("web01")
+	m, err := p.b.node.Find("web01")
 	must(t, err)
-	def, err := m.engine.Definition(ctx)
+	def, err := m.Engine.Definition(ctx)
 	must(t, err)
-	nm := newModule{Stored: stored{m.version, m.cfg}, Source: "alpha", Definition: def}
-	must(t, p.b.node.removeModule(ctx, "web01"))
+	nm := registry.Fresh{Stored: m.Stored(), Source: "alpha", Definition: def}
+	must(t, p.b.node.Remove(ctx, "web01"))
 
 	h := p.slowed("define")
 	first, cut := context.WithCancel(ctx)
@@ -93,7 +96,7 @@ func TestRepeatedCallFindsTheFirstAtWork(t *testing.T) {
 			return nil
 		default:
 		}
-		if n := p.b.node.turns.wanted("web01"); n < 2 {
+		if n := p.b.node.Calls("web01"); n < 2 {
 			return fmt.Errorf("%d calls are there", n)
 		}
 		return nil
@@ -106,14 +109,14 @@ func TestRepeatedCallFindsTheFirstAtWork(t *testing.T) {
 	}
 	must(t, answer)
 	until(t, "the first call has ended on beta", func() error {
-		if n := p.b.node.turns.wanted("web01"); n != 0 {
+		if n := p.b.node.Calls("web01"); n != 0 {
 			return fmt.Errorf("%d calls are at work", n)
 		}
 		return nil
 	})
 	p.stop(p.b)
 	p.start(p.b)
-	if _, err := p.b.node.module("web01"); err != nil {
+	if _, err := p.b.node.Find("web01"); err != nil {
 		t.Errorf("beta was told that it has the module, and after its restart: %v", err)
 	}
 }
@@ -128,13 +131,13 @@ func TestImagesUndoneBeforeTheyAreMade(t *testing.T) {
 	made := make(chan error, 1)
 	places := []protect.Place{{Target: "vda", Size: 1 << 20}}
 	go func() {
-		made <- p.a.node.rpcTo(waits, "beta", "images", hosting{ID: "1", Module: "web01", VM: "web01", Places: places}, nil)
+		made <- p.a.node.rpcTo(waits, "beta", "images", images.Hosting{ID: "1", Module: "web01", VM: "web01", Places: places}, nil)
 	}()
 	<-h.begun
 	cut()
 	<-made
 	undone := make(chan error, 1)
-	go func() { undone <- p.a.node.undoHosting(ctx, "beta", "1", nil) }()
+	go func() { undone <- peers{p.a.node}.undo(ctx, "beta", "1", nil) }()
 	for range 2 { // whichever of the two is first
 		select {
 		case h.goOn <- struct{}{}:
@@ -143,7 +146,7 @@ func TestImagesUndoneBeforeTheyAreMade(t *testing.T) {
 		}
 	}
 	until(t, "beta has made nothing, or undone it", func() error {
-		notes, err := p.b.node.hostings()
+		notes, err := badgerlog.Values{Store: p.b.node.store}.Keys("hosted/")
 		if left := p.images(p.b); err == nil && len(left)+len(notes) > 0 {
 			err = fmt.Errorf("%v are left, of %v", left, notes)
 		}

@@ -13,6 +13,7 @@ import (
 	"duet/appmodules/protect"
 	"duet/console/api"
 	"duet/vmmanager"
+	"duet/vmmanager/images"
 )
 
 // dying is a hypervisor at one call of which the daemon ends: the call waits for that
@@ -336,7 +337,7 @@ func TestWhereImagesLie(t *testing.T) {
 	p.running("web01")
 	big, small, fresh := filepath.Join(p.b.dir, "big.img"), filepath.Join(p.b.dir, "small.img"), filepath.Join(p.b.dir, "fresh.img")
 	must(t, errors.Join(os.WriteFile(big, nil, 0o600), os.Truncate(big, 8<<20), os.WriteFile(small, make([]byte, 4<<20), 0o600)))
-	other, err := p.b.node.module("other")
+	other, err := p.b.node.Find("other")
 	must(t, err)
 	for _, c := range []struct {
 		image api.ImageChoice
@@ -346,7 +347,7 @@ func TestWhereImagesLie(t *testing.T) {
 		{api.ImageChoice{Node: "beta", Target: "vdz", Path: big}, "no such disk"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: "big.img"}, "whole path"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: small}, "has 4194304 bytes, expected 8388608"},
-		{api.ImageChoice{Node: "beta", Target: "vda", Path: other.cfg.Volumes()[0].Paths["beta"]}, "is the image of other/vda"},
+		{api.ImageChoice{Node: "beta", Target: "vda", Path: other.Module.Volumes()[0].Paths["beta"]}, "is the image of other/vda"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: p.b.dir}, "not a file or block device"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: filepath.Join(p.b.dir, "no", "x.img")}, "no such file or directory"},
 	} {
@@ -366,9 +367,9 @@ func TestWhereImagesLie(t *testing.T) {
 		{Node: "beta", Target: "vda", Path: big}, {Node: "beta", Target: "vdb", Path: fresh}, {Node: "alpha", Target: "vdb", Path: filepath.Join(p.a.dir, "mine.img")}}})
 	p.finish(p.a, task, err)
 	p.is(p.b, "web01", "SECOND")
-	m, err := p.b.node.module("web01")
+	m, err := p.b.node.Find("web01")
 	must(t, err)
-	if v := m.cfg.Volumes(); v[0].Paths["beta"] != big || v[1].Paths["beta"] != fresh || filepath.Base(v[1].Paths["alpha"]) != "mine.img" || filepath.Base(v[0].Paths["alpha"]) != "vda.raw" {
+	if v := m.Module.Volumes(); v[0].Paths["beta"] != big || v[1].Paths["beta"] != fresh || filepath.Base(v[1].Paths["alpha"]) != "mine.img" || filepath.Base(v[0].Paths["alpha"]) != "vda.raw" {
 		t.Errorf("the volumes lie in %+v", v)
 	}
 }
@@ -376,15 +377,15 @@ func TestWhereImagesLie(t *testing.T) {
 // TestImagesAreMadeOnce: the transport may repeat a request.
 func TestImagesAreMadeOnce(t *testing.T) {
 	p := newPair(t)
-	h := hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20}}}
+	h := images.Hosting{ID: "1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20}}}
 	for range 2 {
-		got, err := p.b.node.host(t.Context(), h)
+		got, err := p.b.node.images.Host(t.Context(), h)
 		if err != nil || len(got) != 1 || filepath.Base(got[0].Path) != "vda.raw" {
 			t.Fatalf("%v, %v", got, err)
 		}
 	}
 	h.ID = "2"
-	if got, err := p.b.node.host(t.Context(), h); err != nil || filepath.Base(got[0].Path) != "vda-2.raw" {
+	if got, err := p.b.node.images.Host(t.Context(), h); err != nil || filepath.Base(got[0].Path) != "vda-2.raw" {
 		t.Fatalf("%v, %v", got, err)
 	}
 }
@@ -393,10 +394,10 @@ func TestImagesAreMadeOnce(t *testing.T) {
 func TestImagesOfModulesStay(t *testing.T) {
 	p := newPair(t)
 	p.protected("web01")
-	m, err := p.b.node.module("web01")
+	m, err := p.b.node.Find("web01")
 	must(t, err)
-	path := m.cfg.Volumes()[0].Paths["beta"]
-	if err := p.b.node.dropImages([]protect.Made{{Path: path}}); err != nil || !exists(path) {
+	path := m.Module.Volumes()[0].Paths["beta"]
+	if err := p.b.node.images.Drop([]protect.Made{{Path: path}}); err != nil || !exists(path) {
 		t.Errorf("the image of a module was removed (%v)", err)
 	}
 }

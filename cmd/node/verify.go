@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"duet/appmodules/engine"
@@ -11,25 +12,31 @@ import (
 	"duet/console/tasks"
 )
 
+// cutVolume splits MODULE/TARGET.
+func cutVolume(s string) (module, target string, ok bool) {
+	module, target, ok = strings.Cut(s, "/")
+	return module, target, ok && module != "" && target != ""
+}
+
 // Verify compares both copies of a volume.
 func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
 	name, target, ok := cutVolume(volume)
 	if !ok {
 		return api.Task{}, fmt.Errorf("%w: volume %q: write MODULE/TARGET, as `duet volume list` shows them", api.ErrInvalid, volume)
 	}
-	m, err := n.mirror(name)
+	m, err := n.Mirror(name)
 	if err != nil {
 		return api.Task{}, err
 	}
-	if primary, _ := n.roles(m); primary != "" && primary != string(n.self()) {
+	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {
 		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: verify it there", api.ErrConflict, name, primary)
 	}
 	return n.run("verify", name, func(ctx context.Context, t *tasks.Task) (string, error) {
 		t.Step("compares both copies of %s", volume)
 		stop := make(chan struct{})
 		defer close(stop)
-		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.engine, target, t) })
-		done, err := m.engine.Verify(ctx, target, repair)
+		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.Engine, target, t) })
+		done, err := m.Engine.Verify(ctx, target, repair)
 		return verdict(volume, done), err
 	})
 }

@@ -29,9 +29,9 @@ func (n *Node) feedWatchdog() {
 
 // healthy: the goroutine of every module answers.
 func (n *Node) healthy(ctx context.Context) error {
-	for _, m := range n.all() {
-		if err := m.run.Alive(ctx); err != nil {
-			return fmt.Errorf("module %s does not answer: %w", m.cfg.Name, err)
+	for _, m := range n.All() {
+		if err := m.Run.Alive(ctx); err != nil {
+			return fmt.Errorf("module %s does not answer: %w", m.Module.Name, err)
 		}
 	}
 	return nil
@@ -39,8 +39,8 @@ func (n *Node) healthy(ctx context.Context) error {
 
 // holdsGuests: what some module protects runs here, or may.
 func (n *Node) holdsGuests() bool {
-	for _, m := range n.all() {
-		if m.run.Holds() {
+	for _, m := range n.All() {
+		if m.Run.Holds() {
 			return true
 		}
 	}

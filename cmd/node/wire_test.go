@@ -12,11 +12,16 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/mirror"
+	"duet/appmodules/orders"
 	"duet/appmodules/protect"
+	"duet/appmodules/registry"
 	"duet/blockrepl"
 	"duet/cluster"
 	"duet/cluster/fencing"
 	"duet/vmmanager"
+	"duet/vmmanager/fitness"
+	"duet/vmmanager/images"
 )
 
 // The messages between nodes as they were recorded: version1.json by the last build of version
@@ -32,7 +37,7 @@ func messages() map[string]any {
 	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20,
 		Paths: map[string]string{"alpha": "/a/vda.raw", "beta": "/b/vda.raw"}}}}
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
-	s := stored{version{3, at, "alpha"}, m}
+	s := registry.Stored{Version: registry.Version{Number: 3, Changed: at, By: "alpha"}, Module: m}
 	rec := cluster.Record{Epoch: 5, Holder: "alpha", Promised: 6, To: "beta", Complete: 5, Cold: true}
 	own := recordedOwn()
 	def := engine.Definition{Module: "web01", Version: 2, Text: []byte("<domain/>"), Own: own}
@@ -43,15 +48,15 @@ func messages() map[string]any {
 		"handover":   engine.Handover{Module: "web01", From: 5, Epoch: 6},
 		"complete":   engine.Complete{Module: "web01", Epoch: 5, Tickets: map[string]blockrepl.Ticket{}},
 		"definition": def,
-		"told": told{State: engine.State{Module: "web01", Incarnation: 7, Seq: 9, Record: rec, Active: true, Definition: 2,
+		"told": mirror.Told{State: engine.State{Module: "web01", Incarnation: 7, Seq: 9, Record: rec, Active: true, Definition: 2,
 			Status: engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Phase: appmodules.Running, Why: "why", Since: at, Epoch: 5, Holder: "alpha", Complete: true, Workload: "running"}}},
 		"command":  recordedCommand(),
 		"removal":  removal{Epoch: 5, Module: m.ID},
-		"hosting":  hosting{ID: "t1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
+		"hosting":  images.Hosting{ID: "t1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
 		"made":     []protect.Made{{Path: "/b/vda.raw", Was: "/b/vda.raw.old"}},
-		"module":   newModule{Stored: s, Source: "alpha", Definition: def},
+		"module":   registry.Fresh{Stored: s, Source: "alpha", Definition: def},
 		"config":   s,
-		"judging":  judging{VM: "web01", Text: []byte("<domain/>")},
+		"judging":  fitness.Question{VM: "web01", Text: []byte("<domain/>")},
 		"fence":    fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"name":"bmc","agent":"fence_ipmilan","options":{"ip":"10.0.0.9"}}]]`)},
 		"voters":   cluster.Voters{Version: 3, Active: []cluster.Witness{w}},
 		"member":   recordedMember(),
@@ -78,7 +83,7 @@ func readAs(t *testing.T, text []byte, like any) []byte {
 	return again
 }
 
-func recordedCommand() any { return newCommand(appmodules.CmdSwap, true) }
+func recordedCommand() any { return orders.NewMessage(appmodules.CmdSwap, true) }
 
 func recordedMember() any {
 	return cluster.Fact{Member: cluster.Member{Node: "beta", Addrs: map[string]string{"hb1": "10.0.0.2"}, Key: "0a", Since: 4}}
@@ -116,12 +121,12 @@ func TestWireVersion1(t *testing.T) {
 			t.Errorf("%s: %s is read as %v", kind, text, got)
 		}
 	}
-	var c command
+	var c orders.Message
 	must(t, json.Unmarshal(old["command"], &c))
-	if err := c.Check(); err != nil || c.event() != appmodules.CmdSwap || !c.Yes {
-		t.Errorf("the swap of version 1 is %v, %v", c.event(), err)
+	if err := c.Check(); err != nil || c.Order() != appmodules.CmdSwap || !c.Yes {
+		t.Errorf("the swap of version 1 is %v, %v", c.Order(), err)
 	}
-	var s stored
+	var s registry.Stored
 	must(t, json.Unmarshal(old["config"], &s))
 	if err := s.Check(); err != nil || s.Module.Identity() != "web01" {
 		t.Errorf("a module of version 1 is %q, %v", s.Module.Identity(), err)
@@ -139,7 +144,7 @@ func TestWireRead1(t *testing.T) {
 			t.Errorf("%s: %s was read as %s", kind, sent[kind], read[kind])
 		}
 	}
-	var c command
+	var c orders.Message
 	if must(t, json.Unmarshal(read["command"], &c)); c.Event != 5 { // CmdSwap's number there
 		t.Errorf("version 1 read a swap as %s", read["command"])
 	}

@@ -30,9 +30,9 @@ func (n *Node) newPanel() (*voting.Panel, error) {
 
 // heard fails unless all modules have heard their peers lately.
 func (n *Node) heard(within time.Duration) error {
-	for _, m := range n.all() {
-		if _, heard := m.engine.PeerState(); time.Since(heard) > within {
-			return fmt.Errorf("module %s has not heard its peer for a while", m.cfg.Name)
+	for _, m := range n.All() {
+		if _, heard := m.Engine.PeerState(); time.Since(heard) > within {
+			return fmt.Errorf("module %s has not heard its peer for a while", m.Module.Name)
 		}
 	}
 	return nil

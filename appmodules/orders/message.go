@@ -1,4 +1,4 @@
-package node
+package orders
 
 import (
 	"fmt"
@@ -6,9 +6,9 @@ import (
 	"duet/appmodules"
 )
 
-// command is an operator's command forwarded to the node that has to act. It travels by
+// Message is an operator's command forwarded to the node that has to act. It travels by
 // name; the number is what version 1 reads, and its numbers stay.
-type command struct {
+type Message struct {
 	Name  string `json:"command,omitempty"`
 	Event int    `json:"event"`
 	Yes   bool   `json:"yes"`
@@ -28,16 +28,17 @@ var orders = []order{
 	{"second", 7, appmodules.CmdSecond},
 }
 
-func newCommand(ev appmodules.Event, yes bool) command {
+// NewMessage is the one for a command, which ev has to be.
+func NewMessage(ev appmodules.Event, yes bool) Message {
 	for _, o := range orders {
 		if o.event == ev {
-			return command{o.name, o.number, yes}
+			return Message{o.name, o.number, yes}
 		}
 	}
 	panic(fmt.Sprintf("%v is no command", ev)) // a mistake of the caller, on any node
 }
 
-func (c command) order() (order, bool) {
+func (c Message) known() (order, bool) {
 	for _, o := range orders {
 		if o.name == c.Name || c.Name == "" && o.number == c.Event {
 			return o, true
@@ -47,15 +48,15 @@ func (c command) order() (order, bool) {
 }
 
 // Check refuses what is no command.
-func (c command) Check() error {
-	if _, ok := c.order(); !ok {
+func (c Message) Check() error {
+	if _, ok := c.known(); !ok {
 		return fmt.Errorf("no command %q (%d)", c.Name, c.Event)
 	}
 	return nil
 }
 
-// event is the command of a request that was checked.
-func (c command) event() appmodules.Event {
-	o, _ := c.order()
+// Order is the command of a request that was checked.
+func (c Message) Order() appmodules.Event {
+	o, _ := c.known()
 	return o.event
 }

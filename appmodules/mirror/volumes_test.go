@@ -1,4 +1,4 @@
-package node
+package mirror
 
 import (
 	"maps"
@@ -20,7 +20,8 @@ func (h heldSockets) Paths() []string                          { return slices.S
 
 // TestWithdrawOthers: of what an earlier run has left only those sockets stay whose VMs may be served again.
 func TestWithdrawOthers(t *testing.T) {
-	n := &Node{cfg: Config{RunDir: "/run/duet"}}
+	held := heldSockets{}
+	n := NewVolumes(VolumesConfig{Dir: "/run/duet", Sockets: held})
 	of := func(name string, targets ...string) (m appmodules.Module, paths []string) {
 		m.Name = name
 		for _, target := range targets {
@@ -33,21 +34,20 @@ func TestWithdrawOthers(t *testing.T) {
 	half, more := of("half", "vda") // a release or protect that was cut short
 	_, gone := of("gone", "vda")
 	wanted = append(wanted, more...)
-	n.modules = map[string]*module{"web01": {cfg: web}}
-	n.withdrawOthers(nil) // of nothing
-	held := heldSockets{}
-	n.cfg.Sockets = held
+	ends := NewVolumes(VolumesConfig{Dir: "/run/duet"}) // with this process
+	ends.WithdrawOthers(nil)
+	ends.Withdraw(web)
 	for _, path := range append(wanted, gone...) {
 		if err := held.Keep(path, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n.withdrawOthers([]appmodules.Module{half})
+	n.WithdrawOthers([]appmodules.Module{web, half})
 	slices.Sort(wanted)
 	if got := held.Paths(); !slices.Equal(got, wanted) {
 		t.Errorf("kept are %q, want %q", got, wanted)
 	}
-	n.withdraw(web)
+	n.Withdraw(web)
 	if got := held.Paths(); !slices.Equal(got, more) {
 		t.Errorf("kept are %q, want %q", got, more)
 	}

@@ -1,0 +1,131 @@
+// Package mirror runs a module that is on one node at a time and whose volumes are mirrored to the other: an engine, with
+// what that needs of this node and of its peer.
+//
+//	mirror.go   the Runner of such a module
+//	peer.go     its engine on the other node
+//	volumes.go  images, dirty logs and sockets of volumes on this node
+//	status.go   the engine's words in the API's
+package mirror
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/cluster"
+	"duet/cluster/ping"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// staleAfter is the age from which another node's state counts as old.
+const staleAfter = 3 * time.Second
+
+// Notices are what the hosts say of a module beside its state: they travel with it.
+type Notices interface {
+	// Of are those of this host.
+	Of(module string) []api.Notice
+	// Hear takes those of the peer.
+	Hear(module string, notices []api.Notice)
+}
+
+// Config says what mirrors work with; all fields are needed.
+type Config struct {
+	Cluster func() cluster.Config
+	View    func() cluster.View
+	// Call asks another node for something of one of its modules; every call may be repeated.
+	Call func(ctx context.Context, node cluster.NodeID, path string, in, out any) error
+	// Dial opens a replication connection.
+	Dial func(ctx context.Context, node cluster.NodeID) (net.Conn, error)
+	// Unknown is told that a peer does not know a module. It never waits.
+	Unknown func(peer cluster.NodeID, module string)
+	Notices Notices
+	// Fence switches a node off, where CanFence says so.
+	Fence     func(ctx context.Context, node cluster.NodeID) error
+	CanFence  func(node cluster.NodeID) bool
+	Witnesses func() []engine.Witness
+	Store     func(module string) engine.Store
+	Volumes   *Volumes
+	Boot      string // identifies this run of the kernel; empty: not known
+	Logger    *slog.Logger
+}
+
+// Workshop builds the mirrors of a node: they share what there is once on a node.
+type Workshop struct {
+	cfg  Config
+	gate *engine.Gate // one resync at a time is the node's rule, not the module's
+}
+
+// New returns a Workshop.
+func New(cfg Config) *Workshop { return &Workshop{cfg: cfg, gate: engine.NewGate(engine.Real{})} }
+
+// Mirror is the Runner of a module that runs on one node and is mirrored to the other.
+type Mirror struct {
+	*engine.Engine
+	workload appmodules.Workload
+	name     string
+	self     string
+	peer     string
+}
+
+// Build builds the Runner of a mirror that runs w; it does not start.
+func (s *Workshop) Build(m appmodules.Module, w appmodules.Workload, log func(engine.Transition)) (*Mirror, error) {
+	c := s.cfg.Cluster()
+	peer := cluster.NodeID(m.Peer(string(c.Self)))
+	e, err := engine.New(engine.Config{
+		Module: m, Self: c.Self,
+		Peer:     caller{cfg: s.cfg, node: peer, module: m},
+		Fence:    func(ctx context.Context) error { return s.cfg.Fence(ctx, peer) },
+		CanFence: func() bool { return s.cfg.CanFence(peer) },
+		Store:    s.cfg.Store(m.Name),
+		Storage: engine.NewStorage(engine.StorageConfig{Module: m, Node: string(c.Self),
+			Disks: s.cfg.Volumes.Of(m), Logger: s.cfg.Logger}),
+		Workload:  w,
+		Runtime:   engine.Real{},
+		Witnesses: s.cfg.Witnesses,
+		Gate:      s.gate,
+		Withdraw:  func() { s.cfg.Volumes.Withdraw(m) },
+		View:      s.cfg.View,
+		Ping:      func(ctx context.Context) bool { return ping.Any(ctx, s.cfg.Cluster().Ping) },
+		Boot:      s.cfg.Boot,
+		Log:       log,
+		Logger:    s.cfg.Logger,
+		Times:     engine.DefaultTimes(c.Detection),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Mirror{Engine: e, workload: w, name: m.Name, self: string(c.Self), peer: string(peer)}, nil
+}
+
+// Core is its engine.
+func (m *Mirror) Core() *engine.Engine { return m.Engine }
+
+// VMEvent passes on what the hypervisor tells of the VM, where a VM is what it runs.
+func (m *Mirror) VMEvent(ev vmmanager.Event) {
+	if vm, ok := m.workload.(interface{ Event(vmmanager.Event) }); ok {
+		vm.Event(ev)
+	}
+}
+
+// Holds: the workload runs here, or this node has the right to run it.
+func (m *Mirror) Holds() bool {
+	s := m.State().Status
+	return s.Role.Acts() || s.Up
+}
+
+// Status is how the mirror stands here, and what its peer last said.
+func (m *Mirror) Status() []api.NodeState {
+	mine := nodeState(m.self, m.name, m.State().Status)
+	st, heard := m.PeerState()
+	if heard.IsZero() {
+		return []api.NodeState{mine, {Node: m.peer, Role: Unknown, Status: appmodules.NotReady.String(),
+			Why: "it has not answered yet", Stale: true}}
+	}
+	theirs := nodeState(m.peer, m.name, st.Status)
+	theirs.Stale = time.Since(heard) > staleAfter
+	return []api.NodeState{mine, theirs}
+}

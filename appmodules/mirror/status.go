@@ -1,0 +1,57 @@
+package mirror
+
+import (
+	"duet/appmodules/engine"
+	"duet/console/api"
+	"time"
+)
+
+// Unknown is the role of a node that has not answered yet.
+const Unknown = "UNKNOWN"
+
+// nodeState turns the engine's words into the API's.
+func nodeState(node, module string, s engine.Status) api.NodeState {
+	out := api.NodeState{Node: node, Role: s.Role.String(), Status: s.Status.String(), Why: s.Why, Since: s.Since,
+		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, VM: s.Workload}
+	for _, x := range s.Notices {
+		level := "warning"
+		if x.Alarm {
+			level = "alarm"
+		}
+		out.Notices = append(out.Notices, api.Notice{Level: level, Code: x.Code, Text: x.Text, Remedy: x.Remedy})
+	}
+	for _, v := range s.Volumes {
+		out.Volumes = append(out.Volumes, volumeStatus(module, v))
+		if v.Problem != "" {
+			out.Why += "; " + v.Problem
+		}
+	}
+	return out
+}
+
+// volumeStatus is a volume with the work that goes on with it.
+func volumeStatus(module string, v engine.VolumeStatus) api.VolumeStatus {
+	out := api.VolumeStatus{Name: module + "/" + v.Target, Target: v.Target, Path: v.Path, Size: v.Size, State: v.State,
+		Generation: v.Generation, DirtyBytes: v.Dirty, Compared: v.Compared, Moved: v.Moved,
+		LagMicros: v.Lag.Microseconds(), WriteOps: uint64(v.Stats.Writes), ReadOps: uint64(v.Stats.Reads)}
+	out.Proven, out.Written = known(v.Proven), known(v.Written)
+	switch {
+	case v.Verifying:
+		out.Sync = &api.Sync{Kind: "verify", Total: v.Size, Compared: v.Verified, ETA: -1}
+	case v.ToCompare > 0:
+		out.Sync = &api.Sync{Kind: "resync", Total: v.Compared + v.ToCompare, Compared: v.Compared, Moved: v.Moved,
+			Differed: v.Moved, Rate: int64(v.Rate), ETA: v.ETA.Seconds()}
+		if v.Rate == 0 {
+			out.Sync.ETA = -1
+		}
+	}
+	return out
+}
+
+// known is nil for a time that is not known.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

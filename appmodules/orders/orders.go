@@ -1,0 +1,185 @@
+// Package orders gives operators' commands to modules, on the node that has to act: which one that is follows from how
+// the module stands on both.
+package orders
+
+import (
+	"cmp"
+	"context"
+	"duet/appmodules"
+	"duet/appmodules/registry"
+	"duet/cluster"
+	"duet/console/api"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config says what a Desk works with; all fields are needed.
+type Config struct {
+	Self     cluster.NodeID
+	Registry *registry.Registry
+	// Status is how a module stands on the nodes, as far as this one knows; it asks nobody.
+	Status func(m *registry.Entry) []api.NodeState
+	// MayMove refuses to move a module to a node that would not start it, unless that is confirmed.
+	MayMove func(module, to string, yes bool) error
+	// Call asks another node for something of one of its modules.
+	Call func(ctx context.Context, node cluster.NodeID, path string, in, out any) error
+}
+
+// Desk takes the commands. Any number of goroutines may use it.
+type Desk struct{ cfg Config }
+
+// New returns a Desk.
+func New(cfg Config) *Desk { return &Desk{cfg} }
+
+func (o *Desk) self() string { return string(o.cfg.Self) }
+
+// Act begins what an operator asked for, on the node that has to act.
+func (o *Desk) Act(ctx context.Context, name string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
+	m, err := o.cfg.Registry.Find(name)
+	if err != nil {
+		return api.ActionResult{}, err
+	}
+	if r.Node != "" && !slices.Contains(m.Module.Nodes, r.Node) {
+		return api.ActionResult{}, fmt.Errorf("%w: module %s runs on %s, not on %q", api.ErrInvalid, name,
+			strings.Join(m.Module.Nodes, " and "), r.Node)
+	}
+	said, err := o.act(ctx, m, a, r)
+	if err != nil {
+		return api.ActionResult{}, err
+	}
+	return api.ActionResult{Module: name, Said: said}, nil
+}
+
+func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.ActionRequest) (string, error) {
+	primary, second := o.Roles(m)
+	switch a {
+	case api.Start:
+		return o.Start(ctx, m, r)
+	case api.Stop:
+		return o.stop(ctx, m, r, primary)
+	case api.Restart:
+		node := cmp.Or(r.Node, primary, o.self())
+		return "restarts on " + node, o.Command(ctx, m, node, appmodules.CmdRestart, r.Yes)
+	case api.Swap:
+		return o.move(ctx, m, cmp.Or(primary, o.self()), r.Yes)
+	case api.Prim:
+		node := cmp.Or(r.Node, o.self())
+		verb := "becomes primary on "
+		if node == primary {
+			verb = "is primary already on "
+		}
+		return verb + node, o.Command(ctx, m, node, appmodules.CmdPrim, r.Yes)
+	case api.Second:
+		node := cmp.Or(r.Node, second, o.self())
+		if node == primary {
+			return o.move(ctx, m, node, r.Yes)
+		}
+		return "becomes secondary on " + node, o.Command(ctx, m, node, appmodules.CmdSecond, r.Yes)
+	}
+	return "", fmt.Errorf("%w: action %q", api.ErrInvalid, a)
+}
+
+// move swaps the roles of the primary on a node and its peer, which has to be fit for that.
+func (o *Desk) move(ctx context.Context, m *registry.Entry, from string, yes bool) (string, error) {
+	to := m.Module.Peer(from)
+	if err := o.cfg.MayMove(m.Module.Name, to, yes); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("moves from %s to %s", from, to), o.Command(ctx, m, from, appmodules.CmdSwap, yes)
+}
+
+// Start starts the holder of the newest epoch first, so that the other finds it.
+func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest) (string, error) {
+	if r.Node != "" {
+		return "starts on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStart, r.Yes)
+	}
+	var newest cluster.Record
+	if m.Engine != nil {
+		newest = m.Engine.State().Record
+		if theirs, _ := m.Engine.PeerState(); theirs.Record.Epoch > newest.Epoch {
+			newest = theirs.Record
+		}
+	}
+	nodes := slices.Clone(m.Module.Nodes)
+	slices.SortStableFunc(nodes, func(a, b string) int {
+		rank := func(node string) int {
+			if node == string(newest.Holder) {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Compare(rank(a), rank(b))
+	})
+	var errs []error
+	started := ""
+	for _, node := range nodes {
+		if err := o.Command(ctx, m, node, appmodules.CmdStart, r.Yes); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		started += " " + node
+	}
+	if started == "" {
+		return "", errors.Join(errs...)
+	}
+	said := "starts on" + started
+	if len(errs) > 0 {
+		said += "; " + errors.Join(errs...).Error()
+	}
+	return said, nil
+}
+
+// stop stops one node, whose peer goes on, or both: then the primary ends the
+// module and takes its secondary along.
+func (o *Desk) stop(ctx context.Context, m *registry.Entry, r api.ActionRequest, primary string) (string, error) {
+	if r.Node != "" {
+		return "stops on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStop, r.Yes)
+	}
+	if primary != "" {
+		return "stops", o.Command(ctx, m, primary, appmodules.CmdStopAll, r.Yes)
+	}
+	var errs []error
+	stopped := 0
+	for _, node := range m.Module.Nodes {
+		if err := o.Command(ctx, m, node, appmodules.CmdStopAll, r.Yes); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		stopped++
+	}
+	if stopped == 0 {
+		return "", errors.Join(errs...)
+	}
+	said := "stops"
+	if len(errs) > 0 {
+		said += "; " + errors.Join(errs...).Error()
+	}
+	return said, nil
+}
+
+// Roles tells which node is primary and which is not, as far as is known; empty if unknown.
+func (o *Desk) Roles(m *registry.Entry) (primary, second string) {
+	for _, s := range o.cfg.Status(m) {
+		switch {
+		case s.Stale:
+		case s.Role == appmodules.Prim.String() || s.Role == appmodules.Alone.String():
+			primary = s.Node
+		default:
+			second = s.Node
+		}
+	}
+	return primary, second
+}
+
+// Command gives a command to the engine on node.
+func (o *Desk) Command(ctx context.Context, m *registry.Entry, node string, ev appmodules.Event, yes bool) error {
+	if node == o.self() {
+		return o.cfg.Registry.Order(ctx, m.Module.Name, ev, yes)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return o.cfg.Call(ctx, cluster.NodeID(node), "modules/"+m.Module.Name+"/command", NewMessage(ev, yes), nil)
+}

@@ -1,0 +1,213 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/config"
+	"duet/cluster"
+	"duet/console/api"
+)
+
+const (
+	sendTime  = 5 * time.Second // that a peer may take to store a configuration
+	sendAgain = 2 * time.Second // after which one that is away is tried again
+)
+
+// API is the configuration for admins.
+func (s Stored) API() (api.Config, error) {
+	text, err := config.Format(s.Module)
+	return api.Config{Module: s.Module.Name, Version: s.Version.Number, Changed: s.Version.Changed, By: s.Version.By,
+		YAML: string(text)}, err
+}
+
+// Config returns the YAML of a module.
+func (r *Registry) Config(_ context.Context, name string) (api.Config, error) {
+	e, err := r.Find(name)
+	if err != nil {
+		return api.Config{}, err
+	}
+	return e.Stored().API()
+}
+
+// Check validates YAML and what of it depends on this cluster.
+func (r *Registry) Check(_ context.Context, text string) error {
+	m, err := r.parse(text)
+	if err != nil {
+		return err
+	}
+	if have, err := r.Find(m.Name); err == nil {
+		m.ID = cmp.Or(m.ID, have.Module.ID)
+		return unchangeable(have.Module, m)
+	}
+	return nil
+}
+
+func (r *Registry) parse(text string) (appmodules.Module, error) {
+	m, err := config.Parse("config", []byte(text))
+	if err != nil {
+		return m, fmt.Errorf("%w: %v", api.ErrInvalid, err)
+	}
+	c := r.cfg.Cluster()
+	for _, node := range m.Nodes {
+		if _, ok := c.Member(cluster.NodeID(node)); !ok {
+			return m, fmt.Errorf("%w: nodes: %q is no member of cluster %s: `duet cluster status`", api.ErrInvalid, node,
+				c.Name)
+		}
+	}
+	return m, nil
+}
+
+// unchangeable refuses edits of what a module is made of.
+func unchangeable(have, want appmodules.Module) error {
+	strange := func(node string) bool { return !slices.Contains(have.Nodes, node) }
+	nodes := len(have.Nodes) == len(want.Nodes) && !slices.ContainsFunc(want.Nodes, strange)
+	if have.ID != want.ID || have.Kind != want.Kind || !nodes {
+		return fmt.Errorf("%w: id, kind and nodes of a module cannot be edited", api.ErrInvalid)
+	}
+	if err := have.Spec.Keeps(want.Spec); err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	return nil
+}
+
+// Apply stores YAML as the newest version and sends it to the peer, without
+// waiting for one that is away: it fetches the newer version when it is back.
+func (r *Registry) Apply(ctx context.Context, text string) (api.Config, error) {
+	m, err := r.parse(text)
+	if err != nil {
+		return api.Config{}, err
+	}
+	have, err := r.Find(m.Name)
+	if err != nil {
+		return api.Config{}, err
+	}
+	m.ID = cmp.Or(m.ID, have.Module.ID) // as it was shown by an older release
+	if err := unchangeable(have.Module, m); err != nil {
+		return api.Config{}, err
+	}
+	s := Stored{Version{have.Version.Number + 1, time.Now().UTC(), string(r.self())}, m}
+	if err := r.Take(ctx, s); err != nil {
+		return api.Config{}, err
+	}
+	r.send(m)
+	return s.API()
+}
+
+// Edited takes the configuration of an edit that an admin made on another node: it may change what Apply may, of the
+// module named name.
+func (r *Registry) Edited(ctx context.Context, name string, s Stored) error {
+	e, err := r.Find(name)
+	if err != nil {
+		return err
+	}
+	if err := unchangeable(e.Module, s.Module); err != nil || s.Module.Name != name {
+		return cmp.Or(err, fmt.Errorf("%w: it is of module %s", api.ErrInvalid, s.Module.Name))
+	}
+	return r.Take(ctx, s)
+}
+
+// Take replaces the configuration of a module on this node if s is newer. What runs goes on:
+// an edit of the policy is none of what it is made of. Only where an image of this node has
+// another place the Runner is exchanged, and the new one is built before the old one goes.
+func (r *Registry) Take(ctx context.Context, s Stored) error {
+	done, err := r.turns.take(ctx, s.Module.Name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	r.exchange.Lock()
+	defer r.exchange.Unlock()
+	e, err := r.Find(s.Module.Name)
+	if err != nil {
+		return err
+	}
+	if !s.Version.newer(e.Version) {
+		return nil
+	}
+	if err := mayBecome(e.Module, s.Module); err != nil {
+		return err
+	}
+	next := *e
+	next.Module, next.Version = s.Module, s.Version
+	if r.sameHere(e.Module, s.Module) {
+		if err := r.values().Save(configKey(s.Module.Name), s); err != nil {
+			return err
+		}
+		err := e.Run.Configure(ctx, s.Module)
+		r.list(&next)
+		return err
+	}
+	if err := r.build(&next); err != nil {
+		return err
+	}
+	if err := r.values().Save(configKey(s.Module.Name), s); err != nil {
+		return err
+	}
+	e.Run.Stop(ctx)
+	r.list(&next)
+	next.Run.Start()
+	return nil
+}
+
+// mayBecome validates what may come from another node: of the volumes only the place of an image
+// may have changed, which a restore on a new computer does.
+func mayBecome(have, want appmodules.Module) error {
+	if faults := want.Validate(); len(faults) > 0 {
+		return fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
+	}
+	placed := slices.Clone(want.Volumes())
+	for i, v := range have.Volumes() {
+		if i < len(placed) {
+			placed[i].Paths = v.Paths
+		}
+	}
+	want.Spec = want.Spec.On(placed)
+	return unchangeable(have, want)
+}
+
+// sameHere: what the module is made of on this node is the same.
+func (r *Registry) sameHere(a, b appmodules.Module) bool {
+	self := string(r.self())
+	return slices.EqualFunc(a.Volumes(), b.Volumes(), func(v, w appmodules.Volume) bool {
+		return v.Paths[self] == w.Paths[self]
+	})
+}
+
+// send gives the other nodes of a module the version that this one has.
+func (r *Registry) send(m appmodules.Module) {
+	for _, node := range m.Nodes {
+		if node != string(r.self()) {
+			r.cfg.Spawn(func(ctx context.Context) { r.sendTo(ctx, cluster.NodeID(node), m.Name) })
+		}
+	}
+}
+
+// sendTo repeats until the node has this version or a newer one replaced it here.
+func (r *Registry) sendTo(ctx context.Context, peer cluster.NodeID, name string) {
+	for ctx.Err() == nil {
+		e, err := r.Find(name)
+		if err != nil {
+			return
+		}
+		callCtx, cancel := context.WithTimeout(ctx, sendTime)
+		err = r.cfg.Send(callCtx, peer, e.Stored())
+		cancel()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, api.ErrUnreach) {
+			r.cfg.Logger.Warn("the peer does not take the configuration", "module", name, "peer", peer, "err", err)
+			return
+		}
+		select {
+		case <-time.After(sendAgain):
+		case <-ctx.Done():
+		}
+	}
+}

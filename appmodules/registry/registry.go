@@ -1,0 +1,303 @@
+// Package registry has the modules of a node: what is stored of them, the Runner of each, and the way an edit reaches
+// both nodes. What a kind of module runs is told to it in a table; it knows no kind by name.
+//
+//	registry.go  the list: load, start, stop, find
+//	store.go     a module begins on a node, and is forgotten
+//	message.go   what nodes tell each other of modules
+//	config.go    configurations: shown, edited, sent to the peer
+//	turns.go     one call at a time makes, changes or removes a module
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl/badgerlog"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/console/journal"
+)
+
+// Runner is one module on this node, whatever its kind. Any goroutine may call its methods.
+type Runner interface {
+	// Start runs it until Stop; it is called once.
+	Start()
+	// Stop ends it and leaves what it protects as it is; bounded by ctx plus local I/O.
+	Stop(ctx context.Context)
+	// Evacuate gives away what runs here, because this computer goes down. It returns when
+	// nothing is left to do or ctx ends.
+	Evacuate(ctx context.Context)
+	// Command gives it an operator's command; what follows shows in its status. yes confirms
+	// what may give up data.
+	Command(ctx context.Context, ev appmodules.Event, yes bool) error
+	// Configure gives it the configuration of an edit, which changes nothing of what it is
+	// made of on this node.
+	Configure(ctx context.Context, m appmodules.Module) error
+	// Status is how it stands on the nodes, as far as this one knows; it asks nobody.
+	Status() []api.NodeState
+	// ViewChanged tells it to look at the cluster again.
+	ViewChanged()
+	// Alive returns nil when it has answered; Holds: something of it runs here, or may.
+	Alive(ctx context.Context) error
+	Holds() bool
+}
+
+// Mirror is a Runner of a module that has volumes, epochs and a peer.
+type Mirror interface {
+	Runner
+	// Core is the engine that the Runner has as long as it lives.
+	Core() *engine.Engine
+}
+
+// Kind is what a node does for a kind of module.
+type Kind struct {
+	// Build makes the Runner of a module, while the one that it replaces still runs: it changes
+	// nothing before its Start. log gets each of its transitions.
+	Build func(m appmodules.Module, log func(engine.Transition)) (Runner, error)
+	// Define stores the definition that a new module has on this node, and Undefine forgets it
+	// when the module leaves to the other one; nil: the kind has none.
+	Define   func(ctx context.Context, m appmodules.Module, text []byte) error
+	Undefine func(ctx context.Context, m appmodules.Module) error
+}
+
+// Entry is one module on this node: a value that does not change. An edit puts another one in its place.
+type Entry struct {
+	Module  appmodules.Module
+	Version Version
+	Run     Runner
+	Engine  *engine.Engine // of Run, where the module is a mirror; nil: it is of another kind
+	Journal *journal.Journal
+}
+
+// isMirror refuses a module that has no volumes, epochs and peer.
+func (e *Entry) isMirror() error {
+	if e.Engine == nil {
+		return fmt.Errorf("%w: module %s is a %s, not a mirror", api.ErrInvalid, e.Module.Name, e.Module.Kind)
+	}
+	return nil
+}
+
+// Stored is what the store has of the entry.
+func (e *Entry) Stored() Stored { return Stored{e.Version, e.Module} }
+
+// Config says what a Registry works with; all fields are needed.
+type Config struct {
+	Cluster  func() cluster.Config
+	Journals string // directory
+	Store    *badgerlog.Store
+	Kinds    map[appmodules.Kind]Kind // of appmodules.Kinds
+	// Send has another node Take a configuration.
+	Send func(ctx context.Context, node cluster.NodeID, s Stored) error
+	// Transition gets each transition of each module, after it is in the journal. It never waits.
+	Transition func(t engine.Transition)
+	// Closed removes what is left of the volumes of a module that is forgotten: nobody serves them any more.
+	Closed func(m appmodules.Module) error
+	// Gone is told the name of a module that was removed.
+	Gone   func(name string)
+	Life   context.Context                 // ends with the node
+	Spawn  func(func(ctx context.Context)) // a goroutine that ends with Life
+	Logger *slog.Logger
+}
+
+// Registry has the modules. Any number of goroutines may use it.
+type Registry struct {
+	cfg Config
+
+	turns turns // of whoever makes, changes or removes a module
+
+	exchange sync.RWMutex // held while a Runner is exchanged for one with a new configuration
+
+	mu  sync.Mutex
+	all map[string]*Entry
+}
+
+// New returns an empty one; Load fills it.
+func New(cfg Config) *Registry { return &Registry{cfg: cfg, all: make(map[string]*Entry)} }
+
+func (r *Registry) self() cluster.NodeID { return r.cfg.Cluster().Self }
+
+// Load builds the Runners of all modules in the store but of those that are held: some work has them half way. Nothing
+// runs yet.
+func (r *Registry) Load(held func(name string) bool) error {
+	found, err := r.cfg.Store.List(prefix)
+	if err != nil {
+		return fmt.Errorf("list modules: %w", err)
+	}
+	for key := range found {
+		name, isConfig := strings.CutSuffix(strings.TrimPrefix(key, prefix), "/config")
+		if !isConfig || held(name) {
+			continue
+		}
+		var s Stored
+		if _, err := r.values().Load(key, &s); err != nil {
+			return err
+		}
+		if _, err := r.add(s); err != nil {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// add builds the Runner of s and lists it; it does not start.
+func (r *Registry) add(s Stored) (*Entry, error) {
+	j, err := journal.Open(r.cfg.Journals, s.Module.Name)
+	if err != nil {
+		return nil, err
+	}
+	e := &Entry{Module: s.Module, Version: s.Version, Journal: j}
+	if err := r.build(e); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	r.list(e)
+	return e, nil
+}
+
+// build gives e a Runner of its configuration, which does not start.
+func (r *Registry) build(e *Entry) error {
+	kind, ok := r.cfg.Kinds[e.Module.Kind]
+	if !ok {
+		return fmt.Errorf("%w: this node cannot run modules of kind %q", api.ErrInvalid, e.Module.Kind)
+	}
+	node := string(r.self())
+	run, err := kind.Build(e.Module, func(t engine.Transition) {
+		if !t.Again { // who reads the journal knows of the to and fro already
+			e.Journal.Add(api.LogEntry{Time: t.Time, Node: node, Module: t.Module, From: t.From, To: t.To, On: t.On,
+				Why: t.Why})
+		}
+		r.cfg.Transition(t)
+	})
+	if err != nil {
+		return err
+	}
+	e.Run, e.Engine = run, nil
+	if m, ok := run.(Mirror); ok {
+		e.Engine = m.Core()
+	}
+	return nil
+}
+
+// list puts e among the modules of this node, in place of one of its name.
+func (r *Registry) list(e *Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all[e.Module.Name] = e
+}
+
+// Start runs all modules.
+func (r *Registry) Start() {
+	for _, e := range r.All() {
+		e.Run.Start()
+		// The peer may have missed an edit while it or this node was away.
+		r.send(e.Module)
+	}
+}
+
+// Stop ends all Runners; what they run goes on.
+func (r *Registry) Stop(ctx context.Context) {
+	r.each(func(e *Entry) {
+		e.Run.Stop(ctx)
+		_ = e.Journal.Close() // the last transition is in the log too
+	})
+}
+
+// Evacuate gives the modules that run here to their peers, because this computer goes
+// down. It returns when none is left or ctx ends; Stop follows.
+func (r *Registry) Evacuate(ctx context.Context) {
+	r.each(func(e *Entry) { e.Run.Evacuate(ctx) })
+}
+
+// each does something with all modules at once and returns when it is done.
+func (r *Registry) each(do func(*Entry)) {
+	var wg sync.WaitGroup
+	for _, e := range r.All() {
+		wg.Go(func() { do(e) })
+	}
+	wg.Wait()
+}
+
+// All lists the modules of this node by name.
+func (r *Registry) All() []*Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]*Entry, 0, len(r.all))
+	for _, e := range r.all {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b *Entry) int { return cmp.Compare(a.Module.Name, b.Module.Name) })
+	return out
+}
+
+// Modules are the configurations of All.
+func (r *Registry) Modules() []appmodules.Module {
+	var out []appmodules.Module
+	for _, e := range r.All() {
+		out = append(out, e.Module)
+	}
+	return out
+}
+
+// Find returns a module by name; the error says what exists.
+func (r *Registry) Find(name string) (*Entry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.all[name]; e != nil {
+		return e, nil
+	}
+	names := make([]string, 0, len(r.all))
+	for have := range r.all {
+		names = append(names, have)
+	}
+	slices.Sort(names)
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: module %q: no VM is protected yet: `duet vm protect NAME`", api.ErrNotFound, name)
+	}
+	return nil, fmt.Errorf("%w: module %q: there are %s", api.ErrNotFound, name, strings.Join(names, ", "))
+}
+
+// Mirror is Find for what only mirrors can do.
+func (r *Registry) Mirror(name string) (*Entry, error) {
+	e, err := r.Find(name)
+	if err == nil {
+		err = e.isMirror()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Mirrors lists the modules that are mirrors by name.
+func (r *Registry) Mirrors() []*Entry {
+	return slices.DeleteFunc(r.All(), func(e *Entry) bool { return e.Engine == nil })
+}
+
+// OfVolume is the mirror that a replicated volume belongs to; nil: none here.
+func (r *Registry) OfVolume(id string) *Entry {
+	for _, e := range r.Mirrors() {
+		if slices.ContainsFunc(e.Module.Replicated(), func(v appmodules.Volume) bool { return v.ID == id }) {
+			return e
+		}
+	}
+	return nil
+}
+
+// Order gives the module on this node a command, but not to a Runner that a new
+// configuration is about to replace: it would be lost.
+func (r *Registry) Order(ctx context.Context, name string, ev appmodules.Event, yes bool) error {
+	r.exchange.RLock()
+	defer r.exchange.RUnlock()
+	e, err := r.Find(name)
+	if err != nil {
+		return err
+	}
+	return e.Run.Command(ctx, ev, yes)
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/appmodules/mirror"
+	"duet/appmodules/orders"
+	"duet/appmodules/protect"
+	"duet/appmodules/registry"
+	"duet/appmodules/workload"
+	"duet/blockrepl/badgerlog"
+	"duet/blockrepl/divergence"
+	"duet/cluster"
+	"duet/cluster/mux"
+	"duet/console/api"
+	"duet/vmmanager"
+	"duet/vmmanager/fitness"
+	"duet/vmmanager/images"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// newKinds is what this node runs: every kind of appmodules.Kinds.
+func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
+	hv := n.cfg.Hypervisor
+	return map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
+		Build: func(m appmodules.Module, log func(engine.Transition)) (registry.Runner, error) {
+			return n.mirrors.Build(m, workload.NewVM(workload.VMConfig{Module: m, Node: string(n.self()),
+				Endpoints: n.volumes.Endpoints(m), Hypervisor: hv, Logger: n.log}), log)
+		},
+		Define: func(ctx context.Context, m appmodules.Module, text []byte) error {
+			return hv.Define(ctx, vmmanager.Definition{Name: m.Subject(), Text: text})
+		},
+		Undefine: func(ctx context.Context, m appmodules.Module) error {
+			if err := hv.Undefine(ctx, m.Subject()); err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
+				return err
+			}
+			return nil
+		},
+	}}
+}
+
+// parts is what modules are made of on this node.
+type parts struct {
+	*registry.Registry
+	kinds   map[appmodules.Kind]registry.Kind
+	mirrors *mirror.Workshop
+	volumes *mirror.Volumes
+	images  *images.Room
+	fitness *fitness.Room
+	orders  *orders.Desk
+	works   *protect.Works
+	mends   mends
+}
+
+// newParts builds them but works. The list of modules is empty until it is loaded.
+func (n *Node) newParts(keeper *divergence.Keeper) {
+	self := n.self()
+	n.fitness = fitness.New(fitness.Config{Self: self, Hypervisor: n.cfg.Hypervisor, Modules: n.judged,
+		All:  func() []appmodules.Module { return n.Modules() },
+		Left: func() []appmodules.Module { return n.works.Left() },
+		Call: func(ctx context.Context, node cluster.NodeID, q fitness.Question, found *[]vmmanager.Finding) error {
+			return n.rpcTo(ctx, node, "judge", q, found)
+		},
+		Logger: n.log})
+	n.volumes = mirror.NewVolumes(mirror.VolumesConfig{Self: self, Dir: n.cfg.RunDir, Sockets: n.cfg.Sockets,
+		Runs: n.cfg.Hypervisor.Runs, Root: n.cfg.AdmitRoot, Keeper: keeper, Log: n.store.Log, Logger: n.log})
+	n.mirrors = mirror.New(mirror.Config{Cluster: n.cluster, View: n.gossip.View, Call: n.rpcTo, Unknown: n.unknownTo,
+		Dial: func(ctx context.Context, node cluster.NodeID) (net.Conn, error) {
+			return n.mux.Dial(ctx, node, serviceReplication, mux.Replication)
+		},
+		Notices: n.fitness, Fence: n.Desk.Off, CanFence: n.Desk.Can, Witnesses: n.witnesses,
+		Store:   func(module string) engine.Store { return registry.EngineStore(n.store, module) },
+		Volumes: n.volumes, Boot: bootID(), Logger: n.log})
+	n.kinds = n.newKinds()
+	n.Registry = registry.New(registry.Config{Cluster: n.cluster, Journals: filepath.Join(n.cfg.Dir, "log"),
+		Store: n.store, Kinds: n.kinds, Closed: n.volumes.Remove, Life: n.ctx, Spawn: n.spawn, Logger: n.log,
+		Send: func(ctx context.Context, node cluster.NodeID, s registry.Stored) error {
+			return n.rpcTo(ctx, node, "modules/"+s.Module.Name+"/config", s, nil)
+		},
+		Transition: func(t engine.Transition) {
+			n.figures.Count(t)
+			n.sentry.Changed()
+		},
+		Gone: func(name string) {
+			n.figures.Forget(name)
+			n.mends.forget(name)
+		}})
+	n.orders = orders.New(orders.Config{Self: self, Registry: n.Registry, MayMove: n.fitness.MayMove, Call: n.rpcTo,
+		Status: func(m *registry.Entry) []api.NodeState { return n.moduleStatus(m).Nodes }})
+	n.images = images.New(images.Config{Self: self, Dir: n.cfg.Dir, Allowed: n.cfg.ImageDirs,
+		Store: badgerlog.Values{Store: n.store}, Modules: n.Registry.Modules, Taken: n.fitness.Taken})
+}
+
+// judged are the modules whose VMs this node judges.
+func (n *Node) judged() (out []fitness.Module) {
+	for _, m := range n.Mirrors() {
+		out = append(out, fitness.Module{Name: m.Module.Name, VM: m.Module.Subject(), Engine: m.Engine})
+	}
+	return out
+}
+
+// states are those of the mirrors here.
+func (n *Node) states() (out []engine.State) {
+	for _, m := range n.Mirrors() {
+		out = append(out, m.Engine.State())
+	}
+	return out
+}
+
+// bootID identifies this run of the kernel; empty where that is not known.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,255 @@
+// Package fitness says what a host would refuse when a VM is needed there. That is asked before: at a protect, and all
+// the time for the modules whose VM does not run here. Definitions and hosts change in many ways that nobody reports (a
+// bridge that goes, a file that is moved), so each node looks every few seconds; what has not changed is not tried out
+// again. What the peer would refuse it tells with its state.
+package fitness
+
+import (
+	"context"
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/appmodules/protect"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Engine is what this room needs of a module's engine.
+type Engine interface {
+	State() engine.State
+	Definition(ctx context.Context) (engine.Definition, error)
+}
+
+// Module is one whose VM is judged.
+type Module struct {
+	Name   string
+	VM     string
+	Engine Engine
+}
+
+// Config says what a Room works with; all fields are needed.
+type Config struct {
+	Self       cluster.NodeID
+	Hypervisor protect.Hypervisor
+	Modules    func() []Module            // whose engines run here
+	All        func() []appmodules.Module // of this node
+	Left       func() []appmodules.Module // that some work of this node has half way
+	// Call asks another node for its Answer.
+	Call   func(ctx context.Context, node cluster.NodeID, q Question, found *[]vmmanager.Finding) error
+	Logger *slog.Logger
+}
+
+// Room is what the hosts of modules say of their VMs. Any number of goroutines may use it.
+type Room struct {
+	cfg Config
+
+	mu     sync.Mutex
+	busy   map[string]bool         // modules that are being judged
+	mine   map[string][]api.Notice // of this host, by module
+	theirs map[string][]api.Notice // of the peer's, as it told last
+}
+
+// New returns a Room that knows nothing yet.
+func New(cfg Config) *Room {
+	return &Room{cfg: cfg, busy: map[string]bool{}, mine: map[string][]api.Notice{}, theirs: map[string][]api.Notice{}}
+}
+
+const (
+	// fitLook is the time between two looks; a change is told within it, a Tell and the look itself: 5 s.
+	fitLook = 2 * time.Second
+	// fitTime limits one judgement; a dry run on a busy host takes long. It is longer than libvirt's own limit of that,
+	// which says more.
+	fitTime = 4 * time.Minute
+)
+
+// begin says that a module is to be judged; false: it is already.
+func (r *Room) begin(module string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[module] {
+		return false
+	}
+	r.busy[module] = true
+	return true
+}
+
+// end takes over what came of it.
+func (r *Room) end(module string, found []api.Notice) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.busy, module)
+	r.mine[module] = found
+}
+
+// Of is what this host says of a module.
+func (r *Room) Of(module string) []api.Notice {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.mine[module])
+}
+
+// Peer is what the peer said last.
+func (r *Room) Peer(module string) []api.Notice {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.theirs[module])
+}
+
+// Hear takes over what the peer says.
+func (r *Room) Hear(module string, notices []api.Notice) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.theirs[module] = notices
+}
+
+// keep forgets all modules but those.
+func (r *Room) keep(modules []Module) {
+	gone := func(name string, _ []api.Notice) bool {
+		return !slices.ContainsFunc(modules, func(m Module) bool { return m.Name == name })
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.mine, gone)
+	maps.DeleteFunc(r.theirs, gone)
+}
+
+// Watch judges the VMs of this node's modules until ctx ends.
+func (r *Room) Watch(ctx context.Context) {
+	tick := time.NewTicker(fitLook)
+	defer tick.Stop()
+	var judged sync.WaitGroup
+	defer judged.Wait()
+	for {
+		modules := r.cfg.Modules()
+		r.keep(modules)
+		for _, m := range modules {
+			if r.begin(m.Name) {
+				judged.Go(func() { r.end(m.Name, r.judge(ctx, m)) })
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// judge is what this host says of the VM of a module. Of one that runs here it says
+// nothing: what it needs is here.
+func (r *Room) judge(ctx context.Context, m Module) []api.Notice {
+	ctx, cancel := context.WithTimeout(ctx, fitTime)
+	defer cancel()
+	switch m.Engine.State().Status.Workload {
+	case vmmanager.Off.String(), vmmanager.Absent.String():
+	default:
+		return nil
+	}
+	def, err := m.Engine.Definition(ctx)
+	if err != nil {
+		return r.Of(m.Name) // its engine is being exchanged, or ends
+	}
+	found, err := r.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: m.VM, Text: def.Text})
+	if err != nil {
+		if ctx.Err() == nil {
+			r.cfg.Logger.Debug("a VM cannot be judged", "module", m.Name, "err", err)
+		}
+		found = []vmmanager.Finding{notJudged("whether it would run here is not known: "+err.Error(), "")}
+	}
+	return protect.Notices("", found)
+}
+
+// notJudged says that there is no judgement.
+func notJudged(fact, remedy string) vmmanager.Finding {
+	return vmmanager.Finding{Level: vmmanager.Warning, Code: "not-judged", Fact: fact, Remedy: remedy}
+}
+
+// Question asks a node what it would say to a VM that it does not have.
+type Question struct {
+	VM   string `json:"vm"`
+	Text []byte `json:"text"` // of the definition that it would get
+}
+
+// Answer is what this host says to a VM that is to be protected, with its second copy here.
+func (r *Room) Answer(ctx context.Context, q Question) ([]vmmanager.Finding, error) {
+	taken, err := r.Taken(ctx, q.VM)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: q.VM, Text: q.Text})
+	if err != nil || taken == nil {
+		return found, err
+	}
+	found = slices.DeleteFunc(found, func(f vmmanager.Finding) bool { return f.Code == taken.Code })
+	return append([]vmmanager.Finding{*taken}, found...), nil
+}
+
+// Taken says that a VM of that name is defined here; nil: none is, or only what a module has left that this node knows
+// no more.
+func (r *Room) Taken(ctx context.Context, vm string) (*vmmanager.Finding, error) {
+	def, err := r.cfg.Hypervisor.Definition(ctx, vm)
+	switch {
+	case errors.Is(err, vmmanager.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if left, err := r.leftover(ctx, def); err != nil || left {
+		return nil, err
+	}
+	return &vmmanager.Finding{Level: vmmanager.Refused, Code: "name-taken",
+		Fact: fmt.Sprintf("a VM %s is defined on %s too, and would be replaced", vm, r.cfg.Self),
+		Remedy: fmt.Sprintf("if it is an old copy, `virsh undefine %s` there; otherwise `virsh domrename` one of them",
+			vm)}, nil
+}
+
+// leftover: every disk of the VM, which is off, is on a volume of Duet's, and no module or work here has it. Such a
+// definition holds nothing: its data are where the module is.
+func (r *Room) leftover(ctx context.Context, def vmmanager.Definition) (bool, error) {
+	has := func(m appmodules.Module) bool { return m.Subject() == def.Name }
+	if len(def.Disks) == 0 || len(r.cfg.Hypervisor.On(def)) < len(def.Disks) || slices.ContainsFunc(r.cfg.Left(), has) ||
+		slices.ContainsFunc(r.cfg.All(), has) {
+		return false, nil
+	}
+	state, err := r.cfg.Hypervisor.State(ctx, def.Name)
+	return state == vmmanager.Off && !def.Saved, err
+}
+
+// Ask asks the node that would get the second copy of a VM what it says to it.
+func (r *Room) Ask(ctx context.Context, peer cluster.NodeID, def vmmanager.Definition) (
+	found []vmmanager.Finding, err error,
+) {
+	ctx, cancel := context.WithTimeout(ctx, fitTime)
+	defer cancel()
+	err = r.cfg.Call(ctx, peer, Question{def.Name, def.Text}, &found)
+	if errors.Is(err, cluster.ErrOlder) {
+		return []vmmanager.Finding{notJudged("its duetd is older and cannot say whether the VM would run there",
+			"bring both nodes to one release")}, nil
+	}
+	return found, err
+}
+
+// MayMove wants a confirmation where a VM is moved to a node that would not start it.
+func (r *Room) MayMove(module, to string, yes bool) error {
+	if yes {
+		return nil
+	}
+	said := r.Peer(module)
+	if to == string(r.cfg.Self) {
+		said = r.Of(module)
+	}
+	if err := protect.Refusal(api.ErrConfirm, to+" would not start the VM", said); err != nil {
+		return fmt.Errorf("%s: %w", module, err)
+	}
+	return nil
+}
+
+// Check refuses what is no VM.
+func (q Question) Check() error { return vmmanager.CheckName(q.VM) }

@@ -1,0 +1,369 @@
+// Package images has the image files of a node: it makes those of new modules, gives the room that another node asks for
+// the second copies of its disks, undoes both, and renames what a released module leaves. It never takes a file for its
+// own that it finds: only the copy that an earlier release left, which has a name of its own.
+//
+// What was made for another node is noted durably before that is answered: only such files are another node's to use or
+// to undo.
+package images
+
+import (
+	"context"
+	"duet/appmodules"
+	"duet/appmodules/protect"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/durable"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Store keeps the notes durably: Save returns when the value survives power loss.
+type Store interface {
+	Load(key string, v any) (found bool, err error)
+	Save(key string, v any) error
+	Delete(key string) error
+	Keys(prefix string) ([]string, error)
+}
+
+// Config says what a Room works with; all fields are needed but Allowed.
+type Config struct {
+	Self cluster.NodeID
+	Dir  string // of the node
+	// Allowed are the directories in which the admin of another node may name the place of
+	// an image on this one; nil: where images lie by custom.
+	Allowed []string
+	Store   Store
+	Modules func() []appmodules.Module // of this node
+	// Taken says why a VM of that name cannot come here; nil: it can.
+	Taken func(ctx context.Context, vm string) (*vmmanager.Finding, error)
+}
+
+// Room makes and drops images. Any number of goroutines may use it.
+type Room struct {
+	cfg    Config
+	making sync.Mutex // held while images for another node are made or undone
+}
+
+// New returns a Room.
+func New(cfg Config) *Room { return &Room{cfg: cfg} }
+
+// Hosting asks a node to make the images of a VM that it does not have.
+type Hosting struct {
+	ID     string          `json:"id"` // of the request, which may be repeated, and by which it is undone
+	Module string          `json:"module"`
+	VM     string          `json:"vm"`
+	Places []protect.Place `json:"places"`
+}
+
+// hosted is what a node notes durably of a hosting, before it answers: only what it has
+// made for another node is that node's to use or to undo.
+type hosted struct {
+	Module string         `json:"module"`
+	Images []protect.Made `json:"images"`
+}
+
+// imageDir is where the images of a module are made.
+func (r *Room) imageDir(module string) string { return filepath.Join(r.cfg.Dir, "volumes", module) }
+
+const hostedPrefix = "hosted/"
+
+// Host makes the images of a VM of another node. A repeated request gets the answer it had.
+func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
+	r.making.Lock()
+	defer r.making.Unlock()
+	var before hosted
+	if found, err := r.cfg.Store.Load(hostedPrefix+h.ID, &before); err != nil || found {
+		return before.Images, err
+	}
+	switch taken, err := r.cfg.Taken(ctx, h.VM); {
+	case err != nil:
+		return nil, err
+	case taken != nil:
+		return nil, fmt.Errorf("%w: %s", api.ErrConflict, taken.Whole())
+	}
+	for _, p := range h.Places {
+		if err := r.mayHost(p.Path); err != nil {
+			return nil, err
+		}
+	}
+	images, err := r.Make(h.Module, h.Places)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.cfg.Store.Save(hostedPrefix+h.ID, hosted{h.Module, images}); err != nil {
+		return nil, errors.Join(err, r.Drop(images))
+	}
+	return images, nil
+}
+
+// imageDirs are where the admin of another node may put an image on this one by default:
+// libvirt's own pool, where data lie by custom, and block devices.
+func imageDirs() []string { return []string{"/var/lib/libvirt/images", "/srv", "/mnt", "/dev"} }
+
+// mayHost refuses a place that another node has named and this one does not give away.
+func (r *Room) mayHost(path string) error {
+	if path == "" {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("image %s: %w", path, err)
+	}
+	allowed := r.cfg.Allowed
+	if allowed == nil {
+		allowed = imageDirs()
+	}
+	// Where this node makes images itself they may lie too.
+	for _, dir := range append([]string{filepath.Join(r.cfg.Dir, "volumes")}, allowed...) {
+		if dir, err := filepath.EvalSymlinks(dir); err == nil && (real == dir || strings.HasPrefix(real, dir+"/")) {
+			if strings.HasPrefix(real+"/", "/dev/") && !backing.IsBlock(path) {
+				break
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s takes images of other nodes in %s only, not as %s: `duetd --images` there says where",
+		api.ErrInvalid, r.self(), strings.Join(allowed, ", "), path)
+}
+
+// DropHosted undoes a hosting, after its end where it is under way: whoever undoes it may have given up waiting for it.
+// One that is not known was undone before, or never done.
+func (r *Room) DropHosted(id string) error {
+	r.making.Lock()
+	defer r.making.Unlock()
+	var h hosted
+	if found, err := r.cfg.Store.Load(hostedPrefix+id, &h); err != nil || !found {
+		return err
+	}
+	if err := r.Drop(h.Images); err != nil {
+		return err
+	}
+	return r.cfg.Store.Delete(hostedPrefix + id)
+}
+
+// DropListed is DropHosted for version 1, which lists the images: those that this node has
+// noted are undone as it noted them.
+func (r *Room) DropListed(all []protect.Made) error {
+	notes, err := r.hostings()
+	var errs []error
+	for id, h := range notes {
+		if slices.ContainsFunc(all, func(m protect.Made) bool { return h.has(m.Path) }) {
+			errs = append(errs, r.DropHosted(id))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// has reports whether path is among what was made.
+func (h hosted) has(path string) bool {
+	return slices.ContainsFunc(h.Images, func(m protect.Made) bool { return m.Path == path })
+}
+
+// hostings are all notes, by request.
+func (r *Room) hostings() (map[string]hosted, error) {
+	keys, err := r.cfg.Store.Keys(hostedPrefix)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]hosted, len(keys))
+	for _, key := range keys {
+		var h hosted
+		if _, err := r.cfg.Store.Load(key, &h); err != nil {
+			return nil, err
+		}
+		out[strings.TrimPrefix(key, hostedPrefix)] = h
+	}
+	return out, nil
+}
+
+// Make makes an image for each place, or none.
+func (r *Room) Make(module string, places []protect.Place) (out []protect.Made, err error) {
+	for _, p := range places {
+		m, err := r.makeImage(module, p)
+		if err != nil {
+			err = fmt.Errorf("image of volume %s on %s: %w", p.Target, r.self(), err)
+			return nil, errors.Join(err, r.Drop(out))
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func (r *Room) makeImage(module string, p protect.Place) (protect.Made, error) {
+	if p.Path != "" {
+		return r.chosenImage(p)
+	}
+	dir := r.imageDir(module)
+	for _, d := range []string{r.cfg.Dir, filepath.Dir(dir), dir} {
+		if err := backing.Passage(d); err != nil {
+			return protect.Made{}, fmt.Errorf("make directory of image: %w", err)
+		}
+	}
+	for i := 1; ; i++ {
+		path := filepath.Join(dir, p.Target+".raw")
+		if i > 1 {
+			path = filepath.Join(dir, fmt.Sprintf("%s-%d.raw", p.Target, i))
+		}
+		if exists(path) {
+			continue
+		}
+		if st, err := os.Lstat(path + protect.Retired); err == nil {
+			if !st.Mode().IsRegular() || st.Size() != p.Size {
+				continue
+			}
+			return protect.Made{Path: path, Was: path + protect.Retired}, durable.Rename(path+protect.Retired, path)
+		}
+		return protect.Made{Path: path}, createImage(path, p.Size)
+	}
+}
+
+func createImage(path string, size int64) error {
+	f, err := backing.CreateFile(path, size)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// chosenImage takes the file or block device that the admin has named, whose content will
+// be overwritten, or makes the file.
+func (r *Room) chosenImage(p protect.Place) (protect.Made, error) {
+	if volume := r.volumeOn(p.Path); volume != "" {
+		return protect.Made{}, fmt.Errorf("%w: %s is the image of %s", api.ErrConflict, p.Path, volume)
+	}
+	if !exists(p.Path) {
+		return protect.Made{Path: p.Path}, createImage(p.Path, p.Size)
+	}
+	f, err := backing.OpenFile(p.Path, p.Size) // refuses what is in use, too
+	if errors.Is(err, backing.ErrSize) {
+		return protect.Made{}, fmt.Errorf("%w: %w: give it that size, or name another place", api.ErrConflict, err)
+	}
+	if err != nil {
+		return protect.Made{}, err
+	}
+	return protect.Made{Path: p.Path, Was: p.Path}, f.Close()
+}
+
+// volumeOn names the volume of this node whose image path is; empty if it is nobody's.
+func (r *Room) volumeOn(path string) string {
+	for _, m := range r.cfg.Modules() {
+		for _, v := range m.Volumes() {
+			if sameFile(v.Paths[r.self()], path) {
+				return m.Name + "/" + v.Target
+			}
+		}
+	}
+	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	two, err := os.Stat(b)
+	return err == nil && os.SameFile(one, two)
+}
+
+// Drop undoes Make. What is gone already is no error; what a module has by
+// now stays: the caller may have missed the answer that says so.
+func (r *Room) Drop(all []protect.Made) error {
+	var errs []error
+	for _, m := range all {
+		now := m.Path
+		if r.volumeOn(now) != "" {
+			continue
+		}
+		if !exists(now) {
+			now += protect.Retired // the module had begun and was removed
+		}
+		var err error
+		switch m.Was {
+		case "":
+			err = os.Remove(now)
+		case m.Path, now: // the admin's own, or what it was already
+		default:
+			err = durable.Rename(now, m.Was)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("undo image: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Retire gives the images of a module that this node has made another name, so that
+// nobody takes them for a VM's newest data, and a later protect can use them again.
+func (r *Room) Retire(m appmodules.Module) error {
+	var errs []error
+	for _, v := range m.Volumes() {
+		path := v.Paths[r.self()]
+		if filepath.Dir(path) != r.imageDir(m.Name) || strings.HasSuffix(path, protect.Retired) || !exists(path) {
+			continue
+		}
+		errs = append(errs, durable.Rename(path, path+protect.Retired))
+	}
+	return errors.Join(errs...)
+}
+
+// Disk is the disk that a VM has when it is on the image of a volume.
+func (r *Room) Disk(v appmodules.Volume) vmmanager.Disk {
+	path := v.Paths[r.self()]
+	return vmmanager.Disk{Target: v.Target, Path: path, Format: "raw", Block: backing.IsBlock(path), Size: v.Size}
+}
+
+// Made tells whether path is where this node makes the images of a module.
+func (r *Room) Made(module, path string) bool { return filepath.Dir(path) == r.imageDir(module) }
+
+// MadeFor tells whether this node has made the image of a volume for a module of another node.
+func (r *Room) MadeFor(m appmodules.Module, v appmodules.Volume) (bool, error) {
+	notes, err := r.hostings()
+	for _, h := range notes {
+		if h.Module == m.Name && h.has(v.Paths[r.self()]) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+func (r *Room) self() string { return string(r.cfg.Self) }
+
+var (
+	requestID  = regexp.MustCompile(`^[a-zA-Z0-9]{1,64}$`)
+	diskTarget = regexp.MustCompile(`^[a-zA-Z0-9]{1,32}$`)
+	moduleForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
+)
+
+// maxImage is the largest image that another node may ask for, in bytes: 1 PiB.
+const maxImage = 1 << 50
+
+// Check refuses what makes no sense: a member is trusted with its own modules, not with this node's files.
+func (h Hosting) Check() error {
+	if !requestID.MatchString(h.ID) || !moduleForm.MatchString(h.Module) {
+		return fmt.Errorf("request %q for module %q: that is no name", h.ID, h.Module)
+	}
+	for _, p := range h.Places {
+		switch {
+		case !diskTarget.MatchString(p.Target):
+			return fmt.Errorf("%q is no disk", p.Target)
+		case p.Size <= 0 || p.Size%512 != 0 || p.Size > maxImage:
+			return fmt.Errorf("disk %s: %d bytes", p.Target, p.Size)
+		case p.Path != "" && (!filepath.IsAbs(p.Path) || filepath.Clean(p.Path) != p.Path):
+			return fmt.Errorf("disk %s: %q is no whole path", p.Target, p.Path)
+		}
+	}
+	return vmmanager.CheckName(h.VM)
+}
