@@ -1,0 +1,225 @@
+package fitness
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+	"duet/vmmanager/fake"
+)
+
+// judge is a hypervisor that says what a test wants of every VM.
+type judge struct {
+	*fake.Hypervisor
+	found []vmmanager.Finding
+	err   error
+	asked int
+}
+
+func (j *judge) Judge(context.Context, vmmanager.Definition) ([]vmmanager.Finding, error) {
+	j.asked++
+	return j.found, j.err
+}
+
+// core is an engine whose VM is in a state.
+type core struct {
+	word string
+	err  error
+}
+
+func (c *core) State() engine.State {
+	return engine.State{Status: engine.Status{Workload: c.word}}
+}
+
+func (c *core) Definition(context.Context) (engine.Definition, error) {
+	return engine.Definition{Text: []byte("vm web01")}, c.err
+}
+
+// place is the room of beta, which has one module.
+type place struct {
+	*Room
+	hv      *judge
+	engine  *core
+	modules []Module
+	all     []appmodules.Module
+	left    []appmodules.Module
+	peer    error // what the other node answers
+}
+
+func newPlace() *place {
+	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})}, engine: &core{word: vmmanager.Off.String()}}
+	p.modules = []Module{{"web01", "web01", p.engine}}
+	p.Room = New(Config{Self: "beta", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
+		Modules: func() []Module { return p.modules },
+		All:     func() []appmodules.Module { return p.all }, Left: func() []appmodules.Module { return p.left },
+		Call: func(_ context.Context, _ cluster.NodeID, q Question, found *[]vmmanager.Finding) error {
+			*found = []vmmanager.Finding{{Code: "asked", Fact: q.VM + " " + string(q.Text)}}
+			return p.peer
+		}})
+	return p
+}
+
+var (
+	refused = vmmanager.Finding{Level: vmmanager.Refused, Code: "network-missing", Fact: "there is no network lan", Remedy: "define it"}
+	note    = vmmanager.Finding{Level: "note", Code: "uefi", Fact: "UEFI"}
+)
+
+// codes are those of notices, in one string.
+func codes(all []api.Notice) string {
+	var out []string
+	for _, x := range all {
+		out = append(out, x.Code)
+	}
+	return strings.Join(out, " ")
+}
+
+// TestWatch: a module whose VM is off is judged again and again, and forgotten when it is gone.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			p.Watch(ctx)
+		}()
+		look := func(when, want string) {
+			t.Helper()
+			time.Sleep(fitLook)
+			synctest.Wait()
+			if got := codes(p.Of("web01")); got != want {
+				t.Errorf("%s: %q, want %q", when, got, want)
+			}
+		}
+		p.hv.found = []vmmanager.Finding{refused}
+		look("a network that is missing", "network-missing")
+		p.hv.found = nil
+		look("it is there", "")
+		p.hv.err = errors.New("libvirtd is away")
+		look("a hypervisor that is away", "not-judged")
+		p.hv.err, p.engine.err = nil, errors.New("it is exchanged")
+		look("an engine that is exchanged", "not-judged") // as before
+		p.engine.err, p.hv.found, p.engine.word = nil, []vmmanager.Finding{refused}, vmmanager.Running.String()
+		look("the VM runs here", "")
+		p.engine.word = vmmanager.Absent.String()
+		look("it is absent", "network-missing")
+		p.Hear("web01", []api.Notice{{Code: "theirs"}})
+		p.modules = nil
+		look("the module is gone", "")
+		if got := codes(p.Peer("web01")); got != "" {
+			t.Errorf("what its peer said stays: %q", got)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+// TestNameTaken: a VM of that name is in the way unless it is only what a lost module has left.
+func TestNameTaken(t *testing.T) {
+	p := newPlace()
+	ctx := t.Context()
+	q := Question{VM: "db01", Text: []byte("vm db01")}
+	p.hv.found = []vmmanager.Finding{note, {Level: vmmanager.Refused, Code: "name-taken", Fact: "as libvirt says it"}}
+	answer := func(what, want string) {
+		t.Helper()
+		found, err := p.Answer(ctx, q)
+		var got []string
+		for _, f := range found {
+			got = append(got, f.Code)
+		}
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, %v, want %q", what, got, err, want)
+		}
+	}
+	answer("a new name", "uefi name-taken")
+	def := vmmanager.Definition{Name: "db01", Text: []byte("vm db01"), Disks: []vmmanager.Disk{{Target: "vda", Path: "/x"}}}
+	if err := p.hv.Define(ctx, def); err != nil {
+		t.Fatal(err)
+	}
+	answer("a VM with a disk of its own", "name-taken uefi")
+	if f, err := p.Taken(ctx, "db01"); err != nil || f == nil || !strings.Contains(f.Remedy, "virsh undefine db01") {
+		t.Errorf("it says %+v, %v", f, err)
+	}
+	on, err := p.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: "/run/db01-vda.sock"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.hv.Define(ctx, on); err != nil {
+		t.Fatal(err)
+	}
+	taken := func() bool {
+		t.Helper()
+		f, err := p.Taken(ctx, "db01")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f != nil
+	}
+	if taken() {
+		t.Error("what a lost module has left is in the way")
+	}
+	m := appmodules.Module{Name: "db01", Spec: appmodules.VM{Domain: "db01"}}
+	p.all = []appmodules.Module{m}
+	if !taken() {
+		t.Error("the VM of a module is in nobody's way")
+	}
+	p.all, p.left = nil, []appmodules.Module{m}
+	if !taken() {
+		t.Error("the VM of a work is in nobody's way")
+	}
+	p.left = nil
+	if err := p.hv.Start(ctx, "db01"); err != nil {
+		t.Fatal(err)
+	}
+	if !taken() {
+		t.Error("a VM that runs is in nobody's way")
+	}
+}
+
+// TestAsk: the node that would get the second copy is asked; an older one cannot say.
+func TestAsk(t *testing.T) {
+	p := newPlace()
+	def := vmmanager.Definition{Name: "web01", Text: []byte("text")}
+	if found, err := p.Ask(t.Context(), "alpha", def); err != nil || found[0].Fact != "web01 text" {
+		t.Errorf("it answers %+v, %v", found, err)
+	}
+	p.peer = cluster.ErrOlder
+	if found, err := p.Ask(t.Context(), "alpha", def); err != nil || len(found) != 1 || found[0].Code != "not-judged" {
+		t.Errorf("an older one answers %+v, %v", found, err)
+	}
+	p.peer = api.ErrUnreach
+	if _, err := p.Ask(t.Context(), "alpha", def); !errors.Is(err, api.ErrUnreach) {
+		t.Errorf("one that is away: %v", err)
+	}
+	if (Question{VM: "a/b"}).Check() == nil || (Question{VM: "web01"}).Check() != nil {
+		t.Error("what is the name of a VM?")
+	}
+}
+
+// TestMayMove: a VM is moved to a node that would not start it only when that is confirmed.
+func TestMayMove(t *testing.T) {
+	p := newPlace()
+	p.Hear("web01", []api.Notice{{Level: string(vmmanager.Refused), Text: "there is no network lan"}})
+	for _, c := range []struct {
+		to   string
+		yes  bool
+		want error
+	}{{"alpha", false, api.ErrConfirm}, {"alpha", true, nil}, {"beta", false, nil}} {
+		if err := p.MayMove("web01", c.to, c.yes); !errors.Is(err, c.want) {
+			t.Errorf("to %s, confirmed %v: %v", c.to, c.yes, err)
+		}
+	}
+	p.end("web01", []api.Notice{{Level: string(vmmanager.Refused), Text: "no memory"}})
+	if err := p.MayMove("web01", "beta", false); !errors.Is(err, api.ErrConfirm) || !strings.Contains(err.Error(), "beta would not start") {
+		t.Errorf("to this node: %v", err)
+	}
+}
