@@ -56,7 +56,7 @@ func newOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg := registry.New(registry.Config{Store: store, Journals: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
+	reg := registry.New(registry.Config{Store: store, Journals: t.TempDir(), Life: context.Background(), Logger: slog.New(slog.DiscardHandler),
 		Cluster: func() cluster.Config { return cluster.Config{Self: "alpha"} },
 		Kinds: map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
 			Build: func(appmodules.Module, func(engine.Transition)) (registry.Runner, error) { return runner{o}, nil }}}})

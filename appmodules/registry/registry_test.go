@@ -125,7 +125,7 @@ func (n *node) on(store *badgerlog.Store, journals string) *Registry {
 		Transition: func(t engine.Transition) { n.say("transition " + t.To) },
 		Closed:     func(m appmodules.Module) error { n.say("closed " + m.Name); return nil },
 		Gone:       func(name string) { n.say("gone " + name) },
-		Spawn:      func(fn func(context.Context)) { n.wg.Go(func() { fn(n.ctx) }) }})
+		Life:       n.ctx, Spawn: func(fn func(context.Context)) { n.wg.Go(func() { fn(n.ctx) }) }})
 }
 
 // web is a module of alpha and beta that begins on alpha.

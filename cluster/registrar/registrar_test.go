@@ -1,0 +1,177 @@
+package registrar
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"duet/cluster"
+	"duet/cluster/membership"
+	"duet/cluster/pki"
+	"duet/console/api"
+)
+
+// notes are a Store in memory.
+type notes map[string][]byte
+
+func (n notes) Load(key string, v any) (bool, error) {
+	b, ok := n[key]
+	if !ok {
+		return false, nil
+	}
+	return true, json.Unmarshal(b, v)
+}
+
+func (n notes) Save(key string, v any) (err error) {
+	n[key], err = json.Marshal(v)
+	return err
+}
+
+// office is a registrar of alpha, with beta and gamma.
+type office struct {
+	*Registrar
+	book    *membership.Book
+	alive   []cluster.NodeID
+	updates int
+	calls   []string         // "node path"
+	answers map[string]error // to calls of a path
+}
+
+func newOffice(t *testing.T) *office {
+	t.Helper()
+	dir := t.TempDir()
+	id, err := pki.Init(dir, "office", "alpha")
+	must(t, err)
+	must(t, membership.Save(dir, cluster.Config{Name: "office", Self: "alpha", Port: 7420, GossipKeys: [][]byte{make([]byte, 32)},
+		Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}, {Node: "gamma"}}}))
+	o := &office{answers: map[string]error{}}
+	o.book, err = membership.Open(dir)
+	must(t, err)
+	o.Registrar = New(Config{Book: o.book, Identity: id, Store: notes{}, Logger: slog.New(slog.DiscardHandler),
+		Alive:  func(node cluster.NodeID) bool { return slices.Contains(o.alive, node) },
+		Update: func() error { o.updates++; return nil },
+		With:   func(cluster.NodeID) []string { return []string{"web01"} },
+		Call: func(_ context.Context, node cluster.NodeID, path string, in, out any) error {
+			o.calls = append(o.calls, string(node)+" "+path)
+			if x, ok := out.(*cluster.Exchange); ok {
+				*x = in.(cluster.Exchange)
+			}
+			return o.answers[path]
+		}})
+	return o
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// members are who is in the cluster.
+func (o *office) members() string {
+	var out []string
+	for _, m := range o.book.Config().Members {
+		out = append(out, string(m.Node))
+	}
+	return strings.Join(out, " ")
+}
+
+// did fails unless those calls were made, and heartbeats followed so often.
+func (o *office) did(t *testing.T, what string, updates int, calls ...string) {
+	t.Helper()
+	if !slices.Equal(o.calls, calls) || o.updates != updates {
+		t.Errorf("%s: %q and %d updates, want %q and %d", what, o.calls, o.updates, calls, updates)
+	}
+	o.calls, o.updates = nil, 0
+}
+
+// TestAdmit: a new node is stored, the heartbeats know it, and all others are told.
+func TestAdmit(t *testing.T) {
+	o := newOffice(t)
+	o.answers["members"] = errors.New("it is away") // and learns it later
+	c, err := o.admit(t.Context(), cluster.Member{Node: "delta", Addrs: map[string]string{"hb1": "10.0.0.4"}})
+	if _, ok := c.Member("delta"); err != nil || !ok || o.members() != "alpha beta gamma delta" {
+		t.Errorf("members are %q, %v", o.members(), err)
+	}
+	o.did(t, "an admission", 1, "beta members", "gamma members")
+}
+
+// TestRemoveNode: only another node that is silent is removed, and the others are told in the words of their release.
+func TestRemoveNode(t *testing.T) {
+	o := newOffice(t)
+	o.alive = []cluster.NodeID{"gamma"}
+	for node, want := range map[string]error{"delta": api.ErrNotFound, "alpha": api.ErrConflict, "gamma": api.ErrConflict} {
+		if _, err := o.RemoveNode(t.Context(), node); !errors.Is(err, want) {
+			t.Errorf("removal of %s: %v, want %v", node, err, want)
+		}
+	}
+	o.did(t, "what is refused", 0)
+	o.answers["members/meet"] = cluster.ErrOlder
+	gone, err := o.RemoveNode(t.Context(), "beta")
+	if err != nil || gone.Node != "beta" || !slices.Equal(gone.Modules, []string{"web01"}) ||
+		!strings.Contains(gone.Keeps, "authority") || o.members() != "alpha gamma" {
+		t.Errorf("%+v, %v; members are %q", gone, err, o.members())
+	}
+	o.did(t, "a removal", 1, "gamma members/meet", "gamma members/beta/remove")
+}
+
+// TestLearn: what others know is taken over, once; heartbeats follow when it is news.
+func TestLearn(t *testing.T) {
+	o := newOffice(t)
+	must(t, o.Gone("gamma"))
+	if o.members() != "alpha beta" {
+		t.Errorf("members are %q", o.members())
+	}
+	o.did(t, "news", 1)
+	x, err := o.Met(o.book.Config().Exchange())
+	if err != nil || len(x.Facts) != len(o.book.Config().Exchange().Facts) {
+		t.Errorf("it answers %+v, %v", x, err)
+	}
+	o.did(t, "nothing new", 0)
+}
+
+// TestMeet: the nodes exchange what they know every few seconds, and at once while there is news.
+func TestMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t)
+		o.alive = []cluster.NodeID{"beta", "gamma"}
+		ctx, cancel := context.WithTimeout(t.Context(), meetEvery+meetEvery/2)
+		defer cancel()
+		o.Meet(ctx)
+		o.did(t, "two rounds", 0, "beta members/meet", "gamma members/meet", "beta members/meet", "gamma members/meet")
+		o.answers["members/meet"] = errors.New("it is away")
+		ctx, cancel = context.WithTimeout(t.Context(), meetEvery/2)
+		defer cancel()
+		o.Meet(ctx)
+		o.did(t, "with nodes that are away", 0, "beta members/meet", "gamma members/meet")
+	})
+}
+
+// TestToken: a token lives as long as it is said, is durable, and one that makes no sense is as long as any.
+func TestToken(t *testing.T) {
+	o := newOffice(t)
+	for _, life := range []time.Duration{0, -time.Second, time.Minute} {
+		before := time.Now()
+		token, err := o.NewToken(t.Context(), life)
+		if err != nil || token.Token == "" || token.Expires.Before(before.Add(max(life, time.Second))) {
+			t.Errorf("for %s: %+v, %v", life, token, err)
+		}
+	}
+	if kept, err := (tokens{o.cfg.Store}).Tokens(); err != nil || len(kept) != 3 {
+		t.Errorf("%d tokens are kept, %v", len(kept), err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, ln.Close())
+	_ = o.Serve(ctx, ln) // it returns
+}
