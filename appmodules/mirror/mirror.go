@@ -1,5 +1,5 @@
-// Package mirror runs a module that is on one node at a time and whose volumes are mirrored to the other: an engine, with
-// what that needs of this node and of its peer.
+// Package mirror runs a module that is on one node at a time and whose volumes are mirrored to the other: an engine,
+// with what that needs of this node and of its peer.
 //
 //	mirror.go   the Runner of such a module
 //	peer.go     its engine on the other node

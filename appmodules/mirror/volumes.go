@@ -84,8 +84,9 @@ func (d disks) grown(v appmodules.Volume, err error) error {
 	if size, sizeErr := backing.SizeOf(path); sizeErr != nil || size < v.Size {
 		return fmt.Errorf("%w: the end of %s is gone: what is on the other node is whole", err, path)
 	}
-	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that node "+
-		"the new size, `duet vm protect %s`; to go on as before, give %s its %d bytes again", err, d.module, d.vm, path, v.Size)
+	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that "+
+		"node the new size, `duet vm protect %s`; to go on as before, give %s its %d bytes again", err, d.module, d.vm, path,
+		v.Size)
 }
 
 // Log is the dirty log, by the identity of the data.

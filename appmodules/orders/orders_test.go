@@ -51,12 +51,14 @@ func (o *office) take(node string, ev appmodules.Event, yes bool) error {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	o := &office{t: t, roles: map[string]string{"alpha": "PRIM", "beta": "SECOND"}, away: map[string]error{}, unfit: map[string]error{}}
+	o := &office{t: t, roles: map[string]string{"alpha": "PRIM", "beta": "SECOND"}, away: map[string]error{},
+		unfit: map[string]error{}}
 	store, err := badgerlog.Open(badgerlog.Config{Dir: t.TempDir(), MinFree: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg := registry.New(registry.Config{Store: store, Journals: t.TempDir(), Life: context.Background(), Logger: slog.New(slog.DiscardHandler),
+	reg := registry.New(registry.Config{Store: store, Journals: t.TempDir(), Life: context.Background(),
+		Logger:  slog.New(slog.DiscardHandler),
 		Cluster: func() cluster.Config { return cluster.Config{Self: "alpha"} },
 		Kinds: map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
 			Build: func(appmodules.Module, func(engine.Transition)) (registry.Runner, error) { return runner{o}, nil }}}})
@@ -139,7 +141,8 @@ func TestHalfDone(t *testing.T) {
 	o.does(api.Stop, api.ActionRequest{}, "alpha: stop-all", "stops; beta does not answer")
 	o.away["alpha"] = errors.New("alpha refuses")
 	for _, a := range []api.Action{api.Start, api.Stop} {
-		if _, err := o.Act(t.Context(), "web01", a, api.ActionRequest{}); !errors.Is(err, o.away["alpha"]) || !errors.Is(err, o.away["beta"]) {
+		if _, err := o.Act(t.Context(), "web01", a, api.ActionRequest{}); !errors.Is(err, o.away["alpha"]) ||
+			!errors.Is(err, o.away["beta"]) {
 			t.Errorf("%s that nobody takes: %v", a, err)
 		}
 	}

@@ -64,7 +64,8 @@ func (s Stored) Check() error {
 func (n Fresh) Check() error {
 	name, def := n.Stored.Module.Name, n.Definition
 	if n.Stored.Module.Kind.Defined() && (def.Module != name || len(def.Text) == 0) {
-		return fmt.Errorf("the definition is of module %q and has %d bytes, the module is %s", def.Module, len(def.Text), name)
+		return fmt.Errorf("the definition is of module %q and has %d bytes, the module is %s", def.Module, len(def.Text),
+			name)
 	}
 	return n.Stored.Check()
 }

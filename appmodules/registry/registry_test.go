@@ -175,7 +175,8 @@ func TestBegin(t *testing.T) {
 	n.begun("held")
 	next := n.on(n.cfg.Store, t.TempDir())
 	must(t, next.Load(func(name string) bool { return name == "held" }))
-	if all := next.Modules(); len(all) != 1 || all[0].Identity() != "abcdefghijklmnopqrstweb01" || next.All()[0].Version != e.Version {
+	if all := next.Modules(); len(all) != 1 || all[0].Identity() != "abcdefghijklmnopqrstweb01" ||
+		next.All()[0].Version != e.Version {
 		t.Errorf("the next run has %+v", all)
 	}
 	if got := n.said(); got != "" {

@@ -31,7 +31,8 @@ func EngineStore(s *badgerlog.Store, name string) badgerlog.Values {
 }
 
 // Create stores a module that another node begins, as that asks for, and runs it. Repeating it is fine, also while the
-// first call is at work. made tells whether this node has made the image of a volume for the module: nothing else is used.
+// first call is at work. made tells whether this node has made the image of a volume for the module: nothing else is
+// used.
 func (r *Registry) Create(ctx context.Context, from cluster.NodeID, n Fresh,
 	made func(m appmodules.Module, v appmodules.Volume) (bool, error)) error {
 	name := n.Stored.Module.Name

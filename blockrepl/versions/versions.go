@@ -145,7 +145,8 @@ func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, er
 }
 
 func closed(a divergence.About) error {
-	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target, a.Module)
+	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target,
+		a.Module)
 }
 
 // DropVersion forgets a version, wherever it is kept.

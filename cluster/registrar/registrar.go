@@ -172,9 +172,8 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 		}
 	}
 	gone := api.NodeRemoval{Node: name, Modules: r.cfg.With(node), Keeps: fmt.Sprintf("No node and no witness answers %s "+
-		"any more, and the key of the heartbeats is exchanged. What cannot be taken back is its copy of the cluster's authority: "+
-		"wipe /var/lib/duet on it; "+
-		"if it is in foreign hands, found a new cluster.", name)}
+		"any more, and the key of the heartbeats is exchanged. What cannot be taken back is its copy of the "+
+		"cluster's authority: wipe /var/lib/duet on it; if it is in foreign hands, found a new cluster.", name)}
 	return gone, nil
 }
 

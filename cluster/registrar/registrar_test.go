@@ -49,8 +49,9 @@ func newOffice(t *testing.T) *office {
 	dir := t.TempDir()
 	id, err := pki.Init(dir, "office", "alpha")
 	must(t, err)
-	must(t, membership.Save(dir, cluster.Config{Name: "office", Self: "alpha", Port: 7420, GossipKeys: [][]byte{make([]byte, 32)},
-		Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}, {Node: "gamma"}}}))
+	must(t, membership.Save(dir, cluster.Config{Name: "office", Self: "alpha", Port: 7420,
+		GossipKeys: [][]byte{make([]byte, 32)},
+		Members:    []cluster.Member{{Node: "alpha"}, {Node: "beta"}, {Node: "gamma"}}}))
 	o := &office{answers: map[string]error{}}
 	o.book, err = membership.Open(dir)
 	must(t, err)
@@ -108,7 +109,8 @@ func TestAdmit(t *testing.T) {
 func TestRemoveNode(t *testing.T) {
 	o := newOffice(t)
 	o.alive = []cluster.NodeID{"gamma"}
-	for node, want := range map[string]error{"delta": api.ErrNotFound, "alpha": api.ErrConflict, "gamma": api.ErrConflict} {
+	for node, want := range map[string]error{"delta": api.ErrNotFound, "alpha": api.ErrConflict,
+		"gamma": api.ErrConflict} {
 		if _, err := o.RemoveNode(t.Context(), node); !errors.Is(err, want) {
 			t.Errorf("removal of %s: %v, want %v", node, err, want)
 		}

@@ -1,5 +1,5 @@
-// Package survey looks at a node for the doctor and for support, and asks the other nodes what they found of theirs. What
-// is wrong with what was found is judged by package doctor; what may leave the node is up to package support.
+// Package survey looks at a node for the doctor and for support, and asks the other nodes what they found of theirs.
+// What is wrong with what was found is judged by package doctor; what may leave the node is up to package support.
 package survey
 
 import (

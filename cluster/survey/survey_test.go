@@ -68,7 +68,8 @@ func newPair(t *testing.T) *pair {
 func (p *pair) node(t *testing.T, name cluster.NodeID, hv vmmanager.Hypervisor) *Lookout {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "console.token"), []byte("a secret that nobody reads\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "console.token"), []byte("a secret that nobody reads\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	m := appmodules.Default()
@@ -140,7 +141,8 @@ func TestFacts(t *testing.T) {
 	if f = p.beta.Facts(t.Context()).Facts; len(f.Unlooked) != 1 {
 		t.Errorf("a hypervisor that cannot be asked: %+v", f)
 	}
-	routes := []doctor.Route{{To: "beta", Network: "hb1", Probes: []doctor.Probe{{Proto: doctor.UDP}, {Proto: doctor.TCP}}},
+	routes := []doctor.Route{{To: "beta", Network: "hb1",
+		Probes: []doctor.Probe{{Proto: doctor.UDP}, {Proto: doctor.TCP}}},
 		{To: "beta", Network: "hb2", Probes: []doctor.Probe{{Proto: doctor.UDP}}}}
 	if p.alpha.heartbeats(routes); routes[0].Probes[0].State != doctor.Open || routes[0].Probes[1].State != "" ||
 		routes[1].Probes[0].State != doctor.Silent {

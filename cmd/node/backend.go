@@ -17,7 +17,8 @@ var _ api.Backend = (*Node)(nil)
 // Status is this node's view of the cluster; it asks nobody.
 func (n *Node) Status(context.Context) (api.Status, error) {
 	c, view := n.cluster(), n.gossip.View()
-	out := api.Status{Cluster: c.Name, Self: string(c.Self), Version: n.cfg.Version, Nodes: []api.NodeStatus{}, Modules: []api.ModuleStatus{}}
+	out := api.Status{Cluster: c.Name, Self: string(c.Self), Version: n.cfg.Version, Nodes: []api.NodeStatus{},
+		Modules: []api.ModuleStatus{}}
 	for _, m := range c.Members {
 		st := api.NodeStatus{Name: string(m.Node), Alive: m.Node == c.Self || view.Alive(m.Node)}
 		if p, ok := view.Peers[m.Node]; ok && m.Node != c.Self {
@@ -38,7 +39,8 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 }
 
 func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
-	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(), Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status()}
+	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(),
+		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status()}
 	for i := range out.Nodes {
 		at := &out.Nodes[i]
 		if at.Node == string(n.self()) {

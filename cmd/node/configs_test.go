@@ -78,7 +78,8 @@ func TestApplyLetsAllGoOn(t *testing.T) {
 	// Where the Runner has to be exchanged and cannot be, the one that runs stays.
 	now, err := p.a.node.Find("web01")
 	must(t, err)
-	moved := registry.Stored{Version: registry.Version{Number: 3, Changed: now.Version.Changed, By: "alpha"}, Module: now.Module}
+	moved := registry.Stored{Version: registry.Version{Number: 3, Changed: now.Version.Changed, By: "alpha"},
+		Module: now.Module}
 	v := now.Module.Volumes()[0]
 	link := filepath.Join(p.a.dir, "elsewhere.img")
 	must(t, os.Symlink(v.Paths["alpha"], link))
@@ -119,7 +120,8 @@ func TestApplyRefusesVolumes(t *testing.T) {
 		"size":          {"size: 8388608", "size: 4194304", "release the VM and protect it anew"},
 		"path":          {v.Paths["beta"], "/elsewhere", "release the VM and protect it anew"},
 	} {
-		if _, err := p.a.node.Apply(t.Context(), p.edited("web01", edit.from, edit.to)); !errors.Is(err, api.ErrInvalid) || !strings.Contains(err.Error(), edit.want) {
+		if _, err := p.a.node.Apply(t.Context(), p.edited("web01", edit.from, edit.to)); !errors.Is(err, api.ErrInvalid) ||
+			!strings.Contains(err.Error(), edit.want) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -71,7 +71,8 @@ func TestPeerWouldRefuse(t *testing.T) {
 		t.Errorf("check says %+v", check)
 	}
 	task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{})
-	if task = p.ended(p.a, task, err); !strings.Contains(task.Error, "beta would not run VM web01: interface 1: there is no network lan: `virsh net-define") {
+	if task = p.ended(p.a, task, err); !strings.Contains(task.Error,
+		"beta would not run VM web01: interface 1: there is no network lan: `virsh net-define") {
 		t.Errorf("protect says %q, %q", task.Error, task.Result)
 	}
 	for _, m := range []*member{p.a, p.b} {
@@ -84,7 +85,8 @@ func TestPeerWouldRefuse(t *testing.T) {
 	}
 
 	p.b.finds("web01", uefi, noMedium)
-	if check, err = p.a.node.CheckProtect(ctx, "web01", api.ProtectRequest{}); err != nil || !check.OK || len(check.Notices) != 2 {
+	if check, err = p.a.node.CheckProtect(ctx, "web01", api.ProtectRequest{}); err != nil || !check.OK ||
+		len(check.Notices) != 2 {
 		t.Errorf("check of what is no reason to refuse: %+v, %v", check, err)
 	}
 	if def, _ := p.a.hv.Definition(ctx, "web01"); string(def.Text) != "vm web01" {
@@ -111,7 +113,8 @@ func TestPeerWouldRefuse(t *testing.T) {
 	p.noticed(p.a, "web01", "beta", "network-missing")
 	for _, m := range []*member{p.a, p.b} {
 		for action, r := range map[api.Action]api.ActionRequest{api.Swap: {}, api.Second: {Node: "alpha"}} {
-			if _, err := m.node.Act(ctx, "web01", action, r); !errors.Is(err, api.ErrConfirm) || !strings.Contains(err.Error(), "beta would not start the VM") {
+			if _, err := m.node.Act(ctx, "web01", action, r); !errors.Is(err, api.ErrConfirm) ||
+				!strings.Contains(err.Error(), "beta would not start the VM") {
 				t.Errorf("%s of a VM that beta would not start, asked of %s: %v", action, m.name, err)
 			}
 		}
@@ -142,17 +145,20 @@ func TestObstaclesFirst(t *testing.T) {
 	p.define(p.a, "twice", 8<<20)
 	p.define(p.b, "twice", 8<<20)
 	for _, vm := range []string{"odd", "empty"} {
-		if _, err := p.a.node.Protect(ctx, vm, api.ProtectRequest{}); !errors.Is(err, api.ErrInvalid) || !strings.Contains(err.Error(), "disk vda: ") ||
+		if _, err := p.a.node.Protect(ctx, vm, api.ProtectRequest{}); !errors.Is(err, api.ErrInvalid) ||
+			!strings.Contains(err.Error(), "disk vda: ") ||
 			!strings.Contains(err.Error(), "whole sectors") {
 			t.Errorf("protect of %s: %v", vm, err)
 		}
 		check, err := p.a.node.CheckProtect(ctx, vm, api.ProtectRequest{})
-		if err != nil || check.OK || len(check.Notices) != 1 || check.Notices[0].Code != "disk-size" || check.Notices[0].Node != "alpha" || check.Peer != "beta" {
+		if err != nil || check.OK || len(check.Notices) != 1 || check.Notices[0].Code != "disk-size" ||
+			check.Notices[0].Node != "alpha" || check.Peer != "beta" {
 			t.Errorf("check of %s: %+v, %v", vm, check, err)
 		}
 	}
 	check, err := p.a.node.CheckProtect(ctx, "twice", api.ProtectRequest{})
-	if err != nil || check.OK || len(check.Notices) != 1 || check.Notices[0].Code != "name-taken" || !strings.Contains(check.Notices[0].Remedy, "virsh undefine twice") {
+	if err != nil || check.OK || len(check.Notices) != 1 || check.Notices[0].Code != "name-taken" ||
+		!strings.Contains(check.Notices[0].Remedy, "virsh undefine twice") {
 		t.Errorf("check of a VM whose name the peer has: %+v, %v", check, err)
 	}
 	task, err := p.a.node.Protect(ctx, "twice", api.ProtectRequest{})
@@ -180,7 +186,8 @@ func TestOlderPeer(t *testing.T) {
 	b, err := json.Marshal(old)
 	must(t, err)
 	var got mirror.Told
-	if err := json.Unmarshal(b, &got); err != nil || got.Module != "web01" || got.Seq != 9 || got.Status.Role != appmodules.Prim || got.Notices != nil {
+	if err := json.Unmarshal(b, &got); err != nil || got.Module != "web01" || got.Seq != 9 ||
+		got.Status.Role != appmodules.Prim || got.Notices != nil {
 		t.Errorf("the state of an older node is read as %+v, %v", got, err)
 	}
 	b, err = json.Marshal(mirror.Told{State: old, Notices: protect.Notices("", []vmmanager.Finding{uefi})})
@@ -211,7 +218,8 @@ func TestGrownImage(t *testing.T) {
 		m, err := s.Module("web01")
 		must(t, err)
 		st, err := m.On("alpha")
-		if err == nil && (!strings.Contains(st.Why, "`duet vm release web01`") || !strings.Contains(st.Why, image+" its 8388608 bytes")) {
+		if err == nil && (!strings.Contains(st.Why, "`duet vm release web01`") ||
+			!strings.Contains(st.Why, image+" its 8388608 bytes")) {
 			err = errors.New(st.Why)
 		}
 		return err

@@ -75,7 +75,8 @@ func TestNameIsUsedAgain(t *testing.T) {
 		t.Fatalf("the late end of the first module ended the second one: %v", err)
 	}
 	rec := m.Engine.State().Record
-	ans, err := p.b.node.witnesses()[0].Ask(ctx, cluster.Ask{Module: second, Node: "beta", Epoch: rec.Epoch + 1, Complete: rec.Complete})
+	ans, err := p.b.node.witnesses()[0].Ask(ctx,
+		cluster.Ask{Module: second, Node: "beta", Epoch: rec.Epoch + 1, Complete: rec.Complete})
 	if err != nil || !ans.Yes {
 		t.Errorf("alpha's host dies, and the witness does not vote for beta: %+v, %v", ans, err)
 	}

@@ -128,7 +128,8 @@ func (n *Node) build() error {
 	if n.identity, err = pki.Load(filepath.Join(n.cfg.Dir, pki.Folder)); err != nil {
 		return err
 	}
-	n.store, err = badgerlog.Open(badgerlog.Config{Dir: filepath.Join(n.cfg.Dir, "db"), Logger: n.log, MinFree: n.cfg.MinFree})
+	n.store, err = badgerlog.Open(badgerlog.Config{Dir: filepath.Join(n.cfg.Dir, "db"), Logger: n.log,
+		MinFree: n.cfg.MinFree})
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
@@ -137,7 +138,8 @@ func (n *Node) build() error {
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
 	n.plane = newPlane(n.cluster, n.mux, n.log)
 	n.Registrar = n.newRegistrar()
-	n.Desk = fencing.New(fencing.Config{Book: n.members, Agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}),
+	n.Desk = fencing.New(fencing.Config{Book: n.members,
+		Agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}),
 		Call: func(ctx context.Context, node cluster.NodeID, s fencing.Set) error {
 			return n.rpcTo(ctx, node, "fence", s, nil)
 		},

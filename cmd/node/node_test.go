@@ -110,7 +110,8 @@ func newPair(t *testing.T) *pair {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(base) })
 	for i, name := range []string{"alpha", "beta"} {
-		m := &member{name: name, dir: filepath.Join(base, name), ip: fmt.Sprintf("127.0.50.%d", i+1), hv: hypervisor{fake.New(fake.Config{})}}
+		m := &member{name: name, dir: filepath.Join(base, name), ip: fmt.Sprintf("127.0.50.%d", i+1),
+			hv: hypervisor{fake.New(fake.Config{})}}
 		if i == 0 {
 			p.a = m
 		} else {
@@ -118,8 +119,9 @@ func newPair(t *testing.T) *pair {
 		}
 	}
 	on := setup.OnDisk{Dial: mux.DialJoin}
-	_, err = on.Init(t.Context(), setup.InitRequest{Dir: p.a.dir, Cluster: "test", Node: "alpha", Port: p.port, Detection: time.Second,
-		Addrs: []setup.Addr{{Network: "hb1", IP: p.a.ip}}, Ping: []string{"127.0.0.1"}})
+	_, err = on.Init(t.Context(), setup.InitRequest{Dir: p.a.dir, Cluster: "test", Node: "alpha", Port: p.port,
+		Detection: time.Second,
+		Addrs:     []setup.Addr{{Network: "hb1", IP: p.a.ip}}, Ping: []string{"127.0.0.1"}})
 	must(t, err)
 	p.start(p.a)
 	must(t, p.join())
@@ -135,16 +137,19 @@ func (p *pair) join() error {
 	p.t.Helper()
 	token, err := p.a.node.NewToken(p.t.Context(), 0)
 	must(p.t, err)
-	_, err = setup.OnDisk{Dial: mux.DialJoin}.Join(p.t.Context(), setup.JoinRequest{Dir: p.b.dir, At: fmt.Sprintf("%s:%d", p.a.ip, p.port),
-		Token: token.Token, Node: "beta", Addrs: []setup.Addr{{Network: "hb1", IP: p.b.ip}}})
+	_, err = setup.OnDisk{Dial: mux.DialJoin}.Join(p.t.Context(),
+		setup.JoinRequest{Dir: p.b.dir, At: fmt.Sprintf("%s:%d", p.a.ip, p.port),
+			Token: token.Token, Node: "beta", Addrs: []setup.Addr{{Network: "hb1", IP: p.b.ip}}})
 	return err
 }
 
 // start boots the daemon of a member.
 func (p *pair) start(m *member) {
 	p.t.Helper()
-	n, err := New(Config{Dir: m.dir, Socket: filepath.Join(m.dir, "s"), RunDir: filepath.Join(m.dir, "r"), Version: "test", SpareAfter: time.Second,
-		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)}, ImageDirs: []string{filepath.Dir(m.dir)}, Guard: m.guard,
+	n, err := New(Config{Dir: m.dir, Socket: filepath.Join(m.dir, "s"), RunDir: filepath.Join(m.dir, "r"),
+		Version: "test", SpareAfter: time.Second,
+		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)},
+		ImageDirs: []string{filepath.Dir(m.dir)}, Guard: m.guard,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	must(p.t, err)
 	must(p.t, n.Start())
@@ -266,7 +271,8 @@ func TestLifeOfAModule(t *testing.T) {
 	if done := p.finish(p.b, task, err); !strings.Contains(done.Result, "identical") {
 		t.Errorf("verify: %s", done.Result)
 	}
-	if _, err := p.a.node.Verify(ctx, "web01/vda", false); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "beta") {
+	if _, err := p.a.node.Verify(ctx, "web01/vda", false); !errors.Is(err, api.ErrConflict) ||
+		!strings.Contains(err.Error(), "beta") {
 		t.Errorf("verify on the secondary: %v", err)
 	}
 	log, err := p.a.node.Log(ctx, "web01", 100)
@@ -284,7 +290,8 @@ func TestLifeOfAModule(t *testing.T) {
 	must(t, err)
 	p.is(p.a, "web01", "STOP")
 	p.is(p.b, "web01", "STOP")
-	if _, err := p.a.node.Release(ctx, "web01", api.ReleaseRequest{}); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "beta") {
+	if _, err := p.a.node.Release(ctx, "web01", api.ReleaseRequest{}); !errors.Is(err, api.ErrConflict) ||
+		!strings.Contains(err.Error(), "beta") {
 		t.Errorf("release where the newest data are not: %v", err)
 	}
 	task, err = p.b.node.Release(ctx, "web01", api.ReleaseRequest{})
@@ -294,7 +301,8 @@ func TestLifeOfAModule(t *testing.T) {
 			t.Errorf("%s still has %+v", m.name, s.Modules)
 		}
 	}
-	if def, err := p.b.hv.Definition(ctx, "web01"); err != nil || len(def.Disks) != 1 || !strings.HasSuffix(def.Disks[0].Path, "vda.raw") {
+	if def, err := p.b.hv.Definition(ctx, "web01"); err != nil || len(def.Disks) != 1 ||
+		!strings.HasSuffix(def.Disks[0].Path, "vda.raw") {
 		t.Errorf("the released VM is %+v, %v", def, err)
 	}
 }
@@ -379,7 +387,8 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`duet_module_state{module="web01",role="PRIM",status="Ready"} 1`, `duet_module_epoch{module="web01"} 1`,
 		`duet_node_alive{node="beta"} 1`, `duet_heartbeat_path_alive{network="hb1",node="beta"} 1`,
-		`duet_volume_dirty_bytes{module="web01",volume="vda"}`, `duet_volume_replication_lag_seconds{`, `duet_volume_resync_bytes_per_second{`,
+		`duet_volume_dirty_bytes{module="web01",volume="vda"}`, `duet_volume_replication_lag_seconds{`,
+		`duet_volume_resync_bytes_per_second{`,
 		`duet_volume_write_seconds_bucket{`, `duet_failovers_total{module="web01"} 0`,
 	} {
 		until(t, "metric "+want, func() error {
@@ -401,9 +410,11 @@ func TestMetrics(t *testing.T) {
 func TestAccess(t *testing.T) {
 	p := newPair(t)
 	addr := fmt.Sprintf("https://%s:%d/v1/status", p.a.ip, p.port+2)
-	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // who is let in is tested, not whom we trust
+	// Who is let in is tested, not whom we trust.
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer tr.CloseIdleConnections()
-	for token, want := range map[string]int{"": http.StatusUnauthorized, "wrong": http.StatusUnauthorized, readToken(t, p.a): http.StatusOK} {
+	for token, want := range map[string]int{"": http.StatusUnauthorized, "wrong": http.StatusUnauthorized,
+		readToken(t, p.a): http.StatusOK} {
 		req, err := http.NewRequest(http.MethodGet, addr, nil)
 		must(t, err)
 		req.Header.Set("Authorization", "Bearer "+token)

@@ -19,14 +19,16 @@ func (n *Node) mayLeave(ctx context.Context, m *registry.Entry) error {
 	}
 	st := m.Engine.State()
 	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {
-		return fmt.Errorf("%w: module %s is primary on %s: release it there, or `duet swap %s` first", api.ErrConflict, name, primary, name)
+		return fmt.Errorf("%w: module %s is primary on %s: release it there, or `duet swap %s` first", api.ErrConflict,
+			name, primary, name)
 	}
 	switch st.Status.Phase {
 	case appmodules.Running:
 	case appmodules.Stopped:
 		return n.newestHere(m)
 	default:
-		return fmt.Errorf("%w: module %s is %s (%s): release it when it is running or stopped", api.ErrConflict, name, st.Status.Role, st.Status.Status)
+		return fmt.Errorf("%w: module %s is %s (%s): release it when it is running or stopped", api.ErrConflict, name,
+			st.Status.Role, st.Status.Status)
 	}
 	return nil
 }
@@ -39,11 +41,14 @@ func (n *Node) newestHere(m *registry.Entry) error {
 		return nil
 	}
 	theirs, heard := m.Engine.PeerState()
-	if holder := record.Holder; holder != n.self() && !heard.IsZero() && theirs.Record.Holds(holder) && theirs.Record.IsComplete() {
+	if holder := record.Holder; holder != n.self() && !heard.IsZero() && theirs.Record.Holds(holder) &&
+		theirs.Record.IsComplete() {
 		return fmt.Errorf("%w: the newest data of %s are on %s: release it there", api.ErrConflict, name, holder)
 	}
-	return fmt.Errorf("%w: it is not certain which copy of %s is the newest, because %s, which had it, has lost power or does not answer: "+
-		"`duet start %s` finds out, and then release it where `duet status` shows PRIM or ALONE", api.ErrConflict, name, record.Holder, name)
+	return fmt.Errorf("%w: it is not certain which copy of %s is the newest, because %s, which had it, has lost power "+
+		"or does not answer: "+
+		"`duet start %s` finds out, and then release it where `duet status` shows PRIM or ALONE", api.ErrConflict, name,
+		record.Holder, name)
 }
 
 // removal asks a node to forget a module whose VM stays on the asking node.

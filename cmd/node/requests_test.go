@@ -83,12 +83,16 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 		m.Name, m.Nodes = "web01", []string{"alpha", "beta"}
 		m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "0123456789", Size: 1 << 20,
 			Paths: map[string]string{"alpha": "/x", "beta": got[0].Path}}}}
-		return registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, By: "alpha"}, Module: m}, Source: "alpha",
+		return registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, By: "alpha"}, Module: m},
+			Source:     "alpha",
 			Definition: engine.Definition{Module: "web01", Version: 1, Text: []byte("vm web01")}}
 	}
 	for what, spoil := range map[string]func(*registry.Fresh){
-		"a file of beta's":      func(nm *registry.Fresh) { nm.Stored.Module.Volumes()[0].Paths["beta"] = private },
-		"a name like a path":    func(nm *registry.Fresh) { nm.Stored.Module.Name, nm.Definition.Module = "../web01", "../web01" },
+		"a file of beta's": func(nm *registry.Fresh) { nm.Stored.Module.Volumes()[0].Paths["beta"] = private },
+		"a name like a path": func(nm *registry.Fresh) {
+			nm.Stored.Module.Name, nm.Definition.Module = "../web01",
+				"../web01"
+		},
 		"a target like a path":  func(nm *registry.Fresh) { nm.Stored.Module.Volumes()[0].Target = "../../x" },
 		"a policy that is none": func(nm *registry.Fresh) { nm.Stored.Module.Policy.Arbitration = "perhaps" },
 		"of two others": func(nm *registry.Fresh) {
@@ -116,14 +120,16 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 	if err := p.askBeta("modules/web01/config", next); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("another image by a configuration: %v", err)
 	}
-	for what, ev := range map[string]orders.Message{"an event": {Event: int(appmodules.Granted)}, "a name": {Name: "granted"}} {
+	for what, ev := range map[string]orders.Message{"an event": {Event: int(appmodules.Granted)},
+		"a name": {Name: "granted"}} {
 		if err := p.askBeta("modules/web01/command", ev); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%s as a command: %v", what, err)
 		}
 	}
 	for path, in := range map[string]any{
-		"members": cluster.Member{Node: "../x"}, "voters": cluster.Voters{Version: 9, Active: []cluster.Witness{{Addr: "nowhere"}}},
-		"fence": fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"agent":"../x"}]]`)},
+		"members": cluster.Member{Node: "../x"},
+		"voters":  cluster.Voters{Version: 9, Active: []cluster.Witness{{Addr: "nowhere"}}},
+		"fence":   fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"agent":"../x"}]]`)},
 	} {
 		if err := p.askBeta(path, in); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%s: %v", path, err)
@@ -140,8 +146,10 @@ func decodes[T any](body []byte) (bool, any) {
 // FuzzRequests: whatever another node sends is refused or makes sense, and what is accepted
 // is accepted again when it is sent on.
 func FuzzRequests(f *testing.F) {
-	kinds := []func([]byte) (bool, any){decodes[images.Hosting], decodes[[]protect.Made], decodes[registry.Fresh], decodes[registry.Stored], decodes[orders.Message],
-		decodes[removal], decodes[fitness.Question], decodes[fencing.Set], decodes[cluster.Voters], decodes[cluster.Member], decodes[cluster.Ask],
+	kinds := []func([]byte) (bool, any){decodes[images.Hosting], decodes[[]protect.Made], decodes[registry.Fresh],
+		decodes[registry.Stored], decodes[orders.Message],
+		decodes[removal], decodes[fitness.Question], decodes[fencing.Set], decodes[cluster.Voters], decodes[cluster.Member],
+		decodes[cluster.Ask],
 		decodes[mirror.Told], decodes[engine.Handover], decodes[engine.Complete], decodes[engine.Definition]}
 	for i := range kinds {
 		f.Add(byte(i), `{}`)

@@ -150,7 +150,8 @@ func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.Node
 }
 
 // handOver stores the module on the peer, with the images that it made.
-func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.NodeID, images []protect.Made, def engine.Definition) error {
+func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.NodeID, images []protect.Made,
+	def engine.Definition) error {
 	if len(images) != len(m.Module.Volumes()) {
 		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.Module.Volumes()))
 	}
@@ -175,7 +176,8 @@ func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.Nod
 	if speaks < hasIdentities && m.Module.ID != "" {
 		return fmt.Errorf("%w: %s speaks version %d: bring its duetd to this release first", cluster.ErrOlder, peer, speaks)
 	}
-	if err := n.rpcTo(ctx, peer, "modules", registry.Fresh{Stored: s, Source: n.self(), Definition: def}, nil); err != nil {
+	if err := n.rpcTo(ctx, peer, "modules", registry.Fresh{Stored: s, Source: n.self(), Definition: def},
+		nil); err != nil {
 		return err
 	}
 	if !moved {

@@ -78,8 +78,8 @@ func TestNodeIsReplaced(t *testing.T) {
 	p.is(p.b, "web01", "PRIM")
 }
 
-// TestNodeForgetsItsModules: a node that has lost its store but not its VMs gets the modules again by itself: a definition
-// whose disks are all on volumes that no module has is in nobody's way. Its old images stay.
+// TestNodeForgetsItsModules: a node that has lost its store but not its VMs gets the modules again by itself: a
+// definition whose disks are all on volumes that no module has is in nobody's way. Its old images stay.
 func TestNodeForgetsItsModules(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()
@@ -92,7 +92,8 @@ func TestNodeForgetsItsModules(t *testing.T) {
 	def, err := p.b.hv.Definition(ctx, "web01")
 	must(t, err)
 	// The fake one, whose definitions name no sockets, is told.
-	def, err = p.b.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: filepath.Join(p.b.dir, "r", "web01-vda.sock")}})
+	def, err = p.b.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda",
+		Socket: filepath.Join(p.b.dir, "r", "web01-vda.sock")}})
 	must(t, err)
 	must(t, p.b.hv.(hypervisor).Hypervisor.Define(ctx, def))
 	p.start(p.b)

@@ -39,34 +39,42 @@ func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Pl
 // rpcHandler serves what nodes ask of each other.
 func (n *Node) rpcHandler() http.Handler {
 	h := http.NewServeMux()
-	h.Handle("POST /modules/{name}/ask", onMirror(n, func(ctx context.Context, m *registry.Entry, a cluster.Ask) (cluster.Answer, error) {
-		if from := mux.PeerFrom(ctx); a.Node != from {
-			return cluster.Answer{}, fmt.Errorf("%w: %s asks in the name of %s", api.ErrInvalid, from, a.Node)
-		}
-		return m.Engine.OnAsk(ctx, a)
-	}))
-	h.Handle("POST /modules/{name}/handover", onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Handover) (none, error) {
-		return none{}, m.Engine.OnHandover(ctx, v)
-	}))
-	h.Handle("POST /modules/{name}/complete", onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Complete) (none, error) {
-		return none{}, m.Engine.OnComplete(ctx, v)
-	}))
-	h.Handle("POST /modules/{name}/tell", onMirror(n, func(_ context.Context, m *registry.Entry, v mirror.Told) (mirror.Told, error) {
-		return n.mirrors.OnTell(m.Engine, v), nil
-	}))
+	h.Handle("POST /modules/{name}/ask", onMirror(n,
+		func(ctx context.Context, m *registry.Entry, a cluster.Ask) (cluster.Answer, error) {
+			if from := mux.PeerFrom(ctx); a.Node != from {
+				return cluster.Answer{}, fmt.Errorf("%w: %s asks in the name of %s", api.ErrInvalid, from, a.Node)
+			}
+			return m.Engine.OnAsk(ctx, a)
+		}))
+	h.Handle("POST /modules/{name}/handover",
+		onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Handover) (none, error) {
+			return none{}, m.Engine.OnHandover(ctx, v)
+		}))
+	h.Handle("POST /modules/{name}/complete",
+		onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Complete) (none, error) {
+			return none{}, m.Engine.OnComplete(ctx, v)
+		}))
+	h.Handle("POST /modules/{name}/tell", onMirror(n,
+		func(_ context.Context, m *registry.Entry, v mirror.Told) (mirror.Told, error) {
+			return n.mirrors.OnTell(m.Engine, v), nil
+		}))
 	h.Handle("POST /modules/{name}/standing", onMirror(n, n.standing))
-	h.Handle("POST /modules/{name}/define", onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Definition) (none, error) {
-		return none{}, m.Engine.OnDefine(ctx, v)
-	}))
-	h.Handle("POST /modules/{name}/command", onModule(n, func(ctx context.Context, m *registry.Entry, v orders.Message) (none, error) {
-		return none{}, n.Order(ctx, m.Module.Name, v.Order(), v.Yes)
-	}))
-	h.Handle("POST /modules/{name}/log", onModule(n, func(_ context.Context, m *registry.Entry, count int) ([]api.LogEntry, error) {
-		return m.Journal.Last(min(max(count, 0), maxLog))
-	}))
-	h.Handle("POST /modules/{name}/config", onModule(n, func(ctx context.Context, m *registry.Entry, s registry.Stored) (none, error) {
-		return none{}, n.Edited(ctx, m.Module.Name, s)
-	}))
+	h.Handle("POST /modules/{name}/define", onMirror(n,
+		func(ctx context.Context, m *registry.Entry, v engine.Definition) (none, error) {
+			return none{}, m.Engine.OnDefine(ctx, v)
+		}))
+	h.Handle("POST /modules/{name}/command",
+		onModule(n, func(ctx context.Context, m *registry.Entry, v orders.Message) (none, error) {
+			return none{}, n.Order(ctx, m.Module.Name, v.Order(), v.Yes)
+		}))
+	h.Handle("POST /modules/{name}/log", onModule(n,
+		func(_ context.Context, m *registry.Entry, count int) ([]api.LogEntry, error) {
+			return m.Journal.Last(min(max(count, 0), maxLog))
+		}))
+	h.Handle("POST /modules/{name}/config", onModule(n,
+		func(ctx context.Context, m *registry.Entry, s registry.Stored) (none, error) {
+			return none{}, n.Edited(ctx, m.Module.Name, s)
+		}))
 	h.Handle("POST /modules", handle(n, func(ctx context.Context, nm registry.Fresh) (none, error) {
 		return none{}, n.Create(ctx, mux.PeerFrom(ctx), nm, n.images.MadeFor)
 	}))
@@ -78,23 +86,48 @@ func (n *Node) rpcHandler() http.Handler {
 	h.Handle("POST /judge", handle(n, func(ctx context.Context, j fitness.Question) ([]vmmanager.Finding, error) {
 		return n.fitness.Answer(ctx, j)
 	}))
-	h.Handle("POST /images", handle(n, func(ctx context.Context, v images.Hosting) ([]protect.Made, error) { return n.images.Host(ctx, v) }))
-	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) { return none{}, n.images.DropListed(v) }))
-	h.Handle("POST /hostings/{name}/drop", onName(n, func(_ context.Context, id string) error { return n.images.DropHosted(id) }))
+	h.Handle("POST /images", handle(n, func(ctx context.Context, v images.Hosting) ([]protect.Made,
+		error) {
+		return n.images.Host(ctx, v)
+	}))
+	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) {
+		return none{},
+			n.images.DropListed(v)
+	}))
+	h.Handle("POST /hostings/{name}/drop", onName(n,
+		func(_ context.Context, id string) error { return n.images.DropHosted(id) }))
 	h.Handle("POST /versions", handle(n, func(context.Context, any) ([]api.Version, error) { return n.Archive.Here() }))
-	h.Handle("POST /versions/{name}/drop", onName(n, func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
+	h.Handle("POST /versions/{name}/drop", onName(n,
+		func(ctx context.Context, id string) error { return n.DropVersion(ctx, id) }))
 	h.Handle("POST /versions/{name}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, _ any) (api.Difference, error) {
 			return n.Difference(ctx, r.PathValue("name"))
 		}).ServeHTTP(w, r)
 	}))
-	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (survey.Reply, error) { return n.Facts(ctx), nil }))
-	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) { return n.Part(ctx), nil }))
-	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fencing.Set) (none, error) { return none{}, n.Desk.Take(ctx, s) }))
-	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters, error) { return n.voting.Take(ctx, v) }))
-	h.Handle("POST /members/{name}/remove", onName(n, func(_ context.Context, name string) error { return n.Gone(cluster.NodeID(name)) }))
-	h.Handle("POST /members/meet", handle(n, func(_ context.Context, x cluster.Exchange) (cluster.Exchange, error) { return n.Met(x) }))
-	h.Handle("POST /members", handle(n, func(_ context.Context, f cluster.Fact) (none, error) { return none{}, n.Learn(f) }))
+	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (survey.Reply, error) {
+		return n.Facts(ctx),
+			nil
+	}))
+	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) {
+		return n.Part(ctx),
+			nil
+	}))
+	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fencing.Set) (none, error) {
+		return none{},
+			n.Desk.Take(ctx, s)
+	}))
+	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters,
+		error) {
+		return n.voting.Take(ctx, v)
+	}))
+	h.Handle("POST /members/{name}/remove", onName(n,
+		func(_ context.Context, name string) error { return n.Gone(cluster.NodeID(name)) }))
+	h.Handle("POST /members/meet", handle(n,
+		func(_ context.Context, x cluster.Exchange) (cluster.Exchange, error) { return n.Met(x) }))
+	h.Handle("POST /members", handle(n, func(_ context.Context, f cluster.Fact) (none, error) {
+		return none{},
+			n.Learn(f)
+	}))
 	return n.plane.Handler(h)
 }
 
@@ -138,7 +171,10 @@ func onMirror[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In
 
 func onName(n *Node, fn func(context.Context, string) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		handle(n, func(ctx context.Context, _ any) (none, error) { return none{}, fn(ctx, r.PathValue("name")) }).ServeHTTP(w, r)
+		handle(n, func(ctx context.Context, _ any) (none, error) {
+			return none{},
+				fn(ctx, r.PathValue("name"))
+		}).ServeHTTP(w, r)
 	})
 }
 

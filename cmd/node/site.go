@@ -23,7 +23,8 @@ import (
 
 // newWorks reads what an earlier run left.
 func (n *Node) newWorks() (*protect.Works, error) {
-	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor, Modules: modules{n.Registry, n}, Volumes: volumes{n},
+	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor,
+		Modules: modules{n.Registry, n}, Volumes: volumes{n},
 		Peers: peers{n}, Store: badgerlog.Values{Store: n.store}, Tasks: board{n}, Spawn: n.spawn, Logger: n.log})
 }
 
@@ -61,8 +62,12 @@ func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
 // board is a protect.Tasks.
 type board struct{ n *Node }
 
-func (b board) Run(kind, module string, work func(context.Context, string, protect.Task) (string, error)) (api.Task, error) {
-	return b.n.run(kind, module, func(ctx context.Context, t *tasks.Task) (string, error) { return work(ctx, t.State().ID, t) })
+func (b board) Run(kind, module string, work func(context.Context, string, protect.Task) (string, error)) (api.Task,
+	error) {
+	return b.n.run(kind, module, func(ctx context.Context, t *tasks.Task) (string,
+		error) {
+		return work(ctx, t.State().ID, t)
+	})
 }
 
 func (b board) Again(id, kind, module string) func(string, error) {
@@ -120,7 +125,8 @@ func (a modules) Part(ctx context.Context, name, why string) error {
 		return err
 	}
 	if err = m.Engine.Part(ctx, why); err != nil {
-		err = fmt.Errorf("%w: release %s: the VM stays protected (%s): %w", api.ErrConflict, name, m.Engine.State().Status.Why, err)
+		err = fmt.Errorf("%w: release %s: the VM stays protected (%s): %w", api.ErrConflict, name,
+			m.Engine.State().Status.Why, err)
 	}
 	return err
 }
@@ -158,7 +164,8 @@ func (n *Node) fresh(s protect.New) (registry.Fresh, error) {
 	if err != nil {
 		return registry.Fresh{}, fmt.Errorf("keep the definition that VM %s had: %w", s.Own.Name, err)
 	}
-	return registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, Changed: s.Made, By: string(n.self())}, Module: s.Module}, Source: s.Source,
+	return registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, Changed: s.Made,
+		By: string(n.self())}, Module: s.Module}, Source: s.Source,
 		Definition: engine.Definition{Module: s.Module.Name, Version: 1, Text: s.Rewired, Own: own}}, nil
 }
 
@@ -192,7 +199,8 @@ func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Def
 	return a.n.fitness.Ask(ctx, node, def)
 }
 
-func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
+func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module,
+	places []protect.Place) ([]protect.Made, error) {
 	var made []protect.Made
 	err := a.n.rpcTo(ctx, node, "images", images.Hosting{ID: id, Module: m.Name, VM: m.Subject(), Places: places}, &made)
 	return made, err

@@ -25,7 +25,8 @@ func (spec) Subject() string                        { return "" }
 func (spec) Validate([]string) []appmodules.Fault   { return nil }
 func (spec) Keeps(appmodules.Spec) error            { return nil }
 func (d *document) Module() appmodules.Module {
-	return appmodules.Module{Name: d.Name, Kind: appmodules.Kind(d.Kind), Nodes: []string{"alpha", "beta"}, Policy: appmodules.DefaultPolicy(), Spec: spec{}}
+	return appmodules.Module{Name: d.Name, Kind: appmodules.Kind(d.Kind), Nodes: []string{"alpha", "beta"},
+		Policy: appmodules.DefaultPolicy(), Spec: spec{}}
 }
 
 // files is a Workload: a directory that is there where the module runs.
@@ -67,7 +68,10 @@ type build = func(appmodules.Module, func(engine.Transition)) (registry.Runner, 
 
 // TestOtherKinds: other kinds of modules need a Spec, and a Workload or a Runner.
 func TestOtherKinds(t *testing.T) {
-	about := appmodules.About{Document: func(m appmodules.Module) appmodules.Document { return &document{m.Name, string(m.Kind)} }}
+	about := appmodules.About{Document: func(m appmodules.Module) appmodules.Document {
+		return &document{m.Name,
+			string(m.Kind)}
+	}}
 	p := newPair(t)
 	for _, kind := range []appmodules.Kind{"files", "farm"} {
 		appmodules.Register(kind, about)
@@ -81,7 +85,8 @@ func TestOtherKinds(t *testing.T) {
 				}}[kind]}
 		}
 		m := (&document{string(kind), string(kind)}).Module()
-		f := registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, Changed: time.Now().UTC(), By: "alpha"}, Module: m}, Source: "alpha"}
+		f := registry.Fresh{Stored: registry.Stored{Version: registry.Version{Number: 1, Changed: time.Now().UTC(),
+			By: "alpha"}, Module: m}, Source: "alpha"}
 		must(t, errors.Join(p.a.node.Registry.Store(t.Context(), f), p.a.node.Begin(m.Name)))
 		must(t, p.a.node.rpcTo(t.Context(), "beta", "modules", f, nil))
 	}

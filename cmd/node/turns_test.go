@@ -63,8 +63,8 @@ func (h *slow) Definition(ctx context.Context, name string) (vmmanager.Definitio
 	return h.hypervisor.Definition(ctx, name)
 }
 
-// TestRepeatedCallFindsTheFirstAtWork: a node that is slow to store a module gets the call for it once more, over another
-// path, because the first path fell silent. The end of the first call once took away what the second had stored, and
+// TestRepeatedCallFindsTheFirstAtWork: a node that is slow to store a module gets the call for it once more, over
+// another path, because the first path fell silent. The end of the first call once took away what the second had stored, and
 // the node that ran the module without a stored configuration had forgotten it after a power loss.
 func TestRepeatedCallFindsTheFirstAtWork(t *testing.T) {
 	p := newPair(t)
@@ -131,7 +131,8 @@ func TestImagesUndoneBeforeTheyAreMade(t *testing.T) {
 	made := make(chan error, 1)
 	places := []protect.Place{{Target: "vda", Size: 1 << 20}}
 	go func() {
-		made <- p.a.node.rpcTo(waits, "beta", "images", images.Hosting{ID: "1", Module: "web01", VM: "web01", Places: places}, nil)
+		made <- p.a.node.rpcTo(waits, "beta", "images",
+			images.Hosting{ID: "1", Module: "web01", VM: "web01", Places: places}, nil)
 	}()
 	<-h.begun
 	cut()

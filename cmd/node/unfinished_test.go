@@ -200,7 +200,8 @@ func TestProtectCutShortWhileTheHostDies(t *testing.T) {
 	p.noModule()
 	kept, err := p.a.hv.Definition(ctx, "web01")
 	must(t, err)
-	if want := filepath.Join(p.a.dir, "volumes", "web01", "vda.raw"); kept.Disks[0].Path != want || !exists(want) || kept.Disks[1] != def.Disks[1] {
+	if want := filepath.Join(p.a.dir, "volumes", "web01", "vda.raw"); kept.Disks[0].Path != want || !exists(want) ||
+		kept.Disks[1] != def.Disks[1] {
 		t.Errorf("the VM is on %v", kept.Disks)
 	}
 }
@@ -266,7 +267,8 @@ func TestProtectAgain(t *testing.T) {
 	p.running("web01")
 	protect := func(m *member) {
 		t.Helper()
-		task, err := m.node.Protect(ctx, "web01", api.ProtectRequest{}) // safe, without a witness: it may not stand still when the peer forgets it
+		task, err := m.node.Protect(ctx, "web01",
+			api.ProtectRequest{}) // safe, without a witness: it may not stand still when the peer forgets it
 		p.finish(m, task, err)
 		p.is(m, "web01", "PRIM")
 	}
@@ -335,8 +337,10 @@ func TestWhereImagesLie(t *testing.T) {
 	ctx := t.Context()
 	p.protected("other")
 	p.running("web01")
-	big, small, fresh := filepath.Join(p.b.dir, "big.img"), filepath.Join(p.b.dir, "small.img"), filepath.Join(p.b.dir, "fresh.img")
-	must(t, errors.Join(os.WriteFile(big, nil, 0o600), os.Truncate(big, 8<<20), os.WriteFile(small, make([]byte, 4<<20), 0o600)))
+	big, small, fresh := filepath.Join(p.b.dir, "big.img"), filepath.Join(p.b.dir, "small.img"),
+		filepath.Join(p.b.dir, "fresh.img")
+	must(t, errors.Join(os.WriteFile(big, nil, 0o600), os.Truncate(big, 8<<20),
+		os.WriteFile(small, make([]byte, 4<<20), 0o600)))
 	other, err := p.b.node.Find("other")
 	must(t, err)
 	for _, c := range []struct {
@@ -347,9 +351,11 @@ func TestWhereImagesLie(t *testing.T) {
 		{api.ImageChoice{Node: "beta", Target: "vdz", Path: big}, "no such disk"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: "big.img"}, "whole path"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: small}, "has 4194304 bytes, expected 8388608"},
-		{api.ImageChoice{Node: "beta", Target: "vda", Path: other.Module.Volumes()[0].Paths["beta"]}, "is the image of other/vda"},
+		{api.ImageChoice{Node: "beta", Target: "vda", Path: other.Module.Volumes()[0].Paths["beta"]},
+			"is the image of other/vda"},
 		{api.ImageChoice{Node: "beta", Target: "vda", Path: p.b.dir}, "not a file or block device"},
-		{api.ImageChoice{Node: "beta", Target: "vda", Path: filepath.Join(p.b.dir, "no", "x.img")}, "no such file or directory"},
+		{api.ImageChoice{Node: "beta", Target: "vda", Path: filepath.Join(p.b.dir, "no", "x.img")},
+			"no such file or directory"},
 	} {
 		task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{Images: []api.ImageChoice{c.image}})
 		if err == nil {
@@ -364,12 +370,14 @@ func TestWhereImagesLie(t *testing.T) {
 		t.Errorf("a refused image was changed: %v, %v", st, err)
 	}
 	task, err := p.a.node.Protect(ctx, "web01", api.ProtectRequest{Images: []api.ImageChoice{
-		{Node: "beta", Target: "vda", Path: big}, {Node: "beta", Target: "vdb", Path: fresh}, {Node: "alpha", Target: "vdb", Path: filepath.Join(p.a.dir, "mine.img")}}})
+		{Node: "beta", Target: "vda", Path: big}, {Node: "beta", Target: "vdb", Path: fresh},
+		{Node: "alpha", Target: "vdb", Path: filepath.Join(p.a.dir, "mine.img")}}})
 	p.finish(p.a, task, err)
 	p.is(p.b, "web01", "SECOND")
 	m, err := p.b.node.Find("web01")
 	must(t, err)
-	if v := m.Module.Volumes(); v[0].Paths["beta"] != big || v[1].Paths["beta"] != fresh || filepath.Base(v[1].Paths["alpha"]) != "mine.img" || filepath.Base(v[0].Paths["alpha"]) != "vda.raw" {
+	if v := m.Module.Volumes(); v[0].Paths["beta"] != big || v[1].Paths["beta"] != fresh ||
+		filepath.Base(v[1].Paths["alpha"]) != "mine.img" || filepath.Base(v[0].Paths["alpha"]) != "vda.raw" {
 		t.Errorf("the volumes lie in %+v", v)
 	}
 }
@@ -408,7 +416,8 @@ func TestProtectRefused(t *testing.T) {
 	ctx := t.Context()
 	p.running("saved")
 	must(t, p.a.hv.(hypervisor).AdminSave("saved"))
-	if _, err := p.a.node.Protect(ctx, "saved", api.ProtectRequest{}); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "virsh start saved") {
+	if _, err := p.a.node.Protect(ctx, "saved", api.ProtectRequest{}); !errors.Is(err, api.ErrConflict) ||
+		!strings.Contains(err.Error(), "virsh start saved") {
 		t.Errorf("protect of a VM whose memory is saved: %v", err)
 	}
 	p.running("twice")

@@ -22,7 +22,8 @@ func cutVolume(s string) (module, target string, ok bool) {
 func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
 	name, target, ok := cutVolume(volume)
 	if !ok {
-		return api.Task{}, fmt.Errorf("%w: volume %q: write MODULE/TARGET, as `duet volume list` shows them", api.ErrInvalid, volume)
+		return api.Task{}, fmt.Errorf("%w: volume %q: write MODULE/TARGET, as `duet volume list` shows them",
+			api.ErrInvalid, volume)
 	}
 	m, err := n.Mirror(name)
 	if err != nil {
@@ -51,7 +52,8 @@ func verdict(volume string, d blockrepl.VerifyDone) string {
 	case d.Repaired == d.Count:
 		return fmt.Sprintf("%d regions of %s differed and were repaired", d.Count, volume)
 	}
-	return fmt.Sprintf("%d regions of %s differ, the first at byte %d: `duet volume verify %s --repair` makes the peer's copy follow", d.Count, volume, d.Differs[0], volume)
+	return fmt.Sprintf("%d regions of %s differ, the first at byte %d: `duet volume verify %s --repair` "+
+		"makes the peer's copy follow", d.Count, volume, d.Differs[0], volume)
 }
 
 // watchVerify shows how far a verify is.

@@ -36,7 +36,8 @@ func TestFenceDevices(t *testing.T) {
 	path := filepath.Join(filepath.Dir(p.a.dir), "fence_test")
 	must(t, os.WriteFile(path, []byte(agent), 0o755))
 	dev := func(agent string) [][]api.FenceDevice {
-		return [][]api.FenceDevice{{{Name: "bmc", Agent: agent, Options: map[string]string{"ip": "10.0.0.9", "password": "geheim"}}}}
+		return [][]api.FenceDevice{{{Name: "bmc", Agent: agent,
+			Options: map[string]string{"ip": "10.0.0.9", "password": "geheim"}}}}
 	}
 	if err := p.a.node.SetFence(ctx, "gamma", dev("fence_test")); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("a node that is none: %v", err)
@@ -45,7 +46,8 @@ func TestFenceDevices(t *testing.T) {
 		t.Errorf("an agent that is none: %v", err)
 	}
 	for _, at := range []*member{p.a, p.b} { // whichever is asked, alpha is to use it
-		if err := at.node.SetFence(ctx, "beta", dev("fence_absent")); err == nil || !strings.Contains(err.Error(), "apt-get") || !strings.Contains(err.Error(), "alpha") {
+		if err := at.node.SetFence(ctx, "beta", dev("fence_absent")); err == nil ||
+			!strings.Contains(err.Error(), "apt-get") || !strings.Contains(err.Error(), "alpha") {
 			t.Errorf("an agent that is not installed, said on %s: %v", at.name, err)
 		}
 	}
@@ -88,7 +90,8 @@ type thirdParty struct {
 
 func newThirdParty(t *testing.T, p *pair, name string) *thirdParty {
 	t.Helper()
-	s, err := witness.New(witness.Config{Dir: t.TempDir(), Store: badgerlog.Values{Store: p.a.node.store, Prefix: name + "/"}})
+	s, err := witness.New(witness.Config{Dir: t.TempDir(),
+		Store: badgerlog.Values{Store: p.a.node.store, Prefix: name + "/"}})
 	must(t, err)
 	w := &thirdParty{t: t, s: s, addr: "127.0.0.1:0"}
 	w.open()
@@ -126,7 +129,8 @@ func TestWitnessOfACluster(t *testing.T) {
 	ctx := t.Context()
 	p.protected("web01")
 	w := newThirdParty(t, p, "witness")
-	if _, err := p.a.node.AddWitness(ctx, api.WitnessRequest{Addr: w.addr, Token: "duetw1.x"}); !errors.Is(err, api.ErrInvalid) {
+	if _, err := p.a.node.AddWitness(ctx, api.WitnessRequest{Addr: w.addr, Token: "duetw1.x"}); !errors.Is(err,
+		api.ErrInvalid) {
 		t.Errorf("a broken token: %v", err)
 	}
 	st, err := p.a.node.AddWitness(ctx, w.request())
@@ -141,7 +145,8 @@ func TestWitnessOfACluster(t *testing.T) {
 		}
 		return nil
 	})
-	ans, err := p.b.node.witnesses()[0].Ask(ctx, cluster.Ask{Module: p.identity("web01"), Node: "beta", Epoch: 2, Complete: 0})
+	ans, err := p.b.node.witnesses()[0].Ask(ctx,
+		cluster.Ask{Module: p.identity("web01"), Node: "beta", Epoch: 2, Complete: 0})
 	if err != nil || ans.Yes || ans.Know.Holder != "alpha" {
 		t.Errorf("a stale copy asks: %+v, %v", ans, err)
 	}
@@ -161,7 +166,8 @@ func TestWitnessOfACluster(t *testing.T) {
 	forgetful := &thirdParty{t: t, addr: w.addr, s: newThirdParty(t, p, "forgetful").s}
 	forgetful.open()
 	t.Cleanup(func() { forgetful.close() })
-	until(t, "another one at the same address", func() error { _, err := p.a.node.AddWitness(ctx, forgetful.request()); return err })
+	until(t, "another one at the same address",
+		func() error { _, err := p.a.node.AddWitness(ctx, forgetful.request()); return err })
 	until(t, "it was told of web01 too", func() error {
 		if c := forgetful.s.Clusters(); len(c) != 1 || c[0].Modules != 1 {
 			return fmt.Errorf("%+v", c)

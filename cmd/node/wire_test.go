@@ -48,16 +48,20 @@ func messages() map[string]any {
 		"handover":   engine.Handover{Module: "web01", From: 5, Epoch: 6},
 		"complete":   engine.Complete{Module: "web01", Epoch: 5, Tickets: map[string]blockrepl.Ticket{}},
 		"definition": def,
-		"told": mirror.Told{State: engine.State{Module: "web01", Incarnation: 7, Seq: 9, Record: rec, Active: true, Definition: 2,
-			Status: engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Phase: appmodules.Running, Why: "why", Since: at, Epoch: 5, Holder: "alpha", Complete: true, Workload: "running"}}},
-		"command":  recordedCommand(),
-		"removal":  removal{Epoch: 5, Module: m.ID},
-		"hosting":  images.Hosting{ID: "t1", Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
-		"made":     []protect.Made{{Path: "/b/vda.raw", Was: "/b/vda.raw.old"}},
-		"module":   registry.Fresh{Stored: s, Source: "alpha", Definition: def},
-		"config":   s,
-		"judging":  fitness.Question{VM: "web01", Text: []byte("<domain/>")},
-		"fence":    fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"name":"bmc","agent":"fence_ipmilan","options":{"ip":"10.0.0.9"}}]]`)},
+		"told": mirror.Told{State: engine.State{Module: "web01", Incarnation: 7, Seq: 9, Record: rec, Active: true,
+			Definition: 2,
+			Status: engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Phase: appmodules.Running, Why: "why",
+				Since: at, Epoch: 5, Holder: "alpha", Complete: true, Workload: "running"}}},
+		"command": recordedCommand(),
+		"removal": removal{Epoch: 5, Module: m.ID},
+		"hosting": images.Hosting{ID: "t1", Module: "web01", VM: "web01",
+			Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: "/b/vda.raw"}}},
+		"made":    []protect.Made{{Path: "/b/vda.raw", Was: "/b/vda.raw.old"}},
+		"module":  registry.Fresh{Stored: s, Source: "alpha", Definition: def},
+		"config":  s,
+		"judging": fitness.Question{VM: "web01", Text: []byte("<domain/>")},
+		"fence": fencing.Set{Node: "beta", Levels: json.RawMessage(
+			`[[{"name":"bmc","agent":"fence_ipmilan","options":{"ip":"10.0.0.9"}}]]`)},
 		"voters":   cluster.Voters{Version: 3, Active: []cluster.Witness{w}},
 		"member":   recordedMember(),
 		"findings": []vmmanager.Finding{{Level: vmmanager.Warning, Code: "code", Fact: "fact", Remedy: "remedy"}},
@@ -86,7 +90,8 @@ func readAs(t *testing.T, text []byte, like any) []byte {
 func recordedCommand() any { return orders.NewMessage(appmodules.CmdSwap, true) }
 
 func recordedMember() any {
-	return cluster.Fact{Member: cluster.Member{Node: "beta", Addrs: map[string]string{"hb1": "10.0.0.2"}, Key: "0a", Since: 4}}
+	return cluster.Fact{Member: cluster.Member{Node: "beta", Addrs: map[string]string{"hb1": "10.0.0.2"}, Key: "0a",
+		Since: 4}}
 }
 
 // TestWireVersion2: what this build sends is what was recorded, which the build of version 1

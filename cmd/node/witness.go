@@ -81,7 +81,8 @@ func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
 // ofVoting are the API's kinds of the errors of package voting.
 func ofVoting(err error) error {
 	for from, to := range map[error]error{
-		voting.ErrInvalid: api.ErrInvalid, voting.ErrNotFound: api.ErrNotFound, voting.ErrConflict: api.ErrConflict, voting.ErrAway: api.ErrUnreach,
+		voting.ErrInvalid: api.ErrInvalid, voting.ErrNotFound: api.ErrNotFound, voting.ErrConflict: api.ErrConflict,
+		voting.ErrAway: api.ErrUnreach,
 	} {
 		if errors.Is(err, from) {
 			return to

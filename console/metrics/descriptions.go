@@ -18,7 +18,8 @@ var (
 	moduleDone  = desc("module_complete",
 		"1 if the data here hold every acknowledged write of that epoch.", "module")
 	moduleNotices = desc("module_notices",
-		"Things to mend that status shows, by level: an alarm says that what the guest writes is not replicated.", "module", "level")
+		"Things to mend that status shows, by level: an alarm says that what the guest writes is not replicated.", "module",
+		"level")
 	witnessAlive = desc("witness_alive", "1 if the witness answered this node's last question.", "witness")
 	guardAlive   = desc("guard_alive", "1 if the guard, which pauses the guests here when duetd dies, answers.")
 	versionBytes = desc("volume_diverged_saved_bytes",

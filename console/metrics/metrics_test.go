@@ -30,7 +30,8 @@ func (h *house) exporter() *Exporter {
 			return cluster.Config{Self: "alpha", Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}}}
 		},
 		View: func() cluster.View {
-			return cluster.View{Peers: map[cluster.NodeID]cluster.PeerView{"beta": {Paths: map[string]bool{"hb1": true, "hb2": false}}}}
+			return cluster.View{Peers: map[cluster.NodeID]cluster.PeerView{"beta": {Paths: map[string]bool{"hb1": true,
+				"hb2": false}}}}
 		},
 		Witnesses: func() []Witness { return []Witness{{"w1:7430", true}, {"w2:7430", false}} },
 		Guard:     func() *bool { return h.guard },

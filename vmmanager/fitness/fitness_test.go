@@ -69,8 +69,9 @@ func newPlace() *place {
 }
 
 var (
-	refused = vmmanager.Finding{Level: vmmanager.Refused, Code: "network-missing", Fact: "there is no network lan", Remedy: "define it"}
-	note    = vmmanager.Finding{Level: "note", Code: "uefi", Fact: "UEFI"}
+	refused = vmmanager.Finding{Level: vmmanager.Refused, Code: "network-missing", Fact: "there is no network lan",
+		Remedy: "define it"}
+	note = vmmanager.Finding{Level: "note", Code: "uefi", Fact: "UEFI"}
 )
 
 // codes are those of notices, in one string.
@@ -141,7 +142,8 @@ func TestNameTaken(t *testing.T) {
 		}
 	}
 	answer("a new name", "uefi name-taken")
-	def := vmmanager.Definition{Name: "db01", Text: []byte("vm db01"), Disks: []vmmanager.Disk{{Target: "vda", Path: "/x"}}}
+	def := vmmanager.Definition{Name: "db01", Text: []byte("vm db01"),
+		Disks: []vmmanager.Disk{{Target: "vda", Path: "/x"}}}
 	if err := p.hv.Define(ctx, def); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +221,8 @@ func TestMayMove(t *testing.T) {
 		}
 	}
 	p.end("web01", []api.Notice{{Level: string(vmmanager.Refused), Text: "no memory"}})
-	if err := p.MayMove("web01", "beta", false); !errors.Is(err, api.ErrConfirm) || !strings.Contains(err.Error(), "beta would not start") {
+	if err := p.MayMove("web01", "beta", false); !errors.Is(err, api.ErrConfirm) ||
+		!strings.Contains(err.Error(), "beta would not start") {
 		t.Errorf("to this node: %v", err)
 	}
 }

@@ -1,6 +1,6 @@
-// Package images has the image files of a node: it makes those of new modules, gives the room that another node asks for
-// the second copies of its disks, undoes both, and renames what a released module leaves. It never takes a file for its
-// own that it finds: only the copy that an earlier release left, which has a name of its own.
+// Package images has the image files of a node: it makes those of new modules, gives the room that another node asks
+// for the second copies of its disks, undoes both, and renames what a released module leaves. It never takes a file for
+// its own that it finds: only the copy that an earlier release left, which has a name of its own.
 //
 // What was made for another node is noted durably before that is answered: only such files are another node's to use or
 // to undo.

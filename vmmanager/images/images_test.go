@@ -64,7 +64,8 @@ func newPlace(t *testing.T) *place {
 
 // ask is a request for one disk of web01.
 func ask(id, path string) Hosting {
-	return Hosting{ID: id, Module: "web01", VM: "web01", Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: path}}}
+	return Hosting{ID: id, Module: "web01", VM: "web01",
+		Places: []protect.Place{{Target: "vda", Size: 1 << 20, Path: path}}}
 }
 
 func must(t *testing.T, err error) {
@@ -127,7 +128,8 @@ func TestHost(t *testing.T) {
 	}
 	p.is("what could not be noted")
 	p.taken = &vmmanager.Finding{Fact: "a VM web01 is defined here"}
-	if _, err := p.Host(t.Context(), ask("4", "")); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "defined") {
+	if _, err := p.Host(t.Context(), ask("4", "")); !errors.Is(err, api.ErrConflict) ||
+		!strings.Contains(err.Error(), "defined") {
 		t.Errorf("a name that is taken: %v", err)
 	}
 }
@@ -170,7 +172,8 @@ func TestChosenPlace(t *testing.T) {
 	}
 	p.modules = []appmodules.Module{{Name: "db01", Spec: appmodules.VM{Disks: []appmodules.Volume{
 		{Target: "vda", Paths: map[string]string{"beta": path}}}}}}
-	if _, err := p.Host(t.Context(), ask("4", path)); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "db01/vda") {
+	if _, err := p.Host(t.Context(), ask("4", path)); !errors.Is(err, api.ErrConflict) ||
+		!strings.Contains(err.Error(), "db01/vda") {
 		t.Errorf("the image of a module: %v", err)
 	}
 	must(t, p.DropHosted("1"))
