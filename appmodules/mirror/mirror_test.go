@@ -1,0 +1,296 @@
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/blockrepl"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/divergence"
+	"duet/blockrepl/memlog"
+	"duet/blockrepl/nbd"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
+)
+
+// values are an engine.Store in memory.
+type values map[string][]byte
+
+func (v values) Load(key string, to any) (bool, error) {
+	b, ok := v[key]
+	if !ok {
+		return false, nil
+	}
+	return true, json.Unmarshal(b, to)
+}
+
+func (v values) Save(key string, from any) (err error) {
+	v[key], err = json.Marshal(from)
+	return err
+}
+
+// still is a workload that is off.
+type still struct {
+	appmodules.Workload
+	events []vmmanager.Event
+}
+
+func (*still) State(context.Context) (appmodules.Condition, error) {
+	return appmodules.Condition{Text: "off"}, nil
+}
+func (s *still) Event(ev vmmanager.Event) { s.events = append(s.events, ev) }
+
+// notices are what hosts say of web01.
+type notices map[string][]api.Notice
+
+func (n notices) Of(string) []api.Notice             { return n["mine"] }
+func (n notices) Hear(_ string, theirs []api.Notice) { n["theirs"] = theirs }
+
+// call is one request to another node.
+type call struct {
+	node     cluster.NodeID
+	path     string
+	in       any
+	answer   any
+	answered error
+}
+
+// shop is a workshop of alpha that writes down what it asks beta.
+type shop struct {
+	*Workshop
+	last    call
+	notices notices
+	unknown string
+	dir     string
+}
+
+func newShop(t *testing.T) *shop {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dm") // short: unix sockets lie in it
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	log := slog.New(slog.DiscardHandler)
+	keeper, err := divergence.NewKeeper(filepath.Join(dir, "aside"), log)
+	must(t, err)
+	logs := map[string]blockrepl.DirtyLog{}
+	s := &shop{notices: notices{}, dir: dir}
+	s.Workshop = New(Config{Logger: log, Notices: s.notices,
+		Cluster: func() cluster.Config { return cluster.Config{Self: "alpha", Detection: time.Second} },
+		View:    func() cluster.View { return cluster.View{} },
+		Call: func(_ context.Context, node cluster.NodeID, path string, in, out any) error {
+			s.last.node, s.last.path, s.last.in = node, path, in
+			if s.last.answer != nil {
+				b, err := json.Marshal(s.last.answer)
+				must(t, errors.Join(err, json.Unmarshal(b, out)))
+			}
+			return s.last.answered
+		},
+		Dial:      func(context.Context, cluster.NodeID) (net.Conn, error) { return nil, s.last.answered },
+		Unknown:   func(peer cluster.NodeID, module string) { s.unknown = string(peer) + " " + module },
+		CanFence:  func(cluster.NodeID) bool { return false },
+		Witnesses: func() []engine.Witness { return nil },
+		Store:     func(string) engine.Store { return values{} },
+		Volumes: NewVolumes(VolumesConfig{Self: "alpha", Dir: filepath.Join(dir, "r"), Keeper: keeper, Logger: log,
+			Runs: func(vm string, pid int) error { return errors.New(vm + " is another process") },
+			Log: func(id string) blockrepl.DirtyLog {
+				if logs[id] == nil {
+					logs[id] = memlog.New()
+				}
+				return logs[id]
+			}})})
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// web is a module with one volume, whose image is made.
+func (s *shop) web(t *testing.T) appmodules.Module {
+	t.Helper()
+	m := appmodules.Default()
+	m.Name, m.ID, m.Nodes = "web01", "the id", []string{"alpha", "beta"}
+	path := filepath.Join(s.dir, "vda.raw")
+	f, err := backing.CreateFile(path, 1<<20)
+	must(t, err)
+	must(t, f.Close())
+	m.Spec = appmodules.VM{Domain: "vm01", Disks: []appmodules.Volume{{Target: "vda", ID: "0123", Size: 1 << 20,
+		Paths: map[string]string{"alpha": path, "beta": "/b"}}}}
+	return m
+}
+
+// TestStatus: a mirror shows how it stands here, and that its peer has said nothing yet.
+func TestStatus(t *testing.T) {
+	s := newShop(t)
+	w := &still{}
+	web := s.web(t)
+	m, err := s.Build(web, w, func(engine.Transition) {})
+	must(t, err)
+	if m.Core() != m.Engine || m.Holds() {
+		t.Error("it holds something that was never started")
+	}
+	st := m.Status()
+	if len(st) != 2 || st[0].Node != "alpha" || st[1].Node != "beta" || st[1].Role != Unknown || !st[1].Stale {
+		t.Errorf("status is %+v", st)
+	}
+	m.VMEvent(vmmanager.Event{VM: "vm01"})
+	other, err := s.Build(web, struct{ appmodules.Workload }{w}, func(engine.Transition) {})
+	must(t, err)
+	other.VMEvent(vmmanager.Event{VM: "vm01"}) // of what is no VM nobody is told
+	if len(w.events) != 1 {
+		t.Errorf("the workload heard %v", w.events)
+	}
+}
+
+// TestWords: the engine's words in the API's.
+func TestWords(t *testing.T) {
+	s := engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Why: "it runs", Workload: "running",
+		Notices: []appmodules.Notice{{Alarm: true, Code: "a"}, {Code: "b"}},
+		Volumes: []engine.VolumeStatus{
+			{Target: "vda", Size: 100, Problem: "it is slow", ToCompare: 60, Compared: 40, Moved: 10, Rate: 5,
+				ETA: 12 * time.Second},
+			{Target: "vdb", Size: 100, Verifying: true, Verified: 30, Proven: time.Unix(1000, 0)},
+			{Target: "vdc", ToCompare: 1}}}
+	got := nodeState("alpha", "web01", s)
+	if got.Role != "PRIM" || got.Status != "Ready" || got.Why != "it runs; it is slow" || got.VM != "running" ||
+		got.Notices[0].Level != "alarm" || got.Notices[1].Level != "warning" {
+		t.Errorf("the node is %+v", got)
+	}
+	a, b, c := got.Volumes[0], got.Volumes[1], got.Volumes[2]
+	if a.Name != "web01/vda" || a.Sync.Kind != "resync" || a.Sync.Total != 100 || a.Sync.ETA != 12 || a.Proven != nil {
+		t.Errorf("a resync is %+v, %+v", a, a.Sync)
+	}
+	if b.Sync.Kind != "verify" || b.Sync.Compared != 30 || b.Sync.ETA != -1 || b.Proven == nil {
+		t.Errorf("a verify is %+v, %+v", b, b.Sync)
+	}
+	if c.Sync.ETA != -1 {
+		t.Errorf("a resync that stands still ends in %v", c.Sync.ETA)
+	}
+}
+
+// TestPeer: what an engine asks its peer goes to the module of its identity there, with what this host says of it.
+func TestPeer(t *testing.T) {
+	s := newShop(t)
+	c := caller{cfg: s.cfg, node: "beta", module: s.web(t)}
+	ctx := t.Context()
+	s.last.answer = cluster.Answer{Yes: true}
+	if ans, err := c.Ask(ctx, cluster.Ask{Node: "alpha", Epoch: 3}); err != nil || !ans.Yes || s.last.node != "beta" ||
+		s.last.path != "modules/web01/ask?id=the+id" {
+		t.Errorf("%+v, %v of %s", ans, err, s.last.path)
+	}
+	s.last.answer = nil
+	for what, err := range map[string]error{"handover": c.Handover(ctx, engine.Handover{}),
+		"complete": c.Complete(ctx, engine.Complete{}), "define": c.Define(ctx, engine.Definition{})} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	s.notices["mine"] = []api.Notice{{Code: "mine"}}
+	s.last.answer = Told{State: engine.State{Module: "web01", Seq: 7}, Notices: []api.Notice{{Code: "theirs"}}}
+	theirs, err := c.Tell(ctx, engine.State{Seq: 3})
+	told, _ := s.last.in.(Told)
+	if err != nil || theirs.Seq != 7 || told.Seq != 3 || told.Notices[0].Code != "mine" ||
+		s.notices["theirs"][0].Code != "theirs" {
+		t.Errorf("told %+v, heard %+v and %+v, %v", told, theirs, s.notices, err)
+	}
+	s.last.answered = api.ErrUnreach
+	if _, err := c.Tell(ctx, engine.State{}); !errors.Is(err, api.ErrUnreach) || s.unknown != "" {
+		t.Errorf("a peer that is away: %v, %q", err, s.unknown)
+	}
+	s.last.answered = api.ErrNotFound
+	if _, err := c.Tell(ctx, engine.State{}); err == nil || s.unknown != "beta web01" {
+		t.Errorf("a peer that does not know it: %v, %q", err, s.unknown)
+	}
+	if _, err := c.Dial(ctx); !errors.Is(err, api.ErrNotFound) {
+		t.Errorf("dial: %v", err)
+	}
+}
+
+// TestOnTell: the peer's word is heard, and answered with what this host says.
+func TestOnTell(t *testing.T) {
+	s := newShop(t)
+	m, err := s.Build(s.web(t), &still{}, func(engine.Transition) {})
+	must(t, err)
+	s.notices["mine"] = []api.Notice{{Code: "mine"}}
+	got := s.OnTell(m.Engine, Told{Notices: []api.Notice{{Code: "theirs"}}})
+	if got.Notices[0].Code != "mine" || s.notices["theirs"][0].Code != "theirs" {
+		t.Errorf("it answers %+v and heard %+v", got, s.notices)
+	}
+}
+
+// TestImage: an image is opened with its versions, and one of another size says what to do.
+func TestImage(t *testing.T) {
+	s := newShop(t)
+	m := s.web(t)
+	d, v := s.cfg.Volumes.Of(m), m.Volumes()[0]
+	img, err := d.Open(v)
+	must(t, err)
+	lost := blockrepl.Lineage{Volume: "0123"}.With(blockrepl.Generation{Epoch: 3, Holder: "alpha"})
+	won := blockrepl.Lineage{Volume: "0123"}.With(blockrepl.Generation{Epoch: 3, Holder: "beta"})
+	div := engine.Divergence{Module: "web01", Epoch: 4, Loser: lost, Winner: won}
+	must(t, errors.Join(d.SetAside(v, img, div), d.SetAside(v, img, div))) // once
+	kept, err := s.cfg.Volumes.cfg.Keeper.List()
+	if err != nil || len(kept) != 1 || kept[0].About.Winner.Node != "beta" || kept[0].About.Loser.Node != "alpha" {
+		t.Errorf("it keeps %+v, %v", kept, err)
+	}
+	if err := d.SetAside(v, struct{ engine.Image }{img}, div); err == nil {
+		t.Error("an image of somebody else is kept")
+	}
+	must(t, img.Close())
+	if d.Written(v).IsZero() || d.Log(v) == nil {
+		t.Error("an image without a time, or a log")
+	}
+	for size, want := range map[int64]string{2 << 20: "`duet vm release web01`", 512 << 10: "the end of "} {
+		must(t, os.Truncate(v.Paths["alpha"], size))
+		if _, err := d.Open(v); !errors.Is(err, backing.ErrSize) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// TestSocket: a volume is served before its VM is told of it, to nobody else, and nothing is left of it.
+func TestSocket(t *testing.T) {
+	s := newShop(t)
+	m := s.web(t)
+	d := s.cfg.Volumes.Of(m).(disks)
+	f, err := d.Frontend("web01", m.Volumes()[0])
+	must(t, err)
+	path := s.cfg.Volumes.Endpoints(m)[0].Socket
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+	for what, c := range map[string]struct {
+		peer nbd.Peer
+		root bool
+		want bool
+	}{
+		"this daemon":     {nbd.Peer{PID: os.Getpid()}, false, true},
+		"a stranger":      {nbd.Peer{PID: 1, UID: 1000}, true, false},
+		"root":            {nbd.Peer{PID: 1}, false, false},
+		"root, which may": {nbd.Peer{PID: 1}, true, true},
+	} {
+		d.Volumes.cfg.Root = c.root
+		if err := d.admit(c.peer); (err == nil) != c.want {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	must(t, f.Close())
+	must(t, errors.Join(s.cfg.Volumes.Remove(m), s.cfg.Volumes.Remove(m)))
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
