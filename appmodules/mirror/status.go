@@ -1,9 +1,10 @@
 package mirror
 
 import (
+	"time"
+
 	"duet/appmodules/engine"
 	"duet/console/api"
-	"time"
 )
 
 // Unknown is the role of a node that has not answered yet.

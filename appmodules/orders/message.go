@@ -38,6 +38,7 @@ func NewMessage(ev appmodules.Event, yes bool) Message {
 	panic(fmt.Sprintf("%v is no command", ev)) // a mistake of the caller, on any node
 }
 
+// known is the order of a message. Numbers count only where there is no name: those of a newer release may be others.
 func (c Message) known() (order, bool) {
 	for _, o := range orders {
 		if o.name == c.Name || c.Name == "" && o.number == c.Event {

@@ -5,15 +5,16 @@ package orders
 import (
 	"cmp"
 	"context"
-	"duet/appmodules"
-	"duet/appmodules/registry"
-	"duet/cluster"
-	"duet/console/api"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/registry"
+	"duet/cluster"
+	"duet/console/api"
 )
 
 // Config says what a Desk works with; all fields are needed.
@@ -34,6 +35,7 @@ type Desk struct{ cfg Config }
 // New returns a Desk.
 func New(cfg Config) *Desk { return &Desk{cfg} }
 
+// self is this node, in the words of configurations.
 func (o *Desk) self() string { return string(o.cfg.Self) }
 
 // Act begins what an operator asked for, on the node that has to act.
@@ -53,6 +55,8 @@ func (o *Desk) Act(ctx context.Context, name string, a api.Action, r api.ActionR
 	return api.ActionResult{Module: name, Said: said}, nil
 }
 
+// act does it and says so in a sentence. What nobody has answered is not known: then this node decides, and its
+// engine refuses what it cannot do.
 func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.ActionRequest) (string, error) {
 	primary, second := o.Roles(m)
 	switch a {
@@ -73,6 +77,7 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 		}
 		return verb + node, o.Command(ctx, m, node, appmodules.CmdPrim, r.Yes)
 	case api.Second:
+		// To make a primary a secondary takes a primary: the other one has to be fit for that.
 		node := cmp.Or(r.Node, second, o.self())
 		if node == primary {
 			return o.move(ctx, m, node, r.Yes)
@@ -96,6 +101,7 @@ func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest
 	if r.Node != "" {
 		return "starts on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStart, r.Yes)
 	}
+	// Whoever comes first waits for the other a while; the holder needs not to.
 	var newest cluster.Record
 	if m.Engine != nil {
 		newest = m.Engine.State().Record
@@ -138,6 +144,7 @@ func (o *Desk) stop(ctx context.Context, m *registry.Entry, r api.ActionRequest,
 	if r.Node != "" {
 		return "stops on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStop, r.Yes)
 	}
+	// A peer that was stopped first would leave the primary alone, which costs a resync.
 	if primary != "" {
 		return "stops", o.Command(ctx, m, primary, appmodules.CmdStopAll, r.Yes)
 	}
@@ -179,6 +186,7 @@ func (o *Desk) Command(ctx context.Context, m *registry.Entry, node string, ev a
 	if node == o.self() {
 		return o.cfg.Registry.Order(ctx, m.Module.Name, ev, yes)
 	}
+	// An engine accepts a command at once: what follows from it shows in the status.
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return o.cfg.Call(ctx, cluster.NodeID(node), "modules/"+m.Module.Name+"/command", NewMessage(ev, yes), nil)

@@ -48,6 +48,7 @@ func (r *Registry) Check(_ context.Context, text string) error {
 	return nil
 }
 
+// parse reads YAML and what of it depends on this cluster: its nodes have to be members, else nobody could be sent it.
 func (r *Registry) parse(text string) (appmodules.Module, error) {
 	m, err := config.Parse("config", []byte(text))
 	if err != nil {
@@ -133,6 +134,7 @@ func (r *Registry) Take(ctx context.Context, s Stored) error {
 	if err := mayBecome(e.Module, s.Module); err != nil {
 		return err
 	}
+	// An entry is a value: who has the old one goes on with what it said.
 	next := *e
 	next.Module, next.Version = s.Module, s.Version
 	if r.sameHere(e.Module, s.Module) {
@@ -143,6 +145,7 @@ func (r *Registry) Take(ctx context.Context, s Stored) error {
 		r.list(&next)
 		return err
 	}
+	// The one that runs goes on if this fails: a module without a Runner would be fenced, and say PRIM.
 	if err := r.build(&next); err != nil {
 		return err
 	}
@@ -161,6 +164,7 @@ func mayBecome(have, want appmodules.Module) error {
 	if faults := want.Validate(); len(faults) > 0 {
 		return fmt.Errorf("%w: %s", api.ErrInvalid, faults[0].Error())
 	}
+	// Keeps compares paths too: to it the places are as they were.
 	placed := slices.Clone(want.Volumes())
 	for i, v := range have.Volumes() {
 		if i < len(placed) {
@@ -201,6 +205,7 @@ func (r *Registry) sendTo(ctx context.Context, peer cluster.NodeID, name string)
 		if err == nil {
 			return
 		}
+		// Asked again it would say the same; the admin sees both versions in status and log.
 		if !errors.Is(err, api.ErrUnreach) {
 			r.cfg.Logger.Warn("the peer does not take the configuration", "module", name, "peer", peer, "err", err)
 			return

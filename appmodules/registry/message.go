@@ -38,6 +38,7 @@ type Fresh struct {
 	Definition engine.Definition `json:"definition"`
 }
 
+// Targets become names of sockets, and IDs parts of keys: no path fits these.
 var (
 	volumeTarget = regexp.MustCompile(`^[a-zA-Z0-9]{1,32}$`)
 	volumeID     = regexp.MustCompile(`^[a-zA-Z0-9]{4,64}$`)

@@ -122,6 +122,7 @@ type Registry struct {
 // New returns an empty one; Load fills it.
 func New(cfg Config) *Registry { return &Registry{cfg: cfg, all: make(map[string]*Entry)} }
 
+// self may not be kept: the configuration of the cluster is exchanged as a whole.
 func (r *Registry) self() cluster.NodeID { return r.cfg.Cluster().Self }
 
 // Load builds the Runners of all modules in the store but of those that are held: some work has them half way. Nothing
@@ -133,6 +134,7 @@ func (r *Registry) Load(held func(name string) bool) error {
 	}
 	for key := range found {
 		name, isConfig := strings.CutSuffix(strings.TrimPrefix(key, prefix), "/config")
+		// What has no configuration was cut short while it was stored or forgotten: it does not count.
 		if !isConfig || held(name) {
 			continue
 		}

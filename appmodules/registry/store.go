@@ -18,8 +18,10 @@ import (
 // prefix is that of all that the store has of modules, and of nothing else.
 const prefix = "module/"
 
+// configKey is where a module's configuration is, which is written last and makes it count.
 func configKey(name string) string { return prefix + name + "/config" }
 
+// values are those of the store by their whole keys.
 func (r *Registry) values() badgerlog.Values { return badgerlog.Values{Store: r.cfg.Store} }
 
 // EngineStore is where the engine of a module keeps what it has to know after the daemon's end.
@@ -148,6 +150,7 @@ func (r *Registry) inTurn(ctx context.Context, name string, do func() error) err
 // Calls is how many are making, changing or removing the module of a name now, or wait to.
 func (r *Registry) Calls(name string) int { return r.turns.wanted(name) }
 
+// begin builds and runs a module that is stored, in the turn of its name.
 func (r *Registry) begin(s Stored) error {
 	e, err := r.add(s)
 	if err != nil {

@@ -41,6 +41,7 @@ func (t *turns) take(ctx context.Context, name string) (done func(), err error) 
 	}
 }
 
+// leave ends a turn, or the wait for one; who was the last takes the name off.
 func (t *turns) leave(name string, mine *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -48,6 +48,7 @@ func (r *Archive) Diverged(ctx context.Context) ([]api.Version, error) {
 		if m.Node == r.cfg.Self {
 			continue
 		}
+		// A node that is away must not keep the admin from those that are not.
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		var theirs []api.Version
 		if r.cfg.Call(ctx, m.Node, "versions", &theirs) == nil {
@@ -88,6 +89,7 @@ func (r *Archive) describe(e divergence.Entry) api.Version {
 	return v
 }
 
+// side is one of two copies that parted, as far as it is known.
 func side(s divergence.Side) api.Side {
 	return api.Side{Node: s.Node, FirstWrite: known(s.FirstWrite), LastWrite: known(s.LastWrite)}
 }
@@ -138,12 +140,14 @@ func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, er
 		}
 		return nil
 	})
+	// A large disk takes longer than an admin waits: what was found so far says enough.
 	if out.Partly = errors.Is(err, context.DeadlineExceeded); out.Partly {
 		err = nil
 	}
 	return out, err
 }
 
+// closed says how a version becomes readable: what was not overwritten of it is still in the image.
 func closed(a divergence.About) error {
 	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target,
 		a.Module)
@@ -167,6 +171,7 @@ func (r *Archive) ExportVersion(ctx context.Context, id, path string) (api.Task,
 	if err != nil {
 		return api.Task{}, err
 	}
+	// The path is one of the admin's computer, and so are the rights to it.
 	if at != r.cfg.Self {
 		return api.Task{}, fmt.Errorf("%w: version %s is kept on %s: run the command there, it writes the file on that node",
 			api.ErrConflict, id, at)

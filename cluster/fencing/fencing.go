@@ -107,6 +107,7 @@ func (d *Desk) join(node cluster.NodeID, levels fence.Levels) *order {
 	return o
 }
 
+// levels are a node's devices, first those that are tried first.
 func (d *Desk) levels(node cluster.NodeID) (fence.Levels, error) {
 	raw := d.cfg.Book.Config().Fence[node]
 	if len(raw) == 0 {
@@ -157,6 +158,7 @@ func (d *Desk) SetFence(ctx context.Context, node string, levels [][]api.FenceDe
 	if err := d.Take(ctx, set); err != nil {
 		return err
 	}
+	// All are told although one does not answer: each that knows the devices can fence.
 	var errs []error
 	for _, m := range c.Members {
 		if m.Node != c.Self {
@@ -215,6 +217,7 @@ func (d *Desk) Take(ctx context.Context, set Set) error {
 			}
 		}
 	}
+	// No levels take the node off the list: nil in it would be devices that cannot be read.
 	_, err := d.cfg.Book.Change(func(c *cluster.Config) bool {
 		c.Fence = maps.Clone(c.Fence) // who reads the configuration has the old map
 		if c.Fence == nil {
@@ -241,6 +244,7 @@ func (d *Desk) TestFence(ctx context.Context, node string) (api.FenceStatus, err
 		return st, err
 	}
 	var said []string
+	// All levels are tested: the second one is needed when the first fails, and that is too late to find out.
 	for _, dev := range slices.Concat(levels...) {
 		if err := d.cfg.Agents.Inspect(ctx, dev); err != nil {
 			return st, fmt.Errorf("%w: %v", api.ErrConflict, err)

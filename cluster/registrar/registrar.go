@@ -6,17 +6,18 @@ package registrar
 import (
 	"cmp"
 	"context"
-	"duet/cluster"
-	"duet/cluster/enroll"
-	"duet/cluster/membership"
-	"duet/cluster/pki"
-	"duet/console/api"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strings"
 	"time"
+
+	"duet/cluster"
+	"duet/cluster/enroll"
+	"duet/cluster/membership"
+	"duet/cluster/pki"
+	"duet/console/api"
 )
 
 // Store keeps the join tokens durably: Save returns when the value survives power loss.
@@ -62,6 +63,7 @@ func (r *Registrar) admit(ctx context.Context, m cluster.Member) (cluster.Config
 		return c, err
 	}
 	r.cfg.Logger.Info("node admitted", "node", m.Node, "addrs", m.Addrs)
+	// The new node's heartbeats have to be known here before it starts.
 	if err := r.cfg.Update(); err != nil {
 		return c, err
 	}
@@ -112,6 +114,7 @@ func (r *Registrar) Meet(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Logger.Debug("not all members know the same yet", "err", err)
 		}
+		// What was learnt from one node the others may not know: they are met again at once.
 		if news && ctx.Err() == nil {
 			if err := r.cfg.Update(); err != nil {
 				r.cfg.Logger.Warn("heartbeats do not follow the membership", "err", err)
@@ -154,6 +157,7 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 	case node == c.Self:
 		return api.NodeRemoval{}, fmt.Errorf("%w: this is node %s: remove it from another one, after it was stopped for good",
 			api.ErrConflict, name)
+	// A node that runs goes on with its guests although nobody talks to it any more.
 	case r.cfg.Alive(node):
 		return api.NodeRemoval{}, fmt.Errorf("%w: node %s answers: stop its duetd first, for good: "+
 			"`systemctl disable --now duetd` there", api.ErrConflict, name)
@@ -166,6 +170,7 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 		if other.Node == c.Self {
 			continue
 		}
+		// Best effort: what a node has missed it learns when it meets one that knows.
 		if err := r.tellGone(ctx, other.Node, node); err != nil {
 			r.cfg.Logger.Warn("a member does not know yet that a node was removed; it learns it when it is back",
 				"member", other.Node, "node", node, "err", err)
@@ -180,6 +185,7 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 // tellGone has a member know that a node was removed.
 func (r *Registrar) tellGone(ctx context.Context, member, gone cluster.NodeID) error {
 	err := r.cfg.Call(ctx, member, "members/meet", r.cfg.Book.Config().Exchange(), nil)
+	// An older release knows no exchange, only the removal itself.
 	if errors.Is(err, cluster.ErrOlder) {
 		err = r.cfg.Call(ctx, member, "members/"+string(gone)+"/remove", nil, nil)
 	}

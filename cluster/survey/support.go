@@ -2,15 +2,16 @@ package survey
 
 import (
 	"context"
-	"duet/cluster"
-	"duet/cluster/doctor"
-	"duet/cluster/support"
-	"duet/vmmanager"
 	"encoding/json"
 	"io"
 	"slices"
 	"sync"
 	"time"
+
+	"duet/cluster"
+	"duet/cluster/doctor"
+	"duet/cluster/support"
+	"duet/vmmanager"
 )
 
 // supportTime is how long a node may take to gather what helps; the answer has to be sent after it.
@@ -24,6 +25,7 @@ func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	parts := make([]support.Part, len(members))
 	var findings []byte
 	var wg sync.WaitGroup
+	// Gathered beside the doctor's look, not after it: both wait for the same slow things.
 	wg.Go(func() {
 		said, err := l.Doctor(ctx)
 		findings, _ = json.MarshalIndent(said, "", "  ") // strings only
@@ -49,6 +51,7 @@ func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	return func(w io.Writer) error { return support.Write(w, time.Now(), parts) }, nil
 }
 
+// askPart asks another node for its part. One that does not answer has a part too, which says so.
 func (l *Lookout) askPart(ctx context.Context, of cluster.NodeID) (p support.Part) {
 	if !l.cfg.View().Alive(of) {
 		var cancel context.CancelFunc

@@ -4,17 +4,18 @@ package survey
 
 import (
 	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
 	"duet/appmodules"
 	"duet/cluster"
 	"duet/cluster/doctor"
 	"duet/cluster/doctor/host"
 	"duet/cluster/support"
 	"duet/vmmanager"
-	"log/slog"
-	"maps"
-	"slices"
-	"sync"
-	"time"
 )
 
 // Config says what a Lookout looks at; all fields are needed. None of its functions may wait for another node.
@@ -74,6 +75,7 @@ func (l *Lookout) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMR
 		ctx, cancel := context.WithTimeout(ctx, lookTime)
 		defer cancel()
 		l.facts, l.vms = l.gather(ctx)
+		// Who asks next looks anew after a look that nobody waited for.
 		if ctx.Err() == nil { // else it was cut short
 			l.at = time.Now()
 		}
@@ -81,6 +83,7 @@ func (l *Lookout) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMR
 	return l.facts, l.vms
 }
 
+// gather looks at everything at once: each part waits for something else, and some things are slow when they are sick.
 func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
 	c := l.cfg.Cluster()
 	f := doctor.Facts{Node: string(c.Self), Version: l.cfg.Version, Protocol: l.cfg.Protocol, Daemon: true,

@@ -38,6 +38,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	return out, nil
 }
 
+// moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for.
 func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(),
 		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status()}
@@ -48,6 +49,7 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 				at.Why += "; " + trouble
 			}
 			at.Notices = append(at.Notices, n.fitness.Of(m.Module.Name)...)
+			// Where nothing runs there is nothing to guard.
 			if m.Run.Holds() {
 				at.Notices = append(at.Notices, n.guardNotices(m.Module.Name)...)
 			}
@@ -75,6 +77,7 @@ func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry,
 		if node == string(n.self()) {
 			continue
 		}
+		// A node that is away must not keep the admin from what is known here.
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		var theirs []api.LogEntry
 		err := n.rpcTo(ctx, cluster.NodeID(node), "modules/"+name+"/log", count, &theirs)

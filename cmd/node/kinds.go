@@ -2,6 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/appmodules/mirror"
@@ -17,11 +23,6 @@ import (
 	"duet/vmmanager"
 	"duet/vmmanager/fitness"
 	"duet/vmmanager/images"
-	"errors"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
 )
 
 // newKinds is what this node runs: every kind of appmodules.Kinds.

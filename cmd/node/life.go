@@ -22,6 +22,7 @@ type step struct {
 	do   func(context.Context) error
 }
 
+// begin comes before all else: what is built may spawn.
 func (l *life) begin() { l.ctx, l.cancel = context.WithCancel(context.Background()) }
 
 // push has Stop do something before all that was pushed earlier.

@@ -10,6 +10,7 @@ import (
 // cluster is the configuration as it is now.
 func (n *Node) cluster() cluster.Config { return n.members.Config() }
 
+// self is this node's name.
 func (n *Node) self() cluster.NodeID { return n.cluster().Self }
 
 // checked is this node's identity, for which only those who are members now count.

@@ -120,6 +120,8 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
+// build makes the parts, each before those that need it. What needs one of a later line gets a function that asks for
+// it.
 func (n *Node) build() error {
 	var err error
 	if n.members, err = membership.Open(n.cfg.Dir); err != nil {
@@ -190,6 +192,7 @@ func (n *Node) Start() error {
 	return nil
 }
 
+// start begins what serves others first and what acts last; Stop ends them in reverse.
 func (n *Node) start() error {
 	if err := n.mux.Start(); err != nil {
 		return err
@@ -198,6 +201,7 @@ func (n *Node) start() error {
 	if err := n.serveMux(); err != nil {
 		return err
 	}
+	// Before the heartbeats, whose end peers hear: the guard has to know longer than they do.
 	n.guardGuests()
 	if err := n.gossip.Start(); err != nil {
 		return fmt.Errorf("start gossip: %w", err)
@@ -206,11 +210,10 @@ func (n *Node) start() error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		view, err := n.gossip.View(), n.gossip.Leave(ctx)
-		if err != nil {
-			n.log.Info("not every peer heard that this node leaves", "err", err)
-		}
 		if err == nil {
 			n.sentry.Leaving(view)
+		} else {
+			n.log.Info("not every peer heard that this node leaves", "err", err)
 		}
 		n.gossip.Stop()
 		return nil
@@ -255,6 +258,7 @@ func (n *Node) startConsole() error {
 	return err
 }
 
+// serveConsole serves the API once, on what c says.
 func (n *Node) serveConsole(c console.Config) error {
 	s, err := console.New(c)
 	if err != nil {
@@ -315,6 +319,7 @@ func (n *Node) serveReplication(ctx context.Context, ln net.Listener) {
 	}
 }
 
+// serveVolume finds out whose volume a connection is for. The engine decides whether it wants it.
 func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 	conn := wire.NewConn(nc)
 	helloCtx, cancel := context.WithTimeout(ctx, 5*time.Second)

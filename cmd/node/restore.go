@@ -65,6 +65,7 @@ func (m *mending) due() bool {
 	return true
 }
 
+// end notes what came of it.
 func (m *mending) end(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -169,6 +169,7 @@ func onMirror[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In
 	})
 }
 
+// onName serves a request that names what is meant in its path and says no more.
 func onName(n *Node, fn func(context.Context, string) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, _ any) (none, error) {

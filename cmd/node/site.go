@@ -62,8 +62,9 @@ func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
 // board is a protect.Tasks.
 type board struct{ n *Node }
 
-func (b board) Run(kind, module string, work func(context.Context, string, protect.Task) (string, error)) (api.Task,
-	error) {
+func (b board) Run(
+	kind, module string, work func(context.Context, string, protect.Task) (string, error),
+) (api.Task, error) {
 	return b.n.run(kind, module, func(ctx context.Context, t *tasks.Task) (string,
 		error) {
 		return work(ctx, t.State().ID, t)
@@ -80,6 +81,7 @@ type modules struct {
 	n *Node
 }
 
+// What only needs another name here.
 func (a modules) All() []appmodules.Module { return a.Modules() }
 
 func (a modules) Endpoints(m appmodules.Module) []vmmanager.Endpoint { return a.n.volumes.Endpoints(m) }
@@ -94,6 +96,7 @@ func (a modules) Store(ctx context.Context, s protect.New) error {
 	return a.Registry.Store(ctx, f)
 }
 
+// Run leaves it to the desk of orders which node is first.
 func (a modules) Run(ctx context.Context, name string) error {
 	m, err := a.Mirror(name)
 	if err == nil {
@@ -102,6 +105,7 @@ func (a modules) Run(ctx context.Context, name string) error {
 	return err
 }
 
+// Forgotten tells them by identity: the name may be used again at once.
 func (a modules) Forgotten(ctx context.Context, m appmodules.Module) {
 	a.n.voting.Forget(ctx, m.Identity())
 }
@@ -119,6 +123,7 @@ func (a modules) Runs(name string) bool {
 	return err == nil && m.Engine.State().Status.Phase == appmodules.Running
 }
 
+// Part tells in the error how the module stands, since the reason is the engine's.
 func (a modules) Part(ctx context.Context, name, why string) error {
 	m, err := a.Mirror(name)
 	if err != nil {
@@ -137,6 +142,7 @@ func (a modules) Rejoin(name string) {
 	}
 }
 
+// Kept is the engine's, not the hypervisor's, which has the definition on the volumes.
 func (a modules) Kept(ctx context.Context, name string) ([]byte, vmmanager.Definition, error) {
 	m, err := a.Mirror(name)
 	if err != nil {
@@ -188,6 +194,7 @@ func (a volumes) Seed(ctx context.Context, v appmodules.Volume) error {
 
 func (a volumes) Log(v appmodules.Volume) blockrepl.DirtyLog { return a.n.store.Log(v.ID) }
 
+// Frontend is the one that engines use: the VM finds its volume at the same place afterwards.
 func (a volumes) Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.Frontend, error) {
 	return a.n.volumes.Of(m).Frontend(m.Name, v)
 }
@@ -233,11 +240,13 @@ func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) er
 // hasIdentities is the version from which nodes tell modules of one name apart.
 const hasIdentities cluster.Version = 2
 
+// Identities: a node of version 1 would take a new module for an older one of its name.
 func (a peers) Identities(ctx context.Context, node cluster.NodeID) (bool, error) {
 	speaks, err := a.n.plane.Version(ctx, node)
 	return speaks >= hasIdentities, err
 }
 
+// Clear leaves alone what has run: that knows an epoch after the first.
 func (a peers) Clear(ctx context.Context, node cluster.NodeID, name string) error {
 	return a.remove(ctx, node, name, removal{Epoch: 1})
 }
@@ -253,6 +262,7 @@ func (a peers) remove(ctx context.Context, node cluster.NodeID, name string, r r
 	return nil
 }
 
+// Answers asks for something small that every release knows; a node that has no such module has answered too.
 func (a peers) Answers(ctx context.Context, node cluster.NodeID, m appmodules.Module) error {
 	var said []api.LogEntry
 	if err := a.n.rpcTo(ctx, node, "modules/"+m.Name+"/log", 1, &said); err != nil && !errors.Is(err, api.ErrNotFound) {

@@ -36,8 +36,9 @@ func askStanding(ctx context.Context, p *control.Plane, node cluster.NodeID, mod
 }
 
 // Standings is how a process beside the daemon asks a peer how it stands, over a mux that was not started.
-func Standings(c func() cluster.Config, m *mux.Mux, log *slog.Logger) func(context.Context, cluster.NodeID,
-	string) (guard.Standing, error) {
+func Standings(
+	c func() cluster.Config, m *mux.Mux, log *slog.Logger,
+) func(context.Context, cluster.NodeID, string) (guard.Standing, error) {
 	p := newPlane(c, m, log)
 	return func(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error) {
 		return askStanding(ctx, p, peer, module)

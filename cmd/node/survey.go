@@ -2,13 +2,14 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
 	"duet/blockrepl/wire"
 	"duet/cluster/doctor"
 	"duet/cluster/support"
 	"duet/cluster/survey"
-	"fmt"
-	"net"
-	"net/netip"
 )
 
 // newLookout is what looks at this node.

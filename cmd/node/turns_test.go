@@ -64,8 +64,8 @@ func (h *slow) Definition(ctx context.Context, name string) (vmmanager.Definitio
 }
 
 // TestRepeatedCallFindsTheFirstAtWork: a node that is slow to store a module gets the call for it once more, over
-// another path, because the first path fell silent. The end of the first call once took away what the second had stored, and
-// the node that ran the module without a stored configuration had forgotten it after a power loss.
+// another path, because the first path fell silent. The end of the first call once took away what the second had
+// stored, and the node that ran the module without a stored configuration had forgotten it after a power loss.
 func TestRepeatedCallFindsTheFirstAtWork(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()

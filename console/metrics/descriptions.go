@@ -2,6 +2,7 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
+// desc describes a metric: all have one prefix, so that a scrape can be told from others.
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("duet_"+name, help, labels, nil)
 }

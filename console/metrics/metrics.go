@@ -155,6 +155,7 @@ func (x *Exporter) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
+// collectVolume sends what is known of a volume. A time that is not known is no figure: 0 would be 1970.
 func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeStatus) {
 	send := func(d *prometheus.Desc, t prometheus.ValueType, value float64) {
 		out <- prometheus.MustNewConstMetric(d, t, value, name, v.Target)
@@ -191,6 +192,7 @@ func histogram(d *prometheus.Desc, counts []int64, sum int64, labels ...string) 
 	return prometheus.MustNewConstHistogram(d, total, time.Duration(sum).Seconds(), buckets, labels...)
 }
 
+// yes is a truth as Prometheus has it.
 func yes(b bool) float64 {
 	if b {
 		return 1
@@ -210,6 +212,8 @@ type meter struct {
 func (m *meter) add(t engine.Transition) {
 	m.changes++
 	switch {
+	// A takeover is what lies between the loss of the primary and the guest that runs here, whatever the phases
+	// in between.
 	case t.On == appmodules.FollowLost.String():
 		m.lost = t.Time
 	case t.On == appmodules.Followed.String() || t.To == "STOP/NotReady":
@@ -220,6 +224,7 @@ func (m *meter) add(t engine.Transition) {
 	}
 }
 
+// collect sends what was counted. Without a takeover there is no duration of one.
 func (m *meter) collect(out chan<- prometheus.Metric, module string) {
 	out <- prometheus.MustNewConstMetric(transitions, prometheus.CounterValue, float64(m.changes), module)
 	out <- prometheus.MustNewConstMetric(failovers, prometheus.CounterValue, float64(m.took), module)

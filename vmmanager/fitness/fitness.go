@@ -6,12 +6,6 @@ package fitness
 
 import (
 	"context"
-	"duet/appmodules"
-	"duet/appmodules/engine"
-	"duet/appmodules/protect"
-	"duet/cluster"
-	"duet/console/api"
-	"duet/vmmanager"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +13,13 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/appmodules/protect"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
 )
 
 // Engine is what this room needs of a module's engine.

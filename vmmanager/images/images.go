@@ -8,13 +8,6 @@ package images
 
 import (
 	"context"
-	"duet/appmodules"
-	"duet/appmodules/protect"
-	"duet/blockrepl/backing"
-	"duet/blockrepl/durable"
-	"duet/cluster"
-	"duet/console/api"
-	"duet/vmmanager"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +16,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"duet/appmodules"
+	"duet/appmodules/protect"
+	"duet/blockrepl/backing"
+	"duet/blockrepl/durable"
+	"duet/cluster"
+	"duet/console/api"
+	"duet/vmmanager"
 )
 
 // Store keeps the notes durably: Save returns when the value survives power loss.
@@ -80,6 +81,7 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 	r.making.Lock()
 	defer r.making.Unlock()
 	var before hosted
+	// The answer may have been lost on its way; a second image would be in nobody's hands.
 	if found, err := r.cfg.Store.Load(hostedPrefix+h.ID, &before); err != nil || found {
 		return before.Images, err
 	}
@@ -113,6 +115,7 @@ func (r *Room) mayHost(path string) error {
 	if path == "" {
 		return nil
 	}
+	// A link in an allowed directory leads anywhere.
 	real, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
 		return fmt.Errorf("image %s: %w", path, err)
@@ -124,6 +127,7 @@ func (r *Room) mayHost(path string) error {
 	// Where this node makes images itself they may lie too.
 	for _, dir := range append([]string{filepath.Join(r.cfg.Dir, "volumes")}, allowed...) {
 		if dir, err := filepath.EvalSymlinks(dir); err == nil && (real == dir || strings.HasPrefix(real, dir+"/")) {
+			// A file in /dev lies in memory, and everything else there is no disk.
 			if strings.HasPrefix(real+"/", "/dev/") && !backing.IsBlock(path) {
 				break
 			}
@@ -197,6 +201,8 @@ func (r *Room) Make(module string, places []protect.Place) (out []protect.Made, 
 	return out, nil
 }
 
+// makeImage makes one, under a name that nothing has. The copy that an earlier release left is used again where it has
+// the size: it saves room, and a resync overwrites it.
 func (r *Room) makeImage(module string, p protect.Place) (protect.Made, error) {
 	if p.Path != "" {
 		return r.chosenImage(p)
@@ -225,6 +231,7 @@ func (r *Room) makeImage(module string, p protect.Place) (protect.Made, error) {
 	}
 }
 
+// createImage makes a file of zeroes that takes no room yet.
 func createImage(path string, size int64) error {
 	f, err := backing.CreateFile(path, size)
 	if err != nil {
@@ -264,11 +271,13 @@ func (r *Room) volumeOn(path string) string {
 	return ""
 }
 
+// exists counts a link to nowhere too: something has that name.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, os.ErrNotExist)
 }
 
+// sameFile sees through links and other names.
 func sameFile(a, b string) bool {
 	one, err := os.Stat(a)
 	if err != nil {
@@ -284,6 +293,7 @@ func (r *Room) Drop(all []protect.Made) error {
 	var errs []error
 	for _, m := range all {
 		now := m.Path
+		// The caller may have missed the answer that a module has it.
 		if r.volumeOn(now) != "" {
 			continue
 		}
@@ -339,8 +349,10 @@ func (r *Room) MadeFor(m appmodules.Module, v appmodules.Volume) (bool, error) {
 	return false, err
 }
 
+// self is this node, in the words of configurations.
 func (r *Room) self() string { return string(r.cfg.Self) }
 
+// Names of requests are parts of keys, those of modules and disks parts of paths: no path fits these.
 var (
 	requestID  = regexp.MustCompile(`^[a-zA-Z0-9]{1,64}$`)
 	diskTarget = regexp.MustCompile(`^[a-zA-Z0-9]{1,32}$`)
