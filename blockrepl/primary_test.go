@@ -156,7 +156,7 @@ func TestAdmittedWaitsAgain(t *testing.T) {
 			eventually(t, "nothing under way", func() bool {
 				q.p.mu.Lock()
 				defer q.p.mu.Unlock()
-				return q.p.active == 0 && len(q.p.ready) == 0
+				return q.p.crew.active == 0 && len(q.p.traffic.ready) == 0
 			})
 			if a := q.a.dev.(*disk).bytes()[0]; !w.pending() || a != 1 {
 				t.Fatalf("begun: local copy %d, unanswered %v", a, w.pending())
@@ -304,17 +304,17 @@ func TestStallClockFrozen(t *testing.T) {
 	q.up()
 	p := q.p
 	p.mu.Lock()
-	l := p.link
+	l := p.peer.link
 	l.window.add(pending{sent: 1, counted: true}) // unanswered since the beginning of time
 	budget := int64(p.cfg.StallBudget)
-	p.start = p.start.Add(-10 * p.cfg.StallBudget) // this process wakes up much later
+	p.watch.start = p.watch.start.Add(-10 * p.cfg.StallBudget) // this process wakes up much later
 	p.mu.Unlock()
 	p.tick(budget / 8)
 	if p.Progress().State != Connected {
 		t.Fatal("peer accused of our own absence")
 	}
 	p.mu.Lock()
-	p.watch.thawed, p.watch.ticked = 1, p.clock()
+	p.watch.pulse.thawed, p.watch.pulse.ticked = 1, p.clock()
 	p.mu.Unlock()
 	p.tick(budget / 8)
 	if e := wantEvent[PeerLost](q); !errors.Is(e.Err, ErrStalled) {
@@ -332,7 +332,7 @@ func TestHold(t *testing.T) {
 	<-reached
 	held := make(chan error, 1)
 	go func() { held <- q.p.Hold(context.Background()) }()
-	eventually(t, "hold in force", func() bool { q.p.mu.Lock(); defer q.p.mu.Unlock(); return q.p.holding })
+	eventually(t, "hold in force", func() bool { q.p.mu.Lock(); defer q.p.mu.Unlock(); return q.p.stand.holding })
 	second := q.start(write(8<<20, fill(2, 4096)))
 	select {
 	case <-held:

@@ -118,12 +118,12 @@ func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uin
 
 // infect compiles the tests with the bug.
 func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) {
-	file, text, err := b.fit(h.root)
+	text, err := b.Edit.fit(h.root)
 	if err != nil {
 		return "", err
 	}
 	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(h.root, file): changed}})
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(h.root, b.Edit.File): changed}})
 	if err != nil {
 		return "", err
 	}
