@@ -224,7 +224,7 @@ func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 	}
 	p.meter.ended(r, now-f.started)
 	if r.FUA && err == nil && f.excl {
-		p.traffic.flushes = append(p.traffic.flushes, r)
+		p.traffic.flush(r)
 		wake(p.crew.wakeFlush)
 		return
 	}

@@ -134,7 +134,7 @@ func (p *Primary) Submit(r *Request) {
 		return
 	}
 	if r.Op == OpFlush {
-		p.traffic.flushes = append(p.traffic.flushes, r)
+		p.traffic.flush(r)
 	} else {
 		f := &r.flight
 		*f = flight{off: r.Off, end: r.Off + r.Len, excl: r.Op != OpRead, req: r, waiters: f.waiters}

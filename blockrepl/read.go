@@ -36,7 +36,7 @@ func (p *Primary) resume() {
 // queueRead hands a read that would wait for the disk to a reader. Readers exist
 // only while there is something to read. The caller holds mu.
 func (p *Primary) queueRead(f *flight) {
-	p.traffic.readq = append(p.traffic.readq, f)
+	p.traffic.queueRead(f)
 	if p.crew.hire() {
 		go p.runReader()
 	}

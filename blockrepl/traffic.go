@@ -131,6 +131,9 @@ func (t *traffic) taken() {
 	t.ready = t.ready[:0]
 }
 
+// flush lets r, a flush or a write that has to be durable, wait for the next round.
+func (t *traffic) flush(r *Request) { t.flushes = append(t.flushes, r) }
+
 // round empties and returns the flushes that wait; unflushed brings them back, first in line.
 func (t *traffic) round() []*Request {
 	round := t.flushes
@@ -139,6 +142,9 @@ func (t *traffic) round() []*Request {
 }
 
 func (t *traffic) unflushed(round []*Request) { t.flushes = append(round, t.flushes...) }
+
+// queueRead lets an issued read wait for the disk.
+func (t *traffic) queueRead(f *flight) { t.readq = append(t.readq, f) }
 
 // nextRead takes the read that waits longest for the disk; nil if there is none.
 func (t *traffic) nextRead() *flight {
