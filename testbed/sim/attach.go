@@ -65,11 +65,10 @@ func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
 		p.state = blockrepl.Required
 	}
 	e.lost = func(err error) { p.drop(l, err) }
-	p.left = 0
+	p.catchup = catchup{}
 	for b := range blocks {
-		p.work[b] = verdict != blockrepl.InStep && (suspects[b] || verdict == blockrepl.ResyncAll)
-		if p.work[b] {
-			p.left++
+		if verdict != blockrepl.InStep && (suspects[b] || verdict == blockrepl.ResyncAll) {
+			p.catchup.add(b)
 		}
 	}
 	p.judge()

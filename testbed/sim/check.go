@@ -134,7 +134,7 @@ func (n *Node) record() (r cluster.Record) {
 // granted: a copy that lost power gets the right to write. Where the policy prefers that
 // to waiting for a peer that does not answer, it may lack what was not flushed.
 func (k *checker) granted(n *Node) {
-	if n.cold && !n.reach && k.c.module.Policy.ColdStart > 0 {
+	if n.cold && !n.ear.reach && k.c.module.Policy.ColdStart > 0 {
 		k.acked = k.flushed
 	}
 }
