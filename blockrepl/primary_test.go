@@ -453,7 +453,8 @@ func TestClosedSecondaryServesNobody(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	sec.Close()
-	if err := sec.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 1, Size: 1 << 20}, true); !errors.Is(err, ErrClosed) {
+	hello := Hello{Node: "alpha", Epoch: 1, Size: 1 << 20}
+	if err := sec.Serve(t.Context(), wire.NewConn(far), hello, true); !errors.Is(err, ErrClosed) {
 		t.Fatalf("serve after close: %v", err)
 	}
 	if _, err := near.Read(make([]byte, 1)); err == nil {

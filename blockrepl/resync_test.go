@@ -245,7 +245,8 @@ func TestRefused(t *testing.T) {
 	q := newPair(t, 8<<20)
 	q.dial = func() (net.Conn, net.Conn) { return loopback(t) }
 	q.up()
-	if err := Refuse(q.s.session.conn, Refusal{Epoch: 7, Holder: "beta", Reason: "promised to beta"}); err != nil && !errors.Is(err, net.ErrClosed) { // the session may end first
+	if err := Refuse(q.s.session.conn, Refusal{Epoch: 7, Holder: "beta", Reason: "promised to beta"}); err != nil &&
+		!errors.Is(err, net.ErrClosed) { // the session may end first
 		t.Error(err)
 	}
 	if e := wantEvent[Refused](q); e.Epoch != 7 || e.Holder != "beta" {

@@ -178,7 +178,8 @@ func (n *session) run() error {
 // handle applies or dispatches one frame.
 func (n *session) handle(h *wire.Header, payload []byte) error {
 	if h.Epoch != n.epoch {
-		r := Refusal{Epoch: n.epoch, Reason: fmt.Sprintf("rule 2: frame of epoch %d in a session of epoch %d", h.Epoch, n.epoch)}
+		r := Refusal{Epoch: n.epoch,
+			Reason: fmt.Sprintf("rule 2: frame of epoch %d in a session of epoch %d", h.Epoch, n.epoch)}
 		_ = Refuse(n.conn, r) // best effort: the session ends anyway
 		return fmt.Errorf("refused: %s", r.Reason)
 	}

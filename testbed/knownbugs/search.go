@@ -138,7 +138,8 @@ func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) 
 }
 
 func compile(ctx context.Context, root, pkg, bin string, flags ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)
+	cmd := exec.CommandContext(ctx, "go",
+		append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the tests of %s: %w\n%s", pkg, err, out)

@@ -24,7 +24,8 @@ func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
 	if p.link != nil || !fits() {
 		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, blockrepl.ErrState)
 	}
-	hello := blockrepl.Hello{Node: p.n.name, Epoch: epoch, Size: blocks, Lineage: p.log.lineage, Link: p.n.c.w.rng.Uint64()}
+	hello := blockrepl.Hello{Node: p.n.name, Epoch: epoch, Size: blocks, Lineage: p.log.lineage,
+		Link: p.n.c.w.rng.Uint64()}
 	in := &incoming{end: e.other(), hello: hello}
 	var lost error
 	e.lost = func(err error) { lost = err }

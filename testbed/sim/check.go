@@ -74,7 +74,8 @@ func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 func (k *checker) lives(n *Node) {
 	life := n.guest.life
 	if life <= k.past[n.id] {
-		k.fail("the guest on %s goes on with what it remembers, although the one on %s has written since", n.name, k.c.nodes[1-n.id].name)
+		k.fail("the guest on %s goes on with what it remembers, although the one on %s has written since", n.name,
+			k.c.nodes[1-n.id].name)
 	}
 	o := k.c.nodes[1-n.id]
 	k.past[o.id] = o.guest.life

@@ -51,7 +51,8 @@ func newCluster(seed uint64, keep bool, live *live) *Cluster {
 	if live != nil {
 		size = volumeSize
 	}
-	m.Spec = appmodules.VM{Domain: "vm", Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: size, Paths: map[string]string{}}}}
+	m.Spec = appmodules.VM{Domain: "vm",
+		Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: size, Paths: map[string]string{}}}}
 	c.module = m
 	for i := range c.nodes {
 		n := &Node{
@@ -65,7 +66,8 @@ func newCluster(seed uint64, keep bool, live *live) *Cluster {
 		if i == 0 {
 			n.log.lineage = n.log.lineage.With(blockrepl.Generation{Epoch: 1, Holder: names[0]})
 		}
-		if err := engine.Create(&n.store, cluster.NodeID(n.name), cluster.NodeID(names[0]), engine.Definition{Version: 1, Text: []byte("vm")}); err != nil {
+		if err := engine.Create(&n.store, cluster.NodeID(n.name), cluster.NodeID(names[0]),
+			engine.Definition{Version: 1, Text: []byte("vm")}); err != nil {
 			panic(err) // a store in memory that is not full
 		}
 		n.disk.ill.changed.L = &n.disk.mu

@@ -53,7 +53,8 @@ func said(why string, r appmodules.Row) bool {
 func shows(r appmodules.Row, text string) bool {
 	for _, link := range []appmodules.Link{appmodules.NoLink, appmodules.InStep} {
 		role, status := appmodules.Machine{Phase: r.To, Link: link}.Display()
-		if (r.Link == appmodules.KeepLink || (r.Link == appmodules.NoLink) == (link == appmodules.NoLink)) && text == fmt.Sprintf("%s/%s", role, status) {
+		if (r.Link == appmodules.KeepLink || (r.Link == appmodules.NoLink) == (link == appmodules.NoLink)) &&
+			text == fmt.Sprintf("%s/%s", role, status) {
 			return true
 		}
 	}

@@ -110,7 +110,8 @@ func (p *primary) Hold(ctx context.Context) error {
 	flushed := false
 	err := p.p.waitFor(ctx, func() bool { return bad() || p.writing() == 0 })
 	if err == nil && !bad() {
-		p.rounds.waiting = append(p.rounds.waiting, &request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
+		p.rounds.waiting = append(p.rounds.waiting,
+			&request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
 		p.flush()
 		err = p.p.waitFor(ctx, func() bool { return bad() || flushed })
 	}

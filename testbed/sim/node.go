@@ -87,7 +87,9 @@ func (n *Node) boot() {
 		n.real = &real{n: n, life: p}
 	}
 	other := cluster.NodeID(names[1-n.id])
-	vm := workload.NewVM(workload.VMConfig{Module: n.c.module, Node: n.name, Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n}, Logger: slog.New(slog.DiscardHandler)})
+	vm := workload.NewVM(workload.VMConfig{Module: n.c.module, Node: n.name,
+		Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n},
+		Logger:     slog.New(slog.DiscardHandler)})
 	e, err := engine.New(engine.Config{
 		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: n.storage(),
 		Workload: vm, Gate: engine.NewGate(p), Runtime: p,

@@ -71,7 +71,8 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	if err := n.disk.failed(); err != nil {
 		return nil, err
 	}
-	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID, budget: time.Duration(n.c.module.Policy.StallBudget)}
+	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID,
+		budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
 	n.prim = p
 	n.guest.served(p)
@@ -269,7 +270,8 @@ func (p *primary) judge() {
 
 // settle acknowledges a write that is where it has to be.
 func (p *primary) settle(f *flight) {
-	if f.req == nil || f.here || f.peer || f.log || p.failed != nil || p.state == blockrepl.Closed || p.state == blockrepl.Frozen {
+	if f.req == nil || f.here || f.peer || f.log || p.failed != nil || p.state == blockrepl.Closed ||
+		p.state == blockrepl.Frozen {
 		return
 	}
 	if !p.remove(f) {
