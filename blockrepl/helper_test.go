@@ -341,6 +341,13 @@ func (q *pair) up() *pair {
 	return q
 }
 
+// lose cuts the connection and waits until the primary has noticed.
+func (q *pair) lose() {
+	q.t.Helper()
+	q.cut()
+	wantEvent[PeerLost](q)
+}
+
 // wantEvent returns the next event of type E, skipping others.
 func wantEvent[E Event](q *pair) E {
 	q.t.Helper()

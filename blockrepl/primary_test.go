@@ -199,8 +199,7 @@ func TestGenerationBeforeAcknowledgement(t *testing.T) {
 // No generation is made without a write.
 func TestGenerationOnlyAtFirstWrite(t *testing.T) {
 	q := newPair(t, 8<<20).up()
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	if err := q.p.GoAlone(2); err != nil {
 		t.Fatal(err)
 	}

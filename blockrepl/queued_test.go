@@ -13,8 +13,7 @@ func TestQueuedWriteEndsOnce(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	w := q.start(write(0, fill(1, Sector)))
 	<-reached
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 
 	p := q.p
 	var done completions
