@@ -17,6 +17,9 @@ func (a *attachment) vacant() bool { return a.link == nil && !a.joining }
 // greeting begins or ends a handshake.
 func (a *attachment) greeting(is bool) { a.joining = is }
 
+// install makes l the present link.
+func (a *attachment) install(l *link) { a.link = l }
+
 // part makes l, the present link, one that is being closed; parted says that it is.
 func (a *attachment) part(l *link) {
 	l.window.failCalls(errLinkLost)

@@ -106,7 +106,7 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 		complete: w.Complete, intact: w.Complete && w.Intact, pinged: p.clock(),
 	}
 	l.ctx, l.cancel = context.WithCancel(p.crew.ctx)
-	p.peer.link = l
+	p.peer.install(l)
 	p.ledger.writesAt(epoch)
 	p.stand.move(Syncing)
 	if w.Complete {

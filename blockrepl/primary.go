@@ -48,7 +48,8 @@ type PrimaryConfig struct {
 // It is made of parts, each with an invariant that its own methods keep; what joins them are
 // the methods of the Primary. One mutex guards them all, as nearly every step of a request
 // concerns several: a write that ends leaves the table, the tracker and the window at once.
-// Nothing that waits is done under it: no device, no log, no socket, no Completer.
+// Nothing that waits is done under it: no device, no socket, no Completer; the log is only
+// handed a commit.
 type Primary struct {
 	cfg   PrimaryConfig
 	log   *slog.Logger
