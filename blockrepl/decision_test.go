@@ -36,7 +36,7 @@ func TestTwoDecisionsWithinOneCommit(t *testing.T) {
 		q.p.mu.Lock()
 		q.p.tracker.coolAll(false) // something to store that is no generation
 		q.p.commit()
-		running := q.p.commits.running
+		running := q.p.ledger.running
 		q.p.mu.Unlock()
 		if !running {
 			t.Fatal("no commit is under way")

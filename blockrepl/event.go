@@ -68,22 +68,41 @@ func (VerifyDone) event()       {}
 
 // emit queues e; the caller holds mu.
 func (p *Primary) emit(e Event) {
-	p.events = append(p.events, e)
-	wake(p.wakeEvents)
+	p.events.put(e)
+}
+
+// mailbox has the events that were not delivered yet, in order. Whoever finds a token in
+// wake takes them all; a mailbox that is not empty always has one, or somebody under way.
+// Primary.mu guards waiting.
+type mailbox struct {
+	waiting []Event
+	wake    chan struct{} // of capacity one
+}
+
+func newMailbox() mailbox { return mailbox{wake: make(chan struct{}, 1)} }
+
+func (m *mailbox) put(e Event) {
+	m.waiting = append(m.waiting, e)
+	wake(m.wake)
+}
+
+func (m *mailbox) take() []Event {
+	events := m.waiting
+	m.waiting = nil
+	return events
 }
 
 // notify delivers events until the Primary is closed.
 func (p *Primary) notify() {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	for {
 		select {
-		case <-p.ctx.Done():
+		case <-p.crew.ctx.Done():
 			return
-		case <-p.wakeEvents:
+		case <-p.events.wake:
 		}
 		p.mu.Lock()
-		events := p.events
-		p.events = nil
+		events := p.events.take()
 		p.mu.Unlock()
 		for _, e := range events {
 			p.cfg.Events(e)

@@ -16,15 +16,11 @@ type fence struct {
 // called more than once, and by a receiver of events.
 func (p *Primary) Fence() {
 	p.mu.Lock()
-	l := p.link
-	p.link, p.state = nil, Closed
+	p.stand.move(Closed)
 	p.fence.down.Store(true)
-	if l != nil {
-		l.window.failCalls(ErrClosed)
-		l.cancel()
-	}
-	done := p.dismiss()
-	p.cancel()
+	l := p.peer.cut()
+	done := p.traffic.dismiss()
+	p.crew.cancel()
 	p.changed.Broadcast()
 	p.mu.Unlock()
 
@@ -32,7 +28,7 @@ func (p *Primary) Fence() {
 		_ = l.conn.Close() // the volume ends either way
 	}
 	p.mu.Lock()
-	for p.parting || p.fence.answering.Load() > 0 {
+	for p.peer.parting || p.fence.answering.Load() > 0 {
 		p.changed.Wait()
 	}
 	p.mu.Unlock()
@@ -44,34 +40,12 @@ func (p *Primary) Fence() {
 // connection, so that the guest's writes are submitted again elsewhere.
 func (p *Primary) Close() {
 	p.Fence()
-	p.wg.Wait()
+	p.crew.wg.Wait()
 	p.mu.Lock()
-	for p.active > 0 || p.commits.running {
+	for !p.crew.idle() || p.ledger.running {
 		p.changed.Wait()
 	}
 	p.mu.Unlock()
-}
-
-// dismiss takes every request that no goroutine is working on; the others are ended with
-// ErrClosed by that goroutine.
-func (p *Primary) dismiss() *completions {
-	done := &completions{}
-	for _, list := range [][]span{p.table.reads, p.table.writes} {
-		for _, s := range list {
-			if s.f.req != nil && s.f.busy == 0 {
-				done.add(s.f.req, ErrClosed)
-			}
-		}
-	}
-	for _, f := range p.suspended {
-		done.add(f.req, ErrClosed)
-	}
-	for _, r := range p.flushes {
-		done.add(r, ErrClosed)
-	}
-	p.table = table{}
-	p.held, p.marking, p.suspended, p.ready, p.readq, p.flushes = nil, nil, nil, nil, nil, nil
-	return done
 }
 
 // unlock gives up mu and then hands over what was collected under it. Fence waits for that.

@@ -117,22 +117,9 @@ func TestFenceDoesNotWait(t *testing.T) {
 				later := write(1<<20, fill(3, 4096))
 				later.By = c
 				q.p.Submit(later) // and nobody kicks
-				began := time.Now()
-				q.p.Fence()
-				if took := time.Since(began); took != 0 {
-					t.Errorf("fence took %v", took)
-				}
+				fenceAtOnce(t, q.p.Fence)
 				good, _ := c.seen()
-				closed := make(chan struct{})
-				go func() { q.p.Close(); close(closed) }()
-				synctest.Wait()
-				select {
-				case <-closed:
-					t.Error("closed while the device was in use")
-				default:
-				}
-				free()
-				<-closed
+				closeWaits(t, q.p.Close, free)
 				kick.Wait()
 				if g, shut := c.seen(); g != good || g+shut != 2 {
 					t.Errorf("%d acknowledged, %d of them after the fence; %d refused", g, g-good, shut)
@@ -205,26 +192,13 @@ func TestSecondaryFenceDoesNotWait(t *testing.T) {
 		free := b.stick(OpWrite)
 		w := q.start(write(0, fill(1, 512)))
 		<-b.entered
-		began := time.Now()
-		q.s.Fence()
-		if took := time.Since(began); took != 0 {
-			t.Errorf("fence took %v", took)
-		}
+		fenceAtOnce(t, q.s.Fence)
 		near, far := net.Pipe()
 		err := q.s.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 2, Size: 8 << 20}, true)
 		if near.Close(); !errors.Is(err, ErrClosed) {
 			t.Errorf("serve after the fence: %v", err)
 		}
-		closed := make(chan struct{})
-		go func() { q.s.Close(); close(closed) }()
-		synctest.Wait()
-		select {
-		case <-closed:
-			t.Error("closed while the device was in use")
-		default:
-		}
-		free()
-		<-closed
+		closeWaits(t, q.s.Close, free)
 		synctest.Wait()
 		if !w.pending() {
 			t.Error("acknowledged after the fence")
@@ -310,16 +284,7 @@ func TestHungSecondary(t *testing.T) {
 					t.Errorf("serve again: %v", err)
 				}
 				q.s.Fence()
-				closed := make(chan struct{})
-				go func() { q.s.Close(); close(closed) }()
-				synctest.Wait()
-				select {
-				case <-closed:
-					t.Error("closed while the device was in use")
-				default:
-				}
-				free()
-				<-closed
+				closeWaits(t, q.s.Close, free)
 				if !w.pending() {
 					t.Error("acknowledged")
 				}
@@ -347,8 +312,7 @@ func TestCompleteOutlivesItsContext(t *testing.T) {
 		if err := q.s.Complete(ctx, q.p.Ticket()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		q.cut()
-		wantEvent[PeerLost](q)
+		q.lose()
 		if err := q.p.GoAlone(2); err != nil {
 			t.Fatal(err)
 		}
@@ -386,4 +350,29 @@ func TestRejoinAfterClose(t *testing.T) {
 	if _, lineage, _ := q.b.log.Load(); lineage.Compare(own) != Same {
 		t.Fatalf("the log says %v", lineage)
 	}
+}
+
+// fenceAtOnce checks, inside a synctest bubble, that a fence waits for nothing.
+func fenceAtOnce(t *testing.T, fence func()) {
+	t.Helper()
+	began := time.Now()
+	fence()
+	if took := time.Since(began); took != 0 {
+		t.Errorf("fence took %v", took)
+	}
+}
+
+// closeWaits checks, inside a synctest bubble, that a close waits for the device until free lets it go.
+func closeWaits(t *testing.T, closes, free func()) {
+	t.Helper()
+	closed := make(chan struct{})
+	go func() { closes(); close(closed) }()
+	synctest.Wait()
+	select {
+	case <-closed:
+		t.Error("closed while the device was in use")
+	default:
+	}
+	free()
+	<-closed
 }

@@ -26,11 +26,12 @@ type flight struct {
 type step uint8
 
 const (
-	stepBlocked step = iota // an overlapping flight is before it
-	stepHeld                // the volume does not admit it now
-	stepMarking             // its extents are not yet durably hot
-	stepReady               // in the ready list
-	stepIssued              // on its way to the device and the peer
+	stepBlocked   step = iota // an overlapping flight is before it
+	stepHeld                  // the volume does not admit it now
+	stepSuspended             // a read of what the peer may not have
+	stepMarking               // its extents are not yet durably hot
+	stepReady                 // in the ready list
+	stepIssued                // on its way to the device and the peer
 )
 
 // table is the range lock: every flight that was submitted and has not ended.

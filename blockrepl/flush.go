@@ -10,33 +10,36 @@ import (
 // runFlush does one flush round after the other. A round covers every flush that
 // waited when it began.
 func (p *Primary) runFlush() {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	v := visit{what: "flush"}
 	p.mu.Lock()
-	p.local.add(&v)
+	p.watch.local.add(&v)
 	p.mu.Unlock()
 	for {
 		select {
-		case <-p.ctx.Done():
+		case <-p.crew.ctx.Done():
 			return
-		case <-p.wakeFlush:
+		case <-p.crew.wakeFlush:
 			for p.flushRound(&v) {
 			}
 		}
 	}
 }
 
+// wantsFlush says whether a round is wanted, by a guest or so that extents can cool.
+func (p *Primary) wantsFlush() bool { return len(p.traffic.flushes) > 0 || p.tracker.wantFlush }
+
 // mayFlush says whether a round would make durable all it claims. A required peer
 // that may have lost writes it acknowledged must first catch up.
 func (p *Primary) mayFlush() bool {
 	switch {
-	case p.failed != nil || p.parting:
+	case p.stand.failed != nil || p.peer.parting:
 		return false
-	case p.state == Alone || p.state == Syncing:
+	case p.stand.state.decides():
 		return true
-	case p.state.required():
+	case p.stand.state.required():
 		// What cannot be read here is not made durable by waiting for it.
-		return p.link.intact || p.work == nil || p.work.left == p.work.stuck
+		return p.peer.link.intact || p.catchup.tried()
 	}
 	return false
 }
@@ -45,13 +48,12 @@ func (p *Primary) mayFlush() bool {
 // flushes it covered. It reports whether there may be more to do.
 func (p *Primary) flushRound(v *visit) bool {
 	p.mu.Lock()
-	if (len(p.flushes) == 0 && !p.tracker.wantFlush) || !p.mayFlush() {
+	if !p.wantsFlush() || !p.mayFlush() {
 		p.mu.Unlock()
 		return false
 	}
-	round := p.flushes
-	p.flushes = nil
-	l, both := p.link, p.state.required()
+	round := p.traffic.round()
+	l, both := p.peer.link, p.stand.state.required()
 	p.tracker.flushBegin()
 	p.mu.Unlock()
 
@@ -77,21 +79,21 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 	var done completions
 	p.mu.Lock()
 	p.tracker.flushEnd(both && local == nil)
-	p.stats.FlushRounds++
+	p.meter.stats.FlushRounds++
 	switch {
-	case p.state == Closed:
+	case p.stand.state == Closed:
 		for _, r := range round {
 			done.add(r, ErrClosed)
 		}
 	case local != nil:
 		p.fail(fmt.Errorf("flush local copy: %w", local))
-		p.flushes = append(round, p.flushes...)
+		p.traffic.unflushed(round)
 	case remote != nil:
-		p.flushes = append(round, p.flushes...) // the peer was lost: again, when the state allows
+		p.traffic.unflushed(round) // the peer was lost: again, when the state allows
 	default:
 		for _, r := range round {
 			if r.Op == OpFlush {
-				p.stats.Flushes++
+				p.meter.stats.Flushes++
 			}
 			done.add(r, nil)
 		}
@@ -99,7 +101,7 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 	more := p.mayFlush()
 	p.changed.Broadcast()
 	p.unlock(&done)
-	wake(p.wakeIssue) // extents that could not cool before may now
+	wake(p.crew.wakeIssue) // extents that could not cool before may now
 	return more
 }
 
@@ -108,7 +110,7 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 func (p *Primary) flushBoth(ctx context.Context) error {
 	w := make(waiter, 1)
 	p.Submit(&Request{Op: OpFlush, By: w})
-	wake(p.wakeFlush)
+	wake(p.crew.wakeFlush)
 	select {
 	case err := <-w:
 		return err

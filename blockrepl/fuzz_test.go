@@ -58,7 +58,8 @@ func FuzzRefusal(f *testing.F) {
 // FuzzCompare feeds the payload of a compare to the secondary's side.
 func FuzzCompare(f *testing.F) {
 	dev := newDisk(8 << 20)
-	good, _, err := appendSums(newObserved(dev, ""), 1, 5, make([]byte, runRegions*RegionSize), []byte{5, 0, 0, 0, 0, 0, 0, 0})
+	out := []byte{5, 0, 0, 0, 0, 0, 0, 0}
+	good, _, err := appendSums(newObserved(dev, ""), 1, 5, make([]byte, runRegions*RegionSize), out)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -268,7 +268,8 @@ func (q *pair) primary() *Primary {
 	q.events = make(chan Event, 1000)
 	events := q.events
 	p, err := NewPrimary(PrimaryConfig{Volume: "v", Identity: "id", Node: q.a.node, Device: q.a.dev, Log: q.a.log,
-		HotExtents: q.hot, StallBudget: q.budget, LocalBudget: q.local, Logger: q.logger, Events: func(e Event) { events <- e }})
+		HotExtents: q.hot, StallBudget: q.budget, LocalBudget: q.local, Logger: q.logger,
+		Events: func(e Event) { events <- e }})
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -338,6 +339,13 @@ func (q *pair) up() *pair {
 	}
 	q.connect(1)
 	return q
+}
+
+// lose cuts the connection and waits until the primary has noticed.
+func (q *pair) lose() {
+	q.t.Helper()
+	q.cut()
+	wantEvent[PeerLost](q)
 }
 
 // wantEvent returns the next event of type E, skipping others.
@@ -479,7 +487,8 @@ func secured(t testing.TB) (net.Conn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"duet"}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"duet"}}
 	der, err := x509.CreateCertificate(crand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -491,7 +500,8 @@ func secured(t testing.TB) (net.Conn, net.Conn) {
 	server := tls.Server(wire.Buffered(far), &tls.Config{
 		Certificates:                []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 		DynamicRecordSizingDisabled: true})
-	client := tls.Client(wire.Buffered(near), &tls.Config{RootCAs: pool, ServerName: "duet", DynamicRecordSizingDisabled: true})
+	client := tls.Client(wire.Buffered(near),
+		&tls.Config{RootCAs: pool, ServerName: "duet", DynamicRecordSizingDisabled: true})
 	done := make(chan error, 1)
 	go func() { done <- server.Handshake() }()
 	if err := errors.Join(client.Handshake(), <-done); err != nil {

@@ -59,7 +59,7 @@ func TestFailureEndsHold(t *testing.T) {
 	eventually(t, "the hold begins", func() bool {
 		q.p.mu.Lock()
 		defer q.p.mu.Unlock()
-		return q.p.holding
+		return q.p.stand.holding
 	})
 	d.mu.Lock()
 	d.fail = bad

@@ -5,16 +5,16 @@ var _ Mapper = (*Primary)(nil)
 // Data tells the holes of the volume; see Mapper. What is being written, or may yet change
 // before a guest can read it, counts as data.
 func (p *Primary) Data(off int64) (start, end int64, err error) {
-	if p.mapper == nil {
+	if p.dev.mapper == nil {
 		return off, p.dev.Size(), nil
 	}
-	start, end, err = p.mapper.Data(off)
+	start, end, err = p.dev.mapper.Data(off)
 	if err != nil || start <= off {
 		return start, end, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.readable() || p.table.writing(off, start) || p.work != nil && p.work.touches(off, start) {
+	if !p.stand.readable() || p.traffic.table.writing(off, start) || p.catchup.touches(off, start) {
 		return off, start, nil
 	}
 	return start, end, nil

@@ -26,12 +26,12 @@ func (p *Primary) Kick() { p.issue() }
 // runIssue issues what became ready outside of Kick: flights that were blocked,
 // held or waited for a commit.
 func (p *Primary) runIssue() {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	for {
 		select {
-		case <-p.ctx.Done():
+		case <-p.crew.ctx.Done():
 			return
-		case <-p.wakeIssue:
+		case <-p.crew.wakeIssue:
 			p.issue()
 		}
 	}
@@ -40,14 +40,13 @@ func (p *Primary) runIssue() {
 // issue works until the ready list is empty.
 func (p *Primary) issue() {
 	p.mu.Lock()
-	b := p.takeBatch()
-	p.active++
+	b := p.crew.join(&p.watch.local)
 	for {
 		p.commit()
-		if len(p.flushes) > 0 || p.tracker.wantFlush {
-			wake(p.wakeFlush)
+		if p.wantsFlush() {
+			wake(p.crew.wakeFlush)
 		}
-		if len(p.ready) == 0 || p.state == Closed {
+		if len(p.traffic.ready) == 0 || p.stand.state == Closed {
 			break
 		}
 		p.fill(b)
@@ -59,56 +58,33 @@ func (p *Primary) issue() {
 		p.unlock(&b.done)
 		p.mu.Lock()
 	}
-	p.active--
-	p.batches = append(p.batches, b)
-	if p.state == Closed {
+	p.crew.leave(b)
+	if p.stand.state == Closed {
 		p.changed.Broadcast()
 	}
 	p.mu.Unlock()
-}
-
-func (p *Primary) takeBatch() *batch {
-	if n := len(p.batches); n > 0 {
-		b := p.batches[n-1]
-		p.batches = p.batches[:n-1]
-		return b
-	}
-	b := &batch{visit: visit{what: "write"}}
-	p.local.add(&b.visit)
-	return b
 }
 
 // fill moves the ready list into b and numbers the frames. A write that may not begin
 // any more, because the peer was lost or a hold came since it was admitted, waits again.
 func (p *Primary) fill(b *batch) {
 	now := p.clock()
-	b.link, b.items = p.link, b.items[:0]
-	for _, f := range p.ready {
-		f.queued = false
-		if f.excl && f.step == stepReady && (!p.writable() || p.needGeneration()) {
+	b.link, b.items = p.peer.link, b.items[:0]
+	for _, f := range p.traffic.ready {
+		if f.excl && f.step == stepReady && (!p.stand.writable() || p.needGeneration()) {
 			p.admit(f)
 			continue
 		}
-		it := item{f: f, local: f.step == stepReady}
-		if it.local {
-			f.step = stepIssued
-			if f.started == 0 {
-				f.started = now
-			}
-		}
-		if f.excl && it.local {
-			p.issued++
-		}
+		it := item{f: f, local: p.traffic.issue(f, now)}
 		f.busy++
-		if f.excl && p.link != nil {
-			f.sent = p.link
-			it.seq = p.link.window.add(pending{flight: f, sent: now, counted: true})
-			p.stats.Mirrored++
+		if f.excl && p.peer.link != nil {
+			f.sent = p.peer.link
+			it.seq = p.peer.link.window.add(pending{flight: f, sent: now, counted: true})
+			p.meter.stats.Mirrored++
 		}
 		b.items = append(b.items, it)
 	}
-	clear(p.ready)
-	p.ready = p.ready[:0]
+	p.traffic.taken()
 }
 
 // send appends the frames of b and flushes the connection; a failure loses the peer.
@@ -153,7 +129,7 @@ func (p *Primary) doLocal(b *batch) {
 		b.visit.enter()
 		switch r.Op {
 		case OpRead:
-			it.slow = p.fast == nil || !p.fast.TryReadAt(r.Data, r.Off)
+			it.slow = !p.dev.tryRead(r.Data, r.Off)
 		case OpWrite:
 			_, it.err = p.dev.WriteAt(r.Data, r.Off)
 		case OpZero:
@@ -174,7 +150,7 @@ func (p *Primary) settleLocal(b *batch) {
 		f := it.f
 		f.busy--
 		switch {
-		case p.state == Closed:
+		case p.stand.state == Closed:
 			p.endIfIdle(f, &b.done)
 		case it.slow:
 			p.queueRead(f)
@@ -203,15 +179,7 @@ func (p *Primary) endIfIdle(f *flight, done *completions) {
 // decides. Before it does so for the first time, its generation is durable. One that is to
 // be sent again ends when fill has taken it: until then the ready list refers to it.
 func (p *Primary) settled(f *flight) bool {
-	switch {
-	case f.busy > 0 || f.queued || !f.here || p.needGeneration():
-		return false
-	case p.link != nil:
-		return f.acked == p.link
-	case f.acked != nil && f.acked == f.sent:
-		return true
-	}
-	return p.state == Alone && !p.parting
+	return f.busy == 0 && !f.queued && f.here && !p.needGeneration() && p.peer.has(f, p.stand.state == Alone)
 }
 
 // tryEnd ends an issued write if it may.
@@ -226,19 +194,14 @@ func (p *Primary) tryEnd(f *flight, now int64, done *completions) {
 // same bytes twice is harmless, as the range is locked.
 func (p *Primary) review(done *completions) {
 	var over []*flight
-	for i := range p.table.writes {
-		f := p.table.writes[i].f
+	p.traffic.issuedWrites(func(f *flight) {
 		switch {
-		case f.req == nil || f.step != stepIssued:
-		case p.link != nil && f.sent != p.link:
-			if !f.queued {
-				f.queued = true
-				p.ready = append(p.ready, f)
-			}
+		case p.peer.lacks(f):
+			p.traffic.sendAgain(f)
 		case p.settled(f):
 			over = append(over, f)
 		}
-	}
+	})
 	now := p.clock()
 	for _, f := range over {
 		p.end(f, nil, now, done)
@@ -249,21 +212,20 @@ func (p *Primary) review(done *completions) {
 // flush round if it must be durable. What it blocked may start. The volume is not fenced.
 func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 	r := f.req
-	p.free = p.table.remove(f, p.free[:0])
+	free := p.traffic.leave(f)
 	if f.excl {
-		p.tracker.leave(f.off, f.end, p.link != nil)
-		if p.issued--; p.issued == 0 {
+		p.tracker.leave(f.off, f.end, p.peer.link != nil)
+		if p.traffic.issued == 0 {
 			p.changed.Broadcast()
 		}
 	}
-	for _, w := range p.free {
+	for _, w := range free {
 		p.admit(w)
 	}
-	p.stats.count(r, now-f.started)
-	p.guest.add(r.Op, now-f.started)
+	p.meter.ended(r, now-f.started)
 	if r.FUA && err == nil && f.excl {
-		p.flushes = append(p.flushes, r)
-		wake(p.wakeFlush)
+		p.traffic.flush(r)
+		wake(p.crew.wakeFlush)
 		return
 	}
 	done.add(r, err)
@@ -271,11 +233,9 @@ func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 
 // fail notes a local failure: no write starts any more, none that it is about ends.
 func (p *Primary) fail(err error) {
-	if p.failed != nil || p.state == Closed {
+	if !p.stand.fail(err) {
 		return
 	}
-	p.failed = err
-	p.spoil(err)
 	p.changed.Broadcast() // who waits for an end that will not come
 	p.log.Error("local copy failed, writes wait", "error", err)
 	p.emit(DeviceFailed{Err: err})

@@ -41,8 +41,7 @@ func TestLogThatIsStuck(t *testing.T) {
 		q.logger = slog.New(stuck)
 		q.up()
 		q.write(0, fill(1, 512))
-		q.cut()
-		wantEvent[PeerLost](q)
+		q.lose()
 		if err := q.p.GoAlone(2); err != nil {
 			t.Fatal(err)
 		}

@@ -50,29 +50,34 @@ func (p *Primary) Attach(ctx context.Context, conn *wire.Conn, epoch uint64) err
 
 func (p *Primary) attach(ctx context.Context, conn *wire.Conn, epoch uint64) error {
 	p.mu.Lock()
-	for p.parting && p.state != Closed {
+	for p.peer.parting && p.stand.state != Closed {
 		p.changed.Wait()
 	}
-	if p.link != nil || p.joining || p.state == Closed || (p.state != Detached && epoch != p.epoch) {
+	if !p.peer.vacant() || !p.fits(epoch) {
 		defer p.mu.Unlock()
-		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, ErrState)
+		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.stand.state, p.ledger.epoch, ErrState)
 	}
-	p.joining = true
-	hello := Hello{Node: p.cfg.Node, Epoch: epoch, Size: p.dev.Size(), Lineage: p.lineage, Link: rand.Uint64()}
+	p.peer.greeting(true)
+	hello := Hello{Node: p.cfg.Node, Epoch: epoch, Size: p.dev.Size(), Lineage: p.ledger.lineage, Link: rand.Uint64()}
 	p.mu.Unlock()
 
 	welcome, suspects, err := greet(ctx, conn, hello)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.joining = false
+	p.peer.greeting(false)
 	if err != nil {
 		return err
 	}
-	if p.state == Closed || (p.state != Detached && epoch != p.epoch) {
+	if !p.fits(epoch) {
 		return fmt.Errorf("attach at epoch %d: %w", epoch, ErrState)
 	}
 	return p.join(conn, hello, welcome, suspects)
+}
+
+// fits says that a peer may be attached at epoch: once the volume has left Detached, only at its own.
+func (p *Primary) fits(epoch uint64) bool {
+	return p.stand.state == Detached || p.stand.state != Closed && epoch == p.ledger.epoch
 }
 
 // join judges the welcome and installs the link. The caller holds mu.
@@ -82,12 +87,12 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 		suspects[id] |= mask
 	}
 	// The lineage may have grown during the handshake, so the verdict takes it anew.
-	hello := Hello{Epoch: epoch, Size: p.dev.Size(), Lineage: p.lineage}
+	hello := Hello{Epoch: epoch, Size: p.dev.Size(), Lineage: p.ledger.lineage}
 	verdict := Decide(hello, w, len(suspects) > 0)
 	if verdict.Refused() {
-		return &VerdictError{Verdict: verdict, Local: p.lineage, Remote: w.Lineage}
+		return &VerdictError{Verdict: verdict, Local: p.ledger.lineage, Remote: w.Lineage}
 	}
-	if p.state != Alone && !w.Complete {
+	if p.stand.state != Alone && !w.Complete {
 		return ErrPeerIncomplete
 	}
 	if w.Complete && p.beginning() {
@@ -100,32 +105,31 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 		conn: conn, id: greeted.Link, epoch: epoch, peer: w.Node,
 		complete: w.Complete, intact: w.Complete && w.Intact, pinged: p.clock(),
 	}
-	l.ctx, l.cancel = context.WithCancel(p.ctx)
-	p.link = l
-	p.adopt(p.lineage, epoch)
-	p.state = Syncing
+	l.ctx, l.cancel = context.WithCancel(p.crew.ctx)
+	p.peer.install(l)
+	p.ledger.writesAt(epoch)
+	p.stand.move(Syncing)
 	if w.Complete {
-		p.state = Required
+		p.stand.move(Required)
 	}
-	p.work = newWorklist(suspects, p.dev.Size())
-	p.progress.began = p.clock()
-	p.log.Info("peer attached", "peer", w.Node, "epoch", epoch, "state", p.state.String(),
-		"verdict", verdict.String(), "suspect_bytes", p.work.left*RegionSize)
+	p.catchup.begin(suspects, p.dev.Size(), p.clock())
+	p.log.Info("peer attached", "peer", w.Node, "epoch", epoch, "state", p.stand.state.String(),
+		"verdict", verdict.String(), "suspect_bytes", p.catchup.work.left*RegionSize)
 	p.review(nil) // with a new link nothing can end
 	conn.OnWait(func() { p.settle(l) })
-	p.wg.Add(2)
+	p.crew.wg.Add(2)
 	go p.listen(l)
 	go p.resync(l)
 	p.reopen()
-	if p.failed != nil {
-		p.emit(DeviceFailed{Err: p.failed}) // whoever attached it may not have been told
+	if p.stand.failed != nil {
+		p.emit(DeviceFailed{Err: p.stand.failed}) // whoever attached it may not have been told
 	}
 	return nil
 }
 
 // listen reads the answers of one link until it is lost.
 func (p *Primary) listen(l *link) {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	for {
 		h, payload, err := l.conn.Next()
 		if err == nil {
@@ -146,7 +150,7 @@ func (p *Primary) receive(l *link, h *wire.Header, payload []byte) error {
 		err := decodeRefusal(payload)
 		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 			p.mu.Lock()
-			if p.link == l {
+			if p.peer.link == l {
 				p.emit(Refused{refused.Refusal})
 			}
 			p.mu.Unlock()
@@ -162,7 +166,7 @@ func (p *Primary) receive(l *link, h *wire.Header, payload []byte) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.link != l {
+	if p.peer.link != l {
 		return errLinkLost
 	}
 	w, ok := l.window.take(h.Seq)
@@ -183,7 +187,7 @@ func (p *Primary) settle(l *link) {
 	p.mu.Lock()
 	now, unknown := p.clock(), uint64(0)
 	for _, seq := range l.acked {
-		if p.link != l {
+		if p.peer.link != l {
 			break
 		}
 		w, ok := l.window.take(seq)
@@ -197,11 +201,11 @@ func (p *Primary) settle(l *link) {
 			p.tryEnd(w.flight, now, &l.done)
 		}
 	}
-	more := len(p.ready) > 0 || len(p.marking) > 0
+	more := p.traffic.moves()
 	p.unlock(&l.done)
 	l.acked = l.acked[:0]
 	if more {
-		wake(p.wakeIssue)
+		wake(p.crew.wakeIssue)
 	}
 	if unknown != 0 {
 		p.lost(l, fmt.Errorf("peer acknowledged request %d, which is not in flight", unknown))
@@ -212,30 +216,29 @@ func (p *Primary) settle(l *link) {
 // required, everything unacknowledged waits.
 func (p *Primary) lost(l *link, cause error) {
 	p.mu.Lock()
-	if p.link != l {
+	if p.peer.link != l {
 		p.mu.Unlock()
 		return
 	}
-	required := p.state.required()
-	p.link, p.parting, p.state = nil, true, Alone
+	required := p.stand.state.required()
+	p.peer.part(l)
 	if required {
-		p.state = Frozen
+		p.stand.move(Frozen)
 	} else {
-		p.work = nil
+		p.stand.move(Alone)
+		p.catchup.drop()
 	}
 	p.tracker.peerLost()
-	l.window.failCalls(errLinkLost)
-	l.cancel()
-	p.log.Warn("peer lost", "peer", l.peer, "cause", cause, "state", p.state.String())
+	p.log.Warn("peer lost", "peer", l.peer, "cause", cause, "state", p.stand.state.String())
 	p.mu.Unlock()
 
 	_ = l.conn.Close() // afterwards nothing refers to the data of requests
 
 	var done completions
 	p.mu.Lock()
-	p.parting = false
+	p.peer.parted()
 	p.review(&done)
-	if p.state != Closed {
+	if p.stand.state != Closed {
 		p.emit(PeerLost{Err: cause, Required: required})
 	}
 	p.reopen()
@@ -261,7 +264,7 @@ func (p *Primary) ask(l *link, h wire.Header, payload []byte, counted bool) ([]b
 // The call always ends: by its answer or by the loss of the link.
 func (p *Primary) post(l *link, h wire.Header, payload []byte, c *call, counted bool) error {
 	p.mu.Lock()
-	if p.link != l {
+	if p.peer.link != l {
 		p.mu.Unlock()
 		return errLinkLost
 	}

@@ -39,7 +39,7 @@ func (s *syncer) mend(off, n int64, cause error) (bool, error) {
 // repaired notes that the peer's data stood in for what could not be read here, and whether
 // writing it here worked.
 func (p *Primary) repaired(off, n int64, cause, repair error) {
-	p.stats.ReadRepairs++
+	p.meter.stats.ReadRepairs++
 	p.log.Warn("unreadable data taken from the peer", "offset", off, "length", n, "cause", cause, "repair", repair)
 	p.emit(ReadRepaired{Off: off, Len: n, Cause: cause, Repair: repair})
 	if repair != nil {
@@ -86,10 +86,10 @@ func (s *syncer) giveUp(id uint32, bit uint64, off, n int64, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unreadable.note(p, off, off+n, cause)
-	if p.link == s.l && p.work != nil {
-		p.work.giveUp(id, bit)
+	if p.peer.link == s.l && p.catchup.work != nil {
+		p.catchup.work.giveUp(id, bit)
 		p.resume()
-		wake(p.wakeIssue)
+		wake(p.crew.wakeIssue)
 	}
 }
 

@@ -1,18 +1,34 @@
 package blockrepl
 
+// localDevice is a Device with what it can do besides. It does not change.
+type localDevice struct {
+	Device
+	fast   FastReader // nil: every read may wait
+	mapper Mapper     // nil: no holes known
+}
+
+func newLocalDevice(d Device) localDevice {
+	l := localDevice{Device: d}
+	l.fast, _ = d.(FastReader)
+	l.mapper, _ = d.(Mapper)
+	return l
+}
+
+// tryRead reads without waiting for the disk, and reports whether it could.
+func (d *localDevice) tryRead(p []byte, off int64) bool {
+	return d.fast != nil && d.fast.TryReadAt(p, off)
+}
+
 // observed is a Device as one goroutine uses it beside the guests' requests: its calls are
 // watched.
 type observed struct {
-	dev    Device
-	mapper Mapper // nil: no holes are known
-	visit  visit
-	about  func(off, end int64) // sets visit.off and end, where somebody wants to know
+	dev   localDevice
+	visit visit
+	about func(off, end int64) // sets visit.off and end, where somebody wants to know
 }
 
 func newObserved(d Device, what string) *observed {
-	o := &observed{dev: d, visit: visit{what: what}}
-	o.mapper, _ = d.(Mapper)
-	return o
+	return &observed{dev: newLocalDevice(d), visit: visit{what: what}}
 }
 
 func (o *observed) enter(off, end int64) {
@@ -24,12 +40,12 @@ func (o *observed) enter(off, end int64) {
 
 // hole reports whether [off, off+n) is known to have no data.
 func (o *observed) hole(off, n int64) bool {
-	if o.mapper == nil {
+	if o.dev.mapper == nil {
 		return false
 	}
 	o.enter(off, off+n)
 	defer o.visit.leave()
-	start, _, err := o.mapper.Data(off)
+	start, _, err := o.dev.mapper.Data(off)
 	return err == nil && start >= off+n
 }
 

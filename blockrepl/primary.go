@@ -1,7 +1,6 @@
 package blockrepl
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,90 +42,34 @@ type PrimaryConfig struct {
 	Events      func(Event)
 }
 
-// State is where a Primary stands to its peer.
-type State uint8
-
-// The states of a Primary. Only Alone to Connected acknowledge writes.
-const (
-	Detached  State = iota // start: all I/O waits for Attach or GoAlone
-	Alone                  // writes are local; no peer
-	Syncing                // writes go to both; losing the peer returns to Alone
-	Required               // as Connected, but the peer is not yet known complete, or has regions to catch up
-	Connected              // both copies are complete; losing the peer freezes
-	Frozen                 // the peer was lost while required: writes wait
-	Closed
-)
-
-var stateNames = [...]string{"detached", "alone", "syncing", "required", "connected", "frozen", "closed"}
-
-// String is the word admins see.
-func (s State) String() string { return stateNames[s] }
-
-// attached says that writes go to a peer.
-func (s State) attached() bool { return s >= Syncing && s <= Connected }
-
-// required says that no write may be acknowledged without the peer.
-func (s State) required() bool { return s == Required || s == Connected }
-
 // Primary is the Queue of a volume on the node that may write it. It owns no
 // policy: the engine attaches peers, answers its events and closes it.
+//
+// It is made of parts, each with an invariant that its own methods keep; what joins them are
+// the methods of the Primary. One mutex guards them all, as nearly every step of a request
+// concerns several: a write that ends leaves the table, the tracker and the window at once.
+// Nothing that waits is done under it: no device, no socket, no Completer; the log is only
+// handed a commit.
 type Primary struct {
-	cfg    PrimaryConfig
-	log    *slog.Logger
-	dev    Device
-	fast   FastReader // nil: every read may wait
-	mapper Mapper     // nil: no holes known
-	start  time.Time
-
-	ctx    context.Context
-	cancel context.CancelFunc
-	sound  context.Context // ends when the local copy fails, with the reason
-	spoil  context.CancelCauseFunc
-	wg     sync.WaitGroup
-
+	cfg   PrimaryConfig
+	log   *slog.Logger
+	dev   localDevice
 	fence fence
+	crew  crew
 
-	wakeIssue, wakeFlush, wakeEvents chan struct{}
-
-	mu      sync.Mutex
-	changed sync.Cond // broadcast when a condition somebody waits for may have become true
-	state   State
-	epoch   uint64
-	holding bool       // Hold is in force
-	failed  error      // local failure: writes wait
-	lineage Lineage    // as it is durable
-	own     bool       // its newest generation is that of this node at this epoch
-	common  Generation // what Lineage.InStep has to become
-
-	table   table
-	tracker *tracker
-	link    *link
-	parting bool // a lost link is being closed
-	joining bool // a handshake is in progress
-	work    *worklist
-
-	ready     []*flight // may be issued
-	held      []*flight // not admitted in this state, in order
-	marking   []*flight // wait for a commit
-	suspended []*flight // reads of suspect regions, out of the table
-	free      []*flight // scratch of the table
-	batches   []*batch  // free list
-	active    int       // goroutines between taking a batch and settling it
-	issued    int       // writes that were issued and have not ended
-
-	commits  commitState
-	flushes  []*Request // waiting for the next flush round
-	readq    []*flight  // reads that wait for the disk
-	readers  int
-	events   []Event
-	stats    Stats
-	guest    latencyMeter
-	watch    watch
-	local    localWatch
-	verify   verifyState
-	progress progressState
-	// unreadable are the regions that cannot be read here.
-	unreadable unreadable
+	mu         sync.Mutex
+	changed    sync.Cond // broadcast when a condition somebody waits for may have become true
+	stand      standing
+	ledger     ledger
+	tracker    *tracker
+	traffic    traffic
+	peer       attachment
+	catchup    catchup
+	watch      watch
+	events     mailbox
+	meter      meter
+	verify     verifyState
+	unreadable unreadable // the regions that cannot be read here
 }
 
 // NewPrimary loads the log of the volume. The volume is Detached; nothing runs before Start.
@@ -142,34 +85,24 @@ func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 		cfg.StallBudget = 2 * time.Second
 	}
 	p := &Primary{
-		cfg: cfg, dev: cfg.Device, start: time.Now(),
+		cfg: cfg, dev: newLocalDevice(cfg.Device),
 		log:        unhurried(cfg.Logger).With("volume", cfg.Volume),
-		local:      localWatch{budget: cfg.LocalBudget},
-		unreadable: newUnreadable(),
+		stand:      newStanding(),
 		tracker:    newTracker(cfg.HotExtents, entries),
-		lineage:    Lineage{Volume: cfg.Identity},
-		wakeIssue:  make(chan struct{}, 1),
-		wakeFlush:  make(chan struct{}, 1),
-		wakeEvents: make(chan struct{}, 1),
-		watch:      watch{budget: cfg.StallBudget, wake: make(chan struct{}, 1)},
+		watch:      newWatch(cfg.StallBudget, cfg.LocalBudget),
+		events:     newMailbox(),
+		unreadable: newUnreadable(),
 	}
-	if lineage != nil {
-		p.lineage = *lineage
-	}
-	p.common = p.lineage.InStep
-	p.commits.visit.what = "commit of the dirty log"
-	p.local.add(&p.commits.visit)
-	p.fast, _ = cfg.Device.(FastReader)
-	p.mapper, _ = cfg.Device.(Mapper)
+	p.crew.gather()
+	p.ledger.open(cfg.Node, cfg.Identity, lineage)
+	p.watch.local.add(&p.ledger.visit)
 	p.changed.L = &p.mu
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.sound, p.spoil = context.WithCancelCause(context.Background())
 	return p, nil
 }
 
 // Start runs the goroutines of the volume; Close ends them.
 func (p *Primary) Start() {
-	p.wg.Add(4)
+	p.crew.wg.Add(4)
 	go p.notify()
 	go p.runIssue()
 	go p.runFlush()
@@ -178,9 +111,6 @@ func (p *Primary) Start() {
 
 // Size is the length of the volume in bytes.
 func (p *Primary) Size() int64 { return p.dev.Size() }
-
-// clock is the monotonic time since the Primary was made, in nanoseconds; never 0.
-func (p *Primary) clock() int64 { return int64(time.Since(p.start)) + 1 }
 
 // Submit takes a request; see Queue.
 func (p *Primary) Submit(r *Request) {
@@ -199,13 +129,13 @@ func (p *Primary) Submit(r *Request) {
 		}
 	}
 	p.mu.Lock()
-	if p.state == Closed {
+	if p.stand.state == Closed {
 		p.mu.Unlock()
 		p.reject(r, ErrClosed)
 		return
 	}
 	if r.Op == OpFlush {
-		p.flushes = append(p.flushes, r)
+		p.traffic.flush(r)
 	} else {
 		f := &r.flight
 		*f = flight{off: r.Off, end: r.Off + r.Len, excl: r.Op != OpRead, req: r, waiters: f.waiters}
@@ -223,11 +153,9 @@ func (p *Primary) reject(r *Request, err error) {
 
 // enqueue puts f in the table and admits it if nothing is before it.
 func (p *Primary) enqueue(f *flight) {
-	if p.table.insert(f) {
+	if p.traffic.enter(f, &p.watch) {
 		p.admit(f)
-		return
 	}
-	f.step, f.started = stepBlocked, p.clock()
 }
 
 // admit is called with mu held when the range of f is its own: it goes on its way,
@@ -236,22 +164,13 @@ func (p *Primary) admit(f *flight) {
 	switch {
 	case f.req == nil:
 		p.grant(f)
-	case !f.excl && p.readable():
+	case !f.excl && p.stand.readable():
 		p.admitRead(f)
-	case f.excl && p.writable():
+	case f.excl && p.stand.writable():
 		p.admitWrite(f)
 	default:
-		f.step = stepHeld
-		p.hold(f)
+		p.traffic.wait(f, stepHeld, p.clock())
 	}
-}
-
-// hold keeps f until the state admits it.
-func (p *Primary) hold(f *flight) {
-	if f.started == 0 {
-		f.started = p.clock()
-	}
-	p.held = append(p.held, f)
 }
 
 // admitWrite lets a write go when its extents are durably hot, and the generation durable.
@@ -264,41 +183,29 @@ func (p *Primary) admitWrite(f *flight) {
 		hot = p.tracker.enter(f.off, f.end)
 	}
 	if hot && !p.needGeneration() {
-		f.step = stepReady
-		p.ready = append(p.ready, f)
+		p.traffic.pass(f)
 		return
 	}
-	f.step = stepMarking
-	if f.started == 0 {
-		f.started = p.clock()
-	}
-	p.marking = append(p.marking, f)
+	p.traffic.wait(f, stepMarking, p.clock())
 }
-
-// writable says whether writes may start.
-func (p *Primary) writable() bool {
-	return (p.state == Alone || p.state.attached()) && !p.holding && p.failed == nil
-}
-
-// readable says whether reads may start.
-func (p *Primary) readable() bool { return p.state != Detached && p.state != Closed }
 
 // reopen admits again what was held, after a change of state.
 func (p *Primary) reopen() {
-	held := p.held
-	p.held = nil
-	for _, f := range held {
+	for _, f := range p.traffic.admissible() {
 		p.admit(f)
 	}
-	marking := p.marking
-	p.marking = nil
-	for _, f := range marking {
-		p.admit(f)
-	}
+	p.admitMarked()
 	p.resume()
-	wake(p.wakeIssue)
-	wake(p.wakeFlush)
+	wake(p.crew.wakeIssue)
+	wake(p.crew.wakeFlush)
 	p.changed.Broadcast()
+}
+
+// admitMarked admits again what waited for a commit.
+func (p *Primary) admitMarked() {
+	for _, f := range p.traffic.marked() {
+		p.admit(f)
+	}
 }
 
 // maxLen is the longest request of a kind that is handled in one piece.

@@ -156,7 +156,7 @@ func TestAdmittedWaitsAgain(t *testing.T) {
 			eventually(t, "nothing under way", func() bool {
 				q.p.mu.Lock()
 				defer q.p.mu.Unlock()
-				return q.p.active == 0 && len(q.p.ready) == 0
+				return q.p.crew.active == 0 && len(q.p.traffic.ready) == 0
 			})
 			if a := q.a.dev.(*disk).bytes()[0]; !w.pending() || a != 1 {
 				t.Fatalf("begun: local copy %d, unanswered %v", a, w.pending())
@@ -199,8 +199,7 @@ func TestGenerationBeforeAcknowledgement(t *testing.T) {
 // No generation is made without a write.
 func TestGenerationOnlyAtFirstWrite(t *testing.T) {
 	q := newPair(t, 8<<20).up()
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	if err := q.p.GoAlone(2); err != nil {
 		t.Fatal(err)
 	}
@@ -304,17 +303,17 @@ func TestStallClockFrozen(t *testing.T) {
 	q.up()
 	p := q.p
 	p.mu.Lock()
-	l := p.link
+	l := p.peer.link
 	l.window.add(pending{sent: 1, counted: true}) // unanswered since the beginning of time
 	budget := int64(p.cfg.StallBudget)
-	p.start = p.start.Add(-10 * p.cfg.StallBudget) // this process wakes up much later
+	p.watch.start = p.watch.start.Add(-10 * p.cfg.StallBudget) // this process wakes up much later
 	p.mu.Unlock()
 	p.tick(budget / 8)
 	if p.Progress().State != Connected {
 		t.Fatal("peer accused of our own absence")
 	}
 	p.mu.Lock()
-	p.watch.thawed, p.watch.ticked = 1, p.clock()
+	p.watch.pulse.thawed, p.watch.pulse.ticked = 1, p.clock()
 	p.mu.Unlock()
 	p.tick(budget / 8)
 	if e := wantEvent[PeerLost](q); !errors.Is(e.Err, ErrStalled) {
@@ -332,7 +331,7 @@ func TestHold(t *testing.T) {
 	<-reached
 	held := make(chan error, 1)
 	go func() { held <- q.p.Hold(context.Background()) }()
-	eventually(t, "hold in force", func() bool { q.p.mu.Lock(); defer q.p.mu.Unlock(); return q.p.holding })
+	eventually(t, "hold in force", func() bool { q.p.mu.Lock(); defer q.p.mu.Unlock(); return q.p.stand.holding })
 	second := q.start(write(8<<20, fill(2, 4096)))
 	select {
 	case <-held:
@@ -453,7 +452,8 @@ func TestClosedSecondaryServesNobody(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	sec.Close()
-	if err := sec.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 1, Size: 1 << 20}, true); !errors.Is(err, ErrClosed) {
+	hello := Hello{Node: "alpha", Epoch: 1, Size: 1 << 20}
+	if err := sec.Serve(t.Context(), wire.NewConn(far), hello, true); !errors.Is(err, ErrClosed) {
 		t.Fatalf("serve after close: %v", err)
 	}
 	if _, err := near.Read(make([]byte, 1)); err == nil {

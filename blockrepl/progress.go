@@ -35,53 +35,27 @@ type Progress struct {
 	UnreadableSince time.Time
 }
 
-// progressState is what Progress needs beyond the parts of a Primary.
-type progressState struct {
-	began    int64 // clock at which the resync began
-	compared int64 // of the last finished resync
-	moved    int64
-	proven   time.Time
-}
-
-// finished keeps the numbers of a worklist that is done.
-func (s *progressState) finished(w *worklist) {
-	s.compared, s.moved = w.checked, w.moved
-}
-
 // Progress returns the present state. It is cheap enough to call every second.
 func (p *Primary) Progress() Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock()
 	g := Progress{
-		State: p.state, Epoch: p.epoch, Lineage: p.lineage, Dirty: p.tracker.dirtyBits * RegionSize,
-		Compared: p.progress.compared, Moved: p.progress.moved,
-		Writing: p.issued, Waiting: len(p.held) + len(p.marking) + len(p.suspended), Hot: p.tracker.nhot,
-		Verifying: p.verify.running, Verified: p.verify.checked, Identical: p.progress.proven, Failed: p.failed,
+		State: p.stand.state, Epoch: p.ledger.epoch, Lineage: p.ledger.lineage, Dirty: p.tracker.dirtyBits * RegionSize,
+		Writing: p.traffic.issued, Waiting: p.traffic.waiting(), Hot: p.tracker.nhot,
+		Verifying: p.verify.running, Verified: p.verify.checked, Identical: p.verify.proven, Failed: p.stand.failed,
 	}
+	p.catchup.show(&g, now)
 	if u := &p.unreadable; u.regions > 0 {
 		g.Unreadable, g.UnreadableSince = u.regions*RegionSize, u.since
 	}
-	if l := p.link; l != nil {
+	if l := p.peer.link; l != nil {
 		g.Peer = l.peer
 		if oldest := l.window.oldest(); oldest != 0 {
 			g.Lag = time.Duration(now - oldest)
 		}
 	}
-	if w := p.work; w != nil {
-		g.ToCompare, g.Compared, g.Moved = w.left*RegionSize, w.checked, w.moved
-		g.Rate, g.ETA = pacing(w.checked, g.ToCompare, time.Duration(now-p.progress.began))
-	}
 	return g
-}
-
-// pacing returns the rate of work done in a time, and how long the rest takes at it.
-func pacing(done, left int64, took time.Duration) (rate float64, eta time.Duration) {
-	if done == 0 || took <= 0 {
-		return 0, 0
-	}
-	rate = float64(done) / took.Seconds()
-	return rate, time.Duration(float64(left) / rate * float64(time.Second))
 }
 
 // latencyBuckets is the number of buckets of a latency histogram.
@@ -97,11 +71,23 @@ type Stats struct {
 	ReadNanos, WriteNanos     int64                 // sums of the latencies
 }
 
+// meter counts what ended: for people, and for whoever must not disturb guests. Primary.mu guards it.
+type meter struct {
+	stats Stats
+	guest latencyMeter
+}
+
+// ended counts a read or write of a guest that took ns.
+func (m *meter) ended(r *Request, ns int64) {
+	m.stats.count(r, ns)
+	m.guest.add(r.Op, ns)
+}
+
 // Stats returns the counters. They only grow.
 func (p *Primary) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stats
+	return p.meter.stats
 }
 
 // count adds one finished read or write.

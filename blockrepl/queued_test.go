@@ -13,15 +13,14 @@ func TestQueuedWriteEndsOnce(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	w := q.start(write(0, fill(1, Sector)))
 	<-reached
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 
 	p := q.p
 	var done completions
 	p.mu.Lock()
-	p.state, p.link = Required, &link{}
+	p.stand.state, p.peer.link = Required, &link{}
 	p.review(&done) // it is to be sent to this one
-	p.state, p.link, p.own = Alone, nil, true
+	p.stand.state, p.peer.link, p.ledger.own = Alone, nil, true
 	p.review(&done) // nobody needs it any more
 	p.mu.Unlock()
 	done.deliver()

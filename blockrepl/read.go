@@ -17,30 +17,18 @@ const maxReaders = 64
 // the region, and comes back when it is in step; a later write may overtake it, as
 // one in flight at the same time may.
 func (p *Primary) admitRead(f *flight) {
-	if (p.state.required() || p.state == Frozen) && p.work != nil && p.work.pending(f.off, f.end) {
-		p.work.demand(f.off, f.end)
-		p.suspended = append(p.suspended, f)
-		f.step = stepHeld
-		if f.started == 0 {
-			f.started = p.clock()
-		}
-		for _, w := range p.table.remove(f, nil) {
+	if (p.stand.state.required() || p.stand.state == Frozen) && p.catchup.defers(f.off, f.end) {
+		for _, w := range p.traffic.suspend(f, p.clock()) {
 			p.admit(w)
 		}
 		return
 	}
-	f.step = stepReady
-	p.ready = append(p.ready, f)
+	p.traffic.pass(f)
 }
 
 // resume brings suspended reads back; those still suspect suspend again.
 func (p *Primary) resume() {
-	if len(p.suspended) == 0 {
-		return
-	}
-	suspended := p.suspended
-	p.suspended = nil
-	for _, f := range suspended {
+	for _, f := range p.traffic.resumed() {
 		p.enqueue(f)
 	}
 }
@@ -48,42 +36,38 @@ func (p *Primary) resume() {
 // queueRead hands a read that would wait for the disk to a reader. Readers exist
 // only while there is something to read. The caller holds mu.
 func (p *Primary) queueRead(f *flight) {
-	p.readq = append(p.readq, f)
-	if p.readers < maxReaders {
-		p.readers++
-		p.wg.Add(1)
+	p.traffic.queueRead(f)
+	if p.crew.hire() {
 		go p.runReader()
 	}
 }
 
 func (p *Primary) runReader() {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	var done completions
 	v := visit{what: "read"}
 	p.mu.Lock()
-	p.local.add(&v)
-	for len(p.readq) > 0 {
-		f := p.readq[0]
-		p.readq = p.readq[1:]
+	p.watch.local.add(&v)
+	for f := p.traffic.nextRead(); f != nil; f = p.traffic.nextRead() {
 		f.busy++
 		p.mu.Unlock()
 		err := p.readSlow(f.req, &v)
 		p.mu.Lock()
 		f.busy--
-		if p.state == Closed {
+		if p.stand.state == Closed {
 			p.endIfIdle(f, &done)
 		} else {
 			p.end(f, err, p.clock(), &done)
 		}
-		more := len(p.ready) > 0 || len(p.marking) > 0
+		more := p.traffic.moves()
 		p.unlock(&done)
 		if more {
-			wake(p.wakeIssue)
+			wake(p.crew.wakeIssue)
 		}
 		p.mu.Lock()
 	}
-	p.local.remove(&v)
-	p.readers--
+	p.watch.local.remove(&v)
+	p.crew.retire()
 	p.mu.Unlock()
 }
 
@@ -131,8 +115,8 @@ func (p *Primary) readSlow(r *Request, v *visit) error {
 func (p *Primary) standIn(off, end int64) *link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.link != nil && (p.link.intact || p.work == nil || !p.work.touches(off, end)) {
-		return p.link
+	if p.peer.link != nil && (p.peer.link.intact || !p.catchup.touches(off, end)) {
+		return p.peer.link
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 // A region that cannot be read here holds up nothing but the end: it is tried again until
 // it can, or a guest has written it anew.
 func (p *Primary) resync(l *link) {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	pace := newPacer(p.clock())
 	for again := true; again; again = p.tryAgain(l) {
 		var workers sync.WaitGroup
@@ -48,10 +48,10 @@ func (p *Primary) resync(l *link) {
 // are back on the list then.
 func (p *Primary) tryAgain(l *link) bool {
 	p.mu.Lock()
-	stuck := p.link == l && p.work.stuck > 0
+	stuck := p.peer.link == l && p.catchup.work.stuck > 0
 	if stuck {
-		p.log.Error("resync cannot end: regions cannot be read here", "bytes", p.work.stuck*RegionSize)
-		wake(p.wakeFlush)
+		p.log.Error("resync cannot end: regions cannot be read here", "bytes", p.catchup.work.stuck*RegionSize)
+		wake(p.crew.wakeFlush)
 	}
 	p.mu.Unlock()
 	if !stuck {
@@ -66,10 +66,10 @@ func (p *Primary) tryAgain(l *link) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.link != l {
+	if p.peer.link != l {
 		return false
 	}
-	p.work.again()
+	p.catchup.work.again()
 	return true
 }
 
@@ -78,16 +78,15 @@ func (p *Primary) tryAgain(l *link) bool {
 // that does not change any more.
 func (p *Primary) drain(l *link) {
 	p.mu.Lock()
-	for p.link == l && p.beginning() && p.failed == nil {
+	for p.peer.link == l && p.beginning() && p.stand.failed == nil {
 		p.changed.Wait()
 	}
-	if p.link != l || p.failed != nil {
+	if p.peer.link != l || p.stand.failed != nil {
 		p.mu.Unlock()
 		return
 	}
-	p.state = Required
-	p.progress.finished(p.work)
-	p.work = nil
+	p.stand.move(Required)
+	p.catchup.finish()
 	p.reopen()
 	p.mu.Unlock()
 
@@ -96,7 +95,7 @@ func (p *Primary) drain(l *link) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.link != l {
+	if p.peer.link != l {
 		return
 	}
 	l.drained = true
@@ -112,11 +111,11 @@ func (p *Primary) syncExtents(l *link, pace *pacer) error {
 	defer s.end()
 	for {
 		p.mu.Lock()
-		if p.link != l {
+		if p.peer.link != l {
 			p.mu.Unlock()
 			return errLinkLost
 		}
-		id, mask, urgent, ok := p.work.take()
+		id, mask, urgent, ok := p.catchup.work.take()
 		p.mu.Unlock()
 		if !ok {
 			return nil
@@ -145,14 +144,14 @@ func (p *Primary) syncExtents(l *link, pace *pacer) error {
 func (p *Primary) inStep(l *link, id uint32, mask uint64) {
 	p.mu.Lock()
 	p.unreadable.healed(id, mask)
-	if p.link == l && mask != 0 {
-		p.work.done(id, mask)
-		if len(p.suspended) > 0 {
+	if p.peer.link == l && mask != 0 {
+		p.catchup.work.done(id, mask)
+		if len(p.traffic.suspended) > 0 {
 			p.resume()
-			wake(p.wakeIssue)
+			wake(p.crew.wakeIssue)
 		}
-		if p.work.left == 0 {
-			wake(p.wakeFlush)
+		if p.catchup.over() {
+			wake(p.crew.wakeFlush)
 		}
 	}
 	p.mu.Unlock()
@@ -170,7 +169,7 @@ type syncer struct {
 
 // newSyncer makes one; it is ended with end.
 func newSyncer(p *Primary, l *link) *syncer {
-	s := &syncer{p: p, l: l, buf: make([]byte, runRegions*RegionSize), dev: newObserved(p.dev, "read for the peer")}
+	s := &syncer{p: p, l: l, buf: make([]byte, runRegions*RegionSize), dev: newObserved(p.dev.Device, "read for the peer")}
 	s.dev.visit.patient = true
 	s.dev.about = func(off, end int64) {
 		p.mu.Lock()
@@ -178,14 +177,14 @@ func newSyncer(p *Primary, l *link) *syncer {
 		p.mu.Unlock()
 	}
 	p.mu.Lock()
-	p.local.add(&s.dev.visit)
+	p.watch.local.add(&s.dev.visit)
 	p.mu.Unlock()
 	return s
 }
 
 func (s *syncer) end() {
 	s.p.mu.Lock()
-	s.p.local.remove(&s.dev.visit)
+	s.p.watch.local.remove(&s.dev.visit)
 	s.p.mu.Unlock()
 }
 
@@ -294,9 +293,7 @@ func finish(calls []*call) error {
 // settle counts what was sent, and now and then has the peer flush it.
 func (s *syncer) settle(n int64) error {
 	s.p.mu.Lock()
-	if s.p.work != nil {
-		s.p.work.moved += n
-	}
+	s.p.catchup.sent(n)
 	s.p.mu.Unlock()
 	if s.unforced += n; s.unforced < settleBytes/syncWorkers {
 		return nil
@@ -333,7 +330,7 @@ func (p *Primary) grant(f *flight) {
 		p.dropLock(f)
 		return
 	}
-	f.step = stepIssued
+	p.traffic.granted(f)
 	f.granted()
 }
 
@@ -341,18 +338,18 @@ func (p *Primary) unlockRange(f *flight) {
 	p.mu.Lock()
 	p.dropLock(f)
 	p.mu.Unlock()
-	wake(p.wakeIssue)
+	wake(p.crew.wakeIssue)
 }
 
 // dropLock takes a lock out of the table and lets go what it blocked.
 func (p *Primary) dropLock(f *flight) {
-	if p.state == Closed {
+	if p.stand.state == Closed {
 		return // the table is not used any more
 	}
-	for _, w := range p.table.remove(f, nil) {
+	for _, w := range p.traffic.unlock(f) {
 		p.admit(w)
 	}
-	wake(p.wakeIssue)
+	wake(p.crew.wakeIssue)
 }
 
 // pacer spreads the work of all workers over time.
@@ -373,7 +370,7 @@ func (c *pacer) wait(p *Primary, l *link, n int64) bool {
 	now := p.clock()
 	if now-c.judged >= int64(judgeEvery) {
 		p.mu.Lock()
-		mean, count := p.guest.take()
+		mean, count := p.meter.guest.take()
 		p.mu.Unlock()
 		c.throttle.judge(mean, count)
 		c.judged = now

@@ -47,8 +47,7 @@ func TestFullResync(t *testing.T) {
 func TestResyncOfDirty(t *testing.T) {
 	q := newPair(t, 64<<20).up()
 	rng := rand.New(rand.NewPCG(2, 2))
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	if err := q.p.GoAlone(2); err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +128,7 @@ func TestPartialFirst(t *testing.T) {
 func TestSuspectsWait(t *testing.T) {
 	q := newPair(t, 32<<20).up()
 	q.write(0, fill(1, 4096))
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	q.serve.Wait()
 	h := hang(t, q.b.dev)
 	q.b.dev = h
@@ -168,8 +166,7 @@ func TestSuspectsWait(t *testing.T) {
 func TestIntactFlushes(t *testing.T) {
 	q := newPair(t, 32<<20).up()
 	q.write(0, fill(1, 4096))
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	q.serve.Wait()
 	h := hang(t, q.b.dev)
 	q.s.dev = h
@@ -186,8 +183,7 @@ func TestIntactFlushes(t *testing.T) {
 // A frozen volume takes back only a complete peer.
 func TestFrozenNeedsComplete(t *testing.T) {
 	q := newPair(t, 8<<20).up()
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	q.serve.Wait()
 	if err := q.attach(1, false); !errors.Is(err, ErrPeerIncomplete) {
 		t.Fatal(err)
@@ -245,7 +241,8 @@ func TestRefused(t *testing.T) {
 	q := newPair(t, 8<<20)
 	q.dial = func() (net.Conn, net.Conn) { return loopback(t) }
 	q.up()
-	if err := Refuse(q.s.session.conn, Refusal{Epoch: 7, Holder: "beta", Reason: "promised to beta"}); err != nil && !errors.Is(err, net.ErrClosed) { // the session may end first
+	if err := Refuse(q.s.session.conn, Refusal{Epoch: 7, Holder: "beta", Reason: "promised to beta"}); err != nil &&
+		!errors.Is(err, net.ErrClosed) { // the session may end first
 		t.Error(err)
 	}
 	if e := wantEvent[Refused](q); e.Epoch != 7 || e.Holder != "beta" {

@@ -80,7 +80,8 @@ func TestLineageWith(t *testing.T) {
 		t.Fatal(len(l.Line), newest)
 	}
 	old := Lineage{Line: make([]Generation, 1, 8)}
-	if a, b := old.With(Generation{Epoch: 1, Holder: "x"}), old.With(Generation{Epoch: 2, Holder: "y"}); a.Line[1] == b.Line[1] {
+	a, b := old.With(Generation{Epoch: 1, Holder: "x"}), old.With(Generation{Epoch: 2, Holder: "y"})
+	if a.Line[1] == b.Line[1] {
 		t.Fatal("With shares memory between its results")
 	}
 }
@@ -166,7 +167,8 @@ func checkVerdict(t *testing.T, h Hello, w Welcome, suspects bool, got Verdict) 
 		bad = bad || !written || !(relation == Same || relation == Ahead && newest == h.Lineage.InStep)
 		fallthrough
 	case ResyncAll:
-		bad = bad || h.Size != w.Size || h.Lineage.Partial || relation == Behind || relation == Diverged || relation == Unrelated
+		bad = bad || h.Size != w.Size || h.Lineage.Partial || relation == Behind || relation == Diverged ||
+			relation == Unrelated
 		bad = bad || w.Complete && (relation != Same || w.Lineage.Partial)
 	case RefuseSize:
 		bad = h.Size == w.Size

@@ -144,7 +144,7 @@ func (s *Secondary) begin(ctx context.Context, n *session) error {
 		Node: s.cfg.Node, Size: s.dev.Size(), Lineage: s.lineage,
 		Complete: n.complete, Intact: n.complete && s.intact == n.epoch,
 	}
-	n.observe()
+	n.places.watch(&s.local, s.dev)
 	go n.live(welcome, s.entries)
 	return nil
 }

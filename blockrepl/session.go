@@ -39,9 +39,35 @@ type session struct {
 	helpers sync.WaitGroup
 	jobs    chan job
 	flushes chan uint64
-	// The places in the device of the goroutines that receive, flush and answer.
+	places  places
+}
+
+// places are those of a session's goroutines in the device: the one that receives, the one
+// that flushes, and those that answer. They are watched from its beginning to its end, and
+// no longer; Secondary.mu is held by whoever begins or ends that.
+type places struct {
 	receiving, flushing visit
 	answering           [compareWorkers]*observed
+}
+
+// watch has w look at them.
+func (x *places) watch(w *localWatch, dev Device) {
+	x.receiving.what, x.flushing.what = "write", "flush"
+	w.add(&x.receiving)
+	w.add(&x.flushing)
+	for i := range x.answering {
+		x.answering[i] = newObserved(dev, "read")
+		w.add(&x.answering[i].visit)
+	}
+}
+
+// unwatch ends that.
+func (x *places) unwatch(w *localWatch) {
+	w.remove(&x.receiving)
+	w.remove(&x.flushing)
+	for _, o := range x.answering {
+		w.remove(&o.visit)
+	}
 }
 
 // job is a request that is worked on beside the receiving goroutine.
@@ -60,17 +86,6 @@ func newSession(s *Secondary, conn *wire.Conn, hello Hello, complete bool) *sess
 	return n
 }
 
-// observe has the calls of the device watched while the session lasts; Secondary.mu is held.
-func (n *session) observe() {
-	n.receiving.what, n.flushing.what = "write", "flush"
-	n.s.local.add(&n.receiving)
-	n.s.local.add(&n.flushing)
-	for i := range n.answering {
-		n.answering[i] = newObserved(n.s.dev, "read")
-		n.s.local.add(&n.answering[i].visit)
-	}
-}
-
 // live is the goroutine of the session, from the welcome to the end of all its parts.
 func (n *session) live(welcome Welcome, entries []Entry) {
 	n.s.log.Info("primary attached", "peer", n.peer, "epoch", n.epoch, "complete", n.complete)
@@ -87,11 +102,7 @@ func (n *session) live(welcome Welcome, entries []Entry) {
 		n.why = n.broken // the connection ended because of it
 	}
 	s.session = nil
-	s.local.remove(&n.receiving)
-	s.local.remove(&n.flushing)
-	for _, o := range n.answering {
-		s.local.remove(&o.visit)
-	}
+	n.places.unwatch(&s.local)
 	s.mu.Unlock()
 	close(n.ended)
 }
@@ -107,7 +118,7 @@ func (n *session) watch() error {
 	every := max(budget/8, time.Millisecond)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	ticked, thawed := n.s.clock(), int64(0)
+	pulse := pulse{ticked: n.s.clock()}
 	for {
 		select {
 		case <-n.ended:
@@ -115,11 +126,8 @@ func (n *session) watch() error {
 		case <-ticker.C:
 		}
 		now := n.s.clock()
-		if now-ticked > 2*int64(every) {
-			thawed = now // this process did not run: that proves nothing against the disk
-		}
-		ticked = now
-		if err := n.s.overdue(now, thawed); err != nil {
+		pulse.beat(now, int64(every))
+		if err := n.s.overdue(now, pulse.thawed); err != nil {
 			n.stopped.Store(true)
 			_ = n.conn.Close() // the reason of the end is err
 			n.cancel()
@@ -146,7 +154,7 @@ func (s *Secondary) overdue(now, thawed int64) error {
 // run receives and applies until the connection ends.
 func (n *session) run() error {
 	n.helpers.Go(n.flusher)
-	for _, o := range n.answering {
+	for _, o := range n.places.answering {
 		n.helpers.Go(func() { n.worker(o) })
 	}
 	n.conn.OnWait(func() {
@@ -170,7 +178,8 @@ func (n *session) run() error {
 // handle applies or dispatches one frame.
 func (n *session) handle(h *wire.Header, payload []byte) error {
 	if h.Epoch != n.epoch {
-		r := Refusal{Epoch: n.epoch, Reason: fmt.Sprintf("rule 2: frame of epoch %d in a session of epoch %d", h.Epoch, n.epoch)}
+		r := Refusal{Epoch: n.epoch,
+			Reason: fmt.Sprintf("rule 2: frame of epoch %d in a session of epoch %d", h.Epoch, n.epoch)}
 		_ = Refuse(n.conn, r) // best effort: the session ends anyway
 		return fmt.Errorf("refused: %s", r.Reason)
 	}
@@ -237,7 +246,7 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 	}
 	off := int64(h.Offset)
 	var err error
-	n.receiving.enter()
+	n.places.receiving.enter()
 	switch h.Type {
 	case wire.Write:
 		_, err = n.s.dev.WriteAt(payload, off)
@@ -246,7 +255,7 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 	case wire.Discard:
 		err = n.s.dev.Discard(off, int64(h.Count))
 	}
-	n.receiving.leave()
+	n.places.receiving.leave()
 	return err
 }
 
@@ -287,9 +296,9 @@ func (n *session) flusher() {
 				more = false
 			}
 		}
-		n.flushing.enter()
+		n.places.flushing.enter()
 		err := n.s.dev.Flush()
-		n.flushing.leave()
+		n.places.flushing.leave()
 		if err != nil {
 			n.s.log.Error("flush failed", "error", n.failed(seqs[0], err))
 			_ = n.conn.Close() // ends the receiving goroutine

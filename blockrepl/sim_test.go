@@ -219,7 +219,8 @@ func (s *sim) torn(b int, data []byte, floor int) int {
 			ok = ok || stamp == binary.LittleEndian.Uint64(data[at:])
 		}
 		if !ok {
-			s.t.Fatalf("block %d has a sector of stamp %d, want one of %v", b, binary.LittleEndian.Uint64(data[at:]), m.stamps[floor:])
+			s.t.Fatalf("block %d has a sector of stamp %d, want one of %v", b, binary.LittleEndian.Uint64(data[at:]),
+				m.stamps[floor:])
 		}
 	}
 	return -1

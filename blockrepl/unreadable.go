@@ -24,7 +24,7 @@ func newUnreadable() unreadable { return unreadable{masks: make(map[uint32]uint6
 
 // note adds the regions of [off, end) and reports those that are new.
 func (u *unreadable) note(p *Primary, off, end int64, cause error) {
-	if p.state == Closed {
+	if p.stand.state == Closed {
 		return
 	}
 	for id := off / ExtentSize; id*ExtentSize < end; id++ {
@@ -60,18 +60,18 @@ func (u *unreadable) healed(id uint32, mask uint64) {
 func (p *Primary) maybeProbe(now int64) {
 	u := &p.unreadable
 	if u.regions == 0 || u.probing || now-u.probed < int64(probeEvery) ||
-		p.work != nil || p.verify.running || p.state == Closed {
+		p.catchup.work != nil || p.verify.running || p.stand.state == Closed {
 		return
 	}
 	u.probing = true
-	p.wg.Add(1)
-	go p.probe(maps.Clone(u.masks), p.link, p.state == Connected)
+	p.crew.wg.Add(1)
+	go p.probe(maps.Clone(u.masks), p.peer.link, p.stand.state == Connected)
 }
 
 // probe tries regions again that could not be read; those that still cannot are taken from
 // the peer if both copies are complete.
 func (p *Primary) probe(masks map[uint32]uint64, l *link, complete bool) {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	s := newSyncer(p, l)
 	defer s.end()
 	for id, mask := range masks {

@@ -84,8 +84,7 @@ func TestResyncSkipsUnreadable(t *testing.T) {
 func TestResyncTakesFromIntactPeer(t *testing.T) {
 	q := newPair(t, 16<<20).up()
 	q.write(RegionSize, fill(3, RegionSize))
-	q.cut()
-	wantEvent[PeerLost](q)
+	q.lose()
 	q.serve.Wait()
 	a, _ := q.disks()
 	a.spoil(RegionSize + 4096)
@@ -109,8 +108,7 @@ func TestResyncDoesNotTrustLossyPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newPair(t, 16<<20).up()
 		q.write(RegionSize, fill(3, RegionSize))
-		q.cut()
-		wantEvent[PeerLost](q)
+		q.lose()
 		q.serve.Wait()
 		a, b := q.disks()
 		copy(b.data[RegionSize:], make([]byte, RegionSize)) // lost with the power

@@ -21,6 +21,7 @@ type verifyState struct {
 	mended  int64
 	unread  int64
 	failed  error
+	proven  time.Time // when one last found the copies identical; zero: never in this run
 }
 
 // Verify starts an online comparison of all data with the connected peer and
@@ -29,17 +30,17 @@ type verifyState struct {
 func (p *Primary) Verify(repair bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state != Connected || p.verify.running {
-		return fmt.Errorf("verify while %v: %w", p.state, ErrState)
+	if p.stand.state != Connected || p.verify.running {
+		return fmt.Errorf("verify while %v: %w", p.stand.state, ErrState)
 	}
-	p.verify = verifyState{running: true}
-	p.wg.Add(1)
-	go p.runVerify(p.link, repair)
+	p.verify = verifyState{running: true, proven: p.verify.proven}
+	p.crew.wg.Add(1)
+	go p.runVerify(p.peer.link, repair)
 	return nil
 }
 
 func (p *Primary) runVerify(l *link, repair bool) {
-	defer p.wg.Done()
+	defer p.crew.wg.Done()
 	pace := newPacer(p.clock())
 	var workers sync.WaitGroup
 	for range syncWorkers {
@@ -61,7 +62,7 @@ func (p *Primary) runVerify(l *link, repair bool) {
 		Mended: v.mended, Unreadable: v.unread, At: time.Now(), Err: v.failed,
 	}
 	if v.failed == nil && v.count == v.repairs && v.unread == 0 {
-		p.progress.proven = done.At
+		v.proven = done.At
 	}
 	p.log.Info("verify ended", "checked", done.Checked, "differs", done.Count, "repaired", done.Repaired,
 		"mended", done.Mended, "unreadable", done.Unreadable, "error", done.Err)

@@ -87,8 +87,7 @@ func TestHungDiskOfStandby(t *testing.T) {
 	}
 	must(t, b.running().Alive(t.Context()))
 	release()
-	p.is(b, "SECOND", "Ready")
-	p.is(a, "PRIM", "Ready")
+	p.inStep(a, b)
 	p.writes(50)
 }
 
@@ -105,18 +104,14 @@ func TestHungDiskOfPrimary(t *testing.T) {
 	}
 	p.says(a, "disk-hangs")
 	release()
-	p.is(a, "SECOND", "Ready")
-	p.is(b, "PRIM", "Ready")
+	p.inStep(b, a)
 	p.writes(50)
 }
 
 // TestHungDiskWhileAlone: nobody could take over. The VM is not ended for what may pass:
 // its writes wait for the disk, and the status says so.
 func TestHungDiskWhileAlone(t *testing.T) {
-	p := newPair(t)
-	a, b := p.formed()
-	b.die()
-	p.is(a, "ALONE", "Ready")
+	p, a, _ := widowed(t)
 	release := a.hang()
 	p.is(a, "ALONE", "Transient")
 	p.says(a, "disk-hangs")
@@ -140,68 +135,99 @@ type asked struct {
 func (a asked) Hello() blockrepl.Hello           { return a.hello }
 func (a asked) Refuse(r blockrepl.Refusal) error { a.refused <- r; return nil }
 func (a asked) Close() error                     { return nil }
-func attaching(epoch cluster.Epoch) (in asked) {
-	return asked{blockrepl.Hello{Node: "alpha", Epoch: uint64(epoch), Lineage: blockrepl.Lineage{Volume: "vol"}}, make(chan blockrepl.Refusal, 1)}
+
+// refusesQuickly checks that n tells peer, which attaches at the epoch n knows, that and why it cannot.
+func (p *pair) refusesQuickly(n, peer *simNode) {
+	p.t.Helper()
+	hello := blockrepl.Hello{
+		Node: string(peer.name), Epoch: uint64(n.running().State().Record.Epoch),
+		Lineage: blockrepl.Lineage{Volume: "vol"},
+	}
+	in := asked{hello, make(chan blockrepl.Refusal, 1)}
+	p.quickly("who attaches", func() {
+		_ = n.running().OnAttach(p.t.Context(), in)
+		if r := <-in.refused; r.Reason == "" {
+			p.t.Error("refused without a reason")
+		}
+	})
+}
+
+// claim is what peer, which is complete, would ask n for.
+func claim(n, peer *simNode) cluster.Ask {
+	rec := n.running().State().Record
+	return cluster.Ask{Module: "web01", Node: peer.name, Epoch: rec.Next(peer.name), Complete: rec.Epoch}
+}
+
+// inStep waits until one node leads and the other has all data.
+func (p *pair) inStep(prim, second *simNode) {
+	p.t.Helper()
+	p.is(prim, "PRIM", "Ready")
+	p.is(second, "SECOND", "Ready")
+}
+
+// widowed is a pair of which beta has died: alpha goes on alone.
+func widowed(t *testing.T) (p *pair, a, b *simNode) {
+	t.Helper()
+	p = newPair(t)
+	a, b = p.formed()
+	b.die()
+	p.is(a, "ALONE", "Ready")
+	return p, a, b
+}
+
+// inEachRole runs a test on the standby of a pair, and on the primary of another.
+func inEachRole(t *testing.T, test func(t *testing.T, p *pair, n, peer *simNode, primary bool)) {
+	t.Run("standby", func(t *testing.T) {
+		p := newPair(t)
+		a, b := p.formed()
+		test(t, p, b, a, false)
+	})
+	t.Run("primary", func(t *testing.T) {
+		p := newPair(t)
+		a, b := p.formed()
+		test(t, p, a, b, true)
+	})
 }
 
 // TestAnswersWhileDisksHang: a node whose image disks hang votes, answers who attaches, takes
 // commands and is alive, each within 300 ms, in either role and while it reopens volumes.
 func TestAnswersWhileDisksHang(t *testing.T) {
-	for _, role := range []string{"standby", "primary"} {
-		t.Run(role, func(t *testing.T) {
-			p := newPair(t)
-			a, b := p.formed()
-			n := map[string]*simNode{"standby": b, "primary": a}[role]
-			n.hang()
-			alive := func(when string) {
-				p.quickly("Alive "+when, func() { must(t, n.running().Alive(t.Context())) })
-			}
-			alive("when the disk begins to hang")
-			peer := p.nodes[p.other(n)]
-			if role == "primary" {
-				p.is(peer, "ALONE", "Ready")
-			} else {
-				p.quickly("the vote", func() {
-					rec := n.running().State().Record
-					ans, err := n.running().OnAsk(t.Context(), cluster.Ask{Module: "web01", Node: peer.name, Epoch: rec.Next(peer.name), Complete: rec.Epoch})
-					if err != nil || !ans.Yes {
-						t.Errorf("the vote is %+v, %v", ans, err)
-					}
-				})
-			}
-			alive("while the image is closed")
-			p.is(n, "SECOND", "Transient")
-			p.quickly("who attaches", func() {
-				in := attaching(n.running().State().Record.Epoch)
-				in.hello.Node = string(peer.name)
-				_ = n.running().OnAttach(t.Context(), in)
-				if r := <-in.refused; r.Reason == "" {
-					t.Error("refused without a reason")
+	inEachRole(t, func(t *testing.T, p *pair, n, peer *simNode, primary bool) {
+		n.hang()
+		alive := func(when string) {
+			p.quickly("Alive "+when, func() { must(t, n.running().Alive(t.Context())) })
+		}
+		alive("when the disk begins to hang")
+		if primary {
+			p.is(peer, "ALONE", "Ready")
+		} else {
+			p.quickly("the vote", func() {
+				ans, err := n.running().OnAsk(t.Context(), claim(n, peer))
+				if err != nil || !ans.Yes {
+					t.Errorf("the vote is %+v, %v", ans, err)
 				}
 			})
-			p.quickly("a command", func() { must(t, n.running().Command(t.Context(), appmodules.CmdStop, false)) })
-			p.is(n, "STOP", "NotReady")
-			p.quickly("a command", func() { must(t, n.running().Command(t.Context(), appmodules.CmdStart, false)) })
-			alive("while it waits to reopen the image")
-		})
-	}
+		}
+		alive("while the image is closed")
+		p.is(n, "SECOND", "Transient")
+		p.refusesQuickly(n, peer)
+		p.quickly("a command", func() { must(t, n.running().Command(t.Context(), appmodules.CmdStop, false)) })
+		p.is(n, "STOP", "NotReady")
+		p.quickly("a command", func() { must(t, n.running().Command(t.Context(), appmodules.CmdStart, false)) })
+		alive("while it waits to reopen the image")
+	})
 }
 
 // TestStopWhileDisksHang: an engine stops although its disk does not answer.
 func TestStopWhileDisksHang(t *testing.T) {
-	for _, role := range []string{"standby", "primary"} {
-		t.Run(role, func(t *testing.T) {
-			p := newPair(t)
-			a, b := p.formed()
-			n := map[string]*simNode{"standby": b, "primary": a}[role]
-			n.hang()
-			began := time.Now()
-			n.running().Stop(t.Context())
-			if took := time.Since(began); took > 9*time.Second {
-				t.Errorf("the stop took %v", took)
-			}
-		})
-	}
+	inEachRole(t, func(t *testing.T, _ *pair, n, _ *simNode, _ bool) {
+		n.hang()
+		began := time.Now()
+		n.running().Stop(t.Context())
+		if took := time.Since(began); took > 9*time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+	})
 }
 
 // TestHungMetadata: a node whose metadata disk does not answer can promise nothing. It says
@@ -213,13 +239,12 @@ func TestHungMetadata(t *testing.T) {
 		n.boot(func(m *appmodules.Module) { m.Policy.DiskBudget = appmodules.Duration(4 * time.Second) })
 		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
 	}
-	p.is(a, "PRIM", "Ready")
-	p.is(b, "SECOND", "Ready")
+	p.inStep(a, b)
 	release := b.store.hang()
 	t.Cleanup(release)
 	e := b.running()
 	rec := e.State().Record
-	ask := cluster.Ask{Module: "web01", Node: "alpha", Epoch: rec.Next("alpha"), Complete: rec.Epoch}
+	ask := claim(b, a)
 	for range 3 {
 		p.quickly("the vote", func() {
 			if ans, err := e.OnAsk(t.Context(), ask); err == nil {
@@ -227,13 +252,7 @@ func TestHungMetadata(t *testing.T) {
 			}
 		})
 		p.quickly("Alive", func() { must(t, e.Alive(t.Context())) })
-		p.quickly("who attaches", func() {
-			in := attaching(rec.Epoch)
-			_ = e.OnAttach(t.Context(), in)
-			if r := <-in.refused; r.Reason == "" {
-				t.Error("refused without a reason")
-			}
-		})
+		p.refusesQuickly(b, a)
 		p.quickly("a command", func() {
 			if err := e.Command(t.Context(), appmodules.CmdStop, false); err == nil {
 				t.Error("a command was taken that cannot be noted")
@@ -247,8 +266,7 @@ func TestHungMetadata(t *testing.T) {
 	p.writes(20)
 	p.is(b, "WAIT", "NotReady") // after the budget it takes no part
 	release()
-	p.is(b, "SECOND", "Ready")
-	p.is(a, "PRIM", "Ready")
+	p.inStep(a, b)
 }
 
 // TestSaveOfUnknownEnd: a save that took too long may have become durable after all. Nothing
@@ -300,8 +318,7 @@ func TestSlowHypervisorAtStart(t *testing.T) {
 		}
 	})
 	release()
-	p.is(b, "SECOND", "Ready")
-	p.is(a, "PRIM", "Ready")
+	p.inStep(a, b)
 }
 
 // TestFrontendEnds: a front end that ends by itself leaves the VM without its disk: the
@@ -310,8 +327,7 @@ func TestFrontendEnds(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formed()
 	a.front.last().Close()
-	p.is(b, "PRIM", "Ready")
-	p.is(a, "SECOND", "Ready")
+	p.inStep(b, a)
 	if log := journal(a); !strings.Contains(log, "front end ended") {
 		t.Errorf("alpha does not say why it moved:\n%s", log)
 	}
@@ -362,10 +378,7 @@ func TestPowerLossWhileStopped(t *testing.T) {
 // TestStopAfterCrashFlushes: a daemon that was killed left writes unflushed. The next one
 // flushes them when it stops in order, also if the module was not opened again.
 func TestStopAfterCrashFlushes(t *testing.T) {
-	p := newPair(t)
-	a, b := p.formed()
-	b.die()
-	p.is(a, "ALONE", "Ready")
+	p, a, _ := widowed(t)
 	must(t, a.running().Command(t.Context(), appmodules.CmdStop, false))
 	must(t, a.running().call(t.Context(), func() { a.running().keep.Wanted = false; a.running().saveKept() }))
 	p.until("alpha stops", func() bool { return a.running().State().Status.Role == appmodules.Stop })
@@ -387,10 +400,7 @@ func TestStopAfterCrashFlushes(t *testing.T) {
 
 // TestReasonOfTheEnd: a module that has stopped says what stopped it.
 func TestReasonOfTheEnd(t *testing.T) {
-	p := newPair(t)
-	a, b := p.formed()
-	b.die()
-	p.is(a, "ALONE", "Ready")
+	p, a, _ := widowed(t)
 	a.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpWrite}, Err: errors.New("medium error")})
 	p.is(a, "STOP", "NotReady")
 	if why := a.running().State().Status.Why; !strings.Contains(why, "medium error") {
@@ -401,10 +411,7 @@ func TestReasonOfTheEnd(t *testing.T) {
 // TestDiskErrorsOfTheGuest: a VM whose disk gives it errors is let go on a few times, and then
 // left paused; it is not Ready, and says why. A peer that comes back is a reason to try again.
 func TestDiskErrorsOfTheGuest(t *testing.T) {
-	p := newPair(t)
-	a, b := p.formed()
-	b.die()
-	p.is(a, "ALONE", "Ready")
+	p, a, b := widowed(t)
 	for range promptly {
 		p.until("the VM runs", func() bool { s, _ := a.hv.State(t.Context(), "web01"); return s == vmmanager.Running })
 		must(t, a.hv.BreakDisk("web01"))
@@ -439,7 +446,6 @@ func TestUnreadableRegion(t *testing.T) {
 	if n := p.says(a, "disk-unreadable"); !strings.Contains(n.Text, "64 KiB") {
 		t.Errorf("the notice is %q", n.Text)
 	}
-	p.is(a, "PRIM", "Ready")
-	p.is(b, "SECOND", "Ready")
+	p.inStep(a, b)
 	p.writes(50)
 }

@@ -12,23 +12,19 @@ import (
 
 // VolumeStatus is what people see of one volume on one node.
 type VolumeStatus struct {
-	Target     string        `json:"target"`
-	Path       string        `json:"path"`
-	Size       int64         `json:"size"`
-	State      string        `json:"state"` // of the Primary; second or closed
-	Generation string        `json:"generation"`
-	Problem    string        `json:"problem,omitempty"` // why the peer is not attached
-	Dirty      int64         `json:"dirty"`             // bytes
-	Written    time.Time     `json:"written"`           // last, by the clock of the node; zero: unknown
-	ToCompare  int64         `json:"to_compare"`
-	Compared   int64         `json:"compared"`
-	Moved      int64         `json:"moved"`
-	Rate       float64       `json:"rate"` // bytes a second
-	ETA        time.Duration `json:"eta"`
-	Lag        time.Duration `json:"lag"`
-	Verifying  bool          `json:"verifying"`
-	Verified   int64         `json:"verified"`
-	Proven     time.Time     `json:"proven"`
+	Target     string    `json:"target"`
+	Path       string    `json:"path"`
+	Size       int64     `json:"size"`
+	State      string    `json:"state"` // of the Primary; second or closed
+	Generation string    `json:"generation"`
+	Problem    string    `json:"problem,omitempty"` // why the peer is not attached
+	Dirty      int64     `json:"dirty"`             // bytes
+	Written    time.Time `json:"written"`           // last, by the clock of the node; zero: unknown
+	Resync
+	Lag       time.Duration `json:"lag"`
+	Verifying bool          `json:"verifying"`
+	Verified  int64         `json:"verified"`
+	Proven    time.Time     `json:"proven"`
 	// Unreadable is how many bytes cannot be read on this node, since UnreadableSince.
 	Unreadable      int64     `json:"unreadable,omitempty"`
 	UnreadableSince time.Time `json:"unreadable_since,omitzero"`
@@ -37,6 +33,16 @@ type VolumeStatus struct {
 	Hung time.Duration `json:"hung,omitempty"`
 	// Stats are the counters of a primary; zero on a secondary.
 	Stats blockrepl.Stats `json:"stats"`
+}
+
+// Resync is how far bringing the peer in step has come, in bytes; its keys stand among those
+// of the volume.
+type Resync struct {
+	ToCompare int64         `json:"to_compare"`
+	Compared  int64         `json:"compared"`
+	Moved     int64         `json:"moved"`
+	Rate      float64       `json:"rate"` // bytes a second
+	ETA       time.Duration `json:"eta"`  // 0: unknown, or not running
 }
 
 // status reads the live figures; called by any goroutine, it waits for no disk.

@@ -94,7 +94,9 @@ func TestFaults(t *testing.T) {
 	read := func(off int64) error { _, err := d.ReadAt(p, off); return err }
 
 	remove := d.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpWrite}, Off: 8192, Len: 4096, Err: broken})
-	for off, want := range map[int64]error{0: nil, 4096: nil, 8192: broken, 12288: nil, 8192 - 512: broken, 12288 - 512: broken} {
+	for off, want := range map[int64]error{
+		0: nil, 4096: nil, 8192: broken, 12288: nil, 8192 - 512: broken, 12288 - 512: broken,
+	} {
 		if err := write(off); err != want {
 			t.Errorf("write at %d: %v, want %v", off, err, want)
 		}

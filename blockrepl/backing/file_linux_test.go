@@ -61,7 +61,8 @@ func TestBlockDeviceLargeSectors(t *testing.T) {
 	}
 	defer f.Close()
 	blocktest.Do(t, startQueue(t, f), blocktest.Write(1, 0, 8192),
-		&blockrepl.Request{Op: blockrepl.OpDiscard, Off: 512, Len: 512}, &blockrepl.Request{Op: blockrepl.OpZero, Off: 1024, Len: 512})
+		&blockrepl.Request{Op: blockrepl.OpDiscard, Off: 512, Len: 512},
+		&blockrepl.Request{Op: blockrepl.OpZero, Off: 1024, Len: 512})
 	p := make([]byte, 2048)
 	if _, err := f.ReadAt(p, 0); err != nil {
 		t.Fatal(err)

@@ -254,7 +254,8 @@ func TestRecords(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"too long value": s.Put(map[string][]byte{"x": make([]byte, maxValue+1)}),
-		"too large step": s.Put(map[string][]byte{"x": make([]byte, maxValue), "y": make([]byte, maxValue), "z": make([]byte, maxValue)}),
+		"too large step": s.Put(map[string][]byte{"x": make([]byte, maxValue), "y": make([]byte, maxValue),
+			"z": make([]byte, maxValue)}),
 		"put and delete": s.Put(map[string][]byte{"x": nil}, "x"),
 	} {
 		if err == nil {

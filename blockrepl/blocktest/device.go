@@ -44,11 +44,15 @@ func deviceSize(t *testing.T, dev blockrepl.Device) {
 
 func deviceBounds(t *testing.T, dev blockrepl.Device) {
 	p := make([]byte, 2*blockrepl.Sector)
-	for _, off := range []int64{-blockrepl.Sector, DeviceSize - blockrepl.Sector, DeviceSize, DeviceSize + 1<<20, 1<<63 - blockrepl.Sector} {
+	for _, off := range []int64{
+		-blockrepl.Sector, DeviceSize - blockrepl.Sector, DeviceSize, DeviceSize + 1<<20, 1<<63 - blockrepl.Sector,
+	} {
 		n := int64(len(p))
 		_, read := dev.ReadAt(p, off)
 		_, write := dev.WriteAt(p, off)
-		for name, err := range map[string]error{"read": read, "write": write, "discard": dev.Discard(off, n), "zero": dev.Zero(off, n)} {
+		for name, err := range map[string]error{
+			"read": read, "write": write, "discard": dev.Discard(off, n), "zero": dev.Zero(off, n),
+		} {
 			if err == nil {
 				t.Errorf("%s of %d bytes at %d succeeded", name, n, off)
 			}

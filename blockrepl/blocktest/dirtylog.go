@@ -63,7 +63,8 @@ func wantLog(t *testing.T, log blockrepl.DirtyLog, lineage *blockrepl.Lineage, e
 	switch {
 	case (line == nil) != (lineage == nil):
 		t.Fatalf("lineage %v, want %v", line, lineage)
-	case line != nil && (line.Volume != lineage.Volume || line.Partial != lineage.Partial || !slices.Equal(line.Line, lineage.Line)):
+	case line != nil &&
+		(line.Volume != lineage.Volume || line.Partial != lineage.Partial || !slices.Equal(line.Line, lineage.Line)):
 		t.Fatalf("lineage %+v, want %+v", *line, *lineage)
 	}
 }

@@ -126,7 +126,8 @@ func (q *PlainQueue) work() {
 	var owed blockrepl.Completer // has answers that CompleteBatch did not send yet
 	for done := 0; ; done++ {
 		q.mu.Lock()
-		if owed != nil && (done >= inline || len(q.ready) == 0 || q.ready[0].r.By != owed || q.ready[0].r.Op != blockrepl.OpWrite) {
+		if owed != nil &&
+			(done >= inline || len(q.ready) == 0 || q.ready[0].r.By != owed || q.ready[0].r.Op != blockrepl.OpWrite) {
 			q.mu.Unlock()
 			owed.CompleteBatch()
 			owed, done = nil, 0

@@ -132,7 +132,8 @@ func queueEach(t *testing.T, q blockrepl.Queue) {
 	fua := Write(2, 64<<10, 4096)
 	fua.FUA = true
 	Do(t, q, Write(1, 0, 128<<10), fua, &blockrepl.Request{Op: blockrepl.OpFlush})
-	Do(t, q, &blockrepl.Request{Op: blockrepl.OpZero, Off: 0, Len: 4096}, &blockrepl.Request{Op: blockrepl.OpDiscard, Off: 8192, Len: 4096, FUA: true})
+	Do(t, q, &blockrepl.Request{Op: blockrepl.OpZero, Off: 0, Len: 4096},
+		&blockrepl.Request{Op: blockrepl.OpDiscard, Off: 8192, Len: 4096, FUA: true})
 	for _, c := range []struct {
 		off  int64
 		want byte

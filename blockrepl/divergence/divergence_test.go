@@ -57,7 +57,8 @@ func wantVersion(t testing.TB, v *Version, base blockrepl.Device, want []byte) {
 		for got[at] == want[at] {
 			at++
 		}
-		t.Fatalf("version %s differs at %d (region %d): %#x, want %#x", v.About().ID, at, at/blockrepl.RegionSize, got[at], want[at])
+		t.Fatalf("version %s differs at %d (region %d): %#x, want %#x", v.About().ID, at, at/blockrepl.RegionSize, got[at],
+			want[at])
 	}
 }
 
@@ -101,7 +102,8 @@ func TestDeviceSuite(t *testing.T) {
 		open     func(t *testing.T) blockrepl.Device
 		versions int
 	}{
-		{"memory", memory, 1}, {"file", file, 1}, {"no version", memory, 0}, {"two versions", memory, 2}, {"only a Device", plain, 1},
+		{"memory", memory, 1}, {"file", file, 1}, {"no version", memory, 0}, {"two versions", memory, 2},
+		{"only a Device", plain, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			blocktest.Device(t, func(t *testing.T) blockrepl.Device {
@@ -149,7 +151,8 @@ func TestVersionIsTheSnapshot(t *testing.T) {
 					}
 					t.Cleanup(func() { _ = again.Close() })
 					if again.Regions() != v.Regions() || again.Bytes() != v.Bytes() {
-						t.Fatalf("opened again: %d regions, %d bytes; were %d, %d", again.Regions(), again.Bytes(), v.Regions(), v.Bytes())
+						t.Fatalf("opened again: %d regions, %d bytes; were %d, %d", again.Regions(), again.Bytes(), v.Regions(),
+							v.Bytes())
 					}
 					versions[k] = again
 				}

@@ -19,14 +19,16 @@ const exportGrain = 4096
 // yet; it is durable when Export returns nil. Until then it is path.part, which an error
 // removes. Progress, if not nil, is called on this goroutine with bytes of About.Size. ErrInUse
 // means that another Export writes to the same path. Base is as for Read.
-func (v *Version) Export(ctx context.Context, base blockrepl.Device, path string, progress func(done, total int64)) error {
+func (v *Version) Export(ctx context.Context, base blockrepl.Device, path string,
+	progress func(done, total int64)) error {
 	if err := v.export(ctx, base, path, progress); err != nil {
 		return fmt.Errorf("export version %s: %w", v.about.ID, err)
 	}
 	return nil
 }
 
-func (v *Version) export(ctx context.Context, base blockrepl.Device, path string, progress func(done, total int64)) error {
+func (v *Version) export(ctx context.Context, base blockrepl.Device, path string,
+	progress func(done, total int64)) error {
 	if err := v.fits(base); err != nil {
 		return err
 	}
@@ -62,7 +64,8 @@ func (v *Version) export(ctx context.Context, base blockrepl.Device, path string
 }
 
 // copyTo writes what is not zero to w, which reads as zeroes.
-func (v *Version) copyTo(ctx context.Context, base blockrepl.Device, w io.WriterAt, progress func(done, total int64)) error {
+func (v *Version) copyTo(ctx context.Context, base blockrepl.Device, w io.WriterAt,
+	progress func(done, total int64)) error {
 	buf := make([]byte, chunk)
 	empty := holes{dev: base}
 	for off := int64(0); off < v.about.Size; {

@@ -33,7 +33,8 @@ func TestKeeper(t *testing.T) {
 	img := open(k, "vol", disk)
 	was := content(t, img)
 	lost := blockrepl.Lineage{Volume: "vol"}.With(blockrepl.Generation{Epoch: 3, Holder: "alpha"})
-	about := About{Volume: "vol", Module: "web01", Target: "vda", Node: "alpha", Epoch: 7, Size: size, Loser: Side{Lineage: lost}}
+	about := About{Volume: "vol", Module: "web01", Target: "vda", Node: "alpha", Epoch: 7, Size: size,
+		Loser: Side{Lineage: lost}}
 	v, err := img.Save(about)
 	if err != nil || v == nil {
 		t.Fatalf("began %v, %v", v, err)

@@ -64,7 +64,8 @@ func inspect(dir string) (About, error) {
 		return About{}, missing(err)
 	}
 	if data.Size() != about.Size || m.Size() < mapHeader {
-		return About{}, fmt.Errorf("%w: %s has %d bytes of %d, %s has %d", ErrDamaged, dataName, data.Size(), about.Size, mapName, m.Size())
+		return About{},
+			fmt.Errorf("%w: %s has %d bytes of %d, %s has %d", ErrDamaged, dataName, data.Size(), about.Size, mapName, m.Size())
 	}
 	return about, nil
 }

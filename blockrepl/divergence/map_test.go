@@ -41,7 +41,8 @@ func replayed(b []byte) ([]run, mapLog, error) {
 func TestReplay(t *testing.T) {
 	b, ends := testMap()
 	got, l, err := replayed(b)
-	if err != nil || !slices.Equal(got, slices.Concat(testFrames...)) || l.seq != 3 || l.tail != int64(ends[2]) || l.last != int64(ends[1]) {
+	if err != nil || !slices.Equal(got, slices.Concat(testFrames...)) || l.seq != 3 || l.tail != int64(ends[2]) ||
+		l.last != int64(ends[1]) {
 		t.Errorf("replay: %v, %+v, %v", got, l, err)
 	}
 }

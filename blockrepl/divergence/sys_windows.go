@@ -22,7 +22,8 @@ func openLocked(path string, flag int) (*os.File, error) {
 	if flag&os.O_CREATE != 0 {
 		mode = syscall.OPEN_ALWAYS
 	}
-	h, err := syscall.CreateFile(name, syscall.GENERIC_READ|syscall.GENERIC_WRITE, 0, nil, mode, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+	const access = syscall.GENERIC_READ | syscall.GENERIC_WRITE
+	h, err := syscall.CreateFile(name, access, 0, nil, mode, syscall.FILE_ATTRIBUTE_NORMAL, 0)
 	if errors.Is(err, errSharingViolation) {
 		err = ErrInUse
 	}

@@ -324,7 +324,9 @@ func TestListOpenDrop(t *testing.T) {
 	lineage := blockrepl.Lineage{Volume: "vol"}.With(blockrepl.Generation{Epoch: 6, Holder: "beta"})
 	var versions []*Version
 	for i, id := range []string{"a1", "b2", "c3", "d4", "e5"} {
-		v, err := Begin(dir, About{ID: id, Size: 1 << 20, Begun: time.Unix(int64(i), 0), Winner: Side{Node: "beta", Lineage: lineage}})
+		v, err := Begin(dir, About{
+			ID: id, Size: 1 << 20, Begun: time.Unix(int64(i), 0), Winner: Side{Node: "beta", Lineage: lineage},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -349,7 +351,8 @@ func TestListOpenDrop(t *testing.T) {
 				t.Errorf("entry %d: %+v", i, e)
 			}
 		}
-		if got := all[0].About.Winner; got.Node != "beta" || got.Lineage.String() != lineage.String() || !got.LastWrite.IsZero() {
+		if got := all[0].About.Winner; got.Node != "beta" || got.Lineage.String() != lineage.String() ||
+			!got.LastWrite.IsZero() {
 			t.Errorf("winner %+v", got)
 		}
 		if err := Sweep(dir); err != nil {

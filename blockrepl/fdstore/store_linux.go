@@ -37,7 +37,8 @@ type entry struct {
 const tellTime = time.Second
 
 // Open takes over the sockets that an earlier run of this service has kept. It is called once in a process, early: it
-// clears the environment of them, so that no child takes them for its own. What is not led to by its path any more is let go.
+// clears the environment of them, so that no child takes them for its own. What is not led to by its path any more
+// is let go.
 func Open(log *slog.Logger) *Store {
 	s := &Store{manager: os.Getenv("NOTIFY_SOCKET"), log: log, kept: map[string]entry{}}
 	for _, f := range activation.Files(true) {
@@ -88,8 +89,8 @@ func (s *Store) Take(path string) *net.UnixListener {
 	return nil
 }
 
-// Keep keeps the socket of ln, whose file lies at path, until Drop: it listens on when ln is closed and, under a service
-// manager, when this process ends.
+// Keep keeps the socket of ln, whose file lies at path, until Drop: it listens on when ln is closed and, under a
+// service manager, when this process ends.
 func (s *Store) Keep(path string, ln *net.UnixListener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +108,8 @@ func (s *Store) Keep(path string, ln *net.UnixListener) error {
 	return nil
 }
 
-// Drop lets the socket of path go: who waits for it is cut off, and who comes is refused. It does nothing if there is none.
+// Drop lets the socket of path go: who waits for it is cut off, and who comes is refused. It does nothing if
+// there is none.
 func (s *Store) Drop(path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,7 +144,8 @@ func (s *Store) tell(what string, file *os.File) {
 		return
 	}
 	if err := tell(s.manager, what, file); err != nil {
-		s.log.Warn("systemd cannot be told which sockets to keep: after a restart VMs may wait up to 16 s for their disks", "err", err)
+		s.log.Warn("systemd cannot be told which sockets to keep: after a restart VMs may wait up to 16 s for their disks",
+			"err", err)
 	}
 }
 

@@ -197,7 +197,8 @@ func TestNextRun(t *testing.T) {
 	must(t, s.Keep(path, ln))
 	said, file := m.hears(t)
 	name, ok := strings.CutPrefix(said, "FDSTORE=1\nFDNAME=")
-	if !ok || file == nil || len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == ':' }) {
+	if !ok || file == nil || len(name) > 255 ||
+		strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == ':' }) {
 		t.Fatalf("the manager was told %q with file %v", said, file)
 	}
 	must(t, ln.Close())
@@ -206,7 +207,8 @@ func TestNextRun(t *testing.T) {
 	for _, c := range []struct{ name, want string }{{name, "served by the next run"}, {"1" + name, ""}} {
 		child := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
 		child.ExtraFiles = []*os.File{file}
-		child.Env = append(os.Environ(), servePath+"="+path, "NOTIFY_SOCKET="+m.path, "LISTEN_FDS="+strconv.Itoa(1), "LISTEN_FDNAMES="+c.name)
+		child.Env = append(os.Environ(), servePath+"="+path, "NOTIFY_SOCKET="+m.path, "LISTEN_FDS="+strconv.Itoa(1),
+			"LISTEN_FDNAMES="+c.name)
 		out, err := child.CombinedOutput()
 		if (err == nil) != (c.want != "") {
 			t.Errorf("run with socket %s: %v\n%s", c.name, err, out)
@@ -223,7 +225,8 @@ func TestNextRun(t *testing.T) {
 	}
 }
 
-// TestDropIsAtOnce: a dropped socket refuses who comes, although the service manager, who is slow at times, has it still.
+// TestDropIsAtOnce: a dropped socket refuses who comes, although the service manager, who is slow at times, has it
+// still.
 func TestDropIsAtOnce(t *testing.T) {
 	path, m := place(t), newManager(t)
 	s := open(t, m.path)

@@ -31,7 +31,8 @@ func TestLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries, lineage, err := l.Load()
-	if err != nil || len(entries) != 1 || entries[0] != (blockrepl.Entry{Extent: 1, Dirty: 3}) || lineage.Volume != "v" || l.Commits() != 2 {
+	if err != nil || len(entries) != 1 || entries[0] != (blockrepl.Entry{Extent: 1, Dirty: 3}) || lineage.Volume != "v" ||
+		l.Commits() != 2 {
 		t.Fatal(entries, lineage, err)
 	}
 	l.Close()

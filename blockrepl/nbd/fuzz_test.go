@@ -75,7 +75,10 @@ func encode(h header) []byte {
 
 func TestClasses(t *testing.T) {
 	var p chunkPool
-	for _, n := range []int{1, chunkSize, chunkSize + slack, chunkSize + slack + 1, 1 << 20, maxPayload, maxPayload + dataHeaderSize, maxPayload + slack} {
+	for _, n := range []int{
+		1, chunkSize, chunkSize + slack, chunkSize + slack + 1, 1 << 20,
+		maxPayload, maxPayload + dataHeaderSize, maxPayload + slack,
+	} {
 		ch := p.get(n)
 		if len(ch.buf) < n || (n > chunkSize+slack && len(ch.buf) > 2*n) {
 			t.Errorf("chunk of %d bytes for %d", len(ch.buf), n)

@@ -34,8 +34,8 @@ type Peer struct {
 	UID uint32
 }
 
-// Keeper keeps the listening sockets of Servers when these end, so that a client that connects while there is none waits
-// for the next one instead of being refused.
+// Keeper keeps the listening sockets of Servers when these end, so that a client that connects while there is none
+// waits for the next one instead of being refused.
 type Keeper interface {
 	// Take returns a listener on the socket that is kept for path, or nil if there is none that path leads to. The caller
 	// closes it; the socket is kept on.
@@ -119,7 +119,8 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// listenKept uses the socket that is kept, or makes one and has it kept. One that cannot be kept does its duty all the same.
+// listenKept uses the socket that is kept, or makes one and has it kept. One that cannot be kept does its duty
+// all the same.
 func (s *Server) listenKept() (net.Listener, error) {
 	if s.opts.Keeper != nil {
 		if ln := s.opts.Keeper.Take(s.opts.Socket); ln != nil {

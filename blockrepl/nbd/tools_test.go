@@ -73,7 +73,9 @@ func TestNbdinfo(t *testing.T) {
 			Structured bool
 		}
 	}
-	for _, args := range [][]string{{"--json", v.uri}, {"--json", "--list", v.uri}, {"--json", "nbd+unix:///?socket=" + v.sock}} {
+	for _, args := range [][]string{
+		{"--json", v.uri}, {"--json", "--list", v.uri}, {"--json", "nbd+unix:///?socket=" + v.sock},
+	} {
 		out := tool(t, "nbdinfo", args...)
 		if err := json.Unmarshal([]byte(out), &info); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -82,8 +84,8 @@ func TestNbdinfo(t *testing.T) {
 			t.Fatalf("%d exports: %s", len(info.Exports), out)
 		}
 		e := info.Exports[0]
-		if e.Size != 64<<20 || !e.Multi || !e.Flush || !e.FUA || !e.Trim || !e.Zero || !e.DF || e.ReadOnly || e.Min != 512 || e.Max != 32<<20 ||
-			len(e.Contexts) != 1 || e.Contexts[0] != "base:allocation" {
+		if e.Size != 64<<20 || !e.Multi || !e.Flush || !e.FUA || !e.Trim || !e.Zero || !e.DF || e.ReadOnly ||
+			e.Min != 512 || e.Max != 32<<20 || len(e.Contexts) != 1 || e.Contexts[0] != "base:allocation" {
 			t.Errorf("nbdinfo %v: %+v\n%s", args, e, out)
 		}
 	}
@@ -103,7 +105,8 @@ func TestQemuIO(t *testing.T) {
 		"write -P 0x11 0 1M", "read -P 0x11 0 1M",
 		"write -P 0x22 512 512", "read -P 0x11 0 512", "read -P 0x22 512 512", "read -P 0x11 1k 1k",
 		"write -f -P 0x33 1M 4k", "read -P 0x33 1M 4k", "flush",
-		"write -P 0x44 3000001 7777", "read -P 0x44 3000001 7777", "read -P 0 3000000 1", // unaligned: QEMU does it by block size
+		// unaligned: QEMU does it by block size
+		"write -P 0x44 3000001 7777", "read -P 0x44 3000001 7777", "read -P 0 3000000 1",
 		"write -z 64k 64k", "read -P 0 64k 64k", "write -z -u 256k 64k", "read -P 0 256k 64k",
 		"discard 512k 128k", "read -P 0 512k 128k", "read -P 0x11 384k 128k", "read -P 0x11 640k 128k",
 		"write -P 0x55 16M 31M", "read -P 0x55 16M 31M", "write -P 0x56 100M 64M", "read -P 0x56 100M 64M",
@@ -160,7 +163,8 @@ func TestFioVerify(t *testing.T) {
 	v, _ := offerFile(t, 64<<20)
 	for _, job := range [][]string{
 		{"--rw=randwrite", "--bs=4k", "--iodepth=32", "--number_ios=4000"},
-		{"--rw=randrw", "--bsrange=512-256k", "--bs_unaligned=0", "--blockalign=512", "--iodepth=16", "--number_ios=1500", "--fsync=16"},
+		{"--rw=randrw", "--bsrange=512-256k", "--bs_unaligned=0", "--blockalign=512", "--iodepth=16",
+			"--number_ios=1500", "--fsync=16"},
 		{"--rw=write", "--bs=1m", "--iodepth=4"},
 	} {
 		args := append([]string{"--name=v", "--ioengine=nbd", "--uri=" + v.uri, "--size=64m",
@@ -176,7 +180,8 @@ func TestManyConnections(t *testing.T) {
 		all.Go(func() {
 			off := []string{"0", "16m", "32m", "48m"}[i]
 			out, err := tryTool(t, "fio", "--name=v", "--ioengine=nbd", "--uri="+v.uri, "--offset="+off, "--size=16m",
-				"--rw=randwrite", "--bs=4k", "--iodepth=8", "--number_ios=2000", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
+				"--rw=randwrite", "--bs=4k", "--iodepth=8", "--number_ios=2000",
+				"--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
 			if err != nil {
 				t.Errorf("fio at %s: %v\n%s", off, err, out)
 			}

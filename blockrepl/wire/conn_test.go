@@ -193,7 +193,8 @@ func FuzzNext(f *testing.F) {
 func FuzzHeader(f *testing.F) {
 	f.Add(uint8(3), uint16(1), uint64(2), uint64(3), uint64(4), uint32(5))
 	f.Fuzz(func(t *testing.T, typ uint8, flags uint16, epoch, seq, off uint64, count uint32) {
-		h := Header{Type: 1 + Type(typ)%(typeEnd-1), Flags: flags % flagEnd, Epoch: epoch, Seq: seq, Offset: off >> 2, Count: count}
+		h := Header{Type: 1 + Type(typ)%(typeEnd-1), Flags: flags % flagEnd, Epoch: epoch, Seq: seq, Offset: off >> 2,
+			Count: count}
 		var b [HeaderSize]byte
 		h.put(b[:], 77)
 		got, sum, err := parse(b[:])

@@ -98,7 +98,8 @@ func (h handlers) reading(a huma.API) {
 			}
 			return st.Module(in.Name)
 		})
-	call(a, operation("GET", "/modules/{name}/log", "log", "The newest transitions of a module on all reachable nodes, oldest first", 404),
+	call(a, operation("GET", "/modules/{name}/log", "log",
+		"The newest transitions of a module on all reachable nodes, oldest first", 404),
 		func(ctx context.Context, in *logInput) ([]LogEntry, error) {
 			entries, err := h.b.Log(ctx, in.Name, in.N)
 			return list(entries), err
@@ -142,7 +143,8 @@ type tokenInput struct {
 
 // acting registers what an operator asks of a module or of the cluster.
 func (h handlers) acting(a huma.API) {
-	call(a, operation("POST", "/modules/{name}/{action}", "act", "Ask a module for an action; returns when it was accepted", 400, 404, 409, 428, 502),
+	call(a, operation("POST", "/modules/{name}/{action}", "act",
+		"Ask a module for an action; returns when it was accepted", 400, 404, 409, 428, 502),
 		func(ctx context.Context, in *actInput) (ActionResult, error) {
 			var r ActionRequest
 			if in.Body != nil {
@@ -158,7 +160,8 @@ func (h handlers) acting(a huma.API) {
 			}
 			return h.b.NewToken(ctx, life)
 		})
-	call(a, operation("POST", "/cluster/witness", "addWitness", "Make a witness the third voter of the cluster, or a spare if there is one", 400, 409, 502),
+	call(a, operation("POST", "/cluster/witness", "addWitness",
+		"Make a witness the third voter of the cluster, or a spare if there is one", 400, 409, 502),
 		func(ctx context.Context, in *witnessInput) (WitnessStatus, error) {
 			return h.b.AddWitness(ctx, in.Body)
 		})
@@ -167,18 +170,22 @@ func (h handlers) acting(a huma.API) {
 			all, err := h.b.Fences(ctx)
 			return list(all), err
 		})
-	call(a, operation("POST", "/cluster/fence/{node}/test", "testFence", "Ask the fence devices of a node and switch nothing", 400, 404, 409),
+	call(a, operation("POST", "/cluster/fence/{node}/test", "testFence",
+		"Ask the fence devices of a node and switch nothing", 400, 404, 409),
 		func(ctx context.Context, in *fenceInput) (FenceStatus, error) { return h.b.TestFence(ctx, in.Node) })
-	huma.Register(a, operation("PUT", "/cluster/fence/{node}", "setFence", "Say how a node can be switched off; no levels: it cannot be", 400, 404, 502),
+	huma.Register(a, operation("PUT", "/cluster/fence/{node}", "setFence",
+		"Say how a node can be switched off; no levels: it cannot be", 400, 404, 502),
 		func(ctx context.Context, in *setFenceInput) (*struct{}, error) {
 			if err := h.b.SetFence(ctx, in.Node, in.Body); err != nil {
 				return nil, refuse(err)
 			}
 			return nil, nil
 		})
-	call(a, operation("DELETE", "/cluster/nodes/{node}", "removeNode", "Take a node that is gone for good off the cluster", 404, 409),
+	call(a, operation("DELETE", "/cluster/nodes/{node}", "removeNode",
+		"Take a node that is gone for good off the cluster", 404, 409),
 		func(ctx context.Context, in *nodeInput) (NodeRemoval, error) { return h.b.RemoveNode(ctx, in.Node) })
-	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness", "Do without a witness; a spare takes the voter's place first", 400, 404, 409, 502),
+	huma.Register(a, operation("DELETE", "/cluster/witness", "removeWitness",
+		"Do without a witness; a spare takes the voter's place first", 400, 404, 409, 502),
 		func(ctx context.Context, in *addrInput) (*struct{}, error) {
 			if err := h.b.RemoveWitness(ctx, in.Addr); err != nil {
 				return nil, refuse(err)
@@ -222,15 +229,18 @@ type taskInput struct {
 
 // working registers long work: each answers with the Task to follow.
 func (h handlers) working(a huma.API) {
-	call(a, operation("POST", "/vms/{name}/protect", "protect", "Put a virtual machine under protection", 400, 404, 409, 502),
+	call(a, operation("POST", "/vms/{name}/protect", "protect",
+		"Put a virtual machine under protection", 400, 404, 409, 502),
 		func(ctx context.Context, in *protectInput) (Task, error) {
 			return h.b.Protect(ctx, in.Name, in.request())
 		})
-	call(a, operation("POST", "/vms/{name}/check", "checkProtect", "Tell what would come of protecting a virtual machine, and change nothing", 400, 404, 409, 502),
+	call(a, operation("POST", "/vms/{name}/check", "checkProtect",
+		"Tell what would come of protecting a virtual machine, and change nothing", 400, 404, 409, 502),
 		func(ctx context.Context, in *protectInput) (ProtectCheck, error) {
 			return h.b.CheckProtect(ctx, in.Name, in.request())
 		})
-	call(a, operation("POST", "/modules/{name}/release", "release", "End the protection of a module's virtual machine, which goes on unprotected", 404, 409, 502),
+	call(a, operation("POST", "/modules/{name}/release", "release",
+		"End the protection of a module's virtual machine, which goes on unprotected", 404, 409, 502),
 		func(ctx context.Context, in *releaseInput) (Task, error) {
 			var r ReleaseRequest
 			if in.Body != nil {
@@ -238,9 +248,11 @@ func (h handlers) working(a huma.API) {
 			}
 			return h.b.Release(ctx, in.Name, r)
 		})
-	call(a, operation("POST", "/modules/{name}/return", "return", "Copy disks of a running virtual machine that are not on their volumes back onto them", 404, 409, 502),
+	call(a, operation("POST", "/modules/{name}/return", "return",
+		"Copy disks of a running virtual machine that are not on their volumes back onto them", 404, 409, 502),
 		func(ctx context.Context, in *moduleInput) (Task, error) { return h.b.Return(ctx, in.Name) })
-	call(a, operation("POST", "/volumes/{module}/{target}/verify", "verify", "Compare the copies of one volume", 404, 409, 502),
+	call(a, operation("POST", "/volumes/{module}/{target}/verify", "verify",
+		"Compare the copies of one volume", 404, 409, 502),
 		func(ctx context.Context, in *verifyInput) (Task, error) {
 			return h.b.Verify(ctx, in.Module+"/"+in.Target, in.Repair)
 		})
@@ -249,9 +261,11 @@ func (h handlers) working(a huma.API) {
 			all, err := h.b.Diverged(ctx)
 			return list(all), err
 		})
-	call(a, operation("GET", "/versions/{id}", "difference", "Where a kept version differs from the volume as it is now", 404, 409, 502),
+	call(a, operation("GET", "/versions/{id}", "difference",
+		"Where a kept version differs from the volume as it is now", 404, 409, 502),
 		func(ctx context.Context, in *taskInput) (Difference, error) { return h.b.Difference(ctx, in.ID) })
-	call(a, operation("POST", "/versions/{id}/export", "exportVersion", "Write a kept version to a new raw image on the node that answers", 400, 404, 409),
+	call(a, operation("POST", "/versions/{id}/export", "exportVersion",
+		"Write a kept version to a new raw image on the node that answers", 400, 404, 409),
 		func(ctx context.Context, in *exportInput) (Task, error) {
 			return h.b.ExportVersion(ctx, in.ID, in.Body.Path)
 		})
@@ -275,7 +289,8 @@ type yamlInput struct {
 func (h handlers) configuring(a huma.API) {
 	call(a, operation("GET", "/config/{name}", "config", "The configuration of a module", 404),
 		func(ctx context.Context, in *moduleInput) (Config, error) { return h.b.Config(ctx, in.Name) })
-	call(a, operation("PUT", "/config", "apply", "Store a new configuration of the module that it names", 400, 404, 409, 502),
+	call(a, operation("PUT", "/config", "apply",
+		"Store a new configuration of the module that it names", 400, 404, 409, 502),
 		func(ctx context.Context, in *yamlInput) (Config, error) { return h.b.Apply(ctx, string(in.RawBody)) })
 	huma.Register(a, operation("POST", "/config/check", "check", "Check a configuration and change nothing", 400),
 		func(ctx context.Context, in *yamlInput) (*struct{}, error) {

@@ -69,20 +69,25 @@ func TestCalls(t *testing.T) {
 		{"GET", "/v1/volumes", "", "", 200, "status", `"name":"web01/vda"`},
 		{"POST", "/v1/modules/db/swap", "", "", 200, "act db swap {Node: Yes:false}", "swap of db began"},
 		{"POST", "/v1/modules/db/stop", "application/json", `{"node":"beta"}`, 200, "act db stop {Node:beta Yes:false}", ""},
-		{"POST", "/v1/modules/web01/prim", "application/json", `{"node":"beta"}`, 428, "act web01 prim {Node:beta Yes:false}", "1.2 GiB may differ"},
-		{"POST", "/v1/modules/web01/prim", "application/json", `{"node":"beta","yes":true}`, 200, "act web01 prim {Node:beta Yes:true}", ""},
+		{"POST", "/v1/modules/web01/prim", "application/json", `{"node":"beta"}`, 428, "act web01 prim {Node:beta Yes:false}",
+			"1.2 GiB may differ"},
+		{"POST", "/v1/modules/web01/prim", "application/json", `{"node":"beta","yes":true}`, 200,
+			"act web01 prim {Node:beta Yes:true}", ""},
 		{"POST", "/v1/modules/db/explode", "", "", 422, "", `expected value to be one of`},
 		{"POST", "/v1/modules/db/stop", "application/json", `{"nodes":"beta"}`, 422, "", "unexpected property"},
 		{"POST", "/v1/modules/db/stop", "application/json", `{"node":`, 400, "", "unexpected end"},
 		{"POST", "/v1/modules/db/stop", "application/xml", `<node/>`, 415, "", "xml"},
 		{"POST", "/v1/vms/lonely/check", "", "", 200, "check protect lonely {Peer: Module: Config: Images:[]}", `"ok":false`},
-		{"POST", "/v1/vms/web/check", "application/json", `{"peer":"beta"}`, 200, "check protect web {Peer:beta Module: Config: Images:[]}", `"ok":true`},
+		{"POST", "/v1/vms/web/check", "application/json", `{"peer":"beta"}`, 200,
+			"check protect web {Peer:beta Module: Config: Images:[]}", `"ok":true`},
 		{"POST", "/v1/modules/db/return", "", "", 200, "return db", `"id":"t1"`},
 		{"POST", "/v1/modules/db/release", "", "", 200, "release db {WithoutPeer:false}", `"id":"t1"`},
-		{"POST", "/v1/modules/db/release", "application/json", `{"without_peer":true}`, 200, "release db {WithoutPeer:true}", `"id":"t1"`},
+		{"POST", "/v1/modules/db/release", "application/json", `{"without_peer":true}`, 200, "release db {WithoutPeer:true}",
+			`"id":"t1"`},
 		{"DELETE", "/v1/cluster/nodes/beta", "", "", 200, "remove node beta", `"modules":["db"]`},
 		{"DELETE", "/v1/cluster/nodes/gamma", "", "", 404, "remove node gamma", "there are alpha, beta"},
-		{"POST", "/v1/vms/my%20vm/protect", "application/json", `{"peer":"beta"}`, 200, "protect my vm {Peer:beta Module: Config: Images:[]}", `"id":"t1"`},
+		{"POST", "/v1/vms/my%20vm/protect", "application/json", `{"peer":"beta"}`, 200,
+			"protect my vm {Peer:beta Module: Config: Images:[]}", `"id":"t1"`},
 		{"POST", "/v1/vms/a%2Fb/protect", "", "", 200, "protect a/b {Peer: Module: Config: Images:[]}", ""},
 		{"POST", "/v1/volumes/db/vda/verify", "", "", 200, "verify db/vda false", ""},
 		{"POST", "/v1/volumes/db/vda/verify?repair=true", "", "", 200, "verify db/vda true", ""},
@@ -135,7 +140,8 @@ func TestProblems(t *testing.T) {
 			Status int
 			Detail string
 		}
-		if err := json.Unmarshal([]byte(text(t, res)), &p); err != nil || p.Status != status || p.Detail != "module db: "+kind.Error() {
+		if err := json.Unmarshal([]byte(text(t, res)), &p); err != nil || p.Status != status ||
+			p.Detail != "module db: "+kind.Error() {
 			t.Errorf("%v: problem %+v, %v", kind, p, err)
 		}
 		if back := api.KindOf(status); status != 500 && back != kind {
@@ -165,7 +171,8 @@ func TestOperations(t *testing.T) {
 				statuses = append(statuses, s)
 			}
 			slices.Sort(statuses)
-			lines = append(lines, fmt.Sprintf("%-4s %-40s %-8s %s\n", strings.ToUpper(method), path, op.OperationID, strings.Join(statuses, " ")))
+			lines = append(lines,
+				fmt.Sprintf("%-4s %-40s %-8s %s\n", strings.ToUpper(method), path, op.OperationID, strings.Join(statuses, " ")))
 		}
 	}
 	slices.Sort(lines)

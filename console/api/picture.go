@@ -52,7 +52,8 @@ func (m ModuleStatus) On(node string) (NodeState, error) {
 		}
 		known = append(known, n.Node)
 	}
-	return NodeState{}, fmt.Errorf("module %s on node %s: %w: its nodes are %s", m.Name, node, ErrNotFound, strings.Join(known, ", "))
+	return NodeState{},
+		fmt.Errorf("module %s on node %s: %w: its nodes are %s", m.Name, node, ErrNotFound, strings.Join(known, ", "))
 }
 
 // parseLife reads how long a token is good. A week is the longest: it opens the cluster.

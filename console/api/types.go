@@ -66,7 +66,8 @@ type NodeState struct {
 
 // Notice is something that an admin should know or mend before it matters.
 type Notice struct {
-	// Level: alarm, data are not on both nodes; refused, the VM would not run there; warning, it would run otherwise than here, or may not; note, good to know.
+	// Level: alarm, data are not on both nodes; refused, the VM would not run there; warning, it would run otherwise than
+	// here, or may not; note, good to know.
 	Level string `json:"level" enum:"alarm,refused,warning,note"`
 	Code  string `json:"code" doc:"kind of notice; it stays when words change"`
 	Node  string `json:"node,omitempty" doc:"where it was found; empty: the node whose state it is in"`

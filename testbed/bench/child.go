@@ -275,8 +275,10 @@ func (k *keys) config() (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM(k.CA) {
 		return nil, errors.New("load authority: no certificate")
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: tlsName,
-		ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, DynamicRecordSizingDisabled: true}, nil
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: tlsName,
+		ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, DynamicRecordSizingDisabled: true,
+	}, nil
 }
 
 // client and server secure a connection; without keys it stays as it is.

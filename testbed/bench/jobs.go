@@ -23,7 +23,8 @@ var jobs = [...]job{
 	{"write-qd1", "IOPS", []string{"--rw=randwrite", "--bs=4k", "--iodepth=1"}, iops, false},
 	{"write-qd32", "IOPS", []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, iops, false},
 	{"seq-1m", "MiB/s", []string{"--rw=write", "--bs=1m", "--iodepth=4"}, mibps, false},
-	{"write-flush", "IOPS", []string{"--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"}, iops, false}, // the nbd engine's only flush
+	// --fsync is the nbd engine's only flush
+	{"write-flush", "IOPS", []string{"--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"}, iops, false},
 	{"read-qd32", "IOPS", []string{"--rw=randread", "--bs=4k", "--iodepth=32"}, iops, true},
 }
 
@@ -38,7 +39,8 @@ func mibps(s fioSide) float64 { return s.BW / (1 << 20) }
 
 // run measures the job once on s.
 func (j job) run(ctx context.Context, s setup, o options) (float64, error) {
-	args := append([]string{"--name=" + j.Name, "--ioengine=nbd", "--uri=nbd+unix:///" + exportName + "?socket=" + s.socket,
+	args := append([]string{"--name=" + j.Name, "--ioengine=nbd", "--uri=nbd+unix:///" + exportName +
+		"?socket=" + s.socket,
 		"--size=" + strconv.FormatInt(o.size, 10), "--time_based", "--runtime=" + strconv.Itoa(o.seconds),
 		"--randrepeat=0", "--norandommap", "--output-format=json"}, j.args...)
 	cmd := exec.CommandContext(ctx, "fio", args...)

@@ -33,7 +33,8 @@ func newKeys() (near, far *keys, err error) {
 			return nil, nil, fmt.Errorf("make key: %w", err)
 		}
 		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i) + 2), DNSNames: []string{tlsName}, NotAfter: ca.NotAfter,
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+			KeyUsage:    x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
 		der, err := x509.CreateCertificate(rand.Reader, cert, ca, &key.PublicKey, caKey)
 		if err != nil {
 			return nil, nil, fmt.Errorf("make certificate: %w", err)

@@ -78,7 +78,8 @@ func parseFlags() options {
 	flag.IntVar(&o.seconds, "seconds", 3, "length of one run")
 	flag.StringVar(&o.json, "json", "", "file to save the results in")
 	flag.StringVar(&o.dir, "dir", "", "where images live (default: a temporary directory)")
-	flag.BoolVar(&o.awake, "awake", false, "keep idle CPUs awake for every setup, as tuned's latency-performance profile does")
+	flag.BoolVar(&o.awake, "awake", false,
+		"keep idle CPUs awake for every setup, as tuned's latency-performance profile does")
 	flag.StringVar(&only, "only", "", "setups to measure, separated by commas (default: all)")
 	flag.StringVar(&jobs, "jobs", "", "jobs to run, separated by commas (default: all)")
 	flag.Parse()
@@ -118,7 +119,8 @@ func bench(ctx context.Context, o options) (met bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r := results{Started: time.Now().UTC(), Rounds: o.rounds, Seconds: o.seconds, Size: o.size, Fill: o.fill, Runs: make(map[string]map[string][]float64)}
+	r := results{Started: time.Now().UTC(), Rounds: o.rounds, Seconds: o.seconds, Size: o.size, Fill: o.fill,
+		Runs: make(map[string]map[string][]float64)}
 	for round := range o.rounds {
 		for _, j := range jobs {
 			if !chosen(o.jobs, j.Name) {

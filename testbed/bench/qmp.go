@@ -28,8 +28,11 @@ func mirror(ctx context.Context, socket string) error {
 		args    map[string]any
 	}{
 		{"qmp_capabilities", nil},
-		{"block-export-add", map[string]any{"type": "nbd", "id": "export", "node-name": "source", "name": exportName, "writable": true}},
-		{"blockdev-mirror", map[string]any{"job-id": "mirror", "device": "source", "target": "target", "sync": "full", "copy-mode": "write-blocking"}},
+		{"block-export-add",
+			map[string]any{"type": "nbd", "id": "export", "node-name": "source", "name": exportName, "writable": true}},
+		{"blockdev-mirror",
+			map[string]any{"job-id": "mirror", "device": "source", "target": "target", "sync": "full",
+				"copy-mode": "write-blocking"}},
 	} {
 		if err := q.execute(c.command, c.args); err != nil {
 			return err

@@ -33,17 +33,24 @@ type ratio struct {
 // targets are the project's. A limit on latency at queue depth 1 is one on the inverse of the rate.
 var targets = [...]ratio{
 	{What: "QD32 write, replicated ÷ QEMU mirror", Job: "write-qd32", Of: "replicated-tls", To: "mirror", Target: 4},
-	{What: "QD32 write, replicated ÷ qemu-nbd unreplicated", Job: "write-qd32", Of: "replicated-tls", To: "qemu-nbd", Target: 1},
+	{What: "QD32 write, replicated ÷ qemu-nbd unreplicated", Job: "write-qd32", Of: "replicated-tls", To: "qemu-nbd",
+		Target: 1},
 	{What: "QD1 write, replicated ÷ QEMU mirror", Job: "write-qd1", Of: "replicated-tls", To: "mirror", Target: 1.3},
-	{What: "QD1 write, replicated ÷ ours alone (latency at most double)", Job: "write-qd1", Of: "replicated-tls", To: "alone", Target: 0.5},
-	{What: "1 MiB sequential write, replicated ÷ QEMU mirror", Job: "seq-1m", Of: "replicated-tls", To: "mirror", Target: 2},
+	{What: "QD1 write, replicated ÷ ours alone (latency at most double)", Job: "write-qd1", Of: "replicated-tls",
+		To: "alone", Target: 0.5},
+	{What: "1 MiB sequential write, replicated ÷ QEMU mirror", Job: "seq-1m", Of: "replicated-tls", To: "mirror",
+		Target: 2},
 	{What: "QD32 read, replicated ÷ qemu-nbd", Job: "read-qd32", Of: "replicated-tls", To: "qemu-nbd", Target: 2},
 	{What: "QD1 write, replicated with CPUs left to sleep ÷ QEMU mirror", Job: "write-qd1", Of: "sleepy", To: "mirror"},
 	{What: "QD32 write, TLS ÷ no TLS", Job: "write-qd32", Of: "replicated-tls", To: "replicated", Target: 0.8},
-	{What: "QD32 write, replicated without TLS ÷ QEMU mirror", Job: "write-qd32", Of: "replicated", To: "mirror", Target: 4},
-	{What: "QD32 write, replicated without TLS ÷ qemu-nbd unreplicated", Job: "write-qd32", Of: "replicated", To: "qemu-nbd", Target: 1},
-	{What: "QD1 write, replicated without TLS ÷ QEMU mirror", Job: "write-qd1", Of: "replicated", To: "mirror", Target: 1.3},
-	{What: "1 MiB sequential write, replicated without TLS ÷ QEMU mirror", Job: "seq-1m", Of: "replicated", To: "mirror", Target: 2},
+	{What: "QD32 write, replicated without TLS ÷ QEMU mirror", Job: "write-qd32", Of: "replicated", To: "mirror",
+		Target: 4},
+	{What: "QD32 write, replicated without TLS ÷ qemu-nbd unreplicated", Job: "write-qd32", Of: "replicated",
+		To: "qemu-nbd", Target: 1},
+	{What: "QD1 write, replicated without TLS ÷ QEMU mirror", Job: "write-qd1", Of: "replicated", To: "mirror",
+		Target: 1.3},
+	{What: "1 MiB sequential write, replicated without TLS ÷ QEMU mirror", Job: "seq-1m", Of: "replicated", To: "mirror",
+		Target: 2},
 }
 
 func (r *results) add(job, setup string, v float64) {

@@ -119,7 +119,8 @@ func (s *setup) qemuNBD(ctx context.Context, role string, listen ...string) erro
 	if err != nil {
 		return err
 	}
-	args := append([]string{"--persistent", "--shared=8", "--format=raw", "--cache=writeback", "--aio=threads", "--export-name=" + exportName}, listen...)
+	args := append([]string{"--persistent", "--shared=8", "--format=raw", "--cache=writeback", "--aio=threads",
+		"--export-name=" + exportName}, listen...)
 	p, err := startTool(ctx, "qemu-nbd", append(args, image)...)
 	if err == nil {
 		s.procs = append(s.procs, p)
@@ -155,7 +156,8 @@ func startMirror(ctx context.Context, s *setup) error {
 	p, err := startTool(ctx, "qemu-storage-daemon",
 		"--blockdev", "driver=file,node-name=file0,filename="+image+",aio=threads,cache.direct=off",
 		"--blockdev", "driver=raw,node-name=source,file=file0",
-		"--blockdev", "driver=nbd,node-name=target,server.type=inet,server.host=127.0.0.1,server.port="+port+",export="+exportName,
+		"--blockdev", "driver=nbd,node-name=target,server.type=inet,server.host=127.0.0.1,server.port="+port+
+			",export="+exportName,
 		"--nbd-server", "addr.type=unix,addr.path="+s.socket,
 		"--chardev", "socket,id=control,path="+control+",server=on,wait=off",
 		"--monitor", "chardev=control")

@@ -115,7 +115,8 @@ func (c campaign) line(p *sim.Progress, began time.Time) string {
 	if rate > 0 {
 		left = time.Duration(float64(c.n-done) / rate * float64(time.Second))
 	}
-	return fmt.Sprintf("%d of %d schedules, %.0f a second, %d failed, %v left", done, c.n, rate, p.Failed(), left.Round(time.Second))
+	return fmt.Sprintf("%d of %d schedules, %.0f a second, %d failed, %v left", done, c.n, rate, p.Failed(),
+		left.Round(time.Second))
 }
 
 // found prints or keeps a failure.

@@ -78,7 +78,8 @@ func (p *Pair) afterBlackout(ctx context.Context) []Violation {
 		}
 		before := w.History()
 		dark := w.now()
-		if err := errors.Join(w.Pause(ctx, testcluster.Until), testcluster.Until(ctx, w.Volume+" can be read", w.Sweep)); err != nil {
+		if err := errors.Join(w.Pause(ctx, testcluster.Until),
+			testcluster.Until(ctx, w.Volume+" can be read", w.Sweep)); err != nil {
 			return []Violation{{What: err.Error()}}
 		}
 		found := map[uint64]uint64{}
@@ -126,7 +127,8 @@ func proof(ops []check.Op, err error) string {
 		if o.Write {
 			verb = "write"
 		}
-		fmt.Fprintf(&b, "  %12.6f … %12.6f  client %d %s %d", float64(o.Call)/1e9, float64(o.Return)/1e9, o.Client, verb, o.Value)
+		fmt.Fprintf(&b, "  %12.6f … %12.6f  client %d %s %d", float64(o.Call)/1e9, float64(o.Return)/1e9, o.Client, verb,
+			o.Value)
 		if o.Unknown {
 			b.WriteString("  (not answered, or not proven)")
 		}
@@ -168,7 +170,8 @@ func (p *Pair) judgeRecords(ctx context.Context) []Violation {
 	var all []Violation
 	machines, err := p.machines(Records)
 	if err != nil || len(machines[primary.Name]) != 1 || len(machines) != 1 {
-		return []Violation{{What: fmt.Sprintf("%s is PRIM on %s, and its QEMUs are %v (%v)", Records, primary.Name, machines, err)}}
+		return []Violation{{What: fmt.Sprintf("%s is PRIM on %s, and its QEMUs are %v (%v)", Records, primary.Name,
+			machines, err)}}
 	}
 	var consoles []check.Console // what they promise by now must be on the disk a moment later
 	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
@@ -179,7 +182,9 @@ func (p *Pair) judgeRecords(ctx context.Context) []Violation {
 		c := check.Console{Where: name}
 		for _, b := range log.Boots {
 			if len(b.Errors) != 0 || b.Holes != 0 || b.Torn != 0 || b.Breaks != 0 {
-				all = append(all, Violation{What: fmt.Sprintf("boot %.8s on %s saw errors %q, %d holes, %d torn records, %d breaks", b.ID, name, b.Errors, b.Holes, b.Torn, b.Breaks)})
+				all = append(all, Violation{What: fmt.Sprintf(
+					"boot %.8s on %s saw errors %q, %d holes, %d torn records, %d breaks",
+					b.ID, name, b.Errors, b.Holes, b.Torn, b.Breaks)})
 			}
 			c.Boots = append(c.Boots, p.promised(b))
 		}
@@ -267,7 +272,8 @@ func (p *Pair) judgeCopies(ctx context.Context, module string) []Violation {
 	}
 	machines, err := p.machines(module)
 	if err != nil || len(machines) != 1 || len(machines[primary.Name]) != 1 {
-		return []Violation{{What: fmt.Sprintf("%s is PRIM on %s, and its QEMUs are %v (%v)", module, primary.Name, machines, err)}}
+		return []Violation{{What: fmt.Sprintf("%s is PRIM on %s, and its QEMUs are %v (%v)", module, primary.Name,
+			machines, err)}}
 	}
 	return nil
 }

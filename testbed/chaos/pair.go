@@ -92,9 +92,10 @@ func (p *Pair) build(ctx context.Context) error {
 		return err
 	}
 	for _, m := range []string{Left, Right} {
-		p.writers[m] = NewWriter(context.WithoutCancel(ctx), m, []string{testcluster.Alpha, testcluster.Beta}, func(host string) (string, error) {
-			return p.Hosts[host].Node.Outside("/run/duet/volumes/" + m + "-vda.sock")
-		})
+		p.writers[m] = NewWriter(context.WithoutCancel(ctx), m, []string{testcluster.Alpha, testcluster.Beta},
+			func(host string) (string, error) {
+				return p.Hosts[host].Node.Outside("/run/duet/volumes/" + m + "-vda.sock")
+			})
 	}
 	return nil
 }

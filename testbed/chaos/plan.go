@@ -153,7 +153,8 @@ func (d dice) blackout() []Fault {
 // everything. What else happens keeps the other's data.
 func (d dice) power(k Kind) []Fault {
 	host := d.host()
-	all := []Fault{{Kind: k, Host: host, At: d.between(200*time.Millisecond, time.Second), For: d.between(time.Second, 6*time.Second)}}
+	all := []Fault{{Kind: k, Host: host, At: d.between(200*time.Millisecond, time.Second),
+		For: d.between(time.Second, 6*time.Second)}}
 	other := testcluster.Alpha
 	if host == other {
 		other = testcluster.Beta
@@ -195,8 +196,9 @@ func (d dice) kind() Kind {
 		kind Kind
 		n    int
 	}{
-		{KillDaemon, 12}, {StopDaemon, 5}, {FreezeDaemon, 10}, {KillHost, 6}, {SilenceHost, 7}, {FreezeHost, 7}, {KillGuest, 5},
-		{FreezeGuest, 3}, {RestartVirt, 3}, {KillWitness, 4}, {CutHosts, 16}, {CutWitness, 6}, {Isolate, 6}, {Lossy, 5}, {Slow, 4},
+		{KillDaemon, 12}, {StopDaemon, 5}, {FreezeDaemon, 10}, {KillHost, 6}, {SilenceHost, 7}, {FreezeHost, 7},
+		{KillGuest, 5}, {FreezeGuest, 3}, {RestartVirt, 3}, {KillWitness, 4}, {CutHosts, 16}, {CutWitness, 6},
+		{Isolate, 6}, {Lossy, 5}, {Slow, 4},
 		{FillDisk, 3}, {Swap, 8}, {StopStart, 3},
 	}
 	total := 0

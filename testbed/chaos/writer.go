@@ -34,7 +34,8 @@ var errNoVolume = errors.New("no host serves the volume")
 // NewWriter starts a writer of a volume; where finds its socket on a host. Close ends it.
 func NewWriter(ctx context.Context, volume string, hosts []string, where func(host string) (string, error)) *Writer {
 	ctx, stop := context.WithCancel(ctx)
-	w := &Writer{Volume: volume, begin: time.Now(), stop: stop, sessions: map[*session]bool{}, initial: map[uint64]uint64{}}
+	w := &Writer{Volume: volume, begin: time.Now(), stop: stop, sessions: map[*session]bool{},
+		initial: map[uint64]uint64{}}
 	for _, h := range hosts {
 		w.runs.Go(func() { w.follow(ctx, h, func() (string, error) { return where(h) }) })
 	}
@@ -107,7 +108,8 @@ func (w *Writer) leave() {
 func (w *Writer) refuse(host, what string, code refused) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.refusals = append(w.refusals, fmt.Sprintf("%s %s of %s on %s: %v", time.Now().Format("15:04:05.000"), what, w.Volume, host, code))
+	w.refusals = append(w.refusals,
+		fmt.Sprintf("%s %s of %s on %s: %v", time.Now().Format("15:04:05.000"), what, w.Volume, host, code))
 }
 
 // Acked is how many writes of the present history were acknowledged.

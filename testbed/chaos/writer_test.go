@@ -67,7 +67,8 @@ func written(ctx context.Context, t *testing.T, dev blockrepl.Device) *Writer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := NewWriter(ctx, "vol", []string{testcluster.Alpha, testcluster.Beta}, func(host string) (string, error) { return filepath.Join(dir, host), nil })
+	w := NewWriter(ctx, "vol", []string{testcluster.Alpha, testcluster.Beta},
+		func(host string) (string, error) { return filepath.Join(dir, host), nil })
 	t.Cleanup(w.Close)
 	for i, host := range []string{testcluster.Alpha, testcluster.Beta} {
 		end := serve(t, dir, host, dev)
@@ -162,7 +163,8 @@ func TestFlushes(t *testing.T) {
 // TestUnprovenReads: a read after the last acknowledged write of its connection is not
 // judged, and one before is.
 func TestUnprovenReads(t *testing.T) {
-	s := &session{proven: 10, ops: []check.Op{{Call: 1, Return: 2}, {Call: 11, Return: 12}, {Write: true, Call: 10, Return: 13}}}
+	s := &session{proven: 10,
+		ops: []check.Op{{Call: 1, Return: 2}, {Call: 11, Return: 12}, {Write: true, Call: 10, Return: 13}}}
 	ops, _ := s.history()
 	if ops[0].Unknown || !ops[1].Unknown || ops[2].Unknown {
 		t.Errorf("%+v", ops)

@@ -46,23 +46,30 @@ func TestHistory(t *testing.T) {
 		want     Rule
 	}{
 		{name: "nothing happened", disk: disk(0)},
-		{name: "failover", consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 20, 40))}, disk: disk(1, "A", 20, "B", 40)},
-		{name: "there and back", consoles: []Console{on("alpha", boot("A", 0, 20), boot("C", 41, 50)), on("beta", boot("B", 20, 40))},
-			disk: disk(1, "A", 20, "B", 41, "C", 50)},
-		{name: "written but not acknowledged", consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 21, 40))},
-			disk: disk(1, "A", 21, "B", 41)},
-		{name: "a boot that never wrote", consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 20, 20), boot("C", 20, 40))},
-			disk: disk(1, "A", 20, "C", 40)},
+		{name: "failover", consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 20, 40))},
+			disk: disk(1, "A", 20, "B", 40)},
+		{name: "there and back",
+			consoles: []Console{on("alpha", boot("A", 0, 20), boot("C", 41, 50)), on("beta", boot("B", 20, 40))},
+			disk:     disk(1, "A", 20, "B", 41, "C", 50)},
+		{name: "written but not acknowledged",
+			consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 21, 40))},
+			disk:     disk(1, "A", 21, "B", 41)},
+		{name: "a boot that never wrote",
+			consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 20, 20), boot("C", 20, 40))},
+			disk:     disk(1, "A", 20, "C", 40)},
 		{name: "the disk went round", consoles: []Console{on("alpha", boot("A", 0, 200))}, disk: disk(101, "A", 200)},
 		{name: "newest lost", consoles: []Console{on("alpha", boot("A", 0, 20))}, disk: disk(1, "A", 19), want: Lost},
-		{name: "one lost", consoles: []Console{on("alpha", boot("A", 0, 20))}, disk: without(disk(1, "A", 20), 7), want: Lost},
+		{name: "one lost", consoles: []Console{on("alpha", boot("A", 0, 20))}, disk: without(disk(1, "A", 20), 7),
+			want: Lost},
 		{name: "all lost", consoles: []Console{on("alpha", boot("A", 0, 20))}, disk: disk(0), want: Lost},
 		{name: "lost, found missing at the next boot, and covered up", want: Lost,
-			consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", missing(boot("B", 20, 40), 7))}, disk: disk(21, "B", 40)},
+			consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", missing(boot("B", 20, 40), 7))},
+			disk:     disk(21, "B", 40)},
 		{name: "older data at the next boot", consoles: []Console{on("alpha", boot("A", 0, 20), boot("B", 10, 10))},
 			disk: disk(1, "A", 20), want: Lost},
-		{name: "overwritten by a boot from older data", consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 15, 40))},
-			disk: disk(1, "A", 15, "B", 40), want: TwoWriters},
+		{name: "overwritten by a boot from older data",
+			consoles: []Console{on("alpha", boot("A", 0, 20)), on("beta", boot("B", 15, 40))},
+			disk:     disk(1, "A", 15, "B", 40), want: TwoWriters},
 		{name: "old writer goes on", consoles: []Console{on("alpha", boot("A", 0, 25)), on("beta", boot("B", 20, 40))},
 			disk: disk(1, "A", 25, "B", 40), want: TwoWriters},
 		{name: "both begin at the same record, which is overwritten by now", want: TwoWriters,
@@ -70,14 +77,17 @@ func TestHistory(t *testing.T) {
 		{name: "old writer goes on, which is overwritten by now", want: TwoWriters,
 			consoles: []Console{on("alpha", boot("A", 0, 25)), on("beta", boot("B", 20, 40))}, disk: disk(100, "C", 200)},
 		{name: "interleaved on the disk", disk: disk(1, "A", 20, "B", 30, "A", 31), want: TwoWriters},
-		{name: "broken chain", disk: Disk{First: 1, Last: 2, Boots: map[uint64]string{1: "A", 2: "B"}, Breaks: []uint64{2}}, want: TwoWriters},
+		{name: "broken chain", disk: Disk{First: 1, Last: 2, Boots: map[uint64]string{1: "A", 2: "B"}, Breaks: []uint64{2}},
+			want: TwoWriters},
 		{name: "blackout loses what was not flushed", promise: Flushed,
 			consoles: []Console{on("alpha", flushed(boot("A", 0, 20), 10), boot("B", 12, 15))}, disk: disk(1, "A", 12, "B", 15)},
 		{name: "blackout loses what was flushed", promise: Flushed,
-			consoles: []Console{on("alpha", flushed(boot("A", 0, 20), 10), boot("B", 9, 15))}, disk: disk(1, "A", 9, "B", 15), want: Lost},
+			consoles: []Console{on("alpha", flushed(boot("A", 0, 20), 10), boot("B", 9, 15))}, disk: disk(1, "A", 9, "B", 15),
+			want: Lost},
 		{name: "numbers go back", consoles: []Console{on("alpha", Boot{ID: "A", Scanned: true, Acks: []uint64{1, 3, 2}})},
 			disk: disk(1, "A", 3), want: Order},
-		{name: "no scan", consoles: []Console{on("alpha", Boot{ID: "A", Acks: []uint64{1}})}, disk: disk(1, "A", 1), want: Order},
+		{name: "no scan", consoles: []Console{on("alpha", Boot{ID: "A", Acks: []uint64{1}})}, disk: disk(1, "A", 1),
+			want: Order},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,7 +148,8 @@ func TestLinearizableOfARealRegister(t *testing.T) {
 		state := map[uint64]uint64{}
 		for i := int64(0); i < 60; i++ {
 			// The operation takes effect at 10i; its interval reaches over its neighbours.
-			op := Op{Client: int(i % 4), Block: rng.Uint64N(3), Write: rng.IntN(2) == 0, Call: 10*i - rng.Int64N(30), Return: 10*i + rng.Int64N(30)}
+			op := Op{Client: int(i % 4), Block: rng.Uint64N(3), Write: rng.IntN(2) == 0, Call: 10*i - rng.Int64N(30),
+				Return: 10*i + rng.Int64N(30)}
 			op.Value = state[op.Block]
 			if op.Write {
 				op.Value = uint64(i) + 1

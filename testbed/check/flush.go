@@ -38,7 +38,8 @@ func Survived(ops []Op, flushes []Flush, found map[uint64]uint64) []Violation {
 			return w.Value == found[block] && (w.Unknown || !durable.Write || w.Return >= durable.Call)
 		}
 		if !slices.ContainsFunc(writes[block], held) && (durable.Write || found[block] != 0) {
-			all = append(all, Violation{Lost, fmt.Sprintf("block %d holds %d after the power cut, but %d was durable", block, found[block], durable.Value)})
+			all = append(all, Violation{Lost, fmt.Sprintf(
+				"block %d holds %d after the power cut, but %d was durable", block, found[block], durable.Value)})
 		}
 	}
 	return all

@@ -141,7 +141,8 @@ func (h *history) onDisk(w writer) {
 		h.say(Lost, "%s was promised %s, not on the disk", w.where, list(lost))
 	}
 	if len(foreign) > 0 {
-		h.say(TwoWriters, "%s was promised %s, but boot %.8s wrote there too", w.where, list(foreign), h.disk.Boots[foreign[0]])
+		h.say(TwoWriters, "%s was promised %s, but boot %.8s wrote there too", w.where, list(foreign),
+			h.disk.Boots[foreign[0]])
 	}
 }
 

@@ -126,7 +126,8 @@ func (d *demo) failover(ctx context.Context) error {
 func (d *demo) present(log guest.Log) error {
 	b := log.Newest()
 	if b.Last < d.before.Acked() || b.Holes+b.Torn+b.Breaks != 0 {
-		return fmt.Errorf("web01 lost data: %d acknowledged, the disk ends at %d with %d holes", d.before.Acked(), b.Last, b.Holes)
+		return fmt.Errorf("web01 lost data: %d acknowledged, the disk ends at %d with %d holes", d.before.Acked(), b.Last,
+			b.Holes)
 	}
 	d.show.done("every acknowledged record is there: %d acknowledged, %d on the disk, no hole", d.before.Acked(), b.Last)
 	d.show.note("acknowledged records lost", "0 of %d", d.before.Acked())

@@ -77,7 +77,8 @@ func (d *demo) comeback(ctx context.Context) error {
 		}
 		for _, v := range st.Volumes {
 			if v.Sync != nil && v.Sync.Kind == "resync" {
-				d.show.line("  resync of %s: %s to compare, %s dirty, %s moved, ETA %.1f s", v.Name, bytes(v.Sync.Total-v.Sync.Compared), bytes(v.DirtyBytes), bytes(v.Sync.Moved), v.Sync.ETA)
+				d.show.line("  resync of %s: %s to compare, %s dirty, %s moved, ETA %.1f s", v.Name,
+					bytes(v.Sync.Total-v.Sync.Compared), bytes(v.DirtyBytes), bytes(v.Sync.Moved), v.Sync.ETA)
 			}
 		}
 		peer, err := d.a.On(ctx, web)
@@ -98,7 +99,8 @@ func (d *demo) comeback(ctx context.Context) error {
 		return err
 	}
 	last := now.Volumes[0]
-	d.show.done("web01 is SECOND (Ready) on alpha %.1f s after the host began to boot: %s compared, %s moved", took.Seconds(), bytes(last.Compared), bytes(last.Moved))
+	d.show.done("web01 is SECOND (Ready) on alpha %.1f s after the host began to boot: %s compared, %s moved",
+		took.Seconds(), bytes(last.Compared), bytes(last.Moved))
 	d.show.note("resync: compared / moved", "%s / %s of %s", bytes(last.Compared), bytes(last.Moved), bytes(last.Size))
 	return d.a.Is(ctx, mail, "SECOND")
 }

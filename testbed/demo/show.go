@@ -70,7 +70,8 @@ func door(l *testcluster.Cluster, name string) (remove func(), err error) {
 		return nil, fmt.Errorf("find host %s in %s: %w", name, path, err)
 	}
 	file := filepath.Join(l.Bin(), name)
-	text := fmt.Sprintf("#!/bin/sh\n[ $# -gt 0 ] || set -- sh\nexec nsenter -t %d -a env PATH=%s:\"$PATH\" \"$@\"\n", pid, l.Bin())
+	text := fmt.Sprintf("#!/bin/sh\n[ $# -gt 0 ] || set -- sh\nexec nsenter -t %d -a env PATH=%s:\"$PATH\" \"$@\"\n", pid,
+		l.Bin())
 	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
 		return nil, err
 	}

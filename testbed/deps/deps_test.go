@@ -142,7 +142,8 @@ func owners(programs []string) map[string][]string {
 			}
 		}
 	}
-	out, _ := exec.Command("dpkg", append([]string{"-S"}, slices.Sorted(maps.Keys(byPath))...)...).Output() // fails if any is unknown
+	out, _ := exec.Command("dpkg",
+		append([]string{"-S"}, slices.Sorted(maps.Keys(byPath))...)...).Output() // fails if any is unknown
 	found := map[string][]string{}
 	for _, line := range strings.Split(string(out), "\n") {
 		pkg, path, ok := strings.Cut(line, ": ")
@@ -196,7 +197,8 @@ func TestEveryCommandHasItsPackage(t *testing.T) {
 	owner := owners(slices.Collect(maps.Keys(found)))
 	for _, program := range slices.Sorted(maps.Keys(found)) {
 		if !slices.ContainsFunc(owner[program], func(pkg string) bool { return slices.Contains(listed, pkg) }) {
-			t.Errorf("%s, run in %s, is in packages %q, which packages.txt does not name", program, found[program], owner[program])
+			t.Errorf("%s, run in %s, is in packages %q, which packages.txt does not name", program, found[program],
+				owner[program])
 		}
 	}
 }

@@ -124,7 +124,8 @@ func (b bareVM) run(n int) Boot {
 	if _, err := os.Stat(b.console); err == nil {
 		boots = len(b.log().Boots)
 	}
-	args := []string{"-machine", "pc,accel=tcg", "-cpu", "qemu64", "-m", "32", "-nodefaults", "-display", "none", "-qmp", "stdio",
+	args := []string{"-machine", "pc,accel=tcg", "-cpu", "qemu64", "-m", "32", "-nodefaults", "-display", "none",
+		"-qmp", "stdio",
 		"-kernel", b.kernel, "-append", Domain{Rate: 40, Flush: 7}.Cmdline(), "-drive", "if=virtio,format=raw,file=" + b.disk,
 		"-chardev", "file,id=console,append=on,path=" + b.console, "-serial", "chardev:console"}
 	qemu := exec.CommandContext(b.Context(), "qemu-system-x86_64", args...)

@@ -25,7 +25,8 @@ func TestParseConsole(t *testing.T) {
 		{name: "noise", text: "SeaBIOS\r\n[    0.1] Linux\r\nDUET ack 5\r\n"},
 		{
 			name: "two boots, the first cut short in a number",
-			text: "--\r\nDUET boot " + id1 + " slots=2048\r\nDUET scan last=0 holes=0 torn=0 breaks=0\r\nDUET ack 1\r\nDUET ack 2\r\n" +
+			text: "--\r\nDUET boot " + id1 +
+				" slots=2048\r\nDUET scan last=0 holes=0 torn=0 breaks=0\r\nDUET ack 1\r\nDUET ack 2\r\n" +
 				"DUET flush 2\r\nDUET ack 1--\r\nDUET boot " + id2 + " slots=2048\r\nDUET scan last=3 holes=1 torn=2 breaks=4\r\n" +
 				"DUET ack 4\r\nDUET error write 5: input/output error\r\nDUET poweroff\r\n",
 			want: []Boot{
@@ -41,7 +42,8 @@ func TestParseConsole(t *testing.T) {
 		},
 		{
 			name: "a kernel message in a line",
-			text: "DUET boot " + id1 + " slots=8\nDUET ack 1[ 3.1] oops\n2\nDUET scan last=7 ho[ 3.1] oops\nDUET flush -1\nDUET boot x slots=8\n",
+			text: "DUET boot " + id1 +
+				" slots=8\nDUET ack 1[ 3.1] oops\n2\nDUET scan last=7 ho[ 3.1] oops\nDUET flush -1\nDUET boot x slots=8\n",
 			want: []Boot{{ID: id1, Slots: 8}},
 		},
 	}
@@ -83,7 +85,8 @@ func TestDomain(t *testing.T) {
 	files := Files{Kernel: "/k", Initrd: "/i"}
 	tests := map[string]Domain{
 		"plain": {Name: "one", Files: files, Console: "/c", Disks: []Disk{{File: "/d"}}},
-		"full": {Name: "a&b", UUID: "7b8f0b1c-0000-4000-8000-000000000001", Files: files, Console: "/c'", MemoryMiB: 96, Mode: "panic-after=5", Rate: -1,
+		"full": {Name: "a&b", UUID: "7b8f0b1c-0000-4000-8000-000000000001", Files: files, Console: "/c'", MemoryMiB: 96,
+			Mode: "panic-after=5", Rate: -1,
 			Flush: 3, OnCrash: "destroy", Disks: []Disk{{Socket: "/s", Export: "vda"}, {Block: "/dev/loop0"}}},
 	}
 	for name, d := range tests {
@@ -164,7 +167,8 @@ type iotestWriter struct{}
 func (iotestWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
 func TestKernelPackage(t *testing.T) {
-	got := kernelPackage("linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Conflicts: linux-image-x\n")
+	got := kernelPackage("linux-image-cloud-amd64\n" +
+		"  Depends: linux-image-6.1.0-56-cloud-amd64\n  Conflicts: linux-image-x\n")
 	if got != "linux-image-6.1.0-56-cloud-amd64" {
 		t.Errorf("got %q", got)
 	}

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +34,7 @@ type Bug struct {
 	Breaks string // what it breaks, in a few words
 	By     Search
 	Within uint64 // schedules in which it has to be found
-	Edits  []Edit // the first that fits is made
+	Edit   Edit
 }
 
 // Edit is a change of one file. Before must be in it exactly once.
@@ -45,23 +43,14 @@ type Edit struct{ File, Before, After string }
 // all is the table.
 func all() []Bug { return slices.Concat(authority(), engines(), writePath(), copies()) }
 
-// fit returns the file's text after the first edit whose Before is there once.
-func (b Bug) fit(root string) (file, text string, err error) {
-	var why []string
-	for _, e := range b.Edits {
-		src, err := os.ReadFile(filepath.Join(root, e.File))
-		if errors.Is(err, fs.ErrNotExist) {
-			why = append(why, e.File+" is not there")
-			continue
-		}
-		if err != nil {
-			return "", "", err
-		}
-		if n := strings.Count(string(src), e.Before); n != 1 {
-			why = append(why, fmt.Sprintf("%s has %d of %q", e.File, n, e.Before))
-			continue
-		}
-		return e.File, strings.Replace(string(src), e.Before, e.After, 1), nil
+// fit returns the file's text after the edit, below root.
+func (e Edit) fit(root string) (text string, err error) {
+	src, err := os.ReadFile(filepath.Join(root, e.File))
+	if err != nil {
+		return "", fmt.Errorf("the bug does not fit the tree: %w", err)
 	}
-	return "", "", fmt.Errorf("the bug does not fit the tree: %s", strings.Join(why, "; "))
+	if n := strings.Count(string(src), e.Before); n != 1 {
+		return "", fmt.Errorf("the bug does not fit the tree: %s has %d of %q", e.File, n, e.Before)
+	}
+	return strings.Replace(string(src), e.Before, e.After, 1), nil
 }

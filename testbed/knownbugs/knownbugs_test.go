@@ -16,18 +16,18 @@ func TestTable(t *testing.T) {
 	names := map[string]bool{}
 	for _, b := range all() {
 		switch {
-		case b.Name == "" || b.Source == "" || b.Breaks == "" || b.Within == 0 || len(b.Edits) == 0:
+		case b.Name == "" || b.Source == "" || b.Breaks == "" || b.Within == 0 || b.Edit.Before == b.Edit.After:
 			t.Errorf("%+v says too little", b)
 		case names[b.Name]:
 			t.Errorf("%s is there twice", b.Name)
 		}
 		names[b.Name] = true
-		file, text, err := b.fit(root)
+		text, err := b.Edit.fit(root)
 		if err != nil {
 			t.Errorf("%s: %v", b.Name, err)
 			continue
 		}
-		if _, err := parser.ParseFile(token.NewFileSet(), file, text, 0); err != nil {
+		if _, err := parser.ParseFile(token.NewFileSet(), b.Edit.File, text, 0); err != nil {
 			t.Errorf("%s: %v", b.Name, err)
 		}
 	}
@@ -43,8 +43,8 @@ func TestFit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, before := range []string{"this is not there", "func "} {
-		b := Bug{Edits: []Edit{{votes, before, ""}}}
-		if _, _, err := b.fit(root); err == nil || !strings.Contains(err.Error(), "does not fit") {
+		e := Edit{votes, before, ""}
+		if _, err := e.fit(root); err == nil || !strings.Contains(err.Error(), "does not fit") {
 			t.Errorf("%q: %v", before, err)
 		}
 	}

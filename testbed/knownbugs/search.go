@@ -118,12 +118,12 @@ func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uin
 
 // infect compiles the tests with the bug.
 func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) {
-	file, text, err := b.fit(h.root)
+	text, err := b.Edit.fit(h.root)
 	if err != nil {
 		return "", err
 	}
 	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(h.root, file): changed}})
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(h.root, b.Edit.File): changed}})
 	if err != nil {
 		return "", err
 	}
@@ -138,7 +138,8 @@ func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) 
 }
 
 func compile(ctx context.Context, root, pkg, bin string, flags ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)
+	cmd := exec.CommandContext(ctx, "go",
+		append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the tests of %s: %w\n%s", pkg, err, out)

@@ -231,14 +231,16 @@ func TestTwoDaemonsSideBySide(t *testing.T) {
 			t.Errorf("%s calls itself %s", name, got)
 		}
 	}
-	if out, err := hosts[0].Run(ctx, "virsh", "-q", "-c", "qemu+tcp://beta/system", "hostname"); err != nil || string(out) != "beta\n" {
+	if out, err := hosts[0].Run(ctx, "virsh", "-q", "-c", "qemu+tcp://beta/system", "hostname"); err != nil ||
+		string(out) != "beta\n" {
 		t.Errorf("alpha reaches beta: %q, %v", out, err)
 	}
 	uri, err := hosts[0].URI()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(ctx, "virsh", "-q", "-c", uri, "hostname").CombinedOutput(); err != nil || string(out) != "alpha\n" {
+	if out, err := exec.CommandContext(ctx, "virsh", "-q", "-c", uri, "hostname").CombinedOutput(); err != nil ||
+		string(out) != "alpha\n" {
 		t.Errorf("from outside through %s: %q, %v", uri, out, err)
 	}
 	if err := hosts[0].Restart(ctx); err != nil {
@@ -259,10 +261,12 @@ func TestGuestOverKills(t *testing.T) {
 	alpha.virsh(t, ctx, "start", "one")
 	v.until(t, ctx, "a first record", func(l guest.Log) bool { return l.Acked() > 0 })
 	t.Logf("first record %v after virsh start", time.Since(began))
-	v.until(t, ctx, "30 records and a flush", func(l guest.Log) bool { return l.Acked() >= 30 && len(l.Newest().Flushes) > 0 })
+	v.until(t, ctx, "30 records and a flush",
+		func(l guest.Log) bool { return l.Acked() >= 30 && len(l.Newest().Flushes) > 0 })
 
 	t.Run("agent answers", func(t *testing.T) {
-		if got := alpha.virsh(t, ctx, "qemu-agent-command", "--timeout", "5", "one", `{"execute":"guest-ping"}`); got != `{"return":{}}` {
+		got := alpha.virsh(t, ctx, "qemu-agent-command", "--timeout", "5", "one", `{"execute":"guest-ping"}`)
+		if got != `{"return":{}}` {
 			t.Errorf("guest-ping says %q", got)
 		}
 	})
@@ -362,7 +366,8 @@ func TestLiveMigration(t *testing.T) {
 	alpha.virsh(t, ctx, "start", "one")
 	v.until(t, ctx, "a record", func(l guest.Log) bool { return l.Acked() > 0 })
 	// Both daemons see the same file system, so the image is shared; libvirt cannot know that it is safe.
-	alpha.virsh(t, ctx, "migrate", "--live", "--p2p", "--unsafe", "one", "qemu+tcp://beta/system", "--migrateuri", "tcp://beta")
+	alpha.virsh(t, ctx, "migrate", "--live", "--p2p", "--unsafe", "one", "qemu+tcp://beta/system", "--migrateuri",
+		"tcp://beta")
 	if got := beta.virsh(t, ctx, "domstate", "one"); got != "running" {
 		t.Errorf("on beta it is %s", got)
 	}

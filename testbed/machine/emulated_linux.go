@@ -136,7 +136,8 @@ func (e *emulated) boot(ctx context.Context) error {
 	// both a machine boots with two thirds of the work.
 	args := []string{inside, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "Westmere", "-smp", "2",
 		"-m", fmt.Sprint(emulatedMiB), "-nodefaults", "-display", "none", "-no-reboot",
-		"-kernel", e.kernel, "-initrd", e.initrd, "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet mitigations=off",
+		"-kernel", e.kernel, "-initrd", e.initrd, "-append",
+		"root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet mitigations=off",
 		"-drive", "if=virtio,format=raw,discard=unmap,file=" + e.file("disk"),
 		"-chardev", "file,id=console,append=on,path=" + e.Console(), "-serial", "chardev:console",
 		"-device", "virtio-serial", "-chardev", "socket,id=agent,server=on,wait=off,path=" + e.file("agent"),

@@ -69,8 +69,8 @@ func confined(ctx context.Context, t *testing.T, m Machine) {
 	do(ctx, t, m, "virsh -c qemu:///system destroy small")
 }
 
-// onVolume starts a confined VM whose disk is a socket where Duet serves volumes, with Duet's package installed. Whether
-// it needs the package's rule for that depends on the kernel.
+// onVolume starts a confined VM whose disk is a socket where Duet serves volumes, with Duet's package installed.
+// Whether it needs the package's rule for that depends on the kernel.
 func onVolume(ctx context.Context, t *testing.T, m Machine) {
 	t.Helper()
 	dir := t.TempDir()
@@ -93,7 +93,8 @@ func onVolume(ctx context.Context, t *testing.T, m Machine) {
 		chown libvirt-qemu /run/duet/volumes/volume-vda.sock`)
 	const start = "virsh -c qemu:///system create /var/lib/libvirt/images/volume.xml"
 	do(ctx, t, m, start)
-	if label := do(ctx, t, m, "cat /proc/$(cat /run/libvirt/qemu/volume.pid)/attr/current"); !strings.HasSuffix(label, " (enforce)") {
+	label := do(ctx, t, m, "cat /proc/$(cat /run/libvirt/qemu/volume.pid)/attr/current")
+	if !strings.HasSuffix(label, " (enforce)") {
 		t.Errorf("QEMU runs under %q", label)
 	}
 	do(ctx, t, m, "virsh -c qemu:///system destroy volume")

@@ -88,11 +88,12 @@ func (l *LAN) apply(cuts []Cut) error {
 	return nil
 }
 
-// rules compiles cuts into an nft script: frames between nodes pass the bridge's forward hook, frames to the gateway its
-// input hook, frames from the gateway its output hook.
+// rules compiles cuts into an nft script: frames between nodes pass the bridge's forward hook, frames to the gateway
+// its input hook, frames from the gateway its output hook.
 func (c Config) rules(cuts []Cut) string {
 	slices.SortFunc(cuts, func(a, b Cut) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), a.TCPPort-b.TCPPort, a.Percent-b.Percent)
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To),
+			a.TCPPort-b.TCPPort, a.Percent-b.Percent)
 	})
 	hooks := map[string][]string{}
 	for _, cut := range cuts {
@@ -173,7 +174,8 @@ func (c Config) known(cut Cut) error {
 	if !node(cut.From) || !node(cut.To) || cut.Network != "" && !slices.ContainsFunc(c.Networks, network) {
 		return fmt.Errorf("cut %+v: no such node or network", cut)
 	}
-	if cut.From == Gateway && cut.To == Gateway || cut.TCPPort < 0 || cut.TCPPort > 65535 || cut.Percent < 0 || cut.Percent > 100 {
+	if cut.From == Gateway && cut.To == Gateway || cut.TCPPort < 0 || cut.TCPPort > 65535 || cut.Percent < 0 ||
+		cut.Percent > 100 {
 		return fmt.Errorf("cut %+v: nothing goes this way", cut)
 	}
 	return nil
@@ -195,7 +197,8 @@ func (c Config) validate(prefix string) error {
 			return fmt.Errorf("node %q: want a lower-case word that is not taken", node)
 		}
 		for j, n := range c.Networks {
-			if !plain.MatchString(n.Name) || n.Name == "lo" || slices.ContainsFunc(c.Networks[:j], func(o Network) bool { return o.Name == n.Name }) {
+			if !plain.MatchString(n.Name) || n.Name == "lo" ||
+				slices.ContainsFunc(c.Networks[:j], func(o Network) bool { return o.Name == n.Name }) {
 				return fmt.Errorf("network %q: want a lower-case word that is not taken", n.Name)
 			}
 			if !n.Subnet.IsValid() || !n.Subnet.Addr().Is4() || !n.Subnet.Contains(number(n.Subnet, firstNodeNumber+i)) {

@@ -174,9 +174,9 @@ func (l *LAN) connect(node string) error {
 	return nil
 }
 
-// Reset gives a node a new network namespace, as a boot of its host would: addresses, routes and rules that its programs
-// have set are gone, and so are processes that still run there. Cuts stay, a missing cable is plugged in. A proc.Node
-// finds the new namespace at its next Boot.
+// Reset gives a node a new network namespace, as a boot of its host would: addresses, routes and rules that its
+// programs have set are gone, and so are processes that still run there. Cuts stay, a missing cable is plugged in. A
+// proc.Node finds the new namespace at its next Boot.
 func (l *LAN) Reset(node string) error {
 	if !slices.Contains(l.cfg.Nodes, node) {
 		return fmt.Errorf("reset network of %q: no such node", node)

@@ -66,7 +66,8 @@ func (l *LAN) ping(from, to, network string) bool {
 func TestPing(t *testing.T) {
 	l := lan(t, "dtbnsp")
 	type path struct{ from, to, network string }
-	ab1, ba1, ab2, ag1 := path{"alpha", "beta", "hb1"}, path{"beta", "alpha", "hb1"}, path{"alpha", "beta", "repl"}, path{"alpha", Gateway, "hb1"}
+	ab1, ba1, ab2, ag1 := path{"alpha", "beta", "hb1"}, path{"beta", "alpha", "hb1"}, path{"alpha", "beta", "repl"},
+		path{"alpha", Gateway, "hb1"}
 	all := []path{ab1, ba1, ab2, ag1}
 	tests := []struct {
 		name string

@@ -18,7 +18,8 @@ func (l *LAN) Slow(node, network string, rate uint64) error {
 		if err != nil {
 			return err
 		}
-		attrs := netlink.QdiscAttrs{LinkIndex: port.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
+		attrs := netlink.QdiscAttrs{LinkIndex: port.Attrs().Index, Handle: netlink.MakeHandle(1, 0),
+			Parent: netlink.HANDLE_ROOT}
 		if rate == 0 {
 			queues, err := h.QdiscList(port)
 			if err != nil {
@@ -32,7 +33,8 @@ func (l *LAN) Slow(node, network string, rate uint64) error {
 			return nil
 		}
 		const burst = 16 << 10 // a few frames, also those that the kernel has not cut to size yet
-		return h.QdiscReplace(&netlink.Tbf{QdiscAttrs: attrs, Rate: rate, Buffer: ticks(rate, burst), Limit: uint32(rate*maxQueue/1000) + burst})
+		return h.QdiscReplace(&netlink.Tbf{QdiscAttrs: attrs, Rate: rate, Buffer: ticks(rate, burst),
+			Limit: uint32(rate*maxQueue/1000) + burst})
 	})
 	if err != nil {
 		return fmt.Errorf("slow down %s in %s: %w", node, network, err)

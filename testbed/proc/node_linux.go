@@ -216,9 +216,9 @@ func (n *Node) processes() ([]Info, error) {
 	return all, nil
 }
 
-// Freeze stops every process of the node with SIGSTOP, as a hanging host would. It returns nil when none of them can run
-// a further instruction; a system call that waits for a disk may still end. The node's kernel goes on: addresses answer
-// to ping, sockets to the opening of connections.
+// Freeze stops every process of the node with SIGSTOP, as a hanging host would. It returns nil when none of them can
+// run a further instruction; a system call that waits for a disk may still end. The node's kernel goes on: addresses
+// answer to ping, sockets to the opening of connections.
 func (n *Node) Freeze(ctx context.Context) error {
 	told := map[int]bool{}
 	for {

@@ -138,7 +138,8 @@ func TestKillLeavesNothing(t *testing.T) {
 		before, err = n.Processes()
 		return err != nil || len(before) >= 7
 	})
-	if err != nil || !slices.ContainsFunc(before, func(i Info) bool { return i.PID == p.PID() && i.Command == "sleep 60" }) {
+	if err != nil ||
+		!slices.ContainsFunc(before, func(i Info) bool { return i.PID == p.PID() && i.Command == "sleep 60" }) {
 		t.Errorf("processes %v, %v", before, err)
 	}
 	if err := n.Kill(); err != nil {
@@ -176,7 +177,8 @@ func TestOrphansAreReaped(t *testing.T) {
 func TestFreeze(t *testing.T) {
 	n := boot(t, Config{Name: "alpha"})
 	file := filepath.Join(t.TempDir(), "ticks")
-	if _, err := n.Start(Spec{Path: "sh", Args: []string{"-c", "while :; do echo t; sleep 0.01; done"}, Output: file}); err != nil {
+	ticking := Spec{Path: "sh", Args: []string{"-c", "while :; do echo t; sleep 0.01; done"}, Output: file}
+	if _, err := n.Start(ticking); err != nil {
 		t.Fatal(err)
 	}
 	size := func() int64 {
@@ -215,7 +217,8 @@ func TestProcess(t *testing.T) {
 	dir := t.TempDir()
 	n := boot(t, Config{Name: "alpha"})
 	file := filepath.Join(dir, "out")
-	p, err := n.Start(Spec{Path: "sh", Args: []string{"-c", "echo $X; pwd >&2; exit 3"}, Env: []string{"X=y"}, Dir: dir, Output: file})
+	p, err := n.Start(Spec{Path: "sh", Args: []string{"-c", "echo $X; pwd >&2; exit 3"}, Env: []string{"X=y"}, Dir: dir,
+		Output: file})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +239,8 @@ func TestProcess(t *testing.T) {
 	if _, err := n.Run(ctx, "sleep", "60"); !errors.Is(err, context.Canceled) {
 		t.Errorf("run with an ended context: %v", err)
 	}
-	if _, err := n.Run(within(t), "sh", "-c", "echo why >&2; exit 4"); err == nil || !strings.Contains(err.Error(), "exit code 4: why") {
+	if _, err := n.Run(within(t), "sh", "-c", "echo why >&2; exit 4"); err == nil ||
+		!strings.Contains(err.Error(), "exit code 4: why") {
 		t.Errorf("failing command: %v", err)
 	}
 }

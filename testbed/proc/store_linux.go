@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Store stands in for systemd's file descriptor store of one service: it keeps what the service hands it (FDSTORE=1) and
-// passes that to each later start of a Spec that has it.
+// Store stands in for systemd's file descriptor store of one service: it keeps what the service hands it (FDSTORE=1)
+// and passes that to each later start of a Spec that has it.
 type Store struct {
 	path string
 	conn *net.UnixConn

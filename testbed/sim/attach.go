@@ -24,7 +24,8 @@ func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
 	if p.link != nil || !fits() {
 		return fmt.Errorf("attach at epoch %d while %v at %d: %w", epoch, p.state, p.epoch, blockrepl.ErrState)
 	}
-	hello := blockrepl.Hello{Node: p.n.name, Epoch: epoch, Size: blocks, Lineage: p.log.lineage, Link: p.n.c.w.rng.Uint64()}
+	hello := blockrepl.Hello{Node: p.n.name, Epoch: epoch, Size: blocks, Lineage: p.log.lineage,
+		Link: p.n.c.w.rng.Uint64()}
 	in := &incoming{end: e.other(), hello: hello}
 	var lost error
 	e.lost = func(err error) { lost = err }
@@ -65,11 +66,10 @@ func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
 		p.state = blockrepl.Required
 	}
 	e.lost = func(err error) { p.drop(l, err) }
-	p.left = 0
+	p.catchup = catchup{}
 	for b := range blocks {
-		p.work[b] = verdict != blockrepl.InStep && (suspects[b] || verdict == blockrepl.ResyncAll)
-		if p.work[b] {
-			p.left++
+		if verdict != blockrepl.InStep && (suspects[b] || verdict == blockrepl.ResyncAll) {
+			p.catchup.add(b)
 		}
 	}
 	p.judge()

@@ -74,7 +74,8 @@ func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 func (k *checker) lives(n *Node) {
 	life := n.guest.life
 	if life <= k.past[n.id] {
-		k.fail("the guest on %s goes on with what it remembers, although the one on %s has written since", n.name, k.c.nodes[1-n.id].name)
+		k.fail("the guest on %s goes on with what it remembers, although the one on %s has written since", n.name,
+			k.c.nodes[1-n.id].name)
 	}
 	o := k.c.nodes[1-n.id]
 	k.past[o.id] = o.guest.life
@@ -134,7 +135,7 @@ func (n *Node) record() (r cluster.Record) {
 // granted: a copy that lost power gets the right to write. Where the policy prefers that
 // to waiting for a peer that does not answer, it may lack what was not flushed.
 func (k *checker) granted(n *Node) {
-	if n.cold && !n.reach && k.c.module.Policy.ColdStart > 0 {
+	if n.cold && !n.ear.reach && k.c.module.Policy.ColdStart > 0 {
 		k.acked = k.flushed
 	}
 }

@@ -33,14 +33,14 @@ func newCoverage() *coverage {
 
 // transition finds the row that t is of, and with it the phase n is in now.
 func (c *coverage) transition(n *Node, t engine.Transition) error {
-	for _, i := range c.at[moment{n.phase, t.On}] {
+	for _, i := range c.at[moment{n.story.phase, t.On}] {
 		if r := c.rows[i]; said(t.Why, r) && shows(r, t.To) {
 			c.taken[i]++
-			n.phase = r.To
+			n.story.phase = r.To
 			return nil
 		}
 	}
-	return fmt.Errorf("%s in phase %v: no row for %s: %q", n.name, n.phase, t.On, t.Why)
+	return fmt.Errorf("%s in phase %v: no row for %s: %q", n.name, n.story.phase, t.On, t.Why)
 }
 
 // said: a reason is that of r, with what the engine adds to it.
@@ -53,7 +53,8 @@ func said(why string, r appmodules.Row) bool {
 func shows(r appmodules.Row, text string) bool {
 	for _, link := range []appmodules.Link{appmodules.NoLink, appmodules.InStep} {
 		role, status := appmodules.Machine{Phase: r.To, Link: link}.Display()
-		if (r.Link == appmodules.KeepLink || (r.Link == appmodules.NoLink) == (link == appmodules.NoLink)) && text == fmt.Sprintf("%s/%s", role, status) {
+		if (r.Link == appmodules.KeepLink || (r.Link == appmodules.NoLink) == (link == appmodules.NoLink)) &&
+			text == fmt.Sprintf("%s/%s", role, status) {
 			return true
 		}
 	}

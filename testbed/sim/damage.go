@@ -29,7 +29,7 @@ func (k *checker) spares(n *Node) {
 // compare has the primary, wherever it is, do a verify.
 func (c *Cluster) compare(a []string) error {
 	for _, n := range c.nodes {
-		if n.prim != nil && strings.HasPrefix(n.shown, "PRIM") {
+		if n.prim != nil && strings.HasPrefix(n.story.shown, "PRIM") {
 			return n.verify(append(a, ""))
 		}
 	}

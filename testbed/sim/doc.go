@@ -19,7 +19,8 @@
 //	primary.go   the volume on the node that writes; hold.go its flushes; resync.go its peer
 //	secondary.go the volume on the node that follows
 //	guest.go     the VM and what its guest wrote, was promised and reads
-//	cluster.go   nodes, witness, fence
+//	cluster.go   two nodes, witness, fence; node.go one of them, its daemon and its power;
+//	             hearing.go what heartbeats tell it; story.go what is told of it
 //	live.go      goroutines of production in this world; production.go the real byte path,
 //	             image.go its disks, logs and frontend, stream.go its connections
 //	illness.go   what disks do wrong; damage.go what must hold then; ailing.go at random

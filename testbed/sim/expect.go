@@ -28,7 +28,7 @@ func (c *Cluster) settle(text string) error {
 		return err
 	}
 	if !c.until(d, c.settled) {
-		return fmt.Errorf("alpha is %s, beta is %s", c.nodes[0].shown, c.nodes[1].shown)
+		return fmt.Errorf("alpha is %s, beta is %s", c.nodes[0].story.shown, c.nodes[1].story.shown)
 	}
 	before := c.check.value
 	if !c.until(5*time.Second, func() bool { return c.check.value > before+uint64(blocks) }) {
@@ -51,8 +51,8 @@ func (n *Node) expect(a []string) error {
 		return fmt.Errorf("expect N ROLE/STATUS within D")
 	}
 	d, err := time.ParseDuration(a[2])
-	if err == nil && !n.c.until(d, func() bool { return n.shown == a[0] }) {
-		err = fmt.Errorf("it is %s", n.shown)
+	if err == nil && !n.c.until(d, func() bool { return n.story.shown == a[0] }) {
+		err = fmt.Errorf("it is %s", n.story.shown)
 	}
 	return err
 }

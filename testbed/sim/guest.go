@@ -214,19 +214,19 @@ func (h hypervisor) Start(ctx context.Context, _ string) error {
 		return nil
 	}
 	life := h.n.proc
-	if err := life.sleep(ctx, h.n.vmTakes+h.n.c.w.jitter(h.n.vmTakes)); err != nil {
+	if err := life.sleep(ctx, h.n.vms.takes+h.n.c.w.jitter(h.n.vms.takes)); err != nil {
 		return err
 	}
-	if h.n.noStart {
+	if h.n.vms.fail {
 		return errors.New("the hypervisor does not start it")
 	}
 	if g.state != vmmanager.Running {
 		h.n.c.note("%s: the VM starts", h.n.name)
-		if h.n.forbidden {
+		if h.n.vms.forbidden {
 			h.n.c.check.fail("the VM starts on %s", h.n.name)
 		}
 		g.boot()
-		return life.sleep(ctx, h.n.vmTakes/10) // it runs before the hypervisor says so
+		return life.sleep(ctx, h.n.vms.takes/10) // it runs before the hypervisor says so
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (h hypervisor) Kill(ctx context.Context, _ string) error {
 	if g := &h.n.guest; g.state != vmmanager.Off && h.n.c.broken != stubbornGuest {
 		h.n.c.check.spares(h.n)
 		life := h.n.proc
-		if err := life.sleep(ctx, h.n.vmTakes/10); err != nil {
+		if err := life.sleep(ctx, h.n.vms.takes/10); err != nil {
 			return err
 		}
 		if g.state != vmmanager.Off { // not by itself meanwhile

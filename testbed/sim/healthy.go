@@ -24,7 +24,8 @@ const (
 
 // harmless are the lines of a script that disturb nobody.
 var harmless = []string{"wait", "expect", "why", "runs", "never", "may", "holder", "complete", "writes", "stalls",
-	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle", "witness", "repeat"}
+	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle",
+	"witness", "repeat"}
 
 // line notes what the next line of a script does.
 func (h *health) line(now int64, line string) {
@@ -59,7 +60,8 @@ func (c *Cluster) well() bool {
 	}
 	running := 0
 	for _, n := range c.nodes {
-		if n.host == nil || n.host.frozen || !n.answers() || n.ending || n.disk.ails() || n.log.damaged != nil || n.store.full || n.noStart || n.guest.deaf || n.guest.ill {
+		if n.host == nil || n.host.frozen || !n.answers() || n.exit.begun || n.disk.ails() || n.log.damaged != nil ||
+			n.store.full || n.vms.fail || n.guest.deaf || n.guest.ill {
 			return false
 		}
 		if n.guest.state == vmmanager.Running {
@@ -72,7 +74,8 @@ func (c *Cluster) well() bool {
 // separated is told that the pair has left the state in which it was well.
 func (k *checker) separated() {
 	if k.health.proven(k.c.w.now) {
-		k.fail("the pair separates although nothing is wrong: alpha is %s, beta is %s", k.c.nodes[0].shown, k.c.nodes[1].shown)
+		k.fail("the pair separates although nothing is wrong: alpha is %s, beta is %s", k.c.nodes[0].story.shown,
+			k.c.nodes[1].story.shown)
 	}
 	k.health.since = 0
 }

@@ -10,23 +10,30 @@ import (
 
 // Flushes of the primary, and Hold.
 
+// rounds are the flushes: one under way at a time, which covers all that waited when it began.
+type rounds struct {
+	waiting []*request
+	running bool
+	written [blocks]bool // on both sides, not flushed on both
+}
+
 // flush does a round on this side, and on the peer's if it is required.
 func (p *primary) flush() {
-	if p.flushing || len(p.flushes) == 0 || p.failed != nil {
+	if p.rounds.running || len(p.rounds.waiting) == 0 || p.failed != nil {
 		return
 	}
 	both := p.required()
 	switch {
 	case p.state == blockrepl.Alone || p.state == blockrepl.Syncing:
-	case both && (p.link.intact || p.left == 0):
+	case both && (p.link.intact || p.catchup.left == 0):
 	default:
 		return
 	}
-	round := p.flushes
-	p.flushes, p.flushing = nil, true
+	round := p.rounds.waiting
+	p.rounds.waiting, p.rounds.running = nil, true
 	seen, l := p.disk.now(), p.link
-	covered := p.written
-	p.written = [blocks]bool{}
+	covered := p.rounds.written
+	p.rounds.written = [blocks]bool{}
 	open := 1
 	var bad error
 	end := func(err error) {
@@ -51,16 +58,16 @@ func (p *primary) flush() {
 }
 
 func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err error) {
-	p.flushing = false
+	p.rounds.running = false
 	if err != nil {
 		for b := range blocks {
-			p.written[b] = p.written[b] || covered[b]
+			p.rounds.written[b] = p.rounds.written[b] || covered[b]
 		}
-		p.flushes = append(round, p.flushes...)
+		p.rounds.waiting = append(round, p.rounds.waiting...)
 		p.pump()
 		return
 	}
-	if both && p.link != nil && p.left == 0 && p.state == blockrepl.Connected {
+	if both && p.link != nil && p.catchup.left == 0 && p.state == blockrepl.Connected {
 		p.cool()
 	}
 	for _, r := range round {
@@ -73,7 +80,7 @@ func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err
 func (p *primary) cool() {
 	var keep [blocks]bool
 	for b := range blocks {
-		keep[b] = p.written[b] || p.marking[b]
+		keep[b] = p.rounds.written[b] || p.marking[b]
 	}
 	for _, f := range p.flights {
 		keep[f.block] = true
@@ -103,7 +110,8 @@ func (p *primary) Hold(ctx context.Context) error {
 	flushed := false
 	err := p.p.waitFor(ctx, func() bool { return bad() || p.writing() == 0 })
 	if err == nil && !bad() {
-		p.flushes = append(p.flushes, &request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
+		p.rounds.waiting = append(p.rounds.waiting,
+			&request{op: blockrepl.OpFlush, done: func(err error) { flushed = err == nil }})
 		p.flush()
 		err = p.p.waitFor(ctx, func() bool { return bad() || flushed })
 	}

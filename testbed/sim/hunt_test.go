@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-var hunt = flag.String("hunt", "", "search for a failure with the model or production byte path, or storage: faults of disks, "+
-	"or in the scenarios: model-scenarios, production-scenarios, disk-scenarios")
+var hunt = flag.String("hunt", "",
+	"search for a failure with the model or production byte path, or storage: faults of disks, "+
+		"or in the scenarios: model-scenarios, production-scenarios, disk-scenarios")
 
 // TestHunt tries schedules until one fails, for testbed/knownbugs, and prints what it found in one line:
 // how many it took, the seed or scenario, and what was broken.

@@ -54,10 +54,13 @@ func (c *Cluster) send(k wire, from, to int, fn func()) {
 	})
 }
 
+// errand is what a call has done by the engine of another node.
+type errand func(ctx context.Context, e *engine.Engine) (any, error)
+
 // call runs fn on the node to, as a task of its daemon, and returns what it says. An
 // answer that does not come is an error after ctx; a computer without the daemon
 // refuses at once.
-func (n *Node) call(ctx context.Context, to int, fn func(ctx context.Context, e *engine.Engine) (any, error)) (any, error) {
+func (n *Node) call(ctx context.Context, to int, fn errand) (any, error) {
 	c, from, life := n.c, n.id, n.proc
 	answered := make(chan struct{})
 	var out any
@@ -118,29 +121,39 @@ type peer struct{ n *Node }
 var _ engine.Peer = peer{}
 
 func (p peer) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
-	out, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return e.OnAsk(ctx, a) })
+	out, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) {
+		return e.OnAsk(ctx, a)
+	})
 	ans, _ := out.(cluster.Answer)
 	return ans, err
 }
 
 func (p peer) Handover(ctx context.Context, h engine.Handover) error {
-	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return nil, e.OnHandover(ctx, h) })
+	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) {
+		return nil, e.OnHandover(ctx, h)
+	})
 	return err
 }
 
 func (p peer) Complete(ctx context.Context, m engine.Complete) error {
-	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return nil, e.OnComplete(ctx, m) })
+	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) {
+		return nil, e.OnComplete(ctx, m)
+	})
 	return err
 }
 
 func (p peer) Tell(ctx context.Context, mine engine.State) (engine.State, error) {
-	out, err := p.n.call(ctx, 1-p.n.id, func(_ context.Context, e *engine.Engine) (any, error) { return e.OnTell(mine), nil })
+	out, err := p.n.call(ctx, 1-p.n.id, func(_ context.Context, e *engine.Engine) (any, error) {
+		return e.OnTell(mine), nil
+	})
 	theirs, _ := out.(engine.State)
 	return theirs, err
 }
 
 func (p peer) Define(ctx context.Context, d engine.Definition) error {
-	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) { return nil, e.OnDefine(ctx, d) })
+	_, err := p.n.call(ctx, 1-p.n.id, func(ctx context.Context, e *engine.Engine) (any, error) {
+		return nil, e.OnDefine(ctx, d)
+	})
 	return err
 }
 

@@ -51,14 +51,10 @@ type primary struct {
 	logging  bool // it is being stored
 	requests []*request
 	flights  []*flight
-	flushes  []*request
-	flushing bool
-	written  [blocks]bool // on both sides, not flushed on both
+	rounds   rounds
 	marking  [blocks]bool // being made suspect durably
-	work     [blocks]bool // of the resync
-	left     int
+	catchup  catchup
 	locals   []*local
-	calls    []*call // to be told when the link is lost
 }
 
 // SetStallBudget changes how long a peer that owes an answer is waited for.
@@ -66,16 +62,6 @@ func (v *primary) SetStallBudget(d time.Duration) { v.budget = d }
 
 // SetLocalBudget is about disks that hang, which are not simulated.
 func (v *primary) SetLocalBudget(time.Duration) {}
-
-// link is one attachment.
-type link struct {
-	end     *end
-	id      uint64
-	intact  bool
-	drained bool
-	oldest  int64 // when the oldest message that is not answered was sent; 0: none
-	pending int
-}
 
 // storage is an engine.Storage.
 type storage struct{ n *Node }
@@ -85,7 +71,8 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	if err := n.disk.failed(); err != nil {
 		return nil, err
 	}
-	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID, budget: time.Duration(n.c.module.Policy.StallBudget)}
+	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID,
+		budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
 	n.prim = p
 	n.guest.served(p)
@@ -123,12 +110,12 @@ func (p *primary) begin(r *request) bool {
 	}
 	switch {
 	case r.op == blockrepl.OpFlush:
-		p.flushes = append(p.flushes, r)
+		p.rounds.waiting = append(p.rounds.waiting, r)
 		return true
 	case p.busy(r.block) || p.before(r):
 		return false
 	case r.op == blockrepl.OpRead:
-		if p.required() && p.work[r.block] {
+		if p.required() && p.catchup.work[r.block] {
 			return false // a failover could take it back
 		}
 		p.read(r)
@@ -283,14 +270,15 @@ func (p *primary) judge() {
 
 // settle acknowledges a write that is where it has to be.
 func (p *primary) settle(f *flight) {
-	if f.req == nil || f.here || f.peer || f.log || p.failed != nil || p.state == blockrepl.Closed || p.state == blockrepl.Frozen {
+	if f.req == nil || f.here || f.peer || f.log || p.failed != nil || p.state == blockrepl.Closed ||
+		p.state == blockrepl.Frozen {
 		return
 	}
 	if !p.remove(f) {
 		return
 	}
 	if p.link != nil {
-		p.written[f.block] = true
+		p.rounds.written[f.block] = true
 	}
 	p.finish(f.req, nil)
 	p.pump()
@@ -420,13 +408,13 @@ func (p *primary) Fence() {
 		_ = l.end.Close()
 	}
 	p.n.guest.closed(p)
-	all := append(p.requests, p.flushes...)
+	all := append(p.requests, p.rounds.waiting...)
 	for _, f := range p.flights {
 		if f.req != nil {
 			all = append(all, f.req)
 		}
 	}
-	p.requests, p.flushes, p.flights = nil, nil, nil
+	p.requests, p.rounds.waiting, p.flights = nil, nil, nil
 	for _, r := range all {
 		r.done(blockrepl.ErrClosed)
 	}
@@ -434,7 +422,7 @@ func (p *primary) Fence() {
 
 // Progress has what the engine looks at.
 func (p *primary) Progress() blockrepl.Progress {
-	g := blockrepl.Progress{State: p.state, Epoch: p.epoch, Lineage: p.log.lineage, Dirty: int64(p.left)}
+	g := blockrepl.Progress{State: p.state, Epoch: p.epoch, Lineage: p.log.lineage, Dirty: int64(p.catchup.left)}
 	if l := p.link; l != nil && l.pending > 0 {
 		g.Lag = time.Duration(p.n.c.w.now - l.oldest)
 	}

@@ -107,12 +107,14 @@ func (g *generator) link() string {
 
 // single are the faults, and what ends them. Each is as probable as it is often here.
 var single = [...]string{
-	"power-cut N", "power-cut N", "power-on N", "power-on N", "power-on N", "kill N", "kill N", "boot N", "stop N", "shut-down N",
+	"power-cut N", "power-cut N", "power-on N", "power-on N", "power-on N", "kill N", "kill N", "boot N", "stop N",
+	"shut-down N",
 	"freeze N", "freeze-host N", "thaw N", "thaw N", "thaw N", "cut", "cut", "cut", "cut", "heal", "heal", "delay", "drop",
 	"disk N fail", "disk N ok", "disk N full", "disk N free", "disk N slow 50ms", "witness on", "witness off",
 	"start-fails N on", "start-fails N off", "clock N -1h", "vm-takes N 2s", "vm-takes N 100ms",
 	"guest N crash", "guest N panic", "guest N poweroff", "guest N deaf", "guest N obeys",
-	"command N swap", "command N swap", "command N swap", "command N swap", "command N stop", "command N start", "command N start",
+	"command N swap", "command N swap", "command N swap", "command N swap", "command N stop", "command N start",
+	"command N start",
 	"command N restart", "command N stop-all",
 }
 
@@ -158,7 +160,8 @@ func (g *generator) fault() {
 		lines = overrides[g.rng.IntN(len(overrides))]
 	}
 	n := g.rng.IntN(2)
-	fill := strings.NewReplacer("N", names[n], "M", names[1-n], "OP", g.pick("swap", "restart", "stop", "stop-all"), "FREEZE", g.pick("freeze", "freeze-host"))
+	fill := strings.NewReplacer("N", names[n], "M", names[1-n], "OP", g.pick("swap", "restart", "stop", "stop-all"),
+		"FREEZE", g.pick("freeze", "freeze-host"))
 	for line := range strings.SplitSeq(lines, "|") {
 		switch line {
 		case "pause":

@@ -10,6 +10,39 @@ import (
 
 var errPeerLost = errors.New("peer lost")
 
+// link is one attachment.
+type link struct {
+	end     *end
+	id      uint64
+	intact  bool
+	drained bool
+	oldest  int64 // when the oldest message that is not answered was sent; 0: none
+	pending int
+	calls   []*call // to be told when it is lost
+}
+
+// catchup is what a resync has still to bring in step; left is how much that is.
+type catchup struct {
+	work [blocks]bool
+	left int
+}
+
+// add puts a block on the list.
+func (c *catchup) add(block int) {
+	if !c.work[block] {
+		c.work[block] = true
+		c.left++
+	}
+}
+
+// done takes it off.
+func (c *catchup) done(block int) {
+	if c.work[block] {
+		c.work[block] = false
+		c.left--
+	}
+}
+
 // call is a message that was not answered yet.
 type call struct{ end func(error) }
 
@@ -24,7 +57,7 @@ func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end fu
 	}
 	l.pending++
 	call := &call{end: end}
-	p.calls = append(p.calls, call)
+	l.calls = append(l.calls, call)
 	there := l.end.other()
 	l.end.send(func() {
 		s := there.node.second
@@ -39,8 +72,8 @@ func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end fu
 				}
 				l.pending--
 				l.oldest = p.n.c.w.now
-				if i := slices.Index(p.calls, call); i >= 0 {
-					p.calls = slices.Delete(p.calls, i, i+1)
+				if i := slices.Index(l.calls, call); i >= 0 {
+					l.calls = slices.Delete(l.calls, i, i+1)
 				}
 				if err != nil {
 					p.drop(l, err)
@@ -70,13 +103,13 @@ func (p *primary) resync(l *link, complete bool) {
 	}
 	block := -1
 	for b := range blocks {
-		if p.work[b] && !p.busy(b) {
+		if p.catchup.work[b] && !p.busy(b) {
 			block = b
 			break
 		}
 	}
 	switch {
-	case p.left == 0:
+	case p.catchup.left == 0:
 		p.drain(l, complete)
 		return
 	case block < 0:
@@ -89,8 +122,7 @@ func (p *primary) resync(l *link, complete bool) {
 	p.ask(l, func(s *secondary, answer func(error)) { s.write(epoch, block, value, answer) }, func(err error) {
 		p.remove(lock)
 		if err == nil && p.link == l {
-			p.work[block] = false
-			p.left--
+			p.catchup.done(block)
 			p.n.c.w.quiet(resyncTime, p.p, func() { p.resync(l, complete) })
 		}
 		p.pump()
@@ -101,7 +133,7 @@ func (p *primary) resync(l *link, complete bool) {
 func (p *primary) drain(l *link, complete bool) {
 	p.state = blockrepl.Required
 	p.judge()
-	p.flushes = append(p.flushes, &request{op: blockrepl.OpFlush, done: func(err error) {
+	p.rounds.waiting = append(p.rounds.waiting, &request{op: blockrepl.OpFlush, done: func(err error) {
 		if err != nil || p.link != l {
 			return
 		}
@@ -129,10 +161,10 @@ func (p *primary) drop(l *link, cause error) {
 	}
 	_ = l.end.Close()
 	for b := range blocks { // the peer may lose what is not flushed there
-		p.written[b] = false
+		p.rounds.written[b] = false
 	}
-	calls := p.calls
-	p.calls = nil
+	calls := l.calls
+	l.calls = nil
 	for _, call := range calls {
 		call.end(errPeerLost)
 	}
@@ -144,7 +176,7 @@ func (p *primary) drop(l *link, cause error) {
 	p.pump()
 }
 
-func (p *primary) clear() { p.work, p.left = [blocks]bool{}, 0 }
+func (p *primary) clear() { p.catchup = catchup{} }
 
 // watch loses a peer that does not answer within the stall budget. A tick that comes
 // late says that this process did not run, and proves nothing.

@@ -81,7 +81,8 @@ func TestScenarios(t *testing.T) {
 					t.Fatal(err)
 				}
 			case out != s.transcript:
-				t.Errorf("the transcript has changed; -update writes it anew. Only commit the change if you understand what caused it.\n%s", difference(s.transcript, out))
+				t.Errorf("the transcript has changed; -update writes it anew. "+
+					"Only commit the change if you understand what caused it.\n%s", difference(s.transcript, out))
 			}
 		})
 	}

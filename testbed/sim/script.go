@@ -110,8 +110,8 @@ func (s script) with(seed uint64, opt options) (transcript string, err error) {
 		opt.spent.Add(c.w.now)
 	}
 	if c.out != nil {
-		c.nodes[0].tellAgain()
-		c.nodes[1].tellAgain()
+		c.nodes[0].story.tellAgain(c.nodes[0])
+		c.nodes[1].story.tellAgain(c.nodes[1])
 		transcript = c.out.String()
 	}
 	return transcript, err
@@ -152,14 +152,16 @@ var verbs = map[string]verb{
 	"cut":         {2, func(c *Cluster, a []string) error { return c.reachable(a, true) }},
 	"heal":        {0, func(c *Cluster, a []string) error { return c.reachable(a, false) }},
 	"delay":       {2, (*Cluster).setDelay},
-	"drop":        {1, func(c *Cluster, a []string) (err error) { c.net.drop, err = strconv.ParseFloat(a[0], 64); return err }},
-	"repeat":      {1, func(c *Cluster, a []string) (err error) { c.net.again, err = strconv.ParseFloat(a[0], 64); return err }},
+	"drop": {1,
+		func(c *Cluster, a []string) (err error) { c.net.drop, err = strconv.ParseFloat(a[0], 64); return err }},
+	"repeat": {1,
+		func(c *Cluster, a []string) (err error) { c.net.again, err = strconv.ParseFloat(a[0], 64); return err }},
 	"disk":        onNode((*Node).setDisk),
 	"witness":     {1, func(c *Cluster, a []string) error { c.witness.on = a[0] == "on"; return nil }},
 	"ping":        onNode(func(n *Node, a []string) error { n.ping = a[0] == "on"; return nil }),
-	"start-fails": onNode(func(n *Node, a []string) error { n.noStart = a[0] == "on"; return nil }),
+	"start-fails": onNode(func(n *Node, a []string) error { n.vms.fail = a[0] == "on"; return nil }),
 	"vm-takes": onNode(func(n *Node, a []string) (err error) {
-		n.vmTakes, err = time.ParseDuration(a[0])
+		n.vms.takes, err = time.ParseDuration(a[0])
 		return err
 	}),
 	"clock":    onNode((*Node).setClock),
@@ -170,8 +172,8 @@ var verbs = map[string]verb{
 	"expect":   onNode((*Node).expect),
 	"refused":  onNode((*Node).refused),
 	"runs":     {1, (*Cluster).runs},
-	"never":    onNode(func(n *Node, _ []string) error { n.forbidden = true; return nil }),
-	"may":      onNode(func(n *Node, _ []string) error { n.forbidden = false; return nil }),
+	"never":    onNode(func(n *Node, _ []string) error { n.vms.forbidden = true; return nil }),
+	"may":      onNode(func(n *Node, _ []string) error { n.vms.forbidden = false; return nil }),
 	"holder":   onNode((*Node).holds),
 	"complete": onNode((*Node).isComplete),
 	"writes":   {3, (*Cluster).writes},

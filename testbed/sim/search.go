@@ -20,7 +20,8 @@ type Failure struct {
 
 // Scenario is f as a file of testdata: comment, seed, script, transcript.
 func (f Failure) Scenario() string {
-	return fmt.Sprintf("# Found by random schedule %d: %v\n# seed %d\n%s\n----\n%s", f.Schedule, f.Err, f.Seed, strings.Join(f.Script, "\n"), f.Transcript)
+	return fmt.Sprintf("# Found by random schedule %d: %v\n# seed %d\n%s\n----\n%s", f.Schedule, f.Err, f.Seed,
+		strings.Join(f.Script, "\n"), f.Transcript)
 }
 
 // Progress is how far a Search is. Its methods may be called by any goroutine.

@@ -95,7 +95,8 @@ func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete boo
 	s.serving, s.heard = in, s.p.Now()
 	in.complete, in.finished = complete, complete
 	in.end.lost = func(err error) { in.end1(err) }
-	w := blockrepl.Welcome{Node: s.n.name, Size: blocks, Lineage: s.n.log.lineage, Complete: complete, Intact: complete && s.intact == in.hello.Epoch}
+	w := blockrepl.Welcome{Node: s.n.name, Size: blocks, Lineage: s.n.log.lineage,
+		Complete: complete, Intact: complete && s.intact == in.hello.Epoch}
 	suspects := s.n.log.suspects
 	there := in.end.other()
 	in.end.send(func() {

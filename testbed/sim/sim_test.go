@@ -24,7 +24,8 @@ func TestRandom(t *testing.T) {
 		s := random(seed)
 		if _, err := s.with(seed, options{strict: true, cover: cover}); err != nil {
 			f := explain(s, seed, err)
-			t.Fatalf("seed %d: %v\n--- the schedule, shrunk (seed %d)\n%s\n--- transcript\n%s", seed, err, f.Seed, strings.Join(f.Script, "\n"), f.Transcript)
+			t.Fatalf("seed %d: %v\n--- the schedule, shrunk (seed %d)\n%s\n--- transcript\n%s", seed, err, f.Seed,
+				strings.Join(f.Script, "\n"), f.Transcript)
 		}
 	}
 	never, visible := cover.never()

@@ -105,8 +105,9 @@ func (l *Cluster) build(ctx context.Context) (err error) {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(third), 0}), 24)
 	}
 	l.LAN, err = netns.New(l.cfg.Prefix, netns.Config{
-		Nodes:    []string{Alpha, Beta, Witness},
-		Networks: []netns.Network{{Name: Front, Subnet: subnet(l.cfg.Subnet)}, {Name: Back, Subnet: subnet(l.cfg.Subnet + 1)}},
+		Nodes: []string{Alpha, Beta, Witness},
+		Networks: []netns.Network{{Name: Front, Subnet: subnet(l.cfg.Subnet)},
+			{Name: Back, Subnet: subnet(l.cfg.Subnet + 1)}},
 	})
 	if err != nil {
 		return err
@@ -207,7 +208,8 @@ func (l *Cluster) Join(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(out), &token); err != nil {
 		return fmt.Errorf("read token: %w", err)
 	}
-	if _, err := b.Duet(ctx, "cluster", "join", l.LAN.Addr(Alpha, Front).String(), "--token", token.Token, "--node", Beta, "--addr", l.addrs(Beta)); err != nil {
+	if _, err := b.Duet(ctx, "cluster", "join", l.LAN.Addr(Alpha, Front).String(), "--token", token.Token, "--node", Beta,
+		"--addr", l.addrs(Beta)); err != nil {
 		return err
 	}
 	return b.StartDuetd(ctx)
@@ -255,7 +257,8 @@ func (h *Host) Boot(ctx context.Context) error {
 	}
 	h.store.Clear() // it was systemd's, which is new too
 	// All hosts share one kernel, which runs on; this tells the daemon that its own did not.
-	const newKernel = "cat /proc/sys/kernel/random/uuid >/run/boot_id && mount --bind /run/boot_id /proc/sys/kernel/random/boot_id"
+	const newKernel = "cat /proc/sys/kernel/random/uuid >/run/boot_id &&" +
+		" mount --bind /run/boot_id /proc/sys/kernel/random/boot_id"
 	if _, err := h.Node.Run(ctx, "sh", "-c", newKernel); err != nil {
 		return err
 	}
@@ -399,8 +402,9 @@ func (h *Host) Define(ctx context.Context, vm VM) error {
 	if err != nil {
 		return err
 	}
-	text, err := guest.Domain{Name: vm.Name, Files: h.cluster.Guest, Disks: []guest.Disk{{File: image}}, Console: h.cluster.Console(vm.Name),
-		Mode: vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
+	text, err := guest.Domain{Name: vm.Name, Files: h.cluster.Guest, Disks: []guest.Disk{{File: image}},
+		Console: h.cluster.Console(vm.Name),
+		Mode:    vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func (l *Cluster) AddWitness(ctx context.Context) error {
 		return err
 	}
 	token, _, _ := strings.Cut(said, "\n")
-	_, err = l.Hosts[Alpha].Duet(ctx, "cluster", "witness", "add", l.LAN.Addr(Witness, Front).String()+":"+witnessPort, "--token", token)
+	_, err = l.Hosts[Alpha].Duet(ctx, "cluster", "witness", "add", l.LAN.Addr(Witness, Front).String()+":"+witnessPort,
+		"--token", token)
 	return err
 }

@@ -85,8 +85,10 @@ func (b *Backend) Log(_ context.Context, module string, n int) ([]api.LogEntry, 
 		return nil, err
 	}
 	all := []api.LogEntry{
-		{Time: Now().Add(-2 * time.Minute), Node: "alpha", Module: module, From: "WAIT/Transient", To: "ALONE/Ready", On: "granted", Why: "the witness granted epoch 4 to alpha"},
-		{Time: Now().Add(-time.Minute), Node: "beta", Module: module, From: "WAIT/NotReady", To: "SECOND/Transient", On: "peer", Why: "alpha is primary: the data here follow it"},
+		{Time: Now().Add(-2 * time.Minute), Node: "alpha", Module: module, From: "WAIT/Transient", To: "ALONE/Ready",
+			On: "granted", Why: "the witness granted epoch 4 to alpha"},
+		{Time: Now().Add(-time.Minute), Node: "beta", Module: module, From: "WAIT/NotReady", To: "SECOND/Transient",
+			On: "peer", Why: "alpha is primary: the data here follow it"},
 	}
 	return all[max(0, len(all)-n):], nil
 }
@@ -100,7 +102,9 @@ func (b *Backend) Act(_ context.Context, module string, a api.Action, r api.Acti
 		return api.ActionResult{}, err
 	}
 	if a == api.Prim && r.Node == "beta" && !r.Yes {
-		return api.ActionResult{}, fmt.Errorf("the data on beta are not complete:\n  alpha: epoch 4, last write 15:09:20, complete\n  beta: epoch 3, last write 14:02:11, 1.2 GiB may differ\n%w", api.ErrConfirm)
+		return api.ActionResult{}, fmt.Errorf("the data on beta are not complete:\n"+
+			"  alpha: epoch 4, last write 15:09:20, complete\n"+
+			"  beta: epoch 3, last write 14:02:11, 1.2 GiB may differ\n%w", api.ErrConfirm)
 	}
 	return api.ActionResult{Module: module, Said: fmt.Sprintf("%s of %s began", a, module)}, nil
 }
@@ -115,7 +119,8 @@ func (b *Backend) CheckProtect(_ context.Context, vm string, r api.ProtectReques
 	c := api.ProtectCheck{VM: vm, Module: vm, Peer: "beta", OK: vm != "lonely", Notices: []api.Notice{
 		{Level: "note", Code: "uefi-variables", Node: "beta", Text: "UEFI variables: they are not replicated yet"}}}
 	if !c.OK {
-		c.Notices = append([]api.Notice{{Level: "refused", Code: "network-inactive", Node: "beta", Text: "interface 1: network lan is not active",
+		c.Notices = append([]api.Notice{{Level: "refused", Code: "network-inactive", Node: "beta",
+			Text:   "interface 1: network lan is not active",
 			Remedy: "`virsh net-start lan`"}}, c.Notices...)
 	}
 	return c, b.ask("check protect %s %+v", vm, r)
@@ -172,7 +177,8 @@ func (b *Backend) Config(_ context.Context, module string) (api.Config, error) {
 	if err := b.ask("config %s", module); err != nil {
 		return api.Config{}, err
 	}
-	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha", YAML: "name: " + module + "\nkind: vm\n"}, b.module(module)
+	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha", YAML: "name: " + module + "\nkind: vm\n"},
+		b.module(module)
 }
 
 // Check refuses YAML without a name.
@@ -201,15 +207,18 @@ func (b *Backend) Diverged(context.Context) ([]api.Version, error) {
 
 // Difference answers with two ranges.
 func (b *Backend) Difference(_ context.Context, id string) (api.Difference, error) {
-	return api.Difference{Version: version(), Bytes: 3 << 16, Ranges: []api.Range{{Offset: 1 << 20, Length: 1 << 16}, {Offset: 5 << 30, Length: 2 << 16}}},
+	return api.Difference{Version: version(), Bytes: 3 << 16,
+			Ranges: []api.Range{{Offset: 1 << 20, Length: 1 << 16}, {Offset: 5 << 30, Length: 2 << 16}}},
 		b.ask("difference %s", id)
 }
 
 func version() api.Version {
 	first, last := Now().Add(-time.Hour), Now().Add(-time.Minute)
-	return api.Version{ID: "260314-150926-k7", Node: "beta", Module: "web01", Target: "vda", Size: 20 << 30, Saved: 1 << 20,
-		Loser: api.Side{Node: "beta", FirstWrite: &first, LastWrite: &last}, Winner: api.Side{Node: "alpha", FirstWrite: &first},
-		Epoch: 8, Begun: Now(), Until: Now().Add(7 * 24 * time.Hour)}
+	return api.Version{ID: "260314-150926-k7", Node: "beta", Module: "web01", Target: "vda", Size: 20 << 30,
+		Saved:  1 << 20,
+		Loser:  api.Side{Node: "beta", FirstWrite: &first, LastWrite: &last},
+		Winner: api.Side{Node: "alpha", FirstWrite: &first},
+		Epoch:  8, Begun: Now(), Until: Now().Add(7 * 24 * time.Hour)}
 }
 
 // ExportVersion answers with the first step of the work.

@@ -25,10 +25,12 @@ func Sample() api.Status {
 }
 
 func web01() api.ModuleStatus {
-	sync := &api.Sync{Kind: "resync", Total: 10 << 30, Compared: 4 << 30, Differed: 1 << 30, Moved: 1 << 30, Rate: 100 << 20, ETA: 61}
+	sync := &api.Sync{Kind: "resync", Total: 10 << 30, Compared: 4 << 30, Differed: 1 << 30, Moved: 1 << 30,
+		Rate: 100 << 20, ETA: 61}
 	return api.ModuleStatus{Name: "web01", Kind: "vm", VM: "web01", Nodes: []api.NodeState{
 		{
-			Node: "alpha", Role: "ALONE", Status: "Ready", Why: "the VM runs here; beta is catching up", Since: Now().Add(-2 * time.Hour),
+			Node: "alpha", Role: "ALONE", Status: "Ready", Why: "the VM runs here; beta is catching up",
+			Since: Now().Add(-2 * time.Hour),
 			Epoch: 4, Holder: "alpha", Complete: true, VM: "running",
 			Volumes: []api.VolumeStatus{{
 				Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30, State: "syncing",
@@ -36,11 +38,14 @@ func web01() api.ModuleStatus {
 			}},
 		},
 		{
-			Node: "beta", Role: "SECOND", Status: "Transient", Why: "its data follow alpha and are not complete yet", Since: Now().Add(-time.Minute),
+			Node: "beta", Role: "SECOND", Status: "Transient", Why: "its data follow alpha and are not complete yet",
+			Since: Now().Add(-time.Minute),
 			Epoch: 4, Holder: "alpha", VM: "off",
-			Volumes: []api.VolumeStatus{{Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30, State: "second", Generation: "6e11"}},
+			Volumes: []api.VolumeStatus{{Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30,
+				State: "second", Generation: "6e11"}},
 			Notices: []api.Notice{
-				{Level: "refused", Code: "bridge-missing", Text: "interface 1: there is no bridge br0", Remedy: "`ip link add br0 type bridge`"},
+				{Level: "refused", Code: "bridge-missing", Text: "interface 1: there is no bridge br0",
+					Remedy: "`ip link add br0 type bridge`"},
 				{Level: "note", Code: "uefi-variables", Text: "UEFI variables: they are not replicated yet"},
 			},
 		},
@@ -51,16 +56,19 @@ func db() api.ModuleStatus {
 	proven := Now().Add(-time.Hour)
 	return api.ModuleStatus{Name: "db", Kind: "vm", VM: "postgres", Nodes: []api.NodeState{
 		{
-			Node: "beta", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes", Since: Now().Add(-30 * time.Hour),
+			Node: "beta", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes",
+			Since: Now().Add(-30 * time.Hour),
 			Epoch: 12, Holder: "beta", Complete: true, VM: "running",
 			Volumes: []api.VolumeStatus{{
-				Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "connected", Generation: "11aa", LagMicros: 310, Proven: &proven,
+				Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "connected", Generation: "11aa",
+				LagMicros: 310, Proven: &proven,
 			}},
 		},
 		{
 			Node: "alpha", Role: "SECOND", Status: "Ready", Why: "may take over", Since: Now().Add(-30 * time.Hour),
 			Epoch: 12, Holder: "beta", Complete: true, VM: "off",
-			Volumes: []api.VolumeStatus{{Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "second", Generation: "11aa"}},
+			Volumes: []api.VolumeStatus{{Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "second",
+				Generation: "11aa"}},
 		},
 	}}
 }
@@ -68,10 +76,12 @@ func db() api.ModuleStatus {
 func old() api.ModuleStatus {
 	return api.ModuleStatus{Name: "old", Kind: "vm", VM: "old", Nodes: []api.NodeState{
 		{
-			Node: "alpha", Role: "WAIT", Status: "NotReady", Why: "gamma held epoch 2 and does not answer; start gamma, or duet prim old --node alpha",
+			Node: "alpha", Role: "WAIT", Status: "NotReady",
+			Why:   "gamma held epoch 2 and does not answer; start gamma, or duet prim old --node alpha",
 			Since: Now().Add(-90 * time.Second), Epoch: 2, Holder: "gamma", VM: "off",
 		},
-		{Node: "gamma", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes", Since: Now().Add(-9 * time.Hour), Epoch: 2, Holder: "gamma", Complete: true, VM: "running", Stale: true},
+		{Node: "gamma", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes",
+			Since: Now().Add(-9 * time.Hour), Epoch: 2, Holder: "gamma", Complete: true, VM: "running", Stale: true},
 	}}
 }
 

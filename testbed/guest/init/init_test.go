@@ -65,7 +65,8 @@ func TestAnswer(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"execute":"guest-ping"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		if got := answer(line, make(chan os.Signal, 1)); got != nil && (!json.Valid(bytes.TrimPrefix(got, []byte{0xff})) || bytes.IndexByte(got, '\n') != len(got)-1) {
+		if got := answer(line, make(chan os.Signal, 1)); got != nil &&
+			(!json.Valid(bytes.TrimPrefix(got, []byte{0xff})) || bytes.IndexByte(got, '\n') != len(got)-1) {
 			t.Errorf("%q is no line of JSON", got)
 		}
 	})

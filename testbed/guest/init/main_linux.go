@@ -1,8 +1,8 @@
 // Command init is process 1 of the test VM: it loads the virtio modules, appends numbered records to /dev/vda and says
 // on the serial console what it did. A line about a record is printed only after the kernel acknowledged that record.
 //
-// Lines: "DUET boot ID slots=N", "DUET scan last=N holes=N torn=N breaks=N", "DUET ack N", "DUET flush N" (every record up
-// to N is durable), "DUET error TEXT", "DUET poweroff".
+// Lines: "DUET boot ID slots=N", "DUET scan last=N holes=N torn=N breaks=N", "DUET ack N", "DUET flush N" (every
+// record up to N is durable), "DUET error TEXT", "DUET poweroff".
 package main
 
 import (

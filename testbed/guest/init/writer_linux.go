@@ -58,8 +58,9 @@ type writer struct {
 	prev uint32 // checksum of the record before it
 }
 
-// scan reads the whole disk and says what it holds. It uses a second descriptor, because record.Scan does not promise the
-// aligned buffers that O_DIRECT needs; right after boot the page cache is empty, so the bytes do come from the disk.
+// scan reads the whole disk and says what it holds. It uses a second descriptor, because record.Scan does not promise
+// the aligned buffers that O_DIRECT needs; right after boot the page cache is empty, so the bytes do come from the
+// disk.
 func (w *writer) scan() error {
 	slots := uint64(w.disk.size / record.Size)
 	w.con.say("boot %s slots=%d", w.boot, slots)

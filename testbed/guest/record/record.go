@@ -1,5 +1,5 @@
-// Package record defines the numbered blocks the test VM appends to its disk, so that the guest and a checker outside it
-// agree on what a complete history looks like.
+// Package record defines the numbered blocks the test VM appends to its disk, so that the guest and a checker outside
+// it agree on what a complete history looks like.
 //
 // A disk of S slots holds record n (n ≥ 1) in slot (n-1) mod S. Each record carries the checksum of the record before
 // it, so two writers that append to the same disk break the chain and cannot go unseen.

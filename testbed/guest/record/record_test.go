@@ -58,7 +58,8 @@ func TestScan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if im.Last != tt.last || !slices.Equal(im.Holes, tt.holes) || !slices.Equal(im.Torn, tt.torn) || !slices.Equal(im.Breaks, tt.breaks) {
+			if im.Last != tt.last || !slices.Equal(im.Holes, tt.holes) || !slices.Equal(im.Torn, tt.torn) ||
+				!slices.Equal(im.Breaks, tt.breaks) {
 				t.Errorf("last=%d holes=%v torn=%v breaks=%v", im.Last, im.Holes, im.Torn, im.Breaks)
 			}
 		})
@@ -99,7 +100,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		again := make([]byte, Size)
 		sum := Encode(again, rec)
-		if back, err := Decode(again); err != nil || back.Number != rec.Number || back.Boot != rec.Boot || back.Prev != rec.Prev || back.Sum != sum {
+		if back, err := Decode(again); err != nil || back.Number != rec.Number || back.Boot != rec.Boot ||
+			back.Prev != rec.Prev || back.Sum != sum {
 			t.Errorf("%+v became %+v, %v", rec, back, err)
 		}
 	})

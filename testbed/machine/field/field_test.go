@@ -118,7 +118,8 @@ func (p *pair) restarted() {
 	boots := p.boots("beta")
 	const socket = "stat -c %i /run/duet/volumes/*.sock"
 	before := p.types("beta", socket)
-	for _, command := range []string{"systemctl restart libvirtd duetd", "kill -9 $(systemctl show --property MainPID --value duetd)"} {
+	for _, command := range []string{"systemctl restart libvirtd duetd",
+		"kill -9 $(systemctl show --property MainPID --value duetd)"} {
 		began := time.Now()
 		p.types("beta", command)
 		if took := time.Since(began); took > p.kind.scaled(standstill) {
@@ -131,7 +132,8 @@ func (p *pair) restarted() {
 		}
 	}
 	for node, want := range map[string]string{"alpha": "0", "beta": "1"} {
-		if kept := strings.TrimSpace(p.types(node, "systemctl show --property NFileDescriptorStore --value duetd")); kept != want {
+		kept := p.types(node, "systemctl show --property NFileDescriptorStore --value duetd")
+		if kept = strings.TrimSpace(kept); kept != want {
 			p.Errorf("systemd of %s keeps %s sockets of duetd, want %s", node, kept, want)
 		}
 	}

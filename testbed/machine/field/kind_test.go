@@ -26,8 +26,8 @@ var kinds = map[string]kind{
 
 func (k kind) scaled(d time.Duration) time.Duration { return d * time.Duration(k.slow) }
 
-// confined fails if the VM's QEMU runs without an AppArmor profile of its own that is enforced. Only a kernel of its own
-// has AppArmor.
+// confined fails if the VM's QEMU runs without an AppArmor profile of its own that is enforced. Only a kernel of its
+// own has AppArmor.
 func (p *pair) confined(node string) {
 	p.Helper()
 	if !p.kind.emulated {
@@ -58,7 +58,8 @@ func (p *pair) nothingDenied() {
 		return
 	}
 	for _, node := range []string{"alpha", "beta"} {
-		const denials = `journalctl --no-pager -o short-precise _TRANSPORT=kernel + _TRANSPORT=audit | grep 'apparmor="DENIED"' || :`
+		const denials = `journalctl --no-pager -o short-precise _TRANSPORT=kernel + _TRANSPORT=audit |` +
+			` grep 'apparmor="DENIED"' || :`
 		seen := false
 		for line := range strings.Lines(p.types(node, denials)) {
 			if strings.Contains(line, provoked) {

@@ -250,7 +250,8 @@ func (p *pair) whole(node string, boots int, earlier string) {
 	p.until(time.Minute, "the VM has looked at its disk on "+node, func() error {
 		now = p.said(node)
 		if b := now.Newest(); len(now.Boots) <= boots || !b.Scanned || len(b.Acks) == 0 {
-			return fmt.Errorf("it has booted %d times, %d before; now it has written %d records", len(now.Boots), boots, len(b.Acks))
+			return fmt.Errorf("it has booted %d times, %d before; now it has written %d records", len(now.Boots), boots,
+				len(b.Acks))
 		}
 		return nil
 	})
@@ -313,8 +314,9 @@ func (p *pair) showLogs() {
 	ctx, cancel := context.WithTimeout(context.Background(), p.kind.scaled(10*time.Second))
 	defer cancel()
 	for _, node := range []string{"alpha", "beta"} {
-		r, err := p.site.Machines[node].Run(ctx, "journalctl -b --no-pager -o short-precise -u duetd -u libvirtd -u virtlogd |"+
-			"grep -v memberlist | tail -60; tail -20 /var/log/libvirt/qemu/web01.log")
+		r, err := p.site.Machines[node].Run(ctx,
+			"journalctl -b --no-pager -o short-precise -u duetd -u libvirtd -u virtlogd |"+
+				"grep -v memberlist | tail -60; tail -20 /var/log/libvirt/qemu/web01.log")
 		p.Logf("%s: %v\n%s", node, err, r.Output)
 	}
 }

@@ -53,7 +53,8 @@ func TestReadmeHasWhatTheFieldTestFollows(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := slices.Concat(blocks...)
-	for _, start := range []string{"apt install ", "duet cluster init ", "duet cluster token", "duet cluster join ", "duet vm protect ",
+	for _, start := range []string{"apt install ", "duet cluster init ", "duet cluster token", "duet cluster join ",
+		"duet vm protect ",
 		"duet status", "duet cluster witness add "} {
 		if !slices.ContainsFunc(all, func(l Line) bool { return strings.HasPrefix(l.Command, start) }) {
 			t.Errorf("the README has no command %q behind a prompt", start)

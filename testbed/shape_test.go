@@ -1,0 +1,168 @@
+package testbed
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+const (
+	maxFields = 20  // of a struct; an embedded one counts as one
+	maxColumn = 120 // characters of a line; a tab is one, and a struct tag, which cannot be cut, does not count
+)
+
+// large are the structs that still have more fields than maxFields, with their number: it
+// may shrink, and whoever makes one small takes it off the list.
+var large = map[string]int{
+	"cmd/node.Node": 29,
+}
+
+// narrow are the folders whose lines are no longer than maxColumn, with what is below them.
+// Whoever mends another one adds it.
+var narrow = []string{
+	"blockrepl", "console/api", "lb", "testbed/bench", "testbed/campaign", "testbed/chaos", "testbed/check",
+	"testbed/demo", "testbed/deps", "testbed/guest", "testbed/knownbugs", "testbed/libvirtd", "testbed/machine",
+	"testbed/netns", "testbed/proc", "testbed/sim", "testbed/testcluster",
+}
+
+// sources are the Go files of the tree by their path from its root.
+func sources(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && path != ".." && (name == "testdata" || name == "node_modules" || strings.HasPrefix(name, ".")) {
+			return filepath.SkipDir
+		}
+		if !d.IsDir() && strings.HasSuffix(name, ".go") {
+			all = append(all, filepath.ToSlash(strings.TrimPrefix(path, ".."+string(filepath.Separator))))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 100 {
+		t.Fatalf("only %d files: this is not the tree", len(all))
+	}
+	return all
+}
+
+// structs are the struct types of a file by name, with the number of their fields. One
+// without a name is named after the type or variable it is in.
+func structs(f *ast.File) map[string]int {
+	found := map[string]int{}
+	var name string
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.TypeSpec:
+			name = n.Name.Name
+		case *ast.ValueSpec:
+			name = n.Names[0].Name
+		case *ast.FuncDecl:
+			name = n.Name.Name
+		case *ast.StructType:
+			count := 0
+			for _, field := range n.Fields.List {
+				count += max(1, len(field.Names))
+			}
+			found[name] = max(found[name], count)
+		}
+		return true
+	})
+	return found
+}
+
+// TestNoLargeStruct: what has very many fields has several owners, and no invariant that
+// anybody could keep.
+func TestNoLargeStruct(t *testing.T) {
+	seen := map[string]bool{}
+	for _, path := range sources(t) {
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", path), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for name, fields := range structs(f) {
+			full := fmt.Sprintf("%s.%s", filepath.ToSlash(filepath.Dir(path)), name)
+			most := max(large[full], maxFields)
+			if fields > most {
+				t.Errorf("%s: struct %s has %d fields, at most %d are allowed", path, name, fields, most)
+			}
+			seen[full] = seen[full] || fields > maxFields
+		}
+	}
+	for name := range large {
+		if !seen[name] {
+			t.Errorf("%s is not large any more: take it off the list", name)
+		}
+	}
+}
+
+// TestStructsAreCounted: names that share a type count each, an embedded struct counts once.
+func TestStructsAreCounted(t *testing.T) {
+	const src = `package p
+type a struct { b; c, d int; e struct{ f, g, h, i, j, k int } }
+var v struct{ l int }
+func f() { type m struct{ n, o int } }`
+	f, err := parser.ParseFile(token.NewFileSet(), "p.go", src, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(structs(f)), "map[a:6 m:2 v:1]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestLinesAreNarrow: two files stand side by side on one screen.
+func TestLinesAreNarrow(t *testing.T) {
+	checked := map[string]int{}
+	for _, path := range sources(t) {
+		i := slices.IndexFunc(narrow, func(dir string) bool { return strings.HasPrefix(path, dir+"/") })
+		if i < 0 {
+			continue
+		}
+		checked[narrow[i]]++
+		for _, at := range wide(t, filepath.Join("..", path)) {
+			t.Errorf("%s:%d: longer than %d characters", path, at, maxColumn)
+		}
+	}
+	for _, dir := range narrow {
+		if checked[dir] == 0 {
+			t.Errorf("nothing is in %s", dir)
+		}
+	}
+}
+
+// wide are the numbers of the lines of a file that are too long.
+func wide(t *testing.T, path string) (at []int) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		if utf8.RuneCount(lines.Bytes()) > maxColumn && !bytes.Contains(lines.Bytes(), []byte(" `json:\"")) {
+			at = append(at, n)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return at
+}

@@ -1,0 +1,244 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"duet/appmodules"
+	"duet/appmodules/engine"
+	"duet/appmodules/workload"
+	"duet/blockrepl"
+	"duet/cluster"
+	"duet/vmmanager"
+)
+
+// Node is one computer. Its parts are apart by what ends them: daemon with the daemon's
+// life, power with the computer's; store, disk, log and kept survive both, but for
+// what was not flushed.
+type Node struct {
+	c    *Cluster
+	id   int
+	name string
+
+	daemon
+	power
+	exit  exit
+	story story
+	ear   hearing
+	vms   vms
+
+	store    store
+	disk     disk
+	log      dirtyLog
+	kept     [][blocks]uint64 // versions that were set aside
+	guest    guest
+	pipes    []*end
+	verified *blockrepl.VerifyDone // what the last verify found
+	ping     bool
+	skew     time.Duration // of the clock
+	answer   error         // to the last command that was refused
+}
+
+// daemon is what lives as long as one process of it: all of it goes at once, with end.
+type daemon struct {
+	proc   *process // nil: it does not run
+	engine *engine.Engine
+	vm     *workload.VM
+	second *secondary     // of the model
+	real   *real          // the byte path; nil: it is the model's
+	prim   engine.Primary // the newest that was opened
+}
+
+// power is what the computer's own life leaves behind.
+type power struct {
+	on        bool     // under power
+	host      *process // its life since power came, in which the guest runs
+	boots     int
+	lostPower bool // since the daemon last started
+	cold      bool // it lost power, and its copy was not completed since
+}
+
+// exit is an orderly end of the daemon. The peer remembers that it was told until the next start.
+type exit struct{ begun, told bool }
+
+// vms is how VMs start here.
+type vms struct {
+	takes     time.Duration // at least
+	fail      bool          // the hypervisor starts nothing
+	forbidden bool          // the VM must not start here: an expectation of a script
+}
+
+// boot starts the daemon, and the computer if it is off.
+func (n *Node) boot() {
+	if !n.on {
+		n.on = true
+		n.host = &process{w: n.c.w, skew: n.skew}
+	}
+	if n.proc != nil {
+		return
+	}
+	p := &process{w: n.c.w, skew: n.skew, frozen: n.host.frozen}
+	p.spins = func() { n.c.check.fail("the daemon on %s spins", n.name) }
+	n.daemon, n.exit, n.lostPower, n.story.phase = daemon{proc: p}, exit{}, false, appmodules.Stopped
+	if n.c.w.live != nil {
+		p.gate = newGate(p.frozen)
+		n.real = &real{n: n, life: p}
+	}
+	other := cluster.NodeID(names[1-n.id])
+	vm := workload.NewVM(workload.VMConfig{Module: n.c.module, Node: n.name,
+		Hypervisor: hypervisor{vmmanager.Unavailable{Err: vmmanager.ErrUnavailable}, n},
+		Logger:     slog.New(slog.DiscardHandler)})
+	e, err := engine.New(engine.Config{
+		Module: n.c.module, Self: cluster.NodeID(n.name), Peer: peer{n}, Store: &n.store, Storage: n.storage(),
+		Workload: vm, Gate: engine.NewGate(p), Runtime: p,
+		View: func() cluster.View { return n.view(other) }, Witnesses: n.witnesses, Fence: n.fencer(),
+		Ping: func(context.Context) bool { return n.ping }, Boot: fmt.Sprint(n.boots),
+		Log: func(t engine.Transition) { n.c.transition(n, t) }, Logger: slog.New(slog.DiscardHandler),
+		Times: engine.DefaultTimes(detection),
+	})
+	if err != nil {
+		n.c.note("%s: the daemon does not start: %v", n.name, err)
+		n.proc, n.real = nil, nil
+		return
+	}
+	n.engine, n.vm, n.lostPower = e, vm, false
+	n.show(e.State().Status)
+	p.w.at(0, p, e.Start)
+	n.c.touch()
+}
+
+// storage is the byte path.
+func (n *Node) storage() engine.Storage {
+	if n.real != nil {
+		return n.real
+	}
+	return storage{n}
+}
+
+// kill ends the daemon between two instructions; the VM goes on and waits for its disk.
+func (n *Node) kill() {
+	if n.proc == nil {
+		return
+	}
+	n.end()
+	n.sever()
+	n.c.touch()
+}
+
+func (n *Node) end() {
+	if n.proc == nil {
+		return
+	}
+	if n.engine != nil && n.engine.State().Record.Cold && !n.record().Cold {
+		n.lostPower = true // it could not save that it did
+	}
+	n.proc.kill()
+	n.disk.wakeDead()
+	if n.real != nil {
+		n.real.bury()
+	}
+	n.log.crash(n.c.w.rng)
+	if n.c.broken == cleanLog {
+		n.log.suspects = [blocks]bool{}
+	}
+	n.daemon, n.story.shown = daemon{}, off
+	n.guest.front, n.guest.sent = nil, nil
+}
+
+// stopping: the daemon ends in order.
+func (n *Node) stopping() bool { return n.exit.begun && n.proc != nil }
+
+// stop ends the daemon in order; down: because the whole computer goes down, and does so
+// at once afterwards, before anything else reaches its disks.
+func (n *Node) stop(down bool) {
+	p, e := n.proc, n.engine
+	if p == nil || p.frozen {
+		return
+	}
+	n.exit.begun = true
+	p.start(func() {
+		if down {
+			evacuation, cancel := p.WithTimeout(context.Background(), 100*time.Second)
+			e.Evacuate(evacuation)
+			cancel()
+		}
+		n.exit.told = true
+		ctx, cancel := p.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		e.Stop(ctx)
+		n.c.w.at(0, nil, func() {
+			switch {
+			case n.proc != p:
+			case down:
+				n.powerCut()
+			default:
+				n.kill()
+			}
+		})
+	})
+}
+
+// powerCut ends everything on the computer.
+func (n *Node) powerCut() {
+	if !n.on {
+		return
+	}
+	n.c.check.powerCut(n)
+	n.end()
+	n.host.kill()
+	for _, e := range n.pipes { // nobody is told
+		e.closed, e.lost, e.queue = true, nil, nil
+		o := e.other()
+		n.c.w.at(patience, nil, func() { o.reset(errTimeout) })
+	}
+	n.pipes = nil
+	n.guest.end(vmmanager.Off)
+	n.disk.powerCut(n.c.w.rng)
+	n.forget()
+	n.on, n.lostPower, n.cold = false, true, true
+	n.boots++
+	n.c.touch()
+}
+
+// forget is power loss of hardware that lies.
+func (n *Node) forget() {
+	switch n.c.broken {
+	case forgetfulDisk:
+		n.disk.cached[0], n.disk.durable[0] = 0, 0
+	case forgetfulStore:
+		if n.store.before != nil {
+			n.store.values["record"] = n.store.before
+		}
+	}
+}
+
+// freeze stops the daemon, or with it the VM; thaw lets both go on.
+func (n *Node) freeze(all bool) {
+	if n.proc != nil {
+		n.proc.freeze()
+	}
+	if all && n.host != nil {
+		n.host.freeze()
+	}
+	n.c.touch()
+}
+
+func (n *Node) thaw() {
+	if n.host != nil && n.host.frozen {
+		n.host.thaw()
+	}
+	if n.proc != nil && n.proc.frozen {
+		n.proc.thaw()
+	}
+	n.c.touch()
+}
+
+// diskDelay is what a write takes on a disk that is well.
+func (n *Node) diskDelay() time.Duration {
+	if n.c.broken == sleepyDisk && n.c.w.rng.IntN(50) == 0 {
+		return 1500 * time.Millisecond
+	}
+	return n.c.w.jitter(200 * time.Microsecond)
+}
