@@ -161,10 +161,10 @@ func TestWords(t *testing.T) {
 	s := engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Why: "it runs", Workload: "running",
 		Notices: []appmodules.Notice{{Alarm: true, Code: "a"}, {Code: "b"}},
 		Volumes: []engine.VolumeStatus{
-			{Target: "vda", Size: 100, Problem: "it is slow", ToCompare: 60, Compared: 40, Moved: 10, Rate: 5,
-				ETA: 12 * time.Second},
+			{Target: "vda", Size: 100, Problem: "it is slow",
+				Resync: engine.Resync{ToCompare: 60, Compared: 40, Moved: 10, Rate: 5, ETA: 12 * time.Second}},
 			{Target: "vdb", Size: 100, Verifying: true, Verified: 30, Proven: time.Unix(1000, 0)},
-			{Target: "vdc", ToCompare: 1}}}
+			{Target: "vdc", Resync: engine.Resync{ToCompare: 1}}}}
 	got := nodeState("alpha", "web01", s)
 	if got.Role != "PRIM" || got.Status != "Ready" || got.Why != "it runs; it is slow" || got.VM != "running" ||
 		got.Notices[0].Level != "alarm" || got.Notices[1].Level != "warning" {
