@@ -16,9 +16,16 @@ var rows = [][]string{
 	0: {"blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check", "testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps", "testbed/previous"},
 	1: {"cluster", "cluster/enroll", "blockrepl", "vmmanager", "lb", "appmodules"},
 	2: {"cluster/*", "cluster/doctor/*", "blockrepl/*", "blockrepl/host/*", "vmmanager/*", "lb/*", "appmodules/checker", "appmodules/script", "appmodules/safepkg", "appmodules/filerepl", "appmodules/config", "console/api"},
-	3: {"cluster/control", "cluster/fencing", "cluster/registrar", "cluster/support", "cluster/voting", "appmodules/engine", "appmodules/workload", "appmodules/protect", "appmodules/filerepl/fuse", "console", "console/client", "console/journal", "console/tasks", "console/api/apitest"},
-	4: {"appmodules/registry", "appmodules/mirror", "vmmanager/images", "vmmanager/fitness", "blockrepl/versions", "cluster/survey", "console/metrics"},
-	5: {"appmodules/orders"},
+	3: {
+		"cluster/control", "cluster/fencing", "cluster/registrar", "cluster/support", "cluster/voting",
+		"appmodules/engine", "appmodules/workload", "appmodules/protect", "appmodules/filerepl/fuse", "console",
+		"console/client", "console/journal", "console/tasks", "console/api/apitest",
+	},
+	4: { // rooms of the daemon, which know engines and the API
+		"appmodules/registry", "appmodules/mirror", "vmmanager/images", "vmmanager/fitness", "blockrepl/versions",
+		"cluster/survey", "console/metrics",
+	},
+	5: {"appmodules/orders"}, // knows the registry
 	6: {"cmd/node", "testbed/sim", "cmd/duet/setup"},
 	7: {"cmd/duetd", "cmd/duet", "cmd/packaging", "cmd/packaging/bill", "testbed/libvirtd", "testbed/testcluster", "testbed/scenario", "testbed/bench", "testbed/demo", "testbed/campaign", "testbed/knownbugs", "testbed/chaos", "testbed/machine", "testbed/machine/*", "testbed"},
 }

@@ -103,6 +103,7 @@ func TestOtherKinds(t *testing.T) {
 	if exists(filepath.Join(p.a.dir, "files")) || !exists(filepath.Join(p.b.dir, "files")) {
 		t.Error("the directory is not where the module runs")
 	}
+	must(t, p.a.node.heard(time.Minute)) // a farm has no peer that a change of voters waits for
 	act("farm", api.Stop)
 	p.is(p.a, "farm", "STOP")
 	act("farm", api.Start)

@@ -28,9 +28,9 @@ func (n *Node) newPanel() (*voting.Panel, error) {
 	})
 }
 
-// heard fails unless all modules have heard their peers lately.
+// heard fails unless all mirrors have heard their peers lately: others have no epochs that a witness could forget.
 func (n *Node) heard(within time.Duration) error {
-	for _, m := range n.All() {
+	for _, m := range n.Mirrors() {
 		if _, heard := m.Engine.PeerState(); time.Since(heard) > within {
 			return fmt.Errorf("module %s has not heard its peer for a while", m.Module.Name)
 		}
