@@ -252,6 +252,7 @@ func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 	p.free = p.table.remove(f, p.free[:0])
 	if f.excl {
 		p.tracker.leave(f.off, f.end, p.link != nil)
+		p.memory.wrote(f.off, f.end)
 		if p.issued--; p.issued == 0 {
 			p.changed.Broadcast()
 		}

@@ -124,6 +124,7 @@ type Primary struct {
 	watch    watch
 	local    localWatch
 	verify   verifyState
+	memory   memory
 	progress progressState
 	// unreadable are the regions that cannot be read here.
 	unreadable unreadable

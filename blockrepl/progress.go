@@ -10,6 +10,7 @@ type Progress struct {
 	State   State
 	Epoch   uint64
 	Peer    string // name of the node; empty when none is attached
+	Whole   bool   // its attachment began with a resync of everything: what was known of its copy before counts no more
 	Lineage Lineage
 
 	Dirty     int64 // bytes that may differ from the last complete peer, in whole regions
@@ -63,7 +64,7 @@ func (p *Primary) Progress() Progress {
 		g.Unreadable, g.UnreadableSince = u.regions*RegionSize, u.since
 	}
 	if l := p.link; l != nil {
-		g.Peer = l.peer
+		g.Peer, g.Whole = l.peer, l.whole
 		if oldest := l.window.oldest(); oldest != 0 {
 			g.Lag = time.Duration(now - oldest)
 		}
