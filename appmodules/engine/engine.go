@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"duet/appmodules"
+	"duet/blockrepl/proof"
 	"duet/cluster"
 )
 
@@ -91,6 +92,8 @@ type disks struct {
 	shelf     *shelf
 	leading   *leading   // what is open as primary; never nil
 	following *following // what is open as secondary; never nil
+	proofs    *proofs
+	budget    *proof.Budget
 }
 
 // peerLink is what is known of the peer.
@@ -122,6 +125,10 @@ func New(cfg Config) (*Engine, error) {
 	e.leading, e.following = newLeading(e), newFollowing(e)
 	if err := e.load(); err != nil {
 		return nil, err
+	}
+	e.proofs, e.budget = newProofs(e), cfg.Budget
+	if e.budget == nil {
+		e.budget = proof.NewBudget()
 	}
 	e.m.Link = appmodules.NoLink
 	e.shelf.look(true)
@@ -300,7 +307,7 @@ func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
 		if governed, ok := e.cfg.Workload.(appmodules.Governed); ok {
 			governed.SetPolicy(m.Policy)
 		}
-		e.leading.setBudgets()
+		e.leading.configure()
 		e.clock()
 		e.look()
 		e.publish()

@@ -28,7 +28,9 @@ type VolumeStatus struct {
 	Lag        time.Duration `json:"lag"`
 	Verifying  bool          `json:"verifying"`
 	Verified   int64         `json:"verified"`
-	Proven     time.Time     `json:"proven"`
+	// Proven is when the oldest part was last found the same on both nodes; zero: a part never was.
+	Proven time.Time    `json:"proven"`
+	Proof  *ProofStatus `json:"proof,omitempty"` // of a primary
 	// Unreadable is how many bytes cannot be read on this node, since UnreadableSince.
 	Unreadable      int64     `json:"unreadable,omitempty"`
 	UnreadableSince time.Time `json:"unreadable_since,omitzero"`
@@ -101,6 +103,7 @@ const lookAgain = time.Second
 // diskNotices are what an admin should mend of the disks of this node. Any goroutine.
 func (e *Engine) diskNotices(volumes []VolumeStatus) (out []appmodules.Notice) {
 	for _, v := range volumes {
+		out = append(out, e.proofNotices(v)...)
 		if v.Hung > 0 {
 			out = append(out, appmodules.Notice{Code: "disk-hangs", Text: v.Problem,
 				Remedy: "look at that disk: the volume is opened again as soon as it answers"})
@@ -182,7 +185,10 @@ func (vol *led) fill(st *VolumeStatus) {
 	st.Dirty, st.ToCompare, st.Compared, st.Moved = p.Dirty, p.ToCompare, p.Compared, p.Moved
 	st.Rate, st.ETA, st.Lag = p.Rate, p.ETA, p.Lag
 	st.Unreadable, st.UnreadableSince = p.Unreadable, p.UnreadableSince
-	st.Verifying, st.Verified, st.Proven = p.Verifying, p.Verified, p.Identical
+	if v := vol.proving.Load(); v != nil {
+		st.Proof = v.status()
+	}
+	st.Verifying, st.Verified, st.Proven = p.Verifying, p.Verified, vol.provenAt(p, st.Proof)
 	st.Stats = vol.Stats()
 }
 
@@ -218,10 +224,11 @@ func (l *leading) verify(target string, repair bool, done chan<- blockrepl.Verif
 		if vol.cfg.Target != target {
 			continue
 		}
+		began := l.e.rt.Now()
 		if err := vol.Verify(repair); err != nil {
 			return fmt.Errorf("%w: %v; a verify needs PRIM (Ready) and SECOND (Ready)", ErrRefused, err)
 		}
-		vol.verify = done
+		vol.verify, vol.began = done, began
 		return nil
 	}
 	return fmt.Errorf("%w: volume %s is not open as primary on %s", ErrRefused, target, l.e.self)
@@ -237,6 +244,9 @@ func (l *leading) verified(vol *led, ev blockrepl.VerifyDone) {
 		log.Info("verify: both copies are identical")
 	default:
 		log.Error("verify: the copies differ", "regions", ev.Count, "repaired", ev.Repaired)
+	}
+	if v := vol.proving.Load(); v != nil {
+		v.verified(vol.began, ev)
 	}
 	vol.answer(ev)
 }

@@ -69,7 +69,8 @@ func New(volume string, size int64, now time.Time) Ledger {
 // Of reports whether l is about this volume, and whole.
 func (l Ledger) Of(volume string, size int64) bool {
 	return l.Volume == volume && l.Size == size && l.At >= 0 && l.At%Step == 0 && l.At < max(size, 1) &&
-		int64(len(l.Proven)) == (size+l.stretch()-1)/l.stretch()
+		int64(len(l.Proven)) == (size+l.stretch()-1)/l.stretch() && len(l.Open) <= maxPlaces &&
+		!slices.ContainsFunc(l.Open, func(p Place) bool { return p.Off < 0 || p.Off >= size || p.Len < 0 || p.Regions < 0 })
 }
 
 // stretch is the length of one, in bytes.
