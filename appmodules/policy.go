@@ -39,18 +39,16 @@ type Policy struct {
 	// and again.
 	Proof ProofPass `yaml:"proof" json:"proof,omitzero"`
 	// ProofRepair: ask leaves a difference that it finds to a human, auto writes over the copy that
-	// changed by itself, where that is known. Empty is ask, as in policies of older versions.
-	ProofRepair string `yaml:"proof_repair" json:"proof_repair,omitempty"`
+	// changed by itself, where that is known.
+	ProofRepair ProofRepair `yaml:"proof_repair" json:"proof_repair,omitzero"`
 }
 
-// The values of Policy.SplitBrain, Policy.Fence and Policy.ProofRepair.
+// The values of Policy.SplitBrain and Policy.Fence.
 const (
 	SplitKeep        = "keep"
 	SplitHold        = "hold"
 	FenceIfNeeded    = "if-needed"
 	FenceBeforeStart = "before-start"
-	RepairAsk        = "ask"
-	RepairAuto       = "auto"
 )
 
 // ColdStart is written "never" (0) or "after 5m".
@@ -94,6 +92,9 @@ func (p ProofPass) Every() time.Duration {
 	return max(time.Duration(p), 0)
 }
 
+// IsZero: it is the default, which nodes do not tell each other, as some know of no other.
+func (p ProofPass) IsZero() bool { return p.Every() == week }
+
 // MarshalText writes the form UnmarshalText reads.
 func (p ProofPass) MarshalText() ([]byte, error) {
 	switch d := p.Every(); d {
@@ -122,6 +123,21 @@ func (p *ProofPass) UnmarshalText(b []byte) error {
 	}
 	return nil
 }
+
+// ProofRepair is RepairAsk, RepairAuto, or empty in policies that have none, which is RepairAsk.
+type ProofRepair string
+
+// The values of a ProofRepair.
+const (
+	RepairAsk  ProofRepair = "ask"
+	RepairAuto ProofRepair = "auto"
+)
+
+// IsZero: it is the default.
+func (r ProofRepair) IsZero() bool { return r == "" || r == RepairAsk }
+
+// MarshalText writes what is meant.
+func (r ProofRepair) MarshalText() ([]byte, error) { return []byte(cmp.Or(r, RepairAsk)), nil }
 
 // delayed writes what happens never (0) or after a time.
 func delayed(d time.Duration, never, after string) ([]byte, error) {
@@ -209,7 +225,7 @@ func (p Policy) Validate(nodes []string) []Fault {
 	f.oneOf("policy.split_brain", p.SplitBrain, SplitKeep, SplitHold)
 	f.oneOf("policy.fence", p.Fence, FenceIfNeeded, FenceBeforeStart)
 	f.oneOf("policy.failback", p.Failback, "manual", "auto")
-	f.oneOf("policy.proof_repair", cmp.Or(p.ProofRepair, RepairAsk), RepairAsk, RepairAuto)
+	f.oneOf("policy.proof_repair", string(cmp.Or(p.ProofRepair, RepairAsk)), string(RepairAsk), string(RepairAuto))
 	if d := p.Proof.Every(); d != 0 && (d < time.Minute || d > 52*week) {
 		f.add("policy.proof", "%s must be \"off\", or between 1m and %s", d, 52*week)
 	}

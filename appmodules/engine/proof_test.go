@@ -30,7 +30,7 @@ func (n *simNode) rot(off int64) {
 }
 
 // proves boots both nodes with passes as fast as the disks' time allows.
-func (p *pair) proves(repair string) (a, b *simNode) {
+func (p *pair) proves(repair appmodules.ProofRepair) (a, b *simNode) {
 	p.t.Helper()
 	a, b = p.nodes["alpha"], p.nodes["beta"]
 	for _, n := range []*simNode{a, b} {
@@ -42,7 +42,7 @@ func (p *pair) proves(repair string) (a, b *simNode) {
 	return a, b
 }
 
-func (n *simNode) bootProving(repair string) {
+func (n *simNode) bootProving(repair appmodules.ProofRepair) {
 	n.boot(func(m *appmodules.Module) {
 		m.Policy.Proof, m.Policy.ProofRepair = appmodules.ProofPass(time.Millisecond), repair
 	})

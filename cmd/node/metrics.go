@@ -35,7 +35,7 @@ var (
 	moduleEpoch   = desc("module_epoch", "Newest epoch this node knows.", "module")
 	moduleHolds   = desc("module_holder", "1 if this node holds the newest epoch it knows.", "module")
 	moduleDone    = desc("module_complete", "1 if the data here hold every acknowledged write of that epoch.", "module")
-	moduleNotices = desc("module_notices", "Things to mend that status shows, by level: an alarm says that what the guest writes is not replicated.", "module", "level")
+	moduleNotices = desc("module_notices", "Things to mend that status shows, by level: an alarm says that what the guest wrote is not on both nodes.", "module", "level")
 	witnessAlive  = desc("witness_alive", "1 if the witness answered this node's last question.", "witness")
 	guardAlive    = desc("guard_alive", "1 if the guard, which pauses the guests here when duetd dies, answers.")
 	versionBytes  = desc("volume_diverged_saved_bytes", "Size of a version that lost a split brain and is kept here: alert on its presence.", "module", "volume", "version")
@@ -49,7 +49,7 @@ var (
 	volumeMoved   = desc("volume_resync_moved_bytes", "Bytes the present or last resync sent.", "module", "volume")
 	volumeRate    = desc("volume_resync_bytes_per_second", "Speed of a running resync.", "module", "volume")
 	volumeLag     = desc("volume_replication_lag_seconds", "Age of the oldest request the peer has not answered.", "module", "volume")
-	volumeProven  = desc("volume_proven_timestamp_seconds", "When a verify last found both copies identical.", "module", "volume")
+	volumeProven  = desc("volume_proven_timestamp_seconds", "When the oldest part was last found the same on both nodes.", "module", "volume")
 	volumeWritten = desc("volume_written_bytes_total", "Bytes written by the guest.", "module", "volume")
 	volumeRead    = desc("volume_read_bytes_total", "Bytes read by the guest.", "module", "volume")
 	volumeFlushes = desc("volume_flushes_total", "Flushes of the guest.", "module", "volume")
@@ -119,6 +119,7 @@ func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeSta
 	if !v.Proven.IsZero() {
 		send(volumeProven, prometheus.GaugeValue, float64(v.Proven.Unix()))
 	}
+	collectProof(send, v.Proof)
 	s := v.Stats
 	send(volumeWritten, prometheus.CounterValue, float64(s.WrittenBytes))
 	send(volumeRead, prometheus.CounterValue, float64(s.ReadBytes))

@@ -21,6 +21,7 @@ import (
 	"duet/blockrepl/divergence"
 	"duet/blockrepl/host/cpuidle"
 	"duet/blockrepl/nbd"
+	"duet/blockrepl/proof"
 	"duet/blockrepl/wire"
 	"duet/cluster"
 	"duet/cluster/control"
@@ -99,6 +100,7 @@ type Node struct {
 	rpc      *http.Server
 	plane    *control.Plane
 	gate     *engine.Gate
+	budget   *proof.Budget      // of the disks' time, for all modules' proofs
 	keeper   *divergence.Keeper // versions that lost a split brain
 	tasks    *tasks.Board
 	fitness  *fitness
@@ -131,7 +133,8 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), tasks: tasks.NewBoard(), fitness: newFitness(), modules: make(map[string]*module)}
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(),
+		tasks: tasks.NewBoard(), fitness: newFitness(), modules: make(map[string]*module)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
 		n.teardown(context.Background())

@@ -104,6 +104,7 @@ func (n *Node) mirrorOf(m appmodules.Module, w appmodules.Workload, log func(eng
 		Runtime:   engine.Real{},
 		Witnesses: n.witnesses,
 		Gate:      n.gate,
+		Budget:    n.budget,
 		Withdraw:  func() { n.withdraw(m) },
 		View:      n.gossip.View,
 		Ping:      func(ctx context.Context) bool { return ping.Any(ctx, n.cluster().Ping) },
