@@ -3,6 +3,7 @@ package blockrepl
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"time"
 
 	"duet/blockrepl/wire"
@@ -39,7 +40,7 @@ type Difference struct {
 	// Changed is the copy that is not any more what it was when both were last found equal, or
 	// that cannot be read.
 	Changed  Side
-	Repaired bool // the other copy was written over it, and both are equal now
+	Repaired bool // the other copy was written over it, and both are equal now, durably
 }
 
 // Proof is what Prove found.
@@ -119,6 +120,9 @@ func (s *syncer) prove(id uint32, repair bool) (Proof, error) {
 		if err := s.judge(id, i, g, repair, &f); err != nil {
 			return f, err
 		}
+	}
+	if slices.ContainsFunc(f.Differs, func(d Difference) bool { return d.Repaired }) {
+		return f, p.flushBoth(s.l.ctx) // a loss of power would bring it back, and nobody would know
 	}
 	return f, nil
 }

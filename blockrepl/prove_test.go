@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// rot changes one byte of a copy behind everybody's back.
+// rot changes one byte of a copy behind everybody's back, for good.
 func rot(dev Device, off int64) {
 	d := dev.(*disk)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.data[off] ^= 0x40
+	d.durable[off] ^= 0x40
 }
 
 func (q *pair) prove(off int64, repair bool) Proof {
@@ -113,6 +114,46 @@ func TestProveRepairs(t *testing.T) {
 				t.Errorf("it is not told any more: %+v", f)
 			}
 		})
+	}
+}
+
+// What was repaired stays so when a node loses power: nothing else remembers that it had differed.
+func TestRepairsAreDurable(t *testing.T) {
+	const at = 3*RegionSize + 5
+	for name, repair := range map[string]func(q *pair){
+		"proof": func(q *pair) {
+			if f := q.prove(0, true); len(f.Differs) != 1 || !f.Differs[0].Repaired {
+				q.t.Fatalf("%+v", f)
+			}
+		},
+		"verify": func(q *pair) {
+			if err := q.p.Verify(true); err != nil {
+				q.t.Fatal(err)
+			}
+			if e := wantEvent[VerifyDone](q); e.Repaired != 1 || e.Err != nil {
+				q.t.Fatalf("%+v", e)
+			}
+		},
+	} {
+		for _, side := range []string{"here", "peer"} {
+			if name == "verify" && side == "here" {
+				continue // it makes the peer's copy follow, right or wrong
+			}
+			t.Run(name+" "+side, func(t *testing.T) {
+				q := newPair(t, ExtentSize).up()
+				q.write(at-5, fill(1, 4096))
+				q.flush()
+				q.prove(0, false)
+				dev := map[string]Device{"here": q.a.dev, "peer": q.b.dev}[side]
+				rot(dev, at)
+				repair(q)
+				if !dev.(*disk).quiet() {
+					t.Error("the repair is not durable")
+				}
+				dev.(*disk).crash(rand.New(rand.NewPCG(1, 1)))
+				q.equal()
+			})
+		}
 	}
 }
 

@@ -122,7 +122,7 @@ func (v *proving) rest(ctx context.Context, d time.Duration) {
 
 // next is what to compare, and when.
 func (v *proving) next(now time.Time) (off int64, due time.Time) {
-	l := v.ledger()
+	l := v.l.e.proofs.change(v.vol.cfg, func(l *proof.Ledger) { l.Settle(now) })
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.look) > 0 {

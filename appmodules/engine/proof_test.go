@@ -89,7 +89,7 @@ func TestProofFinds(t *testing.T) {
 			a, b := p.proves(appmodules.RepairAsk)
 			p.proven(a)
 			p.nodes[side].rot(rotAt)
-			notice := p.says(a, "copies-differ")
+			notice := p.says(a, CopiesDiffer)
 			first := rotAt - rotAt%blockrepl.RegionSize
 			for _, want := range []string{"vda", fmt.Sprint(first), "64 KiB", fmt.Sprintf("the one on %s has changed by itself", side)} {
 				if !strings.Contains(notice.Text, want) {
@@ -113,7 +113,7 @@ func TestProofFinds(t *testing.T) {
 				must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
 				p.is(b, "PRIM", "Ready")
 				p.is(a, "SECOND", "Ready")
-				if notice := p.says(b, "copies-differ"); strings.Contains(notice.Remedy, "swap") {
+				if notice := p.says(b, CopiesDiffer); strings.Contains(notice.Remedy, "swap") {
 					t.Errorf("after the swap: %+v", notice)
 				}
 				if found := b.proof().Ledger.Open[0].Found; found != place.Found {

@@ -12,6 +12,9 @@ import (
 	"duet/blockrepl/proof"
 )
 
+// CopiesDiffer is the code of the notice that the proof has found a difference.
+const CopiesDiffer = "copies-differ"
+
 // ProofStatus is how the proof of a volume stands, on the node that leads.
 type ProofStatus struct {
 	Ledger proof.Ledger  `json:"ledger"`
@@ -95,7 +98,7 @@ func (e *Engine) proofNotices(v VolumeStatus) []appmodules.Notice {
 		remedy = fmt.Sprintf("find out which copy is right, duet swap %s if it is not the one it runs on, then %s: "+
 			"it overwrites the other", name, verify)
 	}
-	return []appmodules.Notice{{Alarm: true, Code: "copies-differ", Text: text, Remedy: remedy}}
+	return []appmodules.Notice{{Alarm: true, Code: CopiesDiffer, Text: text, Remedy: remedy}}
 }
 
 // provenAt is when the oldest part of the volume was proven; zero: a part never was in this run.

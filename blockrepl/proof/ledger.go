@@ -104,6 +104,25 @@ func (l Ledger) Age(now time.Time) time.Duration {
 	return max(now.Sub(oldest), 0)
 }
 
+// Settle has no time of l lie after now: the clock was set back, or another node's was ahead.
+func (l *Ledger) Settle(now time.Time) {
+	n := now.UnixMilli()
+	if l.Since <= n && l.Began <= n && l.Last <= n { // nothing is later than the last of these
+		return
+	}
+	for _, at := range []*int64{&l.Since, &l.Began, &l.Ended, &l.Last, &l.Start} {
+		*at = min(*at, n)
+	}
+	l.Proven, l.Open = slices.Clone(l.Proven), slices.Clone(l.Open)
+	for i := range l.Proven {
+		l.Proven[i] = min(l.Proven[i], n)
+	}
+	for i := range l.Open {
+		p := &l.Open[i]
+		p.Found, p.Proven, p.Looked = min(p.Found, n), min(p.Proven, n), min(p.Looked, n)
+	}
+}
+
 // Looked takes what a comparison of the extent at off, begun at now, has found: nil, or the place
 // that is not proven. It reports whether that is news: a place that was not known, or is larger
 // than it was.

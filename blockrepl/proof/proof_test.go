@@ -191,6 +191,29 @@ func TestAge(t *testing.T) {
 	}
 }
 
+// A clock that was ahead, here or on the other node, neither stops the proof nor makes it look young for ever.
+func TestClockSetBack(t *testing.T) {
+	now := time.UnixMilli(1e12).Add(365 * 24 * time.Hour)
+	l := New("v", 70*Step, now)
+	pass(&l, &now, map[int64]Place{3: {Off: 3 * Step, Len: Step, Regions: 1}})
+	l.Looked(now, 0, nil)
+	kept := l
+	l.Settle(now)
+	if l.Moved(kept) {
+		t.Error("nothing was to be settled")
+	}
+	real := time.UnixMilli(1e12)
+	if l.Settle(real); l.Due(week).After(real.Add(week/69)) || l.Age(real.Add(time.Hour)) != time.Hour {
+		t.Errorf("due at %v, age an hour later %v", l.Due(week), l.Age(real.Add(time.Hour)))
+	}
+	if off, yes := l.Again(real.Add(time.Hour), time.Hour); !yes || off != 3*Step {
+		t.Error("the place is not looked at again")
+	}
+	if kept.Proven[0] == l.Proven[0] {
+		t.Error("a copy of the ledger has changed")
+	}
+}
+
 // More places than a ledger names leave their stretches unproven.
 func TestManyPlaces(t *testing.T) {
 	now := time.UnixMilli(1e12)
