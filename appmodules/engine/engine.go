@@ -128,7 +128,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.proofs, e.budget = newProofs(e), cfg.Budget
 	if e.budget == nil {
-		e.budget = proof.NewBudget()
+		e.budget = proof.NewBudget(proof.Share)
 	}
 	e.m.Link = appmodules.NoLink
 	e.shelf.look(true)
@@ -145,6 +145,7 @@ func (e *Engine) Start() {
 	} else {
 		e.noteBoot()
 	}
+	e.budget.Join(e, e.urgent)
 	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
 	e.spawn(e.tellLoop)
 	e.rt.Go(e.run)
@@ -180,6 +181,7 @@ func (e *Engine) boot(now appmodules.Condition, err error) {
 // its image is closed when it answers.
 func (e *Engine) Stop(ctx context.Context) {
 	e.retire(ctx)
+	e.budget.Join(e, nil)
 	e.cancel()
 	e.box.close()
 	_ = e.rt.Wait(context.Background(), e.loop, nil) // it has no other end

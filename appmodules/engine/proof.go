@@ -137,11 +137,21 @@ func (v *proving) next(now time.Time) (off int64, due time.Time) {
 	return l.At, l.Due(v.wish)
 }
 
-// ready: both copies of all volumes are complete and linked, and nothing more urgent reads them.
+// ready: both copies of all volumes are complete and linked, and nothing more urgent, of any module of
+// either node, reads the disks.
 func (v *proving) ready() bool {
-	return !slices.ContainsFunc(v.all, func(vol *led) bool {
-		p := vol.Progress()
-		return p.State != blockrepl.Connected || p.Verifying
+	return !v.l.e.budget.Urgent() &&
+		!slices.ContainsFunc(v.all, func(vol *led) bool { return vol.Progress().State != blockrepl.Connected })
+}
+
+// urgent: a volume of the module is brought in step or verified, by either node. Any goroutine.
+func (e *Engine) urgent() bool {
+	all := e.shelf.live()
+	if peer, heard := e.PeerState(); e.rt.Now().Sub(heard) < e.cfg.Times.Detection {
+		all = append(all, peer.Status.Volumes...)
+	}
+	return slices.ContainsFunc(all, func(v VolumeStatus) bool {
+		return v.Verifying || v.ToCompare > v.Unreadable // the rest may never end
 	})
 }
 
@@ -160,11 +170,14 @@ func (v *proving) piece(ctx context.Context, off int64) bool {
 	repair := v.repair
 	v.mu.Unlock()
 	began, since := rt.Now(), v.ledger().Since
-	found := make(chan blockrepl.Proof, 1)
+	type result struct {
+		blockrepl.Proof
+		pause time.Duration
+	}
+	done := make(chan result, 1) // nobody takes it if the role ends first
 	err := beside(ctx, rt, func() error {
 		f, err := v.by.Prove(off, repair)
-		budget.Spend(began, f.Cost)
-		found <- f
+		done <- result{f, budget.Spend(began, f.Cost)}
 		return err
 	})
 	if err != nil {
@@ -173,17 +186,18 @@ func (v *proving) piece(ctx context.Context, off int64) bool {
 		}
 		return false
 	}
-	v.found(began, since, began.Sub(asked), <-found)
+	r := <-done
+	v.mu.Lock()
+	v.pace.Spent(began.Sub(asked), r.pause)
+	v.look = slices.DeleteFunc(v.look, func(at int64) bool { return at == off })
+	v.mu.Unlock()
+	v.found(began, since, r.Proof)
 	return true
 }
 
 // found takes what the comparison of an extent gave, of the pair of copies that there is since then.
-func (v *proving) found(began time.Time, since int64, waited time.Duration, f blockrepl.Proof) {
+func (v *proving) found(began time.Time, since int64, f blockrepl.Proof) {
 	e, target := v.l.e, v.vol.cfg.Target
-	v.mu.Lock()
-	v.pace.Spent(waited, f.Cost)
-	v.look = slices.DeleteFunc(v.look, func(off int64) bool { return off == f.Off })
-	v.mu.Unlock()
 	place, news := v.place(f), false
 	l := e.proofs.change(v.vol.cfg, func(l *proof.Ledger) {
 		if l.Since == since {

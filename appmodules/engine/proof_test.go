@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,5 +216,27 @@ func TestProofOff(t *testing.T) {
 	m := module()
 	m.Policy.Proof = appmodules.ProofPass(time.Millisecond)
 	must(t, a.running().Configure(t.Context(), m))
+	p.proven(a)
+}
+
+// TestProofGivesWay: while something more urgent reads the disks of the node, of whatever module, no piece begins.
+func TestProofGivesWay(t *testing.T) {
+	p := newPair(t)
+	a, _ := p.proves(appmodules.RepairAsk)
+	p.proven(a)
+	budget := a.running().budget
+	var urgent atomic.Bool
+	urgent.Store(true)
+	budget.Join("another module", urgent.Load)
+	<-budget.Turn // whoever had it has ended
+	last := a.proof().Ledger.Last
+	budget.Done()
+	p.writes(300)
+	if now := a.proof().Ledger.Last; now != last {
+		t.Errorf("a piece was compared at %d", now)
+	}
+	urgent.Store(false)
+	e := a.running()
+	must(t, e.call(t.Context(), func() { e.leading.proofs((*proving).poke) }))
 	p.proven(a)
 }

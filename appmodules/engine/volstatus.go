@@ -65,6 +65,19 @@ func (s *shelf) status() []VolumeStatus {
 	return out
 }
 
+// live are the figures of the volumes that are open as primary, but for what proofs say.
+func (s *shelf) live() (out []VolumeStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.e.cfg.Module.Replicated() {
+		if vol, ok := s.opened(c.Target).(*led); ok {
+			p := vol.Progress()
+			out = append(out, VolumeStatus{Target: c.Target, Verifying: p.Verifying, ToCompare: p.ToCompare, Unreadable: p.Unreadable})
+		}
+	}
+	return out
+}
+
 // opened is the open volume; nil: it is not. mu is held.
 func (s *shelf) opened(target string) disk {
 	if u := s.uses[target]; u != nil && !u.released {

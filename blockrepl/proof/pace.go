@@ -1,6 +1,8 @@
 package proof
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,9 +33,9 @@ func even(l Ledger, now time.Time, wish time.Duration, n int64) time.Duration {
 	return max(time.UnixMilli(l.Began).Add(wish).Sub(now), 0) / time.Duration(max(n, 1))
 }
 
-// Spent notes what one piece took: waited for the budget, and the cost.
-func (p *Pace) Spent(waited, cost time.Duration) {
-	need := max(waited, time.Duration(float64(cost)/Share))
+// Spent notes what one piece took: waited for the budget, and then the pause that it makes necessary.
+func (p *Pace) Spent(waited, pause time.Duration) {
+	need := max(waited, pause)
 	if p.need == 0 {
 		p.need = need
 	}
@@ -51,14 +53,17 @@ func (p Pace) Ends(l Ledger, now time.Time, wish time.Duration) (at time.Time, l
 // Budget is the time of the disks of a node that all its proofs may use. Safe for concurrent use.
 type Budget struct {
 	// Turn holds a token that is taken for one piece at a time, in the order of asking, and put back.
-	Turn chan struct{}
-	mu   sync.Mutex
-	free time.Time
+	Turn  chan struct{}
+	share float64
+
+	mu     sync.Mutex
+	free   time.Time
+	others map[any]func() bool
 }
 
-// NewBudget is one of which nothing is used.
-func NewBudget() *Budget {
-	b := &Budget{Turn: make(chan struct{}, 1)}
+// NewBudget is one of which nothing is used, of a share of the disks' time: Share on a node.
+func NewBudget(share float64) *Budget {
+	b := &Budget{share: share, Turn: make(chan struct{}, 1), others: make(map[any]func() bool)}
 	b.Turn <- struct{}{}
 	return b
 }
@@ -73,11 +78,31 @@ func (b *Budget) Wait(now time.Time) time.Duration {
 	return max(b.free.Sub(now), 0)
 }
 
-// Spend notes a piece that began then and kept the busier disk at work for cost.
-func (b *Budget) Spend(began time.Time, cost time.Duration) {
+// Spend notes a piece that began then and kept the busier disk at work for cost. It returns how long
+// after that beginning no other begins.
+func (b *Budget) Spend(began time.Time, cost time.Duration) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if free := began.Add(time.Duration(float64(cost) / Share)); free.After(b.free) {
+	pause := time.Duration(float64(cost) / b.share)
+	if free := began.Add(pause); free.After(b.free) {
 		b.free = free
 	}
+	return pause
+}
+
+// Join adds one who says whether it has more urgent work for the disks; nil takes it out again.
+func (b *Budget) Join(who any, urgent func() bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.others[who] = urgent; urgent == nil {
+		delete(b.others, who)
+	}
+}
+
+// Urgent: somebody has more urgent work for the disks, so no piece is to begin.
+func (b *Budget) Urgent() bool {
+	b.mu.Lock()
+	all := slices.Collect(maps.Values(b.others))
+	b.mu.Unlock()
+	return slices.ContainsFunc(all, func(urgent func() bool) bool { return urgent() })
 }

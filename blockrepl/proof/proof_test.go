@@ -24,7 +24,7 @@ type piece struct {
 func run(n int, ledgers []Ledger, paces []Pace, wish, cost time.Duration, end time.Time) (all []piece) {
 	var mu sync.Mutex
 	var workers sync.WaitGroup
-	budget := NewBudget()
+	budget := NewBudget(Share)
 	for i := range n {
 		workers.Go(func() {
 			for time.Now().Before(end) {
@@ -36,12 +36,12 @@ func run(n int, ledgers []Ledger, paces []Pace, wish, cost time.Duration, end ti
 				time.Sleep(budget.Wait(time.Now()))
 				began := time.Now()
 				time.Sleep(cost)
-				budget.Spend(began, cost)
+				pause := budget.Spend(began, cost)
 				budget.Done()
 				mu.Lock()
 				all = append(all, piece{i, began, cost})
 				mu.Unlock()
-				paces[i].Spent(began.Sub(asked), cost)
+				paces[i].Spent(began.Sub(asked), pause)
 				ledgers[i].Looked(began, ledgers[i].At, nil)
 			}
 		})
@@ -279,5 +279,22 @@ func TestSmall(t *testing.T) {
 	}
 	if l.Looked(now, 0, nil); l.At != 0 || l.Ended != now.UnixMilli() || l.Oldest() != now {
 		t.Errorf("%+v", l)
+	}
+}
+
+// Whoever has more urgent work for the disks is asked.
+func TestUrgent(t *testing.T) {
+	b, busy := NewBudget(Share), false
+	if b.Join("one", func() bool { return false }); b.Urgent() {
+		t.Error("nobody has")
+	}
+	if b.Join("two", func() bool { return busy }); b.Urgent() {
+		t.Error("nobody has")
+	}
+	if busy = true; !b.Urgent() {
+		t.Error("one has")
+	}
+	if b.Join("two", nil); b.Urgent() {
+		t.Error("it is gone")
 	}
 }

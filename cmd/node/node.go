@@ -133,7 +133,7 @@ type step struct {
 // New opens what the node keeps and builds its parts; nothing runs yet. A failed
 // New leaves nothing open.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(),
+	n := &Node{cfg: cfg, log: cfg.Logger, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(proof.Share),
 		tasks: tasks.NewBoard(), fitness: newFitness(), modules: make(map[string]*module)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.build(); err != nil {
