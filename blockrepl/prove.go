@@ -140,7 +140,11 @@ func (s *syncer) judge(id uint32, i int, mask uint64, repair bool, f *Proof) err
 	defer func() { f.Cost += time.Duration(p.clock() - began) }()
 	differs, bad, cause, err := s.compare(id, mask)
 	if err == nil && bad != 0 {
-		if err = regions(size, id, bad, func(_ uint64, off, n int64) error { _, err := s.mend(off, n, cause); return err }); err == nil {
+		err = regions(size, id, bad, func(_ uint64, off, n int64) error {
+			_, err := s.mend(off, n, cause)
+			return err
+		})
+		if err == nil {
 			differs, bad, _, err = s.compare(id, mask)
 		}
 	}

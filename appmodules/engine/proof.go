@@ -182,7 +182,8 @@ func (v *proving) piece(ctx context.Context, off int64) bool {
 	})
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, blockrepl.ErrState) {
-			e.cfg.Logger.Debug("a piece could not be proven", "module", e.cfg.Module.Name, "volume", v.vol.cfg.Target, "err", err)
+			e.cfg.Logger.Debug("a piece could not be proven",
+				"module", e.cfg.Module.Name, "volume", v.vol.cfg.Target, "err", err)
 		}
 		return false
 	}

@@ -22,13 +22,15 @@ const proofKey = "proof/"
 
 // newProofs reads what was kept. What cannot be read is proven anew.
 func newProofs(e *Engine) *proofs {
-	p := &proofs{e: e, known: make(map[string]proof.Ledger), saved: make(map[string]proof.Ledger), under: make(map[string]bool)}
+	p := &proofs{e: e, under: make(map[string]bool)}
+	p.known, p.saved = make(map[string]proof.Ledger), make(map[string]proof.Ledger)
 	for _, v := range e.cfg.Module.Volumes() {
 		var l proof.Ledger
 		found, err := e.cfg.Store.Load(proofKey+v.Target, &l)
 		switch {
 		case err != nil:
-			e.cfg.Logger.Warn("what was proven of a volume cannot be read", "module", e.cfg.Module.Name, "volume", v.Target, "err", err)
+			e.cfg.Logger.Warn("what was proven of a volume cannot be read",
+				"module", e.cfg.Module.Name, "volume", v.Target, "err", err)
 		case found && l.Of(v.ID, v.Size):
 			p.known[v.Target], p.saved[v.Target] = l, l
 		}
@@ -73,7 +75,8 @@ func (p *proofs) save(ctx context.Context, target string) {
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		p.e.cfg.Logger.Warn("what is proven of a volume cannot be saved", "module", p.e.cfg.Module.Name, "volume", target, "err", err)
+		p.e.cfg.Logger.Warn("what is proven of a volume cannot be saved",
+			"module", p.e.cfg.Module.Name, "volume", target, "err", err)
 	}
 }
 

@@ -35,12 +35,15 @@ func (v *proving) status() *ProofStatus {
 	return st
 }
 
+// OnProof is Transition.On of a line that tells what a proof has found: nothing changes its state.
+const OnProof = "proof"
+
 // tell writes a line into the module's journal that is no transition. Any goroutine.
 func (e *Engine) tell(text string) {
 	e.post(func() {
 		at := display(e.m)
 		e.cfg.Logger.Error(text, "module", e.cfg.Module.Name)
-		e.cfg.Log(Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: at, To: at, On: "proof", Why: text})
+		e.cfg.Log(Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: at, To: at, On: OnProof, Why: text})
 	})
 }
 

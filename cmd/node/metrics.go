@@ -160,6 +160,9 @@ type meter struct {
 
 // add takes one transition.
 func (m *meter) add(t engine.Transition) {
+	if t.On == engine.OnProof {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.changes++

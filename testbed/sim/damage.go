@@ -93,6 +93,22 @@ func (c *Cluster) differing() []int {
 	})
 }
 
+// differs waits until the copies differ in a block that no guest is writing: differs BLOCK within D.
+func (c *Cluster) differs(a []string) error {
+	b, err := blockOf(a[0])
+	if err != nil {
+		return err
+	}
+	d, err := within(a)
+	if err != nil {
+		return err
+	}
+	if !c.until(d, func() bool { return slices.Contains(c.differing(), b) }) {
+		return errors.New("it does not")
+	}
+	return nil
+}
+
 // same: the copies hold the same.
 func (c *Cluster) same([]string) error {
 	if d := c.differing(); len(d) > 0 {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -36,7 +37,7 @@ func (n *Node) proven(a []string) error {
 	return nil
 }
 
-// finds waits until a place differs and the copy that changed is named: finds NODE SIDE within D.
+// finds waits until a place differs and the copy that changed is named, or nobody: finds NODE SIDE within D.
 func (n *Node) finds(a []string) error {
 	if len(a) == 0 {
 		return errors.New("which side has changed is missing")
@@ -47,7 +48,7 @@ func (n *Node) finds(a []string) error {
 	}
 	told := func() bool {
 		l, yes := n.ledger()
-		return yes && len(l.Open) == 1 && l.Open[0].Differs() && l.Open[0].Changed == a[0] && n.alarmed()
+		return yes && len(l.Open) == 1 && l.Open[0].Differs() && cmp.Or(l.Open[0].Changed, "nobody") == a[0] && n.alarmed()
 	}
 	if !n.c.until(d, told) {
 		l, _ := n.ledger()

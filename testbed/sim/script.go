@@ -186,6 +186,7 @@ var verbs = map[string]verb{
 	"compare":    {0, (*Cluster).compare},
 	"glance":     {0, (*Cluster).glance},
 	"same":       {0, (*Cluster).same},
+	"differs":    {3, (*Cluster).differs},
 	"proven":     onNode((*Node).proven),
 	"finds":      onNode((*Node).finds),
 	"calm":       {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
