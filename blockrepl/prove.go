@@ -40,6 +40,7 @@ type Difference struct {
 	// Changed is the copy that is not any more what it was when both were last found equal, or
 	// that cannot be read.
 	Changed  Side
+	Lost     bool // the peer cannot read it, or part of it
 	Repaired bool // the other copy was written over it, and both are equal now, durably
 }
 
@@ -171,6 +172,7 @@ func (s *syncer) judge(id uint32, i int, mask uint64, repair bool, f *Proof) err
 	side := p.memory.judge(id, i, ours.grain(i), theirs.grain(i), bad != 0, peer.unread)
 	p.mu.Unlock()
 	d := difference(size, id, differs, side)
+	d.Lost = peer.unread != 0
 	if repair {
 		if d.Repaired, err = s.settleBy(id, i, mask, differs, side, peer); err != nil {
 			return err

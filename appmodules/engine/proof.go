@@ -238,7 +238,7 @@ func (v *proving) place(f blockrepl.Proof) *proof.Place {
 		case side != d.Changed:
 			side = blockrepl.SideUnknown // not all of it has one cause
 		}
-		p.Len = d.Off + d.Len - p.Off
+		p.Len, p.Lost = d.Off+d.Len-p.Off, p.Lost || d.Lost
 		p.Regions += d.Regions
 	}
 	p.Changed, p.Both = v.node(side), side == blockrepl.SideBoth

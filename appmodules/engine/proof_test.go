@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/blockrepl"
+	"duet/blockrepl/backing"
 	"duet/blockrepl/proof"
 	"duet/cluster"
 )
@@ -239,4 +241,19 @@ func TestProofGivesWay(t *testing.T) {
 	e := a.running()
 	must(t, e.call(t.Context(), func() { e.leading.proofs((*proving).poke) }))
 	p.proven(a)
+}
+
+// TestProofOfAnUnreadableCopy: a sector that the standby cannot read is an alarm that says so.
+func TestProofOfAnUnreadableCopy(t *testing.T) {
+	p := newPair(t)
+	a, b := p.proves(appmodules.RepairAsk)
+	a.rot(rotAt) // on both, so that it is no hole, which is not read
+	b.rot(rotAt)
+	p.until("they are the same", func() bool { return len(a.proof().Ledger.Open) == 0 })
+	p.proven(a)
+	remove := b.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Off: rotAt, Len: 1, Err: errors.New("medium error")})
+	defer remove()
+	if notice := p.says(a, CopiesDiffer); !notice.Alarm || !strings.Contains(notice.Text, "the one on beta cannot be read") {
+		t.Errorf("%+v", notice)
+	}
 }

@@ -57,6 +57,8 @@ func (e *Engine) difference(target string, p proof.Place) string {
 	switch {
 	case p.Both:
 		who = "both have changed by themselves since " + since
+	case p.Changed != "" && p.Lost:
+		who = fmt.Sprintf("the one on %s cannot be read", p.Changed)
 	case p.Changed != "":
 		who = fmt.Sprintf("the one on %s has changed by itself since %s", p.Changed, since)
 	}

@@ -29,6 +29,7 @@ type Place struct {
 	// Changed is the node whose copy changed by itself, so far as that is known; Both says that each did.
 	Changed string `json:"changed,omitempty"`
 	Both    bool   `json:"both,omitempty"`
+	Lost    bool   `json:"lost,omitempty"` // the node that follows cannot read it, or part of it
 	// In Unix ms: when it was first found, when both copies were last proven equal there (0:
 	// never), when it was last looked at.
 	Found  int64 `json:"found"`

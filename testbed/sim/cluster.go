@@ -185,6 +185,9 @@ func (n *Node) storage() engine.Storage {
 }
 
 func (c *Cluster) transition(n *Node, t engine.Transition) {
+	if t.On == engine.OnProof && !c.harmed() {
+		c.check.fail("%s raises a false alarm: %s", n.name, t.Why)
+	}
 	n.shown, c.stirred = t.To, c.w.now
 	c.check.transition(n)
 	if c.cover != nil {

@@ -18,6 +18,11 @@ func (k *checker) harmed(block int) bool {
 	return k.c.nodes[0].disk.isDamaged(block) || k.c.nodes[1].disk.isDamaged(block)
 }
 
+// harmed: a disk has damaged a block, or could not read one, at some time.
+func (c *Cluster) harmed() bool {
+	return c.nodes[0].disk.harmed.Load() || c.nodes[1].disk.harmed.Load()
+}
+
 // spares: the VM is not ended for what its guest has not met. It is told before the
 // hypervisor ends one.
 func (k *checker) spares(n *Node) {
@@ -119,6 +124,7 @@ func (c *Cluster) same([]string) error {
 
 // truncate takes the second half of the image away, until it is mended.
 func (d *disk) truncate() {
+	d.harmed.Store(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for b := blocks / 2; b < blocks; b++ {

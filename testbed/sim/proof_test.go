@@ -1,6 +1,9 @@
 package sim
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestProof does the scenarios of the proof in the background, which only the real byte path has.
 func TestProof(t *testing.T) {
@@ -14,5 +17,19 @@ func TestProof(t *testing.T) {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
+	}
+}
+
+// TestProofOfSchedules: a proof that never rests, under random faults of everything but disks, raises no alarm and breaks
+// nothing; under faults of disks none for a disk that did no wrong.
+func TestProofOfSchedules(t *testing.T) {
+	const each = 15
+	for seed := *first; seed < *first+each; seed++ {
+		for what, s := range map[string]script{"faults": random(seed), "disks": ailing(seed)} {
+			s = append(script{"set proof 1s"}, s...)
+			if out, err := produce(t, s, seed, options{keep: testing.Verbose()}); err != nil {
+				t.Errorf("%s, seed %d: %v\n%s\n--- transcript\n%s", what, seed, err, strings.Join(s, "\n"), out)
+			}
+		}
 	}
 }
