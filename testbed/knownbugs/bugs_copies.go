@@ -34,5 +34,11 @@ func copies() []Bug {
 			Breaks: "a peer that comes back is not sent what was in flight",
 			Edits: []Edit{{repl + "link.go", "\tp.resend()\n", "\n"},
 				{repl + "link.go", "\tp.review(nil) // with a new link nothing can end\n", "\n"}}},
+		{Name: "repair-not-flushed", Source: "found by the proof's own scenario", By: ProofScenarios, Within: 4,
+			Breaks: "a copy is written over from the other, a loss of power takes that back, and nothing knows of it",
+			Edits:  []Edit{{repl + "prove.go", "return f, p.flushBoth(s.l.ctx)", "return f, nil"}}},
+		{Name: "writes-taken-for-rot", Source: "what naming a side without watching writes would do", By: ProofScenarios, Within: 4,
+			Breaks: "the copy that has a guest's write is taken for the rotten one, and is overwritten",
+			Edits:  []Edit{{repl + "issue.go", "\t\tp.memory.wrote(f.off, f.end)\n", ""}}},
 	}
 }
