@@ -24,5 +24,9 @@ var CommonKeys = []Key{
 	{"policy.split_brain", "`keep` sets the loser's version aside and resyncs, `hold` waits for a human first"},
 	{"policy.frozen", "what becomes of what it runs while writes wait because nobody grants the right to go on without the peer: " +
 		"`wait` lets it stand still, `kill after 1m` ends it then, for those who fear old answers more than none"},
+	{"policy.proof", "how long the proof takes that both copies are the same, again and again in the background: `week`, `48h` or `off`; " +
+		"it uses at most 2 % of the disks' time, and takes longer if that is not enough"},
+	{"policy.proof_repair", "what follows when it finds a difference: `ask` leaves that to a human, `auto` writes over a copy that is known to have " +
+		"changed by itself from the other one; both raise an alarm or a line in the log"},
 	{"policy.fence", "`if-needed` uses a fence agent where nothing else can decide, `before-start` besides whatever grants the right, before it starts on the other node"},
 }

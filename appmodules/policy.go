@@ -35,6 +35,12 @@ type Policy struct {
 	// Fence: if-needed uses a fence agent where nothing else can decide, before-start
 	// besides whatever grants the right, before the VM starts on the other node.
 	Fence string `yaml:"fence" json:"fence"`
+	// Proof is how long a comparison of both copies of all volumes in the background is to take, again
+	// and again.
+	Proof ProofPass `yaml:"proof" json:"proof,omitzero"`
+	// ProofRepair: ask leaves a difference that it finds to a human, auto writes over the copy that
+	// changed by itself, where that is known.
+	ProofRepair ProofRepair `yaml:"proof_repair" json:"proof_repair,omitzero"`
 }
 
 // The values of Policy.SplitBrain and Policy.Fence.
@@ -68,6 +74,70 @@ func (f Standstill) MarshalText() ([]byte, error) {
 func (f *Standstill) UnmarshalText(b []byte) error {
 	return undelayed(b, (*time.Duration)(f), "wait", "kill after ")
 }
+
+// ProofPass is written "week", "off" (negative) or as a duration; 0, of policies that have none, is a week.
+type ProofPass time.Duration
+
+// week is the default of a ProofPass, and proofOff none.
+const (
+	week     = 7 * 24 * time.Hour
+	proofOff = ProofPass(-1)
+)
+
+// Every is the time a whole pass is to take; 0: there is none.
+func (p ProofPass) Every() time.Duration {
+	if p == 0 {
+		return week
+	}
+	return max(time.Duration(p), 0)
+}
+
+// IsZero: it is the default, which nodes do not tell each other, as some know of no other.
+func (p ProofPass) IsZero() bool { return p.Every() == week }
+
+// MarshalText writes the form UnmarshalText reads.
+func (p ProofPass) MarshalText() ([]byte, error) {
+	switch d := p.Every(); d {
+	case 0:
+		return []byte("off"), nil
+	case week:
+		return []byte("week"), nil
+	default:
+		return []byte(d.String()), nil
+	}
+}
+
+// UnmarshalText reads "week", "off" or a duration.
+func (p *ProofPass) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "week":
+		*p = ProofPass(week)
+	case "off":
+		*p = proofOff
+	default:
+		d, err := time.ParseDuration(string(b))
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%q is neither \"week\" nor \"off\" nor a duration such as 48h", b)
+		}
+		*p = ProofPass(d)
+	}
+	return nil
+}
+
+// ProofRepair is RepairAsk, RepairAuto, or empty in policies that have none, which is RepairAsk.
+type ProofRepair string
+
+// The values of a ProofRepair.
+const (
+	RepairAsk  ProofRepair = "ask"
+	RepairAuto ProofRepair = "auto"
+)
+
+// IsZero: it is the default.
+func (r ProofRepair) IsZero() bool { return r == "" || r == RepairAsk }
+
+// MarshalText writes what is meant.
+func (r ProofRepair) MarshalText() ([]byte, error) { return []byte(cmp.Or(r, RepairAsk)), nil }
 
 // delayed writes what happens never (0) or after a time.
 func delayed(d time.Duration, never, after string) ([]byte, error) {
@@ -135,6 +205,8 @@ func DefaultPolicy() Policy {
 		Shutdown:    Duration(60 * time.Second),
 		SplitBrain:  SplitKeep,
 		Fence:       FenceIfNeeded,
+		Proof:       ProofPass(week),
+		ProofRepair: RepairAsk,
 		On:          On{Crash: React, Panic: React, Shutdown: defaultGuest, Admin: defaultGuest},
 	}
 }
@@ -153,6 +225,10 @@ func (p Policy) Validate(nodes []string) []Fault {
 	f.oneOf("policy.split_brain", p.SplitBrain, SplitKeep, SplitHold)
 	f.oneOf("policy.fence", p.Fence, FenceIfNeeded, FenceBeforeStart)
 	f.oneOf("policy.failback", p.Failback, "manual", "auto")
+	f.oneOf("policy.proof_repair", string(cmp.Or(p.ProofRepair, RepairAsk)), string(RepairAsk), string(RepairAuto))
+	if d := p.Proof.Every(); d != 0 && (d < time.Minute || d > 52*week) {
+		f.add("policy.proof", "%s must be \"off\", or between 1m and %s", d, 52*week)
+	}
 	if p.Restart.Max < 0 {
 		f.add("policy.restart.max", "must be ≥ 0")
 	}

@@ -215,6 +215,7 @@ func (p *Primary) end(f *flight, err error, now int64, done *completions) {
 	free := p.traffic.leave(f)
 	if f.excl {
 		p.tracker.leave(f.off, f.end, p.peer.link != nil)
+		p.memory.wrote(f.off, f.end)
 		if p.traffic.issued == 0 {
 			p.changed.Broadcast()
 		}

@@ -18,6 +18,7 @@ type link struct {
 	// complete: since it attached the peer holds every write acknowledged in this epoch, as
 	// the engine says; intact: it also lost none of them in a crash since, or has them again.
 	complete, intact bool
+	whole            bool // it began with a comparison of everything
 
 	ctx    context.Context // ends with the link
 	cancel context.CancelFunc
@@ -103,7 +104,7 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 	}
 	l := &link{
 		conn: conn, id: greeted.Link, epoch: epoch, peer: w.Node,
-		complete: w.Complete, intact: w.Complete && w.Intact, pinged: p.clock(),
+		complete: w.Complete, intact: w.Complete && w.Intact, pinged: p.clock(), whole: verdict == ResyncAll,
 	}
 	l.ctx, l.cancel = context.WithCancel(p.crew.ctx)
 	p.peer.install(l)

@@ -69,6 +69,7 @@ type Primary struct {
 	events     mailbox
 	meter      meter
 	verify     verifyState
+	memory     memory     // what a proof remembers of both copies
 	unreadable unreadable // the regions that cannot be read here
 }
 

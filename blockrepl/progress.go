@@ -10,6 +10,7 @@ type Progress struct {
 	State   State
 	Epoch   uint64
 	Peer    string // name of the node; empty when none is attached
+	Whole   bool   // its attachment began with a resync of everything: what was known of its copy before counts no more
 	Lineage Lineage
 
 	Dirty     int64 // bytes that may differ from the last complete peer, in whole regions
@@ -29,6 +30,11 @@ type Progress struct {
 	Verified  int64     // bytes the running verify has compared
 	Identical time.Time // when a verify last proved the copies identical; zero: never in this run
 	Failed    error     // the local failure for which writes wait
+	Holed
+}
+
+// Holed is what a copy has lost.
+type Holed struct {
 	// Unreadable is how many bytes cannot be read here, in whole regions, as of the last
 	// time they were tried; UnreadableSince is when the first of them was met.
 	Unreadable      int64
@@ -50,7 +56,7 @@ func (p *Primary) Progress() Progress {
 		g.Unreadable, g.UnreadableSince = u.regions*RegionSize, u.since
 	}
 	if l := p.peer.link; l != nil {
-		g.Peer = l.peer
+		g.Peer, g.Whole = l.peer, l.whole
 		if oldest := l.window.oldest(); oldest != 0 {
 			g.Lag = time.Duration(now - oldest)
 		}

@@ -165,6 +165,8 @@ type syncer struct {
 	buf      []byte // one run
 	payload  []byte // of a compare
 	unforced int64  // bytes sent since the peer was last flushed
+	// How long the last compare took here, and until the peer had answered, in ns.
+	here, there int64
 }
 
 // newSyncer makes one; it is ended with end.
@@ -192,14 +194,18 @@ func (s *syncer) end() {
 // why; the error is that of the link.
 func (s *syncer) compare(id uint32, mask uint64) (differs, bad uint64, cause, err error) {
 	s.payload = append(s.payload[:0], make([]byte, 8)...)
+	began := s.p.clock()
 	s.payload, bad, cause = appendSums(s.dev, id, mask, s.buf, s.payload)
+	s.here, s.there = s.p.clock()-began, 0
 	if mask &^= bad; mask == 0 {
 		return 0, bad, cause, nil
 	}
 	binary.LittleEndian.PutUint64(s.payload, mask)
 	off := int64(id) * ExtentSize
 	h := wire.Header{Type: wire.Compare, Offset: uint64(off), Count: uint32(min(ExtentSize, s.p.dev.Size()-off))}
+	asked := s.p.clock()
 	reply, err := s.p.ask(s.l, h, s.payload, false)
+	s.there = s.p.clock() - asked
 	if err != nil {
 		return 0, bad, cause, err
 	}

@@ -56,6 +56,12 @@ func (p *Primary) runVerify(l *link, repair bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := &p.verify
+	if v.failed == nil && v.repairs > 0 {
+		p.mu.Unlock()
+		err := p.flushBoth(l.ctx) // a loss of power would bring the difference back, and nobody would know
+		p.mu.Lock()
+		v.failed = err
+	}
 	v.running = false
 	done := VerifyDone{
 		Checked: v.checked, Differs: v.differs, Count: v.count, Repaired: v.repairs,

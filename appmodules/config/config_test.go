@@ -18,6 +18,8 @@ policy:
   restart: {max: 3, window: 24h}
   start: {order: 10, delay: 5s}
   stall_budget: 2s
+  proof: 48h
+  proof_repair: auto
 volumes:
   - target: vda
     id: 5f0c
@@ -49,9 +51,11 @@ func TestFaults(t *testing.T) {
 		{"wrong type", "{max: 3,", "{max: many,", "web01.yaml:9: "},
 		{"bare duration", "stall_budget: 2s", "stall_budget: 2", "not a duration"},
 		{"out of range", "{max: 3,", "{max: -1,", "web01.yaml:9: policy.restart.max: must be ≥ 0"},
+		{"no pass", "proof: 48h", "proof: daily", `neither "week" nor "off"`},
+		{"no rule", "proof_repair: auto", "proof_repair: always", `web01.yaml:13: policy.proof_repair: "always" is not one of`},
 		{"no such node", "primary: alpha", "primary: gamma", `web01.yaml:7: policy.primary: "gamma" is not one of`},
 		{"missing", "vm: {domain: web01}\n", "", "vm.domain: is missing"},
-		{"in a list", "size: 1048576", "size: 5", "web01.yaml:15: volumes[0].size"},
+		{"in a list", "size: 1048576", "size: 5", "web01.yaml:17: volumes[0].size"},
 		{"not yaml", "kind: vm", "kind: [vm", "web01.yaml:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"duet/appmodules"
 	"duet/blockrepl"
+	"duet/blockrepl/proof"
 	"duet/cluster"
 )
 
@@ -124,7 +125,10 @@ type Config struct {
 	Workload appmodules.Workload // what runs where the right to write is
 	Runtime  Runtime
 	Gate     *Gate
-	View     func() cluster.View
+	// Budget is what all engines of a node may use of its disks to prove in the background that copies
+	// are the same; nil: one of its own.
+	Budget *proof.Budget
+	View   func() cluster.View
 	// Witnesses are the voters without data whose yes is needed when the peer is silent,
 	// as they are now; none: ping or fence decide.
 	Witnesses func() []Witness

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"duet/appmodules"
+	"duet/blockrepl/proof"
 	"duet/cluster"
 )
 
@@ -91,6 +92,8 @@ type disks struct {
 	shelf     *shelf
 	leading   *leading   // what is open as primary; never nil
 	following *following // what is open as secondary; never nil
+	proofs    *proofs
+	budget    *proof.Budget
 }
 
 // peerLink is what is known of the peer.
@@ -123,6 +126,10 @@ func New(cfg Config) (*Engine, error) {
 	if err := e.load(); err != nil {
 		return nil, err
 	}
+	e.proofs, e.budget = newProofs(e), cfg.Budget
+	if e.budget == nil {
+		e.budget = proof.NewBudget(proof.Share)
+	}
 	e.m.Link = appmodules.NoLink
 	e.shelf.look(true)
 	e.publish()
@@ -138,6 +145,7 @@ func (e *Engine) Start() {
 	} else {
 		e.noteBoot()
 	}
+	e.budget.Join(e, e.urgent)
 	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
 	e.spawn(e.tellLoop)
 	e.rt.Go(e.run)
@@ -173,6 +181,7 @@ func (e *Engine) boot(now appmodules.Condition, err error) {
 // its image is closed when it answers.
 func (e *Engine) Stop(ctx context.Context) {
 	e.retire(ctx)
+	e.budget.Join(e, nil)
 	e.cancel()
 	e.box.close()
 	_ = e.rt.Wait(context.Background(), e.loop, nil) // it has no other end
@@ -300,7 +309,7 @@ func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
 		if governed, ok := e.cfg.Workload.(appmodules.Governed); ok {
 			governed.SetPolicy(m.Policy)
 		}
-		e.leading.setBudgets()
+		e.leading.configure()
 		e.clock()
 		e.look()
 		e.publish()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"duet/appmodules"
@@ -39,6 +40,8 @@ type led struct {
 	conn     io.Closer // of the link, to end it
 	attached bool
 	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
+	began    time.Time                   // of the last verify
+	proving  atomic.Pointer[proving]     // nil: nothing is proven in the background
 }
 
 // newLeading returns a role without volumes: nothing is open in it, and nothing happens to it.
@@ -66,7 +69,8 @@ func (e *Engine) lead() {
 			e.step(appmodules.OpenFailed, err.Error())
 		default:
 			l.all, e.resumes, e.entered = all, resumes{}, e.rt.Now()
-			l.setBudgets()
+			l.prove()
+			l.configure()
 			e.clock()
 			e.step(appmodules.Opened, "")
 		}
@@ -92,8 +96,9 @@ func (l *leading) open(all []*led) func(int, appmodules.Volume) (disk, error) {
 // isOpen: all its volumes are open.
 func (l *leading) isOpen() bool { return len(l.all) > 0 }
 
-// setBudgets gives open volumes what the policy says now.
-func (l *leading) setBudgets() {
+// configure gives open volumes what the policy says now.
+func (l *leading) configure() {
+	l.proofs(func(v *proving) { v.configure(l.e.cfg.Module.Policy) })
 	for _, vol := range l.all {
 		vol.SetStallBudget(time.Duration(l.e.cfg.Module.Policy.StallBudget))
 		vol.SetLocalBudget(l.e.diskBudget())
@@ -207,6 +212,7 @@ func (l *leading) forgetDirty() {
 			l.e.cfg.Logger.Warn("dirty regions are kept", "module", l.e.cfg.Module.Name, "volume", vol.cfg.Target, "err", err)
 		}
 	}
+	l.proofs((*proving).poke)
 }
 
 // hold stops writes on all volumes and flushes both copies.

@@ -140,6 +140,7 @@ func (l *leading) onLinked(attempt uint64, conns []io.Closer) {
 		vol.conn, vol.attached = conns[i], state == blockrepl.Syncing || state == blockrepl.Required || state == blockrepl.Connected
 		inStep = inStep && state != blockrepl.Syncing
 	}
+	l.proofs((*proving).begunAnew)
 	event := appmodules.LinkUp
 	if inStep && !l.e.rec.Alone {
 		event = appmodules.LinkInStep

@@ -20,6 +20,7 @@ import (
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
 	"duet/blockrepl/memlog"
+	"duet/blockrepl/proof"
 	"duet/cluster"
 	"duet/vmmanager"
 	"duet/vmmanager/fake"
@@ -251,6 +252,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		Storage:   NewStorage(StorageConfig{Module: m, Node: string(n.name), Disks: n, Logger: logger}),
 		Witnesses: func() []Witness { return nil },
 		Withdraw:  func() { n.withdrawn.Add(1) },
+		Budget:    proof.NewBudget(0.5), // so that no test waits long
 		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: logger,

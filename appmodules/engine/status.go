@@ -250,6 +250,7 @@ func (e *Engine) hear(theirs State) {
 	if split, stays := e.rec.Split(e.self, theirs.Record, e.peer); split && stays && theirs.Active {
 		e.step(appmodules.Split, fmt.Sprintf("%s wrote in epoch %d too", e.peer, e.rec.Epoch))
 	}
+	e.proofs.hear(theirs.Status.Volumes)
 	if theirs.Ending && e.followed && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
 		e.want(false)
 		e.step(appmodules.CmdStopAll, "")

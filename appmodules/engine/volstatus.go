@@ -24,7 +24,9 @@ type VolumeStatus struct {
 	Lag       time.Duration `json:"lag"`
 	Verifying bool          `json:"verifying"`
 	Verified  int64         `json:"verified"`
-	Proven    time.Time     `json:"proven"`
+	// Proven is when the oldest part was last found the same on both nodes; zero: a part never was.
+	Proven time.Time    `json:"proven"`
+	Proof  *ProofStatus `json:"proof,omitempty"` // of a primary
 	// Unreadable is how many bytes cannot be read on this node, since UnreadableSince.
 	Unreadable      int64     `json:"unreadable,omitempty"`
 	UnreadableSince time.Time `json:"unreadable_since,omitzero"`
@@ -69,6 +71,20 @@ func (s *shelf) status() []VolumeStatus {
 	return out
 }
 
+// live are the figures of the volumes that are open as primary, but for what proofs say.
+func (s *shelf) live() (out []VolumeStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.e.cfg.Module.Replicated() {
+		if vol, ok := s.opened(c.Target).(*led); ok {
+			p := vol.Progress()
+			out = append(out, VolumeStatus{Target: c.Target, Verifying: p.Verifying,
+				Resync: Resync{ToCompare: p.ToCompare}, Unreadable: p.Unreadable})
+		}
+	}
+	return out
+}
+
 // opened is the open volume; nil: it is not. mu is held.
 func (s *shelf) opened(target string) disk {
 	if u := s.uses[target]; u != nil && !u.released {
@@ -107,6 +123,7 @@ const lookAgain = time.Second
 // diskNotices are what an admin should mend of the disks of this node. Any goroutine.
 func (e *Engine) diskNotices(volumes []VolumeStatus) (out []appmodules.Notice) {
 	for _, v := range volumes {
+		out = append(out, e.proofNotices(v)...)
 		if v.Hung > 0 {
 			out = append(out, appmodules.Notice{Code: "disk-hangs", Text: v.Problem,
 				Remedy: "look at that disk: the volume is opened again as soon as it answers"})
@@ -188,7 +205,10 @@ func (vol *led) fill(st *VolumeStatus) {
 	st.Dirty, st.ToCompare, st.Compared, st.Moved = p.Dirty, p.ToCompare, p.Compared, p.Moved
 	st.Rate, st.ETA, st.Lag = p.Rate, p.ETA, p.Lag
 	st.Unreadable, st.UnreadableSince = p.Unreadable, p.UnreadableSince
-	st.Verifying, st.Verified, st.Proven = p.Verifying, p.Verified, p.Identical
+	if v := vol.proving.Load(); v != nil {
+		st.Proof = v.status()
+	}
+	st.Verifying, st.Verified, st.Proven = p.Verifying, p.Verified, vol.provenAt(p, st.Proof)
 	st.Stats = vol.Stats()
 }
 
@@ -224,10 +244,11 @@ func (l *leading) verify(target string, repair bool, done chan<- blockrepl.Verif
 		if vol.cfg.Target != target {
 			continue
 		}
+		began := l.e.rt.Now()
 		if err := vol.Verify(repair); err != nil {
 			return fmt.Errorf("%w: %v; a verify needs PRIM (Ready) and SECOND (Ready)", ErrRefused, err)
 		}
-		vol.verify = done
+		vol.verify, vol.began = done, began
 		return nil
 	}
 	return fmt.Errorf("%w: volume %s is not open as primary on %s", ErrRefused, target, l.e.self)
@@ -243,6 +264,9 @@ func (l *leading) verified(vol *led, ev blockrepl.VerifyDone) {
 		log.Info("verify: both copies are identical")
 	default:
 		log.Error("verify: the copies differ", "regions", ev.Count, "repaired", ev.Repaired)
+	}
+	if v := vol.proving.Load(); v != nil {
+		v.verified(vol.began, ev)
 	}
 	vol.answer(ev)
 }

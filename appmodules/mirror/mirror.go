@@ -15,6 +15,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/blockrepl/proof"
 	"duet/cluster"
 	"duet/cluster/ping"
 	"duet/console/api"
@@ -55,12 +56,15 @@ type Config struct {
 
 // Workshop builds the mirrors of a node: they share what there is once on a node.
 type Workshop struct {
-	cfg  Config
-	gate *engine.Gate // one resync at a time is the node's rule, not the module's
+	cfg    Config
+	gate   *engine.Gate  // the order of starts, over all modules of a node
+	budget *proof.Budget // of the disks' time, for all modules' proofs
 }
 
 // New returns a Workshop.
-func New(cfg Config) *Workshop { return &Workshop{cfg: cfg, gate: engine.NewGate(engine.Real{})} }
+func New(cfg Config) *Workshop {
+	return &Workshop{cfg: cfg, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(proof.Share)}
+}
 
 // Mirror is the Runner of a module that runs on one node and is mirrored to the other.
 type Mirror struct {
@@ -87,6 +91,7 @@ func (s *Workshop) Build(m appmodules.Module, w appmodules.Workload, log func(en
 		Runtime:   engine.Real{},
 		Witnesses: s.cfg.Witnesses,
 		Gate:      s.gate,
+		Budget:    s.budget,
 		Withdraw:  func() { s.cfg.Volumes.Withdraw(m) },
 		View:      s.cfg.View,
 		Ping:      func(ctx context.Context) bool { return ping.Any(ctx, s.cfg.Cluster().Ping) },

@@ -35,7 +35,7 @@ func volumeStatus(module string, v engine.VolumeStatus) api.VolumeStatus {
 	out := api.VolumeStatus{Name: module + "/" + v.Target, Target: v.Target, Path: v.Path, Size: v.Size, State: v.State,
 		Generation: v.Generation, DirtyBytes: v.Dirty, Compared: v.Compared, Moved: v.Moved,
 		LagMicros: v.Lag.Microseconds(), WriteOps: uint64(v.Stats.Writes), ReadOps: uint64(v.Stats.Reads)}
-	out.Proven, out.Written = known(v.Proven), known(v.Written)
+	out.Proven, out.Written, out.Proof = known(v.Proven), known(v.Written), proofStatus(v.Proof)
 	switch {
 	case v.Verifying:
 		out.Sync = &api.Sync{Kind: "verify", Total: v.Size, Compared: v.Verified, ETA: -1}

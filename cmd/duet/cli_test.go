@@ -148,6 +148,7 @@ func TestCommands(t *testing.T) {
 		{name: "status_node", line: "status --node beta"},
 		{name: "status_nonode", line: "status --node delta"},
 		{name: "status_module", line: "status web01"},
+		{name: "status_module_proof", line: "status db"},
 		{name: "status_module_json", line: "status db --json"},
 		{name: "status_nosuch", line: "status nosuch"},
 		{name: "status_quiet", line: "status db -q"},

@@ -300,5 +300,8 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 		return nil
 	}
 	fmt.Fprintln(w)
-	return a.writeVolumes(w, vols)
+	if err := a.writeVolumes(w, vols); err != nil {
+		return err
+	}
+	return a.writeProofs(w, vols)
 }

@@ -90,9 +90,32 @@ type VolumeStatus struct {
 	Compared   int64      `json:"resync_compared,omitempty" doc:"bytes the present or last resync compared"`
 	Moved      int64      `json:"resync_moved,omitempty" doc:"bytes the present or last resync sent"`
 	LagMicros  int64      `json:"lag_us" doc:"time the newest write waited for the peer, microseconds"`
-	Proven     *time.Time `json:"proven,omitempty" doc:"when both copies were last compared and found identical"`
+	Proven     *time.Time `json:"proven,omitempty" doc:"when the oldest part was last compared and found the same on both nodes"`
+	Proof      *Proof     `json:"proof,omitempty" doc:"the proof in the background, on the node that leads"`
 	WriteOps   uint64     `json:"write_ops"`
 	ReadOps    uint64     `json:"read_ops"`
+}
+
+// Proof is how the proof in the background stands that both copies of a volume are the same.
+type Proof struct {
+	Age     float64      `json:"age_s" doc:"seconds since the oldest part was found the same; a part that never was counts from when the copies became a pair"`
+	Pass    float64      `json:"pass_s" doc:"seconds a whole pass is wished to take, 0 if there is none"`
+	Done    int64        `json:"done" doc:"bytes of the present pass that were compared"`
+	Ended   *time.Time   `json:"ended,omitempty" doc:"end of the last whole pass"`
+	Ends    *time.Time   `json:"ends,omitempty" doc:"when the present pass will end, if both copies stay in step"`
+	Late    bool         `json:"late,omitempty" doc:"it takes longer than was wished: the disks' time that it may use does not suffice"`
+	Differs int64        `json:"differs" doc:"bytes of regions known to differ"`
+	Places  []ProofPlace `json:"places,omitempty" doc:"where, at most 64"`
+}
+
+// ProofPlace is a place where the copies are not proven the same although they were compared.
+type ProofPlace struct {
+	Off     int64      `json:"off" doc:"first byte"`
+	Len     int64      `json:"len" doc:"bytes to the last region that differs"`
+	Bytes   int64      `json:"bytes" doc:"of regions that differ; 0: it cannot be read, so nothing is known"`
+	Changed string     `json:"changed,omitempty" doc:"node whose copy changed by itself, if that is known; both if both did"`
+	Found   time.Time  `json:"found"`
+	Proven  *time.Time `json:"proven,omitempty" doc:"when it was the same, at the least"`
 }
 
 // Sync is the progress of a resync or a verify.

@@ -19,7 +19,7 @@ var (
 	moduleDone  = desc("module_complete",
 		"1 if the data here hold every acknowledged write of that epoch.", "module")
 	moduleNotices = desc("module_notices",
-		"Things to mend that status shows, by level: an alarm says that what the guest writes is not replicated.", "module",
+		"Things to mend that status shows, by level: an alarm says that what the guest wrote is not on both nodes.", "module",
 		"level")
 	witnessAlive = desc("witness_alive", "1 if the witness answered this node's last question.", "witness")
 	guardAlive   = desc("guard_alive", "1 if the guard, which pauses the guests here when duetd dies, answers.")
@@ -41,7 +41,13 @@ var (
 	volumeLag   = desc("volume_replication_lag_seconds",
 		"Age of the oldest request the peer has not answered.", "module", "volume")
 	volumeProven = desc("volume_proven_timestamp_seconds",
-		"When a verify last found both copies identical.", "module", "volume")
+		"When the oldest part was last found the same on both nodes.", "module", "volume")
+	volumeProofAge = desc("volume_proof_age_seconds",
+		"Time since the oldest part of the volume was last found the same on both nodes; "+
+			"a part that never was counts from when the copies became a pair.",
+		"module", "volume")
+	volumeDiffers = desc("volume_differs_bytes", "Bytes in which the copies are known to differ: alert when it is not 0.",
+		"module", "volume")
 	volumeWritten = desc("volume_written_bytes_total", "Bytes written by the guest.", "module", "volume")
 	volumeRead    = desc("volume_read_bytes_total", "Bytes read by the guest.", "module", "volume")
 	volumeFlushes = desc("volume_flushes_total", "Flushes of the guest.", "module", "volume")

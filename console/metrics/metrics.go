@@ -170,6 +170,7 @@ func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeSta
 	if !v.Proven.IsZero() {
 		send(volumeProven, prometheus.GaugeValue, float64(v.Proven.Unix()))
 	}
+	collectProof(send, v.Proof)
 	s := v.Stats
 	send(volumeWritten, prometheus.CounterValue, float64(s.WrittenBytes))
 	send(volumeRead, prometheus.CounterValue, float64(s.ReadBytes))
@@ -210,6 +211,9 @@ type meter struct {
 
 // add takes one transition.
 func (m *meter) add(t engine.Transition) {
+	if t.On == engine.OnProof {
+		return
+	}
 	m.changes++
 	switch {
 	// A takeover is what lies between the loss of the primary and the guest that runs here, whatever the phases
@@ -231,4 +235,13 @@ func (m *meter) collect(out chan<- prometheus.Metric, module string) {
 	if m.took > 0 {
 		out <- prometheus.MustNewConstMetric(failoverTime, prometheus.GaugeValue, m.duration.Seconds(), module)
 	}
+}
+
+// collectProof sends the figures of a proof, of which only the node that leads has one.
+func collectProof(send func(*prometheus.Desc, prometheus.ValueType, float64), p *engine.ProofStatus) {
+	if p == nil {
+		return
+	}
+	send(volumeProofAge, prometheus.GaugeValue, p.Ledger.Age(time.Now()).Seconds())
+	send(volumeDiffers, prometheus.GaugeValue, float64(p.Ledger.Differs()))
 }

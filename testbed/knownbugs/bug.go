@@ -19,6 +19,7 @@ const (
 	ProductionScenarios Search = "production-scenarios" // the same, over the real byte path
 	Storage             Search = "storage"              // random faults of disks, the real byte path
 	DiskScenarios       Search = "disk-scenarios"       // those of testdata/disks, the real byte path
+	ProofScenarios      Search = "proof-scenarios"      // those of testdata/proof, the real byte path
 )
 
 // The searches of the packages themselves.

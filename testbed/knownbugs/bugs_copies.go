@@ -51,5 +51,17 @@ func copies() []Bug {
 			Edit: Edit{repl + "link.go",
 				"\tp.review(nil) // with a new link nothing can end\n",
 				"\n"}},
+		{Name: "repair-not-flushed", By: ProofScenarios, Within: 4,
+			Source: "found by the proof's own scenario",
+			Breaks: "a copy is written over from the other, a loss of power takes that back, and nothing knows of it",
+			Edit: Edit{repl + "prove.go",
+				"return f, p.flushBoth(s.l.ctx)",
+				"return f, nil"}},
+		{Name: "writes-taken-for-rot", By: ProofScenarios, Within: 4,
+			Source: "what naming a side without watching writes would do",
+			Breaks: "the copy that has a guest's write is taken for the rotten one, and is overwritten",
+			Edit: Edit{repl + "issue.go",
+				"\t\tp.memory.wrote(f.off, f.end)\n",
+				""}},
 	}
 }

@@ -22,6 +22,7 @@ type Cluster struct {
 	nodes   [2]*Node
 	witness witness
 	module  appmodules.Module
+	proves  bool // volumes are proven in the background
 	fence   bool
 	check   checker
 	broken  broken

@@ -18,6 +18,11 @@ func (k *checker) harmed(block int) bool {
 	return k.c.nodes[0].disk.isDamaged(block) || k.c.nodes[1].disk.isDamaged(block)
 }
 
+// harmed: a disk has damaged a block, or could not read one, at some time.
+func (c *Cluster) harmed() bool {
+	return c.nodes[0].disk.harmed.Load() || c.nodes[1].disk.harmed.Load()
+}
+
 // spares: the VM is not ended for what its guest has not met. It is told before the
 // hypervisor ends one.
 func (k *checker) spares(n *Node) {
@@ -93,6 +98,22 @@ func (c *Cluster) differing() []int {
 	})
 }
 
+// differs waits until the copies differ in a block that no guest is writing: differs BLOCK within D.
+func (c *Cluster) differs(a []string) error {
+	b, err := blockOf(a[0])
+	if err != nil {
+		return err
+	}
+	d, err := within(a)
+	if err != nil {
+		return err
+	}
+	if !c.until(d, func() bool { return slices.Contains(c.differing(), b) }) {
+		return errors.New("it does not")
+	}
+	return nil
+}
+
 // same: the copies hold the same.
 func (c *Cluster) same([]string) error {
 	if d := c.differing(); len(d) > 0 {
@@ -103,6 +124,7 @@ func (c *Cluster) same([]string) error {
 
 // truncate takes the second half of the image away, until it is mended.
 func (d *disk) truncate() {
+	d.harmed.Store(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for b := blocks / 2; b < blocks; b++ {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"duet/blockrepl"
@@ -22,6 +23,7 @@ type disk struct {
 	fail            error         // of every operation
 	slow            time.Duration // of each write
 	ill             illness
+	harmed          atomic.Bool // something was wrong with it at some time
 }
 
 // now is what reads would see.

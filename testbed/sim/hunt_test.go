@@ -9,7 +9,7 @@ import (
 
 var hunt = flag.String("hunt", "",
 	"search for a failure with the model or production byte path, or storage: faults of disks, "+
-		"or in the scenarios: model-scenarios, production-scenarios, disk-scenarios")
+		"or in the scenarios: model-scenarios, production-scenarios, disk-scenarios, proof-scenarios")
 
 // TestHunt tries schedules until one fails, for testbed/knownbugs, and prints what it found in one line:
 // how many it took, the seed or scenario, and what was broken.
@@ -42,10 +42,12 @@ func TestHunt(t *testing.T) {
 				return
 			}
 		}
-	case "model-scenarios", "production-scenarios", "disk-scenarios":
+	case "model-scenarios", "production-scenarios", "disk-scenarios", "proof-scenarios":
 		texts := "testdata/*.txt"
 		if *hunt == "disk-scenarios" {
 			texts = "testdata/disks/*.txt"
+		} else if *hunt == "proof-scenarios" {
+			texts = "testdata/proof/*.txt"
 		}
 		for i, s := range scenarios(t, texts) {
 			if pending[s.name()] != "" || ill["production/"+s.name()] != "" {

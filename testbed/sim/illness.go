@@ -68,6 +68,7 @@ func (d *disk) put(block int, value uint64) {
 
 // harm leaves a block with what nobody wrote there.
 func (d *disk) harm(block int, value uint64) {
+	d.harmed.Store(true)
 	d.cached[block] = value
 	d.ill.damaged[block], d.ill.bad[block] = true, value
 }
@@ -171,6 +172,7 @@ func (n *Node) io(at access, base time.Duration, life *process, fn func(error)) 
 //
 //	reads|writes|flushes|all fails|hangs|D [BLOCK]
 func (d *disk) sicken(a []string) error {
+	d.harmed.Store(true)
 	rows := map[string][]int{"reads": {0}, "writes": {1}, "flushes": {2}, "all": {0, 1, 2}}[a[0]]
 	if rows == nil || len(a) < 2 {
 		return fmt.Errorf("no such operations %q", a)

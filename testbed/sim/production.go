@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -101,7 +102,24 @@ func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engin
 	}
 	p := &realPrimary{Primary: inner, r: r}
 	r.n.prim = p
+	if r.n.c.proves {
+		return provingPrimary{p}, nil
+	}
 	return p, nil
+}
+
+// provingPrimary is one that is proven in the background.
+type provingPrimary struct{ *realPrimary }
+
+var errNoProver = errors.New("it cannot be proven")
+
+func (p provingPrimary) Prove(off int64, repair bool) (f blockrepl.Proof, err error) {
+	by, ok := p.Primary.(engine.Prover)
+	if !ok {
+		return f, errNoProver
+	}
+	p.r.await(func() { f, err = by.Prove(off, repair) })
+	return f, err
 }
 
 // Secondary opens the volume for the peer.

@@ -188,6 +188,9 @@ var verbs = map[string]verb{
 	"compare":    {0, (*Cluster).compare},
 	"glance":     {0, (*Cluster).glance},
 	"same":       {0, (*Cluster).same},
+	"differs":    {3, (*Cluster).differs},
+	"proven":     onNode((*Node).proven),
+	"finds":      onNode((*Node).finds),
 	"calm":       {1, func(c *Cluster, a []string) (err error) { c.check.calm, err = strconv.Atoi(a[0]); return err }},
 	"why":        onNode((*Node).explains),
 	"gone":       {2, func(c *Cluster, a []string) error { return c.gone(a[1]) }},
@@ -254,6 +257,11 @@ func (c *Cluster) set(a []string) (err error) {
 		p.Restart.Max, err = strconv.Atoi(value)
 	case "patience":
 		err = p.Shutdown.UnmarshalText([]byte(value))
+	case "proof": // by the real byte path; without it there is none
+		err = p.Proof.UnmarshalText([]byte(value))
+		c.proves = true
+	case "proof_repair":
+		p.ProofRepair = appmodules.ProofRepair(value)
 	case "stall_budget":
 		err = p.StallBudget.UnmarshalText([]byte(value))
 	case "two-writers": // what arbitration available allows where both nodes see the ping target

@@ -21,6 +21,9 @@ const off = "off"
 func (n *Node) show(s engine.Status) { n.story.shown = s.Role.String() + "/" + s.Status.String() }
 
 func (c *Cluster) transition(n *Node, t engine.Transition) {
+	if t.On == engine.OnProof && !c.harmed() {
+		c.check.fail("%s raises a false alarm: %s", n.name, t.Why)
+	}
 	n.story.shown, c.stirred = t.To, c.w.now
 	c.check.transition(n)
 	if c.cover != nil {

@@ -53,7 +53,7 @@ func web01() api.ModuleStatus {
 }
 
 func db() api.ModuleStatus {
-	proven := Now().Add(-time.Hour)
+	proven := Now().Add(-50 * time.Hour)
 	return api.ModuleStatus{Name: "db", Kind: "vm", VM: "postgres", Nodes: []api.NodeState{
 		{
 			Node: "beta", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes",
@@ -61,7 +61,7 @@ func db() api.ModuleStatus {
 			Epoch: 12, Holder: "beta", Complete: true, VM: "running",
 			Volumes: []api.VolumeStatus{{
 				Name: "db/vda", Target: "vda", Path: "/dev/vg0/db", Size: 100 << 30, State: "connected", Generation: "11aa",
-				LagMicros: 310, Proven: &proven,
+				LagMicros: 310, Proven: &proven, Proof: dbProof(),
 			}},
 		},
 		{
@@ -71,6 +71,13 @@ func db() api.ModuleStatus {
 				Generation: "11aa"}},
 		},
 	}}
+}
+
+// dbProof takes longer than was wished.
+func dbProof() *api.Proof {
+	ends := Now().Add(300 * time.Hour)
+	return &api.Proof{Age: (50 * time.Hour).Seconds(), Pass: (168 * time.Hour).Seconds(),
+		Done: 25 << 30, Ends: &ends, Late: true}
 }
 
 func old() api.ModuleStatus {
