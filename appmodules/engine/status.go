@@ -22,6 +22,7 @@ type Status struct {
 	Epoch    cluster.Epoch       `json:"epoch"`
 	Holder   cluster.NodeID      `json:"holder"`
 	Complete bool                `json:"complete"`
+	Stopped  bool                `json:"stopped,omitempty"` // by an operator, or as the policy wants it
 	Workload string              `json:"vm"`                // appmodules.Condition.Word
 	Up       bool                `json:"-"`                 // appmodules.Condition.Up, known on this node only
 	Notices  []appmodules.Notice `json:"notices,omitempty"` // what an admin should mend, beside the state
@@ -108,7 +109,8 @@ func (e *Engine) publish() {
 		Active: e.active(),
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
-			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.work.now.Word(), Up: e.work.now.Up, Notices: e.notices()},
+			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.work.now.Word(),
+			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Notices: e.notices()},
 	}
 	b := &e.status
 	b.mu.Lock()

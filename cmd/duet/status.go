@@ -14,8 +14,12 @@ import (
 	"duet/console/client"
 )
 
-// exitUnknown is the exit code of "status -q" when the role cannot be told.
-const exitUnknown = 5
+// The exit codes of "status" that are not those of roles.
+const (
+	exitUnknown  = 5 // the role cannot be told
+	exitDegraded = 10
+	exitDown     = 11
+)
 
 // roleExit gives the exit code of "status -q"; SafeKit's users know them.
 func roleExit(role string) exit {
@@ -34,6 +38,17 @@ func roleExit(role string) exit {
 	return exitUnknown
 }
 
+// levelExit gives the exit code of status for the level of the cluster or of a module.
+func levelExit(l api.Level) error {
+	switch l {
+	case api.Degraded:
+		return exit(exitDegraded)
+	case api.Down:
+		return exit(exitDown)
+	}
+	return nil
+}
+
 type statusFlags struct {
 	node         string
 	watch, quiet bool
@@ -43,11 +58,13 @@ func (a *app) statusCommand() *cobra.Command {
 	var f statusFlags
 	c := &cobra.Command{
 		Use: "status [MODULE]", Short: "Show the nodes and modules of the cluster",
-		Long: `Show the nodes and modules of the cluster, or one module with its volumes.
+		Long: `Show the nodes and modules of the cluster, or one module with its volumes. The first
+line says how the cluster stands, and the exit code does: 0 ok, 10 degraded (everything
+runs, but not on two copies, or something is wrong), 11 down (something does not run).
 
-With -q nothing is printed and the exit code is the role of MODULE on the node that
-is asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3, SECOND 4, and 5 if it
-cannot be told (no answer, no such module).`,
+With MODULE and -q nothing is printed and the exit code is its role on the node that is
+asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3, SECOND 4, and 5 if it cannot
+be told (no answer, no such module). With -q alone it is how the cluster stands, or 5.`,
 		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			module := ""
@@ -58,14 +75,14 @@ cannot be told (no answer, no such module).`,
 		}),
 	}
 	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on until ctrl-C: in place on a terminal, else a line for each change")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing; the exit code is the role of MODULE")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing; the exit code is the role of MODULE, or how the cluster stands")
 	a.nodeFlag(c, &f.node, "only this node")
 	return c
 }
 
 func (a *app) status(ctx context.Context, c *client.Client, module string, f statusFlags) error {
-	if f.quiet && (module == "" || f.watch) {
-		return usageError{errors.New("-q: say which MODULE, and no --watch")}
+	if f.quiet && f.watch {
+		return usageError{errors.New("-q and --watch: one of them")}
 	}
 	look := func(ctx context.Context) (api.Status, error) {
 		st, err := c.Status(ctx)
@@ -79,14 +96,21 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 	}
 	st, err := look(ctx)
 	switch {
-	case f.quiet:
+	case f.quiet && module != "":
 		return a.role(st, f.node, err)
+	case f.quiet && err != nil:
+		fmt.Fprintf(a.err, "duet: %s\n", oneLine(err))
+		return exit(exitUnknown)
 	case err != nil:
 		return err
-	case a.json && module != "":
-		return a.emit(st.Modules[0], nil)
+	case f.quiet:
+		return levelExit(st.Verdict.Level)
+	case module == "":
+		err = a.emit(st, func(w io.Writer) error { return a.writeStatus(w, st, false) })
+		return errors.Join(err, levelExit(st.Verdict.Level))
 	}
-	return a.emit(st, func(w io.Writer) error { return a.writeStatus(w, st, module != "") })
+	err = a.emit(st.Modules[0], func(w io.Writer) error { return a.writeStatus(w, st, true) })
+	return errors.Join(err, levelExit(st.Modules[0].Level))
 }
 
 // role turns the state of the one module in st into an exit code.
@@ -173,6 +197,7 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 }
 
 func (a *app) writeNodes(w io.Writer, st api.Status) error {
+	a.writeVerdict(w, st.Verdict)
 	fmt.Fprintf(w, "Cluster %s, as %s sees it (duetd %s)\n\n", clean(st.Cluster), clean(st.Self), clean(st.Version))
 	t := table{head: []string{"NODE", "STATE", "HEARTBEAT"}}
 	for _, n := range st.Nodes {
@@ -210,6 +235,15 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 	return t.write(w, a.color())
 }
 
+// writeVerdict writes how the cluster stands; a node of an older release does not say it.
+func (a *app) writeVerdict(w io.Writer, v api.Verdict) {
+	if v.Level == "" {
+		return
+	}
+	color := map[api.Level]style{api.OK: green, api.Degraded: orange, api.Down: red}[v.Level]
+	fmt.Fprintf(w, "%s: %s\n", paint(color, strings.ToUpper(string(v.Level)), a.color()), clean(v.Text))
+}
+
 // pathsText lists heartbeat networks by name: "hb1 ok, hb2 silent".
 func pathsText(paths map[string]bool) string {
 	var out []string
@@ -235,7 +269,12 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 	for _, n := range m.Nodes {
 		newest = max(newest, n.Epoch)
 	}
-	for _, n := range m.Nodes {
+	for _, n := range liveFirst(m.Nodes) {
+		if n.Stale { // what was true when it was last heard is no news
+			t.add(cell{name, bold}, cell{text: n.Node}, cell{"?", dim}, cell{"was " + n.Role, dim})
+			name = ""
+			continue
+		}
 		var dirty int64
 		var sync *api.Sync
 		for _, v := range n.Volumes {
@@ -243,10 +282,6 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 			sync = together(sync, v.Sync)
 		}
 		color := statusStyle(n)
-		status := n.Status
-		if n.Stale {
-			status += " (last heard)"
-		}
 		data := cell{"complete", plain}
 		switch {
 		case !n.Complete:
@@ -254,19 +289,34 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 		case n.Epoch < newest: // complete when it was last heard of
 			data = cell{"outdated", orange}
 		}
-		t.add(cell{name, bold}, cell{text: n.Node}, cell{n.Role, color}, cell{status, color}, cell{text: n.VM},
+		t.add(cell{name, bold}, cell{text: n.Node}, cell{n.Role, color}, cell{n.Status, color}, cell{text: n.VM},
 			cell{text: fmt.Sprint(n.Epoch)}, data, cell{text: bytesText(dirty)}, cell{text: syncText(sync)})
-		if always || n.Status != "Ready" || n.Stale {
+		if always || n.Status != "Ready" {
 			t.note(n.Why)
 		}
 		name = ""
 	}
 }
 
+// liveFirst puts the nodes that answer before those that do not.
+func liveFirst(all []api.NodeState) []api.NodeState {
+	out := slices.Clone(all)
+	slices.SortStableFunc(out, func(a, b api.NodeState) int {
+		switch {
+		case a.Stale == b.Stale:
+			return 0
+		case a.Stale:
+			return 1
+		}
+		return -1
+	})
+	return out
+}
+
 func statusStyle(n api.NodeState) style {
 	switch {
-	case n.Stale:
-		return dim
+	case n.Status == "Ready" && n.Role == "ALONE":
+		return orange // it runs, on one copy
 	case n.Status == "Ready":
 		return green
 	case n.Status == "Transient":

@@ -80,7 +80,7 @@ func (a *app) writeVolumes(w io.Writer, vols []api.Volume) error {
 		last = v.Name
 		state := cell{text: v.State}
 		if v.Stale {
-			state = cell{v.State + " (last heard)", dim}
+			state = cell{"? (was " + v.State + ")", dim}
 		}
 		lag, proven := "", ""
 		if v.LagMicros > 0 {

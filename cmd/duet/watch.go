@@ -196,12 +196,12 @@ func arrow(from, to string) string {
 }
 
 func stateText(n api.NodeState) string {
+	if n.Stale {
+		return "? (was " + n.Role + ")"
+	}
 	out := n.Role + "/" + n.Status
 	if n.VM != "" {
 		out += " vm " + n.VM
-	}
-	if n.Stale {
-		out += " (last heard)"
 	}
 	return out
 }

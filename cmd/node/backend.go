@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/mirror"
 	"duet/appmodules/registry"
 	"duet/cluster"
@@ -35,13 +36,13 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, m := range n.All() {
 		out.Modules = append(out.Modules, n.moduleStatus(m))
 	}
-	return out, nil
+	return out.Judged(time.Now()), nil
 }
 
 // moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for.
 func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(),
-		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status()}
+		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status(), Decides: n.decides(m.Module)}
 	for i := range out.Nodes {
 		at := &out.Nodes[i]
 		if at.Node == string(n.self()) {
@@ -61,6 +62,19 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 		return cmp.Compare(slices.Index(m.Module.Nodes, a.Node), slices.Index(m.Module.Nodes, b.Node))
 	})
 	return out
+}
+
+// decides is what lets a node go on with a module when its nodes lose each other (cluster/DESIGN.md, rule 3).
+func (n *Node) decides(m appmodules.Module) string {
+	switch {
+	case len(n.witnesses()) > 0:
+		return "witness"
+	case n.Desk.Can(cluster.NodeID(m.Peer(string(n.self())))):
+		return "fence"
+	case m.Policy.Arbitration == "available":
+		return "ping"
+	}
+	return api.Nobody
 }
 
 // Log merges the newest transitions of both nodes; a node that is away is left out.

@@ -7,6 +7,7 @@ type Status struct {
 	Cluster string         `json:"cluster" doc:"name of the cluster"`
 	Self    string         `json:"self" doc:"node that answered"`
 	Version string         `json:"version" doc:"version of its daemon"`
+	Verdict Verdict        `json:"verdict" doc:"how the cluster stands"`
 	Nodes   []NodeStatus   `json:"nodes"`
 	Modules []ModuleStatus `json:"modules"`
 	// Witnesses: the voter first, then the spares.
@@ -39,11 +40,14 @@ type NodeStatus struct {
 
 // ModuleStatus is one module on all its nodes.
 type ModuleStatus struct {
-	Name  string      `json:"name"`
-	Kind  string      `json:"kind" enum:"vm"`
-	VM    string      `json:"vm,omitempty" doc:"name of the hypervisor's VM"`
-	Nodes []NodeState `json:"nodes" doc:"in the order of the module's configuration"`
-	Task  *Task       `json:"task,omitempty" doc:"long work going on for this module"`
+	Name  string `json:"name"`
+	Kind  string `json:"kind" enum:"vm"`
+	VM    string `json:"vm,omitempty" doc:"name of the hypervisor's VM"`
+	Level Level  `json:"level" enum:"ok,degraded,down" doc:"how it stands; one that an operator has stopped is ok"`
+	// Decides is what decides whether a node may go on without the other.
+	Decides string      `json:"decides" enum:"witness,fence,ping,nobody" doc:"what decides when its nodes lose each other; nobody: a human"`
+	Nodes   []NodeState `json:"nodes" doc:"in the order of the module's configuration"`
+	Task    *Task       `json:"task,omitempty" doc:"long work going on for this module"`
 }
 
 // NodeState is one module on one node.
@@ -53,8 +57,10 @@ type NodeState struct {
 	Status string    `json:"status" enum:"NotReady,Transient,Ready"`
 	Why    string    `json:"why" doc:"one sentence: why it is in this state and what would change that"`
 	Since  time.Time `json:"since"`
-	Epoch  uint64    `json:"epoch" doc:"newest epoch it knows"`
-	Holder string    `json:"holder" doc:"node that epoch was granted to"`
+	// Stopped: an operator has stopped the module on this node; otherwise it is to run or to follow.
+	Stopped bool   `json:"stopped,omitempty"`
+	Epoch   uint64 `json:"epoch" doc:"newest epoch it knows"`
+	Holder  string `json:"holder" doc:"node that epoch was granted to"`
 	// Complete: the data here hold every write acknowledged at Epoch.
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed"`

@@ -27,7 +27,7 @@ func Sample() api.Status {
 func web01() api.ModuleStatus {
 	sync := &api.Sync{Kind: "resync", Total: 10 << 30, Compared: 4 << 30, Differed: 1 << 30, Moved: 1 << 30,
 		Rate: 100 << 20, ETA: 61}
-	return api.ModuleStatus{Name: "web01", Kind: "vm", VM: "web01", Nodes: []api.NodeState{
+	return api.ModuleStatus{Name: "web01", Kind: "vm", VM: "web01", Decides: "witness", Nodes: []api.NodeState{
 		{
 			Node: "alpha", Role: "ALONE", Status: "Ready", Why: "the VM runs here; beta is catching up",
 			Since: Now().Add(-2 * time.Hour),
@@ -54,7 +54,7 @@ func web01() api.ModuleStatus {
 
 func db() api.ModuleStatus {
 	proven := Now().Add(-50 * time.Hour)
-	return api.ModuleStatus{Name: "db", Kind: "vm", VM: "postgres", Nodes: []api.NodeState{
+	return api.ModuleStatus{Name: "db", Kind: "vm", VM: "postgres", Decides: "witness", Nodes: []api.NodeState{
 		{
 			Node: "beta", Role: "PRIM", Status: "Ready", Why: "the VM runs here, every write is on both nodes",
 			Since: Now().Add(-30 * time.Hour),
@@ -81,7 +81,7 @@ func dbProof() *api.Proof {
 }
 
 func old() api.ModuleStatus {
-	return api.ModuleStatus{Name: "old", Kind: "vm", VM: "old", Nodes: []api.NodeState{
+	return api.ModuleStatus{Name: "old", Kind: "vm", VM: "old", Decides: "witness", Nodes: []api.NodeState{
 		{
 			Node: "alpha", Role: "WAIT", Status: "NotReady",
 			Why:   "gamma held epoch 2 and does not answer; start gamma, or duet prim old --node alpha",

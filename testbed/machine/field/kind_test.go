@@ -13,6 +13,7 @@ type kind struct {
 	prefix   string   // of its namespaces
 	tools    []string // that it needs besides
 	slow     int      // how much longer everything may take than in a container: the one place for that
+	repeats  int      // how often a command that says so is repeated
 	settings string   // what the admin of such hosts adds to `duet cluster init`
 }
 
@@ -21,7 +22,7 @@ var kinds = map[string]kind{
 	// An emulated processor on which another one is emulated, both on a computer that has two. A process there may get no
 	// processor for longer than the 2 s after which a node is taken for dead.
 	"emulated": {emulated: true, prefix: "dfe", tools: []string{"mkfs.ext4", "qemu-system-x86_64"}, slow: 8,
-		settings: " --detection 10s"},
+		repeats: 5, settings: " --detection 10s"},
 }
 
 func (k kind) scaled(d time.Duration) time.Duration { return d * time.Duration(k.slow) }

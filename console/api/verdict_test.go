@@ -1,0 +1,83 @@
+package api
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// twice is a module that runs on a node and has its second copy on the other.
+func twice(name, on, other string) ModuleStatus {
+	return ModuleStatus{Name: name, Decides: "witness", Nodes: []NodeState{
+		{Node: on, Role: "PRIM", Status: "Ready", Complete: true}, {Node: other, Role: "SECOND", Status: "Ready", Complete: true}}}
+}
+
+// office is a cluster of two nodes that stands well, with these changes.
+func office(change func(*Status)) Status {
+	s := Status{Self: "alpha", Nodes: []NodeStatus{{Name: "alpha"}, {Name: "beta", Alive: true}},
+		Witnesses: []WitnessStatus{{Addr: "w:7425", Alive: true}},
+		Modules:   []ModuleStatus{twice("web01", "alpha", "beta"), twice("mail01", "beta", "alpha")}}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+func TestVerdict(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	silent := now.Add(-4 * time.Second)
+	for _, c := range []struct {
+		name   string
+		change func(*Status)
+		level  Level
+		text   string
+		safe   string
+	}{
+		{"all well", nil, OK, "2 modules on both of their nodes; safe to lose: alpha or beta", "alpha beta"},
+		{"nothing protected", func(s *Status) { s.Modules = nil }, OK, "no module is protected yet", "alpha beta"},
+		{"a node is dead", func(s *Status) {
+			s.Nodes[1] = NodeStatus{Name: "beta", Silent: &silent}
+			s.Modules[0].Nodes[0].Role, s.Modules[0].Nodes[1].Stale = "ALONE", true
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Role = true, "ALONE"
+		}, Degraded, "2 of 2 modules have one copy only (web01, mail01), beta is down for 4s; safe to lose: no node", ""},
+		{"one is being copied", func(s *Status) { s.Modules[1].Nodes[1].Status = "Transient" }, Degraded,
+			"1 of 2 modules has one copy only (mail01); safe to lose: alpha", "alpha"},
+		{"it is said of one that does not run", func(s *Status) {
+			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "NotReady"}
+			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "STOP", Status: "NotReady"}
+		}, Down, "1 of 2 modules does not run (web01); safe to lose: no node", ""},
+		{"a failover", func(s *Status) {
+			s.Modules[0].Nodes[0].Stale = true
+			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "ALONE", Status: "Transient"}
+		}, Down, "1 of 2 modules is being started (web01); safe to lose: no node", ""},
+		{"an operator has stopped one", func(s *Status) {
+			for i := range s.Modules[0].Nodes {
+				s.Modules[0].Nodes[i] = NodeState{Node: s.Modules[0].Nodes[i].Node, Role: "STOP", Status: "NotReady", Stopped: true}
+			}
+		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
+		{"a disk is elsewhere", func(s *Status) { s.Modules[0].Nodes[0].Notices = []Notice{{Level: "alarm"}} }, Degraded,
+			"1 of 2 modules has an alarm (web01); safe to lose: alpha or beta", "alpha beta"},
+		{"nobody decides", func(s *Status) { s.Modules[0].Decides = Nobody }, OK,
+			"2 modules on both of their nodes; safe to lose: no node, because nobody decides when they lose each other: add a witness", ""},
+		{"the witness is gone", func(s *Status) { s.Witnesses[0].Alive = false }, Degraded,
+			"the witness w:7425 is silent; safe to lose: alpha or beta", "alpha beta"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := office(c.change).Judged(now).Verdict
+			if v.Level != c.level || v.Text != c.text || strings.Join(v.Safe, " ") != c.safe {
+				t.Errorf("%s: %s (%v)\nwant %s: %s (%s)", v.Level, v.Text, v.Safe, c.level, c.text, c.safe)
+			}
+		})
+	}
+}
+
+// TestVerdictKeepsWhatItJudges: the status that a backend keeps is not written to.
+func TestVerdictKeepsWhatItJudges(t *testing.T) {
+	s := office(nil)
+	before := slices.Clone(s.Modules)
+	s.Judged(time.Now())
+	if s.Modules[0].Level != before[0].Level || s.Verdict.Text != "" {
+		t.Error("Judged has changed its receiver")
+	}
+}
