@@ -29,7 +29,7 @@ func writePath() []Bug {
 			Edit: Edit{repl + "issue.go",
 				"p.tracker.leave(f.off, f.end, p.peer.link != nil)",
 				"p.tracker.leave(f.off, f.end, true)"}},
-		{Name: "resync-races-the-guest", By: Crashes, Within: 1000,
+		{Name: "resync-races-the-guest", By: Crashes, Within: 4000,
 			Source: "DRBD resync against application writes; Longhorn #3896",
 			Breaks: "a resync sends a region whose lock it has given back, over a newer write",
 			Edit: Edit{repl + "resync.go",
