@@ -123,8 +123,8 @@ func (p *pair) must(err error) {
 	}
 }
 
-// types is a person at the keyboard of a machine, in root's folder: what is typed and what comes back is shown. A person
-// who is told to repeat a command does so: on an emulated machine a node may take longer to answer than the other waits.
+// types is a person at the keyboard of a machine, in root's folder: what is typed and what comes back is shown. Who is
+// told to repeat a command does so: on an emulated machine a node may take longer to answer than the other waits.
 func (p *pair) types(node, command string) string {
 	p.Helper()
 	for again := 0; ; again++ {
