@@ -17,7 +17,8 @@ const storedModule = `{"name":"web01","kind":"vm","nodes":["alpha","beta"],"vm":
 	`"on":{"crash":"restart","panic":"restart","shutdown":"stop","admin":"stop"},"cold_start":"never","split_brain":"keep","fence":"if-needed"},` +
 	`"volumes":[{"target":"vda","id":"5f0c","size":1048576,"paths":{"alpha":"/a","beta":"/b"}}]}`
 
-// TestStoredModule: what an earlier build has stored is read as it was meant, and an earlier build finds its keys in what is written.
+// TestStoredModule: what an earlier build has stored is read as it was meant, and an earlier build finds its keys in
+// what is written.
 func TestStoredModule(t *testing.T) {
 	var m Module
 	if err := json.Unmarshal([]byte(storedModule), &m); err != nil {
@@ -27,7 +28,8 @@ func TestStoredModule(t *testing.T) {
 	want.Name, want.Nodes = "web01", []string{"alpha", "beta"}
 	want.Policy.DiskBudget = 0 // which is the default, see Policy.Disk
 	want.Policy.Proof, want.Policy.ProofRepair = 0, ""
-	want.Spec = VM{Domain: "web", Disks: []Volume{{Target: "vda", ID: "5f0c", Size: 1 << 20, Paths: map[string]string{"alpha": "/a", "beta": "/b"}}}}
+	want.Spec = VM{Domain: "web", Disks: []Volume{{Target: "vda", ID: "5f0c", Size: 1 << 20,
+		Paths: map[string]string{"alpha": "/a", "beta": "/b"}}}}
 	if !reflect.DeepEqual(m, want) {
 		t.Errorf("read %+v\nwant %+v", m, want)
 	}
@@ -35,10 +37,12 @@ func TestStoredModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.NewReplacer(`"frozen":"wait",`, "", `"disk_budget":"0s",`, "").Replace(string(b)); got != storedModule {
+	if got := strings.NewReplacer(`"frozen":"wait",`, "", `"disk_budget":"0s",`,
+		"").Replace(string(b)); got != storedModule {
 		t.Errorf("written %s\nwant    %s", got, storedModule)
 	}
-	if err := json.Unmarshal([]byte(`{"name":"a","kind":"of the future"}`), &m); err == nil || !strings.Contains(err.Error(), "newer version") {
+	if err := json.Unmarshal([]byte(`{"name":"a","kind":"of the future"}`), &m); err == nil ||
+		!strings.Contains(err.Error(), "newer version") {
 		t.Errorf("an unknown kind: %v", err)
 	}
 	if b, err := json.Marshal(Module{}); err != nil || json.Unmarshal(b, &m) != nil {
@@ -46,7 +50,8 @@ func TestStoredModule(t *testing.T) {
 	}
 }
 
-// TestKindsAreWhole: every kind has its words, a document whose keys are all explained, and a Spec that a document makes.
+// TestKindsAreWhole: every kind has its words, a document whose keys are all explained, and a Spec that a document
+// makes.
 func TestKindsAreWhole(t *testing.T) {
 	for _, name := range Kinds() {
 		a, err := Kind(name).About()
@@ -95,7 +100,8 @@ func paths(at string, t reflect.Type) (out []string) {
 // TestKeysDocument keeps docs/modules.md equal to what the kinds say of their keys.
 func TestKeysDocument(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# The keys of a module\n\nWhat `duet config show MODULE` shows and `duet config apply` takes. Made by `go test ./appmodules -update`.\n\n## Every module\n\n")
+	b.WriteString("# The keys of a module\n\nWhat `duet config show MODULE` shows and `duet config apply` takes. Made " +
+		"by `go test ./appmodules -update`.\n\n## Every module\n\n")
 	list := func(keys []Key) {
 		for _, k := range keys {
 			fmt.Fprintf(&b, "* `%s`: %s\n", k.Path, k.Text)

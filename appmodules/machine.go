@@ -65,55 +65,57 @@ type Event uint8
 
 // The events.
 const (
-	Boot           Event = iota // the daemon starts and the module was running before
-	CmdStart                    // an operator
-	CmdStop                     // an operator stops it on this node; its peer goes on
-	CmdStopAll                  // an operator stops it on both nodes
-	CmdRestart                  // an operator
-	CmdSwap                     // an operator
-	CmdPrim                     // an operator overrides arbitration
-	CmdSecond                   // an operator lets the peer's version win
-	Look                        // the facts may have changed
-	Granted                     // the epoch asked for was chosen
-	Denied                      // it was not
-	Opened                      // the volumes are open as primary
-	OpenFailed                  // they could not be opened
-	LinkUp                      // the peer is connected and catches up
-	LinkInStep                  // the peer is connected and complete at this epoch
-	PeerStale                   // the peer answers that it is not complete, to a volume that may not go on without a complete one
-	Agreed                      // the peer has agreed to be outdated; its yes was lost on the way
-	Drained                     // everything that differed is on the peer; every write now needs it
-	PeerCompleted               // the peer durably marked itself complete
-	LinkLost                    // a peer that was not in step is gone
-	PeerLost                    // a peer that was needed is gone; writes wait
-	Deposed                     // somebody holds a newer epoch
-	Followed                    // a primary connected to this secondary
-	Completed                   // this secondary is complete at the primary's epoch
-	FollowLost                  // the primary's connection is gone
-	Split                       // the peer went on in the same epoch; this node is the one that stays
-	Diverged                    // this node wrote without the peer, which won: its version is kept aside
-	Outvoted                    // this node agreed to be outdated
-	TakeOver                    // the peer handed the right over to this node
-	Up                          // the workload runs
-	Down                        // the workload is down, as asked
-	StartFailed                 // the workload did not start
-	Failed                      // the workload ended; policy: restart it
-	Move                        // the workload ended; policy: fail over
-	Ended                       // the workload ended; policy: stop the module
-	Held                        // no write is in flight and both copies are flushed
-	HoldFailed                  // that could not be reached
-	HandedOver                  // the peer confirmed that it holds the right
-	HandoverFailed              // it did not confirm; the right is given away all the same
-	StorageFailed               // the local image does not take writes
-	DiskHung                    // an operation on the disk of a volume does not end
-	Timeout                     // the phase took too long
+	Boot       Event = iota // the daemon starts and the module was running before
+	CmdStart                // an operator
+	CmdStop                 // an operator stops it on this node; its peer goes on
+	CmdStopAll              // an operator stops it on both nodes
+	CmdRestart              // an operator
+	CmdSwap                 // an operator
+	CmdPrim                 // an operator overrides arbitration
+	CmdSecond               // an operator lets the peer's version win
+	Look                    // the facts may have changed
+	Granted                 // the epoch asked for was chosen
+	Denied                  // it was not
+	Opened                  // the volumes are open as primary
+	OpenFailed              // they could not be opened
+	LinkUp                  // the peer is connected and catches up
+	LinkInStep              // the peer is connected and complete at this epoch
+	// the peer answers that it is not complete, to a volume that may not go on without a complete one
+	PeerStale
+	Agreed         // the peer has agreed to be outdated; its yes was lost on the way
+	Drained        // everything that differed is on the peer; every write now needs it
+	PeerCompleted  // the peer durably marked itself complete
+	LinkLost       // a peer that was not in step is gone
+	PeerLost       // a peer that was needed is gone; writes wait
+	Deposed        // somebody holds a newer epoch
+	Followed       // a primary connected to this secondary
+	Completed      // this secondary is complete at the primary's epoch
+	FollowLost     // the primary's connection is gone
+	Split          // the peer went on in the same epoch; this node is the one that stays
+	Diverged       // this node wrote without the peer, which won: its version is kept aside
+	Outvoted       // this node agreed to be outdated
+	TakeOver       // the peer handed the right over to this node
+	Up             // the workload runs
+	Down           // the workload is down, as asked
+	StartFailed    // the workload did not start
+	Failed         // the workload ended; policy: restart it
+	Move           // the workload ended; policy: fail over
+	Ended          // the workload ended; policy: stop the module
+	Held           // no write is in flight and both copies are flushed
+	HoldFailed     // that could not be reached
+	HandedOver     // the peer confirmed that it holds the right
+	HandoverFailed // it did not confirm; the right is given away all the same
+	StorageFailed  // the local image does not take writes
+	DiskHung       // an operation on the disk of a volume does not end
+	Timeout        // the phase took too long
 	eventCount
 )
 
-var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim", "CmdSecond", "Look",
-	"Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Agreed", "Drained", "PeerCompleted", "LinkLost",
-	"PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Split", "Diverged", "Outvoted", "TakeOver", "Up", "Down", "StartFailed",
-	"Failed", "Move", "Ended", "Held", "HoldFailed", "HandedOver", "HandoverFailed", "StorageFailed", "DiskHung", "Timeout"}
+var eventNames = [...]string{"Boot", "CmdStart", "CmdStop", "CmdStopAll", "CmdRestart", "CmdSwap", "CmdPrim",
+	"CmdSecond", "Look", "Granted", "Denied", "Opened", "OpenFailed", "LinkUp", "LinkInStep", "PeerStale", "Agreed",
+	"Drained", "PeerCompleted", "LinkLost", "PeerLost", "Deposed", "Followed", "Completed", "FollowLost", "Split",
+	"Diverged", "Outvoted", "TakeOver", "Up", "Down", "StartFailed", "Failed", "Move", "Ended", "Held", "HoldFailed",
+	"HandedOver", "HandoverFailed", "StorageFailed", "DiskHung", "Timeout"}
 
 // String is the name in the log and the table.
 func (e Event) String() string { return name(eventNames[:], int(e), "event") }
@@ -137,8 +139,9 @@ const (
 	ShutDown                    // ask the workload to end → Down, Timeout
 	Kill                        // → Down
 	Hold                        // let no new write in, finish and flush the others → Held, HoldFailed
-	Handover                    // close the volumes, durably promise the next epoch to the peer, tell it → HandedOver, HandoverFailed
-	Unwant                      // the module is to stay stopped, on both nodes
+	// close the volumes, durably promise the next epoch to the peer, tell it → HandedOver, HandoverFailed
+	Handover
+	Unwant // the module is to stay stopped, on both nodes
 	actionCount
 )
 

@@ -9,28 +9,35 @@ import "sync"
 var (
 	always      = Guard{}
 	holderAlone = Guard{"holder alone", func(f Facts, _ Link) bool { return f.Holder && f.Alone }}
-	holderMet   = Guard{"holder, peer answers", func(f Facts, _ Link) bool { return f.Holder && f.PeerAnswers && !f.PeerYields }}
-	worse       = Guard{"holder, but the peer's copy is better", func(f Facts, _ Link) bool { return f.Holder && f.Worse && f.PeerAnswers }}
-	peerActive  = Guard{"peer holds and is active, storage good", func(f Facts, _ Link) bool {
+	holderMet   = Guard{"holder, peer answers", func(f Facts, _ Link) bool {
+		return f.Holder && f.PeerAnswers && !f.PeerYields
+	}}
+	worse = Guard{"holder, but the peer's copy is better",
+		func(f Facts, _ Link) bool { return f.Holder && f.Worse && f.PeerAnswers }}
+	peerActive = Guard{"peer holds and is active, storage good", func(f Facts, _ Link) bool {
 		return !f.Holder && f.PeerHolds && f.PeerAnswers && f.PeerActive && !f.PeerYields && !f.Rests
 	}}
 	silent      = Guard{"complete, peer silent", func(f Facts, _ Link) bool { return f.Complete && f.Silent }}
 	silentStale = Guard{"not complete, peer silent", func(f Facts, _ Link) bool { return !f.Complete && f.Silent }}
-	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool { return f.Complete && f.PeerAnswers && !f.PeerActive }}
-	loneStopped = Guard{"open, not alone, peer stopped", func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.PeerAnswers && !f.PeerActive }}
-	loneSilent  = Guard{"open, not alone, peer silent", func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.Silent }}
-	isOpen      = Guard{"open", func(f Facts, _ Link) bool { return f.Open }}
-	yielded     = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
-	orphan      = Guard{"up, not holder", func(f Facts, _ Link) bool { return f.Up && !f.Holder }}
-	mayMove     = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
-	takesBack   = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
-	impaired    = Guard{"metadata cannot be saved", func(f Facts, _ Link) bool { return f.Impaired }}
-	inStep      = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
-	up          = Guard{"up", func(f Facts, _ Link) bool { return f.Up }}
-	restarts    = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
-	goHome      = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
-	gaveUp      = Guard{"gave up", func(f Facts, _ Link) bool { return f.GaveUp }}
-	peerMayTry  = Guard{"gave up, peer is there, moves left", func(f Facts, l Link) bool {
+	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool {
+		return f.Complete && f.PeerAnswers && !f.PeerActive
+	}}
+	loneStopped = Guard{"open, not alone, peer stopped",
+		func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.PeerAnswers && !f.PeerActive }}
+	loneSilent = Guard{"open, not alone, peer silent",
+		func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.Silent }}
+	isOpen     = Guard{"open", func(f Facts, _ Link) bool { return f.Open }}
+	yielded    = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
+	orphan     = Guard{"up, not holder", func(f Facts, _ Link) bool { return f.Up && !f.Holder }}
+	mayMove    = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
+	takesBack  = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
+	impaired   = Guard{"metadata cannot be saved", func(f Facts, _ Link) bool { return f.Impaired }}
+	inStep     = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
+	up         = Guard{"up", func(f Facts, _ Link) bool { return f.Up }}
+	restarts   = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
+	goHome     = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
+	gaveUp     = Guard{"gave up", func(f Facts, _ Link) bool { return f.GaveUp }}
+	peerMayTry = Guard{"gave up, peer is there, moves left", func(f Facts, l Link) bool {
 		return f.GaveUp && l != InStep && f.PeerAnswers && f.PeerActive && f.MovesLeft
 	}}
 	heirIsBack = Guard{"gave up, holder, wanted, peer is there, moves left", func(f Facts, _ Link) bool {
@@ -51,7 +58,8 @@ func do(a ...Action) []Action { return a }
 func stoppedRows() []Row {
 	return []Row{
 		{Stopped, Boot, wanted, nil, Waiting, NoLink, "it was running before this node started"},
-		{Stopped, Look, heirIsBack, do(OpenPrimary), Opening, NoLink, "the {workload} does not start here and the peer is back: bring the peer into step, to start it there"},
+		{Stopped, Look, heirIsBack, do(OpenPrimary), Opening, NoLink,
+			"the {workload} does not start here and the peer is back: bring the peer into step, to start it there"},
 		{Stopped, CmdStart, always, nil, Waiting, NoLink, "started by an operator"},
 		{Stopped, CmdSecond, always, nil, Waiting, NoLink, "started by an operator, to follow the peer"},
 		{Stopped, CmdPrim, always, do(Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
@@ -60,11 +68,14 @@ func stoppedRows() []Row {
 
 func waitingRows() []Row {
 	return []Row{
-		{Waiting, Look, orphan, do(Kill), Killing, NoLink, "the {workload} here is from before this node lost the right: what it remembers of its disk is old, so it is ended"},
+		{Waiting, Look, orphan, do(Kill), Killing, NoLink,
+			"the {workload} here is from before this node lost the right: what it remembers of its disk is old, so it is ended"},
 		{Waiting, Look, holderAlone, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch alone"},
-		{Waiting, Look, worse, do(Handover), Handing, NoLink, "this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
+		{Waiting, Look, worse, do(Handover), Handing, NoLink,
+			"this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
 		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
-		{Waiting, Look, takesBack, do(Ask), Asking, KeepLink, "the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
+		{Waiting, Look, takesBack, do(Ask), Asking, KeepLink,
+			"the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
 		{Waiting, Look, holderMet, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch and the peer answers"},
 		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},
 		{Waiting, Look, peerStopped, do(Ask), Asking, KeepLink, "the peer has stopped and the data here are complete"},
@@ -88,22 +99,29 @@ func waitingRows() []Row {
 
 func openingRows() []Row {
 	return []Row{
-		{Opening, Opened, holderAlone, do(GoAlone, Start, Connect), Starting, NoLink, "the volumes are open and the peer is outdated: go on alone"},
-		{Opening, Opened, always, do(Connect), Opening, NoLink, "the volumes are open; I/O waits until the peer confirms the epoch"},
-		{Opening, OpenFailed, up, do(Kill), Stopping, NoLink, "a volume could not be opened: the {workload}, whose disk it is, is ended"},
+		{Opening, Opened, holderAlone, do(GoAlone, Start, Connect), Starting, NoLink,
+			"the volumes are open and the peer is outdated: go on alone"},
+		{Opening, Opened, always, do(Connect), Opening, NoLink,
+			"the volumes are open; I/O waits until the peer confirms the epoch"},
+		{Opening, OpenFailed, up, do(Kill), Stopping, NoLink,
+			"a volume could not be opened: the {workload}, whose disk it is, is ended"},
 		{Opening, OpenFailed, always, do(CloseVolumes), Stopped, NoLink, "a volume could not be opened"},
-		{Opening, PeerStale, always, do(GoAlone, Start, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
+		{Opening, PeerStale, always, do(GoAlone, Start, Connect), Starting, NoLink,
+			"the peer says that it is not complete: go on alone and resync it"},
 		{Opening, LinkInStep, always, do(Start), Starting, InStep, "the peer confirmed the epoch and is in step"},
 		{Opening, Look, loneStopped, do(Ask), Opening, KeepLink, "the peer does not take part: ask it to be outdated"},
 		{Opening, Look, loneSilent, do(Ask), Opening, KeepLink, "the peer is silent: ask for the right to go on alone"},
 		{Opening, Granted, always, do(GoAlone, Start, Connect), Starting, NoLink, "the right to go on alone was granted"},
 		{Opening, Denied, always, nil, Opening, KeepLink, "I/O waits: the right to go on alone was not granted"},
 		{Opening, Agreed, always, do(Ask), Opening, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
-		{Opening, Timeout, always, do(Ask), Opening, KeepLink, "the peer answers but its volumes do not connect: ask it to be outdated"},
+		{Opening, Timeout, always, do(Ask), Opening, KeepLink,
+			"the peer answers but its volumes do not connect: ask it to be outdated"},
 		{Opening, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},
-		{Opening, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer: I/O waits until it does"},
+		{Opening, DiskHung, always, do(OpenPrimary), Opening, NoLink,
+			"the disk here does not answer: I/O waits until it does"},
 		{Opening, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed"},
-		{Opening, CmdPrim, isOpen, do(Override, GoAlone, Start, Connect), Starting, NoLink, "an operator made this node primary"},
+		{Opening, CmdPrim, isOpen, do(Override, GoAlone, Start, Connect), Starting, NoLink,
+			"an operator made this node primary"},
 		{Opening, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator before I/O began"},
 		{Opening, CmdStopAll, always, do(Kill), Stopping, KeepLink, "stopped by an operator before I/O began"},
 	}
@@ -119,29 +137,39 @@ func linkRows(p Phase) []Row {
 		{p, LinkLost, always, do(Connect), p, NoLink, "the peer was lost during its resync; it was not needed"},
 		{p, Agreed, always, do(Ask), p, KeepLink, "the peer has agreed to be outdated: ask it again for its yes"},
 		{p, Granted, always, do(GoAlone, Connect), p, NoLink, "the right to go on alone was granted"},
-		{p, Split, always, do(Override, GoAlone, Connect), p, NoLink, "SPLIT BRAIN: both nodes went on in one epoch; this one had the right before and keeps it"},
-		{p, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost: writes wait for the right to go on alone"},
+		{p, Split, always, do(Override, GoAlone, Connect), p, NoLink,
+			"SPLIT BRAIN: both nodes went on in one epoch; this one had the right before and keeps it"},
+		{p, PeerLost, always, do(Ask, Connect), Frozen, NoLink,
+			"the peer was lost: writes wait for the right to go on alone"},
 		{p, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},
 	}
 }
 
 func startingRows() []Row {
 	given := []Row{
-		{Starting, LinkInStep, gaveUp, do(Kill), Leaving, InStep, "the peer is in step: the {workload}, which does not start here, moves there"},
-		{Starting, PeerCompleted, gaveUp, do(ForgetDirty, Kill), Leaving, InStep, "the peer is in step: the {workload}, which does not start here, moves there"},
+		{Starting, LinkInStep, gaveUp, do(Kill), Leaving, InStep,
+			"the peer is in step: the {workload}, which does not start here, moves there"},
+		{Starting, PeerCompleted, gaveUp, do(ForgetDirty, Kill), Leaving, InStep,
+			"the peer is in step: the {workload}, which does not start here, moves there"},
 		{Starting, CmdStart, gaveUp, do(Start), Starting, KeepLink, "started by an operator: try here again"},
-		{Starting, LinkLost, gaveUp, do(Kill), Stopping, NoLink, "the {workload} does not start here, and the peer was lost again"},
+		{Starting, LinkLost, gaveUp, do(Kill), Stopping, NoLink,
+			"the {workload} does not start here, and the peer was lost again"},
 	}
 	return append(append(append(given, linkRows(Starting)...), workloadRows(Starting)...), []Row{
 		{Starting, Up, always, nil, Running, KeepLink, "the {workload} runs"},
 		{Starting, StartFailed, restarts, do(Start), Starting, KeepLink, "the {workload} did not start: try again"},
-		{Starting, StartFailed, mayMove, do(Kill), Leaving, KeepLink, "the {workload} does not start here: move it to the peer"},
-		{Starting, StartFailed, peerMayTry, nil, Starting, KeepLink, "the {workload} does not start here: the peer is brought into step, to start it there"},
-		{Starting, StartFailed, always, do(Kill), Stopping, KeepLink, "the {workload} does not start, and the peer cannot take over or it failed there too"},
+		{Starting, StartFailed, mayMove, do(Kill), Leaving, KeepLink,
+			"the {workload} does not start here: move it to the peer"},
+		{Starting, StartFailed, peerMayTry, nil, Starting, KeepLink,
+			"the {workload} does not start here: the peer is brought into step, to start it there"},
+		{Starting, StartFailed, always, do(Kill), Stopping, KeepLink,
+			"the {workload} does not start, and the peer cannot take over or it failed there too"},
 		{Starting, DiskHung, inStep, do(Kill), Leaving, KeepLink, "the disk here does not answer: move to the peer"},
-		{Starting, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
+		{Starting, DiskHung, always, do(OpenPrimary), Opening, NoLink,
+			"the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Starting, StorageFailed, inStep, do(Kill), Leaving, KeepLink, "the storage here failed: move to the peer"},
-		{Starting, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
+		{Starting, StorageFailed, always, do(Kill), Stopping, KeepLink,
+			"the storage here failed and the peer cannot take over"},
 		{Starting, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},
 		{Starting, CmdStopAll, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},
 	}...)
@@ -152,9 +180,11 @@ func workloadRows(p Phase) []Row {
 	return []Row{
 		{p, Failed, restarts, do(Start), Starting, KeepLink, "the {guest} failed: restart it here"},
 		{p, Failed, mayMove, do(Kill), Leaving, KeepLink, "the {guest} failed too often here: move it to the peer"},
-		{p, Failed, always, do(Kill), Stopping, KeepLink, "the {guest} failed too often here, and the peer cannot take over or it failed there too"},
+		{p, Failed, always, do(Kill), Stopping, KeepLink,
+			"the {guest} failed too often here, and the peer cannot take over or it failed there too"},
 		{p, Move, mayMove, do(Kill), Leaving, KeepLink, "the {guest} failed: move it to the peer"},
-		{p, Move, restarts, do(Start), Starting, KeepLink, "the {guest} failed and the peer cannot take over: restart it here"},
+		{p, Move, restarts, do(Start), Starting, KeepLink,
+			"the {guest} failed and the peer cannot take over: restart it here"},
 		{p, Move, always, do(Kill), Stopping, KeepLink, "the {guest} failed too often and the peer cannot take over"},
 		{p, Ended, always, do(Unwant, Kill), Stopping, KeepLink, "the {guest} ended, and the policy is to stop the module"},
 	}
@@ -162,7 +192,8 @@ func workloadRows(p Phase) []Row {
 
 func runningRows() []Row {
 	return append(append(linkRows(Running), workloadRows(Running)...), []Row{
-		{Running, Down, always, do(Start), Starting, KeepLink, "the {guest} went down for a move that was given up: start it again"},
+		{Running, Down, always, do(Start), Starting, KeepLink,
+			"the {guest} went down for a move that was given up: start it again"},
 		{Running, CmdStart, always, nil, Running, KeepLink, "it runs already"},
 		{Running, CmdRestart, always, do(ShutDown), Restarting, KeepLink, "restarted by an operator"},
 		{Running, CmdSwap, inStep, do(ShutDown), Leaving, KeepLink, "swapped by an operator"},
@@ -171,9 +202,11 @@ func runningRows() []Row {
 		{Running, CmdStop, always, do(ShutDown), Stopping, KeepLink, "stopped; the peer cannot take over"},
 		{Running, CmdStopAll, always, do(ShutDown), Stopping, KeepLink, "stopped by an operator"},
 		{Running, DiskHung, inStep, do(Kill), Leaving, KeepLink, "the disk here does not answer: move to the peer"},
-		{Running, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
+		{Running, DiskHung, always, do(OpenPrimary), Opening, NoLink,
+			"the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Running, StorageFailed, inStep, do(Kill), Leaving, KeepLink, "the storage here failed: move to the peer"},
-		{Running, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
+		{Running, StorageFailed, always, do(Kill), Stopping, KeepLink,
+			"the storage here failed and the peer cannot take over"},
 	}...)
 }
 
@@ -186,14 +219,19 @@ func frozenRows() []Row {
 		{Frozen, Look, always, do(Ask), Frozen, KeepLink, "writes wait: ask again"},
 		{Frozen, LinkInStep, up, nil, Running, InStep, "the peer is back and in step"},
 		{Frozen, LinkInStep, always, do(Start), Starting, InStep, "the peer is back and in step"},
-		{Frozen, PeerStale, up, do(GoAlone, Connect), Running, NoLink, "the peer says that it is not complete: go on alone and resync it"},
-		{Frozen, PeerStale, always, do(GoAlone, Start, Connect), Starting, NoLink, "the peer says that it is not complete: go on alone and resync it"},
+		{Frozen, PeerStale, up, do(GoAlone, Connect), Running, NoLink,
+			"the peer says that it is not complete: go on alone and resync it"},
+		{Frozen, PeerStale, always, do(GoAlone, Start, Connect), Starting, NoLink,
+			"the peer says that it is not complete: go on alone and resync it"},
 		{Frozen, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},
-		{Frozen, Timeout, endsFrozen, do(CloseVolumes, Kill), Killing, NoLink, "nobody granted the right to go on: the {workload} is ended"},
-		{Frozen, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
+		{Frozen, Timeout, endsFrozen, do(CloseVolumes, Kill), Killing, NoLink,
+			"nobody granted the right to go on: the {workload} is ended"},
+		{Frozen, DiskHung, always, do(OpenPrimary), Opening, NoLink,
+			"the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Frozen, StorageFailed, always, do(CloseVolumes, Kill), Killing, NoLink, "the storage here failed"},
 		{Frozen, CmdPrim, up, do(Override, GoAlone, Connect), Running, NoLink, "an operator made this node primary"},
-		{Frozen, CmdPrim, always, do(Override, GoAlone, Start, Connect), Starting, NoLink, "an operator made this node primary"},
+		{Frozen, CmdPrim, always, do(Override, GoAlone, Start, Connect), Starting, NoLink,
+			"an operator made this node primary"},
 		{Frozen, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator while writes waited"},
 		{Frozen, CmdStopAll, always, do(Kill), Stopping, KeepLink, "stopped by an operator while writes waited"},
 	}
@@ -204,9 +242,11 @@ func movingRows() []Row {
 		{Restarting, Down, always, do(Start), Starting, KeepLink, "the {guest} has shut down: start it"},
 		{Restarting, Timeout, always, do(Kill), Restarting, KeepLink, "the {guest} did not shut down in time: end it"},
 		{Restarting, DiskHung, inStep, do(Kill), Leaving, KeepLink, "the disk here does not answer: move to the peer"},
-		{Restarting, DiskHung, always, do(OpenPrimary), Opening, NoLink, "the disk here does not answer and the peer cannot take over: I/O waits until it does"},
+		{Restarting, DiskHung, always, do(OpenPrimary), Opening, NoLink,
+			"the disk here does not answer and the peer cannot take over: I/O waits until it does"},
 		{Restarting, StorageFailed, inStep, do(Kill), Leaving, KeepLink, "the storage here failed: move to the peer"},
-		{Restarting, StorageFailed, always, do(Kill), Stopping, KeepLink, "the storage here failed and the peer cannot take over"},
+		{Restarting, StorageFailed, always, do(Kill), Stopping, KeepLink,
+			"the storage here failed and the peer cannot take over"},
 		{Restarting, CmdStop, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},
 		{Restarting, CmdStopAll, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},
 	}...)
@@ -218,12 +258,15 @@ func movingRows() []Row {
 		{Leaving, CmdStopAll, always, do(Kill), Stopping, KeepLink, "stopped by an operator"},
 
 		{Handing, Held, always, do(Handover), Handing, KeepLink, "both copies are flushed: give the right to the peer"},
-		{Handing, HoldFailed, always, do(Handover), Handing, KeepLink, "the peer has every acknowledged write: give the right to it"},
+		{Handing, HoldFailed, always, do(Handover), Handing, KeepLink,
+			"the peer has every acknowledged write: give the right to it"},
 		{Handing, PeerLost, always, do(Ask, Connect), Frozen, NoLink, "the peer was lost before it could take over"},
 		{Handing, HandedOver, wanted, do(OpenSecondary), Following, NoLink, "the peer has taken over"},
 		{Handing, HandedOver, always, do(CloseVolumes), Stopped, NoLink, "the peer has taken over; stopped here"},
-		{Handing, HandoverFailed, wanted, do(CloseVolumes), Waiting, NoLink, "the peer did not confirm that it has taken over; the right is its own"},
-		{Handing, HandoverFailed, always, do(CloseVolumes), Stopped, NoLink, "the peer did not confirm that it has taken over; stopped here"},
+		{Handing, HandoverFailed, wanted, do(CloseVolumes), Waiting, NoLink,
+			"the peer did not confirm that it has taken over; the right is its own"},
+		{Handing, HandoverFailed, always, do(CloseVolumes), Stopped, NoLink,
+			"the peer did not confirm that it has taken over; stopped here"},
 		{Handing, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the right could not be given away durably"},
 		{Handing, Timeout, always, do(CloseVolumes), Waiting, NoLink, "the right could not be given away in time"},
 		{Handing, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},
@@ -234,31 +277,45 @@ func followingRows() []Row {
 	return []Row{
 		{Following, Followed, always, nil, Following, Syncing, "the primary is connected: resync"},
 		{Following, Completed, always, nil, Standby, InStep, "the data here are complete: this node may take over"},
-		{Following, Diverged, always, nil, Following, KeepLink, "SPLIT BRAIN: this node wrote without its peer, which goes on; its version is kept aside: see `duet volume diverged`"},
+		{Following, Diverged, always, nil, Following, KeepLink,
+			"SPLIT BRAIN: this node wrote without its peer, which goes on; its version is kept aside: see `duet volume " +
+				"diverged`"},
 		{Following, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone"},
-		{Following, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
-		{Following, Look, orphan, do(CloseVolumes, Kill), Killing, NoLink, "a {workload} runs here although the right to write is not here: it is ended"},
+		{Following, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink,
+			"the primary goes on alone; the data here are outdated until its resync"},
+		{Following, Look, orphan, do(CloseVolumes, Kill), Killing, NoLink,
+			"a {workload} runs here although the right to write is not here: it is ended"},
 		{Following, Look, yielded, do(CloseVolumes, Ask), Asking, NoLink, "the peer has given the right to this node"},
-		{Following, Look, takesBack, do(CloseVolumes, Ask), Asking, NoLink, "the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
-		{Following, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
-		{Following, Look, silentStale, do(CloseVolumes), Waiting, NoLink, "the primary is silent and the data here are not complete"},
-		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink, "the primary has stopped and the data here are complete: take over"},
+		{Following, Look, takesBack, do(CloseVolumes, Ask), Asking, NoLink,
+			"the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
+		{Following, Look, silent, do(CloseVolumes, Ask), Asking, NoLink,
+			"the primary is silent and the data here are complete: take over"},
+		{Following, Look, silentStale, do(CloseVolumes), Waiting, NoLink,
+			"the primary is silent and the data here are not complete"},
+		{Following, Look, peerStopped, do(CloseVolumes, Ask), Asking, NoLink,
+			"the primary has stopped and the data here are complete: take over"},
 		{Following, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
-		{Following, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
+		{Following, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink,
+			"this node cannot save what it decides: it takes no part until it can"},
 		{Following, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the storage here failed"},
 		{Following, CmdSecond, always, nil, Following, KeepLink, "it follows the peer"},
 		{Following, CmdStart, always, nil, Following, KeepLink, "it is started already"},
 		{Following, CmdStop, always, do(CloseVolumes), Stopped, NoLink, "stopped by an operator"},
 		{Following, CmdStopAll, always, do(CloseVolumes), Stopped, NoLink, "the module stops"},
-		{Following, CmdPrim, always, do(CloseVolumes, Override, OpenPrimary), Opening, NoLink, "an operator made this node primary"},
+		{Following, CmdPrim, always, do(CloseVolumes, Override, OpenPrimary), Opening, NoLink,
+			"an operator made this node primary"},
 
 		{Standby, FollowLost, unwanted, do(CloseVolumes), Stopped, NoLink, "it stops with its primary"},
 		{Standby, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone; the data here are complete"},
-		{Standby, Look, orphan, do(CloseVolumes, Kill), Killing, NoLink, "a {workload} runs here although the right to write is not here: it is ended"},
-		{Standby, Look, silent, do(CloseVolumes, Ask), Asking, NoLink, "the primary is silent and the data here are complete: take over"},
-		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink, "the primary goes on alone; the data here are outdated until its resync"},
+		{Standby, Look, orphan, do(CloseVolumes, Kill), Killing, NoLink,
+			"a {workload} runs here although the right to write is not here: it is ended"},
+		{Standby, Look, silent, do(CloseVolumes, Ask), Asking, NoLink,
+			"the primary is silent and the data here are complete: take over"},
+		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink,
+			"the primary goes on alone; the data here are outdated until its resync"},
 		{Standby, TakeOver, always, do(CloseVolumes, OpenPrimary), Opening, NoLink, "the peer has handed over"},
-		{Standby, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink, "this node cannot save what it decides: it takes no part until it can"},
+		{Standby, StorageFailed, impaired, do(CloseVolumes), Waiting, NoLink,
+			"this node cannot save what it decides: it takes no part until it can"},
 		{Standby, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the storage here failed"},
 		{Standby, CmdSecond, always, nil, Standby, KeepLink, "it is secondary already"},
 		{Standby, CmdStart, always, nil, Standby, KeepLink, "it is started already"},
@@ -271,7 +328,8 @@ func endingRows() []Row {
 	return []Row{
 		{Stopping, Down, always, do(CloseVolumes), Stopped, NoLink, "the {workload} is off and the volumes are closed"},
 		{Stopping, Timeout, always, do(Kill), Stopping, KeepLink, "the {guest} did not shut down in time: end it"},
-		{Stopping, PeerLost, always, do(Ask), Stopping, NoLink, "the peer was lost: ask to go on alone until the {guest} is down"},
+		{Stopping, PeerLost, always, do(Ask), Stopping, NoLink,
+			"the peer was lost: ask to go on alone until the {guest} is down"},
 		{Stopping, Granted, always, do(GoAlone), Stopping, NoLink, "the right to go on alone was granted"},
 		{Stopping, LinkLost, always, nil, Stopping, NoLink, "the peer was lost; it was not needed"},
 		{Stopping, Deposed, always, do(CloseVolumes, Kill), Killing, NoLink, "the peer holds a newer epoch"},

@@ -44,12 +44,14 @@ func TestTable(t *testing.T) {
 // TestDocument keeps the document of the machine equal to the table.
 func TestDocument(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# The mirror machine\n\nMade from the table in `appmodules/mirror.go` by `go test ./appmodules -update`. What users see: ")
+	b.WriteString("# The mirror machine\n\nMade from the table in `appmodules/mirror.go` by `go test ./appmodules " +
+		"-update`. What users see: ")
 	for p := range phaseCount {
 		r, s := Machine{p, InStep}.Display()
 		fmt.Fprintf(&b, "%s is %s (%s); ", p, r, s)
 	}
-	b.WriteString("without a peer, PRIM is shown as ALONE. Reasons are given as for a VM; another kind puts its own nouns there.\n\n```mermaid\nstateDiagram-v2\n    [*] --> Stopped\n")
+	b.WriteString("without a peer, PRIM is shown as ALONE. Reasons are given as for a VM; another kind puts its own nouns " +
+		"there.\n\n```mermaid\nstateDiagram-v2\n    [*] --> Stopped\n")
 	seen := map[string]bool{}
 	for _, r := range Table() {
 		edge := fmt.Sprintf("    %s --> %s: %s\n", r.From, r.To, r.On)
@@ -86,8 +88,10 @@ func TestEveryPairIsDecided(t *testing.T) {
 func allFacts(yield func(Facts) bool) {
 	for n := range 1 << 17 {
 		bit := func(i int) bool { return n&(1<<i) != 0 }
-		f := Facts{Holder: bit(0), Complete: bit(1), Alone: bit(2), PeerAnswers: bit(3), PeerHolds: bit(4), PeerActive: bit(5),
-			PeerYields: bit(6), Silent: bit(7), Up: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11), Worse: bit(12), MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0), Open: bit(10)}
+		f := Facts{Holder: bit(0), Complete: bit(1), Alone: bit(2), PeerAnswers: bit(3), PeerHolds: bit(4),
+			PeerActive: bit(5),
+			PeerYields: bit(6), Silent: bit(7), Up: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11), Worse: bit(12),
+			MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0), Open: bit(10)}
 		if !yield(f) {
 			return
 		}
@@ -134,7 +138,8 @@ func TestSafety(t *testing.T) {
 						t.Fatalf("goes on alone without a grant: %s", row)
 					}
 					keeps := slices.Contains(append(withVM, Opening), next.Phase)
-					if (slices.Contains(withVM, p) || p == Opening && f.Up) && !keeps && !has(Kill) && e != Down && next.Phase != Killing && next.Phase != Handing {
+					if (slices.Contains(withVM, p) || p == Opening && f.Up) && !keeps && !has(Kill) && e != Down &&
+						next.Phase != Killing && next.Phase != Handing {
 						t.Fatalf("leaves the workload behind: %s", row)
 					}
 					if e == Deposed && p != Killing && p != Asking && (!has(CloseVolumes) || !has(Kill)) {
@@ -143,7 +148,8 @@ func TestSafety(t *testing.T) {
 					if e == PeerLost && slices.Contains(writing, next.Phase) {
 						t.Fatalf("a needed peer was lost and writes go on: %s", row)
 					}
-					if next.Phase == Stopped && p != Stopped && !has(CloseVolumes) && slices.Contains(append(withVM, Opening, Handing, Following, Standby), p) {
+					if next.Phase == Stopped && p != Stopped && !has(CloseVolumes) &&
+						slices.Contains(append(withVM, Opening, Handing, Following, Standby), p) {
 						t.Fatalf("stopped with open volumes: %s", row)
 					}
 				}

@@ -232,7 +232,8 @@ func (p Policy) Validate(nodes []string) []Fault {
 	if p.Restart.Max < 0 {
 		f.add("policy.restart.max", "must be ≥ 0")
 	}
-	for path, d := range map[string]Duration{"policy.restart.window": p.Restart.Window, "policy.start.delay": p.Start.Delay} {
+	for path, d := range map[string]Duration{"policy.restart.window": p.Restart.Window,
+		"policy.start.delay": p.Start.Delay} {
 		if d < 0 {
 			f.add(path, "must be ≥ 0")
 		}
@@ -246,7 +247,8 @@ func (p Policy) Validate(nodes []string) []Fault {
 	if time.Duration(p.Shutdown) < time.Second {
 		f.add("policy.shutdown", "must be ≥ 1s")
 	}
-	for path, r := range map[string]Reaction{"policy.on.crash": p.On.Crash, "policy.on.panic": p.On.Panic, "policy.on.shutdown": p.On.Shutdown, "policy.on.admin": p.On.Admin} {
+	for path, r := range map[string]Reaction{"policy.on.crash": p.On.Crash, "policy.on.panic": p.On.Panic,
+		"policy.on.shutdown": p.On.Shutdown, "policy.on.admin": p.On.Admin} {
 		f.oneOf(path, string(r), string(React), string(ReactMove), string(ReactStop))
 	}
 	return f

@@ -34,14 +34,16 @@ func TestProofPolicy(t *testing.T) {
 	p := DefaultPolicy()
 	p.Proof, p.ProofRepair = proofOff, RepairAuto
 	var read Policy
-	if b, err = json.Marshal(p); err != nil || json.Unmarshal(b, &read) != nil || read.Proof.Every() != 0 || read.ProofRepair != RepairAuto {
+	if b, err = json.Marshal(p); err != nil || json.Unmarshal(b, &read) != nil || read.Proof.Every() != 0 ||
+		read.ProofRepair != RepairAuto {
 		t.Errorf("%s is read as %+v", b, read)
 	}
 	for _, c := range []struct {
 		pass   ProofPass
 		repair ProofRepair
 		faults int
-	}{{0, "", 0}, {proofOff, RepairAuto, 0}, {ProofPass(time.Hour), RepairAsk, 0}, {ProofPass(time.Second), RepairAsk, 1}, {ProofPass(60 * week), "never", 2}} {
+	}{{0, "", 0}, {proofOff, RepairAuto, 0}, {ProofPass(time.Hour), RepairAsk, 0}, {ProofPass(time.Second), RepairAsk, 1},
+		{ProofPass(60 * week), "never", 2}} {
 		p.Proof, p.ProofRepair = c.pass, c.repair
 		if f := p.Validate([]string{"a", "b"}); len(f) != c.faults {
 			t.Errorf("%v, %q: %v", c.pass, c.repair, f)

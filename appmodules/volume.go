@@ -53,7 +53,8 @@ func validateVolumes(volumes []Volume, nodes []string) []Fault {
 }
 
 var volumeKeys = []Key{
-	{"volumes[].target", "name of the disk inside the VM; written by `duet vm protect`, like all of volumes, and not to be edited"},
+	{"volumes[].target", "name of the disk inside the VM; written by `duet vm protect`, like all of volumes, and not to " +
+		"be edited"},
 	{"volumes[].id", "identity of the data on it"},
 	{"volumes[].size", "bytes"},
 	{"volumes[].paths", "image on each node"},

@@ -81,8 +81,9 @@ const (
 	HasToMove                  // it ended: run it on the other node
 	HasEnded                   // it ended: stop the module
 	IsEdited                   // its definition changed
-	IsSaved                    // it has left something behind that Start can resume, as long as nobody else had the right to write
-	IsStrayed                  // what one of its disks is on may have changed, see Straying
+	// it has left something behind that Start can resume, as long as nobody else had the right to write
+	IsSaved
+	IsStrayed // what one of its disks is on may have changed, see Straying
 )
 
 // Event is what the machine is told of a workload that ended.

@@ -72,7 +72,8 @@ func (r Record) IsComplete() bool { return r.Epoch > 0 && r.Complete == r.Epoch 
 // acknowledged in it, did not. A newer epoch that the peer promised to the owner does
 // not matter: the owner does not know it, so it never wrote in it.
 func (r Record) Worse(peer Record) bool {
-	return r.Cold && !r.Alone && !peer.Cold && peer.Complete == r.Epoch && (peer.Epoch == r.Epoch || peer.Holder == r.Holder)
+	return r.Cold && !r.Alone && !peer.Cold && peer.Complete == r.Epoch &&
+		(peer.Epoch == r.Epoch || peer.Holder == r.Holder)
 }
 
 // TakesBack reports whether the owner may ask its peer to give back the newest epoch,
@@ -80,7 +81,8 @@ func (r Record) Worse(peer Record) bool {
 // lost power since it was complete, while the owner did not. Only the peer's own yes
 // makes that safe: it says that the peer still does not know the epoch, and never will.
 func (r Record) TakesBack(peer NodeID, theirs Record) bool {
-	return r.Holder == peer && r.Epoch > theirs.Epoch && theirs.Epoch > 0 && r.Complete == theirs.Epoch && !r.Cold && theirs.Cold
+	return r.Holder == peer && r.Epoch > theirs.Epoch && theirs.Epoch > 0 && r.Complete == theirs.Epoch && !r.Cold &&
+		theirs.Cold
 }
 
 // Learn returns what the owner knows after hearing that e was granted to holder.
@@ -201,7 +203,8 @@ func (r Record) Vote(voter NodeID, a Ask) (Record, Answer) {
 	case a.Epoch == r.Promised && r.To != a.Node:
 		return no("rule 5: epoch %d was promised to %s", r.Promised, r.To)
 	case r.Holder != a.Node && a.Complete < r.Epoch:
-		return no("rule 5: the data of %s are complete at epoch %d, but epoch %d was granted to %s", a.Node, a.Complete, r.Epoch, r.Holder)
+		return no("rule 5: the data of %s are complete at epoch %d, but epoch %d was granted to %s", a.Node, a.Complete,
+			r.Epoch, r.Holder)
 	case a.Cold && r.IsComplete():
 		return no("rule 5: %s lost power since its data were complete, and the copy of %s did not", a.Node, voter)
 	}
@@ -267,7 +270,8 @@ func Granted(m Means, ev Evidence) (ok bool, why string) {
 		ok, why = unwitnessed(m, ev)
 	}
 	if ok && m.First && ev.TakeOver && !ev.Fenced {
-		return false, "the right would be granted, but the policy asks for the peer to be fenced before a VM starts here: " + orElse(ev.FenceWhy, "the fence agent has not confirmed it")
+		return false, "the right would be granted, but the policy asks for the peer to be fenced before a VM starts here: " +
+			orElse(ev.FenceWhy, "the fence agent has not confirmed it")
 	}
 	return ok, why
 }
@@ -277,7 +281,8 @@ func witnessed(m Means, ev Evidence) (ok bool, why string) {
 	for _, name := range m.Witnesses {
 		switch said, answered := ev.Witnesses[name]; {
 		case !answered:
-			return false, fmt.Sprintf("neither the peer nor the witness %s answers: the return of either or `duet prim %s` ends this (rule 3b)", name, m.Module)
+			return false, fmt.Sprintf("neither the peer nor the witness %s answers: the return of either or `duet prim %s` "+
+				"ends this (rule 3b)", name, m.Module)
 		case !said.Yes:
 			return false, fmt.Sprintf("the peer does not answer and the witness %s refused: %s (rule 3b)", name, said.Why)
 		}
@@ -289,13 +294,17 @@ func witnessed(m Means, ev Evidence) (ok bool, why string) {
 func unwitnessed(m Means, ev Evidence) (ok bool, why string) {
 	switch {
 	case !ev.Met:
-		return false, "the peer has not been met since this node started, so neither a fence agent nor a ping proves anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
+		return false, "the peer has not been met since this node started, so neither a fence agent nor a ping proves " +
+			"anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
 	case ev.Fenced:
 		return true, "a fence agent confirmed that the peer is off (rule 3c)"
 	case m.Arbitration != Available && m.Fence:
-		return false, "the peer does not answer and could not be fenced: " + orElse(ev.FenceWhy, "the fence agent has not confirmed it") + ": its return or `duet prim " + m.Module + "` ends this (rule 3c)"
+		return false, "the peer does not answer and could not be fenced: " +
+			orElse(ev.FenceWhy, "the fence agent has not confirmed it") + ": its return or `duet prim " + m.Module +
+			"` ends this (rule 3c)"
 	case m.Arbitration != Available:
-		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or `duet prim " + m.Module + "` ends this"
+		return false, "the peer does not answer, there is no witness, and arbitration is safe: only the peer's return or " +
+			"`duet prim " + m.Module + "` ends this"
 	case !ev.Ping:
 		return false, "neither the peer nor a ping target answers: this node may be the one that is cut off (rule 3d)"
 	}

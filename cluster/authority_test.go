@@ -152,38 +152,55 @@ func TestGranted(t *testing.T) {
 	}{
 		{"peer says yes", Means{}, Evidence{PeerYes: true}, true, "3a"},
 		{"peer says yes, witness silent", Means{Witnesses: w1}, Evidence{PeerYes: true}, true, "3a"},
-		{"peer says yes, so it is closed and needs no fence", Means{First: true}, Evidence{PeerYes: true, TakeOver: true}, true, "3a"},
+		{"peer says yes, so it is closed and needs no fence", Means{First: true}, Evidence{PeerYes: true, TakeOver: true},
+			true, "3a"},
 		{"peer says no, witness yes", Means{Witnesses: w1}, Evidence{PeerNo: "stale", Witnesses: yes("w1")}, false, "stale"},
-		{"peer says no, all else says yes", Means{Arbitration: Available, Fence: true}, Evidence{PeerNo: "stale", Ping: true, Met: true, Fenced: true}, false, "stale"},
+		{"peer says no, all else says yes", Means{Arbitration: Available, Fence: true},
+			Evidence{PeerNo: "stale", Ping: true, Met: true, Fenced: true}, false, "stale"},
 
 		{"witness says yes", Means{Witnesses: w1}, Evidence{Witnesses: yes("w1")}, true, "w1 agreed"},
-		{"witness says yes to a node that just started", Means{Witnesses: w1}, Evidence{Witnesses: yes("w1"), Met: false}, true, "3b"},
+		{"witness says yes to a node that just started", Means{Witnesses: w1}, Evidence{Witnesses: yes("w1"), Met: false},
+			true, "3b"},
 		{"witness refuses", Means{Witnesses: w1}, Evidence{Witnesses: refused}, false, "promised to beta"},
 		{"witness silent", Means{Witnesses: w1}, Evidence{}, false, "neither the peer nor the witness w1"},
-		{"nothing replaces a silent witness", Means{Witnesses: w1, Arbitration: Available, Fence: true}, Evidence{Fenced: true, Ping: true, Met: true}, false, "w1"},
-		{"nothing replaces a witness that refused", Means{Witnesses: w1, Arbitration: Available, Fence: true}, Evidence{Witnesses: refused, Fenced: true, Ping: true, Met: true}, false, "w1"},
+		{"nothing replaces a silent witness", Means{Witnesses: w1, Arbitration: Available, Fence: true},
+			Evidence{Fenced: true, Ping: true, Met: true}, false, "w1"},
+		{"nothing replaces a witness that refused", Means{Witnesses: w1, Arbitration: Available, Fence: true},
+			Evidence{Witnesses: refused, Fenced: true, Ping: true, Met: true}, false, "w1"},
 		{"another's yes is no witness's", Means{Witnesses: w1}, Evidence{Witnesses: yes("w2")}, false, "w1"},
 		{"during a change of witness both say yes", Means{Witnesses: w2}, Evidence{Witnesses: yes("w1", "w2")}, true, "3b"},
-		{"during a change of witness the old one is silent", Means{Witnesses: w2}, Evidence{Witnesses: yes("w2")}, false, "witness w1"},
-		{"during a change of witness the new one is silent", Means{Witnesses: w2}, Evidence{Witnesses: yes("w1")}, false, "witness w2"},
+		{"during a change of witness the old one is silent", Means{Witnesses: w2}, Evidence{Witnesses: yes("w2")}, false,
+			"witness w1"},
+		{"during a change of witness the new one is silent", Means{Witnesses: w2}, Evidence{Witnesses: yes("w1")}, false,
+			"witness w2"},
 
-		{"fence before start, not confirmed", Means{Witnesses: w1, Fence: true, First: true}, Evidence{Witnesses: yes("w1"), TakeOver: true}, false, "has not confirmed"},
-		{"fence before start, failed", Means{Witnesses: w1, Fence: true, First: true}, Evidence{Witnesses: yes("w1"), TakeOver: true, FenceWhy: "ipmi: no route"}, false, "ipmi: no route"},
-		{"fence before start, confirmed", Means{Witnesses: w1, Fence: true, First: true}, Evidence{Witnesses: yes("w1"), TakeOver: true, Fenced: true}, true, "3b"},
-		{"fence before start, the holder goes on where it is", Means{Witnesses: w1, Fence: true, First: true}, Evidence{Witnesses: yes("w1")}, true, "3b"},
-		{"fence before start, witness refuses", Means{Witnesses: w1, Fence: true, First: true}, Evidence{Witnesses: refused, TakeOver: true}, false, "refused"},
-		{"fence before start, only a ping", Means{Arbitration: Available, Fence: true, First: true}, Evidence{Ping: true, Met: true, TakeOver: true}, false, "fenced before"},
+		{"fence before start, not confirmed", Means{Witnesses: w1, Fence: true, First: true},
+			Evidence{Witnesses: yes("w1"), TakeOver: true}, false, "has not confirmed"},
+		{"fence before start, failed", Means{Witnesses: w1, Fence: true, First: true},
+			Evidence{Witnesses: yes("w1"), TakeOver: true, FenceWhy: "ipmi: no route"}, false, "ipmi: no route"},
+		{"fence before start, confirmed", Means{Witnesses: w1, Fence: true, First: true},
+			Evidence{Witnesses: yes("w1"), TakeOver: true, Fenced: true}, true, "3b"},
+		{"fence before start, the holder goes on where it is", Means{Witnesses: w1, Fence: true, First: true},
+			Evidence{Witnesses: yes("w1")}, true, "3b"},
+		{"fence before start, witness refuses", Means{Witnesses: w1, Fence: true, First: true},
+			Evidence{Witnesses: refused, TakeOver: true}, false, "refused"},
+		{"fence before start, only a ping", Means{Arbitration: Available, Fence: true, First: true},
+			Evidence{Ping: true, Met: true, TakeOver: true}, false, "fenced before"},
 
 		{"just started, fenced", Means{Arbitration: Available, Fence: true}, Evidence{Fenced: true}, false, "rule 6"},
 		{"just started, ping answers", Means{Arbitration: Available}, Evidence{Ping: true}, false, "rule 6"},
 		{"fenced", Means{Arbitration: Safe, Fence: true}, Evidence{Fenced: true, Met: true}, true, "3c"},
-		{"fenced, available, cut off", Means{Arbitration: Available, Fence: true}, Evidence{Fenced: true, Met: true}, true, "3c"},
-		{"safe, fence not confirmed", Means{Arbitration: Safe, Fence: true}, Evidence{Ping: true, Met: true}, false, "has not confirmed"},
-		{"safe, fence failed", Means{Arbitration: Safe, Fence: true}, Evidence{Ping: true, Met: true, FenceWhy: "ipmi: no route"}, false, "ipmi: no route"},
+		{"fenced, available, cut off", Means{Arbitration: Available, Fence: true}, Evidence{Fenced: true, Met: true}, true,
+			"3c"},
+		{"safe, fence not confirmed", Means{Arbitration: Safe, Fence: true}, Evidence{Ping: true, Met: true}, false,
+			"has not confirmed"},
+		{"safe, fence failed", Means{Arbitration: Safe, Fence: true},
+			Evidence{Ping: true, Met: true, FenceWhy: "ipmi: no route"}, false, "ipmi: no route"},
 		{"safe and silent", Means{Arbitration: Safe}, Evidence{Ping: true, Met: true}, false, "safe"},
 		{"no policy is safe", Means{}, Evidence{Ping: true, Met: true}, false, "safe"},
 		{"available, ping answers", Means{Arbitration: Available}, Evidence{Ping: true, Met: true}, true, "3d"},
-		{"available, fence failed, ping answers", Means{Arbitration: Available, Fence: true}, Evidence{Ping: true, Met: true, FenceWhy: "ipmi: no route"}, true, "3d"},
+		{"available, fence failed, ping answers", Means{Arbitration: Available, Fence: true},
+			Evidence{Ping: true, Met: true, FenceWhy: "ipmi: no route"}, true, "3d"},
 		{"available, cut off", Means{Arbitration: Available}, Evidence{Met: true}, false, "cut off"},
 	} {
 		if ok, why := Granted(c.m, c.ev); ok != c.ok || why == "" || !strings.Contains(why, c.why) {
@@ -371,7 +388,8 @@ func TestInherits(t *testing.T) {
 // TestOutdated: a copy that is given up counts as complete at no epoch, whatever it was.
 func TestOutdated(t *testing.T) {
 	cold := Record{Epoch: 3, Holder: "beta", Promised: 3, To: "beta", Complete: 3, Cold: true}
-	if got := cold.Outdated(); got.Complete != 0 || got.Cold || got.Epoch != 3 || got.IsComplete() || got.Valid("alpha") != nil {
+	if got := cold.Outdated(); got.Complete != 0 || got.Cold || got.Epoch != 3 || got.IsComplete() ||
+		got.Valid("alpha") != nil {
 		t.Errorf("given up: %+v", got)
 	}
 	warm := cold

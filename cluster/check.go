@@ -13,7 +13,8 @@ var nodeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 // Check accepts what is safe in certificates, addresses and file names.
 func (n NodeID) Check() error {
 	if !nodeName.MatchString(string(n)) {
-		return fmt.Errorf("node name %q: use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or digit", string(n))
+		return fmt.Errorf("node name %q: use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or digit",
+			string(n))
 	}
 	return nil
 }

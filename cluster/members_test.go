@@ -12,7 +12,8 @@ import (
 func key(i byte) []byte { return bytes.Repeat([]byte{i}, gossipKey) }
 
 func town(self NodeID) Config {
-	return Config{Self: self, GossipKeys: [][]byte{key(0)}, Members: []Member{{Node: "alpha", Key: "a"}, {Node: "beta", Key: "b", Since: 1}}}
+	return Config{Self: self, GossipKeys: [][]byte{key(0)},
+		Members: []Member{{Node: "alpha", Key: "a"}, {Node: "beta", Key: "b", Since: 1}}}
 }
 
 func TestMembershipChanges(t *testing.T) {

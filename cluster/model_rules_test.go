@@ -97,7 +97,8 @@ func TestAuthorityModel(t *testing.T) {
 	}
 	began := time.Now()
 	res := (&model{bounds: limits}).search()
-	t.Logf("%d states, at most %d steps deep, all visited: %v, %v", res.states, res.depth, res.complete, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d states, at most %d steps deep, all visited: %v, %v", res.states, res.depth, res.complete,
+		time.Since(began).Round(time.Millisecond))
 	if res.violation != "" {
 		t.Fatal(res)
 	}

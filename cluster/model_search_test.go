@@ -42,7 +42,8 @@ func (m *model) broken(s *state) string {
 			return fmt.Sprintf("%s acknowledges writes and lacks the acknowledged %s", nodeID(i), mask(missing))
 		}
 		if r.IsComplete() && r.Epoch == newest && missing != 0 {
-			return fmt.Sprintf("the record of %s says complete at the newest epoch %d, but it lacks the acknowledged %s", nodeID(i), newest, mask(missing))
+			return fmt.Sprintf("the record of %s says complete at the newest epoch %d, but it lacks the acknowledged %s",
+				nodeID(i), newest, mask(missing))
 		}
 	}
 	if can[0] && can[1] {

@@ -183,7 +183,8 @@ const (
 )
 
 func (k kind) String() string {
-	return [...]string{"nothing", "ask", "yes", "hello", "open", "welcome", "write", "ack", "complete", "confirm", "handover", "handed"}[k]
+	return [...]string{"nothing", "ask", "yes", "hello", "open", "welcome", "write", "ack", "complete", "confirm",
+		"handover", "handed"}[k]
 }
 
 func msg(k kind, who uint8) message { return message(k)<<11 | message(who)<<10 }
@@ -273,7 +274,8 @@ func mask(m uint8) string {
 
 func (n node) String() string {
 	r := n.rec.unpack()
-	s := fmt.Sprintf("%v, knows %d/%s, promised %d/%s, complete %d", n.phase, r.Epoch, r.Holder, r.Promised, r.To, r.Complete)
+	s := fmt.Sprintf("%v, knows %d/%s, promised %d/%s, complete %d", n.phase, r.Epoch, r.Holder, r.Promised, r.To,
+		r.Complete)
 	if r.Alone {
 		s += " alone"
 	}

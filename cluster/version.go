@@ -80,5 +80,6 @@ func Unknown(node NodeID, theirs, mine Version, what string) error {
 	if theirs > mine {
 		kind = ErrNewer
 	}
-	return fmt.Errorf("%w: %s speaks version %d and does not know %q, which a node of version %d asks for", kind, node, theirs, what, mine)
+	return fmt.Errorf("%w: %s speaks version %d and does not know %q, which a node of version %d asks for", kind, node,
+		theirs, what, mine)
 }

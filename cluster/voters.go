@@ -64,7 +64,8 @@ func (v Voters) With(w Witness) Voters {
 // by other means.
 func (v Voters) Without(w Witness) Voters {
 	other := func(have Witness) bool { return have == w }
-	return Voters{v.Version + 1, slices.DeleteFunc(slices.Clone(v.Active), other), slices.DeleteFunc(slices.Clone(v.Spares), other)}
+	return Voters{v.Version + 1, slices.DeleteFunc(slices.Clone(v.Active), other),
+		slices.DeleteFunc(slices.Clone(v.Spares), other)}
 }
 
 // Joined makes the spare w a voter beside the present one.

@@ -83,7 +83,8 @@ func token(file string) (string, error) {
 	}
 	t := strings.TrimSpace(string(b))
 	if len(t) < minToken {
-		return "", fmt.Errorf("read token: %s has less than %d characters: remove it, a new one is made at the next start", file, minToken)
+		return "", fmt.Errorf("read token: %s has less than %d characters: remove it, a new one is made at the next start",
+			file, minToken)
 	}
 	return t, nil
 }

@@ -102,7 +102,8 @@ func TestSocket(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	_, err = c.Status(t.Context())
-	if want := "duetd does not answer on " + path + ": is it running? systemctl status duetd"; !errors.Is(err, client.ErrAway) || err.Error() != want {
+	if want := "duetd does not answer on " + path +
+		": is it running? systemctl status duetd"; !errors.Is(err, client.ErrAway) || err.Error() != want {
 		t.Errorf("after stop: %v, want %s", err, want)
 	}
 }
@@ -130,7 +131,8 @@ func TestTLS(t *testing.T) {
 	id := identity(t, filepath.Join(dir, "pki"), "office")
 	foreign := identity(t, filepath.Join(dir, "foreign"), "elsewhere")
 	tokenFile, ca := filepath.Join(dir, "console.token"), filepath.Join(dir, "pki", "ca.crt")
-	s := start(t, api.Handler(apitest.New(), "1.0", nil), console.Config{Listen: "127.0.0.1:0", Identity: id, TokenFile: tokenFile})
+	s := start(t, api.Handler(apitest.New(), "1.0", nil),
+		console.Config{Listen: "127.0.0.1:0", Identity: id, TokenFile: tokenFile})
 	connect := "https://" + s.Addr().String()
 	info, err := os.Stat(tokenFile)
 	if err != nil || info.Mode().Perm() != 0o600 || info.Size() < 64 {
@@ -149,7 +151,8 @@ func TestTLS(t *testing.T) {
 		{"no token", client.Options{Connect: connect, CAFile: ca}, "wants a token"},
 		{"wrong token", client.Options{Connect: connect, TokenFile: bad, CAFile: ca}, "wants a token"},
 		{"no CA", client.Options{Connect: connect, TokenFile: tokenFile}, "give the cluster's CA with --ca-file"},
-		{"wrong CA", client.Options{Connect: connect, TokenFile: tokenFile, CAFile: filepath.Join(dir, "foreign", "ca.crt")}, "not of a known authority"},
+		{"wrong CA", client.Options{Connect: connect, TokenFile: tokenFile, CAFile: filepath.Join(dir, "foreign", "ca.crt")},
+			"not of a known authority"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cl, err := client.New(c.o)
@@ -158,7 +161,8 @@ func TestTLS(t *testing.T) {
 			}
 			defer cl.Close()
 			_, err = cl.Status(t.Context())
-			if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, client.ErrDenied) || !strings.Contains(err.Error(), c.want)) {
+			if c.want == "" && err != nil || c.want != "" &&
+				(!errors.Is(err, client.ErrDenied) || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
@@ -202,7 +206,8 @@ func TestTokenFile(t *testing.T) {
 	id := identity(t, filepath.Join(dir, "pki"), "office")
 	file := filepath.Join(dir, "console.token")
 	try := func() error {
-		s, err := console.New(console.Config{Handler: http.NotFoundHandler(), Listen: "127.0.0.1:0", Identity: id, TokenFile: file, Log: slog.New(slog.DiscardHandler)})
+		s, err := console.New(console.Config{Handler: http.NotFoundHandler(), Listen: "127.0.0.1:0", Identity: id,
+			TokenFile: file, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
 		}
@@ -279,7 +284,8 @@ func TestAudit(t *testing.T) {
 	})
 	for _, o := range []client.Options{
 		{Connect: "unix://" + filepath.Join(dir, "d.sock")},
-		{Connect: "https://" + s.Addr().String(), TokenFile: filepath.Join(dir, "t"), CAFile: filepath.Join(dir, "pki", "ca.crt")},
+		{Connect: "https://" + s.Addr().String(), TokenFile: filepath.Join(dir, "t"),
+			CAFile: filepath.Join(dir, "pki", "ca.crt")},
 	} {
 		c, err := client.New(o)
 		if err != nil {

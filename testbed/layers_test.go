@@ -13,9 +13,11 @@ import (
 // rows is the import order: a package imports rows below its own,
 // never above and never a neighbour. A pattern may end in * for one path element.
 var rows = [][]string{
-	0: {"blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check", "testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps", "testbed/previous"},
+	0: {"blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check",
+		"testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps", "testbed/previous"},
 	1: {"cluster", "cluster/enroll", "blockrepl", "vmmanager", "lb", "appmodules"},
-	2: {"cluster/*", "cluster/doctor/*", "blockrepl/*", "blockrepl/host/*", "vmmanager/*", "lb/*", "appmodules/checker", "appmodules/script", "appmodules/safepkg", "appmodules/filerepl", "appmodules/config", "console/api"},
+	2: {"cluster/*", "cluster/doctor/*", "blockrepl/*", "blockrepl/host/*", "vmmanager/*", "lb/*", "appmodules/checker",
+		"appmodules/script", "appmodules/safepkg", "appmodules/filerepl", "appmodules/config", "console/api"},
 	3: {
 		"cluster/control", "cluster/fencing", "cluster/registrar", "cluster/support", "cluster/voting",
 		"appmodules/engine", "appmodules/workload", "appmodules/protect", "appmodules/filerepl/fuse", "console",
@@ -27,7 +29,9 @@ var rows = [][]string{
 	},
 	5: {"appmodules/orders"}, // knows the registry
 	6: {"cmd/node", "testbed/sim", "cmd/duet/setup"},
-	7: {"cmd/duetd", "cmd/duet", "cmd/packaging", "cmd/packaging/bill", "testbed/libvirtd", "testbed/testcluster", "testbed/scenario", "testbed/bench", "testbed/demo", "testbed/campaign", "testbed/knownbugs", "testbed/chaos", "testbed/machine", "testbed/machine/*", "testbed"},
+	7: {"cmd/duetd", "cmd/duet", "cmd/packaging", "cmd/packaging/bill", "testbed/libvirtd", "testbed/testcluster",
+		"testbed/scenario", "testbed/bench", "testbed/demo", "testbed/campaign", "testbed/knownbugs", "testbed/chaos",
+		"testbed/machine", "testbed/machine/*", "testbed"},
 }
 
 // family lists parts of one thing that may import each other although they share a

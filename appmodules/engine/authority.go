@@ -46,10 +46,12 @@ func (e *Engine) ask() bool {
 		return false
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	ask := cluster.Ask{Module: e.cfg.Module.Identity(), Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete, Cold: e.rec.Cold}
+	ask := cluster.Ask{Module: e.cfg.Module.Identity(), Node: e.self, Epoch: e.rec.Promised, Complete: e.rec.Complete,
+		Cold: e.rec.Cold}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
-	ev := evidence{policy: e.cfg.Module.Policy, Evidence: cluster.Evidence{Met: e.link.met || e.override || e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
+	ev := evidence{policy: e.cfg.Module.Policy, Evidence: cluster.Evidence{Met: e.link.met || e.override ||
+		e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
 	e.spawn(func(context.Context) {
 		defer cancel()
 		e.gather(ctx, ask, &ev)
@@ -171,7 +173,8 @@ func (e *Engine) inform() {
 			case err != nil:
 				e.post(func() { delete(e.informed, w) })
 			case !ans.Yes:
-				e.cfg.Logger.Warn("the witness knows better", "module", e.cfg.Module.Name, "witness", w.Name(), "epoch", ask.Epoch, "why", ans.Why)
+				e.cfg.Logger.Warn("the witness knows better", "module", e.cfg.Module.Name, "witness", w.Name(), "epoch", ask.Epoch,
+					"why", ans.Why)
 			}
 		})
 	}
@@ -179,7 +182,8 @@ func (e *Engine) inform() {
 
 // means is what arbitration may call on now under a policy. Any goroutine.
 func (e *Engine) means(p appmodules.Policy) cluster.Means {
-	m := cluster.Means{Module: e.cfg.Module.Name, Arbitration: cluster.Arbitration(p.Arbitration), First: p.Fence == appmodules.FenceBeforeStart,
+	m := cluster.Means{Module: e.cfg.Module.Name, Arbitration: cluster.Arbitration(p.Arbitration),
+		First: p.Fence == appmodules.FenceBeforeStart,
 		Fence: e.cfg.Fence != nil && (e.cfg.CanFence == nil || e.cfg.CanFence())}
 	for _, w := range e.cfg.Witnesses() {
 		m.Witnesses = append(m.Witnesses, w.Name())
@@ -294,7 +298,8 @@ func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (cluster.Answer, erro
 
 func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	if e.rec.Holds(e.self) && e.primary() {
-		return cluster.Answer{Why: fmt.Sprintf("rule 1: %s holds epoch %d and runs the module", e.self, e.rec.Epoch), Know: e.rec}, nil
+		return cluster.Answer{Why: fmt.Sprintf("rule 1: %s holds epoch %d and runs the module", e.self, e.rec.Epoch),
+			Know: e.rec}, nil
 	}
 	rec, ans := e.rec.Vote(e.self, a)
 	if !ans.Yes {
@@ -319,7 +324,8 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 // primary: this node acknowledges writes, is about to, or waits to go on.
 func (e *Engine) primary() bool {
 	switch e.m.Phase {
-	case appmodules.Stopped, appmodules.Waiting, appmodules.Asking, appmodules.Following, appmodules.Standby, appmodules.Killing:
+	case appmodules.Stopped, appmodules.Waiting, appmodules.Asking, appmodules.Following, appmodules.Standby,
+		appmodules.Killing:
 		return false
 	}
 	return true
@@ -467,7 +473,8 @@ func (e *Engine) takeOver(h Handover) error {
 		// would make the peer believe that it is complete.
 		return fmt.Errorf("rule 9: hand over epoch %d: this node holds it alone already", h.Epoch)
 	case !e.rec.Inherits(e.self, e.peer, h.From, h.Epoch):
-		return fmt.Errorf("rule 9: hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch, e.rec.Epoch, e.rec.Complete, e.rec.Promised)
+		return fmt.Errorf("rule 9: hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch,
+			e.rec.Epoch, e.rec.Complete, e.rec.Promised)
 	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:
 		return fmt.Errorf("rule 9: hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)
 	}

@@ -88,12 +88,14 @@ const commandTime = 2 * time.Second
 // almost: nothing differs any more and this node is about to hear that the peer has noted
 // it, so that a swap typed at the sight of SECOND (Ready) there is not refused.
 func (e *Engine) almost(ev appmodules.Event) bool {
-	return !e.booted || ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing && e.leading.drained()
+	return !e.booted || ev == appmodules.CmdSwap && e.m.Phase == appmodules.Running && e.m.Link == appmodules.Syncing &&
+		e.leading.drained()
 }
 
 func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	if !e.booted {
-		return fmt.Errorf("%w: this node has just started and it is not known yet how the %s stands", ErrRefused, e.work.words.Noun)
+		return fmt.Errorf("%w: this node has just started and it is not known yet how the %s stands", ErrRefused,
+			e.work.words.Noun)
 	}
 	if ev == appmodules.CmdPrim {
 		if err := e.mayOverride(yes); err != nil {
@@ -146,7 +148,8 @@ func (e *Engine) refusal(ev appmodules.Event) string {
 	at := fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)
 	switch ev {
 	case appmodules.CmdSwap:
-		return at + " and its peer is not in step; a swap needs PRIM (Ready) here and SECOND (Ready) there: `duet status " + e.cfg.Module.Name + " --watch`"
+		return at + " and its peer is not in step; a swap needs PRIM (Ready) here and SECOND (Ready) there: `duet status " +
+			e.cfg.Module.Name + " --watch`"
 	case appmodules.CmdSecond:
 		return at + "; to have the peer take over use `duet swap " + e.cfg.Module.Name + "`"
 	case appmodules.CmdRestart:
@@ -160,7 +163,8 @@ func (e *Engine) refusal(ev appmodules.Event) string {
 func (e *Engine) mayOverride(yes bool) error {
 	p := e.link.state
 	if e.answers() && p.Active && p.Record.Holder == e.peer && p.Record.Epoch >= e.rec.Epoch && p.Status.Role.Acts() {
-		return fmt.Errorf("%w: %s is %s on %s; to move it use `duet swap %s`", ErrRefused, e.cfg.Module.Name, p.Status.Role, e.peer, e.cfg.Module.Name)
+		return fmt.Errorf("%w: %s is %s on %s; to move it use `duet swap %s`", ErrRefused, e.cfg.Module.Name, p.Status.Role,
+			e.peer, e.cfg.Module.Name)
 	}
 	whole, heard := e.rec.IsComplete() && e.rec.Holds(e.self), e.answers()
 	if yes || whole && heard || e.satisfied(appmodules.CmdPrim) {
@@ -168,11 +172,13 @@ func (e *Engine) mayOverride(yes bool) error {
 	}
 	var risks []string
 	if !whole {
-		risks = append(risks, fmt.Sprintf("the data of %s on %s may lack writes; those that only %s has would be kept there but not used",
+		risks = append(risks, fmt.Sprintf("the data of %s on %s may lack writes; those that only %s has would be kept "+
+			"there but not used",
 			e.cfg.Module.Name, e.self, e.peer))
 	}
 	if !heard {
-		risks = append(risks, fmt.Sprintf("%s has not been heard%s: if it is alive there are two writers from then on, and one of them loses "+
+		risks = append(risks, fmt.Sprintf("%s has not been heard%s: if it is alive there are two writers from then on, and "+
+			"one of them loses "+
 			"what it wrote. Is it switched off?", e.peer, e.silence()))
 	}
 	return fmt.Errorf("%w: %s\n%s\n%s", ErrConfirm, strings.Join(risks, ".\n"), e.ours(), e.theirs())
@@ -213,7 +219,8 @@ func side(who string, r cluster.Record, volumes []VolumeStatus) string {
 		if !v.Written.IsZero() {
 			written = v.Written.Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(b, "\n  %s: generation %s, last written %s, %.1f MiB that the other side may lack", v.Target, v.Generation, written, float64(v.Dirty)/(1<<20))
+		fmt.Fprintf(b, "\n  %s: generation %s, last written %s, %.1f MiB that the other side may lack", v.Target,
+			v.Generation, written, float64(v.Dirty)/(1<<20))
 	}
 	return b.String()
 }

@@ -21,7 +21,8 @@ func TestConfigure(t *testing.T) {
 	}
 	p.settle([]*simNode{a, b})
 	p.until("all is said", func() bool {
-		return strings.Contains(journal(a), "every write goes to both nodes\n") && strings.Contains(journal(a), "the VM runs\n")
+		return strings.Contains(journal(a), "every write goes to both nodes\n") &&
+			strings.Contains(journal(a), "the VM runs\n")
 	})
 	p.writes(50)
 	before := journal(a) + journal(b)

@@ -58,10 +58,12 @@ func (d Definition) hasOwn() bool {
 func (e *Engine) setUnfit(why error) {
 	text := ""
 	if why != nil {
-		text = fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer, e.work.words.Noun, why)
+		text = fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,
+			e.work.words.Noun, why)
 	}
 	if text != "" && text != e.work.unfit {
-		e.cfg.Logger.Warn("an edit of the definition cannot be followed", "module", e.cfg.Module.Name, "peer", e.peer, "why", why)
+		e.cfg.Logger.Warn("an edit of the definition cannot be followed", "module", e.cfg.Module.Name, "peer", e.peer, "why",
+			why)
 	}
 	if text != e.work.unfit {
 		e.work.unfit = text

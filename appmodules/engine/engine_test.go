@@ -122,7 +122,10 @@ func TestSafeWaits(t *testing.T) {
 	p.cut.Store(true)
 	p.sever()
 	p.is(a, "PRIM", "Transient")
-	p.until("alpha says why", func() bool { return strings.Contains(a.running().State().Status.Why, "arbitration is safe") })
+	p.until("alpha says why", func() bool {
+		return strings.Contains(a.running().State().Status.Why,
+			"arbitration is safe")
+	})
 	p.until("beta does not take over and says why", func() bool {
 		s := b.running().State().Status
 		return s.Role == appmodules.Wait && strings.Contains(s.Why, "duet prim web01")
@@ -174,7 +177,10 @@ func TestGuestEnds(t *testing.T) {
 	a, b := p.formed()
 	t.Run("crash", func(t *testing.T) {
 		must(t, a.hv.Crash("web01"))
-		p.until("alpha counts a restart", func() bool { return strings.Contains(journal(a), "the guest failed: restart it here") })
+		p.until("alpha counts a restart", func() bool {
+			return strings.Contains(journal(a),
+				"the guest failed: restart it here")
+		})
 		p.is(a, "PRIM", "Ready")
 		p.writes(20)
 	})
@@ -198,7 +204,8 @@ func TestGuestEnds(t *testing.T) {
 func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formed()
-	if err := b.running().Command(t.Context(), appmodules.CmdPrim, true); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "duet swap") {
+	if err := b.running().Command(t.Context(), appmodules.CmdPrim, true); !errors.Is(err, ErrRefused) ||
+		!strings.Contains(err.Error(), "duet swap") {
 		t.Errorf("prim beside a running primary: %v", err)
 	}
 	if err := b.running().Command(t.Context(), appmodules.CmdSwap, false); !errors.Is(err, ErrRefused) {
@@ -214,7 +221,8 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	if !errors.Is(err, ErrConfirm) {
 		t.Fatalf("prim on old data without --yes: %v", err)
 	}
-	for _, fact := range []string{"beta (here): knows epoch 1 of alpha, complete at epoch 1", "vda: generation 1/alpha, last written " + written.Local().Format(time.DateTime),
+	for _, fact := range []string{"beta (here): knows epoch 1 of alpha, complete at epoch 1",
+		"vda: generation 1/alpha, last written " + written.Local().Format(time.DateTime),
 		"MiB that the other side may lack", "alpha: not heard since this node started"} {
 		if !strings.Contains(err.Error(), fact) {
 			t.Errorf("no %q in:\n%v", fact, err)
@@ -226,7 +234,8 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	p.is(a, "ALONE", "Ready")
 	must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
 	p.is(a, "STOP", "NotReady")
-	if err = b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) || !strings.Contains(err.Error(), "alpha: knows epoch 2 of alpha, complete at epoch 2\n  vda: generation 2/alpha") {
+	if err = b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) ||
+		!strings.Contains(err.Error(), "alpha: knows epoch 2 of alpha, complete at epoch 2\n  vda: generation 2/alpha") {
 		t.Errorf("prim beside a stopped holder that answers: %v", err)
 	}
 }
@@ -270,8 +279,10 @@ func TestWaitingIsShownSteadily(t *testing.T) {
 	})
 	p.until("it asked three times more", func() bool {
 		now := b.running().State().Status
-		if now.Role != appmodules.Wait || now.Status != appmodules.NotReady || now.Why != shown.Why || now.Since != shown.Since {
-			t.Fatalf("it shows %s (%s) since %v: %s; before it was since %v: %s", now.Role, now.Status, now.Since, now.Why, shown.Since, shown.Why)
+		if now.Role != appmodules.Wait || now.Status != appmodules.NotReady || now.Why != shown.Why ||
+			now.Since != shown.Since {
+			t.Fatalf("it shows %s (%s) since %v: %s; before it was since %v: %s", now.Role, now.Status, now.Since, now.Why,
+				shown.Since, shown.Why)
 		}
 		var phases uint64
 		must(t, b.running().call(t.Context(), func() { phases = b.running().token - first }))
@@ -425,7 +436,8 @@ func TestDiskIsFull(t *testing.T) {
 		p.is(a, "ALONE", "Ready")
 		p.is(b, "WAIT", "NotReady")
 		p.until("beta says why", func() bool {
-			return strings.Contains(journal(b), "no space left") && strings.Contains(b.running().State().Status.Why, "tried again in")
+			return strings.Contains(journal(b), "no space left") &&
+				strings.Contains(b.running().State().Status.Why, "tried again in")
 		})
 		p.writes(20)
 		mend()

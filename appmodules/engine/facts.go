@@ -98,9 +98,11 @@ func (e *Engine) missing() string {
 	case e.m.Phase != appmodules.Waiting && !(e.m.Phase == appmodules.Asking && e.repeats()):
 		return ""
 	case e.impaired:
-		return "this node cannot save what it decides: its metadata disk is full or broken; it takes part again when that is mended"
+		return "this node cannot save what it decides: its metadata disk is full or broken; it takes part again when that " +
+			"is mended"
 	case f.Rests:
-		return fmt.Sprintf("it is tried again in %v, or at once with `duet start %s`", (e.cfg.Times.Rest - e.rt.Now().Sub(e.failed)).Round(time.Second), e.cfg.Module.Name)
+		return fmt.Sprintf("it is tried again in %v, or at once with `duet start %s`",
+			(e.cfg.Times.Rest - e.rt.Now().Sub(e.failed)).Round(time.Second), e.cfg.Module.Name)
 	case e.rec.Epoch == 0:
 		return "nothing is known of this module yet; it waits for " + string(e.peer)
 	case !f.PeerAnswers && f.Holder:
@@ -108,9 +110,11 @@ func (e *Engine) missing() string {
 		if e.rec.Cold {
 			why = "may have gone on, or may have writes that were not on disk when this node lost power"
 		}
-		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and %s; its return or `duet prim %s` ends this%s", e.rec.Epoch, e.peer, why, e.cfg.Module.Name, e.countdown())
+		return fmt.Sprintf("this node holds epoch %d, but %s does not answer and %s; its return or `duet prim %s` ends "+
+			"this%s", e.rec.Epoch, e.peer, why, e.cfg.Module.Name, e.countdown())
 	case !f.PeerAnswers:
-		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this%s", e.rec.Holder, e.rec.Epoch, e.cfg.Module.Name, e.countdown())
+		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this%s", e.rec.Holder,
+			e.rec.Epoch, e.cfg.Module.Name, e.countdown())
 	case !f.PeerActive:
 		return fmt.Sprintf("the module is stopped on %s, which has the newest data: start it there", e.peer)
 	}

@@ -143,7 +143,8 @@ func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 	}
 	if a.diverged {
 		if err := a.vol.Yield(ctx, e.divergence(a.vol, hello)); err != nil {
-			e.cfg.Logger.Error("split brain: the copies stay apart", "module", e.cfg.Module.Name, "volume", a.vol.cfg.Target, "err", err)
+			e.cfg.Logger.Error("split brain: the copies stay apart", "module", e.cfg.Module.Name, "volume", a.vol.cfg.Target,
+				"err", err)
 			return in.Refuse(blockrepl.Refusal{Epoch: hello.Epoch, Holder: hello.Node, Reason: err.Error()})
 		}
 		e.event(appmodules.Diverged, "")
@@ -180,8 +181,8 @@ func (e *Engine) accept(in Incoming, claim func() bool) attach {
 	}
 	diverged := vol.Lineage().Compare(hello.Lineage) == blockrepl.Diverged
 	if diverged && e.holds() {
-		return attach{refusal: "both nodes wrote without each other and split_brain is hold: `duet second " + e.cfg.Module.Name +
-			" --node " + string(e.self) + " --yes` keeps this node's version aside and lets the peer's win"}
+		return attach{refusal: "both nodes wrote without each other and split_brain is hold: `duet second " +
+			e.cfg.Module.Name + " --node " + string(e.self) + " --yes` keeps this node's version aside and lets the peer's win"}
 	}
 	a := attach{to: f, vol: vol, complete: e.rec.IsComplete(), diverged: diverged}
 	if !a.complete && e.m.Phase == appmodules.Standby {
@@ -240,7 +241,8 @@ func (e *Engine) holds() bool {
 
 // divergence describes a volume that the peer's version is to win. Any goroutine.
 func (e *Engine) divergence(vol *follower, hello blockrepl.Hello) Divergence {
-	d := Divergence{Module: e.cfg.Module.Name, Epoch: cluster.Epoch(hello.Epoch), Loser: vol.Lineage(), Winner: hello.Lineage}
+	d := Divergence{Module: e.cfg.Module.Name, Epoch: cluster.Epoch(hello.Epoch), Loser: vol.Lineage(),
+		Winner: hello.Lineage}
 	peer, _ := e.PeerState()
 	for _, v := range peer.Status.Volumes {
 		if v.Target == vol.cfg.Target {

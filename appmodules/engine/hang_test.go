@@ -370,7 +370,8 @@ func TestPowerLossWhileStopped(t *testing.T) {
 	one.die()
 	one.boot()
 	p.is(other, "PRIM", "Ready")
-	if !strings.Contains(journal(one), "this node lost power and the peer did not") && !strings.Contains(journal(other), "the primary is silent") {
+	if !strings.Contains(journal(one), "this node lost power and the peer did not") &&
+		!strings.Contains(journal(other), "the primary is silent") {
 		t.Error("a primary that lost power counts as one that did not")
 	}
 }
@@ -437,7 +438,8 @@ func TestUnreadableRegion(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b := p.formed()
-	remove := a.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead, blockrepl.OpWrite, blockrepl.OpZero, blockrepl.OpDiscard},
+	remove := a.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead, blockrepl.OpWrite, blockrepl.OpZero,
+		blockrepl.OpDiscard},
 		Off: 4 << 20, Len: blockrepl.RegionSize, Err: errors.New("medium error")})
 	defer remove()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

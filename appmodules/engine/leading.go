@@ -180,7 +180,8 @@ func (l *leading) onEvent(vol *led, ev blockrepl.Event) {
 		}
 		e.step(event, e.diskFailure(vol.cfg, ev.Err))
 	case blockrepl.ReadRepaired:
-		e.cfg.Logger.Warn("a read failed here and was served by the peer", "module", e.cfg.Module.Name, "volume", vol.cfg.Target,
+		e.cfg.Logger.Warn("a read failed here and was served by the peer", "module", e.cfg.Module.Name, "volume",
+			vol.cfg.Target,
 			"offset", ev.Off, "length", ev.Len, "cause", ev.Cause, "repair", ev.Repair)
 	case blockrepl.RegionUnreadable: // one region, and no reason to end anything: the status counts them
 		e.cfg.Logger.Error("data cannot be read on this node", "module", e.cfg.Module.Name, "volume", vol.cfg.Target,

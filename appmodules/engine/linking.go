@@ -137,7 +137,8 @@ func (l *leading) onLinked(attempt uint64, conns []io.Closer) {
 	inStep := true
 	for i, vol := range l.all {
 		state := vol.Progress().State
-		vol.conn, vol.attached = conns[i], state == blockrepl.Syncing || state == blockrepl.Required || state == blockrepl.Connected
+		vol.conn, vol.attached = conns[i], state == blockrepl.Syncing || state == blockrepl.Required ||
+			state == blockrepl.Connected
 		inStep = inStep && state != blockrepl.Syncing
 	}
 	l.proofs((*proving).begunAnew)

@@ -102,7 +102,8 @@ func (p *pair) guest(n *simNode) func(context.Context, vmmanager.Definition) {
 func (p *pair) check(ctx context.Context, n *simNode) bool {
 	for slot := range slots {
 		want := p.acked[slot].Load()
-		r := &blockrepl.Request{Op: blockrepl.OpRead, Off: int64(slot) * slotSize, Len: slotSize, Data: make([]byte, slotSize)}
+		r := &blockrepl.Request{Op: blockrepl.OpRead, Off: int64(slot) * slotSize, Len: slotSize,
+			Data: make([]byte, slotSize)}
 		for {
 			q := n.front.queue(ctx)
 			if q == nil {
@@ -227,7 +228,8 @@ func module() appmodules.Module {
 	m.Policy.DiskBudget = appmodules.Duration(time.Second)
 	m.Policy.Frozen = appmodules.Standstill(3 * time.Second)
 	m.Policy.Shutdown = appmodules.Duration(2 * time.Second)
-	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}}
+	m.Spec = appmodules.VM{Domain: "web01", Disks: []appmodules.Volume{
+		{Target: "vda", ID: "vol", Size: volumeSize, Paths: map[string]string{"alpha": "a", "beta": "b"}}}}
 	return m
 }
 
@@ -243,20 +245,24 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 		level = slog.LevelDebug
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name))
-	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: slowHypervisor{n.hv, n.slow}, Logger: logger})
+	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: slowHypervisor{n.hv, n.slow},
+		Logger: logger})
 	var w appmodules.Workload = vm
 	if len(m.Volumes()) == 0 {
 		w = &n.none
 	}
-	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Workload: w, Gate: NewGate(Real{}), Runtime: Real{},
+	e, err := New(Config{Module: m, Self: n.name, Peer: wireTo{n, n.p.other(n)}, Store: n.store, Workload: w,
+		Gate: NewGate(Real{}), Runtime: Real{},
 		Storage:   NewStorage(StorageConfig{Module: m, Node: string(n.name), Disks: n, Logger: logger}),
 		Witnesses: func() []Witness { return nil },
 		Withdraw:  func() { n.withdrawn.Add(1) },
 		Budget:    proof.NewBudget(0.5), // so that no test waits long
-		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil }, Boot: fmt.Sprint(n.boots.Load()),
+		View:      n.view, Ping: func(context.Context) bool { return n.ping.Load() && n.running() != nil },
+		Boot:   fmt.Sprint(n.boots.Load()),
 		Log:    func(t Transition) { n.mu.Lock(); n.log = append(n.log, t); n.mu.Unlock() },
 		Logger: logger,
-		Times:  Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond, Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
+		Times: Times{Detection: 150 * time.Millisecond, LeaveGrace: time.Second, Open: 500 * time.Millisecond,
+			Tell: 20 * time.Millisecond, Rest: 500 * time.Millisecond}})
 	must(n.p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	events, err := n.hv.Watch(ctx)
@@ -319,7 +325,8 @@ func (p *pair) other(n *simNode) cluster.NodeID {
 func (n *simNode) view() cluster.View {
 	peer := n.p.other(n)
 	up := n.p.nodes[peer].running() != nil && !n.p.cut.Load()
-	return cluster.View{Self: n.name, Peers: map[cluster.NodeID]cluster.PeerView{peer: {Paths: map[string]bool{"hb1": up}}}}
+	return cluster.View{Self: n.name, Peers: map[cluster.NodeID]cluster.PeerView{
+		peer: {Paths: map[string]bool{"hb1": up}}}}
 }
 
 // sever cuts every connection that exists.

@@ -94,7 +94,8 @@ func TestProofFinds(t *testing.T) {
 			p.nodes[side].rot(rotAt)
 			notice := p.says(a, CopiesDiffer)
 			first := rotAt - rotAt%blockrepl.RegionSize
-			for _, want := range []string{"vda", fmt.Sprint(first), "64 KiB", fmt.Sprintf("the one on %s has changed by itself", side)} {
+			for _, want := range []string{"vda", fmt.Sprint(first), "64 KiB",
+				fmt.Sprintf("the one on %s has changed by itself", side)} {
 				if !strings.Contains(notice.Text, want) {
 					t.Errorf("the notice does not say %q: %s", want, notice.Text)
 				}
@@ -251,9 +252,11 @@ func TestProofOfAnUnreadableCopy(t *testing.T) {
 	b.rot(rotAt)
 	p.until("they are the same", func() bool { return len(a.proof().Ledger.Open) == 0 })
 	p.proven(a)
-	remove := b.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Off: rotAt, Len: 1, Err: errors.New("medium error")})
+	remove := b.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Off: rotAt, Len: 1,
+		Err: errors.New("medium error")})
 	defer remove()
-	if notice := p.says(a, CopiesDiffer); !notice.Alarm || !strings.Contains(notice.Text, "the one on beta cannot be read") {
+	if notice := p.says(a, CopiesDiffer); !notice.Alarm ||
+		!strings.Contains(notice.Text, "the one on beta cannot be read") {
 		t.Errorf("%+v", notice)
 	}
 }

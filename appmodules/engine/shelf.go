@@ -157,7 +157,8 @@ func (s *shelf) release(all []*use, closed func()) {
 func (s *shelf) close(u *use, d disk) {
 	err := d.Close()
 	if err != nil {
-		s.e.cfg.Logger.Warn("a volume was not closed cleanly", "module", s.e.cfg.Module.Name, "volume", u.volume.Target, "err", err)
+		s.e.cfg.Logger.Warn("a volume was not closed cleanly", "module", s.e.cfg.Module.Name, "volume", u.volume.Target,
+			"err", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +212,8 @@ func (s *shelf) waits() string {
 
 // hung is what people are told of a disk that does not answer.
 func (s *shelf) hung(target string, since time.Time) string {
-	return fmt.Sprintf("volume %s: its disk on %s has not answered for %v", target, s.e.self, s.e.rt.Now().Sub(since).Round(time.Second))
+	return fmt.Sprintf("volume %s: its disk on %s has not answered for %v", target, s.e.self,
+		s.e.rt.Now().Sub(since).Round(time.Second))
 }
 
 // slowDisk is how long an image may take to open or close before people are told.

@@ -17,7 +17,8 @@ type Standing struct {
 }
 
 // idle are the phases in which a node neither has the right in use nor asks for it.
-var idle = []appmodules.Phase{appmodules.Stopped, appmodules.Waiting, appmodules.Following, appmodules.Standby, appmodules.Killing}
+var idle = []appmodules.Phase{appmodules.Stopped, appmodules.Waiting, appmodules.Following, appmodules.Standby,
+	appmodules.Killing}
 
 // Published is the standing as of the last step. Unlike State it waits for no volume.
 func (e *Engine) Published() Standing {

@@ -60,10 +60,12 @@ func (e *Engine) record(before appmodules.Machine, ev appmodules.Event, why stri
 	if before != e.m && !e.again {
 		e.since = e.rt.Now()
 	}
-	t := Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(), Why: why}
+	t := Transition{Time: e.rt.Now(), Module: e.cfg.Module.Name, From: display(before), To: display(e.m), On: ev.String(),
+		Why: why}
 	t.Again = e.again
 	if !e.again {
-		e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(), "epoch", e.rec.Epoch)
+		e.cfg.Logger.Info(why, "module", t.Module, "from", t.From, "to", t.To, "on", t.On, "phase", e.m.Phase.String(),
+			"epoch", e.rec.Epoch)
 	}
 	e.cfg.Log(t)
 }
@@ -89,7 +91,8 @@ func (e *Engine) publish() {
 	if e.ended != "" && e.m.Phase == appmodules.Stopped {
 		why = e.ended + ": " + why
 	}
-	if e.failure != "" && !strings.Contains(why, e.failure) && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
+	if e.failure != "" && !strings.Contains(why, e.failure) &&
+		(e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
 		why += ": " + e.failure // why it ended there counts, and not how
 	}
 	if e.parting != "" {
@@ -125,7 +128,8 @@ func (e *Engine) notices() []appmodules.Notice {
 	case e.work.now.Up:
 	case e.keep.Strayed && e.rec.Holds(e.self):
 		out = []appmodules.Notice{{Alarm: true, Code: appmodules.DiskElsewhere,
-			Text:   "the newest data of the " + e.work.words.Noun + " are on a disk that is not its volume, as its definition says: they are not replicated",
+			Text: "the newest data of the " + e.work.words.Noun +
+				" are on a disk that is not its volume, as its definition says: they are not replicated",
 			Remedy: fmt.Sprintf("duet start %s, and then bring the disk back as status says", e.cfg.Module.Name)}}
 	default:
 		out = nil
@@ -134,12 +138,14 @@ func (e *Engine) notices() []appmodules.Notice {
 		out = append(out, appmodules.Notice{Code: "definition-unfit", Text: e.work.unfit})
 	}
 	if e.work.now.Stuck && e.resumes.vain() {
-		text := fmt.Sprintf("the "+e.work.words.Noun+" stands still: its disk gives it errors, and to let it go on did not help %d times", e.resumes.n)
+		text := fmt.Sprintf("the "+e.work.words.Noun+" stands still: its disk gives it errors, and to let it go on did not "+
+			"help %d times", e.resumes.n)
 		if e.resumes.over() {
 			text += "; it is left as it is"
 		}
 		out = append(out, appmodules.Notice{Code: "disk-errors", Text: text,
-			Remedy: fmt.Sprintf("duet start %s tries once more, and so does a peer that is connected again: it has what cannot be read here", e.cfg.Module.Name)})
+			Remedy: fmt.Sprintf("duet start %s tries once more, and so does a peer that is connected again: it has what "+
+				"cannot be read here", e.cfg.Module.Name)})
 	}
 	return out
 }

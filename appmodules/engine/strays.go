@@ -110,7 +110,8 @@ func (e *Engine) Part(ctx context.Context, why string) error {
 	})
 	for err == nil {
 		alone := false
-		if err = e.call(ctx, func() { alone = e.rec.Alone && e.rec.Holds(e.self) && !e.leading.linked }); err != nil || alone {
+		if err = e.call(ctx, func() { alone = e.rec.Alone && e.rec.Holds(e.self) && !e.leading.linked }); err != nil ||
+			alone {
 			break
 		}
 		err = sleep(ctx, e.rt, partLook)

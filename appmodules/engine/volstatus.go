@@ -97,7 +97,8 @@ func (s *shelf) opened(target string) disk {
 const second = "second"
 
 func attached(state string) bool {
-	return state == blockrepl.Syncing.String() || state == blockrepl.Required.String() || state == blockrepl.Connected.String()
+	return state == blockrepl.Syncing.String() || state == blockrepl.Required.String() ||
+		state == blockrepl.Connected.String()
 }
 
 // refresh has read again when the images were last written, now and then.
@@ -132,7 +133,8 @@ func (e *Engine) diskNotices(volumes []VolumeStatus) (out []appmodules.Notice) {
 			out = append(out, appmodules.Notice{Code: "disk-unreadable",
 				Text: fmt.Sprintf("volume %s: %d KiB cannot be read on %s since %s", v.Target, v.Unreadable>>10, e.self,
 					v.UnreadableSince.Local().Format(time.DateTime)),
-				Remedy: fmt.Sprintf("a peer in step mends it by itself; else replace that disk: duet volume verify %s/%s tries again", e.cfg.Module.Name, v.Target)})
+				Remedy: fmt.Sprintf("a peer in step mends it by itself; else replace that disk: duet volume verify %s/%s tries "+
+					"again", e.cfg.Module.Name, v.Target)})
 		}
 	}
 	return out
@@ -162,7 +164,8 @@ func (s *shelf) look(closed bool) {
 		if closed {
 			l, dirty, err := s.e.cfg.Storage.Known(c)
 			if err != nil {
-				s.e.cfg.Logger.Warn("cannot read the history of a volume", "module", s.e.cfg.Module.Name, "volume", c.Target, "err", err)
+				s.e.cfg.Logger.Warn("cannot read the history of a volume", "module", s.e.cfg.Module.Name, "volume", c.Target, "err",
+					err)
 			} else {
 				st.Generation, st.Dirty = generation(l), dirty
 			}

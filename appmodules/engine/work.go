@@ -244,7 +244,8 @@ func (e *Engine) resume() {
 		}
 		e.post(func() {
 			if err != nil {
-				e.cfg.Logger.Warn("cannot resume the "+e.work.words.Noun+" after its disk came back", "module", e.cfg.Module.Name, "err", err)
+				e.cfg.Logger.Warn("cannot resume the "+e.work.words.Noun+" after its disk came back", "module", e.cfg.Module.Name,
+					"err", err)
 				return
 			}
 			e.condition(now)

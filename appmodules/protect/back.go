@@ -24,7 +24,8 @@ func (w *Works) Return(ctx context.Context, m appmodules.Module) (api.Task, erro
 		switch {
 		case d.Extra || d.On == "":
 		case d.Above:
-			return api.Task{}, fmt.Errorf("%w: disk %s is a snapshot over its volume: `virsh blockcommit %s %s --active --pivot --wait` merges it",
+			return api.Task{}, fmt.Errorf("%w: disk %s is a snapshot over its volume: `virsh blockcommit %s %s --active "+
+				"--pivot --wait` merges it",
 				api.ErrConflict, d.Target, vm, d.Target)
 		default:
 			away = append(away, d.Target)

@@ -14,8 +14,8 @@ import (
 // endings counts how the runs of a test ended.
 type endings map[string]int
 
-// TestCutAnywhere: a daemon that dies at any call that changes something, before or after the change, leaves a protect or
-// a release that its next run brings to one of its two ends, also when that dies once more on its way.
+// TestCutAnywhere: a daemon that dies at any call that changes something, before or after the change, leaves a protect
+// or a release that its next run brings to one of its two ends, also when that dies once more on its way.
 func TestCutAnywhere(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -47,9 +47,10 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
-// cutAt runs one work in a world whose daemon dies at the first-th change (half: after it was made), the run after it at
-// the second-th (0: not), and the next one not. It returns false if the work got through before.
-func cutAt(t *testing.T, state vmmanager.State, kind string, first int, half bool, second int, ends endings) (died bool) {
+// cutAt runs one work in a world whose daemon dies at the first-th change (half: after it was made), the run after it
+// at the second-th (0: not), and the next one not. It returns false if the work got through before.
+func cutAt(t *testing.T, state vmmanager.State, kind string, first int, half bool, second int,
+	ends endings) (died bool) {
 	t.Helper()
 	where := fmt.Sprintf("cut at %d (after: %v), then at %d", first, half, second)
 	w := newWorld(t, state)

@@ -14,7 +14,8 @@ import (
 func Notices(node cluster.NodeID, found []vmmanager.Finding) []api.Notice {
 	var out []api.Notice
 	for _, f := range vmmanager.Worst(found) {
-		out = append(out, api.Notice{Level: string(f.Level), Code: f.Code, Node: string(node), Text: f.String(), Remedy: f.Remedy})
+		out = append(out, api.Notice{Level: string(f.Level), Code: f.Code, Node: string(node), Text: f.String(),
+			Remedy: f.Remedy})
 	}
 	return out
 }

@@ -26,7 +26,8 @@ type step struct {
 }
 
 // plan is a work in steps of which each is durable: what has begun is known before it begins. Until the last step of
-// no return has ended a plan that fails, or whose daemon dies, is undone; afterwards it goes forward until it is through.
+// no return has ended a plan that fails, or whose daemon dies, is undone; afterwards it goes forward until it is
+// through.
 type plan struct {
 	steps    []step
 	noReturn string // the last step that can be undone while it goes on, and cannot once it has ended

@@ -110,7 +110,8 @@ func TestPlanOfAnotherVersion(t *testing.T) {
 	if _, err := p.committed(t.Context()); !errors.Is(err, errUnknownStep) {
 		t.Errorf("committed: %v", err)
 	}
-	if err := errors.Join(p.back(t.Context()), p.forward(t.Context())); !errors.Is(err, errUnknownStep) || len(s.done) != 1 || s.calls > 0 {
+	if err := errors.Join(p.back(t.Context()), p.forward(t.Context())); !errors.Is(err, errUnknownStep) ||
+		len(s.done) != 1 || s.calls > 0 {
 		t.Errorf("%v; %v after %d calls", err, s.done, s.calls)
 	}
 }

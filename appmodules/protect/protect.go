@@ -35,7 +35,10 @@ func (p *protection) plan() *plan {
 				return errors.Join(p.w.cfg.Modules.Forget(p.Module), p.w.cfg.Volumes.Drop(p.Module, p.Mine))
 			}},
 			{name: stepMove, do: p.move, undo: p.giveBack},
-			{name: stepStore, do: p.store, through: func(context.Context) (bool, error) { return p.w.cfg.Modules.Stored(p.Module.Name) }},
+			{name: stepStore, do: p.store, through: func(context.Context) (bool,
+				error) {
+				return p.w.cfg.Modules.Stored(p.Module.Name)
+			}},
 			{name: stepBegin, do: p.begin},
 		},
 	}
@@ -73,8 +76,8 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 	return result, nil
 }
 
-// resume ends a protect that was cut short or has failed: it goes on where the module is durable, and is undone where it
-// is not. failed tells why it did not come to its result; with err it is to be called again.
+// resume ends a protect that was cut short or has failed: it goes on where the module is durable, and is undone where
+// it is not. failed tells why it did not come to its result; with err it is to be called again.
 func (p *protection) resume(ctx context.Context) (result string, failed, err error) {
 	pl := p.plan()
 	on, err := pl.committed(ctx)
@@ -86,7 +89,8 @@ func (p *protection) resume(ctx context.Context) (result string, failed, err err
 		}
 	default:
 		if err = pl.back(ctx); err == nil {
-			failed = fmt.Errorf("the daemon ended during it: VM %s has its own disks again: repeat the command", p.Definition.Name)
+			failed = fmt.Errorf("the daemon ended during it: VM %s has its own disks again: repeat the command",
+				p.Definition.Name)
 			_, err = p.w.depart(ctx, p.record)
 		}
 	}
@@ -130,7 +134,10 @@ func (p *protection) makeImages(ctx context.Context) error {
 	}
 	for node, images := range map[string][]Made{self: p.Mine, peer: p.Theirs} {
 		for i, image := range images {
-			at := slices.IndexFunc(p.Module.Volumes(), func(v appmodules.Volume) bool { return v.Target == p.places[node][i].Target })
+			at := slices.IndexFunc(p.Module.Volumes(), func(
+				v appmodules.Volume) bool {
+				return v.Target == p.places[node][i].Target
+			})
 			p.Module.Volumes()[at].Paths[node] = image.Path
 		}
 	}
@@ -233,7 +240,8 @@ func (p *protection) begin(ctx context.Context) error {
 func (p *protection) result() string {
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s%s", vm, name, name, p.caution(), p.noticed())
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s%s", vm, name, name,
+			p.caution(), p.noticed())
 	}
 	var paths []string
 	for _, d := range p.Definition.Disks {
@@ -249,7 +257,8 @@ func (p *protection) caution() string {
 	if cluster.Arbitration(m.Policy.Arbitration) != cluster.Safe || p.w.cfg.Peers.Decided(p.peer()) {
 		return ""
 	}
-	return fmt.Sprintf(". Its arbitration is safe and there is neither witness nor fence agent: when either node dies, the VM stands still "+
+	return fmt.Sprintf(". Its arbitration is safe and there is neither witness nor fence agent: when either node dies, "+
+		"the VM stands still "+
 		"until that node is back or `duet prim %s` says otherwise. `duet cluster witness add` mends that; `available` in "+
 		"`duet config show %s` goes on by itself", m.Name, m.Name)
 }

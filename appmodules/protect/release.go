@@ -21,8 +21,8 @@ type leave struct {
 	task Task // nil: nobody follows
 }
 
-// Release gives the VM of a module back as an ordinary VM of this node, which has its newest data, on the raw image that
-// lies there. A running VM goes on; its guest sees a pause. The other node keeps its image and forgets the rest.
+// Release gives the VM of a module back as an ordinary VM of this node, which has its newest data, on the raw image
+// that lies there. A running VM goes on; its guest sees a pause. The other node keeps its image and forgets the rest.
 func (w *Works) Release(ctx context.Context, m appmodules.Module, r api.ReleaseRequest) (api.Task, error) {
 	if err := w.cfg.Modules.Leaves(ctx, m.Name); err != nil {
 		return api.Task{}, err
@@ -51,7 +51,8 @@ func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.Relea
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := w.cfg.Peers.Answers(ctx, w.peer(m), m); err != nil {
-		return fmt.Errorf("release needs %s, or the module would come back from there (if it is gone for good: --without-peer): %w", w.peer(m), err)
+		return fmt.Errorf("release needs %s, or the module would come back from there (if it is gone for good: "+
+			"--without-peer): %w", w.peer(m), err)
 	}
 	return nil
 }
@@ -64,7 +65,8 @@ func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, err
 	if err != nil {
 		return nil, err
 	}
-	if _, err := hv.Definition(ctx, vm); errors.Is(err, vmmanager.ErrNotFound) && !errors.Is(err, vmmanager.ErrUnsupported) {
+	if _, err := hv.Definition(ctx, vm); errors.Is(err, vmmanager.ErrNotFound) &&
+		!errors.Is(err, vmmanager.ErrUnsupported) {
 		err = hv.Define(ctx, vmmanager.Definition{Name: vm, Text: rewired})
 		if err != nil {
 			return nil, fmt.Errorf("VM %s is not defined any more, and cannot be: %w", vm, err)
@@ -78,7 +80,8 @@ func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, err
 	}
 	for _, d := range strays {
 		if !d.Extra && d.On != "" {
-			return nil, fmt.Errorf("%w: disk %s of VM %s is on %s and not on its volume, and would be put back to what it was before: "+
+			return nil, fmt.Errorf("%w: disk %s of VM %s is on %s and not on its volume, and would be put back to what it was "+
+				"before: "+
 				"`duet status %s` says how to bring it back", api.ErrConflict, d.Target, vm, d.On, m.Name)
 		}
 	}
@@ -139,8 +142,10 @@ func (l *leave) resume(ctx context.Context) (result string, failed, err error) {
 		}
 	default:
 		if err = pl.back(ctx); err == nil {
-			l.w.cfg.Logger.Warn("the VM is protected as before", "module", l.Module.Name, "remedy", "duet vm release "+l.Module.Name+" again")
-			failed = fmt.Errorf("the daemon ended during it: VM %s is protected as before: repeat the command", l.Definition.Name)
+			l.w.cfg.Logger.Warn("the VM is protected as before", "module", l.Module.Name, "remedy",
+				"duet vm release "+l.Module.Name+" again")
+			failed = fmt.Errorf("the daemon ended during it: VM %s is protected as before: repeat the command",
+				l.Definition.Name)
 			err = l.w.End(l.Module.Name)
 		}
 	}
@@ -274,7 +279,8 @@ func (l *leave) result(peer cluster.NodeID, told bool) string {
 	for _, d := range l.Images {
 		where = append(where, d.Path)
 	}
-	said := fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; ", l.Definition.Name, l.w.self(), strings.Join(where, ", "))
+	said := fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; ", l.Definition.Name, l.w.self(),
+		strings.Join(where, ", "))
 	if !told {
 		return said + fmt.Sprintf("%s is told when it answers, unless it is removed from the cluster", peer)
 	}

@@ -19,8 +19,9 @@ import (
 
 // Protect makes a module of a VM that is defined on this node.
 //
-// A VM that is off keeps its raw images in place. A running one, or one with images in another format, gets raw ones: the
-// running VM's disks are copied into them while it runs and the VM is switched over. What fails leaves the VM as it was.
+// A VM that is off keeps its raw images in place. A running one, or one with images in another format, gets raw ones:
+// the running VM's disks are copied into them while it runs and the VM is switched over. What fails leaves the VM as it
+// was.
 func (w *Works) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
 	def, err := w.defined(ctx, vm)
 	if err != nil {
@@ -73,7 +74,8 @@ func (w *Works) defined(ctx context.Context, vm string) (vmmanager.Definition, e
 	switch {
 	case errors.Is(err, vmmanager.ErrUnsupported):
 		err = fmt.Errorf("%w: VM %s is transient: it is gone when it ends, and has no definition to protect. "+
-			"`virsh dumpxml --migratable %s >%s.xml && virsh define %s.xml` makes it persistent while it runs", api.ErrConflict, vm, vm, vm, vm)
+			"`virsh dumpxml --migratable %s >%s.xml && virsh define %s.xml` makes it persistent while it runs", api.ErrConflict,
+			vm, vm, vm, vm)
 	case errors.Is(err, vmmanager.ErrNotFound):
 		err = fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, w.self())
 	}
@@ -101,7 +103,8 @@ func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.P
 	if err := w.mayBegin(m); err != nil {
 		return nil, err
 	}
-	p := &protection{w: w, record: record{Kind: protecting, Module: m, Definition: def, Running: state == vmmanager.Running}}
+	p := &protection{w: w, record: record{Kind: protecting, Module: m, Definition: def,
+		Running: state == vmmanager.Running}}
 	return p, p.layout(r.Images)
 }
 
@@ -129,7 +132,8 @@ func (w *Works) module(def vmmanager.Definition, r api.ProtectRequest) (appmodul
 		case have.Subject() == def.Name:
 			return m, fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, def.Name, have.Name)
 		case have.Name == m.Name:
-			return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict, m.Name, have.Subject())
+			return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict,
+				m.Name, have.Subject())
 		}
 	}
 	m.ID = strings.ToLower(rand.Text())
@@ -149,11 +153,13 @@ func choosePeer(c cluster.Config, want string) (string, error) {
 	}
 	switch {
 	case len(others) == 0:
-		return "", fmt.Errorf("%w: cluster %s has one node: `duet cluster token` here, then `duet cluster join` on the other", api.ErrConflict, c.Name)
+		return "", fmt.Errorf("%w: cluster %s has one node: `duet cluster token` here, then `duet cluster join` on the other",
+			api.ErrConflict, c.Name)
 	case want == "" && len(others) == 1:
 		return others[0], nil
 	case want == "":
-		return "", fmt.Errorf("%w: say which node gets the second copy: --peer %s", api.ErrInvalid, strings.Join(others, " or "))
+		return "", fmt.Errorf("%w: say which node gets the second copy: --peer %s", api.ErrInvalid,
+			strings.Join(others, " or "))
 	case !slices.Contains(others, want):
 		return "", fmt.Errorf("%w: --peer %q: there is %s", api.ErrInvalid, want, strings.Join(others, ", "))
 	}

@@ -41,8 +41,8 @@ func (s *seeding) failure() error {
 	return nil
 }
 
-// seed serves one volume, writable here alone, on the socket that its module will use. If its device fails it is closed:
-// the copy into it ends with an error instead of waiting.
+// seed serves one volume, writable here alone, on the socket that its module will use. If its device fails it is
+// closed: the copy into it ends with an error instead of waiting.
 func (w *Works) seed(ctx context.Context, m appmodules.Module, v appmodules.Volume) (*seeding, error) {
 	vols, log := w.cfg.Volumes, w.cfg.Logger
 	if err := vols.Seed(ctx, v); err != nil {
@@ -60,8 +60,9 @@ func (w *Works) seed(ctx context.Context, m appmodules.Module, v appmodules.Volu
 			w.cfg.Spawn(func(context.Context) { _ = s.close() }) // whoever uses it is told why
 		}
 	}
-	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: m.Name + "/" + v.Target, Node: string(w.self()), Identity: v.ID,
-		Device: img, Log: vols.Log(v), Logger: log, Events: report})
+	s.prim, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{Volume: m.Name + "/" + v.Target, Node: string(w.self()),
+		Identity: v.ID,
+		Device:   img, Log: vols.Log(v), Logger: log, Events: report})
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}

@@ -129,7 +129,8 @@ func (w *Works) mayBegin(m appmodules.Module) error {
 	}
 	for _, r := range all {
 		if !r.Back && (r.Module.Name == m.Name || r.Definition.Name == m.Subject()) {
-			return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more", api.ErrConflict,
+			return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more",
+				api.ErrConflict,
 				r.Kind, r.Definition.Name, r.Module.Name)
 		}
 	}
@@ -139,7 +140,8 @@ func (w *Works) mayBegin(m appmodules.Module) error {
 // Resume takes up what an earlier run left. It is called once the modules of this node have begun.
 func (w *Works) Resume() {
 	for _, r := range w.left {
-		w.cfg.Logger.Warn("the daemon ended during a "+r.Kind+", which is taken up", "module", r.Module.Name, "vm", r.Definition.Name)
+		w.cfg.Logger.Warn("the daemon ended during a "+r.Kind+", which is taken up", "module", r.Module.Name, "vm",
+			r.Definition.Name)
 		w.cfg.Spawn(func(ctx context.Context) { w.resume(ctx, r) })
 	}
 }
@@ -241,7 +243,8 @@ func (w *Works) farewell(ctx context.Context, r record) error {
 	return w.cfg.Store.Delete(w.later(r))
 }
 
-// settled is what the VM does. A paused one may be on its way: its memory is still being saved for a daemon that is dead.
+// settled is what the VM does. A paused one may be on its way: its memory is still being saved for a daemon that is
+// dead.
 func (w *Works) settled(ctx context.Context, vm string) (vmmanager.State, error) {
 	state, err := w.cfg.Hypervisor.State(ctx, vm)
 	if err == nil && state == vmmanager.Paused {

@@ -48,7 +48,8 @@ const diskSize = 1 << 16
 
 // newWorld has a VM with two disks on alpha.
 func newWorld(t *testing.T, state vmmanager.State) *world {
-	w := &world{t: t, dir: t.TempDir(), hv: fake.New(fake.Config{}), store: map[string][]byte{}, here: map[string]protect.New{},
+	w := &world{t: t, dir: t.TempDir(), hv: fake.New(fake.Config{}), store: map[string][]byte{},
+		here:  map[string]protect.New{},
 		there: map[string]protect.New{}, images: map[string]bool{}, asked: map[string][]protect.Made{}}
 	def := vmmanager.Definition{Name: "web01", Text: []byte("vm web01")}
 	for _, target := range []string{"vda", "vdb"} {
@@ -112,7 +113,8 @@ func (w *world) run(dieAt int, half bool, do func(d *daemon)) (died bool) {
 	w.begun = map[string]bool{}
 	log := slog.New(slog.NewTextHandler(&d.log, nil))
 	var err error
-	d.works, err = protect.NewWorks(protect.Config{Cluster: d.cluster, Hypervisor: hypervisor{w.hv, d}, Modules: modules{d}, Volumes: volumes{d},
+	d.works, err = protect.NewWorks(protect.Config{Cluster: d.cluster, Hypervisor: hypervisor{w.hv, d},
+		Modules: modules{d}, Volumes: volumes{d},
 		Peers: peers{d}, Store: store{d}, Tasks: board{d}, Spawn: d.spawn, Logger: log})
 	w.must(err)
 	for name := range w.here {
@@ -282,11 +284,17 @@ func (h hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk,
 }
 
 func (h hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
-	return h.exchange(name, between, func(between func() error) error { return h.Hypervisor.Refit(ctx, name, edit, between) })
+	return h.exchange(name, between, func(between func() error) error {
+		return h.Hypervisor.Refit(ctx, name, edit,
+			between)
+	})
 }
 
 func (h hypervisor) Reload(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
-	return h.exchange(name, between, func(between func() error) error { return h.Hypervisor.Reload(ctx, name, edit, between) })
+	return h.exchange(name, between, func(between func() error) error {
+		return h.Hypervisor.Reload(ctx, name, edit,
+			between)
+	})
 }
 
 // exchange leaves the VM saved if the daemon dies while it stands still: nobody is there to let it go on.
@@ -476,7 +484,8 @@ func (p peers) Judge(context.Context, cluster.NodeID, vmmanager.Definition) ([]v
 
 func (p peers) Identities(context.Context, cluster.NodeID) (bool, error) { return true, p.alive() }
 
-func (p peers) Make(_ context.Context, _ cluster.NodeID, id string, m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
+func (p peers) Make(_ context.Context, _ cluster.NodeID, id string, m appmodules.Module,
+	places []protect.Place) ([]protect.Made, error) {
 	var out []protect.Made
 	err := p.change(func() error {
 		p.mu.Lock()

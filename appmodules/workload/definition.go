@@ -26,7 +26,8 @@ func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (app
 		return appmodules.Edit{}, err
 	}
 	rewired, unfit := hv.Rewire(now, v.cfg.Endpoints)
-	if on := hv.On(now); slices.ContainsFunc(v.cfg.Endpoints, func(to vmmanager.Endpoint) bool { return !slices.Contains(on, to) }) {
+	if on := hv.On(now); slices.ContainsFunc(v.cfg.Endpoints,
+		func(to vmmanager.Endpoint) bool { return !slices.Contains(on, to) }) {
 		// A disk was taken off its volume: the guest would write past the replication. But where it
 		// does so by now, its newest data are there.
 		if live, err := hv.Strays(ctx, v.domain, v.cfg.Endpoints); err != nil {
@@ -37,7 +38,8 @@ func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (app
 		if unfit == nil {
 			stored = rewired
 		}
-		v.cfg.Logger.Warn("the VM's definition was edited so that a disk is not on its volume: it is put back", "module", v.cfg.Module.Name)
+		v.cfg.Logger.Warn("the VM's definition was edited so that a disk is not on its volume: it is put back", "module",
+			v.cfg.Module.Name)
 		if err := hv.Define(ctx, stored); err != nil {
 			return appmodules.Edit{}, err
 		}
@@ -76,17 +78,21 @@ func (v *VM) notice(d vmmanager.Stray) appmodules.Notice {
 	case d.Extra:
 		return appmodules.Notice{Code: "disk-not-replicated",
 			Text: fmt.Sprintf("disk %s (%s) was added to the VM and is not replicated", d.Target, d.On),
-			Remedy: fmt.Sprintf("take it off: virsh detach-disk %s %s --live --config; or release the VM and protect it again with it",
+			Remedy: fmt.Sprintf("take it off: virsh detach-disk %s %s --live --config; or release the VM and protect it again "+
+				"with it",
 				v.domain, d.Target)}
 	case d.On == "":
 		return appmodules.Notice{Code: "disk-detached",
-			Text: fmt.Sprintf("the running VM has no disk %s any more", d.Target), Remedy: "it has it again after its next start"}
+			Text:   fmt.Sprintf("the running VM has no disk %s any more", d.Target),
+			Remedy: "it has it again after its next start"}
 	case d.Above:
 		return appmodules.Notice{Alarm: true, Code: appmodules.DiskElsewhere,
-			Text:   fmt.Sprintf("disk %s is on %s, a snapshot over its volume: what the guest writes is not replicated", d.Target, d.On),
+			Text: fmt.Sprintf("disk %s is on %s, a snapshot over its volume: what the guest writes is not replicated",
+				d.Target, d.On),
 			Remedy: fmt.Sprintf("virsh blockcommit %s %s --active --pivot --wait", v.domain, d.Target)}
 	}
 	return appmodules.Notice{Alarm: true, Code: appmodules.DiskElsewhere,
-		Text:   fmt.Sprintf("disk %s is on %s and not on its volume: what the guest writes is not replicated", d.Target, d.On),
+		Text: fmt.Sprintf("disk %s is on %s and not on its volume: what the guest writes is not replicated", d.Target,
+			d.On),
 		Remedy: fmt.Sprintf("duet vm return %s, which copies it back while the VM runs", v.cfg.Module.Name)}
 }

@@ -188,5 +188,6 @@ func (v *VM) Saved(ctx context.Context) (string, error) {
 	if err != nil || !def.Saved {
 		return "", err
 	}
-	return fmt.Sprintf("the memory of VM %s is saved on %s, but its disks may have gone on since: starting it drops that memory", v.domain, v.cfg.Node), nil
+	return fmt.Sprintf("the memory of VM %s is saved on %s, but its disks may have gone on since: starting it drops "+
+		"that memory", v.domain, v.cfg.Node), nil
 }

@@ -59,7 +59,8 @@ type Plane struct {
 
 // New returns a Plane.
 func New(cfg Config) *Plane {
-	return &Plane{cfg: cfg, http: &http.Client{Transport: cfg.Transport}, versions: make(map[cluster.NodeID]cluster.Version)}
+	return &Plane{cfg: cfg, http: &http.Client{Transport: cfg.Transport},
+		versions: make(map[cluster.NodeID]cluster.Version)}
 }
 
 // Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every
@@ -200,7 +201,8 @@ func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
 		}
 		c, from := p.cfg.Cluster(), mux.PeerFrom(r.Context())
 		if _, member := c.Member(from); !member { // it may have been when it connected
-			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: give it a new directory and join it anew", ErrRemoved, from, c.Name))
+			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: give it a new directory and join it anew", ErrRemoved,
+				from, c.Name))
 			return
 		}
 		if _, pattern := routes.Handler(r); pattern == "" {

@@ -31,7 +31,8 @@ func TestFresh(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	records := []Record{{Expires: now.Add(-25 * time.Hour)}, {Expires: now.Add(-23 * time.Hour), UsedBy: []byte("a")}}
 	left := fresh(records, now)
-	if len(left) != 1 || !left[0].used([]byte("a")) || left[0].used([]byte("b")) || len(records) != 2 || records[0].Expires.IsZero() {
+	if len(left) != 1 || !left[0].used([]byte("a")) || left[0].used([]byte("b")) || len(records) != 2 ||
+		records[0].Expires.IsZero() {
 		t.Errorf("%v of %v", left, records)
 	}
 }

@@ -52,7 +52,8 @@ func TestDummy(t *testing.T) {
 
 func TestDummyFails(t *testing.T) {
 	f, log := realAgents(t)
-	d := Device{Name: "dummy", Agent: "fence_dummy", Options: Options{"type": "fail", "power_timeout": "1", "password": "hunter2"}}
+	d := Device{Name: "dummy", Agent: "fence_dummy",
+		Options: Options{"type": "fail", "power_timeout": "1", "password": "hunter2"}}
 	err := f.Off(t.Context(), Levels{{d}})
 	if !errors.Is(err, ErrNotOff) || !strings.Contains(err.Error(), "exit code 1: Failed: ") {
 		t.Errorf("type fail: %v", err)
@@ -72,7 +73,8 @@ func TestDummySlow(t *testing.T) {
 	f, _ := realAgents(t)
 	d, file := dummy(t, "on")
 	d.Options["delay"], d.Timeout = "1000", time.Second
-	if err := f.Off(t.Context(), Levels{{d}}); !errors.Is(err, ErrNotOff) || !strings.Contains(err.Error(), "no answer in 1s") {
+	if err := f.Off(t.Context(), Levels{{d}}); !errors.Is(err, ErrNotOff) ||
+		!strings.Contains(err.Error(), "no answer in 1s") {
 		t.Errorf("got %v", err)
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != "on" {
@@ -89,9 +91,12 @@ func TestRealMetadata(t *testing.T) {
 		options Options
 		want    string // part of the error; empty is none
 	}{
-		"ipmilan":    {"fence_ipmilan", Options{"ip": "10.0.9.1", "username": "duet", "password": "x", "lanplus": "1", "privlvl": "operator"}, ""},
-		"redfish":    {"fence_redfish", Options{"ip": "10.0.9.1", "username": "duet", "password": "x", "systems_uri": "/redfish/v1/Systems/1", "ssl_insecure": "1"}, ""},
-		"virsh":      {"fence_virsh", Options{"ip": "10.0.9.1", "username": "root", "identity_file": key, "ssh": "1", "plug": "alpha"}, ""},
+		"ipmilan": {"fence_ipmilan", Options{"ip": "10.0.9.1", "username": "duet", "password": "x", "lanplus": "1",
+			"privlvl": "operator"}, ""},
+		"redfish": {"fence_redfish", Options{"ip": "10.0.9.1", "username": "duet", "password": "x",
+			"systems_uri": "/redfish/v1/Systems/1", "ssl_insecure": "1"}, ""},
+		"virsh": {"fence_virsh", Options{"ip": "10.0.9.1", "username": "root", "identity_file": key, "ssh": "1",
+			"plug": "alpha"}, ""},
 		"pdu":        {"fence_apc_snmp", Options{"ip": "10.0.9.11", "community": "x", "plug": "4"}, ""},
 		"dummy":      {"fence_dummy", Options{"type": "file"}, ""},
 		"misspelled": {"fence_ipmilan", Options{"ip": "10.0.9.1", "username": "duet", "pasword": "x"}, "does not know it"},

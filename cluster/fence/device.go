@@ -130,7 +130,8 @@ func (l Levels) Validate() error {
 	names := map[string]bool{}
 	for i, level := range l {
 		if len(level) == 0 || len(level) > maxDevices {
-			faults = append(faults, fmt.Errorf("%w: level %d has %d devices: give 1 to %d", ErrConfig, i+1, len(level), maxDevices))
+			faults = append(faults, fmt.Errorf("%w: level %d has %d devices: give 1 to %d", ErrConfig, i+1, len(level),
+				maxDevices))
 		}
 		for _, d := range level {
 			if err := d.Validate(); err != nil {
@@ -162,7 +163,8 @@ var shown = map[string]bool{
 	"identity_file": true, "method": true, "privlvl": true, "cipher": true, "lanplus": true, "target": true,
 	"ssh": true, "ssl": true, "ssl_secure": true, "ssl_insecure": true, "systems_uri": true, "redfish_uri": true,
 	"inet4_only": true, "inet6_only": true, "snmp_version": true, "delay": true, "power_timeout": true, "power_wait": true,
-	"login_timeout": true, "shell_timeout": true, "retry_on": true, "missing_as_off": true, "type": true, "status_file": true,
+	"login_timeout": true, "shell_timeout": true, "retry_on": true, "missing_as_off": true, "type": true,
+	"status_file": true,
 }
 
 // redacted is o as it may be shown.

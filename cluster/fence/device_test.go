@@ -13,7 +13,8 @@ import (
 )
 
 func good() Device {
-	return Device{Name: "alpha-bmc", Agent: "fence_ipmilan", Options: Options{"ip": "10.0.9.1", "username": "duet", "password": "hunter2"}}
+	return Device{Name: "alpha-bmc", Agent: "fence_ipmilan",
+		Options: Options{"ip": "10.0.9.1", "username": "duet", "password": "hunter2"}}
 }
 
 func TestValidate(t *testing.T) {
@@ -43,7 +44,8 @@ func TestValidate(t *testing.T) {
 			d := good()
 			c.change(&d)
 			err := d.Validate()
-			if (err == nil) != (c.want == "") || (err != nil && (!strings.Contains(err.Error(), c.want) || !errors.Is(err, ErrConfig))) {
+			if (err == nil) != (c.want == "") || (err != nil &&
+				(!strings.Contains(err.Error(), c.want) || !errors.Is(err, ErrConfig))) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 			if err != nil && strings.Contains(err.Error(), "hunter2") {
@@ -88,7 +90,8 @@ func TestSecrets(t *testing.T) {
 	yaml, _ := d.Options.MarshalYAML()
 	texts := []string{log.String(), string(js), fmt.Sprint(yaml)}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
-		texts = append(texts, fmt.Sprintf(verb, d), fmt.Sprintf(verb, &d), fmt.Sprintf(verb, levels), fmt.Sprintf(verb, d.Options))
+		texts = append(texts, fmt.Sprintf(verb, d), fmt.Sprintf(verb, &d), fmt.Sprintf(verb, levels),
+			fmt.Sprintf(verb, d.Options))
 	}
 	for _, s := range texts {
 		for _, secret := range []string{"hunter", "68756e746572"} {
@@ -110,8 +113,10 @@ func TestSecrets(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{`[[{"name":"a","agent":"fence_dummy","options":{"type":"file"}}]]`, `[[{"name":"a","agent":"fence_dummy","colour":"red"}]]`,
-		`[[{"name":"a","agent":"fence_dummy","options":{"password":" \" "},"timeout":5000000000}]] `, `[[]]`, `[[{}]]x`, `null`} {
+	for _, s := range []string{`[[{"name":"a","agent":"fence_dummy","options":{"type":"file"}}]]`,
+		`[[{"name":"a","agent":"fence_dummy","colour":"red"}]]`,
+		`[[{"name":"a","agent":"fence_dummy","options":{"password":" \" "},"timeout":5000000000}]] `, `[[]]`, `[[{}]]x`,
+		`null`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -130,7 +135,8 @@ func FuzzDecode(f *testing.F) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	for _, s := range []string{`[[{"name":"a","agent":"fence_dummy","colour":"red"}]]`, `[[{"name":"a","agent":"fence_dummy"}]] 1`, `{}`, `null`, ``,
+	for _, s := range []string{`[[{"name":"a","agent":"fence_dummy","colour":"red"}]]`,
+		`[[{"name":"a","agent":"fence_dummy"}]] 1`, `{}`, `null`, ``,
 		`[[{"name":"a","agent":"fence_dummy","options":{"password":"***"}}]]`} {
 		if l, err := Decode([]byte(s)); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v, %v", s, l, err)

@@ -167,11 +167,13 @@ func (f *Fencer) run(ctx context.Context, d Device, action string, out, diag *ta
 func (f *Fencer) find(agent string) (string, error) {
 	for _, dir := range f.path {
 		file := filepath.Join(dir, agent)
-		if fi, err := os.Stat(file); err == nil && filepath.IsAbs(file) && fi.Mode().IsRegular() && fi.Mode().Perm()&0o111 != 0 {
+		if fi, err := os.Stat(file); err == nil && filepath.IsAbs(file) && fi.Mode().IsRegular() &&
+			fi.Mode().Perm()&0o111 != 0 {
 			return file, nil
 		}
 	}
-	return "", fmt.Errorf("%w: %s: apt-get install --no-install-recommends fence-agents, and look at /usr/sbin/fence_* for its name", ErrNoAgent, agent)
+	return "", fmt.Errorf("%w: %s: apt-get install --no-install-recommends fence-agents, and look at /usr/sbin/fence_* "+
+		"for its name", ErrNoAgent, agent)
 }
 
 // input is what the agent reads.
@@ -186,7 +188,8 @@ func input(o Options, action string) string {
 
 // quote protects what the agents would take away: spaces at the ends and a pair of quotes around the value.
 func quote(value string) string {
-	if value != strings.TrimSpace(value) || strings.HasPrefix(value, `"`) && strings.HasSuffix(value, `"`) && len(value) > 1 {
+	if value != strings.TrimSpace(value) || strings.HasPrefix(value, `"`) && strings.HasSuffix(value, `"`) &&
+		len(value) > 1 {
 		return `"` + value + `"`
 	}
 	return value

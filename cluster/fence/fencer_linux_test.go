@@ -26,24 +26,28 @@ func TestOff(t *testing.T) {
 		want   string // part of the error; empty is confirmed
 		done   string // what was asked
 	}{
-		"works":                   {sound, "", "x off, x status"},
-		"already off":             {"[ $action = off ] && exit 0; exit 2", "", "x off, x status"},
-		"off fails":               {"echo Unable to connect/login to fencing device >&2; exit 1", "exit code 1: Unable to connect", "x off"},
-		"off fails and says 2":    {"exit 2", "exit code 2", "x off"},
-		"says off, still on":      {"exit 0", "still on", "x off, x status"},
-		"says off, unknown":       {"[ $action = off ] && exit 0; echo plug is not available >&2; exit 1", "status: exit code 1: plug is not available", "x off, x status"},
-		"status by another code":  {"[ $action = off ] && exit 0; exit 3", "exit code 3", "x off, x status"},
-		"status by a signal":      {"[ $action = off ] && exit 0; kill -9 $$", "ended by a signal", "x off, x status"},
-		"dies":                    {"kill -SEGV $$", "ended by a signal", "x off"},
-		"shows the password":      {`echo "login with $options failed: hunter2" >&2; exit 1`, "***", "x off"},
-		"reason on standard out":  {"echo no such plug; exit 1", "no such plug", "x off"},
-		"garbage by the megabyte": {"head -c 30000000 /dev/zero | tr '\\0' x >&2; head -c 30000000 /dev/urandom; echo >&2; echo the reason >&2; exit 1", "exit code 1: the reason", "x off"},
-		"closes everything":       {"exec 0<&- 1>&- 2>&-; exit 7", "exit code 7", "x off"},
+		"works":       {sound, "", "x off, x status"},
+		"already off": {"[ $action = off ] && exit 0; exit 2", "", "x off, x status"},
+		"off fails": {"echo Unable to connect/login to fencing device >&2; exit 1",
+			"exit code 1: Unable to connect", "x off"},
+		"off fails and says 2": {"exit 2", "exit code 2", "x off"},
+		"says off, still on":   {"exit 0", "still on", "x off, x status"},
+		"says off, unknown": {"[ $action = off ] && exit 0; echo plug is not available >&2; exit 1",
+			"status: exit code 1: plug is not available", "x off, x status"},
+		"status by another code": {"[ $action = off ] && exit 0; exit 3", "exit code 3", "x off, x status"},
+		"status by a signal":     {"[ $action = off ] && exit 0; kill -9 $$", "ended by a signal", "x off, x status"},
+		"dies":                   {"kill -SEGV $$", "ended by a signal", "x off"},
+		"shows the password":     {`echo "login with $options failed: hunter2" >&2; exit 1`, "***", "x off"},
+		"reason on standard out": {"echo no such plug; exit 1", "no such plug", "x off"},
+		"garbage by the megabyte": {"head -c 30000000 /dev/zero | tr '\\0' x >&2; head -c 30000000 /dev/urandom; echo >&2; " +
+			"echo the reason >&2; exit 1", "exit code 1: the reason", "x off"},
+		"closes everything": {"exec 0<&- 1>&- 2>&-; exit 7", "exit code 7", "x off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t)
 			err := s.Off(t.Context(), Levels{{s.agent("x", c.script)}})
-			if (err == nil) != (c.want == "") || (err != nil && (!strings.Contains(err.Error(), c.want) || !errors.Is(err, ErrNotOff))) {
+			if (err == nil) != (c.want == "") || (err != nil &&
+				(!strings.Contains(err.Error(), c.want) || !errors.Is(err, ErrNotOff))) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 			if got := s.read("done"); got != c.done {
@@ -76,13 +80,17 @@ func TestLevels(t *testing.T) {
 		ok      bool
 		done    string
 	}{
-		"both supplies, asked when both are off": {[][]string{{sound, sound}}, true, "d00 off, d01 off, d00 status, d01 status"},
-		"one supply of two is not off":           {[][]string{{sound, liar}}, false, "d00 off, d01 off, d00 status, d01 status"},
-		"one supply of two fails":                {[][]string{{sound, fails}}, false, "d00 off, d01 off"},
-		"second level":                           {[][]string{{fails}, {sound}}, true, "d00 off, d10 off, d10 status"},
-		"second level after a liar":              {[][]string{{liar}, {sound, sound}}, true, "d00 off, d00 status, d10 off, d11 off, d10 status, d11 status"},
-		"first level is enough":                  {[][]string{{sound}, {fails}}, true, "d00 off, d00 status"},
-		"halves of two levels are no whole":      {[][]string{{sound, fails}, {fails, sound}}, false, "d00 off, d01 off, d10 off"},
+		"both supplies, asked when both are off": {[][]string{{sound, sound}}, true,
+			"d00 off, d01 off, d00 status, d01 status"},
+		"one supply of two is not off": {[][]string{{sound, liar}}, false,
+			"d00 off, d01 off, d00 status, d01 status"},
+		"one supply of two fails": {[][]string{{sound, fails}}, false, "d00 off, d01 off"},
+		"second level":            {[][]string{{fails}, {sound}}, true, "d00 off, d10 off, d10 status"},
+		"second level after a liar": {[][]string{{liar}, {sound, sound}}, true,
+			"d00 off, d00 status, d10 off, d11 off, d10 status, d11 status"},
+		"first level is enough": {[][]string{{sound}, {fails}}, true, "d00 off, d00 status"},
+		"halves of two levels are no whole": {[][]string{{sound, fails}, {fails, sound}}, false,
+			"d00 off, d01 off, d10 off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t)
@@ -99,7 +107,8 @@ func TestLevels(t *testing.T) {
 			if got := s.read("done"); got != c.done {
 				t.Errorf("asked %q, want %q", got, c.done)
 			}
-			if second := strings.Contains(c.done, "d10 status"); c.ok && second != strings.Contains(s.log.String(), "level 1: d00") {
+			if second := strings.Contains(c.done, "d10 status"); c.ok &&
+				second != strings.Contains(s.log.String(), "level 1: d00") {
 				t.Errorf("why the first level failed is not logged: %s", s.log)
 			}
 		})
@@ -118,7 +127,8 @@ func (s *shop) gone(file string) {
 		deadline := time.Now().Add(5 * time.Second)
 		for tick := time.Tick(5 * time.Millisecond); !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH); <-tick {
 			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			if fields := strings.Fields(string(stat)); len(fields) > 3 && fields[2] == "Z" && fields[3] != strconv.Itoa(os.Getpid()) {
+			if fields := strings.Fields(string(stat)); len(fields) > 3 && fields[2] == "Z" &&
+				fields[3] != strconv.Itoa(os.Getpid()) {
 				break
 			}
 			if time.Now().After(deadline) {
@@ -159,7 +169,8 @@ func TestHangs(t *testing.T) {
 // TestCancel: the end of the caller's context ends the agent, and no further level is tried.
 func TestCancel(t *testing.T) {
 	s := newShop(t)
-	d := s.agent("x", "trap 'exit 0' TERM; echo $$ > $dir/pids; mkfifo $dir/ready; echo > $dir/ready; while :; do sleep 0.01; done")
+	d := s.agent("x", "trap 'exit 0' TERM; echo $$ > $dir/pids; mkfifo $dir/ready; echo > $dir/ready; while :; do sleep "+
+		"0.01; done")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("the peer is back")
 	opened := make(chan error, 1)
@@ -220,7 +231,8 @@ func TestInput(t *testing.T) {
 	if _, err := s.Check(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.read("options"), `ip=10.0.9.1, password=hunter2 = "x", plug=" 4 ", zone=""quoted"", action=status`; got != want {
+	if got, want := s.read("options"),
+		`ip=10.0.9.1, password=hunter2 = "x", plug=" 4 ", zone=""quoted"", action=status`; got != want {
 		t.Errorf("read %s, want %s", got, want)
 	}
 	if got := s.read("args"); got != "arguments:" {

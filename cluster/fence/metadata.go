@@ -79,7 +79,8 @@ func (m metadata) faults(d Device) []string {
 	for _, name := range slices.Sorted(maps.Keys(d.Options)) {
 		p, ok := known[name]
 		if !ok {
-			out = append(out, fmt.Sprintf("option %q: %s does not know it: `%s -o metadata` lists those it does", name, d.Agent, d.Agent))
+			out = append(out, fmt.Sprintf("option %q: %s does not know it: `%s -o metadata` lists those it does", name, d.Agent,
+				d.Agent))
 		} else if why := p.refuses(d.Options[name]); why != "" {
 			out = append(out, fmt.Sprintf("option %q: %s", name, why))
 		}
@@ -102,9 +103,11 @@ func (m metadata) unfit(agent string) []string {
 	}
 	switch {
 	case !off || !status:
-		return []string{fmt.Sprintf("agent %s cannot switch off and ask whether it is off: use one for the power of the node", agent)}
+		return []string{fmt.Sprintf("agent %s cannot switch off and ask whether it is off: use one for the power of the node",
+			agent)}
 	case cuts:
-		return []string{fmt.Sprintf("agent %s cuts a node off from shared storage or the network and leaves it running: use one for the power of the node", agent)}
+		return []string{fmt.Sprintf("agent %s cuts a node off from shared storage or the network and leaves it running: "+
+			"use one for the power of the node", agent)}
 	}
 	return nil
 }

@@ -10,12 +10,13 @@ import (
 func TestLastLine(t *testing.T) {
 	o := Options{"ip": "10.0.9.1", "password": "p a&ss", "community": "p a&ss+more", "lanplus": "1", "ssl": "on"}
 	for name, c := range map[string]struct{ text, want string }{
-		"nothing":   {"", ""},
-		"blank":     {"\n \n\n", ""},
-		"one":       {"Connection lost", "Connection lost"},
-		"log":       {"2026-11-22 03:36:43,266 ERROR: Failed: Timed out\n\n\n", "Failed: Timed out"},
-		"root":      {"x\nERROR:root:Connection lost\n", "Connection lost"},
-		"usage":     {"Failed: You have to set login name\n\n2026-11-22 03:36:43,399 ERROR: Please use '-h' for usage\n\n", "Failed: You have to set login name"},
+		"nothing": {"", ""},
+		"blank":   {"\n \n\n", ""},
+		"one":     {"Connection lost", "Connection lost"},
+		"log":     {"2026-11-22 03:36:43,266 ERROR: Failed: Timed out\n\n\n", "Failed: Timed out"},
+		"root":    {"x\nERROR:root:Connection lost\n", "Connection lost"},
+		"usage": {"Failed: You have to set login name\n\n2026-11-22 03:36:43,399 ERROR: Please use '-h' for usage\n\n",
+			"Failed: You have to set login name"},
 		"secret":    {"unknown option 'pass=p a&ss'", "unknown option 'pass=***'"},
 		"longer":    {"got p a&ss+more.", "got ***."},
 		"escaped":   {"GET /?p=" + url.QueryEscape("p a&ss"), "GET /?p=***"},
@@ -56,7 +57,8 @@ func FuzzLastLine(f *testing.F) {
 	f.Add([]byte("2026-11-22 03:36:43,266 ERROR: login with hunter2\n"), "hunter2")
 	f.Add([]byte("hun\x00ter2"), "hunter2")
 	f.Fuzz(func(t *testing.T, text []byte, password string) {
-		if faultyOption("password", password) != "" || len(password) < 2 || words.MatchString(password) || strings.Contains(mask+"…", password) {
+		if faultyOption("password", password) != "" || len(password) < 2 || words.MatchString(password) ||
+			strings.Contains(mask+"…", password) {
 			t.Skip("not a password")
 		}
 		got := lastLine(text, Options{"password": password})

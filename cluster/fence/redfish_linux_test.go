@@ -32,7 +32,8 @@ func (b *bmc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprint(w, `{"error": {"code": "unauthorized"}}`)
 	case r.Method == http.MethodGet && r.URL.Path == system:
-		fmt.Fprintf(w, `{"PowerState": %q, "Actions": {"#ComputerSystem.Reset": {"target": "%s/Actions/Reset"}}}`, b.power, system)
+		fmt.Fprintf(w, `{"PowerState": %q, "Actions": {"#ComputerSystem.Reset": {"target": "%s/Actions/Reset"}}}`, b.power,
+			system)
 	case r.Method == http.MethodPost && r.URL.Path == system+"/Actions/Reset":
 		var order struct{ ResetType string }
 		if err := json.NewDecoder(r.Body).Decode(&order); err == nil && order.ResetType == "ForceOff" && !b.lazy {
@@ -85,7 +86,8 @@ func TestRedfish(t *testing.T) {
 	}
 	gone := httptest.NewTLSServer(nil)
 	gone.Close()
-	if err := f.Off(t.Context(), Levels{{redfish(t, gone.URL, "hunter2")}}); !errors.Is(err, ErrNotOff) || !strings.Contains(err.Error(), "onnection refused") {
+	if err := f.Off(t.Context(), Levels{{redfish(t, gone.URL, "hunter2")}}); !errors.Is(err, ErrNotOff) ||
+		!strings.Contains(err.Error(), "onnection refused") {
 		t.Errorf("no device: %v", err)
 	}
 }
@@ -96,6 +98,7 @@ func redfish(t *testing.T, address, password string) Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Device{Name: "bmc", Agent: "fence_redfish", Options: Options{"ip": u.Hostname(), "ipport": u.Port(), "username": "duet",
-		"password": password, "systems_uri": "/redfish/v1/Systems/1", "ssl_insecure": "1", "power_timeout": "1"}}
+	return Device{Name: "bmc", Agent: "fence_redfish",
+		Options: Options{"ip": u.Hostname(), "ipport": u.Port(), "username": "duet",
+			"password": password, "systems_uri": "/redfish/v1/Systems/1", "ssl_insecure": "1", "power_timeout": "1"}}
 }

@@ -30,7 +30,8 @@ func execute(ctx context.Context, j job, out, diag io.Writer) (code int, err err
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(j.input), out, diag
 	cmd.Dir = "/"
 	// Nothing of the daemon's environment, such as the socket of systemd's watchdog, is the agent's.
-	cmd.Env = []string{"LC_ALL=C", "PATH=" + strings.Join(append([]string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}, j.path...), ":")}
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + strings.Join(
+		append([]string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}, j.path...), ":")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = leftover
 	if err := cmd.Start(); err != nil {

@@ -54,7 +54,8 @@ func New(cfg Config) *Gossip {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &Gossip{cfg: cfg, log: cfg.Logger,
-		d: newDetector(cfg.Cluster().Self, random()), segments: make(map[string]*segment), watchers: make(map[chan cluster.View]bool)}
+		d: newDetector(cfg.Cluster().Self, random()), segments: make(map[string]*segment),
+		watchers: make(map[chan cluster.View]bool)}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.d.setup(cfg.Cluster(), time.Now())
 	g.last = g.d.view()
@@ -262,7 +263,8 @@ func (g *Gossip) publish() {
 // sameView compares what matters: that a peer is silent, not since when.
 func sameView(a, b cluster.View) bool {
 	return maps.EqualFunc(a.Peers, b.Peers, func(x, y cluster.PeerView) bool {
-		return maps.Equal(x.Paths, y.Paths) && x.Leaving == y.Leaving && x.Quiet == y.Quiet && x.Silent.IsZero() == y.Silent.IsZero()
+		return maps.Equal(x.Paths, y.Paths) && x.Leaving == y.Leaving && x.Quiet == y.Quiet &&
+			x.Silent.IsZero() == y.Silent.IsZero()
 	})
 }
 

@@ -66,7 +66,8 @@ func TestChange(t *testing.T) {
 	}
 	sick := errors.New("disk is sick")
 	b.save = func(string, cluster.Config) error { return sick }
-	if _, err := b.Change(func(c *cluster.Config) bool { c.Ping = nil; return true }); !errors.Is(err, sick) || len(b.Config().Ping) != 1 {
+	if _, err := b.Change(func(c *cluster.Config) bool { c.Ping = nil; return true }); !errors.Is(err, sick) ||
+		len(b.Config().Ping) != 1 {
 		t.Errorf("a change that is not durable counts: %v", err)
 	}
 }

@@ -6,7 +6,8 @@ import (
 )
 
 func TestGateways(t *testing.T) {
-	table := "Iface Destination Gateway Flags\neth0 00000000 0101A8C0 0003\neth0 0001A8C0 00000000 0001\nbad\neth1 00000000 zz 3\n"
+	table := "Iface Destination Gateway Flags\neth0 00000000 0101A8C0 0003\neth0 0001A8C0 00000000 0001\nbad\neth1 " +
+		"00000000 zz 3\n"
 	if got := parse(table); !slices.Equal(got, []string{"192.168.1.1"}) {
 		t.Errorf("gateways are %v", got)
 	}

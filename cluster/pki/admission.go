@@ -131,7 +131,8 @@ func checkCSR(req JoinRequest) (*x509.CertificateRequest, error) {
 // checkMember checks name and addresses of a new member against the others.
 func checkMember(cfg cluster.Config, m cluster.Member) error {
 	if _, taken := cfg.Member(m.Node); taken {
-		return fmt.Errorf("%w: %s is a member already; choose another name, or take the old node off first: `duet cluster remove %s`", ErrNameTaken, m.Node, m.Node)
+		return fmt.Errorf("%w: %s is a member already; choose another name, or take the old node off first: `duet cluster "+
+			"remove %s`", ErrNameTaken, m.Node, m.Node)
 	}
 	used := map[string]cluster.NodeID{}
 	for _, o := range cfg.Members {

@@ -161,7 +161,8 @@ func (id *Identity) Renew(now time.Time) (bool, error) {
 		return false, nil
 	}
 	if now.After(id.ca.cert.NotAfter) {
-		return false, fmt.Errorf("renew certificate: %w: the authority of the cluster ended on %s; check this node's clock, else make a new cluster",
+		return false, fmt.Errorf("renew certificate: %w: the authority of the cluster ended on %s; check this node's "+
+			"clock, else make a new cluster",
 			ErrExpired, id.ca.cert.NotAfter.Format(time.DateOnly))
 	}
 	// The key stays, so that a crash cannot part it from its certificate.

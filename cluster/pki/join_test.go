@@ -55,7 +55,8 @@ func newOffice(t *testing.T) *office {
 		Networks: []cluster.Network{{Name: "lan"}, {Name: "back"}},
 		Members:  []cluster.Member{{Node: "alpha", Addrs: map[string]string{"lan": "10.0.0.1", "back": "10.1.0.1"}}},
 	}
-	o.door = NewAdmission(AdmissionConfig{Identity: o.id, Tokens: o.store, Cluster: o.config, Admit: o.admit, Now: func() time.Time { return o.now }})
+	o.door = NewAdmission(AdmissionConfig{Identity: o.id, Tokens: o.store, Cluster: o.config, Admit: o.admit,
+		Now: func() time.Time { return o.now }})
 	return o
 }
 
@@ -167,7 +168,8 @@ func TestRefusedRequestKeepsToken(t *testing.T) {
 	}
 	req := request(t, tok, "beta")
 	for range 2 { // the second time the first answer was lost
-		if resp, err := o.door.Join(t.Context(), req); err != nil || resp.Config.Self != "beta" || len(resp.Config.Members) != 2 {
+		if resp, err := o.door.Join(t.Context(), req); err != nil || resp.Config.Self != "beta" ||
+			len(resp.Config.Members) != 2 {
 			t.Fatalf("%+v %v", resp.Config, err)
 		}
 	}
@@ -275,7 +277,8 @@ func TestJoin(t *testing.T) {
 	if sErr, cErr, _, _ := shake(t, o.id.Server(), beta.Client("alpha")); sErr != nil || cErr != nil {
 		t.Error(sErr, cErr)
 	}
-	if _, err := Join(t.Context(), JoinConfig{Dir: dir, Token: tok, Node: "beta", Dial: dial}); !errors.Is(err, ErrExists) {
+	if _, err := Join(t.Context(), JoinConfig{Dir: dir, Token: tok, Node: "beta", Dial: dial}); !errors.Is(err,
+		ErrExists) {
 		t.Errorf("second join: %v", err)
 	}
 	// Beta can now admit the next one.
@@ -344,7 +347,8 @@ func FuzzDesk(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = d.Join(t.Context(), JoinRequest{Secret: tok.Secret, Node: cluster.NodeID(node), CSR: csr, Addrs: map[string]string{net: addr}})
+		_, err = d.Join(t.Context(), JoinRequest{Secret: tok.Secret, Node: cluster.NodeID(node), CSR: csr,
+			Addrs: map[string]string{net: addr}})
 		if err != nil && !errors.Is(err, ErrBadRequest) {
 			t.Error(err)
 		}

@@ -97,7 +97,8 @@ func TestInitLoad(t *testing.T) {
 	if err != nil || id.Node() != "alpha" {
 		t.Fatalf("Load: %v %v", id, err)
 	}
-	if _, err := Load(t.TempDir()); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "duet cluster init") {
+	if _, err := Load(t.TempDir()); !errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "duet cluster init") {
 		t.Errorf("Load of nothing: %v", err)
 	}
 	for _, bad := range []cluster.NodeID{"", "a/b", "-a", "a b", cluster.NodeID(strings.Repeat("a", 64))} {

@@ -60,7 +60,8 @@ func (id *Identity) Client(peer cluster.NodeID) *tls.Config {
 			return err
 		}
 		if got != peer {
-			return fmt.Errorf("%w: called %s and reached %s; check the addresses in the cluster configuration", ErrWrongNode, peer, got)
+			return fmt.Errorf("%w: called %s and reached %s; check the addresses in the cluster configuration", ErrWrongNode,
+				peer, got)
 		}
 		return nil
 	})
@@ -83,7 +84,8 @@ func (id *Identity) verify(st tls.ConnectionState, use x509.ExtKeyUsage) (cluste
 
 // verifyNode checks a node's certificate against the one authority that counts
 // and returns the node's name.
-func verifyNode(chain []*x509.Certificate, ca *x509.Certificate, use x509.ExtKeyUsage, now time.Time) (cluster.NodeID, error) {
+func verifyNode(chain []*x509.Certificate, ca *x509.Certificate, use x509.ExtKeyUsage, now time.Time) (cluster.NodeID,
+	error) {
 	if len(chain) == 0 {
 		return "", ErrNoCertificate
 	}
@@ -106,9 +108,11 @@ func explain(leaf, ca *x509.Certificate, now time.Time, err error) error {
 		return fmt.Errorf("%w: %s shows one of %v (authority %q), ours is %s; remove it from that cluster and join it anew",
 			ErrForeign, name, leaf.Subject.Organization, leaf.Issuer.CommonName, short(fingerprint(ca)))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && now.Before(leaf.NotBefore):
-		return fmt.Errorf("%w: that of %s begins on %s; check the clocks of both nodes", ErrExpired, name, leaf.NotBefore.Format(time.RFC3339))
+		return fmt.Errorf("%w: that of %s begins on %s; check the clocks of both nodes", ErrExpired, name,
+			leaf.NotBefore.Format(time.RFC3339))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("%w: that of %s ended on %s; restart duetd there to renew it, or check the clocks", ErrExpired, name, leaf.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("%w: that of %s ended on %s; restart duetd there to renew it, or check the clocks", ErrExpired,
+			name, leaf.NotAfter.Format(time.RFC3339))
 	case err == nil:
 		return fmt.Errorf("%w: %s is an authority, not a node", ErrForeign, name)
 	}
@@ -135,5 +139,6 @@ func pinned(st tls.ConnectionState, want [sha256.Size]byte) (*x509.Certificate, 
 			return c, err
 		}
 	}
-	return nil, fmt.Errorf("%w: the node that answers is not of the cluster that made this token (%s); check the address", ErrForeign, short(want))
+	return nil, fmt.Errorf("%w: the node that answers is not of the cluster that made this token (%s); check the address",
+		ErrForeign, short(want))
 }

@@ -71,7 +71,8 @@ func TestGate(t *testing.T) {
 		}
 		g.Leave("b")
 		synctest.Wait()
-		if want := []string{"b1", "a1", "a2", "b2"}; len(came) != 4 || came[0] != want[0] || came[1] != want[1] || came[2] != want[2] || came[3] != want[3] {
+		if want := []string{"b1", "a1", "a2", "b2"}; len(came) != 4 || came[0] != want[0] || came[1] != want[1] ||
+			came[2] != want[2] || came[3] != want[3] {
 			t.Errorf("they came as %v, want %v", came, want)
 		}
 		for _, src := range []string{"a", "a", "b"} {

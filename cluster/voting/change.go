@@ -35,12 +35,14 @@ func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
 	if !again {
 		w = cluster.Witness{Addr: addr, ID: rand.Text()}
 	}
-	key, err := witness.Register(ctx, addr, t, witness.Registration{ID: w.ID, Name: p.cfg.Book.Config().Name, CA: p.cfg.Authority()})
+	key, err := witness.Register(ctx, addr, t, witness.Registration{ID: w.ID, Name: p.cfg.Book.Config().Name,
+		CA: p.cfg.Authority()})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrConflict, err)
 	}
 	if again && w.Key != key.String() {
-		return nil, fmt.Errorf("%w: the witness at %s has another key than before: `duet cluster witness remove %s` first", ErrConflict, addr, addr)
+		return nil, fmt.Errorf("%w: the witness at %s has another key than before: `duet cluster witness remove %s` first",
+			ErrConflict, addr, addr)
 	}
 	if !again {
 		w.Key = key.String()

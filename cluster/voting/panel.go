@@ -204,7 +204,8 @@ func (p *Panel) Forget(ctx context.Context, module string) {
 			continue
 		}
 		if err := h.client.ForgetModule(ctx, module); err != nil && !errors.Is(err, context.Canceled) {
-			p.log.Warn("the witness still remembers a module that was released", "module", module, "witness", h.Name(), "err", err)
+			p.log.Warn("the witness still remembers a module that was released", "module", module, "witness", h.Name(), "err",
+				err)
 		}
 	}
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // ErrNoWayOut is returned for a device that cannot be disarmed once it was opened.
-var ErrNoWayOut = errors.New("the watchdog's driver is loaded with nowayout, so that each stop of the daemon would reset this node: load it with nowayout=0")
+var ErrNoWayOut = errors.New("the watchdog's driver is loaded with nowayout, so that each stop of the daemon would " +
+	"reset this node: load it with nowayout=0")
 
 // maxTimeout is far above what devices can do.
 const maxTimeout = time.Hour

@@ -12,7 +12,8 @@ import (
 
 func TestNoWayOut(t *testing.T) {
 	root := t.TempDir()
-	for file, text := range map[string]string{"class/watchdog/watchdog0/nowayout": "1\n", "dev/char/248:1/nowayout": "0\n", "dev/char/248:2/nowayout": "1\n"} {
+	for file, text := range map[string]string{"class/watchdog/watchdog0/nowayout": "1\n", "dev/char/248:1/nowayout": "0\n",
+		"dev/char/248:2/nowayout": "1\n"} {
 		name := filepath.Join(root, file)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
@@ -35,7 +36,8 @@ func TestNoWayOut(t *testing.T) {
 func TestRealDevice(t *testing.T) {
 	path := os.Getenv("DUET_TEST_WATCHDOG")
 	if path == "" {
-		t.Skip("the ioctls were NOT tried on a real watchdog: set DUET_TEST_WATCHDOG=/dev/watchdog0 on a computer that may be reset (modprobe softdog makes one)")
+		t.Skip("the ioctls were NOT tried on a real watchdog: set DUET_TEST_WATCHDOG=/dev/watchdog0 on a computer that may " +
+			"be reset (modprobe softdog makes one)")
 	}
 	d, err := Open(path, 30*time.Second)
 	if err != nil {

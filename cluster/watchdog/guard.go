@@ -127,7 +127,8 @@ func (g *guard) left() time.Duration { return max(0, g.dog.Timeout()-time.Since(
 func (g *guard) open() {
 	dog, err := g.Open()
 	if err == nil && dog.Timeout() < MinChecks*g.Interval {
-		err = errors.Join(fmt.Errorf("its timeout of %s is shorter than %d intervals of %s, so that a slow check could reset this node",
+		err = errors.Join(fmt.Errorf("its timeout of %s is shorter than %d intervals of %s, so that a slow check could "+
+			"reset this node",
 			dog.Timeout(), MinChecks, g.Interval), dog.Disarm())
 	}
 	if err != nil {

@@ -274,10 +274,14 @@ func TestShortTimeout(t *testing.T) {
 	})
 }
 
-// TestStuck: a device that cannot be disarmed is fed on without guests, also while the node is sick, and the stop says so.
+// TestStuck: a device that cannot be disarmed is fed on without guests, also while the node is sick, and the stop says
+// so.
 func TestStuck(t *testing.T) {
 	guarded(t, func(w *world) { w.holds = true }, func(w *world) {
-		w.after(time.Minute, func() { w.holds, w.stuck, w.sick = false, errors.New("input/output error"), errors.New("sick") })
+		w.after(time.Minute, func() {
+			w.holds, w.stuck, w.sick = false, errors.New("input/output error"),
+				errors.New("sick")
+		})
 		w.after(time.Hour, nil)
 		w.is(true, false)
 	})
@@ -285,7 +289,8 @@ func TestStuck(t *testing.T) {
 
 func TestFaultyConfig(t *testing.T) {
 	w := &world{t: t}
-	good := GuardConfig{Open: w.open, Healthy: w.healthy, Holds: func() bool { return false }, Interval: interval, Logger: slog.New(slog.DiscardHandler)}
+	good := GuardConfig{Open: w.open, Healthy: w.healthy, Holds: func() bool { return false }, Interval: interval,
+		Logger: slog.New(slog.DiscardHandler)}
 	for name, change := range map[string]func(*GuardConfig){
 		"no interval":   func(c *GuardConfig) { c.Interval = 0 },
 		"long interval": func(c *GuardConfig) { c.Interval = time.Hour },

@@ -103,7 +103,8 @@ func (c *Client) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
 		return cluster.Answer{}, err
 	}
 	if k := ans.Know; ans.Yes && (k.Promised != a.Epoch || k.To != a.Node) {
-		return cluster.Answer{}, fmt.Errorf("ask witness %s: its yes is to %s for epoch %d, not to %s for epoch %d", c.cfg.Addr, k.To, k.Promised, a.Node, a.Epoch)
+		return cluster.Answer{}, fmt.Errorf("ask witness %s: its yes is to %s for epoch %d, not to %s for epoch %d",
+			c.cfg.Addr, k.To, k.Promised, a.Node, a.Epoch)
 	}
 	return ans, nil
 }

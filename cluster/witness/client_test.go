@@ -273,7 +273,8 @@ func TestWrongWitness(t *testing.T) {
 	}
 	bad := tok
 	bad.Secret = make([]byte, 20)
-	if _, err := Register(t.Context(), c.addr, bad, c.registration()); !errors.Is(err, enroll.ErrUnknown) || !strings.Contains(err.Error(), "the witness refused") {
+	if _, err := Register(t.Context(), c.addr, bad, c.registration()); !errors.Is(err, enroll.ErrUnknown) ||
+		!strings.Contains(err.Error(), "the witness refused") {
 		t.Errorf("wrong token: %v", err)
 	}
 	c.stop()
@@ -401,7 +402,8 @@ func BenchmarkAskConnect(b *testing.B) {
 	c := newBench(b).town()
 	cert := c.ca.node(b, "alpha", nil)
 	for e := cluster.Epoch(1); b.Loop(); e++ {
-		cl := NewClient(ClientConfig{Addr: c.addr, Key: c.srv.Fingerprint(), ID: c.id, Certificate: func() *tls.Certificate { return cert }})
+		cl := NewClient(ClientConfig{Addr: c.addr, Key: c.srv.Fingerprint(), ID: c.id,
+			Certificate: func() *tls.Certificate { return cert }})
 		mustAsk(b, cl, ask("alpha", e, e-1), true, "")
 		cl.Close()
 	}

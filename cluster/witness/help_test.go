@@ -255,7 +255,8 @@ func (c town) clientWith(cert *tls.Certificate, addr string) *Client {
 	if addr == "" {
 		addr = c.addr
 	}
-	cl := NewClient(ClientConfig{Addr: addr, Key: c.srv.Fingerprint(), ID: c.id, Certificate: func() *tls.Certificate { return cert }})
+	cl := NewClient(ClientConfig{Addr: addr, Key: c.srv.Fingerprint(), ID: c.id,
+		Certificate: func() *tls.Certificate { return cert }})
 	c.t.Cleanup(func() { cl.Close() })
 	return cl
 }

@@ -82,7 +82,8 @@ func kinds() []kind {
 func (s *Server) routes(g *gate) http.Handler {
 	mux := http.NewServeMux()
 	for path, call := range map[string]func(*http.Request, []byte) (any, error){
-		pathRegister: s.serveRegister, pathAsk: s.serveAsk, pathForgetModule: s.serveForget, pathHello: s.serveHello, pathMembers: s.serveMembers,
+		pathRegister: s.serveRegister, pathAsk: s.serveAsk, pathForgetModule: s.serveForget, pathHello: s.serveHello,
+		pathMembers: s.serveMembers,
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { s.serve(g, w, r, call) })
 	}
@@ -194,5 +195,6 @@ func (s *Server) serveHello(r *http.Request, _ []byte) (any, error) {
 	s.mu.RLock()
 	clusters := len(s.tenants)
 	s.mu.RUnlock()
-	return Greeting{Version: s.cfg.Version, Node: node, Cluster: t.Name, Modules: t.modules(), Clusters: clusters, Time: s.cfg.Now().UTC()}, nil
+	return Greeting{Version: s.cfg.Version, Node: node, Cluster: t.Name, Modules: t.modules(), Clusters: clusters,
+		Time: s.cfg.Now().UTC()}, nil
 }

@@ -50,7 +50,8 @@ func TestRemovedNode(t *testing.T) {
 	}
 	refused(beta)
 	mustAsk(t, fresh, ask("beta", 3, 2), true, "")
-	if err := alpha.TellMembers(ctx, []cluster.Fact{{Member: cluster.Member{Node: "../x", Since: 9}}}); !errors.Is(err, ErrBadRequest) {
+	if err := alpha.TellMembers(ctx, []cluster.Fact{{Member: cluster.Member{Node: "../x", Since: 9}}}); !errors.Is(err,
+		ErrBadRequest) {
 		t.Errorf("a node that has no name: %v", err)
 	}
 	if err := b.srv.Forget(c.id); err != nil {

@@ -96,7 +96,8 @@ type tenant struct {
 }
 
 func newTenant(r clusterRecord, ca *x509.Certificate) *tenant {
-	return &tenant{clusterRecord: r, ca: ca, seats: make(map[string]*sync.Mutex), facts: make(map[cluster.NodeID]cluster.Fact)}
+	return &tenant{clusterRecord: r, ca: ca, seats: make(map[string]*sync.Mutex),
+		facts: make(map[cluster.NodeID]cluster.Fact)}
 }
 
 // seat returns the lock of a module.
@@ -300,7 +301,8 @@ func (s *Server) Clusters() []Cluster {
 	out := make([]Cluster, 0, len(s.tenants))
 	for _, t := range s.tenants {
 		sum := sha256.Sum256(t.CA)
-		out = append(out, Cluster{ID: t.ID, Name: t.Name, CA: hex.EncodeToString(sum[:]), Since: t.Since, Modules: t.modules()})
+		out = append(out, Cluster{ID: t.ID, Name: t.Name, CA: hex.EncodeToString(sum[:]), Since: t.Since,
+			Modules: t.modules()})
 	}
 	slices.SortFunc(out, func(a, b Cluster) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return out

@@ -32,7 +32,8 @@ func TestRegisterRefuses(t *testing.T) {
 		{"long name", func(r *Registration, _ *enroll.Token) { r.Name = strings.Repeat("x", 65) }, ErrBadRequest},
 		{"no CA", func(r *Registration, _ *enroll.Token) { r.CA = nil }, ErrBadRequest},
 		{"a node's certificate", func(r *Registration, _ *enroll.Token) { r.CA = leaf.Raw }, ErrBadRequest},
-		{"forged CA", func(r *Registration, _ *enroll.Token) { r.CA = bytes.Clone(r.CA); r.CA[len(r.CA)-1] ^= 1 }, ErrBadRequest},
+		{"forged CA", func(r *Registration, _ *enroll.Token) { r.CA = bytes.Clone(r.CA); r.CA[len(r.CA)-1] ^= 1 },
+			ErrBadRequest},
 		{"ID of another", func(r *Registration, _ *enroll.Token) { r.ID = known.id }, ErrTaken},
 	} {
 		t.Run(k.name, func(t *testing.T) {

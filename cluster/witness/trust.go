@@ -61,7 +61,8 @@ func caller(chain []*x509.Certificate, ca *x509.Certificate, now time.Time) (clu
 	// The time is checked apart, with the skew: nearest is the time nearest to now
 	// at which both certificates are good.
 	at := nearest(leaf, ca, now)
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: at,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	name := leaf.Subject.CommonName
 	switch {
 	case err != nil:
@@ -69,7 +70,8 @@ func caller(chain []*x509.Certificate, ca *x509.Certificate, now time.Time) (clu
 	case leaf.IsCA || !isName(name):
 		return "", fmt.Errorf("%w: %q is not a node", ErrForeign, name)
 	case now.Sub(at) > ClockSkew:
-		return "", fmt.Errorf("%w: that of %s ended on %s, and the witness has %s; restart duetd there to renew it, or check the clocks",
+		return "", fmt.Errorf("%w: that of %s ended on %s, and the witness has %s; restart duetd there to renew it, or "+
+			"check the clocks",
 			ErrExpired, name, at.Format(time.RFC3339), now.Format(time.RFC3339))
 	case at.Sub(now) > ClockSkew:
 		return "", fmt.Errorf("%w: that of %s begins on %s, and the witness has %s; check the clocks",
@@ -113,7 +115,8 @@ func clientTLS(want Fingerprint, cert *tls.Certificate) *tls.Config {
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(st tls.ConnectionState) error {
 			if got := fingerprint(st.PeerCertificates[0]); got != want {
-				return fmt.Errorf("%w: its key is %.12s…, expected %.12s…; check the address, or register with the new witness", ErrWrongWitness, got, want)
+				return fmt.Errorf("%w: its key is %.12s…, expected %.12s…; check the address, or register with the new witness",
+					ErrWrongWitness, got, want)
 			}
 			return nil
 		},

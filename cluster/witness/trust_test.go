@@ -15,7 +15,8 @@ import (
 func TestCertificates(t *testing.T) {
 	c := newBench(t).town()
 	key := newKey(t)
-	self := &x509.Certificate{SerialNumber: c.ca.cert.SerialNumber, Subject: c.ca.cert.Subject, NotAfter: time.Now().Add(year)}
+	self := &x509.Certificate{SerialNumber: c.ca.cert.SerialNumber, Subject: c.ca.cert.Subject,
+		NotAfter: time.Now().Add(year)}
 	forged := authority{makeCert(t, self, self, key.Public(), key), key} // the authority's name, another key
 	shift := func(from, to time.Duration) func(*x509.Certificate) {
 		return func(x *x509.Certificate) { x.NotBefore, x.NotAfter = time.Now().Add(from), time.Now().Add(to) }
@@ -33,8 +34,12 @@ func TestCertificates(t *testing.T) {
 		{"begins in an hour", c.ca.node(t, "alpha", shift(time.Hour, year)), nil, ""},
 		{"ended two days ago", c.ca.node(t, "alpha", shift(-year, -48*time.Hour)), ErrExpired, "that of alpha ended on"},
 		{"begins in two days", c.ca.node(t, "alpha", shift(48*time.Hour, year)), ErrExpired, "that of alpha begins on"},
-		{"for servers only", c.ca.node(t, "alpha", func(x *x509.Certificate) { x.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), ErrForeign, "usage"},
-		{"the authority itself", &tls.Certificate{Certificate: [][]byte{c.ca.cert.Raw}, PrivateKey: c.ca.key}, ErrForeign, "not a node"},
+		{"for servers only", c.ca.node(t, "alpha", func(
+			x *x509.Certificate) {
+			x.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		}), ErrForeign, "usage"},
+		{"the authority itself", &tls.Certificate{Certificate: [][]byte{c.ca.cert.Raw}, PrivateKey: c.ca.key}, ErrForeign,
+			"not a node"},
 		{"odd name", c.ca.node(t, "the witness", nil), ErrForeign, "not a node"},
 		{"no name", c.ca.node(t, "", nil), ErrForeign, "not a node"},
 		{"another node", c.ca.node(t, "beta", nil), ErrWrongNode, "beta asks in the name of"},
@@ -89,7 +94,8 @@ func TestIdentity(t *testing.T) {
 	if files, _ := os.ReadDir(dir); len(files) != 1 {
 		t.Errorf("%v", files)
 	}
-	if _, ok := first.cert.PrivateKey.(*ecdsa.PrivateKey); !ok || first.cert.Leaf.NotAfter.Before(time.Now().Add(10*year)) {
+	if _, ok := first.cert.PrivateKey.(*ecdsa.PrivateKey); !ok ||
+		first.cert.Leaf.NotAfter.Before(time.Now().Add(10*year)) {
 		t.Error(first.cert.Leaf.NotAfter)
 	}
 	if err := os.WriteFile(path, []byte("junk"), 0o600); err != nil {

@@ -23,7 +23,8 @@ func (s *Server) ask(t *tenant, node cluster.NodeID, a cluster.Ask) (cluster.Ans
 		return cluster.Answer{}, err
 	}
 	// Without a lock: a log may be a pipe that nobody reads, and others vote meanwhile.
-	s.log.Info("asked for the right to write", "cluster", t.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch, "yes", ans.Yes, "why", ans.Why)
+	s.log.Info("asked for the right to write", "cluster", t.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch,
+		"yes", ans.Yes, "why", ans.Why)
 	return ans, nil
 }
 

@@ -32,7 +32,8 @@ func TestOneYesPerEpoch(t *testing.T) {
 	other.Module = "db"
 	mustAsk(t, alpha, other, true, "")
 	g, err := alpha.Hello(t.Context())
-	if err != nil || g.Modules != 2 || g.Clusters != 1 || g.Node != "alpha" || g.Cluster != "prod" || g.Version != "1.0" || g.Time.IsZero() {
+	if err != nil || g.Modules != 2 || g.Clusters != 1 || g.Node != "alpha" || g.Cluster != "prod" || g.Version != "1.0" ||
+		g.Time.IsZero() {
 		t.Errorf("%+v %v", g, err)
 	}
 }
@@ -148,7 +149,8 @@ func TestSavedBeforeAnswered(t *testing.T) {
 		saves := b.store.count()
 		mustAsk(t, alpha, ask("alpha", e, e-1), true, "")
 		var r cluster.Record
-		if ok, err := b.store.Load(voteKey(c.id, "web01"), &r); !ok || err != nil || r.Promised != e || b.store.count() != saves+1 {
+		if ok, err := b.store.Load(voteKey(c.id, "web01"), &r); !ok || err != nil || r.Promised != e ||
+			b.store.count() != saves+1 {
 			t.Fatalf("epoch %d: %+v %v", e, r, err)
 		}
 	}

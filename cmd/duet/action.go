@@ -20,12 +20,17 @@ func (a *app) actionCommands() []*cobra.Command {
 		action      api.Action
 		short, long string
 	}{
-		{api.Start, "Start a module", "Start a module on its nodes, or on --node. Who becomes primary is decided by the data, not by who starts first."},
+		{api.Start, "Start a module", "Start a module on its nodes, or on --node. Who becomes primary is decided by the " +
+			"data, not by who starts first."},
 		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over."},
 		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover."},
-		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be Ready. The guest is shut down here and started\nthere; the command ends when it runs there, or with an error when it does not."},
-		{api.Prim, "Make a node primary", "Make a node primary where the rules do not. Where its data may lack writes, or its peer is not heard and may be alive,\nboth sides' facts are shown and a yes is wanted."},
-		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data away a yes is wanted."},
+		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be " +
+			"Ready. The guest is shut down here and started\nthere; the command ends when it runs there, or with an error " +
+			"when it does not."},
+		{api.Prim, "Make a node primary", "Make a node primary where the rules do not. Where its data may lack writes, or " +
+			"its peer is not heard and may be alive,\nboth sides' facts are shown and a yes is wanted."},
+		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data " +
+			"away a yes is wanted."},
 	} {
 		var r api.ActionRequest
 		noWait := x.action != api.Swap
@@ -46,7 +51,8 @@ func (a *app) actionCommands() []*cobra.Command {
 	return out
 }
 
-func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest, noWait bool) error {
+func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest,
+	noWait bool) error {
 	var v *move
 	if m, err := a.module(ctx, c, module); err == nil && !noWait {
 		v = begunMove(m)

@@ -105,11 +105,13 @@ Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags;
 	root.Flags().Bool("version", false, "print the version of duet")
 	a.group(root)
 	f := root.PersistentFlags()
-	f.StringVar(&a.connect.Connect, "connect", or(a.env("DUET_CONNECT"), client.DefaultConnect), "the node to ask: unix:///path or https://node:port")
+	f.StringVar(&a.connect.Connect, "connect", or(a.env("DUET_CONNECT"), client.DefaultConnect),
+		"the node to ask: unix:///path or https://node:port")
 	f.StringVar(&a.connect.TokenFile, "token-file", a.env("DUET_TOKEN_FILE"), "file with the node's token, for https")
 	f.StringVar(&a.connect.CAFile, "ca-file", a.env("DUET_CA_FILE"), "file with the cluster's CA certificate, for https")
 	f.BoolVar(&a.json, "json", false, "write JSON, as the API gives it")
-	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand())
+	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(),
+		a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand())
 	root.AddCommand(a.actionCommands()...)
 	return root
 }
@@ -143,7 +145,8 @@ func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.C
 }
 
 // call is do for work that asks a node.
-func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command,
+	[]string) error {
 	return a.do(func(ctx context.Context, args []string) error {
 		c, err := client.New(a.connect)
 		if err != nil {

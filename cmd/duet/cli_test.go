@@ -77,7 +77,8 @@ type bench struct {
 // newBench serves a fake node on a socket, unless it is to be away, and gives a command line for it.
 func newBench(t *testing.T, away bool) *bench {
 	t.Helper()
-	b := &bench{node: apitest.New(), paper: &paper{}, out: &output{}, err: &output{}, socket: filepath.Join(t.TempDir(), "d.sock")}
+	b := &bench{node: apitest.New(), paper: &paper{}, out: &output{}, err: &output{},
+		socket: filepath.Join(t.TempDir(), "d.sock")}
 	now := apitest.Now()
 	b.app = &app{
 		in: strings.NewReader(""), out: b.out, err: b.err, width: func() int { return 80 },
@@ -87,7 +88,8 @@ func newBench(t *testing.T, away bool) *bench {
 	if away {
 		return b
 	}
-	s, err := console.New(console.Config{Handler: api.Handler(b.node, "1.0", nil), Socket: b.socket, Log: slog.New(slog.DiscardHandler)})
+	s, err := console.New(console.Config{Handler: api.Handler(b.node, "1.0", nil), Socket: b.socket,
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +177,8 @@ func TestCommands(t *testing.T) {
 		{name: "protect", line: "vm protect web --peer beta"},
 		{name: "protect_tty", line: "vm protect web", tty: true},
 		{name: "protect_nowait", line: "vm protect web --no-wait --config " + good},
-		{name: "protect_image", line: "vm protect web --no-wait --image beta:vda=/dev/vg0/web --image alpha:vda=/srv/web.raw"},
+		{name: "protect_image", line: "vm protect web --no-wait --image beta:vda=/dev/vg0/web --image " +
+			"alpha:vda=/srv/web.raw"},
 		{name: "protect_image_bad", line: "vm protect web --image /srv/web.raw"},
 		{name: "protect_json", line: "vm protect web --json"},
 		{name: "protect_check", line: "vm protect web --check"},
@@ -210,7 +213,8 @@ func TestCommands(t *testing.T) {
 		{name: "volume_drop", line: "volume drop 260314-150926-k7"},
 		{name: "cluster_token", line: "cluster token --life 90m"},
 		{name: "cluster_token_long", line: "cluster token --life 1000h"},
-		{name: "cluster_init", line: "cluster init --name office --node alpha --addr 10.0.0.1,san=10.1.0.1 --detection 3s --ping 10.0.0.254"},
+		{name: "cluster_init", line: "cluster init --name office --node alpha --addr 10.0.0.1,san=10.1.0.1 --detection 3s " +
+			"--ping 10.0.0.254"},
 		{name: "cluster_init_json", line: "cluster init --name office --node alpha --addr 10.0.0.1 --json --dir d"},
 		{name: "cluster_init_noname", line: "cluster init --node alpha --addr 10.0.0.1"},
 		{name: "cluster_init_noaddr", line: "cluster init --name office --node alpha"},
@@ -231,7 +235,8 @@ func TestCommands(t *testing.T) {
 
 // TestAway: without a daemon every command says so, in one line.
 func TestAway(t *testing.T) {
-	for _, line := range []string{"status", "status db", "stop db", "log db", "volume list", "vm protect x", "config show db", "cluster token", "status --watch"} {
+	for _, line := range []string{"status", "status db", "stop db", "log db", "volume list", "vm protect x",
+		"config show db", "cluster token", "status --watch"} {
 		b := newBench(t, true)
 		code := b.run(t.Context(), strings.Fields(line))
 		want := "--- stderr\nduet: duetd does not answer on SOCKET: is it running? systemctl status duetd\n--- exit 1\n"
@@ -271,14 +276,16 @@ func TestComplete(t *testing.T) {
 		}
 	}
 	b := newBench(t, true)
-	if code := b.run(t.Context(), []string{"completion", "bash"}); code != exitOK || !strings.Contains(b.out.String(), "__complete") {
+	if code := b.run(t.Context(), []string{"completion", "bash"}); code != exitOK ||
+		!strings.Contains(b.out.String(), "__complete") {
 		t.Errorf("completion bash: exit %d", code)
 	}
 }
 
 // TestRoleExit: SafeKit's exit codes.
 func TestRoleExit(t *testing.T) {
-	for role, want := range map[string]exit{"STOP": 0, "WAIT": 1, "ALONE": 2, "UP": 2, "PRIM": 3, "SECOND": 4, "UNKNOWN": 5, "": 5} {
+	for role, want := range map[string]exit{"STOP": 0, "WAIT": 1, "ALONE": 2, "UP": 2, "PRIM": 3, "SECOND": 4,
+		"UNKNOWN": 5, "": 5} {
 		if got := roleExit(role); got != want {
 			t.Errorf("%q: %d, want %d", role, got, want)
 		}

@@ -19,16 +19,17 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
-	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
-		Use: "status", Short: "Show the nodes of the cluster", Args: args(),
-		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			st, err := c.Status(ctx)
-			if err != nil {
-				return err
-			}
-			return a.emit(members{st.Nodes, st.Witnesses}, func(w io.Writer) error { return a.writeNodes(w, st) })
-		}),
-	})
+	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.witnessCommand(),
+		a.fenceCommand(), &cobra.Command{
+			Use: "status", Short: "Show the nodes of the cluster", Args: args(),
+			RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				return a.emit(members{st.Nodes, st.Witnesses}, func(w io.Writer) error { return a.writeNodes(w, st) })
+			}),
+		})
 	return c
 }
 
@@ -52,7 +53,8 @@ func (a *app) initCommand() *cobra.Command {
 	var addrs []string
 	c := &cobra.Command{
 		Use: "init --name CLUSTER --node NAME --addr IP[,IP2]", Short: "Make a new cluster with this node as its first",
-		Long: "Make a new cluster with this node as its first: the authority, this node's certificate and the keys of the heartbeats.\nRuns on the node itself, before its duetd is started.",
+		Long: "Make a new cluster with this node as its first: the authority, this node's certificate and the keys of the " +
+			"heartbeats.\nRuns on the node itself, before its duetd is started.",
 		Args: args(),
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			var err error
@@ -68,13 +70,15 @@ func (a *app) initCommand() *cobra.Command {
 			}
 			defer a.glanceHere(ctx, r.Dir)
 			return a.say(made{conf.Name, conf.Self, r.Dir},
-				"Cluster %s is made, this is its node %s.\nNext: systemctl enable --now duetd; then \"duet cluster token\" lets the second node join.", conf.Name, conf.Self)
+				"Cluster %s is made, this is its node %s.\nNext: systemctl enable --now duetd; then \"duet cluster token\" lets "+
+					"the second node join.", conf.Name, conf.Self)
 		}),
 	}
 	f := c.Flags()
 	f.StringVar(&r.Cluster, "name", "", "name of the cluster")
 	f.IntVar(&r.Port, "port", cluster.DefaultPort, "port of all traffic between nodes; heartbeats use the next one too")
-	f.DurationVar(&r.Detection, "detection", cluster.DefaultDetection, "how long all heartbeats are silent before a node is taken for dead")
+	f.DurationVar(&r.Detection, "detection", cluster.DefaultDetection,
+		"how long all heartbeats are silent before a node is taken for dead")
 	f.StringSliceVar(&r.Ping, "ping", nil, "addresses that tell a dead peer from a dead network (default the gateway)")
 	nodeSetupFlags(c, &r.Dir, &r.Node, &addrs)
 	return c
@@ -85,7 +89,8 @@ func (a *app) joinCommand() *cobra.Command {
 	var addrs []string
 	c := &cobra.Command{
 		Use: "join ADDRESS --token T --node NAME --addr IP[,IP2]", Short: "Join this node to a cluster",
-		Long: "Join this node to the cluster of the node at ADDRESS, where \"duet cluster token\" gave the token.\nRuns on the new node itself, before its duetd is started.",
+		Long: "Join this node to the cluster of the node at ADDRESS, where \"duet cluster token\" gave the token.\nRuns on " +
+			"the new node itself, before its duetd is started.",
 		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			var err error
@@ -108,7 +113,8 @@ func (a *app) joinCommand() *cobra.Command {
 				return err
 			}
 			defer a.glanceHere(ctx, r.Dir)
-			return a.say(made{conf.Name, conf.Self, r.Dir}, "This is now node %s of cluster %s.\nNext: systemctl enable --now duetd", conf.Self, conf.Name)
+			return a.say(made{conf.Name, conf.Self, r.Dir},
+				"This is now node %s of cluster %s.\nNext: systemctl enable --now duetd", conf.Self, conf.Name)
 		}),
 	}
 	c.Flags().StringVar(&r.Token, "token", "", "what \"duet cluster token\" said, or - to read it from standard input")
@@ -119,7 +125,9 @@ func (a *app) joinCommand() *cobra.Command {
 func (a *app) removeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NODE", Short: "Take a node that is gone for good off the cluster",
-		Long: "Take a node that is gone for good off the cluster. Modules whose second copy was there go on alone; a node that joins under\nits name gets the copies anew, and \"duet vm release --without-peer\" ends the protection instead.",
+		Long: "Take a node that is gone for good off the cluster. Modules whose second copy was there go on alone; a node " +
+			"that joins under\nits name gets the copies anew, and \"duet vm release --without-peer\" ends the protection " +
+			"instead.",
 		Args: args("NODE"), ValidArgsFunction: a.completeNodes,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			gone, err := c.RemoveNode(ctx, args[0])
@@ -133,7 +141,8 @@ func (a *app) removeCommand() *cobra.Command {
 			if len(gone.Modules) == 0 {
 				return a.say(gone, "%s is no member any more.%s", clean(gone.Node), keeps)
 			}
-			return a.say(gone, "%s is no member any more. %s had the second copy there: a new computer that joins with --node %s gets it anew;\n\"duet vm release MODULE --without-peer\" ends the protection instead, for another peer.%s",
+			return a.say(gone, "%s is no member any more. %s had the second copy there: a new computer that joins with --node "+
+				"%s gets it anew;\n\"duet vm release MODULE --without-peer\" ends the protection instead, for another peer.%s",
 				clean(gone.Node), clean(strings.Join(gone.Modules, ", ")), clean(gone.Node), keeps)
 		}),
 	}
@@ -167,7 +176,8 @@ func (a *app) tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.say(t, "%s\nGood once, until %s. On the new node, with an address of this one:\n  duet cluster join ADDRESS --token %s --node NAME --addr IP",
+			return a.say(t, "%s\nGood once, until %s. On the new node, with an address of this one:\n  duet cluster join "+
+				"ADDRESS --token %s --node NAME --addr IP",
 				clean(t.Token), t.Expires.Local().Format("2006-01-02 15:04"), clean(t.Token))
 		}),
 	}

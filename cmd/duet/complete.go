@@ -21,7 +21,8 @@ func (a *app) nodeFlag(c *cobra.Command, node *string, usage string) {
 }
 
 func (a *app) completeNodesFor(c *cobra.Command, flag string) {
-	err := c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	err := c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, typed string) ([]string,
+		cobra.ShellCompDirective) {
 		return a.names(c, typed, nodeNames)
 	})
 	if err != nil {
@@ -68,7 +69,8 @@ func (a *app) completeVolumes(c *cobra.Command, args []string, typed string) ([]
 
 // names asks the node for names that begin with what was typed. It stays silent
 // if there is no answer: a shell prompt is no place for errors.
-func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []string) ([]string, cobra.ShellCompDirective) {
+func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []string) ([]string,
+	cobra.ShellCompDirective) {
 	parent := cmd.Context()
 	if parent == nil {
 		parent = context.Background()

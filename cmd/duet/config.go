@@ -17,7 +17,8 @@ func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Show, check and change the configuration of modules"}
 	a.group(c)
 	c.AddCommand(&cobra.Command{
-		Use: "show MODULE", Short: "Print the configuration of a module as YAML", Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		Use: "show MODULE", Short: "Print the configuration of a module as YAML", Args: args("MODULE"),
+		ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			conf, err := c.Config(ctx, args[0])
 			if err != nil {
@@ -44,7 +45,8 @@ func (a *app) configCommand() *cobra.Command {
 			return a.say(nil, "%s is good", fileText(args[0]))
 		}),
 	}, &cobra.Command{
-		Use: "apply FILE", Short: "Make a file (- for standard input) the configuration of the module it names", Args: args("FILE"),
+		Use: "apply FILE", Short: "Make a file (- for standard input) the configuration of the module it names",
+		Args: args("FILE"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			b, err := a.readFile(args[0])
 			if err != nil {

@@ -14,7 +14,8 @@ func TestLinksLittle(t *testing.T) {
 		t.Fatalf("go list: %v", err)
 	}
 	for _, dep := range strings.Fields(string(out)) {
-		for _, heavy := range []string{"dgraph-io", "memberlist", "libvirt", "nftables", "netlink", "go-fuse", "prometheus", "duet/cmd/node", "duet/blockrepl", "duet/vmmanager"} {
+		for _, heavy := range []string{"dgraph-io", "memberlist", "libvirt", "nftables", "netlink", "go-fuse", "prometheus",
+			"duet/cmd/node", "duet/blockrepl", "duet/vmmanager"} {
 			if strings.Contains(dep, heavy) && dep != "duet/blockrepl/durable" {
 				t.Errorf("duet links %s", dep)
 			}

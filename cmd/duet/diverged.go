@@ -32,7 +32,8 @@ which bytes differ, and when each side wrote.`,
 			if len(args) == 0 {
 				return a.emit(all, func(w io.Writer) error { return a.writeVersions(w, all) })
 			}
-			if _, err := c.Module(ctx, args[0]); err != nil && !slices.ContainsFunc(all, func(v api.Version) bool { return v.Module == args[0] }) {
+			if _, err := c.Module(ctx, args[0]); err != nil &&
+				!slices.ContainsFunc(all, func(v api.Version) bool { return v.Module == args[0] }) {
 				return err
 			}
 			list := []api.Difference{}
@@ -55,10 +56,12 @@ func (a *app) writeVersions(w io.Writer, list []api.Version) error {
 	if len(list) == 0 {
 		return noVersion(w)
 	}
-	t := table{head: []string{"VERSION", "VOLUME", "KEPT ON", "WON", "LOST AT", "SIZE", "OVERWRITTEN", "KEPT UNTIL", "PROBLEM"}}
+	t := table{head: []string{"VERSION", "VOLUME", "KEPT ON", "WON", "LOST AT", "SIZE", "OVERWRITTEN", "KEPT UNTIL",
+		"PROBLEM"}}
 	for _, v := range list {
 		t.add(cell{v.ID, bold}, cell{text: v.Module + "/" + v.Target}, cell{text: v.Node}, cell{text: v.Winner.Node},
-			cell{text: v.Begun.Local().Format("2006-01-02 15:04")}, cell{text: bytesText(v.Size)}, cell{text: bytesText(v.Saved)},
+			cell{text: v.Begun.Local().Format("2006-01-02 15:04")}, cell{text: bytesText(v.Size)},
+			cell{text: bytesText(v.Saved)},
 			cell{text: v.Until.Local().Format("2006-01-02")}, cell{v.Problem, red})
 	}
 	return t.write(w, a.color())
@@ -80,7 +83,8 @@ func (a *app) writeDifferences(w io.Writer, list []api.Difference) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s/%s: version %s, kept on %s until %s\n", clean(d.Module), clean(d.Target), clean(d.ID), clean(d.Node), d.Until.Local().Format(time.DateOnly))
+		fmt.Fprintf(w, "%s/%s: version %s, kept on %s until %s\n", clean(d.Module), clean(d.Target), clean(d.ID),
+			clean(d.Node), d.Until.Local().Format(time.DateOnly))
 		fmt.Fprintf(w, "  lost   %s\n  won    %s\n", sideText(d.Loser), sideText(d.Winner))
 		atLeast := ""
 		if d.Partly {
@@ -128,7 +132,8 @@ func (a *app) exportCommand() *cobra.Command {
 
 func (a *app) dropCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "drop VERSION", Short: "Forget a kept version", Args: args("VERSION"), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "drop VERSION", Short: "Forget a kept version", Args: args("VERSION"),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if err := c.DropVersion(ctx, args[0]); err != nil {
 				return err

@@ -34,7 +34,8 @@ case before a VM starts on the other node.`}
 			return a.emit(all, func(w io.Writer) error { return a.writeFences(w, all) })
 		}),
 	}, &cobra.Command{
-		Use: "test NODE", Short: "Ask the devices of a node whether they could switch it off, and switch nothing", Args: args("NODE"),
+		Use: "test NODE", Short: "Ask the devices of a node whether they could switch it off, and switch nothing",
+		Args: args("NODE"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			st, err := c.TestFence(ctx, args[0])
 			if err != nil {
@@ -126,7 +127,8 @@ func (a *app) writeFences(w io.Writer, all []api.FenceStatus) error {
 				for _, k := range slices.Sorted(maps.Keys(d.Options)) {
 					opts = append(opts, k+"="+d.Options[k])
 				}
-				t.add(cell{st.Node, bold}, cell{text: fmt.Sprint(i + 1)}, cell{text: d.Name}, cell{text: d.Agent}, cell{text: strings.Join(opts, " ")})
+				t.add(cell{st.Node, bold}, cell{text: fmt.Sprint(i + 1)}, cell{text: d.Name}, cell{text: d.Agent},
+					cell{text: strings.Join(opts, " ")})
 			}
 		}
 	}

@@ -168,7 +168,8 @@ func TestFollowPace(t *testing.T) {
 	b.now = func() time.Time { now = now.Add(time.Second / 2); return now } // two calls per look
 	var steps []api.Task
 	for i := range 8 {
-		steps = append(steps, api.Task{ID: "t1", Kind: "verify", Module: "db", Step: "comparing", Sync: &api.Sync{Total: 8, Compared: int64(i), ETA: -1}})
+		steps = append(steps, api.Task{ID: "t1", Kind: "verify", Module: "db", Step: "comparing",
+			Sync: &api.Sync{Total: 8, Compared: int64(i), ETA: -1}})
 	}
 	steps = append(steps, api.Task{ID: "t1", Step: "writing down"}, api.Task{ID: "t1", Done: true, Result: "equal"})
 	b.node.Steps = steps
@@ -182,7 +183,8 @@ func TestFollowPace(t *testing.T) {
 func TestFollowFails(t *testing.T) {
 	for _, line := range []string{"vm release web01", "vm release web01 --json"} {
 		b := newBench(t, false)
-		b.node.Steps = append(apitest.Work()[:1], api.Task{ID: "t1", Kind: "release", Module: "web01", Done: true, Error: "beta has no space left in /vm"})
+		b.node.Steps = append(apitest.Work()[:1], api.Task{ID: "t1", Kind: "release", Module: "web01", Done: true,
+			Error: "beta has no space left in /vm"})
 		code := b.run(t.Context(), strings.Fields(line))
 		if code != exitError || b.err.String() != "duet: release of web01: beta has no space left in /vm\n" {
 			t.Errorf("%s: exit %d, %q", line, code, b.err.String())

@@ -20,7 +20,8 @@ func TestBytes(t *testing.T) {
 
 func TestDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 0: "0s", 840 * time.Microsecond: "840µs", 1520 * time.Microsecond: "1.5ms", 999 * time.Millisecond: "999ms", time.Second: "1s",
+		-time.Second: "0s", 0: "0s", 840 * time.Microsecond: "840µs", 1520 * time.Microsecond: "1.5ms",
+		999 * time.Millisecond: "999ms", time.Second: "1s",
 		61 * time.Second: "1m1s", time.Hour: "1h", time.Hour + 5*time.Second: "1h", 130 * time.Minute: "2h10m",
 		76 * time.Hour: "3d4h", 59*time.Second + 600*time.Millisecond: "1m",
 	} {
@@ -48,7 +49,8 @@ func TestProgress(t *testing.T) {
 }
 
 func TestTogether(t *testing.T) {
-	a, b := &api.Sync{Kind: "resync", Total: 10, Compared: 5, Rate: 1, ETA: 5}, &api.Sync{Kind: "resync", Total: 30, Compared: 5, Rate: 2, ETA: 9}
+	a, b := &api.Sync{Kind: "resync", Total: 10, Compared: 5, Rate: 1, ETA: 5},
+		&api.Sync{Kind: "resync", Total: 30, Compared: 5, Rate: 2, ETA: 9}
 	if got := together(a, b); *got != (api.Sync{Kind: "resync", Total: 40, Compared: 10, Rate: 3, ETA: 9}) {
 		t.Errorf("%+v", got)
 	}
@@ -62,7 +64,8 @@ func TestTogether(t *testing.T) {
 }
 
 func TestBar(t *testing.T) {
-	for pct, want := range map[int]string{-5: "[----]", 0: "[----]", 49: "[#---]", 50: "[##--]", 100: "[####]", 300: "[####]"} {
+	for pct, want := range map[int]string{-5: "[----]", 0: "[----]", 49: "[#---]", 50: "[##--]", 100: "[####]",
+		300: "[####]"} {
 		if got := barText(pct, 4); got != want {
 			t.Errorf("barText(%d) = %q, want %q", pct, got, want)
 		}

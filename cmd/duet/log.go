@@ -15,7 +15,8 @@ import (
 func (a *app) logCommand() *cobra.Command {
 	var n int
 	c := &cobra.Command{
-		Use: "log MODULE", Short: "Show what happened to a module on all nodes, and why", Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		Use: "log MODULE", Short: "Show what happened to a module on all nodes, and why", Args: args("MODULE"),
+		ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if n < 1 {
 				return usageError{fmt.Errorf("-n %d: must be at least 1", n)}

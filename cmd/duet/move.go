@@ -54,7 +54,8 @@ func (v *move) ended(m api.ModuleStatus, now time.Time) (done bool, err error) {
 		case ready && n.Node == v.to:
 			return true, nil
 		case ready && !n.Since.Equal(v.since):
-			return true, fmt.Errorf("%s runs on %s again and has not moved: %s: `duet log %s` has more", m.Name, n.Node, n.Why, m.Name)
+			return true, fmt.Errorf("%s runs on %s again and has not moved: %s: `duet log %s` has more", m.Name, n.Node, n.Why,
+				m.Name)
 		}
 		busy = busy || primary(n) || n.Status == "Transient"
 		if n.Since.After(last.Since) {

@@ -34,7 +34,8 @@ func TestMoveEnds(t *testing.T) {
 		{"it runs there, and the first is gone", module(stale, at("ALONE", "Ready", 3)), 0, true, ""},
 		{"it came back", module(at("ALONE", "Ready", 3), at("WAIT", "NotReady", 2)), 0, true, "runs on alpha again"},
 		{"nobody runs it for a moment", module(at("WAIT", "NotReady", 3), at("STOP", "NotReady", 2)), time.Second, false, ""},
-		{"nobody runs it", module(at("WAIT", "NotReady", 3), at("STOP", "NotReady", 4)), 10 * time.Second, true, "runs nowhere: STOP on beta: because"},
+		{"nobody runs it", module(at("WAIT", "NotReady", 3), at("STOP", "NotReady", 4)), 10 * time.Second, true,
+			"runs nowhere: STOP on beta: because"},
 	} {
 		v := begunMove(module(at("PRIM", "Ready", 0), at("SECOND", "Ready", 0)))
 		if v == nil || v.from != "alpha" || v.to != "beta" {

@@ -39,7 +39,8 @@ func (a *app) writeNotices(w io.Writer, node string, all []api.Notice) error {
 			at += ": "
 		}
 		level := fmt.Sprintf("%-*s", width, n.Level)
-		if _, err := fmt.Fprintf(w, "%s%s\n", paint(noticeStyle(n.Level), clean(level), a.color()), clean(at+n.Text)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s%s\n", paint(noticeStyle(n.Level), clean(level), a.color()),
+			clean(at+n.Text)); err != nil {
 			return err
 		}
 		if n.Remedy == "" {

@@ -24,9 +24,12 @@ func TestProofText(t *testing.T) {
 			[]string{"is not yet found the same on both nodes as a whole, 1m after they became a pair", " 0 % of"}, "differ"},
 		"late": {volume("connected", &now, api.Proof{Age: 60, Pass: 604800, Ends: &now, Late: true}),
 			[]string{"later than wished (7d): it uses at most 2 % of the disks' time"}, "policy"},
-		"off":       {volume("connected", &now, api.Proof{Age: 60}), []string{"nothing compares it in the background (policy.proof: off)"}, "ends"},
-		"alone":     {volume("alone", &now, api.Proof{Age: 60, Pass: 60, Ends: &now}), []string{"goes on when both copies are in step"}, "ends"},
-		"different": {volume("connected", &now, api.Proof{Age: 60, Pass: 60, Ends: &now, Differs: 128 << 10}), []string{"128 KiB of it differ"}, "policy"},
+		"off": {volume("connected", &now, api.Proof{Age: 60}),
+			[]string{"nothing compares it in the background (policy.proof: off)"}, "ends"},
+		"alone": {volume("alone", &now, api.Proof{Age: 60, Pass: 60, Ends: &now}),
+			[]string{"goes on when both copies are in step"}, "ends"},
+		"different": {volume("connected", &now, api.Proof{Age: 60, Pass: 60, Ends: &now, Differs: 128 << 10}),
+			[]string{"128 KiB of it differ"}, "policy"},
 	} {
 		got := a.proofText(c.v)
 		for _, want := range c.want {

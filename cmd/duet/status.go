@@ -74,8 +74,10 @@ be told (no answer, no such module). With -q alone it is how the cluster stands,
 			return a.status(ctx, c, module, f)
 		}),
 	}
-	c.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on until ctrl-C: in place on a terminal, else a line for each change")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing; the exit code is the role of MODULE, or how the cluster stands")
+	c.Flags().BoolVarP(&f.watch, "watch", "w", false,
+		"go on until ctrl-C: in place on a terminal, else a line for each change")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false,
+		"print nothing; the exit code is the role of MODULE, or how the cluster stands")
 	a.nodeFlag(c, &f.node, "only this node")
 	return c
 }
@@ -190,7 +192,8 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	}
 	for _, m := range st.Modules {
 		if count := noticed(m); count > 0 {
-			fmt.Fprintf(w, "\nModule %s has something to mend (%d): duet status %s shows what.\n", clean(m.Name), count, clean(m.Name))
+			fmt.Fprintf(w, "\nModule %s has something to mend (%d): duet status %s shows what.\n", clean(m.Name), count,
+				clean(m.Name))
 		}
 	}
 	return nil
@@ -334,7 +337,8 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	}
 	fmt.Fprintln(w)
 	for _, n := range m.Nodes {
-		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node), n.Since.Local().Format("2006-01-02 15:04:05"),
+		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node),
+			n.Since.Local().Format("2006-01-02 15:04:05"),
 			durationText(a.now().Sub(n.Since)), n.Epoch, clean(or(n.Holder, "nobody")))
 	}
 	for _, n := range m.Nodes {
@@ -343,7 +347,8 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 		}
 	}
 	if m.Task != nil && !m.Task.Done {
-		fmt.Fprintf(w, "Going on: %s, %s (duet task %s follows it).\n", clean(m.Task.Kind), clean(m.Task.Step), clean(m.Task.ID))
+		fmt.Fprintf(w, "Going on: %s, %s (duet task %s follows it).\n", clean(m.Task.Kind), clean(m.Task.Step),
+			clean(m.Task.ID))
 	}
 	vols := api.Status{Modules: []api.ModuleStatus{m}}.Volumes()
 	if len(vols) == 0 {

@@ -60,13 +60,17 @@ func (a *app) protectCommand() *cobra.Command {
 	f.StringVar(&r.Peer, "peer", "", "node that gets the second copy (may be left out if there are two nodes)")
 	f.StringVar(&r.Module, "module", "", "name of the new module (default the VM's)")
 	f.StringVar(&file, "config", "", "file with the module's YAML, - for standard input (default the usual policy)")
-	f.StringVar(&arbitration, "arbitration", "", "safe: without the peer wait; available: without the peer go on if a ping target answers (default safe)")
-	f.StringArrayVar(&images, "image", nil, "where the image of a disk lies on a node, as `NODE:DISK=PATH`, such as beta:vda=/dev/vg0/web01: "+
-		"a file is made, a block device or file that exists must have the disk's size and is overwritten (default /var/lib/duet/volumes; may be repeated)")
+	f.StringVar(&arbitration, "arbitration", "", "safe: without the peer wait; available: without the peer go on if a "+
+		"ping target answers (default safe)")
+	f.StringArrayVar(&images, "image", nil, "where the image of a disk lies on a node, as `NODE:DISK=PATH`, such as "+
+		"beta:vda=/dev/vg0/web01: "+
+		"a file is made, a block device or file that exists must have the disk's size and is overwritten (default "+
+		"/var/lib/duet/volumes; may be repeated)")
 	f.StringVar(&primary, "primary", "", "node it belongs on, last or any (default last)")
 	c.MarkFlagsMutuallyExclusive("config", "arbitration")
 	c.MarkFlagsMutuallyExclusive("config", "primary")
-	f.BoolVar(&check, "check", false, "only say what would keep it from being protected or from running on the other node, "+
+	f.BoolVar(&check, "check", false, "only say what would keep it from being protected or from running on the other "+
+		"node, "+
 		"and what would not be as here; the exit code is 1 if it would be refused")
 	noWaitFlag(c, &noWait)
 	c.MarkFlagsMutuallyExclusive("check", "no-wait")
@@ -79,7 +83,8 @@ func parseImage(text string) (api.ImageChoice, error) {
 	where, path, ok := strings.Cut(text, "=")
 	node, target, also := strings.Cut(where, ":")
 	if !ok || !also || node == "" || target == "" || path == "" {
-		return api.ImageChoice{}, usageError{fmt.Errorf("--image %q: write NODE:DISK=PATH, such as beta:vda=/dev/vg0/web01", text)}
+		return api.ImageChoice{}, usageError{fmt.Errorf("--image %q: write NODE:DISK=PATH, such as beta:vda=/dev/vg0/web01",
+			text)}
 	}
 	return api.ImageChoice{Node: node, Target: target, Path: path}, nil
 }
@@ -96,8 +101,10 @@ func (a *app) returnCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
 		Use: "return MODULE", Short: "Put disks of a running virtual machine back onto their volumes",
-		Long: "Put disks of a running virtual machine that were moved elsewhere, as \"virsh blockcopy --pivot\" does, back onto their volumes: " +
-			"they are copied while it runs.\nA snapshot over a volume is merged with \"virsh blockcommit VM DISK --active --pivot\" instead.",
+		Long: "Put disks of a running virtual machine that were moved elsewhere, as \"virsh blockcopy --pivot\" does, back " +
+			"onto their volumes: " +
+			"they are copied while it runs.\nA snapshot over a volume is merged with \"virsh blockcommit VM DISK --active " +
+			"--pivot\" instead.",
 		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := c.Return(ctx, args[0])
@@ -125,7 +132,8 @@ func (a *app) releaseCommand() *cobra.Command {
 			return a.follow(ctx, c, t, noWait)
 		}),
 	}
-	c.Flags().BoolVar(&r.WithoutPeer, "without-peer", false, "also if the other node is gone; never while it may run the VM")
+	c.Flags().BoolVar(&r.WithoutPeer, "without-peer", false,
+		"also if the other node is gone; never while it may run the VM")
 	noWaitFlag(c, &noWait)
 	return c
 }

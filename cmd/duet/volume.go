@@ -17,7 +17,8 @@ func (a *app) volumeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "Show and compare replicated disks"}
 	a.group(c)
 	c.AddCommand(&cobra.Command{
-		Use: "list [MODULE]", Short: "List the volumes on every node", Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
+		Use: "list [MODULE]", Short: "List the volumes on every node", Args: args("[MODULE]"),
+		ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			vols, err := volumesOf(ctx, c, args)
 			if err != nil {
@@ -45,7 +46,8 @@ func (a *app) verifyCommand() *cobra.Command {
 	var repair, noWait bool
 	c := &cobra.Command{
 		Use: "verify MODULE/TARGET", Short: "Compare both copies of a volume while its VM runs",
-		Long: "Compare both copies of a volume, as web01/vda, while its VM runs.\nWith --repair the secondary's copy is made equal where it differs.",
+		Long: "Compare both copies of a volume, as web01/vda, while its VM runs.\nWith --repair the secondary's copy is " +
+			"made equal where it differs.",
 		Args: args("MODULE/TARGET"), ValidArgsFunction: a.completeVolumes,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			module, target, ok := strings.Cut(args[0], "/")

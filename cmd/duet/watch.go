@@ -70,7 +70,8 @@ func (a *app) showPage(last *bytes.Buffer, detail bool) func(api.Status, error) 
 	return func(st api.Status, err error) error {
 		last.Reset()
 		if err != nil {
-			fmt.Fprintf(last, "%s\n%s\n\n", paint(red, oneLine(err), a.color()), "Last answer at "+answered.Local().Format("15:04:05")+":")
+			fmt.Fprintf(last, "%s\n%s\n\n", paint(red, oneLine(err), a.color()),
+				"Last answer at "+answered.Local().Format("15:04:05")+":")
 		} else {
 			old, answered = st, a.now()
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) witnessCommand() *cobra.Command {
-	c := &cobra.Command{Use: "witness", Short: "Add or remove the third voter, which decides when the nodes lose each other",
+	c := &cobra.Command{Use: "witness", Short: "Add or remove the third voter, which decides when the nodes lose each " +
+		"other",
 		Long: `Add or remove the witness: a third, tiny voter without data ("duetd witness" on a
 third computer). With it a node that loses its peer goes on within a second if the
 witness agrees, and never while the other one does. Without it arbitration "safe"
@@ -21,7 +22,8 @@ and both nodes reach each other and a spare, that one takes its place.`}
 	a.group(c)
 	var token string
 	add := &cobra.Command{
-		Use: "add ADDRESS --token T", Short: "Make the witness at ADDRESS (host:port) the third voter, or a spare if there is one",
+		Use: "add ADDRESS --token T", Short: "Make the witness at ADDRESS (host:port) the third voter, or a spare if there " +
+			"is one",
 		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if token == "" {
@@ -55,7 +57,8 @@ and both nodes reach each other and a spare, that one takes its place.`}
 					return a.say(struct{}{}, "The witness %s votes.", clean(w.Addr))
 				}
 			}
-			return a.say(struct{}{}, "There is no witness any more: arbitration \"safe\" waits for the peer, \"available\" asks a ping target.")
+			return a.say(struct{}{}, "There is no witness any more: arbitration \"safe\" waits for the peer, \"available\" "+
+				"asks a ping target.")
 		}),
 	})
 	return c

@@ -94,7 +94,8 @@ func (p *peers) run(ctx context.Context) {
 			continue
 		}
 		p.seen = now
-		if err := p.read(); err != nil && !errors.Is(err, membership.ErrNoMember) { // without a cluster there is nobody to ask
+		// without a cluster there is nobody to ask
+		if err := p.read(); err != nil && !errors.Is(err, membership.ErrNoMember) {
 			p.log.Error("the cluster has changed and cannot be read: peers are asked as it was", "err", err)
 		}
 	}

@@ -53,21 +53,26 @@ func command(args []string) error {
 	f.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
 	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
-	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds guests, as /dev/watchdog")
+	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds "+
+		"guests, as /dev/watchdog")
 	f.StringVar(&o.guard, "guard", guard.Socket(guard.Dir),
 		"unix `socket` of \"duetd guard\", which pauses the guests here when the daemon dies; \"\": none")
-	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer about half as fast")
-	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for tests and rescue: "+
+	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer "+
+		"about half as fast")
+	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for "+
+		"tests and rescue: "+
 		"what two write at once is lost")
-	f.StringVar(&o.images, "images", "/var/lib/libvirt/images,/srv,/mnt,/dev", "`directories`, with commas between, in which admins of "+
-		"other nodes may name the place of an image on this one")
+	f.StringVar(&o.images, "images", "/var/lib/libvirt/images,/srv,/mnt,/dev",
+		"`directories`, with commas between, in which admins of "+
+			"other nodes may name the place of an image on this one")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		return usageError{err}
 	}
 	switch {
 	case f.NArg() > 0:
-		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them), \"duetd witness\" and \"duetd guard\"",
+		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them), \"duetd witness\" and \"duetd "+
+			"guard\"",
 			f.Arg(0))}
 	case o.version:
 		fmt.Println(version.String())
@@ -118,7 +123,8 @@ func run(o options) error {
 	kept := sockets(log)
 	hv, closeHV := hypervisor(o.uri, log)
 	defer closeHV()
-	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen, Version: version.String(),
+	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen,
+		Version:    version.String(),
 		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, ImageDirs: strings.Split(o.images, ","),
 		Watchdog: o.watchdog, Guard: o.guard, Logger: log})
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 
 // hypervisor refuses: there is none that Duet knows on this system.
 func hypervisor(string, *slog.Logger) (workload.Hypervisor, func()) {
-	return vmmanager.Unavailable{Err: fmt.Errorf("%w: neither KVM nor Hyper-V on this system", vmmanager.ErrUnavailable)}, func() {}
+	return vmmanager.Unavailable{Err: fmt.Errorf("%w: neither KVM nor Hyper-V on this system", vmmanager.ErrUnavailable)},
+		func() {}
 }
 
 // urgent does nothing.

@@ -86,7 +86,8 @@ func serveWitness(o witnessOptions) error {
 		return fmt.Errorf("open store: %w", err)
 	}
 	defer db.Close()
-	s, err := witness.New(witness.Config{Dir: o.dir, Store: badgerlog.Values{Store: db}, Version: version.String(), Log: log})
+	s, err := witness.New(witness.Config{Dir: o.dir, Store: badgerlog.Values{Store: db}, Version: version.String(),
+		Log: log})
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,8 @@ func serveWitness(o witnessOptions) error {
 			log.Error("admins are not served any more", "err", err)
 		}
 	})
-	log.Info("witness runs", "version", version.String(), "dir", o.dir, "listen", ln.Addr().String(), "key", s.Fingerprint().String())
+	log.Info("witness runs", "version", version.String(), "dir", o.dir, "listen", ln.Addr().String(), "key",
+		s.Fingerprint().String())
 	wg.Go(func() { ready(ctx, log) })
 	err = s.Serve(ctx, ln)
 	stop()
@@ -142,7 +144,8 @@ func deskHandler(s *witness.Server) http.Handler {
 			return "", err
 		}
 		t, err := s.NewToken(life)
-		return fmt.Sprintf("%s\nGood once, for %v. On a node: duet cluster witness add ADDRESS:PORT --token %s\n", t, life, t), err
+		return fmt.Sprintf("%s\nGood once, for %v. On a node: duet cluster witness add ADDRESS:PORT --token %s\n", t, life,
+			t), err
 	})
 	handle("list", func(json.RawMessage) (string, error) {
 		var b strings.Builder

@@ -69,7 +69,8 @@ func TestOutlive(t *testing.T) {
 	})
 }
 
-// TestMends: a module that the peer lacks is given to it again after a while, and what went wrong shows until it did not.
+// TestMends: a module that the peer lacks is given to it again after a while, and what went wrong shows until it did
+// not.
 func TestMends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all mends

@@ -390,7 +390,8 @@ func TestMetrics(t *testing.T) {
 		`duet_volume_dirty_bytes{module="web01",volume="vda"}`, `duet_volume_replication_lag_seconds{`,
 		`duet_volume_resync_bytes_per_second{`,
 		`duet_volume_write_seconds_bucket{`, `duet_failovers_total{module="web01"} 0`,
-		`duet_volume_proof_age_seconds{module="web01",volume="vda"}`, `duet_volume_differs_bytes{module="web01",volume="vda"} 0`,
+		`duet_volume_proof_age_seconds{module="web01",volume="vda"}`,
+		`duet_volume_differs_bytes{module="web01",volume="vda"} 0`,
 	} {
 		until(t, "metric "+want, func() error {
 			resp, err := (&http.Client{Transport: tr}).Get("http://duet/metrics")

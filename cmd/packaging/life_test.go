@@ -92,7 +92,8 @@ func (s *system) dpkg(args ...string) (said, asked string, err error) {
 	s.write("calls", "")
 	always := []string{"--root=" + s.root, "--force-not-root", "--force-script-chrootless", "--log=/dev/null"}
 	cmd := exec.Command("dpkg", append(always, args...)...)
-	cmd.Env = append(os.Environ(), "PATH="+s.bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "PATH="+s.bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	return string(out), s.read("calls"), err
 }
@@ -159,7 +160,8 @@ func TestLife(t *testing.T) {
 	s.mkdir("var/lib/duet/volumes/gone")
 
 	_, asked = s.must("--install", second)
-	if asked != "systemctl --system daemon-reload\ndeb-systemd-invoke try-restart duet-guard.service duetd.service duetd-witness.service\n" {
+	if asked != "systemctl --system daemon-reload\ndeb-systemd-invoke try-restart duet-guard.service duetd.service "+
+		"duetd-witness.service\n" {
 		t.Errorf("the upgrade asked systemd:\n%s", asked)
 	}
 	if got := s.read(site); got != "/srv/mine r,\n"+line || !strings.Contains(s.read("etc/default/duetd"), "--sleepy") {
@@ -167,7 +169,8 @@ func TestLife(t *testing.T) {
 	}
 
 	said, asked, err := s.dpkg("--remove", "duet")
-	if err == nil || !strings.Contains(said, " web01 ") || strings.Contains(said, "plain") || strings.Contains(asked, "stop") {
+	if err == nil || !strings.Contains(said, " web01 ") || strings.Contains(said, "plain") ||
+		strings.Contains(asked, "stop") {
 		t.Errorf("removal under a VM: %v\n%s\n%s", err, said, asked)
 	}
 	s.has("usr/sbin/duetd", site)
@@ -180,7 +183,8 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	said, asked = s.must("--remove", "duet")
-	if !strings.Contains(said, "web01") || !strings.Contains(said, "/var/lib/duet") || !strings.Contains(asked, "stop duetd.service") {
+	if !strings.Contains(said, "web01") || !strings.Contains(said, "/var/lib/duet") ||
+		!strings.Contains(asked, "stop duetd.service") {
 		t.Errorf("removal says\n%s\n%s", said, asked)
 	}
 	s.has("!usr/sbin/duetd", "etc/default/duetd", "var/lib/duet/pki/ca.key", "var/lib/duet/volumes/web01/vda.raw", wants)

@@ -18,7 +18,8 @@ import (
 
 var (
 	update  = flag.Bool("update", false, "rewrite the golden file; only commit what you understand")
-	release = flag.String("release", "", "check the release in this `directory` (make release), not a .deb that is built for it")
+	release = flag.String("release", "", "check the release in this `directory` (make release), not a .deb that is "+
+		"built for it")
 )
 
 // version is what the tests stamp into the packages they build; newer is the next.
@@ -73,8 +74,8 @@ func build(root, version, dist, arches, formats string, env ...string) error {
 	return nil
 }
 
-// dist returns the directory with the packages to check: the release, or a .rpm and a .deb for this computer, built once for
-// all tests with the flags of the other tests' programs, so that it is done in seconds.
+// dist returns the directory with the packages to check: the release, or a .rpm and a .deb for this computer, built
+// once for all tests with the flags of the other tests' programs, so that it is done in seconds.
 func dist(t *testing.T) string {
 	t.Helper()
 	if *release != "" {

@@ -114,7 +114,8 @@ func TestArchive(t *testing.T) {
 		if err := json.Unmarshal(b, &bill); err != nil {
 			t.Fatal(err)
 		}
-		if bill.BOMFormat != "CycloneDX" || bill.Metadata.Component.Version != releaseVersion(t) || len(bill.Components) < 20 {
+		if bill.BOMFormat != "CycloneDX" || bill.Metadata.Component.Version != releaseVersion(t) ||
+			len(bill.Components) < 20 {
 			t.Errorf("the bill of %s is %+v", name, bill)
 		}
 		for _, program := range []string{"duet", "duetd"} {

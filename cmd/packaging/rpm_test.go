@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// lifeOfRPM runs in a mount namespace of its own, on a private copy of this computer's root: rpm runs scripts in the root
-// that it installs into, so there has to be a shell. $1 is an empty directory, $2 the package, $3 a later one. What of
-// our own .deb is installed here is out of the way, and systemctl writes down what it is asked.
+// lifeOfRPM runs in a mount namespace of its own, on a private copy of this computer's root: rpm runs scripts in the
+// root that it installs into, so there has to be a shell. $1 is an empty directory, $2 the package, $3 a later one.
+// What of our own .deb is installed here is out of the way, and systemctl writes down what it is asked.
 const lifeOfRPM = `set -eu
 root=$1/root
 mount --make-rprivate /

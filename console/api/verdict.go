@@ -75,7 +75,8 @@ func (m ModuleStatus) where(roles ...string) string {
 
 // moves: it runs nowhere, and a node is about to change that.
 func (m ModuleStatus) moves() bool {
-	return m.runs() == "" && slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return !n.Stale && n.Status == "Transient" })
+	return m.runs() == "" && slices.ContainsFunc(m.Nodes,
+		func(n NodeState) bool { return !n.Stale && n.Status == "Transient" })
 }
 
 func (m ModuleStatus) alarmed() bool {

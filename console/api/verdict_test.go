@@ -10,7 +10,8 @@ import (
 // twice is a module that runs on a node and has its second copy on the other.
 func twice(name, on, other string) ModuleStatus {
 	return ModuleStatus{Name: name, Decides: "witness", Nodes: []NodeState{
-		{Node: on, Role: "PRIM", Status: "Ready", Complete: true}, {Node: other, Role: "SECOND", Status: "Ready", Complete: true}}}
+		{Node: on, Role: "PRIM", Status: "Ready", Complete: true},
+		{Node: other, Role: "SECOND", Status: "Ready", Complete: true}}}
 }
 
 // office is a cluster of two nodes that stands well, with these changes.
@@ -59,7 +60,8 @@ func TestVerdict(t *testing.T) {
 		{"a disk is elsewhere", func(s *Status) { s.Modules[0].Nodes[0].Notices = []Notice{{Level: "alarm"}} }, Degraded,
 			"1 of 2 modules has an alarm (web01); safe to lose: alpha or beta", "alpha beta"},
 		{"nobody decides", func(s *Status) { s.Modules[0].Decides = Nobody }, OK,
-			"2 modules on both of their nodes; safe to lose: no node, because nobody decides when they lose each other: add a witness", ""},
+			"2 modules on both of their nodes; safe to lose: no node, because nobody decides when they lose each other: add a " +
+				"witness", ""},
 		{"the witness is gone", func(s *Status) { s.Witnesses[0].Alive = false }, Degraded,
 			"the witness w:7425 is silent; safe to lose: alpha or beta", "alpha beta"},
 	} {

@@ -77,7 +77,8 @@ func (c *Client) Return(ctx context.Context, module string) (api.Task, error) {
 
 // Verify compares the copies of one volume and returns the work to follow.
 func (c *Client) Verify(ctx context.Context, module, target string, repair bool) (api.Task, error) {
-	return call[api.Task](ctx, c, "POST", path("volumes", module, target, "verify")+"?repair="+strconv.FormatBool(repair), nil)
+	return call[api.Task](ctx, c, "POST", path("volumes", module, target, "verify")+"?repair="+strconv.FormatBool(repair),
+		nil)
 }
 
 // Task returns long work and how far it is.

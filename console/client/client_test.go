@@ -93,7 +93,8 @@ func TestCalls(t *testing.T) {
 	}
 	want := []string{
 		"status", "log db 1", "act db prim {Node:beta Yes:true}", "protect " + odd + " {Peer:beta Module: Config: Images:[]}",
-		"release db {WithoutPeer:true}", "verify db/vda true", "verify " + odd + "/" + odd + " false", "token 1h30m0s", "remove node beta", "status",
+		"release db {WithoutPeer:true}", "verify db/vda true", "verify " + odd + "/" + odd + " false", "token 1h30m0s",
+		"remove node beta", "status",
 		`check "name: web01\n"`, `check "name: x"`, "config db",
 	}
 	if got := b.Asked(); !slices.Equal(got, want) {
@@ -115,7 +116,8 @@ func TestKinds(t *testing.T) {
 		}
 	}
 	b.Fail = nil
-	if _, err := c.Log(t.Context(), "db", -1); !errors.Is(err, api.ErrInvalid) || !strings.Contains(err.Error(), "query.n") {
+	if _, err := c.Log(t.Context(), "db", -1); !errors.Is(err, api.ErrInvalid) ||
+		!strings.Contains(err.Error(), "query.n") {
 		t.Errorf("bad request: %v", err)
 	}
 }
@@ -164,13 +166,15 @@ func TestPlainServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Status(t.Context()); !errors.Is(err, client.ErrAway) || !strings.Contains(err.Error(), "HTTP response to HTTPS client") {
+	if _, err := c.Status(t.Context()); !errors.Is(err, client.ErrAway) ||
+		!strings.Contains(err.Error(), "HTTP response to HTTPS client") {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestOptions(t *testing.T) {
-	for _, connect := range []string{"http://node", "unix://run/x", "unix:", "https://", "https://node/path", "ftp://x", "node:1", "://"} {
+	for _, connect := range []string{"http://node", "unix://run/x", "unix:", "https://", "https://node/path", "ftp://x",
+		"node:1", "://"} {
 		if _, err := client.New(client.Options{Connect: connect}); err == nil {
 			t.Errorf("%q was accepted", connect)
 		}

@@ -46,7 +46,10 @@ func overSocket(path string) *Client {
 	return &Client{
 		base: "http://duetd", where: path, local: true,
 		http: &http.Client{Transport: &http.Transport{
-			DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+				error) {
+				return d.DialContext(ctx, "unix", path)
+			},
 			IdleConnTimeout: time.Minute,
 		}},
 	}
@@ -91,6 +94,7 @@ func overTLS(host string, o Options) (*Client, error) {
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext: d.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second,
 		IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
-	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }} // the token goes nowhere else
+		// the token goes nowhere else
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c, nil
 }

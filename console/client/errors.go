@@ -58,7 +58,8 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fail(ErrDenied, "may not open %s: run duet as root, or use --connect https://NODE:PORT with a token", c.where)
 	case errors.As(err, &unknown), errors.As(err, &wrongName):
-		return fail(ErrDenied, "the certificate of %s is not of a known authority: give the cluster's CA with --ca-file", c.where)
+		return fail(ErrDenied, "the certificate of %s is not of a known authority: give the cluster's CA with --ca-file",
+			c.where)
 	case errors.As(err, &verify):
 		return fail(ErrDenied, "the certificate of %s is not good: %v", c.where, errors.Unwrap(err))
 	case errors.Is(err, context.DeadlineExceeded):
@@ -91,7 +92,8 @@ func (c *Client) refusal(status int, answer []byte) error {
 	}
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &Error{Said: c.where + " wants a token: give --token-file with a copy of console.token from that node's directory", Kind: ErrDenied}
+		return &Error{Said: c.where + " wants a token: give --token-file with a copy of console.token from that node's " +
+			"directory", Kind: ErrDenied}
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		if len(answer) == 0 || answer[0] != '{' { // not a problem document: no such path there
 			return &Error{Said: p.Detail + ": is it a duetd of the same version?"}

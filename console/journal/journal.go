@@ -1,5 +1,6 @@
 // Package journal keeps the transitions of modules for people: one file of JSON lines for each module, which is turned
-// over once when it is full. Nothing depends on it, so it is not synced, and a disk that is full or does not answer costs lines, never a transition.
+// over once when it is full. Nothing depends on it, so it is not synced, and a disk that is full or does not answer
+// costs lines, never a transition.
 package journal
 
 import (

@@ -17,7 +17,8 @@ import (
 func TestProofFigures(t *testing.T) {
 	began := time.Now().Add(-time.Hour)
 	l := proof.New("id", 3*proof.Step, began)
-	l.Looked(began.Add(2*time.Minute), proof.Step, &proof.Place{Off: proof.Step, Len: 128 << 10, Regions: 2, Changed: "beta"})
+	l.Looked(began.Add(2*time.Minute), proof.Step, &proof.Place{Off: proof.Step, Len: 128 << 10, Regions: 2,
+		Changed: "beta"})
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(collected{{Target: "vda", Proof: &engine.ProofStatus{Ledger: l, Pass: time.Hour}}, {Target: "vdb"}})
 	w := httptest.NewRecorder()

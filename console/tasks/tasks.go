@@ -39,13 +39,17 @@ type Work func(ctx context.Context, t *Task) (string, error)
 func (b *Board) Begin(kind, module string) (*Task, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.tasks, func(_ string, t *Task) bool { return t.state.Done && time.Since(*t.state.Ended) > keepTasks })
+	maps.DeleteFunc(b.tasks, func(_ string, t *Task) bool {
+		return t.state.Done &&
+			time.Since(*t.state.Ended) > keepTasks
+	})
 	for _, t := range b.tasks {
 		if t.state.Module == module && !t.state.Done {
 			return nil, fmt.Errorf("%w: %s of %s is going on as task %s", api.ErrConflict, t.state.Kind, module, t.state.ID)
 		}
 	}
-	t := &Task{board: b, state: api.Task{ID: strings.ToLower(rand.Text()[:10]), Kind: kind, Module: module, Step: "begins", Began: time.Now()}}
+	t := &Task{board: b, state: api.Task{ID: strings.ToLower(rand.Text()[:10]), Kind: kind, Module: module, Step: "begins",
+		Began: time.Now()}}
 	b.tasks[t.state.ID] = t
 	return t, nil
 }
@@ -54,7 +58,8 @@ func (b *Board) Begin(kind, module string) (*Task, error) {
 func (b *Board) Again(id, kind, module string) *Task {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := &Task{board: b, state: api.Task{ID: id, Kind: kind, Module: module, Step: "takes up what the end of the daemon cut short", Began: time.Now()}}
+	t := &Task{board: b, state: api.Task{ID: id, Kind: kind, Module: module,
+		Step: "takes up what the end of the daemon cut short", Began: time.Now()}}
 	b.tasks[id] = t
 	return t
 }

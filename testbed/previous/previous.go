@@ -78,7 +78,8 @@ func unpack(ctx context.Context, root, tree string) error {
 	return nil
 }
 
-// git reads the repository around root. Its own top is asked for first, because an archive made in a folder has only that.
+// git reads the repository around root. Its own top is asked for first, because an archive made in a folder has only
+// that.
 func git(ctx context.Context, root string, args ...string) *exec.Cmd {
 	top, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "--show-toplevel").Output()
 	if err != nil {

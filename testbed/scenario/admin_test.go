@@ -89,7 +89,8 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 	ctx := bounded(t, 4*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	vm := testcluster.VM{Name: "Web_01.example", Size: 32 << 20, Rate: 50}
-	define(ctx, t, a, vm, customCPU, hostCPU, "<memory unit", "<title>the shop</title>\n  <memory unit", " cache='writeback'", "")
+	define(ctx, t, a, vm, customCPU, hostCPU, "<memory unit", "<title>the shop</title>\n  <memory unit",
+		" cache='writeback'", "")
 	virsh(ctx, t, a, "autostart", vm.Name)
 	virsh(ctx, t, a, "start", vm.Name)
 	waitAcks(ctx, t, l, vm.Name, 10)
@@ -107,7 +108,8 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 	}
 
 	const module = "web-01-example"
-	if out := duet(ctx, t, a, "vm", "protect", vm.Name, "--peer", "beta", "--arbitration", "available"); !strings.Contains(out, "as module "+module) {
+	if out := duet(ctx, t, a, "vm", "protect", vm.Name, "--peer", "beta", "--arbitration",
+		"available"); !strings.Contains(out, "as module "+module) {
 		t.Errorf("protect said: %s", out)
 	}
 	must(t, a.Is(ctx, module, "PRIM"))
@@ -127,7 +129,8 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 	if after := inactive(ctx, t, a, vm.Name); after != moved {
 		t.Errorf("the definition was\n%s\nand is\n%s", before, after)
 	}
-	if live := virsh(ctx, t, a, "dumpxml", vm.Name); !strings.Contains(live, "virtio-scsi") || strings.Contains(live, "nbd") {
+	if live := virsh(ctx, t, a, "dumpxml", vm.Name); !strings.Contains(live, "virtio-scsi") ||
+		strings.Contains(live, "nbd") {
 		t.Errorf("the running VM is\n%s", live)
 	}
 	autostart(a, "enable")
@@ -189,7 +192,8 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 		identical(ctx, t, a, "web01")
 	}
 
-	virsh(ctx, t, a, "snapshot-create-as", "web01", "nightly", "--disk-only", "--diskspec", "vda,file=/var/lib/libvirt/images/layer.qcow2")
+	virsh(ctx, t, a, "snapshot-create-as", "web01", "nightly", "--disk-only", "--diskspec",
+		"vda,file=/var/lib/libvirt/images/layer.qcow2")
 	strayed("a snapshot")
 	// The standby must not take the old copy for the VM's data when this host dies.
 	must(t, a.Duetd().Kill())
@@ -213,7 +217,8 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 
 	_, err := a.Node.Run(ctx, "qemu-img", "create", "-q", "-f", "raw", "/var/lib/libvirt/images/else.raw", "32M")
 	must(t, err)
-	virsh(ctx, t, a, "blockcopy", "web01", "vda", "/var/lib/libvirt/images/else.raw", "--reuse-external", "--transient-job", "--pivot", "--wait")
+	virsh(ctx, t, a, "blockcopy", "web01", "vda", "/var/lib/libvirt/images/else.raw", "--reuse-external",
+		"--transient-job", "--pivot", "--wait")
 	strayed("a copy that was switched over to")
 	duet(ctx, t, a, "vm", "return", "web01")
 	back()

@@ -73,7 +73,8 @@ func newPair(t *testing.T, subnet int, witness bool) (*chaos.Pair, func()) {
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	pair, err := chaos.Build(ctx, testcluster.Config{Prefix: fmt.Sprintf("dch%d", subnet), Dir: dir, Bin: binaries(t), Cache: cache(t), Subnet: subnet}, witness)
+	pair, err := chaos.Build(ctx, testcluster.Config{Prefix: fmt.Sprintf("dch%d", subnet), Dir: dir, Bin: binaries(t),
+		Cache: cache(t), Subnet: subnet}, witness)
 	if err != nil {
 		for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 			text, _ := os.ReadFile(filepath.Join(dir, name, "duetd.log"))
@@ -106,7 +107,8 @@ func schedule(t *testing.T, pair *chaos.Pair, plan chaos.Plan) bool {
 	} else {
 		all = pair.Judge(ctx, plan)
 	}
-	t.Logf("witness %v, struck %.1fs, judged %.1fs: %v", pair.Witness, struck.Seconds(), (time.Since(begin) - struck).Seconds(), plan)
+	t.Logf("witness %v, struck %.1fs, judged %.1fs: %v", pair.Witness, struck.Seconds(),
+		(time.Since(begin) - struck).Seconds(), plan)
 	if len(all) == 0 {
 		return true
 	}

@@ -29,7 +29,8 @@ func TestProtectedIsEdited(t *testing.T) {
 	was, err := a.On(ctx, "web01")
 	must(t, err)
 
-	for _, change := range [][2]string{{"max: 3", "max: 7"}, {"stall_budget: 2s", "stall_budget: 5s"}, {"frozen: wait", "frozen: kill after 1m0s"}} {
+	for _, change := range [][2]string{{"max: 3", "max: 7"}, {"stall_budget: 2s", "stall_budget: 5s"},
+		{"frozen: wait", "frozen: kill after 1m0s"}} {
 		apply(ctx, t, a, "web01", change[0], change[1])
 		must(t, b.Configured(ctx, "web01", change[1]))
 		waitAcks(ctx, t, l, "web01", 20)
@@ -42,7 +43,8 @@ func TestProtectedIsEdited(t *testing.T) {
 	}
 	now, err := a.On(ctx, "web01")
 	must(t, err)
-	if v, w := was.Volumes[0], now.Volumes[0]; now.Since != was.Since || v.Generation != w.Generation || v.Compared != w.Compared || v.Moved != w.Moved {
+	if v, w := was.Volumes[0], now.Volumes[0]; now.Since != was.Since || v.Generation != w.Generation ||
+		v.Compared != w.Compared || v.Moved != w.Moved {
 		t.Errorf("the volume was connected anew: %+v, before %+v", w, v)
 	}
 	noErrors(t, read(t, l, "web01"))

@@ -183,7 +183,8 @@ func TestGuardOfADeadDaemon(t *testing.T) {
 			must(t, b.Is(ctx, "web01", "ALONE"))
 			ended(ctx, t, old)
 			seen := twins.stop()
-			t.Logf("the daemon was gone; its guest was paused after %v, the peer's QEMU began after %v, the old one had ended after %v",
+			t.Logf("the daemon was gone; its guest was paused after %v, the peer's QEMU began after %v, the old one had ended "+
+				"after %v",
 				seen.paused-gone, seen.started-gone, seen.ended-gone)
 			if seen.paused == 0 || seen.started == 0 || seen.paused >= seen.started {
 				t.Errorf("paused at %v, and beta's QEMU began at %v", seen.paused, seen.started)

@@ -60,7 +60,8 @@ func TestDoctorAndSupport(t *testing.T) {
 		finds(ctx, t, a, node, "ok", "guests run as ")
 	}
 	finds(ctx, t, a, testcluster.Alpha, "ok",
-		fmt.Sprintf("reaches beta on %s (%s), %s (%s)", testcluster.Front, l.LAN.Addr(testcluster.Beta, testcluster.Front), testcluster.Back,
+		fmt.Sprintf("reaches beta on %s (%s), %s (%s)", testcluster.Front, l.LAN.Addr(testcluster.Beta, testcluster.Front),
+			testcluster.Back,
 			l.LAN.Addr(testcluster.Beta, testcluster.Back)))
 	finds(ctx, t, a, testcluster.Beta, "ok", "reaches alpha on "+testcluster.Front)
 

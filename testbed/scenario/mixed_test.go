@@ -13,9 +13,9 @@ import (
 	"duet/testbed/testcluster"
 )
 
-// TestPreviousRelease: a cluster of the release before this tree is upgraded one node after the other while its VM runs,
-// and meanwhile each of the two versions does for the other whatever nodes do for each other: protect, copy, vote, move,
-// take over, follow, exchange a policy, compare, release. The witness is an old one all the time.
+// TestPreviousRelease: a cluster of the release before this tree is upgraded one node after the other while its VM
+// runs, and meanwhile each of the two versions does for the other whatever nodes do for each other: protect, copy,
+// vote, move, take over, follow, exchange a policy, compare, release. The witness is an old one all the time.
 func TestPreviousRelease(t *testing.T) {
 	ctx := bounded(t, 6*time.Minute)
 	old, err := previous.Build(ctx, ".", filepath.Join(cache(t), "previous"))
@@ -45,7 +45,8 @@ func TestPreviousRelease(t *testing.T) {
 	must(t, a.Is(ctx, "web01", "SECOND"))
 	rebooted(ctx, t, l, "web01", before)
 	identical(ctx, t, b, "web01")
-	must(t, b.Protect(ctx, testcluster.VM{Name: "web02", Size: 32 << 20, Rate: 50})) // the new node has the old one keep a copy
+	// the new node has the old one keep a copy
+	must(t, b.Protect(ctx, testcluster.VM{Name: "web02", Size: 32 << 20, Rate: 50}))
 	waitAcks(ctx, t, l, "web02", 20)
 	must(t, a.Is(ctx, "web02", "SECOND"))
 

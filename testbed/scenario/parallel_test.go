@@ -19,10 +19,13 @@ func TestFortyAtOnce(t *testing.T) {
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	shapes := [][]string{
 		nil,
-		{"<memballoon model='none'/>", "<memballoon model='virtio'/><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"},
-		{"<memballoon model='none'/>", "<controller type='scsi' model='virtio-scsi'/><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"},
+		{"<memballoon model='none'/>", "<memballoon model='virtio'/><rng model='virtio'><backend " +
+			"model='random'>/dev/urandom</backend></rng>"},
+		{"<memballoon model='none'/>", "<controller type='scsi' model='virtio-scsi'/><channel type='unix'><target " +
+			"type='virtio' name='org.qemu.guest_agent.0'/></channel>"},
 		{"<memballoon model='none'/>", "<disk type='file' device='cdrom'><target dev='hdc' bus='ide'/><readonly/></disk>"},
-		{"<vcpu placement='static'>1</vcpu>", "<vcpu placement='static'>2</vcpu>", "<features>", "<cpu mode='host-model' check='partial'/><features>"},
+		{"<vcpu placement='static'>1</vcpu>", "<vcpu placement='static'>2</vcpu>", "<features>",
+			"<cpu mode='host-model' check='partial'/><features>"},
 	}
 	name := func(i int) string { return fmt.Sprintf("vm%02d", i) }
 	for i := range count {

@@ -84,7 +84,8 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 		t.Helper()
 		must(t, testcluster.Until(ctx, "web01 runs on "+disk, func() error {
 			text, err := a.Libvirt.Virsh(ctx, "dumpxml", "web01")
-			if err == nil && (!strings.Contains(text, disk) || strings.Contains(text, "<mirror") || !strings.Contains(text, "<domain type='qemu' id=")) {
+			if err == nil && (!strings.Contains(text, disk) || strings.Contains(text, "<mirror") ||
+				!strings.Contains(text, "<domain type='qemu' id=")) {
 				err = errorf("it does not: %s", text)
 			}
 			return err
@@ -164,7 +165,8 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 // fullDisk protects a running VM whose new image does not fit, and finds it as it was.
 func fullDisk(ctx context.Context, t *testing.T, h *testcluster.Host) {
 	must(t, h.Define(ctx, testcluster.VM{Name: "big", Size: 16 << 20}))
-	_, err := h.Node.Run(ctx, "sh", "-c", "dd if=/dev/urandom of=/var/lib/libvirt/images/big.raw bs=1M seek=8 count=8 conv=notrunc status=none && mkdir -p /srv/small && mount -t tmpfs -o size=4M none /srv/small")
+	_, err := h.Node.Run(ctx, "sh", "-c", "dd if=/dev/urandom of=/var/lib/libvirt/images/big.raw bs=1M seek=8 count=8 "+
+		"conv=notrunc status=none && mkdir -p /srv/small && mount -t tmpfs -o size=4M none /srv/small")
 	must(t, err)
 	_, err = h.Libvirt.Virsh(ctx, "start", "big")
 	must(t, err)
@@ -219,7 +221,8 @@ func TestBadInput(t *testing.T) {
 	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 8 << 20}))
 	must(t, a.Define(ctx, testcluster.VM{Name: "twice", Size: 8 << 20}))
 	must(t, b.Define(ctx, testcluster.VM{Name: "twice", Size: 8 << 20}))
-	_, err := b.Node.Run(ctx, "sh", "-c", "mkdir -p /var/lib/duet/volumes/web01 && truncate -s 4M /var/lib/duet/volumes/web01/vda.raw")
+	_, err := b.Node.Run(ctx, "sh", "-c", "mkdir -p /var/lib/duet/volumes/web01 && truncate -s 4M "+
+		"/var/lib/duet/volumes/web01/vda.raw")
 	must(t, err)
 	for _, c := range []struct {
 		name string
@@ -230,15 +233,22 @@ func TestBadInput(t *testing.T) {
 		{"no such VM", a, []string{"vm", "protect", "nosuch"}, []string{"nosuch", "not defined", "virsh list --all"}},
 		{"no such peer", a, []string{"vm", "protect", "web01", "--peer", "gamma"}, []string{"gamma", "beta"}},
 		{"stopped qcow2", a, []string{"vm", "protect", "cold"}, []string{"vda", "qcow2", "start the VM"}},
-		{"peer's disk has another size", a, []string{"vm", "protect", "web01", "--image", "beta:vda=/var/lib/duet/volumes/web01/vda.raw"}, []string{"vda.raw", "4194304", "8388608"}},
-		{"image without a node", a, []string{"vm", "protect", "web01", "--image", "vda=/srv/web01.raw"}, []string{"NODE:DISK=PATH"}},
-		{"image of a disk that stays", a, []string{"vm", "protect", "web01", "--image", "alpha:vda=/srv/web01.raw"}, []string{"stays where it is"}},
-		{"peer has a VM of that name", a, []string{"vm", "protect", "twice"}, []string{"defined on beta too", "virsh undefine twice"}},
-		{"bad arbitration", a, []string{"vm", "protect", "web01", "--arbitration", "maybe"}, []string{"policy.arbitration", "safe", "available"}},
+		{"peer's disk has another size", a, []string{"vm", "protect", "web01", "--image",
+			"beta:vda=/var/lib/duet/volumes/web01/vda.raw"}, []string{"vda.raw", "4194304", "8388608"}},
+		{"image without a node", a, []string{"vm", "protect", "web01", "--image", "vda=/srv/web01.raw"},
+			[]string{"NODE:DISK=PATH"}},
+		{"image of a disk that stays", a, []string{"vm", "protect", "web01", "--image", "alpha:vda=/srv/web01.raw"},
+			[]string{"stays where it is"}},
+		{"peer has a VM of that name", a, []string{"vm", "protect", "twice"},
+			[]string{"defined on beta too", "virsh undefine twice"}},
+		{"bad arbitration", a, []string{"vm", "protect", "web01", "--arbitration", "maybe"},
+			[]string{"policy.arbitration", "safe", "available"}},
 		{"no such module", a, []string{"start", "nosuch"}, []string{"nosuch", "vm protect"}},
 		{"no such volume", a, []string{"volume", "verify", "nosuch/vda"}, []string{"nosuch"}},
-		{"init twice", a, []string{"cluster", "init", "--name", "x", "--node", "alpha", "--addr", "10.77.28.11"}, []string{"already", "pki"}},
-		{"wrong token", b, []string{"cluster", "join", "10.77.28.11", "--token", "duet1.x.y", "--node", "gamma", "--addr", "10.77.28.12", "--dir", "/run/x"}, []string{"token"}},
+		{"init twice", a, []string{"cluster", "init", "--name", "x", "--node", "alpha", "--addr", "10.77.28.11"},
+			[]string{"already", "pki"}},
+		{"wrong token", b, []string{"cluster", "join", "10.77.28.11", "--token", "duet1.x.y", "--node", "gamma", "--addr",
+			"10.77.28.12", "--dir", "/run/x"}, []string{"token"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := c.on.Duet(ctx, c.args...)

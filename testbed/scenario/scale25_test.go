@@ -66,7 +66,8 @@ func TestTwentyFiveModules(t *testing.T) {
 	}
 	after := usageOf(t, b.Duetd())
 	started := judgeStarts(t, machines(t, b), own, atA, killed)
-	t.Logf("kill to VM process: first %.2fs, median %.2fs, last %.2fs", started[0].Seconds(), started[len(started)/2].Seconds(), started[len(started)-1].Seconds())
+	t.Logf("kill to VM process: first %.2fs, median %.2fs, last %.2fs", started[0].Seconds(),
+		started[len(started)/2].Seconds(), started[len(started)-1].Seconds())
 	t.Logf("duetd of beta: idle %.3f CPU s per s, %d MiB; the failover cost %.2f CPU s, then %d MiB",
 		(idle.cpu-calm.cpu).Seconds()/5, idle.rss>>20, (after.cpu - idle.cpu).Seconds(), after.rss>>20)
 	if last := started[len(started)-1]; last > lastStart {

@@ -106,7 +106,8 @@ func TestDaemonIsKilled(t *testing.T) {
 		must(t, h.LaunchDuetd())
 		launched := time.Since(killed)
 		waitAcks(ctx, t, l, "web01", 1)
-		t.Logf("the guest paused for %v when the daemon of %s was killed, which was away for %v", time.Since(killed), h.Name, launched)
+		t.Logf("the guest paused for %v when the daemon of %s was killed, which was away for %v", time.Since(killed), h.Name,
+			launched)
 		must(t, a.Is(ctx, "web01", "PRIM"))
 		must(t, b.Is(ctx, "web01", "SECOND"))
 		log := waitAcks(ctx, t, l, "web01", 50)
@@ -338,7 +339,8 @@ func TestGuestPanics(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, want := range []string{"the guest failed: restart it here: guest panicked", "the guest failed too often here: move it to the peer"} {
+		for _, want := range []string{"the guest failed: restart it here: guest panicked",
+			"the guest failed too often here: move it to the peer"} {
 			if !strings.Contains(out, want) {
 				return fmt.Errorf("the log does not say %q", want)
 			}
@@ -414,7 +416,9 @@ func TestDefinitionFollows(t *testing.T) {
 	must(t, err)
 	from, to := strings.Index(xml, "<source protocol"), strings.Index(xml, "</source>")+len("</source>")
 	file := filepath.Join(t.TempDir(), "web01.xml")
-	must(t, os.WriteFile(file, []byte(strings.Replace(xml[:from]+"<source file='/var/lib/libvirt/images/more.raw'/>"+xml[to:], "<disk type='network'", "<disk type='file'", 1)), 0o600))
+	must(t, os.WriteFile(file, []byte(strings.Replace(
+		xml[:from]+"<source file='/var/lib/libvirt/images/more.raw'/>"+xml[to:], "<disk type='network'", "<disk type='file'",
+		1)), 0o600))
 	virsh("define", file)
 	has(a, "/run/duet/volumes/web01-vda.sock", true)
 	has(a, "more.raw", false)

@@ -84,7 +84,8 @@ func binaries(t *testing.T) string {
 	}
 	dir := filepath.Join(cache(t), "bin")
 	must(t, os.MkdirAll(dir, 0o755))
-	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", dir, "duet/cmd/duet", "duet/cmd/duetd").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", dir, "duet/cmd/duet",
+		"duet/cmd/duetd").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -201,7 +202,8 @@ func rebooted(ctx context.Context, t *testing.T, l *testcluster.Cluster, vm stri
 		}
 		b := log.Newest()
 		if len(log.Boots) <= len(before.Boots) || !b.Scanned || len(b.Acks) == 0 {
-			return fmt.Errorf("%d boots, %d before; the newest has %d acknowledged writes", len(log.Boots), len(before.Boots), len(b.Acks))
+			return fmt.Errorf("%d boots, %d before; the newest has %d acknowledged writes", len(log.Boots), len(before.Boots),
+				len(b.Acks))
 		}
 		return nil
 	}))

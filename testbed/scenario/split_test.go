@@ -66,7 +66,8 @@ func TestSplitBrain(t *testing.T) {
 		t.Fatalf("what differs: %+v", differ)
 	}
 	for _, s := range []api.Side{kept[0].Loser, kept[0].Winner} {
-		if s.FirstWrite == nil || s.LastWrite == nil || s.FirstWrite.Before(began) || s.LastWrite.Before(*s.FirstWrite) || s.LastWrite.After(kept[0].Begun) {
+		if s.FirstWrite == nil || s.LastWrite == nil || s.FirstWrite.Before(began) || s.LastWrite.Before(*s.FirstWrite) ||
+			s.LastWrite.After(kept[0].Begun) {
 			t.Errorf("parted after %v, met at %v: %+v", began, kept[0].Begun, s)
 		}
 	}
@@ -80,7 +81,8 @@ func TestSplitBrain(t *testing.T) {
 	}
 	log, err := l.Hosts[testcluster.Alpha].Duet(ctx, "log", "web01", "-n", "200")
 	must(t, err)
-	for _, want := range []string{"SPLIT BRAIN: both nodes went on in one epoch", "SPLIT BRAIN: this node wrote without its peer"} {
+	for _, want := range []string{"SPLIT BRAIN: both nodes went on in one epoch",
+		"SPLIT BRAIN: this node wrote without its peer"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log does not say %q", want)
 		}

@@ -93,7 +93,8 @@ func TestWitnessDies(t *testing.T) {
 	}
 	must(t, testcluster.Until(ctx, "the status warns", func() error {
 		s, err := a.Status(ctx)
-		if err == nil && (len(s.Witnesses) != 1 || s.Witnesses[0].Alive || !strings.Contains(s.Witnesses[0].Why, "nothing stops")) {
+		if err == nil && (len(s.Witnesses) != 1 || s.Witnesses[0].Alive ||
+			!strings.Contains(s.Witnesses[0].Why, "nothing stops")) {
 			return errorf("%+v", s.Witnesses)
 		}
 		return err

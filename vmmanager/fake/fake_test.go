@@ -94,7 +94,8 @@ func TestDelays(t *testing.T) {
 func TestBrokenDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, ctx := New(Config{}), t.Context()
-		if err := errors.Join(h.Define(ctx, vmmanager.Definition{Name: "a"}), h.Start(ctx, "a"), h.BreakDisk("a")); err != nil {
+		if err := errors.Join(h.Define(ctx, vmmanager.Definition{Name: "a"}), h.Start(ctx, "a"),
+			h.BreakDisk("a")); err != nil {
 			t.Fatal(err)
 		}
 		short, cancel := context.WithTimeout(ctx, time.Second)
@@ -116,7 +117,8 @@ func TestBrokenDisk(t *testing.T) {
 
 func TestProtect(t *testing.T) {
 	h, ctx := New(Config{}), t.Context()
-	def := vmmanager.Definition{Name: "a", Disks: []vmmanager.Disk{{Target: "vda", Path: "a.img", Format: "qcow2", Size: 7}}}
+	def := vmmanager.Definition{Name: "a", Disks: []vmmanager.Disk{
+		{Target: "vda", Path: "a.img", Format: "qcow2", Size: 7}}}
 	if err := errors.Join(h.Define(ctx, def), h.Start(ctx, "a")); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +139,8 @@ func TestProtect(t *testing.T) {
 	if _, err := h.Rewire(def, []vmmanager.Endpoint{{Target: "vdb"}}); !errors.Is(err, vmmanager.ErrUnsupported) {
 		t.Errorf("rewire of a missing disk: %v", err)
 	}
-	if rewired, err := h.Rewire(def, []vmmanager.Endpoint{to}); err != nil || rewired.Disks[0] != want || def.Disks[0] == want {
+	if rewired, err := h.Rewire(def, []vmmanager.Endpoint{to}); err != nil || rewired.Disks[0] != want ||
+		def.Disks[0] == want {
 		t.Errorf("rewired %v, %v; given %v", rewired.Disks, err, def.Disks)
 	}
 	if back, err := h.Restore(def, def, def.Disks); err != nil || back.Disks[0] != def.Disks[0] {

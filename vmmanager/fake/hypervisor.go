@@ -58,7 +58,8 @@ func New(cfg Config) *Hypervisor {
 	if cfg.Wait == nil {
 		cfg.Wait = realWait
 	}
-	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, findings: map[string][]vmmanager.Finding{}, watchers: map[*vmmanager.EventQueue]struct{}{}}
+	return &Hypervisor{cfg: cfg, vms: map[string]*vm{}, findings: map[string][]vmmanager.Finding{},
+		watchers: map[*vmmanager.EventQueue]struct{}{}}
 }
 
 func realWait(ctx context.Context, d time.Duration) error {
@@ -120,7 +121,8 @@ func (h *Hypervisor) findLocked(ctx context.Context, name string) (*vm, error) {
 }
 
 func clone(def vmmanager.Definition) vmmanager.Definition {
-	return vmmanager.Definition{Name: def.Name, Text: slices.Clone(def.Text), Disks: slices.Clone(def.Disks), Autostart: def.Autostart}
+	return vmmanager.Definition{Name: def.Name, Text: slices.Clone(def.Text), Disks: slices.Clone(def.Disks),
+		Autostart: def.Autostart}
 }
 
 // Define stores the definition. A running VM keeps the one it was started with.
@@ -134,7 +136,8 @@ func (h *Hypervisor) Define(ctx context.Context, def vmmanager.Definition) error
 	if v == nil {
 		v = &vm{state: vmmanager.Off, changed: make(chan struct{})}
 		h.vms[def.Name] = v
-	} else if slices.Equal(v.def.Text, def.Text) && slices.Equal(v.def.Disks, def.Disks) && v.def.Autostart == def.Autostart {
+	} else if slices.Equal(v.def.Text, def.Text) && slices.Equal(v.def.Disks, def.Disks) &&
+		v.def.Autostart == def.Autostart {
 		return nil
 	}
 	v.def = clone(def)
@@ -291,7 +294,8 @@ func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 	if err := h.cfg.Wait(ctx, h.cfg.KillTime); err != nil {
 		return fmt.Errorf("kill %s: %w", name, err)
 	}
-	h.leave(name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running, vmmanager.Paused, vmmanager.IOError, vmmanager.Crashed)
+	h.leave(name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running, vmmanager.Paused, vmmanager.IOError,
+		vmmanager.Crashed)
 	return nil
 }
 

@@ -55,7 +55,8 @@ func (h *Hypervisor) Reload(ctx context.Context, name string, edit vmmanager.Edi
 	return h.refit(ctx, "reload", name, edit, between, func() bool { return true })
 }
 
-func (h *Hypervisor) refit(ctx context.Context, verb, name string, edit vmmanager.Edit, between func() error, stop func() bool) error {
+func (h *Hypervisor) refit(ctx context.Context, verb, name string, edit vmmanager.Edit, between func() error,
+	stop func() bool) error {
 	if err := h.exchange(ctx, name, edit, between, stop); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, name, err)
 	}
@@ -63,7 +64,8 @@ func (h *Hypervisor) refit(ctx context.Context, verb, name string, edit vmmanage
 }
 
 // exchange exchanges the definitions while the VM is off; stop says whether it goes on afterwards.
-func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.Edit, between func() error, stop func() bool) error {
+func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.Edit, between func() error,
+	stop func() bool) error {
 	old, err := h.Definition(ctx, name)
 	if err != nil {
 		return err
@@ -114,7 +116,8 @@ func (h *Hypervisor) Wake(ctx context.Context, name string) error {
 }
 
 // Strays are the disks of the running VM that are elsewhere.
-func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray, error) {
+func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray,
+	error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v, err := h.findLocked(ctx, name)
@@ -189,16 +192,19 @@ func replace(def *vmmanager.Definition, by vmmanager.Disk) error {
 }
 
 // Adopt switches a disk of a running VM over to the endpoint. It copies nothing: a fake VM has no data.
-func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint, progress func(done, total int64)) error {
+func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint,
+	progress func(done, total int64)) error {
 	return h.switchOver(ctx, name, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: endpoint}, progress)
 }
 
 // Release switches a disk of a running VM over to a file. It copies nothing.
-func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk, progress func(done, total int64)) error {
+func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk,
+	progress func(done, total int64)) error {
 	return h.switchOver(ctx, name, to, progress)
 }
 
-func (h *Hypervisor) switchOver(ctx context.Context, name string, to vmmanager.Disk, progress func(done, total int64)) error {
+func (h *Hypervisor) switchOver(ctx context.Context, name string, to vmmanager.Disk,
+	progress func(done, total int64)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v, err := h.findLocked(ctx, name)

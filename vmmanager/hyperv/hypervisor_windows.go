@@ -67,7 +67,8 @@ func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Def
 			return "", err
 		}
 		defer s.Close()
-		settings, err := session.QueryInstances("SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier='" + s.id +
+		settings, err := session.QueryInstances("SELECT * FROM Msvm_VirtualSystemSettingData WHERE " +
+			"VirtualSystemIdentifier='" + s.id +
 			"' AND VirtualSystemType='Microsoft:Hyper-V:System:Realized'")
 		if err != nil || len(settings) != 1 {
 			wmi.CloseAllInstances(settings)
@@ -84,7 +85,8 @@ func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Def
 
 // Define returns ErrUnsupported: a Hyper-V definition names disks, which Duet cannot move yet.
 func (h *Hypervisor) Define(_ context.Context, def vmmanager.Definition) error {
-	return fmt.Errorf("define %s: %w: Duet cannot move the disks of a Hyper-V VM, import it with Hyper-V Manager on both hosts",
+	return fmt.Errorf("define %s: %w: Duet cannot move the disks of a Hyper-V VM, import it with Hyper-V Manager on "+
+		"both hosts",
 		def.Name, vmmanager.ErrUnsupported)
 }
 
@@ -109,7 +111,10 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 func (h *Hypervisor) bringUp(ctx context.Context, name string) error {
 	limited, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	err := h.reach(limited, name, running, func(s enabledState) bool { return s != starting && stateOf(s) == vmmanager.Running })
+	err := h.reach(limited, name, running, func(s enabledState) bool {
+		return s != starting &&
+			stateOf(s) == vmmanager.Running
+	})
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return errors.New("it did not come up: the event log Hyper-V-Worker-Admin has the reason")
 	}

@@ -10,7 +10,8 @@ import (
 
 func TestStateOf(t *testing.T) {
 	for s, want := range map[enabledState]vmmanager.State{
-		running: vmmanager.Running, off: vmmanager.Off, shutDown: vmmanager.Running, saved: vmmanager.Off, paused: vmmanager.Paused,
+		running: vmmanager.Running, off: vmmanager.Off, shutDown: vmmanager.Running, saved: vmmanager.Off,
+		paused:   vmmanager.Paused,
 		starting: vmmanager.Running, pausedCritical: vmmanager.IOError, offCritical: vmmanager.Off, hibernated: vmmanager.Off,
 		pausedOld: vmmanager.Paused, savedOld: vmmanager.Off, 0: vmmanager.Running, 32785: vmmanager.Running,
 	} {
@@ -23,7 +24,8 @@ func TestStateOf(t *testing.T) {
 func TestIsVM(t *testing.T) {
 	for name, want := range map[string]bool{
 		"B637F346-6A0E-4DEC-AF52-BD70CB80A21D": true, "b637f346-6a0e-4dec-af52-bd70cb80a21d": true,
-		"HOST01": false, "": false, "B637F346-6A0E-4DEC-AF52-BD70CB80A21": false, "B637F346x6A0E-4DEC-AF52-BD70CB80A21D": false,
+		"HOST01": false, "": false, "B637F346-6A0E-4DEC-AF52-BD70CB80A21": false,
+		"B637F346x6A0E-4DEC-AF52-BD70CB80A21D": false,
 		"B637F346-6A0E-4DEC-AF52-BD70CB80A21G": false,
 	} {
 		if isVM(name) != want {
@@ -33,13 +35,16 @@ func TestIsVM(t *testing.T) {
 }
 
 func TestChanges(t *testing.T) {
-	was := map[string]vmmanager.State{"a": vmmanager.Running, "b": vmmanager.Running, "c": vmmanager.Off, "d": vmmanager.Off, "e": vmmanager.Off}
-	is := map[string]vmmanager.State{"a": vmmanager.Off, "b": vmmanager.Off, "c": vmmanager.Running, "e": vmmanager.Off, "f": vmmanager.Off}
+	was := map[string]vmmanager.State{"a": vmmanager.Running, "b": vmmanager.Running, "c": vmmanager.Off,
+		"d": vmmanager.Off, "e": vmmanager.Off}
+	is := map[string]vmmanager.State{"a": vmmanager.Off, "b": vmmanager.Off, "c": vmmanager.Running, "e": vmmanager.Off,
+		"f": vmmanager.Off}
 	got := changes(was, is, func(vm string) bool { return vm == "a" })
 	slices.SortFunc(got, func(a, b vmmanager.Event) int { return strings.Compare(a.VM, b.VM) })
 	want := []vmmanager.Event{
 		{VM: "a", State: vmmanager.Off, Cause: vmmanager.ByDuet}, {VM: "b", State: vmmanager.Off, Cause: vmmanager.ByGuest},
-		{VM: "c", State: vmmanager.Running, Cause: vmmanager.ByStart}, {VM: "d", State: vmmanager.Absent, Cause: vmmanager.ByEdit},
+		{VM: "c", State: vmmanager.Running, Cause: vmmanager.ByStart},
+		{VM: "d", State: vmmanager.Absent, Cause: vmmanager.ByEdit},
 		{VM: "f", State: vmmanager.Off, Cause: vmmanager.ByEdit},
 	}
 	if !slices.Equal(got, want) {

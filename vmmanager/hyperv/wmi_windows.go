@@ -127,7 +127,8 @@ func readSystem(instance *wmi.WmiInstance) (system, error) {
 	s.name, ok2 = name.(string)
 	number, ok3 = state.(int32)
 	if !ok1 || !ok2 || !ok3 {
-		return system{}, fmt.Errorf("%w: read VM: properties of unknown types %T, %T, %T", vmmanager.ErrUnavailable, id, name, state)
+		return system{}, fmt.Errorf("%w: read VM: properties of unknown types %T, %T, %T", vmmanager.ErrUnavailable, id, name,
+			state)
 	}
 	s.state = enabledState(number)
 	return s, nil

@@ -23,7 +23,8 @@ const (
 // libvirt's errors told in the words of vmmanager. libvirt's calls cannot be
 // cancelled, so when ctx or the limit ends first, ask returns and f goes on alone;
 // Close waits for it.
-func ask[T any](ctx context.Context, h *Hypervisor, limit time.Duration, f func(*libvirt.Connect) (T, error)) (T, error) {
+func ask[T any](ctx context.Context, h *Hypervisor, limit time.Duration, f func(*libvirt.Connect) (T, error)) (T,
+	error) {
 	type answer struct {
 		value T
 		err   error
@@ -98,7 +99,8 @@ func (h *Hypervisor) dial(ctx context.Context) (*libvirt.Connect, error) {
 }
 
 // onDomain is ask for a call on one VM.
-func (h *Hypervisor) onDomain(ctx context.Context, name string, limit time.Duration, f func(*libvirt.Domain) error) error {
+func (h *Hypervisor) onDomain(ctx context.Context, name string, limit time.Duration,
+	f func(*libvirt.Domain) error) error {
 	return h.with(ctx, name, limit, func(_ *libvirt.Connect, dom *libvirt.Domain) error { return f(dom) })
 }
 

@@ -27,7 +27,8 @@ func (s status) passing() bool {
 	}
 	switch libvirt.DomainPausedReason(s.reason) {
 	case libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_SHUTTING_DOWN, libvirt.DOMAIN_PAUSED_MIGRATION,
-		libvirt.DOMAIN_PAUSED_SAVE, libvirt.DOMAIN_PAUSED_DUMP, libvirt.DOMAIN_PAUSED_SNAPSHOT, libvirt.DOMAIN_PAUSED_FROM_SNAPSHOT:
+		libvirt.DOMAIN_PAUSED_SAVE, libvirt.DOMAIN_PAUSED_DUMP, libvirt.DOMAIN_PAUSED_SNAPSHOT,
+		libvirt.DOMAIN_PAUSED_FROM_SNAPSHOT:
 		return true
 	}
 	return false
@@ -112,7 +113,8 @@ func howOff(reason int) how {
 	switch libvirt.DomainShutoffReason(reason) {
 	case libvirt.DOMAIN_SHUTOFF_SHUTDOWN:
 		return endedItself
-	case libvirt.DOMAIN_SHUTOFF_CRASHED, libvirt.DOMAIN_SHUTOFF_FAILED, libvirt.DOMAIN_SHUTOFF_UNKNOWN, libvirt.DOMAIN_SHUTOFF_DAEMON:
+	case libvirt.DOMAIN_SHUTOFF_CRASHED, libvirt.DOMAIN_SHUTOFF_FAILED, libvirt.DOMAIN_SHUTOFF_UNKNOWN,
+		libvirt.DOMAIN_SHUTOFF_DAEMON:
 		return endedDead
 	case libvirt.DOMAIN_SHUTOFF_SAVED:
 		return endedSaved

@@ -42,10 +42,12 @@ type copyJob struct {
 // the VM over to it. The running VM must already pause on disk errors, or libvirt
 // must know <reconnect>: neither can be changed while a guest runs, and without
 // either the guest would see an error when the daemon restarts.
-func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint, progress func(done, total int64)) error {
+func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint,
+	progress func(done, total int64)) error {
 	job := &copyJob{
 		h: h, name: name, target: to.Target, progress: progress, socket: to.Socket,
-		to:    "<disk type='network' device='disk'><driver name='qemu' type='raw'/>" + endpointSource(to.Socket, "", h.reconnect) + "</disk>",
+		to: "<disk type='network' device='disk'><driver name='qemu' type='raw'/>" +
+			endpointSource(to.Socket, "", h.reconnect) + "</disk>",
 		there: func(d disk) bool { return d.socket() == to.Socket },
 		fit:   func(d disk) error { return adoptable(d, h.reconnect) },
 	}
@@ -57,7 +59,8 @@ func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoi
 
 // Release copies a disk of a running VM from its endpoint into an image or block
 // device that exists and has the disk's size, and switches the VM over to it.
-func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk, progress func(done, total int64)) error {
+func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk,
+	progress func(done, total int64)) error {
 	kind, attr := "file", "file"
 	if to.Block {
 		kind, attr = "block", "dev"
@@ -82,7 +85,8 @@ func adoptable(d disk, reconnect bool) error {
 	}
 	driver := d.child("driver")
 	if !reconnect && (driver.attr("error_policy") != "stop" || driver.attr("rerror_policy") != "stop") {
-		return fmt.Errorf("%w: the running guest would see an I/O error when Duet restarts: set error_policy='stop' rerror_policy='stop' "+
+		return fmt.Errorf("%w: the running guest would see an I/O error when Duet restarts: set error_policy='stop' "+
+			"rerror_policy='stop' "+
 			"on the disk's driver and start the VM anew, or refit it, or protect it while it is off", vmmanager.ErrUnsupported)
 	}
 	return nil
@@ -190,12 +194,13 @@ func (j *copyJob) listen(ctx context.Context) (func(), error) {
 	err := j.h.spawn(ctx, func(conn *libvirt.Connect) {
 		defer close(stopped)
 		defer conn.Close()
-		id, err := conn.DomainEventBlockJob2Register(nil, func(*libvirt.Connect, *libvirt.Domain, *libvirt.DomainEventBlockJob) {
-			select {
-			case j.blockJob <- struct{}{}:
-			default:
-			}
-		})
+		id, err := conn.DomainEventBlockJob2Register(nil,
+			func(*libvirt.Connect, *libvirt.Domain, *libvirt.DomainEventBlockJob) {
+				select {
+				case j.blockJob <- struct{}{}:
+				default:
+				}
+			})
 		registered <- translate(err)
 		if err == nil {
 			<-stop

@@ -29,10 +29,14 @@ func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Def
 
 // bare is Definition without the disks, whose images may be missing.
 func (h *Hypervisor) bare(ctx context.Context, name string) (vmmanager.Definition, error) {
-	return h.definition(ctx, name, func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error) { return nil, nil })
+	return h.definition(ctx, name, func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error) {
+		return nil,
+			nil
+	})
 }
 
-func (h *Hypervisor) definition(ctx context.Context, name string, find func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error)) (vmmanager.Definition, error) {
+func (h *Hypervisor) definition(ctx context.Context, name string,
+	find func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error)) (vmmanager.Definition, error) {
 	def, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (def vmmanager.Definition, err error) {
 		dom, err := conn.LookupDomainByName(name)
 		if err != nil {

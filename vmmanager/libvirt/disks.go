@@ -83,9 +83,11 @@ func (d disk) obstacle() string {
 	case d.child("transient") != nil:
 		return "is transient, its writes are thrown away: remove <transient/>"
 	case d.child("encryption") != nil || d.child("source", "encryption") != nil:
-		return "is encrypted by the hypervisor: copy it into an unencrypted image, and encrypt inside the guest or below the image"
+		return "is encrypted by the hypervisor: copy it into an unencrypted image, and encrypt inside the guest or below " +
+			"the image"
 	case d.kind == "network" && d.socket() == "":
-		return fmt.Sprintf("is on a network already (%s): copy it into a local file or block device", d.child("source").attr("protocol"))
+		return fmt.Sprintf("is on a network already (%s): copy it into a local file or block device",
+			d.child("source").attr("protocol"))
 	case d.kind != "file" && d.kind != "block" && d.kind != "volume" && d.kind != "network":
 		return fmt.Sprintf("is of type %q: copy it into a local file or block device", d.kind)
 	case d.child("source") == nil:

@@ -48,8 +48,8 @@ func (h *Hypervisor) grant(conn *libvirt.Connect, dom *libvirt.Domain, sockets .
 	return nil
 }
 
-// Grant gives files to the user whom the VM's QEMU runs as. libvirt does so itself unless it is told not to, for all VMs
-// or for one.
+// Grant gives files to the user whom the VM's QEMU runs as. libvirt does so itself unless it is told not to, for all
+// VMs or for one.
 func (h *Hypervisor) Grant(ctx context.Context, name string, paths []string) error {
 	err := h.with(ctx, name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error {
 		text, err := dom.GetXMLDesc(0)

@@ -87,7 +87,8 @@ type Hypervisor struct {
 func New(cfg Config) (*Hypervisor, error) {
 	version, err := libvirt.GetVersion()
 	if err != nil {
-		return nil, fmt.Errorf("%w: libvirt.so.0 is not installed (Debian: apt install libvirt0 libvirt-daemon-system)", vmmanager.ErrUnavailable)
+		return nil, fmt.Errorf("%w: libvirt.so.0 is not installed (Debian: apt install libvirt0 libvirt-daemon-system)",
+			vmmanager.ErrUnavailable)
 	}
 	if err := startLoop(); err != nil {
 		return nil, fmt.Errorf("start libvirt event loop: %w", err)
@@ -97,7 +98,8 @@ func New(cfg Config) (*Hypervisor, error) {
 	}
 	return &Hypervisor{
 		uri: cmp.Or(cfg.URI, "qemu:///system"), runDir: cmp.Or(cfg.RunDir, defaultRunDir), log: cfg.Logger,
-		reconnect: version >= reconnectSince, dials: make(chan struct{}, 8), trial: newTrial(), creating: map[string]chan struct{}{},
+		reconnect: version >= reconnectSince, dials: make(chan struct{}, 8), trial: newTrial(),
+		creating: map[string]chan struct{}{},
 	}, nil
 }
 
@@ -181,7 +183,10 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 
 // letIn lets the QEMU of a VM that has one open its endpoints.
 func (h *Hypervisor) letIn(ctx context.Context, name string) error {
-	err := h.with(ctx, name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error { return h.grant(conn, dom) })
+	err := h.with(ctx, name, writeTime, func(conn *libvirt.Connect,
+		dom *libvirt.Domain) error {
+		return h.grant(conn, dom)
+	})
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
@@ -211,7 +216,8 @@ func (h *Hypervisor) create(ctx context.Context, name string) error {
 }
 
 // bringUp has libvirtd make a process of a VM that is off, in which its endpoints can be opened.
-func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Duration, up func(*libvirt.Domain) error) error {
+func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Duration,
+	up func(*libvirt.Domain) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel() // a request that has not gone out by then never does
 	return h.with(ctx, name, limit, func(conn *libvirt.Connect, dom *libvirt.Domain) error {

@@ -56,7 +56,8 @@ func (n *node) testJudge(t *testing.T) {
 			"<disk type='file' device='cdrom'><source file='/nosuch.iso'/><target dev='hdc' bus='ide'/></disk><panic"),
 			"warning medium-missing"},
 		{"pool", with("<panic",
-			"<disk type='volume' device='cdrom'><source pool='nosuch' volume='x'/><target dev='hdc' bus='ide'/></disk><panic"), "warning medium-missing"},
+			"<disk type='volume' device='cdrom'><source pool='nosuch' volume='x'/><target dev='hdc' bus='ide'/></disk><panic"),
+			"warning medium-missing"},
 		{"kernel", with("<boot dev='hd'/>", "<kernel>/nosuch/vmlinuz</kernel>"), "refused file-missing"},
 		{"memory", with("<memory unit='MiB'>32</memory>", "<memory unit='TiB'>900</memory>"), "refused memory-short"},
 	} {
@@ -128,7 +129,8 @@ func (n *node) testJudgeNetwork(t *testing.T, text string) {
 func (n *node) testMissingMedium(t *testing.T) {
 	const name = "nomedium"
 	ctx := vmtest.Context(t)
-	cd := "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/nosuch/cd.iso'/><target dev='hdc' bus='ide'/><readonly/></disk>"
+	cd := "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/nosuch/cd.iso'/><target " +
+		"dev='hdc' bus='ide'/><readonly/></disk>"
 	text := strings.Replace(string(n.definition(name).Text), "<panic", cd+"<panic", 1)
 	must(t, n.h.Define(ctx, vmmanager.Definition{Name: name, Text: []byte(text)}))
 	t.Cleanup(func() {

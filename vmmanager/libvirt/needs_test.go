@@ -228,7 +228,8 @@ func TestParseCPUs(t *testing.T) {
 }
 
 func TestParseMemory(t *testing.T) {
-	m := parseMemory(strings.NewReader("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable: 1024 kB\nSwapTotal: 512 kB\nHugePages_Total: 3\nHugepagesize: 2048 kB\nodd\n"))
+	m := parseMemory(strings.NewReader("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable: 1024 kB\nSwapTotal: 512 " +
+		"kB\nHugePages_Total: 3\nHugepagesize: 2048 kB\nodd\n"))
 	if m != (hostMemory{total: 2 << 20, swap: 512 << 10, free: 1 << 20, page: 2 << 20}) {
 		t.Errorf("%+v", m)
 	}
@@ -329,14 +330,22 @@ func TestDryText(t *testing.T) {
 // TestRefusedDry: what libvirt says gets a code that stays and a remedy.
 func TestRefusedDry(t *testing.T) {
 	for said, want := range map[string]string{
-		"Cannot check QEMU binary /usr/bin/qemu-x: No such file or directory":                                                  "emulator-missing",
-		"unsupported configuration: No emulator found for arch 'sparc64'":                                                      "emulator-missing",
-		"unsupported configuration: Emulator '/usr/bin/qemu-system-x86_64' does not support machine type 'pc-q35-99.9'":        "machine-missing",
-		"the CPU is incompatible with host CPU: Host CPU does not provide required features: hle":                              "cpu-missing",
-		"operation failed: Unable to find any firmware to satisfy 'efi'":                                                       "firmware-missing",
-		"unsupported configuration: TPM version '2.0' is not supported":                                                        "tpm-missing",
-		"internal error: hugetlbfs filesystem is not mounted or disabled by administrator config":                              "hugepages-missing",
-		"XML document failed to validate against schema: Unable to validate doc against /usr/share/libvirt/schemas/domain.rng": "definition-unknown",
+		"Cannot check QEMU binary /usr/bin/qemu-x: No such file or " +
+			"directory": "emulator-missing",
+		"unsupported configuration: No emulator found for arch " +
+			"'sparc64'": "emulator-missing",
+		"unsupported configuration: Emulator '/usr/bin/qemu-system-x86_64' does not support machine type " +
+			"'pc-q35-99.9'": "machine-missing",
+		"the CPU is incompatible with host CPU: Host CPU does not provide required features: " +
+			"hle": "cpu-missing",
+		"operation failed: Unable to find any firmware to satisfy " +
+			"'efi'": "firmware-missing",
+		"unsupported configuration: TPM version '2.0' is not " +
+			"supported": "tpm-missing",
+		"internal error: hugetlbfs filesystem is not mounted or disabled by administrator " +
+			"config": "hugepages-missing",
+		"XML document failed to validate against schema: Unable to validate doc against " +
+			"/usr/share/libvirt/schemas/domain.rng": "definition-unknown",
 	} {
 		f := refusedDry(said, false)
 		if f.Code != want || f.Level != vmmanager.Refused || f.Remedy == "" || strings.HasPrefix(f.Fact,
@@ -354,7 +363,8 @@ func TestRefusedDry(t *testing.T) {
 
 func TestNetworkOf(t *testing.T) {
 	bridge, groups,
-		err := networkOf([]byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/><portgroup name='a'/><portgroup name='b'/></network>"))
+		err := networkOf([]byte("<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/><portgroup " +
+		"name='a'/><portgroup name='b'/></network>"))
 	if err != nil || bridge != "br0" || !slices.Equal(groups, []string{"a", "b"}) {
 		t.Errorf("%q %q %v", bridge, groups, err)
 	}

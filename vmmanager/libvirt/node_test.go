@@ -76,7 +76,8 @@ func newNode(t *testing.T) *node {
 	cfg := libvirtd.Config{Dir: t.TempDir(), Capabilities: filepath.Join(cache, "duet-testbed", "qemu-capabilities")}
 	binds, err := libvirtd.Prepare(cfg, "kvm")
 	must(t, err)
-	n := &node{t: t, proc: proc.New(proc.Config{Name: "kvm", NetNS: lan.Path("kvm"), Binds: binds}), consoles: map[string]*console{}}
+	n := &node{t: t, proc: proc.New(proc.Config{Name: "kvm", NetNS: lan.Path("kvm"), Binds: binds}),
+		consoles: map[string]*console{}}
 	n.dir, err = os.MkdirTemp("", "dvm") // short: socket paths have 108 bytes
 	must(t, err)
 	must(t, os.Chmod(n.dir, 0o755)) // QEMU has a user of its own
@@ -95,7 +96,8 @@ func (n *node) hypervisor() *Hypervisor {
 	must(n.t, err)
 	runDir, err := n.proc.Outside("/run/libvirt/qemu")
 	must(n.t, err)
-	h, err := New(Config{URI: uri, RunDir: runDir, Logger: slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	h, err := New(Config{URI: uri, RunDir: runDir, Logger: slog.New(
+		slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	must(n.t, err)
 	n.t.Cleanup(func() { check(n.t, h.Close()) })
 	return h

@@ -148,8 +148,8 @@ func (n *node) testKillOther(t *testing.T) {
 	n.state(t, name, vmmanager.Running)
 }
 
-// testEndpoint: an endpoint that goes away costs the guest a pause and no error. The VM runs again within a second after
-// the endpoint is back, however long it was away and whatever was tried meanwhile.
+// testEndpoint: an endpoint that goes away costs the guest a pause and no error. The VM runs again within a second
+// after the endpoint is back, however long it was away and whatever was tried meanwhile.
 func (n *node) testEndpoint(t *testing.T) {
 	const name = "endpoint"
 	ctx := vmtest.Context(t)
@@ -159,7 +159,8 @@ func (n *node) testEndpoint(t *testing.T) {
 	def, err := n.h.Rewire(plain, []vmmanager.Endpoint{{Target: "vda", Socket: server.socket}})
 	must(t, err)
 	n.run(t, name, string(def.Text))
-	if out, err := n.virsh("dominfo", name); err != nil || !bytes.Contains([]byte(out), []byte("Autostart:      disable")) {
+	if out, err := n.virsh("dominfo", name); err != nil ||
+		!bytes.Contains([]byte(out), []byte("Autostart:      disable")) {
 		t.Errorf("a protected VM must not start by itself (%v):\n%s", err, out)
 	}
 	c := n.writing(t, name)
@@ -206,7 +207,8 @@ func (n *node) testAdopt(t *testing.T) {
 	qcow2 := filepath.Join(n.dir, name+".qcow2")
 	convert(t, n.bootDisk(name, size), qcow2)
 	export, back := n.sparse(t, name+".export", size), n.sparse(t, name+".back", size)
-	must(t, os.WriteFile(export, bytes.Repeat([]byte("stale "), size/6+1)[:size], 0o600)) // of an earlier life: no byte of it may stay
+	// of an earlier life: no byte of it may stay
+	must(t, os.WriteFile(export, bytes.Repeat([]byte("stale "), size/6+1)[:size], 0o600))
 	server := n.serve(export, filepath.Join(n.dir, name+".nbd"))
 	n.run(t, name, n.domain(name, fileDisk(qcow2, "qcow2", stopPolicy+" discard='unmap'")))
 	c := n.writing(t, name)
@@ -331,7 +333,8 @@ func (n *node) file(t *testing.T, name, text string) string {
 
 func convert(t *testing.T, raw, qcow2 string) {
 	t.Helper()
-	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2).CombinedOutput(); err != nil {
+	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw,
+		qcow2).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
@@ -391,8 +394,9 @@ func (n *node) testAdoptFails(t *testing.T) {
 	n.isOn(t, name, onImage)
 
 	// A copy whose process died is ended, and done anew.
-	left := &copyJob{h: n.h, name: name, target: "vda", to: "<disk type='network' device='disk'><driver name='qemu' type='raw'/>" +
-		endpointSource(socket, "", n.h.reconnect) + "</disk>"}
+	left := &copyJob{h: n.h, name: name, target: "vda",
+		to: "<disk type='network' device='disk'><driver name='qemu' type='raw'/>" +
+			endpointSource(socket, "", n.h.reconnect) + "</disk>"}
 	must(t, left.start(ctx))
 	must(t, n.h.Adopt(ctx, name, to, nil))
 	n.isOn(t, name, func(d disk) bool { return d.socket() == socket })
@@ -439,7 +443,8 @@ func (n *node) testRefit(t *testing.T) {
 	events.Want(vmmanager.Running, vmmanager.ByEdit)
 	events.Until(vmmanager.Off, vmmanager.ByDuet)
 	events.Until(vmmanager.Running, vmmanager.ByStart) // the edit is told too
-	if text, err := n.virsh("dumpxml", "--inactive", name); err != nil || !bytes.Contains([]byte(text), []byte("<memory unit='KiB'>65536</memory>")) {
+	if text, err := n.virsh("dumpxml", "--inactive", name); err != nil ||
+		!bytes.Contains([]byte(text), []byte("<memory unit='KiB'>65536</memory>")) {
 		t.Errorf("the edit that waits for the next boot is gone (%v):\n%s", err, text)
 	}
 	if text, err := n.virsh("dumpxml", name); err != nil || !bytes.Contains([]byte(text), []byte("virtio-scsi")) {
@@ -515,7 +520,8 @@ func (n *node) testDefinition(t *testing.T) {
 	}
 	// The same name with another UUID, as after an install from scratch.
 	must(t, n.h.Define(ctx, vmmanager.Definition{Name: name, Text: []byte(text)}))
-	bad := vmmanager.Definition{Name: name, Text: bytes.Replace([]byte(text), []byte("<vcpu>1"), []byte("<vcpus>1</vcpus><vcpu>1"), 1)}
+	bad := vmmanager.Definition{Name: name, Text: bytes.Replace([]byte(text), []byte("<vcpu>1"),
+		[]byte("<vcpus>1</vcpus><vcpu>1"), 1)}
 	if err := n.h.Define(ctx, bad); err == nil {
 		t.Error("a definition against the schema was taken")
 	}
@@ -537,7 +543,8 @@ func (n *node) testDefinitionHanging(t *testing.T) {
 	defer func() { check(t, unix.PidfdSendSignal(guest.fd, unix.SIGCONT, nil, 0)) }()
 	def, err := n.h.Definition(vmtest.Context(t), name)
 	must(t, err)
-	if want := (vmmanager.Disk{Target: "vda", Path: raw, Format: "raw", Size: size}); len(def.Disks) != 1 || def.Disks[0] != want {
+	if want := (vmmanager.Disk{Target: "vda", Path: raw, Format: "raw", Size: size}); len(def.Disks) != 1 ||
+		def.Disks[0] != want {
 		t.Errorf("disks: %v, want %v", def.Disks, want)
 	}
 }

@@ -202,7 +202,10 @@ func (h *Hypervisor) refitSaved(ctx context.Context, name string, edit vmmanager
 
 // load lets a saved guest go on.
 func (h *Hypervisor) load(ctx context.Context, name string) error {
-	err := h.bringUp(ctx, name, saveTime, func(dom *libvirt.Domain) error { return dom.CreateWithFlags(libvirt.DOMAIN_NONE) })
+	err := h.bringUp(ctx, name, saveTime, func(dom *libvirt.Domain) error {
+		return dom.CreateWithFlags(
+			libvirt.DOMAIN_NONE)
+	})
 	if err != nil {
 		return fmt.Errorf("go on from saved memory: %w", err)
 	}

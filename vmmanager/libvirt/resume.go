@@ -65,7 +65,8 @@ func (h *Hypervisor) stays(ctx context.Context, name string) (bool, error) {
 	return true, nil
 }
 
-// endpointsReady reports whether all endpoints of a running VM accept connections. What cannot be found out counts as ready.
+// endpointsReady reports whether all endpoints of a running VM accept connections. What cannot be found out counts as
+// ready.
 func (h *Hypervisor) endpointsReady(ctx context.Context, name string) bool {
 	text, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (string, error) {
 		dom, err := conn.LookupDomainByName(name)

@@ -59,7 +59,8 @@ func rewireDisk(text []byte, d disk, socket string, reconnect bool) []edit {
 }
 
 // managed are the attributes of <driver> that an endpoint needs otherwise than a file or block device may have them.
-var managed = []string{"name", "type", "cache", "discard", "error_policy", "rerror_policy", "io", "copy_on_read", "discard_no_unref"}
+var managed = []string{"name", "type", "cache", "discard", "error_policy", "rerror_policy", "io", "copy_on_read",
+	"discard_no_unref"}
 
 // restore returns the domain definition with the named disks backed by files or block devices, and what rewire changed
 // of them as it is in own, the definition before.
@@ -86,7 +87,10 @@ func restore(text []byte, own vmmanager.Definition, to []vmmanager.Disk) ([]byte
 			if driver := had.child("driver"); driver != nil {
 				was.driver = driver.attrs
 			}
-			was.same = slices.ContainsFunc(own.Disks, func(o vmmanager.Disk) bool { return o.Target == by.Target && o.Path == by.Path })
+			was.same = slices.ContainsFunc(own.Disks, func(o vmmanager.Disk) bool {
+				return o.Target == by.Target &&
+					o.Path == by.Path
+			})
 		}
 		edits = append(edits, restoreDisk(text, d, by, was)...)
 	}

@@ -29,7 +29,8 @@ func endpointsOf(t *testing.T, text []byte) []vmmanager.Endpoint {
 	var to []vmmanager.Endpoint
 	for _, d := range disks(domain) {
 		if d.device == "disk" {
-			to = append(to, vmmanager.Endpoint{Target: d.target, Socket: "/run/duet/" + domain.child("name").text + "-" + d.target + ".sock"})
+			to = append(to, vmmanager.Endpoint{Target: d.target,
+				Socket: "/run/duet/" + domain.child("name").text + "-" + d.target + ".sock"})
 		}
 	}
 	return to
@@ -56,7 +57,8 @@ func TestRewireGolden(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
-			golden := strings.TrimSuffix(file, ".xml") + map[bool]string{false: ".want", true: ".want-reconnect"}[reconnect] + ".xml"
+			golden := strings.TrimSuffix(file, ".xml") + map[bool]string{false: ".want", true: ".want-reconnect"}[reconnect] +
+				".xml"
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
 					t.Fatal(err)
@@ -93,7 +95,8 @@ func sameButDisks(t *testing.T, file string, before, after []byte) {
 			!strings.HasSuffix(n.Hosts[0].Socket, d.Target.Dev+".sock") {
 			t.Errorf("%s: disk %s is not on its endpoint", file, d.Target.Dev)
 		}
-		if d.Driver.ErrorPolicy != "stop" || d.Driver.RErrorPolicy != "stop" || d.Driver.Type != "raw" || d.Driver.Cache != "none" {
+		if d.Driver.ErrorPolicy != "stop" || d.Driver.RErrorPolicy != "stop" || d.Driver.Type != "raw" ||
+			d.Driver.Cache != "none" {
 			t.Errorf("%s: disk %s has driver %+v", file, d.Target.Dev, d.Driver)
 		}
 		was := a.Devices.Disks[i]
@@ -195,12 +198,14 @@ func itself(t *testing.T, file string, want, got []byte) {
 // TestHarden: disks pause the VM on errors, and nothing else changes.
 func TestHarden(t *testing.T) {
 	disk := func(driver string) []byte {
-		return []byte("<domain><devices><disk type='file'>" + driver + "<source file='/a'/><target dev='vda'/></disk></devices></domain>")
+		return []byte("<domain><devices><disk type='file'>" + driver +
+			"<source file='/a'/><target dev='vda'/></disk></devices></domain>")
 	}
 	for driver, want := range map[string]string{
 		"":                       "<driver name='qemu' type='raw' error_policy='stop' rerror_policy='stop'/>",
 		"<driver type='qcow2'/>": "<driver type='qcow2' error_policy='stop' rerror_policy='stop'/>",
-		"<driver rerror_policy='stop' error_policy='stop' io='native'/>": "<driver rerror_policy='stop' error_policy='stop' io='native'/>",
+		"<driver rerror_policy='stop' error_policy='stop' io='native'/>": "<driver rerror_policy='stop' " +
+			"error_policy='stop' io='native'/>",
 	} {
 		got, err := harden(disk(driver), []string{"vda"})
 		if err != nil || !bytes.Equal(got, disk(want)) {
@@ -214,7 +219,8 @@ func TestHarden(t *testing.T) {
 
 // TestStrays: disks that are not on their volume are told apart from those that have none.
 func TestStrays(t *testing.T) {
-	const onVolume = "<disk type='network'><source protocol='nbd'><host transport='unix' socket='/s'/></source><target dev='vda'/></disk>"
+	const onVolume = "<disk type='network'><source protocol='nbd'><host transport='unix' socket='/s'/></source><target " +
+		"dev='vda'/></disk>"
 	const layers = `<disk type='file'><source file='/two'/>
 		<backingStore type='file'><source file='/one'/>
 			<backingStore type='network'><source protocol='nbd'><host transport='unix' socket='/s'/></source><backingStore/></backingStore>
@@ -224,10 +230,13 @@ func TestStrays(t *testing.T) {
 		layers:   {{Target: "vda", On: "/two", Above: true}},
 		"<disk type='file'><source file='/a'/><target dev='vda'/></disk>": {{Target: "vda", On: "/a"}},
 		"": {{Target: "vda"}},
-		onVolume + "<disk type='block'><source dev='/dev/x'/><target dev='vdb'/></disk>":                      {{Target: "vdb", On: "/dev/x", Extra: true}},
-		onVolume + "<disk type='network'><source protocol='rbd' name='p/v'/><target dev='vdb'/></disk>":       {{Target: "vdb", On: "rbd p/v", Extra: true}},
-		onVolume + "<disk type='file' device='cdrom'><source file='/iso'/><target dev='sda'/></disk>":         nil,
-		onVolume + "<disk type='volume' device='lun'><source pool='p' volume='v'/><target dev='sdb'/></disk>": {{Target: "sdb", On: "volume v of pool p", Extra: true}},
+		onVolume + "<disk type='block'><source dev='/dev/x'/><target dev='vdb'/></disk>": {
+			{Target: "vdb", On: "/dev/x", Extra: true}},
+		onVolume + "<disk type='network'><source protocol='rbd' name='p/v'/><target dev='vdb'/></disk>": {
+			{Target: "vdb", On: "rbd p/v", Extra: true}},
+		onVolume + "<disk type='file' device='cdrom'><source file='/iso'/><target dev='sda'/></disk>": nil,
+		onVolume + "<disk type='volume' device='lun'><source pool='p' volume='v'/><target dev='sdb'/></disk>": {
+			{Target: "sdb", On: "volume v of pool p", Extra: true}},
 	} {
 		domain, err := parseXML([]byte("<domain><devices>" + devices + "</devices></domain>"))
 		if err != nil {
@@ -249,15 +258,18 @@ func TestRefusals(t *testing.T) {
 		{file("<readonly/>"), "disk vda", "cdrom"},
 		{file("<transient/>"), "disk vda", "transient"},
 		{file("<encryption format='luks'/>"), "disk vda", "unencrypted"},
-		{"<disk type='file'><source file='/a'><encryption format='luks'/></source>" + target + "</disk>", "disk vda", "unencrypted"},
+		{"<disk type='file'><source file='/a'><encryption format='luks'/></source>" + target + "</disk>", "disk vda",
+			"unencrypted"},
 		{"<disk type='network'><source protocol='rbd' name='p/v'/>" + target + "</disk>", "disk vda", "local file"},
-		{"<disk type='network'><source protocol='nbd'><host name='h' port='1'/></source>" + target + "</disk>", "disk vda", "local file"},
+		{"<disk type='network'><source protocol='nbd'><host name='h' port='1'/></source>" + target + "</disk>", "disk vda",
+			"local file"},
 		{"<disk type='block' device='lun'><source dev='/dev/sg1'/>" + target + "</disk>", "disk vda", "device='disk'"},
 		{"<disk type='dir'><source dir='/a'/>" + target + "</disk>", "disk vda", "local file"},
 		{"<disk type='vhostuser'><source type='unix' path='/a'/>" + target + "</disk>", "disk vda", "local file"},
 		{"<disk type='file'>" + target + "</disk>", "disk vda", "give it a file"},
 		{"<disk type='file' device='cdrom'><source file='/a'/>" + target + "</disk>", "disk vda", "hard disks"},
-		{file("") + "<disk type='file'><source file='/b'/><target dev='vdb'/></disk>", "disk vdb", "vdb --config` takes it off"},
+		{file("") + "<disk type='file'><source file='/b'/><target dev='vdb'/></disk>", "disk vdb",
+			"vdb --config` takes it off"},
 		{"", "disk vda", "no such disk"},
 		{file("") + "<hostdev type='pci' mode='subsystem'/>", "pci", "remove it"},
 		{file("") + "<hostdev type='usb' mode='subsystem'><source/></hostdev>", "usb", "startupPolicy"},
@@ -267,7 +279,8 @@ func TestRefusals(t *testing.T) {
 	} {
 		text := "<domain><devices>" + c.devices + "</devices></domain>"
 		_, err := rewire([]byte(text), []vmmanager.Endpoint{{Target: "vda", Socket: "/s"}}, false)
-		if !errors.Is(err, vmmanager.ErrUnsupported) || !strings.Contains(err.Error(), c.names) || !strings.Contains(err.Error(), c.remedy) {
+		if !errors.Is(err, vmmanager.ErrUnsupported) || !strings.Contains(err.Error(), c.names) ||
+			!strings.Contains(err.Error(), c.remedy) {
 			t.Errorf("%s:\n  error %v, want ErrUnsupported with %q and %q", c.devices, err, c.names, c.remedy)
 		}
 	}
@@ -282,7 +295,8 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	two := []vmmanager.Endpoint{{Target: "vda", Socket: "/s"}, {Target: "vda", Socket: "/t"}}
-	if _, err := rewire([]byte("<domain><devices>"+file("")+"</devices></domain>"), two, false); !errors.Is(err, vmmanager.ErrUnsupported) {
+	_, err := rewire([]byte("<domain><devices>"+file("")+"</devices></domain>"), two, false)
+	if !errors.Is(err, vmmanager.ErrUnsupported) {
 		t.Errorf("two endpoints for one disk: %v", err)
 	}
 }

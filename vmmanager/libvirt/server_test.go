@@ -53,7 +53,8 @@ func (n *node) serveOwn(t *testing.T, image, name string) *own {
 	store, err := proc.NewStore(filepath.Join(n.dir, name+".notify"))
 	must(t, err)
 	t.Cleanup(func() { check(t, store.Close()) })
-	s := &own{image: image, socket: filepath.Join(n.dir, name+".sock"), node: n.proc, store: store, log: filepath.Join(t.TempDir(), "log")}
+	s := &own{image: image, socket: filepath.Join(n.dir, name+".sock"), node: n.proc, store: store,
+		log: filepath.Join(t.TempDir(), "log")}
 	s.start(t)
 	return s
 }
@@ -62,7 +63,8 @@ func (n *node) serveOwn(t *testing.T, image, name string) *own {
 func (s *own) start(t *testing.T) {
 	t.Helper()
 	var err error
-	s.run, err = s.node.Start(proc.Spec{Path: os.Args[0], Env: []string{serveImage + "=" + s.image, serveSocket + "=" + s.socket}, Store: s.store, Output: s.log})
+	s.run, err = s.node.Start(proc.Spec{Path: os.Args[0],
+		Env: []string{serveImage + "=" + s.image, serveSocket + "=" + s.socket}, Store: s.store, Output: s.log})
 	must(t, err)
 	until(t, "the volume is served", func() (bool, error) {
 		conn, err := net.Dial("unix", s.socket)

@@ -14,8 +14,9 @@ import (
 // shape is a VM as other people's tools make one: what stands beside its name, and its devices. A and B are raw images.
 type shape struct{ name, head, devices string }
 
-// shapes are in the manner of virt-manager, virt-install, vagrant-libvirt, appliances, and of what the authors of public
-// collections of definitions tune by hand; the passed-through devices of some are left out, for they tie a VM to its host.
+// shapes are in the manner of virt-manager, virt-install, vagrant-libvirt, appliances, and of what the authors of
+// public collections of definitions tune by hand; the passed-through devices of some are left out, for they tie a VM to
+// its host.
 var shapes = []shape{
 	{"virt-manager-q35", q35, `<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='A'/>
 		<target dev='vda' bus='virtio'/></disk>` + cdrom},
@@ -72,8 +73,10 @@ func (n *node) testShapes(t *testing.T) {
 	for _, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
 			ctx := vmtest.Context(t)
-			images := strings.NewReplacer("'A'", "'"+n.sparse(t, s.name+".a", 1<<20)+"'", "'B'", "'"+n.sparse(t, s.name+".b", 1<<20)+"'")
-			text := fmt.Sprintf("<domain type='qemu'><name>%s</name><title>kept</title><memory unit='MiB'>64</memory><vcpu>2</vcpu>%s<devices>%s</devices></domain>",
+			images := strings.NewReplacer("'A'", "'"+n.sparse(t, s.name+".a", 1<<20)+"'", "'B'",
+				"'"+n.sparse(t, s.name+".b", 1<<20)+"'")
+			text := fmt.Sprintf("<domain type='qemu'><name>%s</name><title>kept</title><memory "+
+				"unit='MiB'>64</memory><vcpu>2</vcpu>%s<devices>%s</devices></domain>",
 				s.name, s.head, images.Replace(s.devices))
 			must(t, n.h.Define(ctx, vmmanager.Definition{Name: s.name, Text: []byte(text)}))
 			t.Cleanup(func() { check(t, n.h.Undefine(vmtest.Context(t), s.name)) })

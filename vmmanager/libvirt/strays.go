@@ -12,7 +12,8 @@ import (
 )
 
 // Strays are the disks of the running VM that are not on the endpoints, and those that have none.
-func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray, error) {
+func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray,
+	error) {
 	var found []vmmanager.Stray
 	err := h.onDomain(ctx, name, readTime, func(dom *libvirt.Domain) error {
 		if active, err := dom.IsActive(); err != nil || !active {

@@ -24,7 +24,8 @@ type Hypervisor struct {
 
 // New returns ErrUnavailable: this build has no libvirt.
 func New(Config) (*Hypervisor, error) {
-	return nil, fmt.Errorf("%w: this build of Duet has no libvirt, KVM needs Linux and the build tag libvirt_dlopen", vmmanager.ErrUnavailable)
+	return nil, fmt.Errorf("%w: this build of Duet has no libvirt, KVM needs Linux and the build tag libvirt_dlopen",
+		vmmanager.ErrUnavailable)
 }
 
 // Close does nothing.

@@ -209,7 +209,8 @@ func (n network) of(h *host) []vmmanager.Finding {
 	switch {
 	case !ok:
 		return refused("network-missing", n.about,
-			fmt.Sprintf("`virsh net-dumpxml %s` on the other host shows it, `virsh net-define`, `net-start` and `net-autostart` make it", n.name),
+			fmt.Sprintf("`virsh net-dumpxml %s` on the other host shows it, `virsh net-define`, `net-start` and "+
+				"`net-autostart` make it", n.name),
 			"there is no network %s", n.name)
 	case !have.active:
 		return refused("network-inactive", n.about, fmt.Sprintf("`virsh net-start %s && virsh net-autostart %s`",
@@ -258,7 +259,8 @@ func (l link) of(h *host) []vmmanager.Finding {
 			"there is no Open vSwitch bridge %s", l.name)
 	case !ok && l.use == onBridge:
 		return refused("bridge-missing", l.about,
-			fmt.Sprintf("make it, for good in the host's network configuration; `ip link add %s type bridge && ip link set %s up` until its next boot", l.name, l.name),
+			fmt.Sprintf("make it, for good in the host's network configuration; `ip link add %s type bridge && ip link set %s "+
+				"up` until its next boot", l.name, l.name),
 			"there is no bridge %s", l.name)
 	case !ok:
 		return refused("link-missing", l.about, "name a device that both hosts have, or use a bridge",

@@ -56,7 +56,8 @@ func (n *node) testStrays(t *testing.T) {
 		"snapshot-create-as", name, "s1", "--disk-only", "--no-metadata", "--diskspec", "vda,file="+layer)
 	admin(nil, "blockcommit", name, "vda", "--active", "--pivot", "--wait")
 	more := n.sparse(t, name+".more", 1<<20)
-	admin([]vmmanager.Stray{{Target: "vdb", On: more, Extra: true}}, "attach-disk", name, more, "vdb", "--live", "--driver", "qemu")
+	admin([]vmmanager.Stray{{Target: "vdb", On: more, Extra: true}}, "attach-disk", name, more, "vdb", "--live",
+		"--driver", "qemu")
 	must(t, n.h.Kill(ctx, name))
 	if got, err := n.h.Strays(ctx, name, nil); err != nil || len(got) != 0 {
 		t.Errorf("strays of a VM that is off: %v, %v", got, err)

@@ -237,29 +237,33 @@ func (s *session) register() error {
 	} else if !hasCode(err, libvirt.ERR_NO_SUPPORT) {
 		return err
 	}
-	id, err := s.conn.DomainEventLifecycleRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
-		s.put(dom, lifecycle, e.Event, e.Detail)
-	})
+	id, err := s.conn.DomainEventLifecycleRegister(nil,
+		func(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
+			s.put(dom, lifecycle, e.Event, e.Detail)
+		})
 	if err != nil {
 		return err
 	}
 	s.undo = append(s.undo, func() { _ = s.conn.DomainEventDeregister(id) })
 	// The others only make causes more exact and edits known sooner, and not every driver has them.
-	if id, err := s.conn.DomainEventMetadataChangeRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainEventMetadataChange) {
-		s.put(dom, metadata, 0, 0)
-	}); err == nil {
+	if id, err := s.conn.DomainEventMetadataChangeRegister(nil,
+		func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainEventMetadataChange) {
+			s.put(dom, metadata, 0, 0)
+		}); err == nil {
 		s.undo = append(s.undo, func() { _ = s.conn.DomainEventDeregister(id) })
 	}
-	if id, err := s.conn.DomainEventWatchdogRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventWatchdog) {
-		if e.Action == libvirt.DOMAIN_EVENT_WATCHDOG_POWEROFF || e.Action == libvirt.DOMAIN_EVENT_WATCHDOG_SHUTDOWN {
-			s.put(dom, watchdogOff, 0, 0)
-		}
-	}); err == nil {
+	if id, err := s.conn.DomainEventWatchdogRegister(nil,
+		func(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventWatchdog) {
+			if e.Action == libvirt.DOMAIN_EVENT_WATCHDOG_POWEROFF || e.Action == libvirt.DOMAIN_EVENT_WATCHDOG_SHUTDOWN {
+				s.put(dom, watchdogOff, 0, 0)
+			}
+		}); err == nil {
 		s.undo = append(s.undo, func() { _ = s.conn.DomainEventDeregister(id) })
 	}
-	if id, err := s.conn.DomainQemuMonitorEventRegister(nil, "POWERDOWN", func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainQemuMonitorEvent) {
-		s.put(dom, powerButton, 0, 0)
-	}, 0); err == nil {
+	if id, err := s.conn.DomainQemuMonitorEventRegister(nil, "POWERDOWN",
+		func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainQemuMonitorEvent) {
+			s.put(dom, powerButton, 0, 0)
+		}, 0); err == nil {
 		s.undo = append(s.undo, func() { _ = s.conn.DomainQemuEventDeregister(id) })
 	}
 	return nil

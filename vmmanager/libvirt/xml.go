@@ -39,7 +39,8 @@ func parseXML(text []byte) (*element, error) {
 		top := stack[len(stack)-1]
 		switch token := token.(type) {
 		case xml.StartElement:
-			child := &element{name: rawName(token.Name), attrs: slices.Clone(token.Attr), start: at, open: int(dec.InputOffset())}
+			child := &element{name: rawName(token.Name), attrs: slices.Clone(token.Attr), start: at,
+				open: int(dec.InputOffset())}
 			top.children = append(top.children, child)
 			stack = append(stack, child)
 		case xml.EndElement:

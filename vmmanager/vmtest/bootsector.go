@@ -69,8 +69,9 @@ func (a *assembler) loop() {
 }
 
 func (a *assembler) powerAndPanic() {
-	a.label("off")                                                       // falls in from "press"
-	a.emit(0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef).jump(opJMP, "loop") // mov dx,0x604; mov ax,0x2000 (soft off); out dx,ax
+	a.label("off") // falls in from "press"
+	// mov dx,0x604; mov ax,0x2000 (soft off); out dx,ax
+	a.emit(0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef).jump(opJMP, "loop")
 	a.label("fail")
 	a.emit(0xba, 0x05, 0x05, 0xb0, 0x01, 0xee) // mov dx,0x505; mov al,1 (panicked); out dx,al
 	a.label("dead")

@@ -184,8 +184,8 @@ func (w World) testPause(t *testing.T) {
 	w.wantState(t, name, vmmanager.Paused)
 }
 
-// testSaved: saved memory is told and shown, Reload and Wake go on from it, Refit keeps it, and Start drops it: the disks
-// may have gone on without it.
+// testSaved: saved memory is told and shown, Reload and Wake go on from it, Refit keeps it, and Start drops it: the
+// disks may have gone on without it.
 func (w World) testSaved(t *testing.T) {
 	p, ok := w.Hypervisor.(vmmanager.Protector)
 	if w.AdminSave == nil || !ok {

@@ -82,7 +82,8 @@ func TestInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf, id := stored(t, dir)
-	if conf.Self != "alpha" || conf.Name != "office" || id.Node() != "alpha" || len(conf.GossipKeys) != 1 || len(conf.GossipKeys[0]) != 32 {
+	if conf.Self != "alpha" || conf.Name != "office" || id.Node() != "alpha" || len(conf.GossipKeys) != 1 ||
+		len(conf.GossipKeys[0]) != 32 {
 		t.Errorf("%+v", conf)
 	}
 	if got := conf.Paths("alpha", true); !slices.Equal(got, []string{"10.0.0.1", "10.1.0.1"}) {
@@ -217,13 +218,15 @@ func TestDefaultPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, tok := open(t, first)
-	for at, want := range map[string]string{"10.0.0.1": "10.0.0.1:7420", "fd00::1": "[fd00::1]:7420", "[fd00::1]:99": "[fd00::1]:99", "alpha": "alpha:7420", "": ""} {
+	for at, want := range map[string]string{"10.0.0.1": "10.0.0.1:7420", "fd00::1": "[fd00::1]:7420",
+		"[fd00::1]:99": "[fd00::1]:99", "alpha": "alpha:7420", "": ""} {
 		called := ""
 		on := setup.OnDisk{Dial: func(_ context.Context, addr string, _ *tls.Config) (net.Conn, error) {
 			called = addr
 			return nil, errors.New("not today")
 		}}
-		_, err := on.Join(t.Context(), setup.JoinRequest{Dir: t.TempDir(), At: at, Token: tok, Node: "beta", Addrs: addrs(t, "10.0.0.2")})
+		_, err := on.Join(t.Context(), setup.JoinRequest{Dir: t.TempDir(), At: at, Token: tok, Node: "beta",
+			Addrs: addrs(t, "10.0.0.2")})
 		if err == nil || called != want {
 			t.Errorf("%q: called %q, want %q (%v)", at, called, want, err)
 		}
@@ -232,12 +235,14 @@ func TestDefaultPort(t *testing.T) {
 
 func TestParseAddrs(t *testing.T) {
 	got := addrs(t, "10.0.0.1", "san=10.1.0.1", "fd00::1", "::ffff:10.2.0.1")
-	want := []setup.Addr{{Network: "hb1", IP: "10.0.0.1"}, {Network: "san", IP: "10.1.0.1"}, {Network: "hb3", IP: "fd00::1"}, {Network: "hb4", IP: "10.2.0.1"}}
+	want := []setup.Addr{{Network: "hb1", IP: "10.0.0.1"}, {Network: "san", IP: "10.1.0.1"},
+		{Network: "hb3", IP: "fd00::1"}, {Network: "hb4", IP: "10.2.0.1"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
 	for _, in := range [][]string{
-		nil, {""}, {"alpha"}, {"10.0.0.1:80"}, {"0.0.0.0"}, {"::"}, {"224.0.0.1"}, {"fe80::1%eth0"}, {"=10.0.0.1"}, {"a b=10.0.0.1"},
+		nil, {""}, {"alpha"}, {"10.0.0.1:80"}, {"0.0.0.0"}, {"::"}, {"224.0.0.1"}, {"fe80::1%eth0"}, {"=10.0.0.1"},
+		{"a b=10.0.0.1"},
 		{"hb2=10.0.0.1", "10.0.0.2"}, {"10.0.0.1", "10.0.0.1"}, {"10.0.0.1", "::ffff:10.0.0.1"},
 	} {
 		if got, err := setup.ParseAddrs(in); err == nil {
