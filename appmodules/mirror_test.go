@@ -50,8 +50,8 @@ func TestDocument(t *testing.T) {
 		r, s := Machine{p, InStep}.Display()
 		fmt.Fprintf(&b, "%s is %s (%s); ", p, r, s)
 	}
-	b.WriteString("without a peer, PRIM is shown as ALONE. Reasons are given as for a VM; another kind puts its own nouns " +
-		"there.\n\n```mermaid\nstateDiagram-v2\n    [*] --> Stopped\n")
+	b.WriteString("without a peer, PRIM is shown as ALONE. Reasons are given as for a VM; another kind puts its own " +
+		"nouns there.\n\n```mermaid\nstateDiagram-v2\n    [*] --> Stopped\n")
 	seen := map[string]bool{}
 	for _, r := range Table() {
 		edge := fmt.Sprintf("    %s --> %s: %s\n", r.From, r.To, r.On)
