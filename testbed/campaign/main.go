@@ -115,7 +115,8 @@ func (c campaign) line(p *sim.Progress, began time.Time) string {
 	if rate > 0 {
 		left = time.Duration(float64(c.n-done) / rate * float64(time.Second))
 	}
-	return fmt.Sprintf("%d of %d schedules, %.0f a second, %d failed, %v left", done, c.n, rate, p.Failed(),
+	return fmt.Sprintf("%d of %d schedules, %.0f a second, %d failed, %.3f simulated years, %.2f core-hours, %v left",
+		done, c.n, rate, p.Failed(), p.Simulated().Hours()/24/365, took.Hours()*float64(c.workers),
 		left.Round(time.Second))
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Failure is a schedule that breaks a promise.
@@ -25,13 +26,19 @@ func (f Failure) Scenario() string {
 }
 
 // Progress is how far a Search is. Its methods may be called by any goroutine.
-type Progress struct{ done, failed atomic.Uint64 }
+type Progress struct {
+	done, failed atomic.Uint64
+	virtual      atomic.Int64
+}
 
 // Done is the number of schedules that have ended.
 func (p *Progress) Done() uint64 { return p.done.Load() }
 
 // Failed is the number of those that broke a promise.
 func (p *Progress) Failed() uint64 { return p.failed.Load() }
+
+// Simulated is how much time has passed on the virtual clocks of those that have ended.
+func (p *Progress) Simulated() time.Duration { return time.Duration(p.virtual.Load()) }
 
 // Search runs the random schedules first to first+n-1 on so many workers and gives each
 // failure to found, shrunk; calls do not overlap. It ends early when found returns
@@ -50,7 +57,7 @@ func Search(ctx context.Context, first, n uint64, workers int, p *Progress, foun
 			for i := next.Add(1) - 1; i < n && ctx.Err() == nil; i = next.Add(1) - 1 {
 				seed := first + i
 				s := random(seed)
-				_, err := s.run(seed, false)
+				_, err := s.with(seed, options{spent: &p.virtual})
 				p.done.Add(1)
 				if err == nil {
 					continue
