@@ -30,6 +30,7 @@ type evidence struct {
 	cluster.Evidence
 	policy appmodules.Policy // when it was begun
 	knows  []cluster.Record  // what the voters that answered know
+	silent map[string]error  // witnesses that were asked and did not vote; nil: none was asked
 }
 
 // ask durably promises the next epoch to this node and asks for the rest of the
@@ -106,14 +107,28 @@ func (e *Engine) askWitnesses(ctx context.Context, ask cluster.Ask, ev *evidence
 	errs := make([]error, len(witnesses))
 	together(e.rt, len(witnesses), func(i int) { answers[i], errs[i] = witnesses[i].Ask(ctx, ask) })
 	ev.Witnesses = make(map[string]cluster.Said, len(witnesses))
+	ev.silent = make(map[string]error)
 	for i, w := range witnesses {
 		if errs[i] != nil {
-			e.cfg.Logger.Warn("a witness does not vote", "module", e.cfg.Module.Name, "witness", w.Name(), "err", errs[i])
+			ev.silent[w.Name()] = errs[i]
 			continue
 		}
 		ev.Witnesses[w.Name()] = cluster.Said{Yes: answers[i].Yes, Why: answers[i].Why}
 		ev.knows = append(ev.knows, answers[i].Know)
 	}
+}
+
+// noteSilent tells of a witness that does not vote, once until it does: a node that waits asks several times a second.
+func (e *Engine) noteSilent(silent map[string]error) {
+	if silent == nil {
+		return
+	}
+	for name, err := range silent {
+		if _, told := e.mute[name]; !told {
+			e.cfg.Logger.Warn("a witness does not vote", "module", e.cfg.Module.Name, "witness", name, "err", err)
+		}
+	}
+	e.mute = silent
 }
 
 // fence switches the peer off if its confirmation decides: where there is no witness,
@@ -199,6 +214,7 @@ func (e *Engine) coldStart() bool {
 
 // decide applies the end of an ask.
 func (e *Engine) decide(ask cluster.Ask, ev evidence) {
+	e.noteSilent(ev.silent)
 	if e.rec.Promised != ask.Epoch || e.rec.To != e.self || e.rec.Epoch >= ask.Epoch {
 		e.step(appmodules.Denied, "a newer epoch was promised meanwhile")
 		return

@@ -49,6 +49,7 @@ type mandate struct {
 	rec      cluster.Record
 	asking   *asking                   // nil: no ask under way
 	informed map[Witness]cluster.Epoch // the newest epoch of this node that a witness knows
+	mute     map[string]error          // witnesses that did not vote when they were last asked
 	above    cluster.Epoch
 	impaired bool      // a record could not be saved
 	probed   time.Time // when that was last tried
