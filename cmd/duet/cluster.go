@@ -123,13 +123,17 @@ func (a *app) joinCommand() *cobra.Command {
 }
 
 func (a *app) removeCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "remove NODE", Short: "Take a node that is gone for good off the cluster",
 		Long: "Take a node that is gone for good off the cluster. Modules whose second copy was there go on alone; a node " +
 			"that joins under\nits name gets the copies anew, and \"duet vm release --without-peer\" ends the protection " +
 			"instead.",
 		Args: args("NODE"), ValidArgsFunction: a.completeNodes,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := a.mayRemove(ctx, c, args[0], yes); err != nil {
+				return err
+			}
 			gone, err := c.RemoveNode(ctx, args[0])
 			if err != nil {
 				return err
@@ -146,6 +150,32 @@ func (a *app) removeCommand() *cobra.Command {
 				clean(gone.Node), clean(strings.Join(gone.Modules, ", ")), clean(gone.Node), keeps)
 		}),
 	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
+// mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is for the
+// daemon to see.
+func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes bool) error {
+	st, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var there []string
+	for _, m := range st.Modules {
+		if _, err := m.On(node); err == nil {
+			there = append(there, m.Name)
+		}
+	}
+	if yes || len(there) == 0 {
+		return nil
+	}
+	fmt.Fprintf(a.err, "%s is a node of %s: they have one copy from then on, until a node joins in its place.\n"+
+		"What only %s has is given up.\n", clean(node), clean(strings.Join(there, ", ")), clean(node))
+	if !a.inTTY {
+		return fmt.Errorf("to remove %s wants a confirmation: repeat with --yes if it is gone for good", node)
+	}
+	return a.confirm(ctx, "Is it gone for good?")
 }
 
 func nodeSetupFlags(c *cobra.Command, dir *string, node *cluster.NodeID, addrs *[]string) {
