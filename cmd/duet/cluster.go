@@ -154,8 +154,8 @@ func (a *app) removeCommand() *cobra.Command {
 	return c
 }
 
-// mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is for the
-// daemon to see.
+// mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is for
+// the daemon to see.
 func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes bool) error {
 	st, err := c.Status(ctx)
 	if err != nil {
