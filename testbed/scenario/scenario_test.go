@@ -61,7 +61,8 @@ func TestHostIsReplaced(t *testing.T) {
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
 	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 100}))
 	before := waitAcks(ctx, t, l, "web01", 50)
-	if _, err := a.Duet(ctx, "cluster", "remove", "beta", "--yes"); err == nil || !strings.Contains(err.Error(), "answers") {
+	if _, err := a.Duet(ctx, "cluster", "remove", "beta", "--yes"); err == nil ||
+		!strings.Contains(err.Error(), "answers") {
 		t.Errorf("removal of a node that answers: %v", err)
 	}
 	must(t, b.Kill())
