@@ -4,6 +4,7 @@ package libvirt
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"libvirt.org/go/libvirt"
@@ -174,44 +175,79 @@ const (
 	killed         // Kill
 )
 
-// stops remembers which runs Duet ended, until the VM starts again.
+// stops remembers which runs Duet ended. An event that tells of an end may come after the next start: then the run
+// that it is of says whose doing it was.
 type stops struct {
 	mu sync.Mutex
-	by map[string]stopped
+	by map[string][]stopped // the newest last
 }
 
 type stopped struct {
-	run int // 0 if libvirtd could not be asked for it
-	how stop
+	run  int // 0 if libvirtd could not be asked for it
+	how  stop
+	past bool // the VM was started again since
 }
+
+// mostStops is how many ends of a VM are remembered: more events of it are hardly ever on their way.
+const mostStops = 8
 
 // note remembers that Duet ends that run of the VM.
 func (s *stops) note(name string, run int, how stop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.by == nil {
-		s.by = map[string]stopped{}
+		s.by = map[string][]stopped{}
 	}
-	if old, ok := s.by[name]; ok && old.run == run && old.how > how {
+	all := s.by[name]
+	if i := slices.IndexFunc(all, func(o stopped) bool { return o.run == run && !o.past }); i >= 0 {
+		all[i].how = max(all[i].how, how)
 		return
 	}
-	s.by[name] = stopped{run, how}
+	all = append(all, stopped{run: run, how: how})
+	s.by[name] = all[max(0, len(all)-mostStops):]
 }
 
-// forget is called when the VM starts or is known to be off.
+// forget is called when the VM is known to be off, by a connection that gets no event of what was before.
 func (s *stops) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.by, name)
 }
 
-// of returns what Duet did to that run; run 0 stands for one whose number is not known.
+// begin is called before the VM starts. A stop of a run that is not known was of one before.
+func (s *stops) begin(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.DeleteFunc(s.by[name], func(o stopped) bool { return o.run == 0 })
+	for i := range all {
+		all[i].past = true
+	}
+	s.keep(name, all)
+}
+
+// began is called when it has started: a libvirtd that was restarted counts runs anew.
+func (s *stops) began(name string, run int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keep(name, slices.DeleteFunc(s.by[name], func(o stopped) bool { return o.past && o.run == run }))
+}
+
+func (s *stops) keep(name string, all []stopped) {
+	if len(all) == 0 {
+		delete(s.by, name)
+		return
+	}
+	s.by[name] = all
+}
+
+// of returns what Duet did to that run; run 0 stands for the present one, whose number is not known.
 func (s *stops) of(name string, run int) stop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	by, ok := s.by[name]
-	if !ok || by.run != 0 && run != 0 && by.run != run {
-		return untouched
+	for _, o := range slices.Backward(s.by[name]) {
+		if o.run == run && run != 0 || !o.past && (o.run == 0 || run == 0) {
+			return o.how
+		}
 	}
-	return by.how
+	return untouched
 }

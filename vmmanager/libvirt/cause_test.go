@@ -56,3 +56,33 @@ func TestStops(t *testing.T) {
 		t.Error("forgotten, but not untouched")
 	}
 }
+
+// TestLateEndOfAnEarlierRun: the event that a VM has ended may come after its next start and its next end. It was then
+// taken for an admin's doing, and the policy for that was applied to a VM that Duet itself restarts.
+func TestLateEndOfAnEarlierRun(t *testing.T) {
+	var s stops
+	for run := 1; run <= 3; run++ {
+		s.begin("vm")
+		s.began("vm", run)
+		s.note("vm", run, killed)
+	}
+	s.begin("vm")
+	s.began("vm", 4)
+	for run, want := range map[int]stop{1: killed, 2: killed, 3: killed, 4: untouched, 0: untouched} {
+		if got := s.of("vm", run); got != want {
+			t.Errorf("run %d: %v, want %v", run, got, want)
+		}
+	}
+	s.note("vm", 4, asked)
+	if got := s.of("vm", 0); got != asked {
+		t.Errorf("the present run: %v, want that it was asked to end", got)
+	}
+	s.note("vm", 0, killed) // of a run that nobody could be asked for
+	s.begin("vm")
+	s.began("vm", 1) // libvirtd was restarted, and counts anew
+	for _, run := range []int{0, 1, 5} {
+		if got := s.of("vm", run); got != untouched {
+			t.Errorf("run %d after a restart of libvirtd: %v", run, got)
+		}
+	}
+}

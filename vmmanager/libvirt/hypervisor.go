@@ -199,8 +199,12 @@ func (h *Hypervisor) create(ctx context.Context, name string) error {
 		if saved, err := dom.HasManagedSaveImage(0); err == nil && saved {
 			h.log.Warn("saved memory of the VM is dropped, it may be older than its disks", "vm", name)
 		}
-		h.stops.forget(name)
-		return h.withoutMissing(name, dom, func() error { return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT) })
+		h.stops.begin(name)
+		err := h.withoutMissing(name, dom, func() error { return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT) })
+		if err == nil {
+			h.stops.began(name, runOf(dom))
+		}
+		return err
 	})
 	var refused libvirt.Error
 	if errors.As(err, &refused) && refused.Code == libvirt.ERR_OPERATION_INVALID {
