@@ -70,6 +70,7 @@ type Hypervisor struct {
 	reconnect bool          // libvirt understands <reconnect>
 	dials     chan struct{} // a slot per connection being opened: a libvirtd that hangs must not collect threads
 	stops     stops
+	refits    refits
 	trial     *trial // of definitions
 
 	defining sync.Mutex // held while libvirtd checks a definition against its schema, see define
@@ -152,8 +153,11 @@ func (h *Hypervisor) status(ctx context.Context, name string, limit time.Duratio
 // resumed until it stays running: the first resume fails again while QEMU still
 // has the broken connection. One that somebody paused has its disks back and is left
 // so. A saved memory image is dropped, because the disks may have gone on on the other
-// node since it was taken.
+// node since it was taken; that of a Refit is not, which Start waits for.
 func (h *Hypervisor) Start(ctx context.Context, name string) error {
+	if err := h.refits.wait(ctx, name); err != nil {
+		return err
+	}
 	now, err := h.status(ctx, name, readTime)
 	for ; err == nil && now.passing(); now, err = h.status(ctx, name, readTime) {
 		if err := sleep(ctx, passTime); err != nil {

@@ -24,6 +24,7 @@ const saveTime = time.Hour
 // that the guest would find the same devices before anything is changed. Watchers see the VM go off by Duet and come
 // back. If this process dies in between, the VM is off: see Reload.
 func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	defer h.refits.begin(name)()
 	if err := h.refit(ctx, name, edit, between); err != nil {
 		return fmt.Errorf("refit %s: %w", name, err)
 	}
@@ -82,6 +83,7 @@ func (h *Hypervisor) live(ctx context.Context, name string) ([]byte, error) {
 
 // Reload ends a Refit whose process died.
 func (h *Hypervisor) Reload(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
+	defer h.refits.begin(name)()
 	if err := h.reload(ctx, name, edit, between); err != nil {
 		return fmt.Errorf("reload %s: %w", name, err)
 	}
@@ -104,6 +106,9 @@ func (h *Hypervisor) reload(ctx context.Context, name string, edit vmmanager.Edi
 
 // Wake lets a VM go on from its saved memory.
 func (h *Hypervisor) Wake(ctx context.Context, name string) error {
+	if err := h.refits.wait(ctx, name); err != nil {
+		return err
+	}
 	if err := h.load(ctx, name); err != nil {
 		return fmt.Errorf("wake %s: %w", name, err)
 	}
