@@ -112,7 +112,7 @@ func TestDefinitionIsGivenBack(t *testing.T) {
 		"available"); !strings.Contains(out, "as module "+module) {
 		t.Errorf("protect said: %s", out)
 	}
-	must(t, a.Is(ctx, module, "PRIM"))
+	must(t, a.Whole(ctx, module))
 	must(t, b.Is(ctx, module, "SECOND"))
 	for _, h := range []*testcluster.Host{a, b} {
 		autostart(h, "disable")
@@ -186,7 +186,7 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 	back := func() {
 		t.Helper()
 		notices(ctx, t, a, "web01", "disk-elsewhere", false)
-		must(t, a.Is(ctx, "web01", "PRIM"))
+		must(t, a.Whole(ctx, "web01"))
 		must(t, b.Is(ctx, "web01", "SECOND"))
 		waitAcks(ctx, t, l, "web01", 20)
 		identical(ctx, t, a, "web01")
@@ -238,9 +238,9 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 	must(t, err)
 	virsh(ctx, t, a, "attach-disk", "web01", "/var/lib/libvirt/images/more.raw", "vdb", "--live")
 	notices(ctx, t, a, "web01", "disk-not-replicated", true)
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	duet(ctx, t, a, "swap", "web01")
-	must(t, b.Is(ctx, "web01", "PRIM"))
+	must(t, b.Whole(ctx, "web01"))
 	rebooted(ctx, t, l, "web01", read(t, l, "web01"))
 }
 
@@ -263,11 +263,11 @@ func TestPausedAndSaved(t *testing.T) {
 	must(t, a.Duetd().Kill())
 	<-a.Duetd().Done()
 	must(t, a.StartDuetd(ctx))
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	state("paused")
 	apply(ctx, t, a, "web01", "max: 3", "max: 4")
 	must(t, a.Configured(ctx, "web01", "max: 4"))
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	state("paused")
 	refused(ctx, t, a, "virsh resume web01", "swap", "web01")
@@ -287,7 +287,7 @@ func TestPausedAndSaved(t *testing.T) {
 	virsh(ctx, t, a, "managedsave", "web01")
 	stopped(a)
 	duet(ctx, t, a, "start", "web01")
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	log := waitAcks(ctx, t, l, "web01", 10)
 	if len(log.Boots) != boots {
 		t.Error("the guest booted, its saved memory was thrown away")
@@ -305,7 +305,7 @@ func TestPausedAndSaved(t *testing.T) {
 	stopped(b)
 	refused(ctx, t, a, "saved on alpha", "start", "web01", "--node", "alpha")
 	duet(ctx, t, a, "start", "web01", "--yes")
-	must(t, b.Is(ctx, "web01", "PRIM"))
+	must(t, b.Whole(ctx, "web01"))
 }
 
 // TestStartFailsThere: the host dies, and the VM does not start on the other one, for a
@@ -330,7 +330,7 @@ func TestStartFailsThere(t *testing.T) {
 	}))
 	must(t, a.Boot(ctx))
 	must(t, a.StartDuetd(ctx))
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	rebooted(ctx, t, l, "web01", before)
 	identical(ctx, t, a, "web01")

@@ -48,7 +48,7 @@ func TestPeerIsAskedBefore(t *testing.T) {
 		t.Errorf("protect says %q", out)
 	}
 	duet(ctx, t, a, "start", "web01")
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	told(ctx, t, a, "web01", "medium-missing", true)
 	out = duet(ctx, t, a, "status", "web01")

@@ -196,7 +196,7 @@ func TestGuardOfADeadDaemon(t *testing.T) {
 			must(t, err)
 			how.back(t, a)
 			must(t, a.Is(ctx, "web01", "SECOND"))
-			must(t, b.Is(ctx, "web01", "PRIM"))
+			must(t, b.Whole(ctx, "web01"))
 			if newest := writes(t, b, before.Acked()).Newest(); newest.Last < before.Newest().Last {
 				t.Errorf("record %d was acknowledged on %s, the disk of %s ended at %d", before.Acked(), a.Name, b.Name,
 					newest.Last)
@@ -217,7 +217,7 @@ func TestGuardDoesNoHarm(t *testing.T) {
 	duet(ctx, t, a, "start", "web01")
 	inStep := func() {
 		t.Helper()
-		must(t, a.Is(ctx, "web01", "PRIM"))
+		must(t, a.Whole(ctx, "web01"))
 		must(t, b.Is(ctx, "web01", "SECOND"))
 	}
 	inStep()

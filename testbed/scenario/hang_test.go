@@ -19,7 +19,7 @@ func TestHungDisk(t *testing.T) {
 	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	duet(ctx, t, a, "vm", "protect", "web01", "--primary", testcluster.Alpha)
 	duet(ctx, t, a, "start", "web01")
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	waitAcks(ctx, t, l, "web01", 50)
 	hang := func(h *testcluster.Host) {
@@ -37,7 +37,7 @@ func TestHungDisk(t *testing.T) {
 	must(t, a.Is(ctx, "web01", "ALONE"))
 	must(t, b.ThawDisk())
 	must(t, b.Is(ctx, "web01", "SECOND"))
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 
 	hang(a)
 	began := time.Now()
@@ -49,7 +49,7 @@ func TestHungDisk(t *testing.T) {
 	waitAcks(ctx, t, l, "web01", 50)
 	must(t, a.ThawDisk())
 	must(t, a.Is(ctx, "web01", "SECOND"))
-	must(t, b.Is(ctx, "web01", "PRIM"))
+	must(t, b.Whole(ctx, "web01"))
 	noErrors(t, waitAcks(ctx, t, l, "web01", 50))
 	identical(ctx, t, b, "web01")
 }

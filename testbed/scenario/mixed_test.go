@@ -41,7 +41,7 @@ func TestPreviousRelease(t *testing.T) {
 
 	before = read(t, l, "web01") // the old node asks for a move to the new one
 	duet(ctx, t, a, "swap", "web01")
-	must(t, b.Is(ctx, "web01", "PRIM"))
+	must(t, b.Whole(ctx, "web01"))
 	must(t, a.Is(ctx, "web01", "SECOND"))
 	rebooted(ctx, t, l, "web01", before)
 	identical(ctx, t, b, "web01")
@@ -80,7 +80,7 @@ func TestPreviousRelease(t *testing.T) {
 	before = read(t, l, "web01")
 	upgrade(ctx, t, a)
 	must(t, a.Is(ctx, "web01", "SECOND"))
-	must(t, b.Is(ctx, "web01", "PRIM"))
+	must(t, b.Whole(ctx, "web01"))
 	undisturbed(ctx, t, l, "web01", before)
 	identical(ctx, t, b, "web01")
 }

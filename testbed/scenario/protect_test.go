@@ -24,7 +24,7 @@ func TestProtectWhileItRuns(t *testing.T) {
 	before := waitAcks(ctx, t, l, "web01", 20)
 
 	duet(ctx, t, a, "vm", "protect", "web01", "--peer", "beta", "--arbitration", "available")
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	log := waitAcks(ctx, t, l, "web01", 20)
 	if len(log.Boots) != len(before.Boots) {
@@ -38,7 +38,7 @@ func TestProtectWhileItRuns(t *testing.T) {
 	must(t, a.Duetd().Kill())
 	<-a.Duetd().Done()
 	must(t, a.StartDuetd(ctx))
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	waitAcks(ctx, t, l, "web01", 20)
 
 	duet(ctx, t, a, "vm", "release", "web01")
@@ -131,7 +131,7 @@ func TestDaemonIsKilledDuringProtect(t *testing.T) {
 		_, err := a.Duet(ctx, protect[:len(protect)-1]...)
 		return err
 	}))
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	goesOn("/run/duet/volumes/web01-vda.sock")
 	duet(ctx, t, a, "vm", "release", "web01", "--no-wait")

@@ -50,7 +50,7 @@ func TestSplitBrain(t *testing.T) {
 
 	must(t, l.LAN.RestoreAll())
 	duet(ctx, t, b, "start", "web01", "--node", testcluster.Beta)
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	waitAcks(ctx, t, l, "web01", 20)
 	identical(ctx, t, a, "web01")

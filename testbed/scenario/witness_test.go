@@ -20,7 +20,7 @@ func withWitness(ctx context.Context, t *testing.T, subnet int) *testcluster.Clu
 	must(t, a.Define(ctx, testcluster.VM{Name: "web01", Size: 64 << 20, Rate: 200}))
 	duet(ctx, t, a, "vm", "protect", "web01", "--primary", testcluster.Alpha)
 	duet(ctx, t, a, "start", "web01")
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, l.Hosts[testcluster.Beta].Is(ctx, "web01", "SECOND"))
 	return l
 }
@@ -70,7 +70,7 @@ func TestHostsLoseEachOther(t *testing.T) {
 		return err
 	}))
 	must(t, l.LAN.RestoreAll())
-	must(t, a.Is(ctx, "web01", "PRIM"))
+	must(t, a.Whole(ctx, "web01"))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	log := waitAcks(ctx, t, l, "web01", 50)
 	if len(log.Boots) != len(before.Boots) {

@@ -382,6 +382,26 @@ func (h *Host) Is(ctx context.Context, module, role string) error {
 	})
 }
 
+// Whole waits until the module runs on this host with every volume in step with the other's. PRIM (Ready) alone is not
+// that: it is also while the other host gets what it missed.
+func (h *Host) Whole(ctx context.Context, module string) error {
+	if err := h.Is(ctx, module, "PRIM"); err != nil {
+		return err
+	}
+	return Until(ctx, fmt.Sprintf("both copies of %s are complete", module), func() error {
+		st, err := h.On(ctx, module)
+		if err != nil {
+			return err
+		}
+		for _, v := range st.Volumes {
+			if v.State != "connected" {
+				return fmt.Errorf("%s is %s", v.Name, v.State)
+			}
+		}
+		return nil
+	})
+}
+
 // VM describes a test VM: a guest.Domain without what the cluster fills in.
 type VM struct {
 	Name  string
