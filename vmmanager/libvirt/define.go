@@ -37,7 +37,7 @@ func (h *Hypervisor) bare(ctx context.Context, name string) (vmmanager.Definitio
 
 func (h *Hypervisor) definition(ctx context.Context, name string,
 	find func(*libvirt.Connect, *libvirt.Domain, []byte) ([]vmmanager.Disk, error)) (vmmanager.Definition, error) {
-	def, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (def vmmanager.Definition, err error) {
+	def, err := ask(ctx, h, probeTime, func(conn *libvirt.Connect) (def vmmanager.Definition, err error) {
 		dom, err := conn.LookupDomainByName(name)
 		if err != nil {
 			return def, err

@@ -23,6 +23,7 @@ var (
 
 const (
 	readTime  = 10 * time.Second       // limit of a call that only reads
+	probeTime = time.Minute            // limit of one for which libvirt may ask a QEMU program what it can do
 	writeTime = 2 * time.Minute        // limit of a call that changes something; a start on a busy node takes long
 	passTime  = 100 * time.Millisecond // between two looks at a VM that libvirt is busy with
 	closeTime = 10 * time.Second       // keepalive ends a call that libvirtd no longer answers after 8 s

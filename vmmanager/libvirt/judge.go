@@ -85,12 +85,12 @@ func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 		return t.host, nil
 	}
 	began := time.Now()
-	now, err := ask(ctx, h, readTime, lookAtHost)
+	now, err := ask(ctx, h, probeTime, lookAtHost)
 	if err != nil {
 		return nil, err
 	}
 	now.hasVolume = func(pool, volume string) bool {
-		has, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (bool, error) {
+		has, err := ask(ctx, h, probeTime, func(conn *libvirt.Connect) (bool, error) {
 			return hasVolume(conn, pool, volume), nil
 		})
 		return has || err != nil

@@ -32,7 +32,7 @@ func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit
 }
 
 func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
-	now, err := h.status(ctx, name, readTime)
+	now, err := h.status(ctx, name, probeTime)
 	switch {
 	case err != nil:
 		return err
@@ -74,7 +74,7 @@ func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanage
 // live is the definition that the VM runs with.
 func (h *Hypervisor) live(ctx context.Context, name string) ([]byte, error) {
 	var text string
-	err := h.onDomain(ctx, name, readTime, func(dom *libvirt.Domain) (err error) {
+	err := h.onDomain(ctx, name, probeTime, func(dom *libvirt.Domain) (err error) {
 		text, err = dom.GetXMLDesc(libvirt.DOMAIN_XML_SECURE)
 		return err
 	})
