@@ -57,8 +57,10 @@ type Member struct {
 
 // Defaults of a cluster.
 const (
-	DefaultPort      = 7420
-	DefaultDetection = 2 * time.Second
+	DefaultPort = 7420
+	// DefaultWitnessPort is where a witness serves clusters.
+	DefaultWitnessPort = 7425
+	DefaultDetection   = 2 * time.Second
 )
 
 // Member returns the member of that name.

@@ -21,7 +21,7 @@ var rows = [][]string{
 	3: {
 		"cluster/control", "cluster/fencing", "cluster/registrar", "cluster/support", "cluster/voting",
 		"appmodules/engine", "appmodules/workload", "appmodules/protect", "appmodules/filerepl/fuse", "console",
-		"console/client", "console/journal", "console/tasks", "console/api/apitest",
+		"console/client", "console/journal", "console/outcome", "console/tasks", "console/api/apitest",
 	},
 	4: { // rooms of the daemon, which know engines and the API
 		"appmodules/registry", "appmodules/mirror", "vmmanager/images", "vmmanager/fitness", "blockrepl/versions",

@@ -4,9 +4,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
 	"duet/appmodules"
@@ -34,7 +37,7 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 		return m, fmt.Errorf("%w: %s:%s kind: %w", ErrFaulty, file, line(text, "kind"), err)
 	}
 	if err := yaml.UnmarshalWithOptions(text, doc, yaml.Strict()); err != nil {
-		return m, fmt.Errorf("%w: %s:%s", ErrFaulty, file, position(err))
+		return m, fmt.Errorf("%w: %s:%s", ErrFaulty, file, position(text, err))
 	}
 	m = doc.Module()
 	faults := m.Validate()
@@ -73,14 +76,112 @@ func Format(m appmodules.Module) ([]byte, error) {
 	return text, nil
 }
 
-// position turns the library's error into "line: text".
-func position(err error) string {
-	var y yaml.Error
-	if errors.As(err, &y) && y.GetToken() != nil {
-		return fmt.Sprintf("%d: %s", y.GetToken().Position.Line, y.GetMessage())
+// Set gives the key at path, which text has, another value, and leaves the rest of text as it is. What the value may be
+// is for Parse to say.
+func Set(text []byte, path, value string) ([]byte, error) {
+	file, err := parser.ParseBytes(text, parser.ParseComments)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFaulty, err)
 	}
-	return " " + err.Error()
+	unknown := fmt.Errorf("%w: there is no key %q: `duet config explain` lists them", ErrFaulty, path)
+	at, err := yaml.PathString("$." + path)
+	if err != nil || strings.Contains(path, "..") { // which to the library is "at any depth"
+		return nil, unknown
+	}
+	if node, err := at.FilterFile(file); err != nil || node == nil {
+		return nil, unknown
+	} else if _, inner := node.(ast.MapNode); inner {
+		return nil, fmt.Errorf("%w: %s has keys of its own: `duet config explain %s` lists them", ErrFaulty, path, path)
+	}
+	if err := at.ReplaceWithReader(file, strings.NewReader(value)); err != nil {
+		return nil, fmt.Errorf("%w: %s: %q is not a value: %w", ErrFaulty, path, value, err)
+	}
+	return []byte(strings.TrimRight(file.String(), "\n") + "\n"), nil
 }
+
+// position turns an error of reading text into "line: path: what is wrong".
+func position(text []byte, err error) string {
+	var y yaml.Error
+	if !errors.As(err, &y) || y.GetToken() == nil {
+		return refusedValue(text, err)
+	}
+	said := y.GetMessage()
+	var mistyped *yaml.TypeError
+	var shape *yaml.UnexpectedNodeTypeError
+	switch {
+	case errors.As(err, &mistyped):
+		said = fmt.Sprintf("%s is wanted, not %q", wanted(mistyped.DstType), mistyped.Token.Value)
+	case errors.As(err, &shape) && shape.Expected == ast.MappingType:
+		said = fmt.Sprintf("a block of keys is wanted, not %q", shape.Token.Value)
+	case errors.As(err, &shape) && shape.Expected == ast.SequenceType:
+		said = fmt.Sprintf("a list is wanted, not %q", shape.Token.Value)
+	default:
+		return fmt.Sprintf("%d: %s", y.GetToken().Position.Line, said)
+	}
+	at := y.GetToken().Position
+	if n := find(text, func(n ast.Node) bool { return n.GetToken().Position.Offset == at.Offset }); n != nil {
+		said = pathOf(n) + ": " + said
+	}
+	return fmt.Sprintf("%d: %s", at.Line, said)
+}
+
+// refusedValue is position for a value that its own type refused, of which the library tells no place: the text that
+// the error quotes is looked for.
+func refusedValue(text []byte, err error) string {
+	n := find(text, func(n ast.Node) bool {
+		_, scalar := n.(ast.ScalarNode)
+		return scalar && strings.Contains(err.Error(), strconv.Quote(n.GetToken().Value))
+	})
+	if n == nil {
+		return " " + err.Error()
+	}
+	return fmt.Sprintf("%d: %s: %v", n.GetToken().Position.Line, pathOf(n), err)
+}
+
+// wanted is what a value of a type is, for people.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return "a number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "a block of keys"
+	}
+	return "a text"
+}
+
+// find is the innermost node of text that is as wanted, the last one of several; nil: there is none.
+func find(text []byte, as func(ast.Node) bool) ast.Node {
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return nil
+	}
+	f := &finder{as: as}
+	for _, doc := range file.Docs {
+		ast.Walk(f, doc.Body)
+	}
+	return f.found
+}
+
+// finder is an ast.Visitor that remembers a node.
+type finder struct {
+	as    func(ast.Node) bool
+	found ast.Node
+}
+
+// Visit looks at a node and goes on into it.
+func (f *finder) Visit(n ast.Node) ast.Visitor {
+	if n.GetToken() != nil && f.as(n) {
+		f.found = n
+	}
+	return f
+}
+
+// pathOf is where a node stands, as keys are named.
+func pathOf(n ast.Node) string { return strings.TrimPrefix(n.GetPath(), "$.") }
 
 // line finds the line of a path in text; a path that is missing gives the line of the nearest parent.
 func line(text []byte, path string) string {

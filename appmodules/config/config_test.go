@@ -68,6 +68,68 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestMistypedIsNamed: what stands where something else is wanted is told by its path and in words.
+func TestMistypedIsNamed(t *testing.T) {
+	for edit, want := range map[string]string{
+		"max: three":          "policy.restart.max: a number is wanted, not \"three\"",
+		"order: [1]":          "policy.start.order: a number is wanted",
+		"restart: often":      "policy.restart: a block of keys is wanted, not \"often\"",
+		"nodes: alpha":        "nodes: a list is wanted, not \"alpha\"",
+		"window: a day or so": "policy.restart.window",
+	} {
+		key, _, _ := strings.Cut(edit, ":")
+		lines := strings.Split(block, "\n")
+		for i, l := range lines {
+			if k := strings.TrimLeft(l, " "); strings.HasPrefix(k, key+":") {
+				lines[i] = l[:len(l)-len(k)] + edit
+				if key == "restart" {
+					lines = append(lines[:i+1], lines[i+3:]...)
+				}
+				break
+			}
+		}
+		_, err := Parse("web01.yaml", []byte(strings.Join(lines, "\n")))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "Go ") {
+			t.Errorf("%s: %v", edit, err)
+		}
+	}
+}
+
+// block is a module with one key on each line.
+const block = `name: web01
+kind: vm
+nodes: [alpha, beta]
+vm:
+  domain: web01
+policy:
+  restart:
+    max: 3
+    window: 24h # a comment
+  start:
+    order: 10
+volumes:
+  - target: vda
+    id: 5f0c
+    size: 1048576
+    paths:
+      alpha: /srv/web01.raw
+      beta: /srv/web01.raw
+`
+
+// TestSet: one value is exchanged and nothing else; what is no key, or no value, is refused.
+func TestSet(t *testing.T) {
+	got, err := Set([]byte(block), "policy.restart.max", "5")
+	if want := strings.Replace(block, "max: 3", "max: 5", 1); err != nil || string(got) != want {
+		t.Errorf("%v:\n%s", err, got)
+	}
+	for _, c := range [][2]string{{"policy.restart", "5"}, {"policy.nosuch", "5"}, {"policy..max", "5"}, {"", "5"},
+		{"policy.restart.max", "[5"}} {
+		if got, err := Set([]byte(block), c[0], c[1]); !errors.Is(err, ErrFaulty) {
+			t.Errorf("%q = %q: %v\n%s", c[0], c[1], err, got)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Add([]byte("a: &a [*a]"))

@@ -27,6 +27,8 @@ type Status struct {
 	Up       bool                `json:"-"`                 // appmodules.Condition.Up, known on this node only
 	Notices  []appmodules.Notice `json:"notices,omitempty"` // what an admin should mend, beside the state
 	Volumes  []VolumeStatus      `json:"volumes"`
+	// KillIn is how long the workload, which was asked to end, may still take; 0: it was not asked.
+	KillIn time.Duration `json:"kill_in,omitempty"`
 }
 
 // Transition is one change of a module's state, for the log.
@@ -46,6 +48,7 @@ type statusBoard struct {
 	mu    sync.Mutex
 	state State
 	peer  State
+	kill  time.Time // when a workload that was asked to end is ended; zero: none was
 	heard time.Time
 	soon  chan struct{} // has a token when the peer should be told at once
 }
@@ -118,7 +121,16 @@ func (e *Engine) publish() {
 	b := &e.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state = st
+	b.state, b.kill = st, e.killAt()
+}
+
+// killAt is when the workload is ended that was asked to end; zero: none was.
+func (e *Engine) killAt() time.Time {
+	switch e.m.Phase {
+	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
+		return e.entered.Add(e.limit())
+	}
+	return time.Time{}
 }
 
 // notices are what an admin should mend.
@@ -182,6 +194,9 @@ func (e *Engine) active() bool {
 func (e *Engine) State() State {
 	e.status.mu.Lock()
 	st := e.status.state
+	if !e.status.kill.IsZero() {
+		st.Status.KillIn = max(e.status.kill.Sub(e.rt.Now()), 0)
+	}
 	e.status.mu.Unlock()
 	st.Status.Volumes = e.shelf.status()
 	st.Status.Notices = append(slices.Clip(st.Status.Notices), e.diskNotices(st.Status.Volumes)...)

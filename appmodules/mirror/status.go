@@ -13,7 +13,8 @@ const Unknown = "UNKNOWN"
 // nodeState turns the engine's words into the API's.
 func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role.String(), Status: s.Status.String(), Why: s.Why, Since: s.Since,
-		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, Stopped: s.Stopped, VM: s.Workload}
+		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, Stopped: s.Stopped, VM: s.Workload,
+		KillIn: s.KillIn.Seconds()}
 	for _, x := range s.Notices {
 		level := "warning"
 		if x.Alarm {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -92,12 +93,28 @@ func (r *Registry) Apply(ctx context.Context, text string) (api.Config, error) {
 	if err := unchangeable(have.Module, m); err != nil {
 		return api.Config{}, err
 	}
-	s := Stored{Version{have.Version.Number + 1, time.Now().UTC(), string(r.self())}, m}
+	s := have.Stored()
+	if same, err := alike(s.Module, m); err != nil {
+		return api.Config{}, err
+	} else if same {
+		return s.API()
+	}
+	s = Stored{Version{have.Version.Number + 1, time.Now().UTC(), string(r.self())}, m}
 	if err := r.Take(ctx, s); err != nil {
 		return api.Config{}, err
 	}
 	r.send(m)
 	return s.API()
+}
+
+// alike: the modules say the same.
+func alike(a, b appmodules.Module) (bool, error) {
+	one, err := config.Format(a)
+	if err != nil {
+		return false, err
+	}
+	other, err := config.Format(b)
+	return bytes.Equal(one, other), err
 }
 
 // Edited takes the configuration of an edit that an admin made on another node: it may change what Apply may, of the

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,8 +25,9 @@ type Identity struct {
 	node cluster.NodeID
 	ca   authority
 
-	mu   sync.RWMutex
-	cert *tls.Certificate // of this node, followed by the authority's
+	mu    sync.RWMutex
+	cert  *tls.Certificate // of this node, followed by the authority's
+	local map[netip.Addr]*tls.Certificate
 }
 
 // Init founds a cluster in dir: an authority for ten years and the certificate
@@ -128,8 +131,38 @@ func (id *Identity) use(cert *x509.Certificate, key *ecdsa.PrivateKey) {
 	// The authority goes along so that a node that joins can compare it with its token.
 	chain := &tls.Certificate{Certificate: [][]byte{cert.Raw, id.ca.cert.Raw}, PrivateKey: key, Leaf: cert}
 	id.mu.Lock()
-	id.cert = chain
+	id.cert, id.local = chain, nil
 	id.mu.Unlock()
+}
+
+// named is the certificate for callers of one address of this node, which it names beside the node: they may know no
+// other name. It has the node's key and end, and is made when it is needed first.
+func (id *Identity) named(local net.Addr, now time.Time) *tls.Certificate {
+	base := id.current()
+	at, err := netip.ParseAddrPort(local.String())
+	if err != nil {
+		return base // no address of IP
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if c := id.local[ip]; c != nil {
+		return c
+	}
+	key := id.cert.PrivateKey.(*ecdsa.PrivateKey)
+	der, err := id.ca.sign(id.node, key.Public(), now, ip.AsSlice())
+	if err != nil {
+		return base
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return base
+	}
+	if id.local == nil {
+		id.local = make(map[netip.Addr]*tls.Certificate)
+	}
+	id.local[ip] = &tls.Certificate{Certificate: [][]byte{der, id.ca.cert.Raw}, PrivateKey: key, Leaf: leaf}
+	return id.local[ip]
 }
 
 func (id *Identity) current() *tls.Certificate {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
+	"net"
 	"time"
 
 	"duet/cluster"
@@ -70,8 +71,8 @@ func newAuthority(clusterName string, now time.Time) (authority, error) {
 	return authority{cert, key}, err
 }
 
-// sign makes the certificate of a node; it does not outlive the authority.
-func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time) ([]byte, error) {
+// sign makes the certificate of a node, which may name addresses of it too; it does not outlive the authority.
+func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time, ips ...net.IP) ([]byte, error) {
 	if err := checkName(node); err != nil {
 		return nil, err
 	}
@@ -86,8 +87,8 @@ func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time
 	tmpl := &x509.Certificate{
 		SerialNumber: sn,
 		Subject:      pkix.Name{CommonName: string(node), Organization: a.cert.Subject.Organization},
-		DNSNames:     []string{string(node)},
-		NotBefore:    now.Add(-backdate), NotAfter: end,
+		DNSNames:     []string{string(node)}, IPAddresses: ips,
+		NotBefore: now.Add(-backdate), NotAfter: end,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

@@ -48,7 +48,9 @@ func (id *Identity) Server() *tls.Config {
 		return err
 	})
 	c.ClientAuth = tls.RequestClientCert
-	c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.current(), nil }
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return id.named(hello.Conn.LocalAddr(), time.Now()), nil
+	}
 	return c
 }
 

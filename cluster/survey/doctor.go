@@ -1,12 +1,15 @@
 package survey
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"sync"
+	"time"
+
 	"duet/cluster"
 	"duet/cluster/doctor"
 	"duet/console/api"
-	"sync"
-	"time"
 )
 
 // How long another node may take for its facts, and one whose heartbeats are not heard:
@@ -71,4 +74,29 @@ func (l *Lookout) askFacts(ctx context.Context, of *doctor.Node) {
 	}
 	of.Facts = &t.Facts
 	of.Ahead, of.Within = doctor.Ahead(sent, t.Began, t.Ended, time.Now())
+}
+
+// VMs asks all nodes for their virtual machines.
+func (l *Lookout) VMs(ctx context.Context) (api.VMs, error) {
+	out := api.VMs{VMs: []api.VM{}}
+	for _, n := range l.look(ctx).Nodes {
+		switch {
+		case n.Facts == nil:
+			out.Missing = append(out.Missing, n.Name+" does not answer: its VMs are not listed")
+			continue
+		case n.Facts.Hypervisor.Problem != "":
+			out.Missing = append(out.Missing, n.Name+": its VMs are not listed: "+n.Facts.Hypervisor.Problem)
+		}
+		for _, vm := range n.Facts.Hypervisor.VMs {
+			listed := api.VM{Name: vm.Name, Node: n.Name, Running: vm.Running, Memory: vm.Memory}
+			for _, m := range n.Facts.Modules {
+				if m.VM == vm.Name {
+					listed.Module = m.Name
+				}
+			}
+			out.VMs = append(out.VMs, listed)
+		}
+	}
+	slices.SortStableFunc(out.VMs, func(a, b api.VM) int { return cmp.Compare(a.Name, b.Name) })
+	return out, ctx.Err()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -18,8 +19,12 @@ const metWithin = 5 * time.Second
 // Add registers this cluster with a witness and has all nodes use it: as the voter, or as a
 // spare if there is one. All nodes have to answer: none may go on deciding by other means.
 func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %q is no host:port", ErrInvalid, addr)
+	}
+	if err := p.apart(ctx, host); err != nil {
+		return nil, err
 	}
 	t, err := witness.ParseToken(token)
 	if err != nil {
@@ -53,6 +58,30 @@ func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
 	h := p.handles([]cluster.Witness{w})[0]
 	p.greet(ctx, h)
 	return h, nil
+}
+
+// apart refuses a host that is one of the nodes: its death would take two of three votes.
+func (p *Panel) apart(ctx context.Context, host string) error {
+	at, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return fmt.Errorf("%w: %s has no address: %v", ErrInvalid, host, err)
+	}
+	for _, m := range p.cfg.Book.Config().Members {
+		for _, text := range m.Addrs {
+			own, err := netip.ParseAddr(text)
+			if err != nil {
+				continue // a name: then the witness cannot be told from it
+			}
+			if slices.ContainsFunc(at, func(a netip.Addr) bool { return a.Unmap() == own.Unmap() }) {
+				return fmt.Errorf("%w: %s is node %s: a witness there dies with it, and then nobody can take over; it belongs "+
+					"on a third computer", ErrInvalid, host, m.Node)
+			}
+			if !own.IsLoopback() && slices.ContainsFunc(at, netip.Addr.IsLoopback) {
+				return fmt.Errorf("%w: %s is each node itself: a witness belongs on a third computer", ErrInvalid, host)
+			}
+		}
+	}
+	return nil
 }
 
 // Remove has all nodes do without the witness at addr; a spare takes the voter's place first.

@@ -11,6 +11,7 @@ import (
 
 	"duet/console/api"
 	"duet/console/client"
+	"duet/console/outcome"
 )
 
 // actionCommands makes one command per action of a module.
@@ -22,20 +23,24 @@ func (a *app) actionCommands() []*cobra.Command {
 	}{
 		{api.Start, "Start a module", "Start a module on its nodes, or on --node. Who becomes primary is decided by the " +
 			"data, not by who starts first."},
-		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over."},
-		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover."},
+		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over. The guest is " +
+			"asked to shut down, and is\nended if it has not within policy.shutdown."},
+		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover. " +
+			"The guest is asked to shut down, and is ended if it\nhas not within policy.shutdown."},
 		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be " +
-			"Ready. The guest is shut down here and started\nthere; the command ends when it runs there, or with an error " +
-			"when it does not."},
+			"Ready. The guest is shut down here and started\nthere; it is ended if it has not shut down within " +
+			"policy.shutdown."},
 		{api.Prim, "Make a node primary", "Make a node primary where the rules do not. Where its data may lack writes, or " +
 			"its peer is not heard and may be alive,\nboth sides' facts are shown and a yes is wanted."},
 		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data " +
 			"away a yes is wanted."},
 	} {
 		var r api.ActionRequest
-		noWait := x.action != api.Swap
+		var noWait bool
 		c := &cobra.Command{
-			Use: string(x.action) + " MODULE", Short: x.short, Long: x.long,
+			Use: string(x.action) + " MODULE", Short: x.short,
+			Long: x.long + "\n\nThe command ends when that is so, and fails if it comes to nothing; --no-wait only gives the " +
+				"order.",
 			Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 			RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 				return a.act(ctx, c, args[0], x.action, r, noWait)
@@ -43,9 +48,7 @@ func (a *app) actionCommands() []*cobra.Command {
 		}
 		a.nodeFlag(c, &r.Node, "act on this node only")
 		c.Flags().BoolVar(&r.Yes, "yes", false, "do not ask, even if data may be thrown away")
-		if x.action == api.Swap {
-			c.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it has moved")
-		}
+		c.Flags().BoolVar(&noWait, "no-wait", false, "give the order and do not wait for what comes of it")
 		out = append(out, c)
 	}
 	return out
@@ -53,9 +56,9 @@ func (a *app) actionCommands() []*cobra.Command {
 
 func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest,
 	noWait bool) error {
-	var v *move
+	var order *outcome.Order
 	if m, err := a.module(ctx, c, module); err == nil && !noWait {
-		v = begunMove(m)
+		order = outcome.New(m, action, r.Node)
 	}
 	res, err := c.Act(ctx, module, action, r)
 	if errors.Is(err, api.ErrConfirm) && !r.Yes {
@@ -73,11 +76,10 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	if err != nil {
 		return err
 	}
-	if v != nil {
-		fmt.Fprintln(a.err, clean(res.Said))
-		return a.followMove(ctx, c, module, v)
+	if order == nil {
+		return a.say(res, "%s %s", clean(module), clean(res.Said))
 	}
-	return a.say(res, "%s", clean(res.Said))
+	return a.followOrder(ctx, c, module, order)
 }
 
 // confirm asks for a yes in full.

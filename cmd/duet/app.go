@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"duet/cluster"
 	"duet/cmd/duet/setup"
+	"duet/console/api"
 	"duet/console/client"
 )
 
@@ -71,14 +73,48 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage), !a.began:
-		fmt.Fprintf(a.err, "duet: %s (%s --help shows how)\n", oneLine(err), c.CommandPath())
+		a.fail(http.StatusBadRequest, fmt.Sprintf("%s (%s --help shows how)", oneLine(err), c.CommandPath()))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(a.err, "duet: interrupted")
+		a.fail(statusInterrupted, "interrupted")
 		return exitError
 	}
-	fmt.Fprintf(a.err, "duet: %s\n", oneLine(err))
+	a.fail(statusOf(err), oneLine(err))
 	return exitError
+}
+
+// statusInterrupted stands in JSON for ctrl-C; servers use it for a client that went away.
+const statusInterrupted = 499
+
+// statusOf is the HTTP status for an error, also of those that no server told.
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, client.ErrAway):
+		return http.StatusServiceUnavailable
+	case errors.Is(err, client.ErrDenied):
+		return http.StatusForbidden
+	}
+	return api.StatusOf(err)
+}
+
+// fail writes why a command failed: a line, or with --json a problem document (RFC 9457), as the API gives it.
+func (a *app) fail(status int, text string) {
+	if !a.json {
+		fmt.Fprintf(a.err, "duet: %s\n", text)
+		return
+	}
+	title := http.StatusText(status)
+	if title == "" {
+		title = "Interrupted"
+	}
+	e := json.NewEncoder(a.err)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	_ = e.Encode(struct { // stderr is gone: there is nobody to tell
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{title, status, text})
 }
 
 // oneLine folds the lines of an error, so that logs and scripts get one.
@@ -97,7 +133,8 @@ func (a *app) root() *cobra.Command {
 		Short: "Keep virtual machines running on two nodes",
 		Long: `Keep virtual machines running on two nodes.
 
-Exit codes: 0 done, 1 failed, 2 wrong command line; "duet status MODULE -q" has its own.
+Exit codes: 0 done, 1 failed, 2 wrong command line; "duet status" has its own. With --json
+an error is a JSON document too (RFC 9457), on standard error.
 Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags; NO_COLOR.`,
 		SilenceErrors: true, SilenceUsage: true, Version: a.version,
 	}
@@ -111,7 +148,8 @@ Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags;
 	f.StringVar(&a.connect.CAFile, "ca-file", a.env("DUET_CA_FILE"), "file with the cluster's CA certificate, for https")
 	f.BoolVar(&a.json, "json", false, "write JSON, as the API gives it")
 	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(),
-		a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand())
+		a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand(),
+		a.explainCommand(), a.metricsCommand())
 	root.AddCommand(a.actionCommands()...)
 	return root
 }

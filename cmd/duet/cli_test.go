@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -160,6 +161,15 @@ func TestCommands(t *testing.T) {
 		{name: "status_quiet_all", line: "status -q"},
 		{name: "stop", line: "stop db --node beta"},
 		{name: "stop_json", line: "stop db --json"},
+		{name: "stop_module", line: "stop db"},
+		{name: "stop_no_wait", line: "stop db --no-wait"},
+		{name: "stop_nosuch_json", line: "stop nosuch --json"},
+		{name: "stop_badflag_json", line: "--json stop db --now"},
+		{name: "start", line: "start db"},
+		{name: "restart", line: "restart db"},
+		{name: "swap", line: "swap db"},
+		{name: "swap_tty", line: "swap db", tty: true},
+		{name: "second", line: "second db --node beta"},
 		{name: "stop_nothing", line: "stop"},
 		{name: "stop_two", line: "stop db web01"},
 		{name: "stop_badflag", line: "stop db --now"},
@@ -170,6 +180,14 @@ func TestCommands(t *testing.T) {
 		{name: "log", line: "log db"},
 		{name: "log_one", line: "log db -n 1"},
 		{name: "log_none", line: "log db -n 0"},
+		{name: "log_all", line: "log"},
+		{name: "log_since", line: "log db --since 90s"},
+		{name: "log_since_bad", line: "log db --since yesterday"},
+		{name: "explain", line: "explain epoch"},
+		{name: "explain_state", line: "explain wait"},
+		{name: "explain_nosuch", line: "explain quorum"},
+		{name: "metrics_config", line: "metrics config"},
+		{name: "vm_list", line: "vm list"},
 		{name: "volume_list", line: "volume list"},
 		{name: "volume_list_module", line: "volume list old"},
 		{name: "volume_verify", line: "volume verify db/vda --repair"},
@@ -193,6 +211,11 @@ func TestCommands(t *testing.T) {
 		{name: "config_check", line: "config check -", in: "name: web01\n"},
 		{name: "config_check_bad", line: "config check -", in: "kind: vm\n"},
 		{name: "config_apply", line: "config apply " + good},
+		{name: "config_set", line: "config set db policy.restart.max=5"},
+		{name: "config_set_nosuch", line: "config set db policy.restarts=5"},
+		{name: "config_set_novalue", line: "config set db policy.restart.max"},
+		{name: "config_explain", line: "config explain policy.restart"},
+		{name: "config_explain_nosuch", line: "config explain policy.restarts"},
 		{name: "config_nofile", line: "config apply /nonexistent.yaml"},
 		{name: "cluster", line: "cluster"},
 		{name: "cluster_typo", line: "cluster inti"},
@@ -201,6 +224,8 @@ func TestCommands(t *testing.T) {
 		{name: "cluster_remove_unknown", line: "cluster remove gamma --yes"},
 		{name: "cluster_status", line: "cluster status"},
 		{name: "cluster_witness_add", line: "cluster witness add 10.0.0.9:7425 --token duetw1.x.y"},
+		{name: "cluster_witness_add_port", line: "cluster witness add 10.0.0.9 --token duetw1.x.y"},
+		{name: "cluster_witness_list", line: "cluster witness list"},
 		{name: "cluster_witness_no_token", line: "cluster witness add 10.0.0.9:7425"},
 		{name: "fence_list", line: "cluster fence list"},
 		{name: "fence_set", line: "cluster fence set beta --agent fence_ipmilan --option ip=10.0.9.2 --option username=duet"},
@@ -231,6 +256,59 @@ func TestCommands(t *testing.T) {
 			b.in, b.inTTY, b.outTTY = strings.NewReader(c.in), c.tty, c.tty
 			golden(t, c.name, b.transcript(b.run(t.Context(), strings.Fields(c.line))))
 		})
+	}
+}
+
+// TestEdit: the editor's text is applied; if it says the same nothing is, and what is refused is not lost.
+func TestEdit(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, c := range []struct {
+		editor, want string
+		code         int
+		applied      bool
+	}{
+		{"sed -i s/3/5/", "has configuration version 4", 0, true},
+		{"true", "nothing has changed", 0, false},
+		{"sed -i s/name:/nam:/", "name: missing", 1, false},
+		{"false", "set EDITOR to your editor", 1, false},
+	} {
+		b := newBench(t, false)
+		connect := b.env
+		b.env = func(k string) string {
+			if k == "EDITOR" {
+				return c.editor
+			}
+			return connect(k)
+		}
+		code := b.run(t.Context(), []string{"config", "edit", "db"})
+		said := b.out.String() + b.err.String()
+		applied := slices.ContainsFunc(b.node.Asked(), func(s string) bool {
+			return strings.Contains(s, "max: 5")
+		})
+		if code != c.code || !strings.Contains(said, c.want) || applied != c.applied {
+			t.Errorf("%s: exit %d, applied %v, asked %q:\n%s", c.editor, code, applied, b.node.Asked(), said)
+		}
+		if _, path, ok := strings.Cut(said, "your text is in "); ok {
+			path, _, _ = strings.Cut(path, ":")
+			if text, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(text), "nam:") {
+				t.Errorf("%s: the text is lost: %v %q", c.editor, err, text)
+			}
+		}
+	}
+}
+
+// TestOrderInVain: an order that nothing follows from is a failure, and says how the nodes stand.
+func TestOrderInVain(t *testing.T) {
+	for _, action := range []string{"stop", "swap", "restart", "prim --node alpha", "second --node beta"} {
+		b := newBench(t, false)
+		b.node.Deaf = true
+		began := b.now()
+		b.now = func() time.Time { began = began.Add(time.Second); return began }
+		args := strings.Fields(action)
+		code := b.run(t.Context(), append([]string{args[0], "db"}, args[1:]...))
+		if said := b.err.String(); code != 1 || !strings.Contains(said, "has come to nothing so far: beta is PRIM (Ready)") {
+			t.Errorf("%s: exit %d:\n%s", action, code, said)
+		}
 	}
 }
 

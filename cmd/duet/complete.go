@@ -67,10 +67,35 @@ func (a *app) completeVolumes(c *cobra.Command, args []string, typed string) ([]
 	})
 }
 
-// names asks the node for names that begin with what was typed. It stays silent
-// if there is no answer: a shell prompt is no place for errors.
+// completeVMs offers those that are not protected yet.
+func (a *app) completeVMs(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.offer(cmd, typed, func(ctx context.Context, c *client.Client) (out []string, err error) {
+		all, err := c.VMs(ctx)
+		for _, vm := range all.VMs {
+			if vm.Module == "" {
+				out = append(out, vm.Name)
+			}
+		}
+		return out, err
+	})
+}
+
+// names is offer for names that stand in the status.
 func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []string) ([]string,
 	cobra.ShellCompDirective) {
+	return a.offer(cmd, typed, func(ctx context.Context, c *client.Client) ([]string, error) {
+		st, err := c.Status(ctx)
+		return pick(st), err
+	})
+}
+
+// offer asks the node for names that begin with what was typed. It stays silent
+// if there is no answer: a shell prompt is no place for errors.
+func (a *app) offer(cmd *cobra.Command, typed string, ask func(context.Context, *client.Client) ([]string, error)) (
+	[]string, cobra.ShellCompDirective) {
 	parent := cmd.Context()
 	if parent == nil {
 		parent = context.Background()
@@ -82,12 +107,12 @@ func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []st
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer c.Close()
-	st, err := c.Status(ctx)
+	all, err := ask(ctx, c)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var out []string
-	for _, n := range pick(st) {
+	for _, n := range all {
 		if strings.HasPrefix(n, typed) {
 			out = append(out, clean(n))
 		}

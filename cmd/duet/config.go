@@ -52,13 +52,12 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conf, err := c.Apply(ctx, b)
-			if err != nil {
+			if err := a.apply(ctx, c, b); err != nil {
 				return fmt.Errorf("%s: %w", fileText(args[0]), err)
 			}
-			return a.say(conf, "%s has configuration version %d", clean(conf.Module), conf.Version)
+			return nil
 		}),
-	})
+	}, a.setKeyCommand(), a.editCommand(), a.explainKeyCommand())
 	return c
 }
 

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,30 +16,148 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	var n int
+	var f logFlags
 	c := &cobra.Command{
-		Use: "log MODULE", Short: "Show what happened to a module on all nodes, and why", Args: args("MODULE"),
-		ValidArgsFunction: a.completeModules,
+		Use: "log [MODULE]", Short: "Show what happened to a module, or to all, on all nodes, and why",
+		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			if n < 1 {
-				return usageError{fmt.Errorf("-n %d: must be at least 1", n)}
+			since, err := f.check(a.now())
+			if err != nil {
+				return usageError{err}
 			}
-			entries, err := c.Log(ctx, args[0], n)
+			l := &logReader{app: a, c: c, module: strings.Join(args, ""), n: f.n, since: since}
+			if f.follow {
+				return l.follow(ctx)
+			}
+			entries, err := l.read(ctx)
 			if err != nil {
 				return err
 			}
-			return a.emit(entries, func(w io.Writer) error { return a.writeLog(w, entries) })
+			return a.emit(entries, func(w io.Writer) error { return a.writeLog(w, entries, l.module == "") })
 		}),
 	}
-	c.Flags().IntVarP(&n, "lines", "n", 50, "how many of the newest transitions")
+	c.Flags().IntVarP(&f.n, "lines", "n", 50, "how many of the newest transitions")
+	c.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h, or a time as 2006-01-02 15:04")
+	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until ctrl-C: a line for each new transition")
 	return c
 }
 
-func (a *app) writeLog(w io.Writer, entries []api.LogEntry) error {
+type logFlags struct {
+	n      int
+	since  string
+	follow bool
+}
+
+// check reads the flags; the time is zero if there is no limit.
+func (f logFlags) check(now time.Time) (time.Time, error) {
+	if f.n < 1 {
+		return time.Time{}, fmt.Errorf("-n %d: must be at least 1", f.n)
+	}
+	if f.since == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(f.since); err == nil && d > 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.DateTime, "2006-01-02 15:04", time.DateOnly, time.RFC3339} {
+		if t, err := time.ParseInLocation(layout, f.since, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since %q: write a duration as 2h, or a time as 2006-01-02 15:04", f.since)
+}
+
+// logReader reads the transitions of a module, or of all.
+type logReader struct {
+	*app
+	c      *client.Client
+	module string
+	n      int
+	since  time.Time
+}
+
+// read returns the newest, oldest first.
+func (l *logReader) read(ctx context.Context) ([]api.LogEntry, error) {
+	modules := []string{l.module}
+	if l.module == "" {
+		st, err := l.c.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		modules = nil
+		for _, m := range st.Modules {
+			modules = append(modules, m.Name)
+		}
+	}
+	all := []api.LogEntry{}
+	for _, m := range modules {
+		entries, err := l.c.Log(ctx, m, l.n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, entries...)
+	}
+	all = slices.DeleteFunc(all, func(e api.LogEntry) bool { return e.Time.Before(l.since) })
+	slices.SortStableFunc(all, func(a, b api.LogEntry) int { return a.Time.Compare(b.Time) })
+	return all[max(0, len(all)-l.n):], nil
+}
+
+// follow writes them as they come, until ctx ends, which is no error. A node that does not answer for the moment may
+// do so again.
+func (l *logReader) follow(ctx context.Context) error {
+	seen := map[string]bool{}
+	first, away := true, false
+	for {
+		entries, err := l.read(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && first:
+			return err
+		case err != nil && !away:
+			fmt.Fprintf(l.err, "%s\n", oneLine(err))
+		}
+		first, away = false, err != nil
+		for _, e := range entries {
+			key := fmt.Sprint(e.Time.UnixNano(), e.Node, e.Module, e.To)
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			if err := l.line(e); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(l.tick):
+		}
+	}
+}
+
+// line writes one transition, with --json as a document of its own.
+func (l *logReader) line(e api.LogEntry) error {
+	if l.json {
+		return json.NewEncoder(l.out).Encode(e)
+	}
+	_, err := fmt.Fprintf(l.out, "%s %s on %s: %s → %s: %s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"),
+		clean(e.Module), clean(e.Node), clean(e.From), paint(logStyle(e.To), clean(e.To), l.color()), clean(e.Why))
+	return err
+}
+
+func (a *app) writeLog(w io.Writer, entries []api.LogEntry, modules bool) error {
 	t := table{head: []string{"TIME", "NODE", "FROM", "TO", "WHY"}}
+	if modules {
+		t.head = slices.Insert(t.head, 1, "MODULE")
+	}
 	for _, e := range entries {
-		t.add(cell{text: e.Time.Local().Format("2006-01-02 15:04:05.000")}, cell{text: e.Node}, cell{text: e.From},
-			cell{e.To, logStyle(e.To)}, cell{text: e.Why})
+		cells := []cell{{text: e.Time.Local().Format("2006-01-02 15:04:05.000")}, {text: e.Node}, {text: e.From},
+			{e.To, logStyle(e.To)}, {text: e.Why}}
+		if modules {
+			cells = slices.Insert(cells, 1, cell{e.Module, bold})
+		}
+		t.add(cells...)
 	}
 	return t.write(w, a.color())
 }

@@ -101,7 +101,7 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 	case f.quiet && module != "":
 		return a.role(st, f.node, err)
 	case f.quiet && err != nil:
-		fmt.Fprintf(a.err, "duet: %s\n", oneLine(err))
+		a.fail(statusOf(err), oneLine(err))
 		return exit(exitUnknown)
 	case err != nil:
 		return err
@@ -124,7 +124,7 @@ func (a *app) role(st api.Status, node string, err error) error {
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(a.err, "duet: %s\n", oneLine(err))
+		a.fail(statusOf(err), oneLine(err))
 	}
 	return exit(exitUnknown)
 }
@@ -223,17 +223,7 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 		t.add(cell{text: n.Name}, state, paths)
 	}
 	for _, wit := range st.Witnesses {
-		state := cell{"voter", green}
-		if wit.Spare {
-			state = cell{"spare", green}
-		}
-		if !wit.Alive {
-			state = cell{state.text + ", silent", orange}
-			if wit.Silent != nil {
-				state.text += " for " + durationText(a.now().Sub(*wit.Silent))
-			}
-		}
-		t.add(cell{text: "witness " + clean(wit.Addr)}, state, cell{text: clean(wit.Why)})
+		t.add(cell{text: "witness " + clean(wit.Addr)}, a.witnessState(wit), cell{text: clean(wit.Why)})
 	}
 	return t.write(w, a.color())
 }

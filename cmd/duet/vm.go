@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -13,10 +14,44 @@ import (
 )
 
 func (a *app) vmCommand() *cobra.Command {
-	c := &cobra.Command{Use: "vm", Short: "Protect virtual machines"}
+	c := &cobra.Command{Use: "vm", Short: "List and protect virtual machines"}
 	a.group(c)
-	c.AddCommand(a.protectCommand(), a.releaseCommand(), a.returnCommand())
+	c.AddCommand(a.vmListCommand(), a.protectCommand(), a.releaseCommand(), a.returnCommand())
 	return c
+}
+
+func (a *app) vmListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the virtual machines of the nodes, protected or not", Args: args(),
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			all, err := c.VMs(ctx)
+			if err != nil {
+				return err
+			}
+			return a.emit(all, func(w io.Writer) error { return a.writeVMs(w, all) })
+		}),
+	}
+}
+
+func (a *app) writeVMs(w io.Writer, all api.VMs) error {
+	t := table{head: []string{"VM", "NODE", "STATE", "MEMORY", "PROTECTED"}}
+	for _, vm := range all.VMs {
+		state, module := cell{"off", dim}, cell{"no", orange}
+		if vm.Running {
+			state = cell{"running", green}
+		}
+		if vm.Module != "" {
+			module = cell{"as " + vm.Module, green}
+		}
+		t.add(cell{vm.Name, bold}, cell{text: vm.Node}, state, cell{text: bytesText(vm.Memory)}, module)
+	}
+	if err := t.write(w, a.color()); err != nil {
+		return err
+	}
+	for _, text := range all.Missing {
+		fmt.Fprintf(w, "%s\n", clean(text))
+	}
+	return nil
 }
 
 func (a *app) protectCommand() *cobra.Command {
@@ -26,7 +61,7 @@ func (a *app) protectCommand() *cobra.Command {
 	var noWait, check bool
 	c := &cobra.Command{
 		Use: "protect VM", Short: "Put a virtual machine under protection; it goes on running",
-		Args: args("VM"), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: args("VM"), ValidArgsFunction: a.completeVMs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if file != "" {
 				b, err := a.readFile(file)

@@ -3,13 +3,40 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"duet/cluster"
 	"duet/console/api"
 	"duet/console/client"
 )
+
+// witnessAddr adds the port that witnesses have unless they were given another.
+func witnessAddr(text string) string {
+	if _, _, err := net.SplitHostPort(text); err == nil {
+		return text
+	}
+	return net.JoinHostPort(strings.Trim(text, "[]"), strconv.Itoa(cluster.DefaultWitnessPort))
+}
+
+// witnessState is whether a witness votes and answers.
+func (a *app) witnessState(wit api.WitnessStatus) cell {
+	state := cell{"voter", green}
+	if wit.Spare {
+		state = cell{"spare", green}
+	}
+	if !wit.Alive {
+		state = cell{state.text + ", silent", orange}
+		if wit.Silent != nil {
+			state.text += " for " + durationText(a.now().Sub(*wit.Silent))
+		}
+	}
+	return state
+}
 
 func (a *app) witnessCommand() *cobra.Command {
 	c := &cobra.Command{Use: "witness", Short: "Add or remove the third voter, which decides when the nodes lose each " +
@@ -22,18 +49,18 @@ and both nodes reach each other and a spare, that one takes its place.`}
 	a.group(c)
 	var token string
 	add := &cobra.Command{
-		Use: "add ADDRESS --token T", Short: "Make the witness at ADDRESS (host:port) the third voter, or a spare if there " +
-			"is one",
+		Use: "add ADDRESS --token T", Short: "Make the witness at ADDRESS (HOST or HOST:PORT) the third voter, or a spare " +
+			"if there is one",
 		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if token == "" {
 				return usageError{errors.New("give what \"duetd witness token\" said on the witness with --token")}
 			}
-			st, err := c.AddWitness(ctx, api.WitnessRequest{Addr: args[0], Token: token})
+			st, err := c.AddWitness(ctx, api.WitnessRequest{Addr: witnessAddr(args[0]), Token: token})
 			if err != nil {
 				return err
 			}
-			what := "votes from now on"
+			what := "votes from now on, in place of the ping targets of arbitration \"available\""
 			if st.Spare {
 				what = "is a spare"
 			}
@@ -42,10 +69,32 @@ and both nodes reach each other and a spare, that one takes its place.`}
 	}
 	add.Flags().StringVar(&token, "token", "", "what \"duetd witness token\" said on the witness")
 	c.AddCommand(add, &cobra.Command{
+		Use: "list", Short: "List the witnesses, and which of them votes", Args: args(),
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			st, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if len(st.Witnesses) == 0 && !a.json {
+				return a.say(nil, "There is no witness: arbitration \"safe\" waits for the peer, \"available\" asks a ping target.")
+			}
+			return a.emit(append([]api.WitnessStatus{}, st.Witnesses...), func(w io.Writer) error {
+				t := table{head: []string{"WITNESS", "STATE", ""}}
+				for _, wit := range st.Witnesses {
+					t.add(cell{text: wit.Addr}, a.witnessState(wit), cell{text: wit.Why})
+				}
+				return t.write(w, a.color())
+			})
+		}),
+	}, &cobra.Command{
 		Use: "remove [ADDRESS]", Short: "Do without a witness; a spare takes the voter's place first",
 		Args: args("[ADDRESS]"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			if err := c.RemoveWitness(ctx, strings.Join(args, "")); err != nil {
+			addr := ""
+			if len(args) > 0 {
+				addr = witnessAddr(args[0])
+			}
+			if err := c.RemoveWitness(ctx, addr); err != nil {
 				return err
 			}
 			st, err := c.Status(ctx)

@@ -50,7 +50,7 @@ func command(args []string) error {
 	f.StringVar(&o.dir, "dir", "/var/lib/duet", "`directory` of certificates, store and new images")
 	f.StringVar(&o.socket, "socket", "/run/duet/duetd.sock", "unix `socket` of the API")
 	f.StringVar(&o.run, "run", "/run/duet/volumes", "`directory` of the volumes' sockets")
-	f.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: first address of the node, port 7422)")
+	f.StringVar(&o.listen, "listen", "", "`address` of the API over TLS (default: all addresses, port 7422)")
 	f.StringVar(&o.uri, "hypervisor", "qemu:///system", "libvirt `URI`")
 	f.StringVar(&o.log, "log", "info", "`level`: debug, info, warn, error")
 	f.StringVar(&o.watchdog, "watchdog", "", "`device` that resets this computer when the daemon hangs while it holds "+

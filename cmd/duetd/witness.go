@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"duet/blockrepl/badgerlog"
+	"duet/cluster"
 	"duet/cluster/enroll"
 	"duet/cluster/witness"
 	"duet/cmd/version"
@@ -51,7 +53,7 @@ func runWitness(args []string) error {
 	var o witnessOptions
 	f := flag.NewFlagSet("duetd witness", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/var/lib/duet-witness", "`directory` of its key and store")
-	f.StringVar(&o.listen, "listen", ":7425", "`address` on which it serves clusters")
+	f.StringVar(&o.listen, "listen", ":"+strconv.Itoa(cluster.DefaultWitnessPort), "`address` on which it serves clusters")
 	f.DurationVar(&o.life, "life", enroll.Life, "how long a token is good")
 	f.Usage = func() { fmt.Fprint(f.Output(), witnessUsage); f.PrintDefaults() }
 	if err := f.Parse(args); err != nil {

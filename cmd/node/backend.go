@@ -3,6 +3,8 @@ package node
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -22,6 +24,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		Modules: []api.ModuleStatus{}}
 	for _, m := range c.Members {
 		st := api.NodeStatus{Name: string(m.Node), Alive: m.Node == c.Self || view.Alive(m.Node)}
+		if paths := c.Paths(m.Node, false); len(paths) > 0 {
+			st.API = net.JoinHostPort(paths[0], fmt.Sprint(c.Port+2))
+		}
 		if p, ok := view.Peers[m.Node]; ok && m.Node != c.Self {
 			st.Paths, st.Leaving = p.Paths, p.Leaving
 			if !p.Silent.IsZero() {

@@ -51,7 +51,7 @@ type Config struct {
 	Dir        string // certificates, cluster.json, store, journals, new images
 	Socket     string // unix socket of the API
 	RunDir     string // unix sockets of the volumes
-	Listen     string // address of the API over TLS; empty: the node's first address, port+2
+	Listen     string // address of the API over TLS; empty: all addresses of the computer, port+2
 	Version    string
 	Hypervisor workload.Hypervisor
 	Logger     *slog.Logger
@@ -173,12 +173,7 @@ func (n *Node) listenAddr() string {
 	if n.cfg.Listen != "" {
 		return n.cfg.Listen
 	}
-	c := n.cluster()
-	paths := c.Paths(c.Self, false)
-	if len(paths) == 0 {
-		return ""
-	}
-	return net.JoinHostPort(paths[0], fmt.Sprint(c.Port+2))
+	return net.JoinHostPort("", fmt.Sprint(n.cluster().Port+2))
 }
 
 // Start runs the node. If it fails, what was started is stopped again.

@@ -32,10 +32,12 @@ type Backend interface {
 	Help
 }
 
-// Help is for when something is wrong.
+// Help is for when something is wrong or is to be found out.
 type Help interface {
 	// Doctor looks at all nodes that answer and says what is wrong and what to do; half a minute at worst.
 	Doctor(ctx context.Context) (Doctor, error)
+	// VMs lists the virtual machines of all nodes that answer, protected or not.
+	VMs(ctx context.Context) (VMs, error)
 	// Support gathers what somebody needs who is to help, of all nodes that answer, and
 	// returns what writes it as a zip. It holds no secrets.
 	Support(ctx context.Context) (func(io.Writer) error, error)

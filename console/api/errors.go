@@ -38,13 +38,15 @@ func KindOf(status int) error {
 	return nil
 }
 
-// refuse turns an error of the Backend into a problem document (RFC 9457). An
-// error of no known kind is a fault of the node, and its text still helps.
-func refuse(err error) error {
+// StatusOf is the HTTP status of a response that tells err. An error of no known kind is a fault of the node.
+func StatusOf(err error) int {
 	for _, p := range problems() {
 		if errors.Is(err, p.kind) {
-			return huma.NewError(p.status, err.Error())
+			return p.status
 		}
 	}
-	return huma.NewError(http.StatusInternalServerError, err.Error())
+	return http.StatusInternalServerError
 }
+
+// refuse turns an error of the Backend into a problem document (RFC 9457).
+func refuse(err error) error { return huma.NewError(StatusOf(err), err.Error()) }

@@ -67,7 +67,7 @@ func TestCalls(t *testing.T) {
 		{"GET", "/v1/modules/db/log?n=x", "", "", 422, "", "invalid integer"},
 		{"GET", "/v1/modules/db/log?m=3", "", "", 422, "", "unknown query"},
 		{"GET", "/v1/volumes", "", "", 200, "status", `"name":"web01/vda"`},
-		{"POST", "/v1/modules/db/swap", "", "", 200, "act db swap {Node: Yes:false}", "swap of db began"},
+		{"POST", "/v1/modules/db/swap", "", "", 200, "act db swap {Node: Yes:false}", "has the order to swap"},
 		{"POST", "/v1/modules/db/stop", "application/json", `{"node":"beta"}`, 200, "act db stop {Node:beta Yes:false}", ""},
 		{"POST", "/v1/modules/web01/prim", "application/json", `{"node":"beta"}`, 428, "act web01 prim {Node:beta Yes:false}",
 			"1.2 GiB may differ"},

@@ -29,6 +29,8 @@ const SupportType = "application/zip"
 func (h handlers) helping(a huma.API) {
 	call(a, operation("GET", "/doctor", "doctor", "Look at all nodes: what is wrong and what to do"),
 		func(ctx context.Context, _ *struct{}) (Doctor, error) { return h.b.Doctor(ctx) })
+	call(a, operation("GET", "/vms", "vms", "The virtual machines of all nodes that answer, protected or not"),
+		func(ctx context.Context, _ *struct{}) (VMs, error) { return h.b.VMs(ctx) })
 	op := operation("GET", "/support", "support",
 		"A zip of logs, configuration without secrets and figures of all nodes that answer")
 	op.Responses = map[string]*huma.Response{"200": {Description: "the zip", Content: map[string]*huma.MediaType{
@@ -46,4 +48,20 @@ func (h handlers) helping(a huma.API) {
 			}
 		}}, nil
 	})
+}
+
+// VMs are the virtual machines of the cluster's nodes.
+type VMs struct {
+	VMs []VM `json:"vms" doc:"by name"`
+	// Missing says why the VMs of a node are not among them.
+	Missing []string `json:"missing,omitempty" doc:"sentences"`
+}
+
+// VM is one virtual machine, as a node's hypervisor knows it.
+type VM struct {
+	Name    string `json:"name"`
+	Node    string `json:"node"`
+	Running bool   `json:"running"`
+	Memory  int64  `json:"memory" doc:"bytes it may use"`
+	Module  string `json:"module,omitempty" doc:"the module that protects it; empty: none does"`
 }

@@ -36,6 +36,8 @@ type NodeStatus struct {
 	Leaving bool            `json:"leaving,omitempty" doc:"it said that it stops on purpose"`
 	Paths   map[string]bool `json:"paths,omitempty" doc:"heartbeat network to whether it answers there"`
 	Silent  *time.Time      `json:"silent,omitempty" doc:"since when no path answers"`
+	// API is where the node serves this over TLS, unless its admin chose another address.
+	API string `json:"api,omitempty" doc:"address and port of the node's API over TLS"`
 }
 
 // ModuleStatus is one module on all its nodes.
@@ -65,6 +67,8 @@ type NodeState struct {
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed"`
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
+	// KillIn: the workload was asked to end, and is ended after so many seconds if it has not by itself.
+	KillIn float64 `json:"kill_in_s,omitempty"`
 	// Notices say what does not show in the state and an admin should know, the worst first.
 	Notices []Notice `json:"notices,omitempty"`
 	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`

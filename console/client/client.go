@@ -167,6 +167,11 @@ func (c *Client) DropVersion(ctx context.Context, id string) error {
 	return c.do(ctx, request{method: "DELETE", path: path("versions", id)}, nil)
 }
 
+// VMs lists the virtual machines of all nodes that answer.
+func (c *Client) VMs(ctx context.Context) (api.VMs, error) {
+	return call[api.VMs](ctx, c, "GET", "vms", nil)
+}
+
 // Doctor looks at all nodes and returns what is wrong and what to do.
 func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 	return call[api.Doctor](ctx, c, "GET", "doctor", nil)

@@ -60,7 +60,7 @@ func TestCalls(t *testing.T) {
 		t.Error(entries, err)
 	}
 	res, err := c.Act(ctx, "db", api.Prim, api.ActionRequest{Node: "beta", Yes: true})
-	if err != nil || res.Said != "prim of db began" {
+	if err != nil || res.Said != "has the order to prim" {
 		t.Error(res, err)
 	}
 	task, err := c.Protect(ctx, odd, api.ProtectRequest{Peer: "beta"})

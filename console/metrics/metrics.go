@@ -7,6 +7,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/blockrepl"
 	"duet/cluster"
 	"duet/console/api"
 )
@@ -147,12 +149,23 @@ func (x *Exporter) Collect(out chan<- prometheus.Metric) {
 		for level, count := range counts {
 			gauge(moduleNotices, float64(count), name, level)
 		}
+		gauge(moduleProtected, yes(protected(st)), name)
 		m := x.meter(name)
 		m.collect(out, name)
 		for _, v := range st.Status.Volumes {
 			collectVolume(out, name, v)
 		}
 	}
+}
+
+// protected: it runs here, and every volume has a peer in step.
+func protected(st engine.State) bool {
+	if st.Status.Role != appmodules.Prim || st.Status.Status != appmodules.Ready {
+		return false
+	}
+	return !slices.ContainsFunc(st.Status.Volumes, func(v engine.VolumeStatus) bool {
+		return v.State != blockrepl.Connected.String()
+	})
 }
 
 // collectVolume sends what is known of a volume. A time that is not known is no figure: 0 would be 1970.
@@ -205,6 +218,8 @@ func yes(b bool) float64 {
 type meter struct {
 	changes  int
 	took     int
+	given    int
+	handed   bool      // the peer handed it over, and it does not run yet
 	lost     time.Time // since when the primary is missed; zero: it is not
 	duration time.Duration
 }
@@ -220,8 +235,13 @@ func (m *meter) add(t engine.Transition) {
 	// in between.
 	case t.On == appmodules.FollowLost.String():
 		m.lost = t.Time
+	case t.On == appmodules.TakeOver.String():
+		m.handed, m.lost = true, time.Time{}
 	case t.On == appmodules.Followed.String() || t.To == "STOP/NotReady":
-		m.lost = time.Time{}
+		m.handed, m.lost = false, time.Time{}
+	case t.On == appmodules.Up.String() && m.handed:
+		m.given++
+		m.handed, m.lost = false, time.Time{}
 	case t.On == appmodules.Up.String() && !m.lost.IsZero():
 		m.took++
 		m.duration, m.lost = t.Time.Sub(m.lost), time.Time{}
@@ -232,6 +252,7 @@ func (m *meter) add(t engine.Transition) {
 func (m *meter) collect(out chan<- prometheus.Metric, module string) {
 	out <- prometheus.MustNewConstMetric(transitions, prometheus.CounterValue, float64(m.changes), module)
 	out <- prometheus.MustNewConstMetric(failovers, prometheus.CounterValue, float64(m.took), module)
+	out <- prometheus.MustNewConstMetric(handovers, prometheus.CounterValue, float64(m.given), module)
 	if m.took > 0 {
 		out <- prometheus.MustNewConstMetric(failoverTime, prometheus.GaugeValue, m.duration.Seconds(), module)
 	}

@@ -137,6 +137,11 @@ func TestFailovers(t *testing.T) {
 	count(up, "ALONE/Ready", time.Second)
 	says(t, string(x.Text(t.Context())), []string{`duet_failovers_total{module="web01"} 1`,
 		`duet_failover_seconds{module="web01"} 2`}, nil)
+	count(lost, "SECOND/Transient", time.Second) // a planned swap is told from that
+	count(appmodules.TakeOver.String(), "ALONE/Transient", time.Second)
+	count(up, "PRIM/Ready", time.Second)
+	says(t, string(x.Text(t.Context())), []string{`duet_failovers_total{module="web01"} 1`,
+		`duet_handovers_total{module="web01"} 1`, `duet_failover_seconds{module="web01"} 2`}, nil)
 	x.Forget("web01")
 	says(t, string(x.Text(t.Context())), []string{`duet_failovers_total{module="web01"} 0`,
 		`duet_transitions_total{module="web01"} 0`}, nil)

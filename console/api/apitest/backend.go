@@ -1,5 +1,5 @@
 // Package apitest is a Backend in memory for tests of whatever speaks to one: a
-// cluster of two nodes whose state never changes by itself.
+// cluster of two nodes whose state changes by orders only, at once.
 package apitest
 
 import (
@@ -29,6 +29,8 @@ type Backend struct {
 	// Sick is what Doctor finds, Zip what Support writes.
 	Sick api.Doctor
 	Zip  []byte
+	// Deaf: orders are taken and nothing follows.
+	Deaf bool
 }
 
 // New makes a Backend with the status of Sample.
@@ -106,7 +108,8 @@ func (b *Backend) Act(_ context.Context, module string, a api.Action, r api.Acti
 			"  alpha: epoch 4, last write 15:09:20, complete\n"+
 			"  beta: epoch 3, last write 14:02:11, 1.2 GiB may differ\n%w", api.ErrConfirm)
 	}
-	return api.ActionResult{Module: module, Said: fmt.Sprintf("%s of %s began", a, module)}, nil
+	b.carryOut(module, a, r.Node)
+	return api.ActionResult{Module: module, Said: fmt.Sprintf("has the order to %s", a)}, nil
 }
 
 // Protect begins Steps.
@@ -177,7 +180,7 @@ func (b *Backend) Config(_ context.Context, module string) (api.Config, error) {
 	if err := b.ask("config %s", module); err != nil {
 		return api.Config{}, err
 	}
-	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha", YAML: "name: " + module + "\nkind: vm\n"},
+	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha", YAML: "name: " + module + "\nkind: vm\npolicy:\n  restart:\n    max: 3\n"},
 		b.module(module)
 }
 

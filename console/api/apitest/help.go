@@ -47,6 +47,15 @@ func Zip() []byte {
 	return b.Bytes()
 }
 
+// VMs are those of the sample, one that nobody protects, and a node that does not answer.
+func (b *Backend) VMs(context.Context) (api.VMs, error) {
+	return api.VMs{VMs: []api.VM{
+		{Name: "build", Node: "alpha", Memory: 8 << 30},
+		{Name: "postgres", Node: "beta", Running: true, Memory: 16 << 30, Module: "db"},
+		{Name: "web01", Node: "alpha", Running: true, Memory: 2 << 30, Module: "web01"},
+	}, Missing: []string{"gamma does not answer: its VMs are not listed"}}, b.ask("vms")
+}
+
 // Doctor finds Sick.
 func (b *Backend) Doctor(context.Context) (api.Doctor, error) { return b.Sick, b.ask("doctor") }
 

@@ -12,8 +12,8 @@ func Sample() api.Status {
 	return api.Status{
 		Cluster: "office", Self: "alpha", Version: "1.0",
 		Nodes: []api.NodeStatus{
-			{Name: "alpha", Alive: true},
-			{Name: "beta", Alive: true, Paths: map[string]bool{"hb1": true, "hb2": false}},
+			{Name: "alpha", Alive: true, API: "10.0.0.1:7422"},
+			{Name: "beta", Alive: true, API: "10.0.0.2:7422", Paths: map[string]bool{"hb1": true, "hb2": false}},
 			{Name: "gamma", Silent: &silent, Paths: map[string]bool{"hb1": false}},
 		},
 		Witnesses: []api.WitnessStatus{

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"duet/appmodules/config"
+	"duet/console/client"
+)
+
+// apply makes text the configuration of the module that it names, and says what became of it.
+func (a *app) apply(ctx context.Context, c *client.Client, text []byte) error {
+	conf, err := c.Apply(ctx, text)
+	if err != nil {
+		return err
+	}
+	return a.say(conf, "%s has configuration version %d", clean(conf.Module), conf.Version)
+}
+
+func (a *app) setKeyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "set MODULE KEY=VALUE", Short: "Change one key of a module's configuration, such as policy.restart.max=5",
+		Args: args("MODULE", "KEY=VALUE"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			key, value, ok := strings.Cut(args[1], "=")
+			if !ok || value == "" {
+				return usageError{fmt.Errorf("%q: write KEY=VALUE, such as policy.restart.max=5", args[1])}
+			}
+			conf, err := c.Config(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			text, err := config.Set([]byte(conf.YAML), key, value)
+			if err != nil {
+				return err
+			}
+			return a.apply(ctx, c, text)
+		}),
+	}
+}
+
+func (a *app) editCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "edit MODULE", Short: "Edit the configuration of a module in $VISUAL or $EDITOR",
+		Long: "Edit the configuration of a module in $VISUAL or $EDITOR, or vi. What is not good is not applied, and stays in " +
+			"a file that is named.",
+		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			conf, err := c.Config(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			path, text, err := a.edited(ctx, args[0], []byte(conf.YAML))
+			if err != nil {
+				return err
+			}
+			if bytes.Equal(text, []byte(conf.YAML)) {
+				return errors.Join(os.Remove(path), a.say(conf, "nothing has changed"))
+			}
+			if err := a.apply(ctx, c, text); err != nil {
+				return fmt.Errorf("%w; your text is in %s: mend it and `duet config apply %s`", err, path, path)
+			}
+			return os.Remove(path)
+		}),
+	}
+}
+
+// edited lets an admin edit text, and returns what it is then and the file that it is in.
+func (a *app) edited(ctx context.Context, module string, text []byte) (path string, now []byte, err error) {
+	f, err := os.CreateTemp("", "duet-"+module+"-*.yaml")
+	if err != nil {
+		return "", nil, err
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", nil, err
+	}
+	// An editor may have arguments, as "code --wait": the shell takes them apart.
+	editor := or(or(a.env("VISUAL"), a.env("EDITOR")), "vi")
+	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$0"`, f.Name())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err
+	if err := cmd.Run(); err != nil {
+		return "", nil, fmt.Errorf("%s: %w; set EDITOR to your editor", editor, err)
+	}
+	now, err = os.ReadFile(f.Name())
+	return f.Name(), now, err
+}

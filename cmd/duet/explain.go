@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"duet/appmodules"
+	"duet/docs"
+)
+
+// explained is what "explain" says of a word.
+type explained struct {
+	Word     string         `json:"word"`
+	Text     string         `json:"text,omitempty"`
+	Troubles []docs.Trouble `json:"troubles,omitempty"`
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain [WORD]", Short: "Explain a word or a state, such as epoch, witness or WAIT, or list them",
+		Args: args("[WORD]"),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return explainable(), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: a.do(func(_ context.Context, args []string) error {
+			if len(args) == 0 {
+				return a.say(explainable(), "%s", strings.Join(explainable(), "\n"))
+			}
+			e := explain(args[0])
+			if e.Text == "" && len(e.Troubles) == 0 {
+				return fmt.Errorf("%q has no explanation: `duet explain` lists the words that have one, `duet config explain` "+
+					"the keys of a module", args[0])
+			}
+			return a.emit(e, func(w io.Writer) error { return writeExplained(w, e) })
+		}),
+	}
+}
+
+// states are what status shows, in words; the troubles say what to do about those that are not as they should be.
+var states = map[string]string{
+	"STOP":      "stopped: by an operator, or because it does not start; the VM is off here",
+	"WAIT":      "it would run here or follow, and something is missing that the sentence in status names; the VM is off here",
+	"ALONE":     "it runs here, on one copy: the other host has none, or an older one",
+	"PRIM":      "it runs here, and what it writes goes to both hosts",
+	"SECOND":    "it runs on the other host, and this one gets what it writes; Ready: it may take over",
+	"UP":        "it runs here, beside the other nodes of a farm",
+	"READY":     "as it should be in this role",
+	"TRANSIENT": "on the way: opening, starting, catching up, waiting for the right to go on",
+	"NOTREADY":  "it does not get on by itself: the sentence in status says what would change that",
+}
+
+func explain(word string) explained {
+	e := explained{Word: word, Text: states[strings.ToUpper(word)]}
+	for _, w := range docs.Words() {
+		if e.Text == "" && slices.ContainsFunc(w.Names, func(n string) bool { return strings.EqualFold(n, word) }) {
+			e.Text = w.Text
+		}
+	}
+	for _, t := range docs.Troubles() {
+		if first, _, _ := strings.Cut(t.See, " "); strings.EqualFold(strings.TrimSuffix(first, ":"), word) {
+			e.Troubles = append(e.Troubles, t)
+		}
+	}
+	return e
+}
+
+func explainable() []string {
+	var out []string
+	for _, w := range docs.Words() {
+		out = append(out, w.Names...)
+	}
+	for s := range states {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func writeExplained(w io.Writer, e explained) error {
+	if e.Text != "" {
+		fmt.Fprintf(w, "%s: %s\n", e.Word, e.Text)
+	}
+	for _, t := range e.Troubles {
+		fmt.Fprintf(w, "\n%s\n  because: %s\n  do:      %s\n", t.See, t.Because, t.Do)
+	}
+	return nil
+}
+
+// explainKeyCommand explains the keys of a module's configuration.
+func (a *app) explainKeyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain [KEY]", Short: "Explain a key of a module's configuration, such as policy.restart, or all",
+		Args: args("[KEY]"), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: a.do(func(_ context.Context, args []string) error {
+			keys := keysUnder(strings.Join(args, ""))
+			if len(keys) == 0 {
+				return fmt.Errorf("there is no key %q; `duet config explain` lists them all", args[0])
+			}
+			return a.emit(keys, func(w io.Writer) error {
+				t := table{head: []string{"KEY", "MEANING"}}
+				for _, k := range keys {
+					t.add(cell{k.Path, bold}, cell{text: k.Text})
+				}
+				return t.write(w, a.color())
+			})
+		}),
+	}
+}
+
+// keysUnder are the keys of every kind at a path or below it.
+func keysUnder(path string) []appmodules.Key {
+	all := slices.Clone(appmodules.CommonKeys)
+	for _, k := range appmodules.Kinds() {
+		about, err := appmodules.Kind(k).About()
+		if err == nil {
+			all = append(all, about.Keys...)
+		}
+	}
+	return slices.DeleteFunc(all, func(k appmodules.Key) bool {
+		return path != "" && k.Path != path && !strings.HasPrefix(k.Path, path+".") && !strings.HasPrefix(k.Path, path+"[")
+	})
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"duet/cmd/duet/setup"
+	"duet/console/api"
+	"duet/console/client"
+)
+
+func (a *app) metricsCommand() *cobra.Command {
+	c := &cobra.Command{Use: "metrics", Short: "Help to bring the figures into Prometheus"}
+	a.group(c)
+	c.AddCommand(&cobra.Command{
+		Use: "config", Short: "Print the scrape jobs for Prometheus, and what to copy to it", Args: args(),
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			st, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			return a.emit(scrapeJobs(st), func(w io.Writer) error { return writeScrape(w, st) })
+		}),
+	})
+	return c
+}
+
+// scrapeJob is one job of Prometheus: each node has a token of its own.
+type scrapeJob struct {
+	Job    string `json:"job_name"`
+	Node   string `json:"node"`
+	Target string `json:"target"`
+	Token  string `json:"credentials_file"`
+	CA     string `json:"ca_file"`
+}
+
+const prometheusDir = "/etc/prometheus/duet"
+
+func scrapeJobs(st api.Status) []scrapeJob {
+	var out []scrapeJob
+	for _, n := range st.Nodes {
+		if n.API != "" {
+			out = append(out, scrapeJob{"duet-" + n.Name, n.Name, n.API, prometheusDir + "/" + n.Name + ".token",
+				prometheusDir + "/ca.crt"})
+		}
+	}
+	return out
+}
+
+func writeScrape(w io.Writer, st api.Status) error {
+	jobs := scrapeJobs(st)
+	var b strings.Builder
+	fmt.Fprintf(&b, "# On the host of Prometheus, in %s, readable by it: from any node %s/ca.crt as ca.crt,\n", prometheusDir,
+		setup.DefaultDir)
+	b.WriteString("# and from each node its console.token, of the same directory:")
+	for _, j := range jobs {
+		b.WriteString(" " + j.Node + ".token")
+	}
+	b.WriteString("\nscrape_configs:\n")
+	for _, j := range jobs {
+		fmt.Fprintf(&b, "  - job_name: %s\n    scheme: https\n    authorization: {credentials_file: %s}\n"+
+			"    tls_config: {ca_file: %s}\n    static_configs:\n      - targets: [%q]\n        labels: {cluster: %q, node: %q}\n",
+			j.Job, j.Token, j.CA, j.Target, st.Cluster, j.Node)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

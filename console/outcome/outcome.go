@@ -1,0 +1,246 @@
+// Package outcome tells what becomes of an operator's order: an order is accepted at once and what follows takes
+// its time or comes to nothing, so whoever gave it looks at the module until the outcome is known. It is pure: it
+// knows a module by what the API says of it, and the time by what it is told.
+package outcome
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"duet/console/api"
+)
+
+const (
+	// stillFor: nothing is on the way for so long, and what was ordered is not so: it will not be.
+	stillFor = 5 * time.Second
+	// stuckFor: something is on the way and has not got on for so long, which no start of a VM takes.
+	stuckFor = 75 * time.Second
+)
+
+// Order is one order that is followed. One goroutine uses it.
+type Order struct {
+	module string
+	action api.Action
+	nodes  []string // that are to follow it; empty: the action says where
+	from   string   // where it ran, empty: nowhere
+	to     string   // the other node
+	began  map[string]time.Time
+
+	seen  string // how it stood when it last got on
+	since time.Time
+}
+
+// Look is what one look at the module says.
+type Look struct {
+	Done bool
+	Said string // how far it is, or in the end how it stands: a sentence without the module's name
+	Err  error  // why it has ended without what was ordered
+}
+
+// New follows an order that is about to be given to m, for one node or where the action says (empty).
+func New(m api.ModuleStatus, a api.Action, node string) *Order {
+	o := &Order{module: m.Name, action: a, began: map[string]time.Time{}, from: runs(m, false)}
+	for _, n := range m.Nodes {
+		o.began[n.Node] = n.Since
+		if n.Node != o.from && (o.to == "" || !n.Stale) {
+			o.to = n.Node
+		}
+		if node == "" || n.Node == node {
+			o.nodes = append(o.nodes, n.Node)
+		}
+	}
+	return o
+}
+
+// At looks at the module as it stands at now.
+func (o *Order) At(m api.ModuleStatus, now time.Time) Look {
+	if said, err, done := o.reached(m); done {
+		return Look{Done: true, Said: said, Err: err}
+	}
+	if err := o.missed(m); err != nil {
+		return Look{Done: true, Err: err}
+	}
+	limit := stillFor
+	if busy(m) {
+		limit = stuckFor
+	}
+	if seen := standing(m); seen != o.seen {
+		o.seen, o.since = seen, now
+	} else if now.Sub(o.since) >= limit {
+		return Look{Done: true, Err: fmt.Errorf("%s of %s has come to nothing so far: %s", o.action, o.module, facts(m))}
+	}
+	return Look{Said: onTheWay(m)}
+}
+
+// reached: it is as ordered, or as near to that as it can be now: then err says what is missing.
+func (o *Order) reached(m api.ModuleStatus) (said string, err error, done bool) {
+	at := runs(m, true)
+	switch o.action {
+	case api.Start:
+		return o.started(m, at)
+	case api.Stop:
+		return o.stopped(m, at)
+	case api.Restart:
+		n, _ := m.On(at)
+		return "runs on " + at + " again", nil, at != "" && at == o.from && !n.Since.Equal(o.began[at])
+	case api.Swap:
+		return "runs on " + at, nil, o.from != "" && at == o.to
+	case api.Prim:
+		return runsOn(m, at), nil, at != "" && slices.Contains(o.nodes, at)
+	case api.Second:
+		follower := o.follower()
+		n, err := m.On(follower)
+		return runsOn(m, at), nil, err == nil && at != "" && at != follower && follows(n)
+	}
+	return "was ordered", nil, true // an action of a newer version
+}
+
+// follower is the node that is to follow. Nothing is asked of the one that runs it but to change with its peer.
+func (o *Order) follower() string {
+	if len(o.nodes) == 1 {
+		return o.nodes[0]
+	}
+	return o.to
+}
+
+// started: each node that was to start and answers runs it or follows.
+func (o *Order) started(m api.ModuleStatus, at string) (string, error, bool) {
+	for _, n := range m.Nodes {
+		if slices.Contains(o.nodes, n.Node) && !n.Stale && n.Node != at && !(at != "" && follows(n)) {
+			return "", nil, false
+		}
+	}
+	return runsOn(m, at), nil, at != ""
+}
+
+// stopped: each node that was to stop has, and where only one was, the other one knows what it does.
+func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
+	var silent []string
+	for _, n := range m.Nodes {
+		switch {
+		case !slices.Contains(o.nodes, n.Node):
+		case n.Stale:
+			silent = append(silent, n.Node)
+		case n.Role != "STOP" || n.Status == "Transient":
+			return "", nil, false
+		}
+	}
+	switch {
+	case len(silent) > 0:
+		return "", fmt.Errorf("%s does not answer, so it is not known whether %s has stopped there", strings.Join(silent,
+			" and "), o.module), true
+	case len(o.nodes) == len(m.Nodes):
+		return "is stopped", nil, true
+	case at != "":
+		return "is stopped on " + o.nodes[0] + " and runs on " + at, nil, true
+	}
+	return "is stopped on " + o.nodes[0] + " and runs nowhere", nil, !busy(m)
+}
+
+// missed: it has ended otherwise, and no waiting will change that.
+func (o *Order) missed(m api.ModuleStatus) error {
+	at := runs(m, true)
+	n, err := m.On(at)
+	if err != nil || n.Since.Equal(o.began[at]) || busy(m) {
+		return nil
+	}
+	switch {
+	case o.action == api.Swap && at == o.from:
+		return fmt.Errorf("%s runs on %s again and has not moved: %s: `duet log %s` has more", o.module, at, n.Why,
+			o.module)
+	case o.action == api.Restart && at != o.from:
+		return fmt.Errorf("%s runs on %s now: %s: `duet log %s` has more", o.module, at, n.Why, o.module)
+	}
+	return nil
+}
+
+// runs is the node that has the right to write, and with ready runs the workload too; empty: none.
+func runs(m api.ModuleStatus, ready bool) string {
+	for _, n := range m.Nodes {
+		if acts(n) && (!ready || n.Status == "Ready") {
+			return n.Node
+		}
+	}
+	return ""
+}
+
+func acts(n api.NodeState) bool {
+	return !n.Stale && (n.Role == "PRIM" || n.Role == "ALONE" || n.Role == "UP")
+}
+
+// follows: it has the primary's writes, or is getting what it lacks.
+func follows(n api.NodeState) bool { return !n.Stale && n.Role == "SECOND" }
+
+// busy: a node is on the way. One that gets what it lacks while another runs is where it should be.
+func busy(m api.ModuleStatus) bool {
+	at := runs(m, true)
+	return slices.ContainsFunc(m.Nodes, func(n api.NodeState) bool {
+		return !n.Stale && n.Status == "Transient" && (at == "" || n.Role != "SECOND")
+	})
+}
+
+// standing is how the module stands, the same as long as it does not get on.
+func standing(m api.ModuleStatus) string {
+	var b strings.Builder
+	for _, n := range m.Nodes {
+		fmt.Fprintf(&b, "%s %s %s %v %s %v;", n.Node, n.Role, n.Status, n.Stale, n.VM, n.Since.UnixNano())
+		if n.KillIn > 0 {
+			fmt.Fprintf(&b, "%.0f", n.KillIn) // the guest has its time
+		}
+		for _, v := range n.Volumes {
+			if v.Sync != nil {
+				fmt.Fprintf(&b, "%d", v.Sync.Compared)
+			}
+		}
+	}
+	return b.String()
+}
+
+// runsOn says where it runs, and how the other node stands to that.
+func runsOn(m api.ModuleStatus, at string) string {
+	said := "runs on " + at
+	for _, n := range m.Nodes {
+		switch {
+		case n.Node == at:
+		case n.Stale:
+			said += "; " + n.Node + " does not answer: there is one copy"
+		case follows(n) && n.Status == "Ready":
+			said += "; " + n.Node + " has the second copy"
+		case follows(n):
+			said += "; " + n.Node + " is getting its copy: there is one until then"
+		default:
+			said += fmt.Sprintf("; %s is %s (%s): there is one copy", n.Node, n.Role, n.Status)
+		}
+	}
+	return said
+}
+
+// onTheWay says what is waited for.
+func onTheWay(m api.ModuleStatus) string {
+	for _, n := range m.Nodes {
+		if n.Stale || n.Status != "Transient" || n.Role == "SECOND" {
+			continue
+		}
+		text := fmt.Sprintf("%s is %s (%s): %s", n.Node, n.Role, n.Status, n.Why)
+		if n.KillIn > 0 {
+			text += fmt.Sprintf("; what has not ended by itself is ended in %.0f s", n.KillIn)
+		}
+		return text
+	}
+	return facts(m)
+}
+
+// facts are how every node stands.
+func facts(m api.ModuleStatus) string {
+	var out []string
+	for _, n := range m.Nodes {
+		if n.Stale {
+			out = append(out, n.Node+" does not answer")
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s is %s (%s): %s", n.Node, n.Role, n.Status, n.Why))
+	}
+	return strings.Join(out, "; ")
+}

@@ -1,0 +1,75 @@
+// Package docs is what of the documentation the programs show themselves, so that a word has one explanation.
+package docs
+
+import (
+	_ "embed"
+	"strings"
+)
+
+//go:embed glossary.md
+var glossary string
+
+//go:embed troubleshooting.md
+var troubleshooting string
+
+// Word is one row of the glossary.
+type Word struct {
+	Names []string // the first as it is listed
+	Text  string   // a sentence or two
+}
+
+// Words are the rows of the glossary, in its order.
+func Words() []Word {
+	var out []Word
+	for _, cells := range rows(glossary, 2) {
+		w := Word{Names: strings.Split(cells[0], ", "), Text: plain(cells[1])}
+		// Words that a row explains beside its own are in italics.
+		for i, part := range strings.Split(cells[1], "*") {
+			if i%2 == 1 {
+				w.Names = append(w.Names, strings.ToLower(part))
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+// Trouble is one row of the table of what can be wrong.
+type Trouble struct{ See, Because, Do string }
+
+// Troubles are the rows of that table, in its order.
+func Troubles() []Trouble {
+	var out []Trouble
+	for _, cells := range rows(troubleshooting, 3) {
+		out = append(out, Trouble{plain(cells[0]), plain(cells[1]), plain(cells[2])})
+	}
+	return out
+}
+
+// rows are the cells of the tables with n columns, without their heads.
+func rows(page string, n int) [][]string {
+	var out [][]string
+	head := true
+	for line := range strings.Lines(page) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "| ") {
+			head = true
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), " | ")
+		switch {
+		case len(cells) != n:
+		case strings.HasPrefix(strings.TrimSpace(cells[0]), "---"):
+			head = false
+		case !head:
+			for i := range cells {
+				cells[i] = strings.TrimSpace(cells[i])
+			}
+			out = append(out, cells)
+		}
+	}
+	return out
+}
+
+// plain drops what only a page shows.
+func plain(text string) string { return strings.NewReplacer("*", "").Replace(text) }
