@@ -12,6 +12,7 @@ var CommonKeys = []Key{
 	{"policy.failback", "`auto` brings it back to policy.primary by itself, `manual` does not"},
 	{"policy.restart.max", "restarts on one node, and moves because of a failure, within the window"},
 	{"policy.restart.window", "time in which those are counted"},
+	{"policy.restart.pause", "time between two starts of what did not start; it is tried on the peer first"},
 	{"policy.start.order", "of modules that start on a node at the same time the lowest order goes first"},
 	{"policy.start.delay", "time after its start before the next order starts"},
 	{"policy.disk_budget", "how long an operation on a disk of the node itself may take, before the module moves to a " +

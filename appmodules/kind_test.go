@@ -27,7 +27,7 @@ func TestStoredModule(t *testing.T) {
 	want := Default()
 	want.Name, want.Nodes = "web01", []string{"alpha", "beta"}
 	want.Policy.DiskBudget = 0 // which is the default, see Policy.Disk
-	want.Policy.Proof, want.Policy.ProofRepair = 0, ""
+	want.Policy.Proof, want.Policy.ProofRepair, want.Policy.Restart.Pause = 0, "", 0
 	want.Spec = VM{Domain: "web", Disks: []Volume{{Target: "vda", ID: "5f0c", Size: 1 << 20,
 		Paths: map[string]string{"alpha": "/a", "beta": "/b"}}}}
 	if !reflect.DeepEqual(m, want) {

@@ -136,6 +136,7 @@ const (
 	CompletePeer                // durably: the peer is needed; tell it that it is complete → PeerCompleted
 	ForgetDirty                 // the peer is complete: nothing differs
 	Start                       // → Up, StartFailed
+	StartLater                  // the same after policy.restart.pause
 	ShutDown                    // ask the workload to end → Down, Timeout
 	Kill                        // → Down
 	Hold                        // let no new write in, finish and flush the others → Held, HoldFailed
@@ -146,7 +147,7 @@ const (
 )
 
 var actionNames = [...]string{"Ask", "Override", "OpenPrimary", "OpenSecondary", "CloseVolumes", "Connect", "GoAlone",
-	"CompletePeer", "ForgetDirty", "Start", "ShutDown", "Kill", "Hold", "Handover", "Unwant"}
+	"CompletePeer", "ForgetDirty", "Start", "StartLater", "ShutDown", "Kill", "Hold", "Handover", "Unwant"}
 
 // String is the name in the table.
 func (a Action) String() string { return name(actionNames[:], int(a), "action") }
@@ -168,6 +169,8 @@ type Facts struct {
 	MovesLeft    bool // and one more move to the peer because of a failure
 	Home         bool // the policy wants the module on the peer, without being asked
 	GaveUp       bool // the workload was tried too often here and does not start
+	Balked       bool // the workload did not start when it was tried here last
+	PeerBalked   bool // nor on the peer
 	Impaired     bool // this node cannot save what it decides
 	Rests        bool // its storage failed while it followed, a moment ago
 	Wanted       bool // an operator wants the module to run

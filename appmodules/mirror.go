@@ -26,17 +26,24 @@ var (
 		func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.PeerAnswers && !f.PeerActive }}
 	loneSilent = Guard{"open, not alone, peer silent",
 		func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.Silent }}
-	isOpen     = Guard{"open", func(f Facts, _ Link) bool { return f.Open }}
-	yielded    = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
-	orphan     = Guard{"up, not holder", func(f Facts, _ Link) bool { return f.Up && !f.Holder }}
-	mayMove    = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
-	takesBack  = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
-	impaired   = Guard{"metadata cannot be saved", func(f Facts, _ Link) bool { return f.Impaired }}
-	inStep     = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
-	up         = Guard{"up", func(f Facts, _ Link) bool { return f.Up }}
-	restarts   = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
-	goHome     = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
-	gaveUp     = Guard{"gave up", func(f Facts, _ Link) bool { return f.GaveUp }}
+	isOpen    = Guard{"open", func(f Facts, _ Link) bool { return f.Open }}
+	yielded   = Guard{"peer yields", func(f Facts, _ Link) bool { return f.PeerAnswers && f.PeerYields }}
+	orphan    = Guard{"up, not holder", func(f Facts, _ Link) bool { return f.Up && !f.Holder }}
+	mayMove   = Guard{"in step, moves left", func(f Facts, l Link) bool { return l == InStep && f.MovesLeft }}
+	takesBack = Guard{"takes back", func(f Facts, _ Link) bool { return f.PeerAnswers && f.TakesBack }}
+	impaired  = Guard{"metadata cannot be saved", func(f Facts, _ Link) bool { return f.Impaired }}
+	inStep    = Guard{"in step", func(_ Facts, l Link) bool { return l == InStep }}
+	up        = Guard{"up", func(f Facts, _ Link) bool { return f.Up }}
+	restarts  = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
+	goHome    = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
+	gaveUp    = Guard{"gave up", func(f Facts, _ Link) bool { return f.GaveUp }}
+	balked    = Guard{"did not start", func(f Facts, _ Link) bool { return f.Balked || f.GaveUp }}
+	mayTry    = Guard{"gave up, or did not start and was not tried there", func(f Facts, _ Link) bool {
+		return f.GaveUp || f.Balked && !f.PeerBalked && f.MovesLeft
+	}}
+	notTried = Guard{"in step, not tried there, moves left", func(f Facts, l Link) bool {
+		return l == InStep && !f.PeerBalked && f.MovesLeft
+	}}
 	peerMayTry = Guard{"gave up, peer is there, moves left", func(f Facts, l Link) bool {
 		return f.GaveUp && l != InStep && f.PeerAnswers && f.PeerActive && f.MovesLeft
 	}}
@@ -147,19 +154,20 @@ func linkRows(p Phase) []Row {
 
 func startingRows() []Row {
 	given := []Row{
-		{Starting, LinkInStep, gaveUp, do(Kill), Leaving, InStep,
+		{Starting, LinkInStep, mayTry, do(Kill), Leaving, InStep,
 			"the peer is in step: the {workload}, which does not start here, moves there"},
-		{Starting, PeerCompleted, gaveUp, do(ForgetDirty, Kill), Leaving, InStep,
+		{Starting, PeerCompleted, mayTry, do(ForgetDirty, Kill), Leaving, InStep,
 			"the peer is in step: the {workload}, which does not start here, moves there"},
-		{Starting, CmdStart, gaveUp, do(Start), Starting, KeepLink, "started by an operator: try here again"},
+		{Starting, CmdStart, balked, do(Start), Starting, KeepLink, "started by an operator: try here again"},
 		{Starting, LinkLost, gaveUp, do(Kill), Stopping, NoLink,
 			"the {workload} does not start here, and the peer was lost again"},
 	}
 	return append(append(append(given, linkRows(Starting)...), workloadRows(Starting)...), []Row{
 		{Starting, Up, always, nil, Running, KeepLink, "the {workload} runs"},
-		{Starting, StartFailed, restarts, do(Start), Starting, KeepLink, "the {workload} did not start: try again"},
-		{Starting, StartFailed, mayMove, do(Kill), Leaving, KeepLink,
+		{Starting, StartFailed, notTried, do(Kill), Leaving, KeepLink,
 			"the {workload} does not start here: move it to the peer"},
+		{Starting, StartFailed, restarts, do(StartLater), Starting, KeepLink,
+			"the {workload} does not start: it is tried again after policy.restart.pause"},
 		{Starting, StartFailed, peerMayTry, nil, Starting, KeepLink,
 			"the {workload} does not start here: the peer is brought into step, to start it there"},
 		{Starting, StartFailed, always, do(Kill), Stopping, KeepLink,

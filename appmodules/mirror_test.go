@@ -84,14 +84,15 @@ func TestEveryPairIsDecided(t *testing.T) {
 }
 
 // allFacts lists all combinations of facts. EndsFrozen goes along with Holder,
-// Open with Home: no pair has guards of both.
+// Open with Home, Balked with PeerAnswers, PeerBalked with Silent: no pair has guards of both.
 func allFacts(yield func(Facts) bool) {
 	for n := range 1 << 17 {
 		bit := func(i int) bool { return n&(1<<i) != 0 }
 		f := Facts{Holder: bit(0), Complete: bit(1), Alone: bit(2), PeerAnswers: bit(3), PeerHolds: bit(4),
 			PeerActive: bit(5),
 			PeerYields: bit(6), Silent: bit(7), Up: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11), Worse: bit(12),
-			MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0), Open: bit(10)}
+			MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0), Open: bit(10),
+			Balked: bit(3), PeerBalked: bit(7)}
 		if !yield(f) {
 			return
 		}

@@ -166,6 +166,33 @@ func undelayed(b []byte, to *time.Duration, never, after string) error {
 type Restart struct {
 	Max    int      `yaml:"max" json:"max"`
 	Window Duration `yaml:"window" json:"window"`
+	// Pause is between two starts of what did not start.
+	Pause RestartPause `yaml:"pause" json:"pause,omitzero"`
+}
+
+// RestartPause is written as a duration; 0, of policies that have none, is its default.
+type RestartPause time.Duration
+
+// defaultPause lets what kept a VM from starting, as a hypervisor that restarts, pass.
+const defaultPause = 10 * time.Second
+
+// Every is the pause in force.
+func (p RestartPause) Every() time.Duration { return cmp.Or(time.Duration(p), defaultPause) }
+
+// IsZero: it is the default, which nodes do not tell each other, as some know of no other.
+func (p RestartPause) IsZero() bool { return p.Every() == defaultPause }
+
+// MarshalText writes the form UnmarshalText reads.
+func (p RestartPause) MarshalText() ([]byte, error) { return []byte(p.Every().String()), nil }
+
+// UnmarshalText reads a duration of at least a second.
+func (p *RestartPause) UnmarshalText(b []byte) error {
+	d, err := time.ParseDuration(string(b))
+	if err != nil || d < time.Second || d > time.Hour {
+		return fmt.Errorf("%q is not a duration from 1s to 1h", b)
+	}
+	*p = RestartPause(d)
+	return nil
 }
 
 // Turn is the place of a module among those that start on a node: lower order
@@ -199,7 +226,7 @@ const (
 func DefaultPolicy() Policy {
 	return Policy{
 		Arbitration: "safe", Primary: "last", Failback: "manual",
-		Restart:     Restart{Max: 3, Window: Duration(24 * time.Hour)},
+		Restart:     Restart{Max: 3, Window: Duration(24 * time.Hour), Pause: RestartPause(defaultPause)},
 		StallBudget: Duration(2 * time.Second),
 		DiskBudget:  Duration(defaultDisk),
 		Shutdown:    Duration(60 * time.Second),

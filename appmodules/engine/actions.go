@@ -32,7 +32,9 @@ func (e *Engine) act(a appmodules.Action) bool {
 	case appmodules.ForgetDirty:
 		e.leading.forgetDirty()
 	case appmodules.Start:
-		e.start()
+		e.start(0)
+	case appmodules.StartLater:
+		e.start(e.cfg.Module.Policy.Restart.Pause.Every())
 	case appmodules.ShutDown:
 		e.shutDown()
 	case appmodules.Kill:

@@ -28,6 +28,8 @@ func (e *Engine) facts() appmodules.Facts {
 		MovesLeft:    e.left(e.keep.Moves) > 0,
 		Home:         e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
 		GaveUp:       e.failure != "",
+		Balked:       e.work.balked,
+		PeerBalked:   answers && e.link.state.Balked,
 		Impaired:     e.impaired,
 		Rests:        e.rests(),
 		Wanted:       e.keep.Wanted && !e.leaving,

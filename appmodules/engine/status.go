@@ -112,16 +112,24 @@ func (e *Engine) publish() {
 	st := State{
 		Module: e.cfg.Module.Name, Incarnation: e.incarnation, Seq: e.seq,
 		Record: e.rec, Definition: e.keep.Definition.Version,
-		Active: e.active(),
+		Active: e.active(), Balked: e.work.balked,
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
-			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.work.now.Word(),
+			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.workloadWord(),
 			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Notices: e.notices()},
 	}
 	b := &e.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state, b.kill = st, e.killAt()
+}
+
+// workloadWord is what admins see of the workload: one whose writes wait runs as far as it can without them.
+func (e *Engine) workloadWord() string {
+	if e.m.Phase == appmodules.Frozen && e.work.now.Up {
+		return "frozen"
+	}
+	return e.work.now.Word()
 }
 
 // killAt is when the workload is ended that was asked to end; zero: none was.

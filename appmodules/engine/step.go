@@ -10,14 +10,18 @@ import (
 // cannot know to its reason.
 func (e *Engine) step(ev appmodules.Event, text string) {
 	before := e.m
-	if ev == appmodules.StartFailed && e.left(e.keep.Restarts) <= 0 {
-		e.failure = text
+	if ev == appmodules.StartFailed {
+		e.work.balked = true
+		if e.left(e.keep.Restarts) <= 0 {
+			e.failure = text
+		}
 	}
 	next, row := e.m.Step(ev, e.facts())
 	if row == nil {
 		return
 	}
 	e.m = next
+	e.work.balked = e.work.balked && ev != appmodules.Up
 	if ev == appmodules.Up || next.Phase == appmodules.Following {
 		e.failure = "" // it runs, or it is the peer's turn
 	}

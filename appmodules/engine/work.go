@@ -18,6 +18,7 @@ type work struct {
 	looked  time.Time // when it was last asked how it stands
 	missing int       // how often in a row it was down although it should run
 	unfit   string    // why the peer does not get the present definition
+	balked  bool      // it did not start when it was tried last, and nobody has had a word since
 	strays  strays    // disks of the running workload that are not on their volumes
 }
 
@@ -104,11 +105,14 @@ func (e *Engine) reconcile() {
 	})
 }
 
-// start waits for its turn, brings the definition up to date and starts.
-func (e *Engine) start() {
+// start waits for a pause and for its turn, brings the definition up to date and starts.
+func (e *Engine) start(pause time.Duration) {
 	token, turn := e.token, e.cfg.Module.Policy.Start
 	define, resume := e.reading(), e.keep.Saved
 	e.change(func(ctx context.Context) {
+		if pause > 0 && sleep(ctx, e.rt, pause) != nil {
+			return
+		}
 		leave, err := e.cfg.Gate.Enter(ctx, turn.Order)
 		if err != nil {
 			return

@@ -240,15 +240,16 @@ func (p *protection) begin(ctx context.Context) error {
 func (p *protection) result() string {
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
-		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it%s%s", vm, name, name,
-			p.caution(), p.noticed())
+		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it, and %s gets its copy "+
+			"then%s%s", vm, name, name, p.peer(), p.caution(), p.noticed())
 	}
 	var paths []string
 	for _, d := range p.Definition.Disks {
 		paths = append(paths, d.Path)
 	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs; its old images are no longer used: %s%s%s", vm, name,
-		strings.Join(paths, ", "), p.caution(), p.noticed())
+	return fmt.Sprintf("VM %s is protected as module %s and runs. %s is getting its copy, and until that is complete "+
+		"there is one: `duet status %s` shows how far it is. The old images are no longer used: %s%s%s", vm, name, p.peer(),
+		name, strings.Join(paths, ", "), p.caution(), p.noticed())
 }
 
 // caution says what an admin might not expect of the safe policy.

@@ -11,7 +11,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +30,7 @@ const maxBody = 16 << 20
 const header = "Duet-Version"
 
 // ErrRemoved is returned to a caller that is no member of the cluster (any more).
-var ErrRemoved = errors.New("the caller is no member of this cluster")
+var ErrRemoved = errors.New("the caller is no member of this cluster any more")
 
 // The kinds of errors that this package itself sends.
 const (
@@ -55,12 +59,13 @@ type Plane struct {
 
 	mu       sync.Mutex
 	versions map[cluster.NodeID]cluster.Version // as last heard
+	refusals map[cluster.NodeID]bool            // who says that this node is no member
 }
 
 // New returns a Plane.
 func New(cfg Config) *Plane {
 	return &Plane{cfg: cfg, http: &http.Client{Transport: cfg.Transport},
-		versions: make(map[cluster.NodeID]cluster.Version)}
+		versions: make(map[cluster.NodeID]cluster.Version), refusals: make(map[cluster.NodeID]bool)}
 }
 
 // Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every
@@ -76,13 +81,16 @@ func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, 
 	}
 	req.Header.Set(header, cluster.Current.String())
 	resp, err := p.http.Do(req)
+	if errors.Is(err, mux.ErrNotAllowed) {
+		return p.refused(node, true)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %v", p.cfg.Unreachable, node, err)
+		return fmt.Errorf("%w: %s: %s", p.cfg.Unreachable, node, brief(err))
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return fmt.Errorf("%w: %s: %v", p.cfg.Unreachable, node, err)
+		return fmt.Errorf("%w: %s: %s", p.cfg.Unreachable, node, brief(err))
 	}
 	theirs, err := cluster.ParseVersion(resp.Header.Get(header))
 	if err != nil {
@@ -90,8 +98,11 @@ func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, 
 	}
 	p.note(node, theirs)
 	if resp.StatusCode != http.StatusOK {
-		return p.failed(node, theirs, path, resp.StatusCode, b)
+		err := p.failed(node, theirs, path, resp.StatusCode, b)
+		_ = p.refused(node, errors.Is(err, ErrRemoved))
+		return err
 	}
+	_ = p.refused(node, false)
 	if out == nil {
 		return nil
 	}
@@ -99,6 +110,54 @@ func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, 
 		return fmt.Errorf("decode answer of %s: %w", node, err)
 	}
 	return nil
+}
+
+// refused notes whether a node takes this one for no member, and returns what that means.
+func (p *Plane) refused(node cluster.NodeID, yes bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !yes {
+		delete(p.refusals, node)
+		return nil
+	}
+	p.refusals[node] = true
+	return fmt.Errorf("%w: so says %s", ErrRemoved, node)
+}
+
+// Refusals are the nodes that answered a call last with that this node is no member of the cluster: it was removed.
+func (p *Plane) Refusals() []cluster.NodeID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.refusals))
+}
+
+// brief is why a call failed: what lies at the bottom of err on each path, once.
+func brief(err error) string {
+	var out []string
+	var walk func(error)
+	walk = func(err error) {
+		switch x := err.(type) {
+		case interface{ Unwrap() []error }:
+			for _, e := range x.Unwrap() {
+				walk(e)
+			}
+			return
+		case interface{ Unwrap() error }:
+			if inner := x.Unwrap(); inner != nil {
+				walk(inner)
+				return
+			}
+		}
+		text := err.Error()
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+			text = "no answer in time"
+		}
+		if !slices.Contains(out, text) {
+			out = append(out, text)
+		}
+	}
+	walk(err)
+	return strings.Join(out, ", ")
 }
 
 func (p *Plane) note(node cluster.NodeID, v cluster.Version) {
@@ -201,7 +260,7 @@ func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
 		}
 		c, from := p.cfg.Cluster(), mux.PeerFrom(r.Context())
 		if _, member := c.Member(from); !member { // it may have been when it connected
-			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: give it a new directory and join it anew", ErrRemoved,
+			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: `duet cluster rejoin` there brings it back", ErrRemoved,
 				from, c.Name))
 			return
 		}

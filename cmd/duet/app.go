@@ -29,6 +29,9 @@ const (
 type Setup interface {
 	Init(ctx context.Context, r setup.InitRequest) (cluster.Config, error)
 	Join(ctx context.Context, r setup.JoinRequest) (cluster.Config, error)
+	// Leave ends its membership, Rejoin begins another one under the same name; what it had is kept in a folder.
+	Leave(dir string, now time.Time) (aside string, err error)
+	Rejoin(ctx context.Context, r setup.JoinRequest, now time.Time) (c cluster.Config, aside string, err error)
 }
 
 // app is one run of the command: what it reads and writes, and the flags of all commands.

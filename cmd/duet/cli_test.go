@@ -48,6 +48,16 @@ func (p *paper) Join(_ context.Context, r setup.JoinRequest) (cluster.Config, er
 	return cluster.Config{Name: "office", Self: r.Node}, nil
 }
 
+func (p *paper) Leave(dir string, _ time.Time) (string, error) {
+	p.asked = append(p.asked, "leave "+dir)
+	return dir + "/left-20260314-150926", nil
+}
+
+func (p *paper) Rejoin(_ context.Context, r setup.JoinRequest, _ time.Time) (cluster.Config, string, error) {
+	p.asked = append(p.asked, fmt.Sprintf("rejoin %+v", r))
+	return cluster.Config{Name: "office", Self: "beta"}, r.Dir + "/left-20260314-150926", nil
+}
+
 // output is a buffer that may be read while it is written.
 type output struct {
 	mu sync.Mutex
@@ -247,6 +257,8 @@ func TestCommands(t *testing.T) {
 		{name: "cluster_init_badaddr", line: "cluster init --name office --node alpha --addr alpha.example.com"},
 		{name: "cluster_join", line: "cluster join 10.0.0.1 --node beta --addr 10.0.0.2 --token -", in: "duet1.x.y\n"},
 		{name: "cluster_join_fails", line: "cluster join 10.0.0.9 --node beta --addr 10.0.0.2 --token duet1.x.y"},
+		{name: "cluster_leave_running", line: "cluster leave --yes"},
+		{name: "cluster_rejoin_running", line: "cluster rejoin 10.0.0.1 --token duet1.x.y --yes"},
 		{name: "cluster_join_notoken", line: "cluster join 10.0.0.9 --node beta --addr 10.0.0.2"},
 		{name: "version", line: "version"},
 		{name: "typo", line: "stauts"},
@@ -256,6 +268,19 @@ func TestCommands(t *testing.T) {
 			b.in, b.inTTY, b.outTTY = strings.NewReader(c.in), c.tty, c.tty
 			golden(t, c.name, b.transcript(b.run(t.Context(), strings.Fields(c.line))))
 		})
+	}
+}
+
+// TestLeave: a node leaves or rejoins while its daemon is stopped, and is asked for a yes.
+func TestLeave(t *testing.T) {
+	for _, c := range []struct{ name, line, in string }{
+		{name: "cluster_leave", line: "cluster leave --yes"},
+		{name: "cluster_leave_unsure", line: "cluster leave"},
+		{name: "cluster_rejoin", line: "cluster rejoin 10.0.0.1 --token duet1.x.y --yes"},
+		{name: "cluster_rejoin_notoken", line: "cluster rejoin 10.0.0.1 --yes"},
+	} {
+		b := newBench(t, true)
+		golden(t, c.name, b.transcript(b.run(t.Context(), strings.Fields(c.line))))
 	}
 }
 

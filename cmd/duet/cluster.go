@@ -19,8 +19,8 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
-	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.witnessCommand(),
-		a.fenceCommand(), &cobra.Command{
+	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.leaveCommand(),
+		a.rejoinCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
 			Use: "status", Short: "Show the nodes of the cluster", Args: args(),
 			RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 				st, err := c.Status(ctx)
@@ -97,15 +97,8 @@ func (a *app) joinCommand() *cobra.Command {
 			if r.Addrs, err = needed(r.Node, addrs); err != nil {
 				return err
 			}
-			if r.Token == "-" { // keeps it out of the list of processes
-				b, err := io.ReadAll(io.LimitReader(a.in, 4096))
-				if err != nil {
-					return fmt.Errorf("read token: %w", err)
-				}
-				r.Token = strings.TrimSpace(string(b))
-			}
-			if r.Token == "" {
-				return usageError{errors.New("give what \"duet cluster token\" said on the first node with --token")}
+			if err := a.readToken(&r.Token); err != nil {
+				return err
 			}
 			r.At = args[0]
 			conf, err := a.setup.Join(ctx, r)
@@ -119,6 +112,108 @@ func (a *app) joinCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&r.Token, "token", "", "what \"duet cluster token\" said, or - to read it from standard input")
 	nodeSetupFlags(c, &r.Dir, &r.Node, &addrs)
+	return c
+}
+
+// readToken reads a token from standard input if it is "-", which keeps it out of the list of processes.
+func (a *app) readToken(token *string) error {
+	if *token == "-" {
+		b, err := io.ReadAll(io.LimitReader(a.in, 4096))
+		if err != nil {
+			return fmt.Errorf("read token: %w", err)
+		}
+		*token = strings.TrimSpace(string(b))
+	}
+	if *token == "" {
+		return usageError{errors.New("give what \"duet cluster token\" said on the first node with --token")}
+	}
+	return nil
+}
+
+func (a *app) leaveCommand() *cobra.Command {
+	var dir string
+	var yes bool
+	c := &cobra.Command{
+		Use: "leave", Short: "End the membership of this node, on the node itself",
+		Long: "End the membership of this node, for one that was removed from its cluster or is to be part of another one. " +
+			"Runs on the\nnode itself while its duetd is stopped. Nothing is deleted: what the node had, images in its " +
+			"directory included, goes into\na folder that is named. The other node is told with \"duet cluster remove\".",
+		Args: args(),
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if err := a.mayLeave(ctx, yes); err != nil {
+				return err
+			}
+			aside, err := a.setup.Leave(dir, a.now())
+			if err != nil {
+				return err
+			}
+			return a.say(left{aside}, "This node is in no cluster any more. What it had is kept in %s.", clean(aside))
+		}),
+	}
+	leaveFlags(c, &dir, &yes)
+	return c
+}
+
+// left is what leave and rejoin say.
+type left struct {
+	Kept string `json:"kept"`
+}
+
+func leaveFlags(c *cobra.Command, dir *string, yes *bool) {
+	c.Flags().StringVar(dir, "dir", setup.DefaultDir, "directory of the node's state")
+	c.Flags().BoolVar(yes, "yes", false, "do not ask")
+}
+
+// mayLeave refuses while the daemon runs, which has the files open and VMs to look after, and asks.
+func (a *app) mayLeave(ctx context.Context, yes bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := client.New(a.connect)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if st, err := c.Status(ctx); err == nil {
+		return fmt.Errorf("duetd runs here as node %s: first `duet stop` the modules that are to end, then `systemctl stop "+
+			"duetd`", st.Self)
+	}
+	if yes {
+		return nil
+	}
+	fmt.Fprintln(a.err, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no longer used.")
+	if !a.inTTY {
+		return errors.New("to leave wants a confirmation: repeat with --yes")
+	}
+	return a.confirm(ctx, "Do you want to leave?")
+}
+
+func (a *app) rejoinCommand() *cobra.Command {
+	var r setup.JoinRequest
+	var yes bool
+	c := &cobra.Command{
+		Use: "rejoin ADDRESS --token T", Short: "Bring this node back that was removed from its cluster, on the node itself",
+		Long: "Bring this node back into the cluster of the node at ADDRESS, where \"duet cluster token\" gave the token, " +
+			"under its name and\naddresses. Runs on the node itself while its duetd is stopped. It gets the second copies " +
+			"anew; what it had is kept in a\nfolder that is named.",
+		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: a.do(func(ctx context.Context, args []string) error {
+			if err := a.readToken(&r.Token); err != nil {
+				return err
+			}
+			if err := a.mayLeave(ctx, yes); err != nil {
+				return err
+			}
+			r.At = args[0]
+			conf, aside, err := a.setup.Rejoin(ctx, r, a.now())
+			if err != nil {
+				return err
+			}
+			return a.say(left{aside}, "This is node %s of cluster %s again. What it had is kept in %s: delete that when all "+
+				"runs.\nNext: systemctl start duetd", conf.Self, conf.Name, clean(aside))
+		}),
+	}
+	c.Flags().StringVar(&r.Token, "token", "", "what \"duet cluster token\" said, or - to read it from standard input")
+	leaveFlags(c, &r.Dir, &yes)
 	return c
 }
 

@@ -35,6 +35,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		}
 		out.Nodes = append(out.Nodes, st)
 	}
+	out.Removed = n.removed()
 	for _, t := range n.voting.All() {
 		out.Witnesses = append(out.Witnesses, n.witnessStatus(t))
 	}
@@ -42,6 +43,16 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		out.Modules = append(out.Modules, n.moduleStatus(m))
 	}
 	return out.Judged(time.Now()), nil
+}
+
+// removed says that this node was taken off the cluster, and the way back; empty: it is a member.
+func (n *Node) removed() string {
+	who := n.plane.Refusals()
+	if len(who) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("this node was removed from cluster %s, says %s; `duet cluster rejoin` brings it back, `duet cluster "+
+		"leave` ends it here", n.cluster().Name, who[0])
 }
 
 // moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for.
@@ -114,6 +125,10 @@ func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry,
 
 // Act begins what an operator asked for, on the node that has to act.
 func (n *Node) Act(ctx context.Context, name string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
+	// Whoever took it off has gone on without it: what starts here would write beside that.
+	if why := n.removed(); why != "" && a != api.Stop {
+		return api.ActionResult{}, fmt.Errorf("%w: %s", api.ErrConflict, why)
+	}
 	done, err := n.orders.Act(ctx, name, a, r)
 	return done, translate(err)
 }

@@ -16,6 +16,7 @@ import (
 	"duet/cluster/control"
 	"duet/cluster/pki"
 	"duet/cluster/witness"
+	"duet/console/api"
 )
 
 // overAPI calls alpha's API with a certificate and returns the status.
@@ -105,4 +106,17 @@ func TestRemovedNode(t *testing.T) {
 		}
 		return err
 	})
+	until(t, "beta shows that it was removed", func() error {
+		st, err := p.b.node.Status(ctx)
+		if err == nil && (!strings.Contains(st.Verdict.Text, "this node was removed from cluster") || st.Verdict.Level != api.Down) {
+			err = fmt.Errorf("its verdict is %+v", st.Verdict)
+		}
+		return err
+	})
+	for _, action := range []api.Action{api.Start, api.Prim, api.Swap} {
+		_, err := p.b.node.Act(ctx, "web01", action, api.ActionRequest{Node: "beta", Yes: true})
+		if !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "duet cluster rejoin") {
+			t.Errorf("%s on a node that was removed: %v", action, err)
+		}
+	}
 }

@@ -4,10 +4,12 @@ import "time"
 
 // Status is the view one node gives of the whole cluster.
 type Status struct {
-	Cluster string         `json:"cluster" doc:"name of the cluster"`
-	Self    string         `json:"self" doc:"node that answered"`
-	Version string         `json:"version" doc:"version of its daemon"`
-	Verdict Verdict        `json:"verdict" doc:"how the cluster stands"`
+	Cluster string  `json:"cluster" doc:"name of the cluster"`
+	Self    string  `json:"self" doc:"node that answered"`
+	Version string  `json:"version" doc:"version of its daemon"`
+	Verdict Verdict `json:"verdict" doc:"how the cluster stands"`
+	// Removed: this node was taken off the cluster; what it shows is what it knew before.
+	Removed string         `json:"removed,omitempty" doc:"who says that this node is no member any more, and the way back"`
 	Nodes   []NodeStatus   `json:"nodes"`
 	Modules []ModuleStatus `json:"modules"`
 	// Witnesses: the voter first, then the spares.
@@ -65,7 +67,7 @@ type NodeState struct {
 	Holder  string `json:"holder" doc:"node that epoch was granted to"`
 	// Complete: the data here hold every write acknowledged at Epoch.
 	Complete bool           `json:"complete"`
-	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed"`
+	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed; frozen: it runs, and its writes wait"`
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
 	// KillIn: the workload was asked to end, and is ended after so many seconds if it has not by itself.
 	KillIn float64 `json:"kill_in_s,omitempty"`

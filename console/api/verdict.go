@@ -98,6 +98,9 @@ func (m ModuleStatus) survives(node string) bool {
 }
 
 func (s Status) verdict(now time.Time) Verdict {
+	if s.Removed != "" {
+		return Verdict{Level: Down, Text: s.Removed, Safe: []string{}}
+	}
 	v := Verdict{Level: OK, Safe: s.safe()}
 	var down, single, moving, alarmed []string
 	stopped := 0

@@ -32,7 +32,8 @@ type emulated struct {
 
 const (
 	emulatedMiB  = 1536
-	emulatedDisk = "16G" // sparse
+	emulatedBoot = 10 * time.Minute // longest that a boot may take
+	emulatedDisk = "16G"            // sparse
 )
 
 func newEmulated(ctx context.Context, im Image, lan *netns.LAN, nets []netns.Network, name string) (*emulated, error) {
@@ -133,8 +134,11 @@ func (e *emulated) boot(ctx context.Context) error {
 	}
 	inside := "--net=" + e.lan.Path(e.name)
 	// What a processor has for speed costs time where it is emulated: AVX, and what a kernel does against leaks. Without
-	// both a machine boots with two thirds of the work.
-	args := []string{inside, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "Westmere", "-smp", "2",
+	// both a machine boots with two thirds of the work. One processor, by one thread: with two, a guest kernel has stood
+	// still for good, each of them waiting for the other (QEMU 7.2, soft lockups on both), and two machines share two real
+	// ones anyway.
+	args := []string{inside, "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "Westmere",
+		"-smp", "1",
 		"-m", fmt.Sprint(emulatedMiB), "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", e.kernel, "-initrd", e.initrd, "-append",
 		"root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet mitigations=off",
@@ -157,6 +161,8 @@ func (e *emulated) boot(ctx context.Context) error {
 		return err
 	}
 	e.qemu, e.agent = qemu, &agent{socket: e.file("agent")}
+	ctx, cancel := context.WithTimeout(ctx, emulatedBoot)
+	defer cancel()
 	return e.up(ctx)
 }
 

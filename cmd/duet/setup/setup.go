@@ -16,7 +16,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"duet/blockrepl/durable"
@@ -111,6 +113,101 @@ func (d OnDisk) Join(ctx context.Context, r JoinRequest) (cluster.Config, error)
 		return cluster.Config{}, fmt.Errorf("join the cluster at %s: %w", at, err)
 	}
 	return conf, nil
+}
+
+// Leave ends the membership of this node: everything in its directory goes into a folder of it, whose path is
+// returned, so that the node can join a cluster anew and nothing is thrown away. The daemon must not run.
+func (OnDisk) Leave(dir string, now time.Time) (string, error) {
+	if _, err := membership.Load(dir); err != nil {
+		return "", fmt.Errorf("leave cluster: %w", err)
+	}
+	aside := filepath.Join(dir, leftPrefix+now.Format("20060102-150405"))
+	if err := leave(dir, aside); err != nil {
+		return "", fmt.Errorf("leave cluster: %w", err)
+	}
+	return aside, nil
+}
+
+// leftPrefix begins the names of the folders that Leave makes.
+const leftPrefix = "left-"
+
+// leave moves what dir holds to aside. The identity goes first: without it the node is no member, also after a crash.
+func leave(dir, aside string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return err
+	}
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
+		switch PKIFolder {
+		case a.Name():
+			return -1
+		case b.Name():
+			return 1
+		}
+		return 0
+	})
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), leftPrefix) {
+			continue
+		}
+		if err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(aside, e.Name())); err != nil {
+			return err
+		}
+		if e.Name() == PKIFolder {
+			if err := errors.Join(durable.SyncDir(aside), durable.SyncDir(dir)); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(durable.SyncDir(aside), durable.SyncDir(dir))
+}
+
+// Rejoin is Leave and Join under the same name and addresses. What was there comes back if it cannot join.
+func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (conf cluster.Config, aside string, err error) {
+	was, err := membership.Load(r.Dir)
+	if err != nil {
+		return conf, "", fmt.Errorf("rejoin cluster: %w", err)
+	}
+	me, _ := was.Member(was.Self) // Load has found it
+	r.Node, r.Addrs = was.Self, nil
+	for _, n := range was.Networks {
+		if ip := me.Addrs[n.Name]; ip != "" {
+			r.Addrs = append(r.Addrs, Addr{Network: n.Name, IP: ip})
+		}
+	}
+	if aside, err = d.Leave(r.Dir, now); err != nil {
+		return conf, "", err
+	}
+	if conf, err = d.Join(ctx, r); err != nil {
+		return conf, "", errors.Join(err, comeBack(aside, r.Dir))
+	}
+	return conf, aside, nil
+}
+
+// comeBack undoes leave; the identity goes last.
+func comeBack(aside, dir string) error {
+	entries, err := os.ReadDir(aside)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
+		switch PKIFolder {
+		case a.Name():
+			return 1
+		case b.Name():
+			return -1
+		}
+		return 0
+	})
+	for _, e := range entries {
+		if err := os.Rename(filepath.Join(aside, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.Remove(aside), durable.SyncDir(dir))
 }
 
 // config is what cluster.json of the first node holds.

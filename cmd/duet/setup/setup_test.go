@@ -211,6 +211,63 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// TestLeaveAndRejoin: a node leaves and nothing of it is deleted; one that cannot join again is as before; one that can
+// has its name and addresses.
+func TestLeaveAndRejoin(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	if _, err := (setup.OnDisk{}).Init(t.Context(), founding(t, first)); err != nil {
+		t.Fatal(err)
+	}
+	at, tok := open(t, first)
+	on := setup.OnDisk{Dial: dial}
+	r := setup.JoinRequest{Dir: second, At: at, Token: tok, Node: "beta", Addrs: addrs(t, "10.0.0.2", "san=10.1.0.2")}
+	if _, err := on.Join(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join("volumes", "web01.raw")
+	if err := os.MkdirAll(filepath.Join(second, "volumes"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(second, image), []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := setup.JoinRequest{Dir: second, At: at, Token: tok}
+	if _, _, err := on.Rejoin(t.Context(), again, time.Unix(0, 0)); err == nil { // the token was good once
+		t.Fatal("joined by a token that was used")
+	}
+	if conf, id := stored(t, second); conf.Self != "beta" || id.Node() != "beta" {
+		t.Errorf("after it could not join: %+v", conf)
+	}
+	if b, err := os.ReadFile(filepath.Join(second, image)); err != nil || string(b) != "data" {
+		t.Errorf("after it could not join its image is %q, %v", b, err)
+	}
+	again.At, again.Token = open(t, first)
+	conf, aside, err := on.Rejoin(t.Context(), again, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	me, _ := conf.Member("beta")
+	if conf.Self != "beta" || me.Addrs["hb1"] != "10.0.0.2" || me.Addrs["san"] != "10.1.0.2" {
+		t.Errorf("joined again as %+v", me)
+	}
+	if b, err := os.ReadFile(filepath.Join(aside, image)); err != nil || string(b) != "data" {
+		t.Errorf("what it had: %q, %v", b, err)
+	}
+	if aside, err = on.Leave(second, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(second)
+	if err != nil || len(left) != 2 { // two folders of what it had
+		t.Errorf("after it left: %v, %v", left, err)
+	}
+	if _, err := on.Leave(second, time.Unix(2, 0)); err == nil {
+		t.Error("a node of no cluster leaves one")
+	}
+	if _, err := os.Stat(filepath.Join(aside, setup.PKIFolder)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDefaultPort: an address without a port is called on the usual one.
 func TestDefaultPort(t *testing.T) {
 	first := t.TempDir()
