@@ -255,6 +255,8 @@ func (c *Cluster) set(a []string) (err error) {
 		p.On.Shutdown = appmodules.Reaction(value)
 	case "restarts":
 		p.Restart.Max, err = strconv.Atoi(value)
+	case "pause":
+		err = p.Restart.Pause.UnmarshalText([]byte(value))
 	case "patience":
 		err = p.Shutdown.UnmarshalText([]byte(value))
 	case "proof": // by the real byte path; without it there is none
