@@ -183,7 +183,7 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	t := moduleTable()
+	t := a.moduleTable()
 	for _, m := range st.Modules {
 		addModule(&t, m, false)
 	}
@@ -234,7 +234,10 @@ func (a *app) writeVerdict(w io.Writer, v api.Verdict) {
 		return
 	}
 	color := map[api.Level]style{api.OK: green, api.Degraded: orange, api.Down: red}[v.Level]
-	fmt.Fprintf(w, "%s: %s\n", paint(color, strings.ToUpper(string(v.Level)), a.color()), clean(v.Text))
+	level := strings.ToUpper(string(v.Level))
+	lines := wrap(level+": "+clean(v.Text), a.width())
+	lines[0] = paint(color, level, a.color()) + strings.TrimPrefix(lines[0], level)
+	fmt.Fprintln(w, strings.Join(lines, "\n"))
 }
 
 // pathsText lists heartbeat networks by name: "hb1 ok, hb2 silent".
@@ -251,8 +254,9 @@ func pathsText(paths map[string]bool) string {
 	return strings.Join(out, ", ")
 }
 
-func moduleTable() table {
-	return table{head: []string{"MODULE", "NODE", "ROLE", "STATUS", "VM", "EPOCH", "DATA", "DIRTY", "SYNC"}, noteAt: 1}
+func (a *app) moduleTable() table {
+	return table{head: []string{"MODULE", "NODE", "ROLE", "STATUS", "VM", "EPOCH", "DATA", "DIRTY", "SYNC"}, noteAt: 1,
+		width: a.width()}
 }
 
 // addModule adds one row per node, with the sentence why where it is not Ready or always.
@@ -320,7 +324,7 @@ func statusStyle(n api.NodeState) style {
 
 // writeModule writes one module in detail: why on every node, and the volumes.
 func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
-	t := moduleTable()
+	t := a.moduleTable()
 	addModule(&t, m, true)
 	if err := t.write(w, a.color()); err != nil {
 		return err

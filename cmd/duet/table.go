@@ -44,8 +44,33 @@ type row struct {
 type table struct {
 	head []string
 	rows []row
-	// noteAt is the column below which sentences stand.
-	noteAt int
+	// noteAt is the column below which sentences stand, width that of the terminal, at which they are broken; 0: they are
+	// not.
+	noteAt, width int
+}
+
+// narrowest is the width below which breaking lines helps nobody.
+const narrowest = 30
+
+// wrap breaks text into lines of at most width runes, at spaces; a word that is longer stays whole.
+func wrap(text string, width int) []string {
+	if width < narrowest {
+		return []string{text}
+	}
+	var out []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
+			out = append(out, line)
+			line = word
+		default:
+			line += " " + word
+		}
+	}
+	return append(out, line)
 }
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, row{cells: cells}) }
@@ -89,7 +114,9 @@ func (t *table) write(w io.Writer, color bool) error {
 	for _, r := range t.rows {
 		line(r.cells)
 		if r.note != "" {
-			b.WriteString(strings.Repeat(" ", indent) + clean(r.note) + "\n")
+			for _, part := range wrap(clean(r.note), t.width-indent) {
+				b.WriteString(strings.Repeat(" ", indent) + part + "\n")
+			}
 		}
 	}
 	_, err := io.WriteString(w, b.String())
