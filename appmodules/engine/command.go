@@ -108,7 +108,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 		}
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
-	e.patience, e.failed, e.followed = time.Time{}, time.Time{}, false
+	e.patience, e.failed, e.outlives = time.Time{}, time.Time{}, e.link.state.Ending
 	switch ev {
 	case appmodules.CmdSecond:
 		e.yield = e.yield || yes

@@ -57,7 +57,7 @@ type mandate struct {
 	denied   bool      // an ask was denied in the present phase
 	held     bool      // Hold succeeded since the volumes were opened
 	override bool      // an operator stands in for meeting the peer (rule 6)
-	followed bool      // a primary was connected since an operator's last command
+	outlives bool      // the peer was ending already when an operator last had a word here
 	yield    bool      // an operator lets the peer's version win after a split brain
 }
 

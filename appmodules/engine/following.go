@@ -258,7 +258,7 @@ func (f *following) onFollowed(vol *follower) {
 		return
 	}
 	e := f.e
-	f.linked, e.followed = true, true
+	f.linked = true
 	e.step(appmodules.Followed, "")
 	if e.rec.IsComplete() {
 		e.step(appmodules.Completed, "")

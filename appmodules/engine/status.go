@@ -282,7 +282,8 @@ func (e *Engine) hear(theirs State) {
 		e.step(appmodules.Split, fmt.Sprintf("%s wrote in epoch %d too", e.peer, e.rec.Epoch))
 	}
 	e.proofs.hear(theirs.Status.Volumes)
-	if theirs.Ending && e.followed && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
+	e.outlives = e.outlives && theirs.Ending
+	if theirs.Ending && !e.outlives && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
 		e.want(false)
 		e.step(appmodules.CmdStopAll, "")
 	}

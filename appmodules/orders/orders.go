@@ -82,9 +82,29 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 		if node == primary {
 			return o.move(ctx, m, node, r.Yes)
 		}
+		if err := o.mayFollow(m, node); err != nil {
+			return "", err
+		}
 		return "becomes secondary on " + node, o.Command(ctx, m, node, appmodules.CmdSecond, r.Yes)
 	}
 	return "", fmt.Errorf("%w: action %q", api.ErrInvalid, a)
+}
+
+// mayFollow refuses to have a node follow one that does not take part: it would not follow but take over.
+func (o *Desk) mayFollow(m *registry.Entry, node string) error {
+	name, peer := m.Module.Name, m.Module.Peer(node)
+	for _, s := range o.cfg.Status(m) {
+		switch {
+		case s.Node != peer:
+		case s.Stale:
+			return fmt.Errorf("%w: there is nothing to follow: %s does not answer; `duet start %s` starts what may be started",
+				api.ErrConflict, peer, name)
+		case s.Stopped:
+			return fmt.Errorf("%w: there is nothing to follow: %s is stopped on %s; `duet start %s --node %s` first, or `duet "+
+				"start %s`", api.ErrConflict, name, peer, name, peer, name)
+		}
+	}
+	return nil
 }
 
 // move swaps the roles of the primary on a node and its peer, which has to be fit for that.

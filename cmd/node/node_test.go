@@ -147,7 +147,7 @@ func (p *pair) join() error {
 func (p *pair) start(m *member) {
 	p.t.Helper()
 	n, err := New(Config{Dir: m.dir, Socket: filepath.Join(m.dir, "s"), RunDir: filepath.Join(m.dir, "r"),
-		Version: "test", SpareAfter: time.Second,
+		Version: "test", SpareAfter: time.Second, Listen: fmt.Sprintf("%s:%d", m.ip, p.port+2), // one computer is both
 		Hypervisor: m.hv, MinFree: 1 << 20, FencePath: []string{filepath.Dir(m.dir)},
 		ImageDirs: []string{filepath.Dir(m.dir)}, Guard: m.guard,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
