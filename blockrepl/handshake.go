@@ -53,6 +53,9 @@ type RefusedError struct{ Refusal }
 
 // Error names the reason and the newer right.
 func (e *RefusedError) Error() string {
+	if e.Epoch == 0 {
+		return "peer refused: " + e.Reason
+	}
 	return fmt.Sprintf("peer refused: %s (it knows epoch %d of %s)", e.Reason, e.Epoch, e.Holder)
 }
 

@@ -85,12 +85,12 @@ func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, 
 		return p.refused(node, true)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %s", p.cfg.Unreachable, node, brief(err))
+		return p.away(node, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return fmt.Errorf("%w: %s: %s", p.cfg.Unreachable, node, brief(err))
+		return p.away(node, err)
 	}
 	theirs, err := cluster.ParseVersion(resp.Header.Get(header))
 	if err != nil {
@@ -129,6 +129,11 @@ func (p *Plane) Refusals() []cluster.NodeID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Sorted(maps.Keys(p.refusals))
+}
+
+// away is the error of a node that cannot be reached.
+func (p *Plane) away(node cluster.NodeID, err error) error {
+	return &Error{p.cfg.Unreachable, fmt.Sprintf("%s does not answer: %s", node, brief(err))}
 }
 
 // brief is why a call failed: what lies at the bottom of err on each path, once.

@@ -2,12 +2,21 @@ package control
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"duet/cluster"
+	"duet/cluster/mux"
 )
 
 // TestWorkOutlivesItsCaller: who calls gives up, and what was begun for it goes on, within bounds.
@@ -49,5 +58,51 @@ func TestWorkOutlivesItsCaller(t *testing.T) {
 	close(goOn)
 	if err := <-ended; err != nil {
 		t.Errorf("the work was called off with its caller: %v", err)
+	}
+}
+
+// roundTripper answers every call with an error.
+type roundTripper struct{ err error }
+
+func (r *roundTripper) RoundTrip(*http.Request) (*http.Response, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{header: {cluster.Current.String()}},
+		Body: io.NopCloser(strings.NewReader("null"))}, nil
+}
+
+// TestAwayInWords: why a node cannot be reached is said once, in words for people, whatever the layers below add.
+func TestAwayInWords(t *testing.T) {
+	unreachable := errors.New("unreachable")
+	paths := errors.Join(fmt.Errorf("over 10.0.0.2:7420: %w", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}),
+		fmt.Errorf("over 10.1.0.2:7420: %w", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}),
+		fmt.Errorf("over 10.2.0.2:7420: %w", context.DeadlineExceeded))
+	p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: &roundTripper{fmt.Errorf("call beta: %w", paths)},
+		Unreachable: unreachable})
+	err := p.Call(t.Context(), "beta", "version", nil, nil)
+	if !errors.Is(err, unreachable) || err.Error() != "beta does not answer: connection refused, no answer in time" {
+		t.Error(err)
+	}
+}
+
+// TestRefusals: a node that takes this one for no member is remembered until it answers again.
+func TestRefusals(t *testing.T) {
+	net := &roundTripper{fmt.Errorf("call beta: %w", mux.ErrNotAllowed)}
+	p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: net})
+	if err := p.Call(t.Context(), "beta", "version", nil, nil); !errors.Is(err, ErrRemoved) {
+		t.Error(err)
+	}
+	if got := p.Refusals(); !slices.Equal(got, []cluster.NodeID{"beta"}) {
+		t.Errorf("refused by %v", got)
+	}
+	net.err = errors.New("away") // says nothing about that
+	_ = p.Call(t.Context(), "beta", "version", nil, nil)
+	if len(p.Refusals()) != 1 {
+		t.Error("forgotten while nobody answers")
+	}
+	net.err = nil
+	if err := p.Call(t.Context(), "beta", "version", nil, nil); err != nil || len(p.Refusals()) != 0 {
+		t.Error(err, p.Refusals())
 	}
 }
