@@ -19,8 +19,8 @@ var (
 	}}
 	silent      = Guard{"complete, peer silent", func(f Facts, _ Link) bool { return f.Complete && f.Silent }}
 	silentStale = Guard{"not complete, peer silent", func(f Facts, _ Link) bool { return !f.Complete && f.Silent }}
-	peerStopped = Guard{"complete, peer stopped", func(f Facts, _ Link) bool {
-		return f.Complete && f.PeerAnswers && !f.PeerActive
+	peerStopped = Guard{"complete, peer stopped, not tried on both", func(f Facts, _ Link) bool {
+		return f.Complete && f.PeerAnswers && !f.PeerActive && !(f.Balked && f.PeerBalked)
 	}}
 	loneStopped = Guard{"open, not alone, peer stopped",
 		func(f Facts, _ Link) bool { return f.Open && !f.Alone && f.PeerAnswers && !f.PeerActive }}
@@ -44,11 +44,11 @@ var (
 	notTried = Guard{"in step, not tried there, moves left", func(f Facts, l Link) bool {
 		return l == InStep && !f.PeerBalked && f.MovesLeft
 	}}
-	peerMayTry = Guard{"gave up, peer is there, moves left", func(f Facts, l Link) bool {
-		return f.GaveUp && l != InStep && f.PeerAnswers && f.PeerActive && f.MovesLeft
+	peerMayTry = Guard{"gave up, peer is there and not tried, moves left", func(f Facts, l Link) bool {
+		return f.GaveUp && l != InStep && f.PeerAnswers && f.PeerActive && !f.PeerBalked && f.MovesLeft
 	}}
-	heirIsBack = Guard{"gave up, holder, wanted, peer is there, moves left", func(f Facts, _ Link) bool {
-		return f.GaveUp && f.Holder && f.Wanted && f.PeerAnswers && f.PeerActive && f.MovesLeft
+	heirIsBack = Guard{"gave up, holder, wanted, peer is there and not tried, moves left", func(f Facts, _ Link) bool {
+		return f.GaveUp && f.Holder && f.Wanted && f.PeerAnswers && f.PeerActive && !f.PeerBalked && f.MovesLeft
 	}}
 	wanted     = Guard{"wanted", func(f Facts, _ Link) bool { return f.Wanted }}
 	endsFrozen = Guard{"policy.frozen is kill", func(f Facts, _ Link) bool { return f.EndsFrozen }}

@@ -84,7 +84,7 @@ func TestEveryPairIsDecided(t *testing.T) {
 }
 
 // allFacts lists all combinations of facts. EndsFrozen goes along with Holder,
-// Open with Home, Balked with PeerAnswers, PeerBalked with Silent: no pair has guards of both.
+// Open with Home, Balked with them, PeerBalked with Impaired: no pair has guards of both.
 func allFacts(yield func(Facts) bool) {
 	for n := range 1 << 17 {
 		bit := func(i int) bool { return n&(1<<i) != 0 }
@@ -92,7 +92,7 @@ func allFacts(yield func(Facts) bool) {
 			PeerActive: bit(5),
 			PeerYields: bit(6), Silent: bit(7), Up: bit(8), RestartsLeft: bit(9), Home: bit(10), Wanted: bit(11), Worse: bit(12),
 			MovesLeft: bit(13), TakesBack: bit(14), Impaired: bit(15), GaveUp: bit(16), EndsFrozen: bit(0), Open: bit(10),
-			Balked: bit(3), PeerBalked: bit(7)}
+			Balked: bit(10), PeerBalked: bit(15)}
 		if !yield(f) {
 			return
 		}

@@ -117,6 +117,9 @@ func (e *Engine) missing() string {
 	case !f.PeerAnswers:
 		return fmt.Sprintf("%s holds epoch %d and does not answer; its return or `duet prim %s` ends this%s", e.rec.Holder,
 			e.rec.Epoch, e.cfg.Module.Name, e.countdown())
+	case f.Balked && f.PeerBalked:
+		return fmt.Sprintf("it did not start here, nor on %s: `duet log %s` says why, `duet start %s` tries again", e.peer,
+			e.cfg.Module.Name, e.cfg.Module.Name)
 	case !f.PeerActive:
 		return fmt.Sprintf("the module is stopped on %s, which has the newest data: start it there", e.peer)
 	}

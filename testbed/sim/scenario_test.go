@@ -147,3 +147,31 @@ func TestSame(t *testing.T) {
 		}
 	}
 }
+
+// TestFewLinesInVain: a VM that starts on neither host costs each host at most ten lines of its log in any minute.
+func TestFewLinesInVain(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "start-fails-on-both.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, transcript, _ := strings.Cut(string(text), "\n----\n")
+	_, transcript, _ = strings.Cut(transcript, "the VM does not start here")
+	lines := map[string][]float64{}
+	for line := range strings.Lines(transcript) {
+		var at float64
+		var who string
+		if n, _ := fmt.Sscanf(line, "%fs %s", &at, &who); n == 2 && strings.Contains(line, "→") {
+			lines[who] = append(lines[who], at)
+		}
+	}
+	if len(lines["alpha:"]) == 0 || len(lines["beta:"]) == 0 {
+		t.Fatalf("no lines of both hosts are found: %v", lines)
+	}
+	for who, at := range lines {
+		for i := range at {
+			if i >= 10 && at[i]-at[i-10] < 60 && at[i] < 150 {
+				t.Errorf("%s 11 lines from %.1f to %.1f s", who, at[i-10], at[i])
+			}
+		}
+	}
+}
