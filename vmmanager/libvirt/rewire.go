@@ -24,12 +24,39 @@ func rewire(text []byte, endpoints []vmmanager.Endpoint, reconnect bool) ([]byte
 	if err := protectable(domain, endpoints); err != nil {
 		return nil, err
 	}
-	var edits []edit
+	edits := entitle(text, domain, endpoints)
 	for _, to := range endpoints {
 		d, _ := findDisk(domain, to.Target)
 		edits = append(edits, rewireDisk(text, d, to.Socket, reconnect)...)
 	}
 	return apply(text, edits), nil
+}
+
+// title tells whoever meets the VM in virsh or virt-manager why it does not start there.
+const title = "managed by Duet, which starts it: duet status"
+
+// entitle returns the edit that gives a VM the title, if it has none of its own.
+func entitle(text []byte, domain *element, endpoints []vmmanager.Endpoint) []edit {
+	name := domain.child("name")
+	if len(endpoints) == 0 || name == nil || domain.child("title") != nil {
+		return nil
+	}
+	return []edit{{name.end, name.end, indent(text, name) + "<title>" + title + "</title>"}}
+}
+
+// untitle returns the edit that takes the title away when no disk that was rewired is left after those of to are put
+// elsewhere; before is the definition until then, nil if it is not known.
+func untitle(text []byte, domain, before *element, to []vmmanager.Disk) []edit {
+	is := domain.child("title")
+	left := slices.ContainsFunc(disks(domain), func(d disk) bool {
+		had, _ := findDisk(before, d.target)
+		goes := slices.ContainsFunc(to, func(by vmmanager.Disk) bool { return by.Target == d.target })
+		return d.socket() != "" && !goes && had.socket() == ""
+	})
+	if is == nil || is.text != title || left {
+		return nil
+	}
+	return []edit{remove(text, is)}
 }
 
 // rewireDisk returns the edits that put one disk on an endpoint. Target, boot
@@ -75,7 +102,7 @@ func restore(text []byte, own vmmanager.Definition, to []vmmanager.Disk) ([]byte
 			return nil, err
 		}
 	}
-	var edits []edit
+	edits := untitle(text, domain, before, to)
 	for _, by := range to {
 		d, err := replaceable(domain, by.Target)
 		if err != nil {

@@ -105,6 +105,12 @@ func sameButDisks(t *testing.T, file string, before, after []byte) {
 		}
 		d.Driver, d.Source, d.BackingStore = was.Driver, was.Source, was.BackingStore
 	}
+	if a.Title == "" && b.Title != title {
+		t.Errorf("%s: it does not say who manages it: %q", file, b.Title)
+	}
+	if b.Title == title {
+		b.Title = a.Title
+	}
 	if !reflect.DeepEqual(a, b) {
 		t.Errorf("%s: something else than disks has changed", file)
 	}
