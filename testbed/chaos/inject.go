@@ -339,7 +339,7 @@ func (s *injection) start(ctx context.Context, module string) error {
 	var err error
 	for name, h := range s.Hosts {
 		err = errors.Join(err, testcluster.Until(ctx, module+" is started on "+name, func() error {
-			_, err := h.Duet(ctx, "start", module, "--node", name)
+			_, err := h.Duet(ctx, "start", module, "--node", name, "--no-wait")
 			return err
 		}))
 	}
