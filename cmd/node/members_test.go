@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,8 +15,10 @@ import (
 
 	"duet/cluster"
 	"duet/cluster/control"
+	"duet/cluster/mux"
 	"duet/cluster/pki"
 	"duet/cluster/witness"
+	"duet/cmd/duet/setup"
 	"duet/console/api"
 )
 
@@ -108,7 +111,7 @@ func TestRemovedNode(t *testing.T) {
 	})
 	until(t, "beta shows that it was removed", func() error {
 		st, err := p.b.node.Status(ctx)
-		if err == nil && (!strings.Contains(st.Verdict.Text, "this node was removed from cluster") || st.Verdict.Level != api.Down) {
+		if err == nil && (!strings.Contains(st.Verdict.Text, "this node was removed") || st.Verdict.Level != api.Down) {
 			err = fmt.Errorf("its verdict is %+v", st.Verdict)
 		}
 		return err
@@ -118,5 +121,21 @@ func TestRemovedNode(t *testing.T) {
 		if !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "duet cluster rejoin") {
 			t.Errorf("%s on a node that was removed: %v", action, err)
 		}
+	}
+	p.stop(p.b)
+	token, err := p.a.node.NewToken(ctx, 0)
+	must(t, err)
+	_, kept, err := setup.OnDisk{Dial: mux.DialJoin}.Rejoin(ctx, setup.JoinRequest{Dir: p.b.dir,
+		At: fmt.Sprintf("%s:%d", p.a.ip, p.port), Token: token.Token}, time.Now())
+	must(t, err)
+	p.hasEndpoint(p.b, "web01")
+	p.start(p.b)
+	p.is(p.b, "web01", "SECOND")
+	p.is(p.a, "web01", "PRIM")
+	if st, err := p.b.node.Status(ctx); err != nil || st.Removed != "" {
+		t.Errorf("after it rejoined: %q, %v", st.Removed, err)
+	}
+	if _, err := os.Stat(filepath.Join(kept, pki.Folder)); err != nil {
+		t.Error(err)
 	}
 }

@@ -89,13 +89,7 @@ func TestNodeForgetsItsModules(t *testing.T) {
 	p.is(p.b, "web01", "SECOND")
 	p.stop(p.b)
 	must(t, os.RemoveAll(filepath.Join(p.b.dir, "db")))
-	def, err := p.b.hv.Definition(ctx, "web01")
-	must(t, err)
-	// The fake one, whose definitions name no sockets, is told.
-	def, err = p.b.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda",
-		Socket: filepath.Join(p.b.dir, "r", "web01-vda.sock")}})
-	must(t, err)
-	must(t, p.b.hv.(hypervisor).Hypervisor.Define(ctx, def))
+	p.hasEndpoint(p.b, "web01")
 	p.start(p.b)
 	p.is(p.b, "web01", "SECOND")
 	p.is(p.a, "web01", "PRIM")
@@ -104,6 +98,16 @@ func TestNodeForgetsItsModules(t *testing.T) {
 			t.Errorf("%s is not there", image)
 		}
 	}
+}
+
+// hasEndpoint tells the fake hypervisor, whose definitions name no sockets, that the VM's disk is on one.
+func (p *pair) hasEndpoint(m *member, vm string) {
+	p.t.Helper()
+	def, err := m.hv.Definition(p.t.Context(), vm)
+	must(p.t, err)
+	def, err = m.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: filepath.Join(m.dir, "r", vm+"-vda.sock")}})
+	must(p.t, err)
+	must(p.t, m.hv.(hypervisor).Hypervisor.Define(p.t.Context(), def))
 }
 
 // TestReleaseWithoutPeer: protection can be ended while the peer is away, which forgets the

@@ -59,8 +59,8 @@ func TestHostDies(t *testing.T) {
 	identical(ctx, t, a, "web01")
 }
 
-// TestHostIsReplaced: a host that is gone for good is taken off the cluster, and a new
-// computer under its name gets the second copy of the VM, which runs all the time.
+// TestHostIsReplaced: a host that is gone for good is taken off the cluster. When it comes back after all it says that it
+// was removed, and starts nothing; it rejoins and gets the second copy of the VM, which runs all the time.
 func TestHostIsReplaced(t *testing.T) {
 	l := start(t, 60)
 	ctx := bounded(t, 2*time.Minute)
@@ -79,11 +79,18 @@ func TestHostIsReplaced(t *testing.T) {
 		return err
 	}))
 	must(t, b.Boot(ctx))
-	_, err := b.Node.Run(ctx, "sh", "-c", "rm -rf /var/lib/duet/*")
-	must(t, err)
-	_, err = b.Libvirt.Virsh(ctx, "undefine", "web01")
-	must(t, err)
-	must(t, l.Join(ctx))
+	must(t, b.StartDuetd(ctx))
+	must(t, testcluster.Until(ctx, "beta says that it was removed", func() error {
+		st, err := b.Status(ctx)
+		if err == nil && st.Removed == "" {
+			err = errors.New(st.Verdict.Text)
+		}
+		return err
+	}))
+	refused(ctx, t, b, "was removed from cluster", "prim", "web01", "--yes")
+	refused(ctx, t, b, "duetd runs here", "cluster", "rejoin", "192.0.2.1", "--token", "x", "--yes")
+	must(t, b.StopDuetd(ctx))
+	must(t, l.Rejoin(ctx))
 	must(t, b.Is(ctx, "web01", "SECOND"))
 	must(t, a.Whole(ctx, "web01"))
 	log := waitAcks(ctx, t, l, "web01", 50)

@@ -199,6 +199,13 @@ func (l *Cluster) Form(ctx context.Context, args ...string) error {
 
 // Join makes beta a member of alpha's cluster and starts its duetd.
 func (l *Cluster) Join(ctx context.Context) error {
+	return l.enter(ctx, "join", "--node", Beta, "--addr", l.addrs(Beta))
+}
+
+// Rejoin brings beta back that was removed from alpha's cluster and starts its duetd.
+func (l *Cluster) Rejoin(ctx context.Context) error { return l.enter(ctx, "rejoin", "--yes") }
+
+func (l *Cluster) enter(ctx context.Context, command string, args ...string) error {
 	a, b := l.Hosts[Alpha], l.Hosts[Beta]
 	out, err := a.Duet(ctx, "cluster", "token", "--json")
 	if err != nil {
@@ -208,8 +215,8 @@ func (l *Cluster) Join(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(out), &token); err != nil {
 		return fmt.Errorf("read token: %w", err)
 	}
-	if _, err := b.Duet(ctx, "cluster", "join", l.LAN.Addr(Alpha, Front).String(), "--token", token.Token, "--node", Beta,
-		"--addr", l.addrs(Beta)); err != nil {
+	at := l.LAN.Addr(Alpha, Front).String()
+	if _, err := b.Duet(ctx, append([]string{"cluster", command, at, "--token", token.Token}, args...)...); err != nil {
 		return err
 	}
 	return b.StartDuetd(ctx)

@@ -215,8 +215,12 @@ func (r *Room) Taken(ctx context.Context, vm string) (*vmmanager.Finding, error)
 // definition holds nothing: its data are where the module is.
 func (r *Room) leftover(ctx context.Context, def vmmanager.Definition) (bool, error) {
 	has := func(m appmodules.Module) bool { return m.Subject() == def.Name }
-	if len(def.Disks) == 0 || len(r.cfg.Hypervisor.On(def)) < len(def.Disks) || slices.ContainsFunc(r.cfg.Left(), has) ||
-		slices.ContainsFunc(r.cfg.All(), has) {
+	on := r.cfg.Hypervisor.On(def)
+	// A hypervisor may list the disks on volumes among those with images, or not.
+	own := slices.ContainsFunc(def.Disks, func(d vmmanager.Disk) bool {
+		return !slices.ContainsFunc(on, func(e vmmanager.Endpoint) bool { return e.Target == d.Target })
+	})
+	if len(on) == 0 || own || slices.ContainsFunc(r.cfg.Left(), has) || slices.ContainsFunc(r.cfg.All(), has) {
 		return false, nil
 	}
 	state, err := r.cfg.Hypervisor.State(ctx, def.Name)
