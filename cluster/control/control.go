@@ -60,6 +60,7 @@ type Plane struct {
 	mu       sync.Mutex
 	versions map[cluster.NodeID]cluster.Version // as last heard
 	refusals map[cluster.NodeID]bool            // who says that this node is no member
+	accepted time.Time                          // when a node last took it for one
 }
 
 // New returns a Plane.
@@ -118,16 +119,24 @@ func (p *Plane) refused(node cluster.NodeID, yes bool) error {
 	defer p.mu.Unlock()
 	if !yes {
 		delete(p.refusals, node)
+		p.accepted = time.Now()
 		return nil
 	}
 	p.refusals[node] = true
 	return fmt.Errorf("%w: so says %s", ErrRemoved, node)
 }
 
-// Refusals are the nodes that answered a call last with that this node is no member of the cluster: it was removed.
+// newsTime is how long a member may take to hear of another one that was admitted elsewhere.
+const newsTime = 3 * time.Second
+
+// Refusals are the nodes that answered a call last with that this node is no member of the cluster: it was removed. While
+// another one takes it for a member there are none: then those have not heard of it yet.
 func (p *Plane) Refusals() []cluster.NodeID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if time.Since(p.accepted) < newsTime {
+		return nil
+	}
 	return slices.Sorted(maps.Keys(p.refusals))
 }
 

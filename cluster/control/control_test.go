@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"duet/cluster"
@@ -86,23 +87,41 @@ func TestAwayInWords(t *testing.T) {
 	}
 }
 
-// TestRefusals: a node that takes this one for no member is remembered until it answers again.
+// TestRefusals: a node that takes this one for no member is remembered until it answers again, and counts while no other
+// one takes it for a member.
 func TestRefusals(t *testing.T) {
-	net := &roundTripper{fmt.Errorf("call beta: %w", mux.ErrNotAllowed)}
-	p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: net})
-	if err := p.Call(t.Context(), "beta", "version", nil, nil); !errors.Is(err, ErrRemoved) {
-		t.Error(err)
-	}
-	if got := p.Refusals(); !slices.Equal(got, []cluster.NodeID{"beta"}) {
-		t.Errorf("refused by %v", got)
-	}
-	net.err = errors.New("away") // says nothing about that
-	_ = p.Call(t.Context(), "beta", "version", nil, nil)
-	if len(p.Refusals()) != 1 {
-		t.Error("forgotten while nobody answers")
-	}
-	net.err = nil
-	if err := p.Call(t.Context(), "beta", "version", nil, nil); err != nil || len(p.Refusals()) != 0 {
-		t.Error(err, p.Refusals())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := &roundTripper{fmt.Errorf("call beta: %w", mux.ErrNotAllowed)}
+		p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: net})
+		call := func(node cluster.NodeID, answer error) error {
+			net.err = answer
+			return p.Call(t.Context(), node, "version", nil, nil)
+		}
+		refuses := fmt.Errorf("call: %w", mux.ErrNotAllowed)
+		if err := call("beta", refuses); !errors.Is(err, ErrRemoved) {
+			t.Error(err)
+		}
+		if got := p.Refusals(); !slices.Equal(got, []cluster.NodeID{"beta"}) {
+			t.Errorf("refused by %v", got)
+		}
+		_ = call("beta", errors.New("away")) // says nothing about that
+		if len(p.Refusals()) != 1 {
+			t.Error("forgotten while nobody answers")
+		}
+		_ = call("gamma", nil)
+		if got := p.Refusals(); len(got) != 0 {
+			t.Errorf("refused by %v although gamma takes it for a member", got)
+		}
+		time.Sleep(newsTime)
+		if len(p.Refusals()) != 1 {
+			t.Error("forgotten after gamma's last word")
+		}
+		if err := call("beta", nil); err != nil || len(p.Refusals()) != 0 {
+			t.Error(err, p.Refusals())
+		}
+		time.Sleep(newsTime)
+		if len(p.Refusals()) != 0 {
+			t.Error("remembered although it answered again")
+		}
+	})
 }
