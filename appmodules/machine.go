@@ -154,28 +154,33 @@ func (a Action) String() string { return name(actionNames[:], int(a), "action") 
 
 // Facts are what is true when an event is handled.
 type Facts struct {
-	Holder       bool // this node holds the newest epoch it knows
-	Complete     bool // its data hold every write acknowledged at that epoch
-	Alone        bool // it holds the epoch and the peer is known not to be complete
-	Worse        bool // it holds the epoch, but lost power, and the peer's copy is complete and did not
-	PeerAnswers  bool // the peer's daemon answers
-	PeerHolds    bool // as far as this node knows, the peer holds the newest epoch
-	PeerActive   bool // the module is started on the peer
-	PeerYields   bool // the peer says that this node may have a newer epoch than this node knows
-	TakesBack    bool // the peer lost power, does not know of the right it was given, and its copy is the worse one
-	Silent       bool // all heartbeat paths have been silent for the detection time
-	Up           bool // the workload is up on this node, if only waiting for its disk
+	Tries
+	Holder      bool // this node holds the newest epoch it knows
+	Complete    bool // its data hold every write acknowledged at that epoch
+	Alone       bool // it holds the epoch and the peer is known not to be complete
+	Worse       bool // it holds the epoch, but lost power, and the peer's copy is complete and did not
+	PeerAnswers bool // the peer's daemon answers
+	PeerHolds   bool // as far as this node knows, the peer holds the newest epoch
+	PeerActive  bool // the module is started on the peer
+	PeerYields  bool // the peer says that this node may have a newer epoch than this node knows
+	TakesBack   bool // the peer lost power, does not know of the right it was given, and its copy is the worse one
+	Silent      bool // all heartbeat paths have been silent for the detection time
+	Up          bool // the workload is up on this node, if only waiting for its disk
+	Home        bool // the policy wants the module on the peer, without being asked
+	Impaired    bool // this node cannot save what it decides
+	Rests       bool // its storage failed while it followed, a moment ago
+	Wanted      bool // an operator wants the module to run
+	Open        bool // the volumes are open as primary
+	EndsFrozen  bool // the policy ends a workload whose writes have waited for too long
+}
+
+// Tries are how often the workload may still be started, and what came of the last time.
+type Tries struct {
 	RestartsLeft bool // the policy allows one more restart here
 	MovesLeft    bool // and one more move to the peer because of a failure
-	Home         bool // the policy wants the module on the peer, without being asked
-	GaveUp       bool // the workload was tried too often here and does not start
-	Balked       bool // the workload did not start when it was tried here last
+	GaveUp       bool // it was tried too often here and does not start
+	Balked       bool // it did not start when it was tried here last
 	PeerBalked   bool // nor on the peer
-	Impaired     bool // this node cannot save what it decides
-	Rests        bool // its storage failed while it followed, a moment ago
-	Wanted       bool // an operator wants the module to run
-	Open         bool // the volumes are open as primary
-	EndsFrozen   bool // the policy ends a workload whose writes have waited for too long
 }
 
 // Guard is a condition of a row.

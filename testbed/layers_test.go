@@ -13,7 +13,7 @@ import (
 // rows is the import order: a package imports rows below its own,
 // never above and never a neighbour. A pattern may end in * for one path element.
 var rows = [][]string{
-	0: {"blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check",
+	0: {"docs", "blockrepl/wire", "blockrepl/durable", "cluster/ratelimit", "cmd/version", "console/web", "testbed/check",
 		"testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps", "testbed/previous"},
 	1: {"cluster", "cluster/enroll", "blockrepl", "vmmanager", "lb", "appmodules"},
 	2: {"cluster/*", "cluster/doctor/*", "blockrepl/*", "blockrepl/host/*", "vmmanager/*", "lb/*", "appmodules/checker",

@@ -129,8 +129,8 @@ func (p *Plane) refused(node cluster.NodeID, yes bool) error {
 // newsTime is how long a member may take to hear of another one that was admitted elsewhere.
 const newsTime = 3 * time.Second
 
-// Refusals are the nodes that answered a call last with that this node is no member of the cluster: it was removed. While
-// another one takes it for a member there are none: then those have not heard of it yet.
+// Refusals are the nodes that answered a call last with that this node is no member of the cluster: it was removed.
+// While another one takes it for a member there are none: then those have not heard of it yet.
 func (p *Plane) Refusals() []cluster.NodeID {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -76,8 +76,8 @@ func (r *roundTripper) RoundTrip(*http.Request) (*http.Response, error) {
 // TestAwayInWords: why a node cannot be reached is said once, in words for people, whatever the layers below add.
 func TestAwayInWords(t *testing.T) {
 	unreachable := errors.New("unreachable")
-	paths := errors.Join(fmt.Errorf("over 10.0.0.2:7420: %w", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}),
-		fmt.Errorf("over 10.1.0.2:7420: %w", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}),
+	shut := &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	paths := errors.Join(fmt.Errorf("over 10.0.0.2:7420: %w", shut), fmt.Errorf("over 10.1.0.2:7420: %w", shut),
 		fmt.Errorf("over 10.2.0.2:7420: %w", context.DeadlineExceeded))
 	p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: &roundTripper{fmt.Errorf("call beta: %w", paths)},
 		Unreachable: unreachable})
@@ -87,8 +87,8 @@ func TestAwayInWords(t *testing.T) {
 	}
 }
 
-// TestRefusals: a node that takes this one for no member is remembered until it answers again, and counts while no other
-// one takes it for a member.
+// TestRefusals: a node that takes this one for no member is remembered until it answers again, and counts while no
+// other one takes it for a member.
 func TestRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := &roundTripper{fmt.Errorf("call beta: %w", mux.ErrNotAllowed)}

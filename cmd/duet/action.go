@@ -25,8 +25,8 @@ func (a *app) actionCommands() []*cobra.Command {
 			"data, not by who starts first."},
 		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over. The guest is " +
 			"asked to shut down, and is\nended if it has not within policy.shutdown."},
-		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no failover. " +
-			"The guest is asked to shut down, and is ended if it\nhas not within policy.shutdown."},
+		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no " +
+			"failover. The guest is asked to shut down, and is ended if it\nhas not within policy.shutdown."},
 		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be " +
 			"Ready. The guest is shut down here and started\nthere; it is ended if it has not shut down within " +
 			"policy.shutdown."},

@@ -180,7 +180,8 @@ func (a *app) mayLeave(ctx context.Context, yes bool) error {
 	if yes {
 		return nil
 	}
-	fmt.Fprintln(a.err, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no longer used.")
+	fmt.Fprintln(a.err, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no "+
+		"longer used.")
 	if !a.inTTY {
 		return errors.New("to leave wants a confirmation: repeat with --yes")
 	}

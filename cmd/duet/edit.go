@@ -49,8 +49,8 @@ func (a *app) setKeyCommand() *cobra.Command {
 func (a *app) editCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "edit MODULE", Short: "Edit the configuration of a module in $VISUAL or $EDITOR",
-		Long: "Edit the configuration of a module in $VISUAL or $EDITOR, or vi. What is not good is not applied, and stays in " +
-			"a file that is named.",
+		Long: "Edit the configuration of a module in $VISUAL or $EDITOR, or vi. What is not good is not applied, and " +
+			"stays in a file that is named.",
 		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			conf, err := c.Config(ctx, args[0])

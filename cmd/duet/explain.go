@@ -44,7 +44,7 @@ func (a *app) explainCommand() *cobra.Command {
 // states are what status shows, in words; the troubles say what to do about those that are not as they should be.
 var states = map[string]string{
 	"STOP":      "stopped: by an operator, or because it does not start; the VM is off here",
-	"WAIT":      "it would run here or follow, and something is missing that the sentence in status names; the VM is off here",
+	"WAIT":      "it would run here or follow, and something is missing that the sentence in status names; the VM is off",
 	"ALONE":     "it runs here, on one copy: the other host has none, or an older one",
 	"PRIM":      "it runs here, and what it writes goes to both hosts",
 	"SECOND":    "it runs on the other host, and this one gets what it writes; Ready: it may take over",

@@ -54,8 +54,8 @@ func scrapeJobs(st api.Status) []scrapeJob {
 func writeScrape(w io.Writer, st api.Status) error {
 	jobs := scrapeJobs(st)
 	var b strings.Builder
-	fmt.Fprintf(&b, "# On the host of Prometheus, in %s, readable by it: from any node %s/ca.crt as ca.crt,\n", prometheusDir,
-		setup.DefaultDir)
+	fmt.Fprintf(&b, "# On the host of Prometheus, in %s, readable by it: from any node %s/ca.crt as ca.crt,\n",
+		prometheusDir, setup.DefaultDir)
 	b.WriteString("# and from each node its console.token, of the same directory:")
 	for _, j := range jobs {
 		b.WriteString(" " + j.Node + ".token")
@@ -63,7 +63,8 @@ func writeScrape(w io.Writer, st api.Status) error {
 	b.WriteString("\nscrape_configs:\n")
 	for _, j := range jobs {
 		fmt.Fprintf(&b, "  - job_name: %s\n    scheme: https\n    authorization: {credentials_file: %s}\n"+
-			"    tls_config: {ca_file: %s}\n    static_configs:\n      - targets: [%q]\n        labels: {cluster: %q, node: %q}\n",
+			"    tls_config: {ca_file: %s}\n    static_configs:\n      - targets: [%q]\n"+
+			"        labels: {cluster: %q, node: %q}\n",
 			j.Job, j.Token, j.CA, j.Target, st.Cluster, j.Node)
 	}
 	_, err := io.WriteString(w, b.String())

@@ -51,8 +51,8 @@ func (n *Node) removed() string {
 	if len(who) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("this node was removed from cluster %s, says %s; `duet cluster rejoin` brings it back, `duet cluster "+
-		"leave` ends it here", n.cluster().Name, who[0])
+	return fmt.Sprintf("this node was removed from cluster %s, says %s; `duet cluster rejoin` brings it back, "+
+		"`duet cluster leave` ends it here", n.cluster().Name, who[0])
 }
 
 // moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for.

@@ -25,11 +25,11 @@ var (
 	guardAlive   = desc("guard_alive", "1 if the guard, which pauses the guests here when duetd dies, answers.")
 	versionBytes = desc("volume_diverged_saved_bytes",
 		"Size of a version that lost a split brain and is kept here: alert on its presence.", "module", "volume", "version")
-	moduleProtected = desc("module_protected", "1 if both copies are complete and the module runs: it survives the loss of "+
-		"either; 0 on the node that runs it if not, and on the other one always. Sum over the nodes.", "module")
+	moduleProtected = desc("module_protected", "1 if both copies are complete and the module runs: it survives the "+
+		"loss of either; 0 on the node that runs it if not, and on the other one always. Sum over the nodes.", "module")
 	failovers = desc("failovers_total", "Times this node took the module over because it had lost the primary.", "module")
-	handovers = desc("handovers_total", "Times the peer handed the module to this node: swaps, failbacks, and moves of what "+
-		"failed there.", "module")
+	handovers = desc("handovers_total", "Times the peer handed the module to this node: swaps, failbacks, and moves "+
+		"of what failed there.", "module")
 	failoverTime = desc("failover_seconds",
 		"Seconds from the loss of the primary to the running VM, last time.", "module")
 	transitions = desc("transitions_total", "Changes of the module's state on this node.", "module")

@@ -53,7 +53,7 @@ func TestOutcome(t *testing.T) {
 		{api.Swap, "", pair, "alpha SECOND/Ready 3, beta PRIM/Ready 3", "runs on beta"},
 		{api.Swap, "", pair, "alpha PRIM/Ready? 0, beta ALONE/Ready 3", "runs on beta"},
 		{api.Swap, "", pair, "alpha ALONE/Ready 3, beta WAIT/NotReady 2", "error: web runs on alpha again and has not moved"},
-		{api.Swap, "", pair, "alpha WAIT/NotReady 3, beta STOP/NotReady 3", "error in the end: swap of web has come to nothing"},
+		{api.Swap, "", pair, "alpha WAIT/NotReady 3, beta STOP/NotReady 3", "error in the end: swap of web has come to"},
 
 		{api.Start, "", stopped, stopped, "…"},
 		{api.Start, "", stopped, "alpha WAIT/NotReady 1, beta STOP/NotReady 0", "error in the end: start of web has come"},
@@ -61,13 +61,13 @@ func TestOutcome(t *testing.T) {
 		{api.Start, "", stopped, "alpha PRIM/Ready 2, beta SECOND/Ready 2", "runs on alpha; beta has the second copy"},
 		{api.Start, "", stopped, "alpha PRIM/Ready 2, beta SECOND/Transient 2", "runs on alpha; beta is getting its copy"},
 		{api.Start, "", stopped, "alpha ALONE/Ready 2, beta STOP/NotReady? 0", "runs on alpha; beta does not answer"},
-		{api.Start, "", stopped, "alpha STOP/NotReady 5, beta WAIT/NotReady 4", "error in the end: start of web has come to " +
-			"nothing so far: alpha is STOP (NotReady): because; beta is WAIT (NotReady): because"},
+		{api.Start, "", stopped, "alpha STOP/NotReady 5, beta WAIT/NotReady 4", "error in the end: start of web has " +
+			"come to nothing so far: alpha is STOP (NotReady): because; beta is WAIT (NotReady): because"},
 		{api.Start, "", pair, pair, "runs on alpha; beta has the second copy"},
 		{api.Start, "beta", "alpha ALONE/Ready 0, beta STOP/NotReady 0", "alpha PRIM/Ready 1, beta SECOND/Ready 2",
 			"runs on alpha; beta has the second copy"},
-		{api.Start, "alpha", stopped, "alpha ALONE/Ready 2, beta STOP/NotReady 0", "runs on alpha; beta is STOP (NotReady): " +
-			"there is one copy"},
+		{api.Start, "alpha", stopped, "alpha ALONE/Ready 2, beta STOP/NotReady 0",
+			"runs on alpha; beta is STOP (NotReady): there is one copy"},
 
 		{api.Stop, "", pair, "alpha PRIM/Transient 1, beta SECOND/Ready 0", "…"},
 		{api.Stop, "", pair, "alpha STOP/NotReady 2, beta SECOND/Ready 0", "…"},
@@ -90,7 +90,7 @@ func TestOutcome(t *testing.T) {
 			"runs on alpha; beta is getting its copy"},
 		{api.Second, "alpha", pair, "alpha PRIM/Transient 1, beta SECOND/Ready 0", "…"},
 		{api.Second, "alpha", pair, "alpha SECOND/Ready 2, beta PRIM/Ready 2", "runs on beta; alpha has the second copy"},
-		{api.Second, "beta", stopped, "alpha STOP/NotReady 0, beta WAIT/NotReady 1", "error in the end: second of web has come"},
+		{api.Second, "beta", stopped, "alpha STOP/NotReady 0, beta WAIT/NotReady 1", "error in the end: second of web"},
 	} {
 		o := New(module(t, c.before), c.action, c.node)
 		now := time.Unix(2000, 0)

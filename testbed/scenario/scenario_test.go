@@ -59,8 +59,8 @@ func TestHostDies(t *testing.T) {
 	identical(ctx, t, a, "web01")
 }
 
-// TestHostIsReplaced: a host that is gone for good is taken off the cluster. When it comes back after all it says that it
-// was removed, and starts nothing; it rejoins and gets the second copy of the VM, which runs all the time.
+// TestHostIsReplaced: a host that is gone for good is taken off the cluster. When it comes back after all it says that
+// it was removed, and starts nothing; it rejoins and gets the second copy of the VM, which runs all the time.
 func TestHostIsReplaced(t *testing.T) {
 	l := start(t, 60)
 	ctx := bounded(t, 2*time.Minute)

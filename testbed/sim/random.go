@@ -76,7 +76,8 @@ func (g *generator) policy() {
 		line string
 	}{
 		{3, "repeat 0.1"}, {1, "set patience 3s"}, {4, "set restarts " + g.pick("0", "1")},
-		{3, "set pause 1s"}, {4, "set panic failover"}, {6, "set crash stop"}, {6, "set shutdown restart"}, {6, "set stall_budget " + g.pick("200ms", "6s")},
+		{3, "set pause 1s"}, {4, "set panic failover"}, {6, "set crash stop"},
+		{6, "set shutdown restart"}, {6, "set stall_budget " + g.pick("200ms", "6s")},
 		{8, "set cold_start after 4s"}, {3, "set frozen kill after " + g.pick("5s", "1m")},
 	} {
 		if g.one(set.part) && (set.line != "set cold_start after 4s" || slices.Contains(g.s, "set witness on")) {

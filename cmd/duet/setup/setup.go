@@ -166,7 +166,9 @@ func leave(dir, aside string) error {
 }
 
 // Rejoin is Leave and Join under the same name and addresses. What was there comes back if it cannot join.
-func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (conf cluster.Config, aside string, err error) {
+func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (
+	conf cluster.Config, aside string, err error,
+) {
 	was, err := membership.Load(r.Dir)
 	if err != nil {
 		return conf, "", fmt.Errorf("rejoin cluster: %w", err)

@@ -180,8 +180,8 @@ func (b *Backend) Config(_ context.Context, module string) (api.Config, error) {
 	if err := b.ask("config %s", module); err != nil {
 		return api.Config{}, err
 	}
-	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha", YAML: "name: " + module + "\nkind: vm\npolicy:\n  restart:\n    max: 3\n"},
-		b.module(module)
+	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha",
+		YAML: "name: " + module + "\nkind: vm\npolicy:\n  restart:\n    max: 3\n"}, b.module(module)
 }
 
 // Check refuses YAML without a name.
