@@ -32,9 +32,9 @@ func (e *Engine) act(a appmodules.Action) bool {
 	case appmodules.ForgetDirty:
 		e.leading.forgetDirty()
 	case appmodules.Start:
-		e.start(0)
+		e.start()
 	case appmodules.StartLater:
-		e.start(e.cfg.Module.Policy.Restart.Pause.Every())
+		e.startLater(e.cfg.Module.Policy.Restart.Pause.Every())
 	case appmodules.ShutDown:
 		e.shutDown()
 	case appmodules.Kill:

@@ -77,7 +77,8 @@ type State struct {
 	Ending      bool           `json:"ending"` // its holder stops it on purpose: nobody is to take over
 	Definition  uint64         `json:"definition"`
 	Status      Status         `json:"status"`
-	// Balked: what the module runs did not start there when it was tried last, and nobody has had a word since.
+	// Balked: what the module runs did not start there when it was tried last, and since then it ran nowhere and nobody
+	// has had a word.
 	Balked bool `json:"balked,omitempty"`
 }
 

@@ -136,7 +136,9 @@ func (e *Engine) workloadWord() string {
 func (e *Engine) killAt() time.Time {
 	switch e.m.Phase {
 	case appmodules.Leaving, appmodules.Restarting, appmodules.Stopping:
-		return e.entered.Add(e.limit())
+		if e.work.asked {
+			return e.entered.Add(e.limit())
+		}
 	}
 	return time.Time{}
 }
@@ -282,6 +284,10 @@ func (e *Engine) hear(theirs State) {
 		e.step(appmodules.Split, fmt.Sprintf("%s wrote in epoch %d too", e.peer, e.rec.Epoch))
 	}
 	e.proofs.hear(theirs.Status.Volumes)
+	if e.work.balked && theirs.Status.Phase == appmodules.Running {
+		e.work.balked = false // what came of it here is of another time
+		e.publish()
+	}
 	e.outlives = e.outlives && theirs.Ending
 	if theirs.Ending && !e.outlives && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
 		e.want(false)

@@ -82,6 +82,7 @@ func (e *Engine) lookIn(token uint64) {
 func (e *Engine) enter(p appmodules.Phase) {
 	e.token++
 	e.entered, e.denied = e.rt.Now(), false
+	e.work.hush()
 	e.cancelAsk()
 	if p == appmodules.Stopped && e.failure != "" { // it is brought back for the peer's sake, but not without pause
 		e.patience = e.rt.Now().Add(heirAgain)

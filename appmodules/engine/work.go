@@ -15,6 +15,8 @@ type work struct {
 	words   appmodules.Words
 	reads   uint64    // counts the readings of its definition: the newest counts
 	op      *workCall // the call under way or the last one; nil: there was none
+	later   func()    // calls a start off that comes after a pause; nil: none does
+	asked   bool      // it was asked to end, and nobody has ended it
 	looked  time.Time // when it was last asked how it stands
 	missing int       // how often in a row it was down although it should run
 	unfit   string    // why the peer does not get the present definition
@@ -31,6 +33,7 @@ type workCall struct {
 // change runs fn as the only call that changes the workload: the one before is cancelled
 // and has ended when fn begins, so that no late start follows a kill.
 func (e *Engine) change(fn func(ctx context.Context)) {
+	e.work.hush()
 	last := e.work.op
 	ctx, cancel := context.WithCancel(e.ctx)
 	call := &workCall{cancel: cancel, done: make(chan struct{})}
@@ -105,14 +108,33 @@ func (e *Engine) reconcile() {
 	})
 }
 
-// start waits for a pause and for its turn, brings the definition up to date and starts.
-func (e *Engine) start(pause time.Duration) {
+// startLater starts after a pause, if the phase still lasts and no call has begun before: a pause may be long, and what
+// is not the phase's any more must not come after it.
+func (e *Engine) startLater(pause time.Duration) {
+	token := e.token
+	e.work.hush()
+	e.work.later = e.rt.After(pause, func() {
+		e.post(func() {
+			if e.token == token {
+				e.start()
+			}
+		})
+	})
+}
+
+// hush calls a start off that was to come later.
+func (w *work) hush() {
+	if w.later != nil {
+		w.later()
+		w.later = nil
+	}
+}
+
+// start waits for its turn, brings the definition up to date and starts.
+func (e *Engine) start() {
 	token, turn := e.token, e.cfg.Module.Policy.Start
 	define, resume := e.reading(), e.keep.Saved
 	e.change(func(ctx context.Context) {
-		if pause > 0 && sleep(ctx, e.rt, pause) != nil {
-			return
-		}
 		leave, err := e.cfg.Gate.Enter(ctx, turn.Order)
 		if err != nil {
 			return
@@ -158,6 +180,7 @@ func (e *Engine) setSaved(yes bool) {
 
 // shutDown asks the workload to end; the phase's timer decides how long.
 func (e *Engine) shutDown() {
+	e.work.asked = true
 	token, patience := e.token, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second
 	e.change(func(ctx context.Context) {
 		ctx, cancel := e.rt.WithTimeout(ctx, patience)
@@ -170,6 +193,7 @@ func (e *Engine) shutDown() {
 
 // kill tries until the workload is gone: nothing may follow before that.
 func (e *Engine) kill() {
+	e.work.asked = false
 	token := e.token
 	e.change(func(ctx context.Context) {
 		for {

@@ -27,7 +27,7 @@ type Identity struct {
 
 	mu    sync.RWMutex
 	cert  *tls.Certificate // of this node, followed by the authority's
-	local map[netip.Addr]*tls.Certificate
+	local map[netip.Addr]*tls.Certificate // by the address that they name; of cert's key, and gone with it
 }
 
 // Init founds a cluster in dir: an authority for ten years and the certificate
@@ -136,7 +136,7 @@ func (id *Identity) use(cert *x509.Certificate, key *ecdsa.PrivateKey) {
 }
 
 // named is the certificate for callers of one address of this node, which it names beside the node: they may know no
-// other name. It has the node's key and end, and is made when it is needed first.
+// other name. It has the node's key, by which members know it, and is made when it is needed first.
 func (id *Identity) named(local net.Addr, now time.Time) *tls.Certificate {
 	base := id.current()
 	at, err := netip.ParseAddrPort(local.String())

@@ -61,9 +61,10 @@ type parts struct {
 // newParts builds them but works. The list of modules is empty until it is loaded.
 func (n *Node) newParts(keeper *divergence.Keeper) {
 	self := n.self()
-	n.fitness = fitness.New(fitness.Config{Self: self, Hypervisor: n.cfg.Hypervisor, Modules: n.judged,
-		All:  func() []appmodules.Module { return n.Modules() },
-		Left: func() []appmodules.Module { return n.works.Left() },
+	n.fitness = fitness.New(fitness.Config{Self: self, Sockets: n.cfg.RunDir, Hypervisor: n.cfg.Hypervisor,
+		Modules: n.judged,
+		All:     func() []appmodules.Module { return n.Modules() },
+		Left:    func() []appmodules.Module { return n.works.Left() },
 		Call: func(ctx context.Context, node cluster.NodeID, q fitness.Question, found *[]vmmanager.Finding) error {
 			return n.rpcTo(ctx, node, "judge", q, found)
 		},

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type Module struct {
 // Config says what a Room works with; all fields are needed.
 type Config struct {
 	Self       cluster.NodeID
+	Sockets    string // directory of the volumes' sockets
 	Hypervisor protect.Hypervisor
 	Modules    func() []Module            // whose engines run here
 	All        func() []appmodules.Module // of this node
@@ -216,11 +218,14 @@ func (r *Room) Taken(ctx context.Context, vm string) (*vmmanager.Finding, error)
 func (r *Room) leftover(ctx context.Context, def vmmanager.Definition) (bool, error) {
 	has := func(m appmodules.Module) bool { return m.Subject() == def.Name }
 	on := r.cfg.Hypervisor.On(def)
+	// Other tools serve disks on sockets too.
+	foreign := func(e vmmanager.Endpoint) bool { return filepath.Dir(e.Socket) != r.cfg.Sockets }
 	// A hypervisor may list the disks on volumes among those with images, or not.
-	own := slices.ContainsFunc(def.Disks, func(d vmmanager.Disk) bool {
+	elsewhere := func(d vmmanager.Disk) bool {
 		return !slices.ContainsFunc(on, func(e vmmanager.Endpoint) bool { return e.Target == d.Target })
-	})
-	if len(on) == 0 || own || slices.ContainsFunc(r.cfg.Left(), has) || slices.ContainsFunc(r.cfg.All(), has) {
+	}
+	if len(on) == 0 || slices.ContainsFunc(on, foreign) || slices.ContainsFunc(def.Disks, elsewhere) ||
+		slices.ContainsFunc(r.cfg.Left(), has) || slices.ContainsFunc(r.cfg.All(), has) {
 		return false, nil
 	}
 	state, err := r.cfg.Hypervisor.State(ctx, def.Name)

@@ -23,6 +23,14 @@ type judge struct {
 	found []vmmanager.Finding
 	err   error
 	asked int
+	on    []vmmanager.Endpoint // of every VM, where a test says so
+}
+
+func (j *judge) On(def vmmanager.Definition) []vmmanager.Endpoint {
+	if j.on != nil {
+		return j.on
+	}
+	return j.Hypervisor.On(def)
 }
 
 func (j *judge) Judge(context.Context, vmmanager.Definition) ([]vmmanager.Finding, error) {
@@ -58,7 +66,7 @@ type place struct {
 func newPlace() *place {
 	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})}, engine: &core{word: vmmanager.Off.String()}}
 	p.modules = []Module{{"web01", "web01", p.engine}}
-	p.Room = New(Config{Self: "beta", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
+	p.Room = New(Config{Self: "beta", Sockets: "/run", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
 		Modules: func() []Module { return p.modules },
 		All:     func() []appmodules.Module { return p.all }, Left: func() []appmodules.Module { return p.left },
 		Call: func(_ context.Context, _ cluster.NodeID, q Question, found *[]vmmanager.Finding) error {
@@ -179,6 +187,20 @@ func TestNameTaken(t *testing.T) {
 		t.Error("the VM of a work is in nobody's way")
 	}
 	p.left = nil
+	// libvirt lists no disk on a volume among those of a definition.
+	p.hv.on = p.hv.On(on)
+	on.Disks = nil
+	if err := p.hv.Define(ctx, on); err != nil {
+		t.Fatal(err)
+	}
+	if taken() {
+		t.Error("what a lost module has left is in the way, where the definition lists no disks")
+	}
+	p.hv.on[0].Socket = "/run/other/db01.sock"
+	if !taken() {
+		t.Error("a VM on another tool's socket is in nobody's way")
+	}
+	p.hv.on[0].Socket = "/run/db01-vda.sock"
 	if err := p.hv.Start(ctx, "db01"); err != nil {
 		t.Fatal(err)
 	}

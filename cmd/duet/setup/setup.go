@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"duet/blockrepl/durable"
@@ -123,7 +124,7 @@ func (OnDisk) Leave(dir string, now time.Time) (string, error) {
 	}
 	aside := filepath.Join(dir, leftPrefix+now.Format("20060102-150405"))
 	if err := leave(dir, aside); err != nil {
-		return "", fmt.Errorf("leave cluster: %w", err)
+		return "", errors.Join(fmt.Errorf("leave cluster: %w", err), comeBack(aside, dir))
 	}
 	return aside, nil
 }
@@ -132,6 +133,8 @@ func (OnDisk) Leave(dir string, now time.Time) (string, error) {
 const leftPrefix = "left-"
 
 // leave moves what dir holds to aside. The identity goes first: without it the node is no member, also after a crash.
+// What is mounted there, as a disk for the images, stays: it cannot be moved, and images that a node finds are in
+// nobody's way.
 func leave(dir, aside string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -153,7 +156,8 @@ func leave(dir, aside string) error {
 		if strings.HasPrefix(e.Name(), leftPrefix) {
 			continue
 		}
-		if err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(aside, e.Name())); err != nil {
+		err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(aside, e.Name()))
+		if err != nil && !(e.IsDir() && errors.Is(err, syscall.EBUSY)) {
 			return err
 		}
 		if e.Name() == PKIFolder {
