@@ -26,7 +26,7 @@ type Identity struct {
 	ca   authority
 
 	mu    sync.RWMutex
-	cert  *tls.Certificate // of this node, followed by the authority's
+	cert  *tls.Certificate                // of this node, followed by the authority's
 	local map[netip.Addr]*tls.Certificate // by the address that they name; of cert's key, and gone with it
 }
 
