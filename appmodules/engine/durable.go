@@ -36,8 +36,15 @@ type value struct {
 // errStoreHangs is why a save failed that may still be under way.
 var errStoreHangs = errors.New("the metadata disk does not answer")
 
+// errUnread is why nothing is saved: it would be made of what New has read, and the engine that this one
+// replaces may have promised more since.
+var errUnread = errors.New("what was kept cannot be read")
+
 // put saves values in order. It returns nil when all are durable.
 func (e *Engine) put(ctx context.Context, values ...value) error {
+	if e.unread {
+		return errUnread
+	}
 	if s := e.saving.Load(); s != nil && !isOver(s.over) {
 		return errStoreHangs // nothing overtakes the one before
 	}
@@ -124,6 +131,20 @@ func (e *Engine) remembers() bool {
 		e.impaired = e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}) != nil
 	}
 	return !e.impaired
+}
+
+// recall accepts what was read again when this engine is started: one that it replaces has gone on since
+// New. Until that can be read this node takes no part.
+func (e *Engine) recall(rec cluster.Record, keep kept, err error) {
+	if err != nil {
+		if !e.unread {
+			e.cfg.Logger.Error("the module's record cannot be read again", "module", e.cfg.Module.Name, "err", err)
+		}
+		e.unread, e.impaired, e.probed = true, true, e.rt.Now()
+		return
+	}
+	e.rec, e.keep, e.unread, e.impaired = rec, keep, false, false
+	e.noteBoot()
 }
 
 // noteBoot notices that power was lost since the last run, in which writes may have

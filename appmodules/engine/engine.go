@@ -52,6 +52,7 @@ type mandate struct {
 	mute     map[string]error          // witnesses that did not vote when they were last asked
 	above    cluster.Epoch
 	impaired bool      // a record could not be saved
+	unread   bool      // what was kept could not be read at Start
 	probed   time.Time // when that was last tried
 	patience time.Time // nothing is looked at before it: an ask was denied just now
 	denied   bool      // an ask was denied in the present phase
@@ -124,7 +125,8 @@ func New(cfg Config) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.shelf = newShelf(e)
 	e.leading, e.following = newLeading(e), newFollowing(e)
-	if err := e.load(); err != nil {
+	var err error
+	if e.rec, e.keep, err = e.read(); err != nil {
 		return nil, err
 	}
 	e.proofs, e.budget = newProofs(e), cfg.Budget
@@ -140,12 +142,7 @@ func New(cfg Config) (*Engine, error) {
 // Start runs the engine until Stop. An engine that it replaces has stopped.
 func (e *Engine) Start() {
 	e.began = e.rt.Now()
-	if err := e.load(); err != nil { // it could be read a moment ago
-		e.cfg.Logger.Error("the module's record cannot be read again", "module", e.cfg.Module.Name, "err", err)
-		e.impaired, e.probed = true, e.began
-	} else {
-		e.noteBoot()
-	}
+	e.recall(e.read())
 	e.budget.Join(e, e.urgent)
 	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
 	e.spawn(e.tellLoop)
@@ -160,8 +157,19 @@ func (e *Engine) Start() {
 	})
 }
 
-// boot is the first step, once the workload has said how it stands, or does not say it.
+// boot is the first step, once the workload has said how it stands, or does not say it, and what was
+// kept is read.
 func (e *Engine) boot(now appmodules.Condition, err error) {
+	if e.unread {
+		e.rt.After(time.Second, func() {
+			rec, keep, failed := e.read()
+			e.post(func() {
+				e.recall(rec, keep, failed)
+				e.boot(now, err)
+			})
+		})
+		return
+	}
 	if err != nil {
 		e.cfg.Logger.Warn("cannot read how it stands", "module", e.cfg.Module.Name, "what", e.work.words.Noun, "err", err)
 	} else {

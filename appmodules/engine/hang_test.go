@@ -1,11 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,6 +301,44 @@ func TestSaveOfUnknownEnd(t *testing.T) {
 		_, err := a.store.Load(recordKey, &on)
 		return saved && err == nil && on == e.rec
 	})
+}
+
+// TestRecordOfReplacedEngine: what the engine before has saved since New counts, also when it cannot be
+// read at first. Until then this node neither votes nor saves what it has read before.
+func TestRecordOfReplacedEngine(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.halt()
+	before := a.running().State().Record
+	a.halt()
+	var read atomic.Int32
+	var well atomic.Bool
+	newer := before.Promise("beta", 5) // the engine before has voted for the peer
+	a.store.read = func() error {
+		switch n := read.Add(1); {
+		case n == 3: // New has read both
+			return cmp.Or(a.store.Save(recordKey, newer), errors.New("a sector cannot be read"))
+		case n > 3 && !well.Load():
+			return errors.New("a sector cannot be read")
+		}
+		return nil
+	}
+	a.boot()
+	p.until("it was tried again", func() bool { return read.Load() > 4 })
+	var on cluster.Record
+	must(t, json.Unmarshal(a.store.vals[recordKey], &on))
+	if on != newer {
+		t.Errorf("an old record was saved over a newer one: %+v", on)
+	}
+	must(t, a.running().call(t.Context(), func() {
+		if a.running().save(before.Promise("alpha", 0)) {
+			t.Error("saved what was made of the older record")
+		}
+	}))
+	well.Store(true)
+	p.until("the record is the newer one", func() bool { return a.running().State().Record.Promised >= newer.Promised })
+	b.boot()
+	p.inStep(a, b)
 }
 
 // TestSlowHypervisorAtStart: a hypervisor that does not answer keeps nobody waiting for a vote.

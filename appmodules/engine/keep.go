@@ -30,21 +30,18 @@ type kept struct {
 	Boot string `json:"boot,omitempty"`
 }
 
-// load reads what was kept.
-func (e *Engine) load() error {
-	var rec cluster.Record
-	var keep kept
+// read returns what was kept. Any goroutine may call it.
+func (e *Engine) read() (rec cluster.Record, keep kept, err error) {
 	if _, err := e.cfg.Store.Load(recordKey, &rec); err != nil {
-		return fmt.Errorf("load record of %s: %w", e.cfg.Module.Name, err)
+		return rec, keep, fmt.Errorf("load record of %s: %w", e.cfg.Module.Name, err)
 	}
 	if _, err := e.cfg.Store.Load(keptKey, &keep); err != nil {
-		return fmt.Errorf("load state of %s: %w", e.cfg.Module.Name, err)
+		return rec, keep, fmt.Errorf("load state of %s: %w", e.cfg.Module.Name, err)
 	}
 	if err := rec.Valid(e.self); err != nil {
-		return fmt.Errorf("module %s: %w", e.cfg.Module.Name, err)
+		return rec, keep, fmt.Errorf("module %s: %w", e.cfg.Module.Name, err)
 	}
-	e.rec, e.keep = rec, keep
-	return nil
+	return rec, keep, nil
 }
 
 // Create writes the first record of a new module: the node that has the data

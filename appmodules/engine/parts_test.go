@@ -23,6 +23,7 @@ type memStore struct {
 	vals map[string][]byte
 	fail error
 	hold chan struct{} // if not nil, no Save ends before it is closed
+	read func() error  // if not nil, asked before each Load
 }
 
 // hang lets no Save end until the function it returns is called.
@@ -40,6 +41,14 @@ func (s *memStore) hang() (release func()) {
 }
 
 func (s *memStore) Load(key string, v any) (bool, error) {
+	s.mu.Lock()
+	read := s.read
+	s.mu.Unlock()
+	if read != nil {
+		if err := read(); err != nil {
+			return false, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b, ok := s.vals[key]
