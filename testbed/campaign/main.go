@@ -128,7 +128,11 @@ func (c campaign) found(f sim.Failure) error {
 		return err
 	}
 	path := filepath.Join(c.keep, fmt.Sprintf("random-%d.txt", f.Schedule))
-	if err := os.WriteFile(path, []byte(f.Scenario()), 0o644); err != nil {
+	err := os.MkdirAll(c.keep, 0o755)
+	if err == nil {
+		err = os.WriteFile(path, []byte(f.Scenario()), 0o644)
+	}
+	if err != nil {
 		return fmt.Errorf("keep scenario: %w", err)
 	}
 	fmt.Fprintln(c.out, "kept as", path)

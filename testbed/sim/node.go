@@ -56,7 +56,7 @@ type power struct {
 	on        bool     // under power
 	host      *process // its life since power came, in which the guest runs
 	boots     int
-	lostPower bool // since the daemon last started
+	lostPower bool // and no engine was started since, that would know
 	cold      bool // it lost power, and its copy was not completed since
 }
 
@@ -81,7 +81,7 @@ func (n *Node) boot() {
 	}
 	p := &process{w: n.c.w, skew: n.skew, frozen: n.host.frozen}
 	p.spins = func() { n.c.check.fail("the daemon on %s spins", n.name) }
-	n.daemon, n.exit, n.lostPower, n.story.phase = daemon{proc: p}, exit{}, false, appmodules.Stopped
+	n.daemon, n.exit, n.story.phase = daemon{proc: p}, exit{}, appmodules.Stopped
 	if n.c.w.live != nil {
 		p.gate = newGate(p.frozen)
 		n.real = &real{n: n, life: p}
@@ -103,9 +103,12 @@ func (n *Node) boot() {
 		n.proc, n.real = nil, nil
 		return
 	}
-	n.engine, n.vm, n.lostPower = e, vm, false
+	n.engine, n.vm = e, vm
 	n.show(e.State().Status)
-	p.w.at(0, p, e.Start)
+	p.w.at(0, p, func() {
+		e.Start()
+		n.lostPower = false // the engine knows
+	})
 	n.c.touch()
 }
 
