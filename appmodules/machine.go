@@ -163,7 +163,7 @@ type Facts struct {
 	PeerHolds   bool // as far as this node knows, the peer holds the newest epoch
 	PeerActive  bool // the module is started on the peer
 	PeerYields  bool // the peer says that this node may have a newer epoch than this node knows
-	TakesBack   bool // the peer lost power, does not know of the right it was given, and its copy is the worse one
+	TakesBack   bool // the peer does not know of the right it was given, and takes no part or has the worse copy
 	Silent      bool // all heartbeat paths have been silent for the detection time
 	Up          bool // the workload is up on this node, if only waiting for its disk
 	Home        bool // the policy wants the module on the peer, without being asked

@@ -53,6 +53,7 @@ var (
 	wanted     = Guard{"wanted", func(f Facts, _ Link) bool { return f.Wanted }}
 	endsFrozen = Guard{"policy.frozen is kill", func(f Facts, _ Link) bool { return f.EndsFrozen }}
 	unwanted   = Guard{"not wanted", func(f Facts, _ Link) bool { return !f.Wanted }}
+	bereft     = Guard{"not wanted, peer silent", func(f Facts, _ Link) bool { return !f.Wanted && f.Silent }}
 )
 
 func mirrorTable() [][]Row {
@@ -82,7 +83,7 @@ func waitingRows() []Row {
 			"this node lost power and the peer did not: the peer's copy has writes that were never flushed here"},
 		{Waiting, Look, yielded, do(Ask), Asking, KeepLink, "the peer has given the right to this node"},
 		{Waiting, Look, takesBack, do(Ask), Asking, KeepLink,
-			"the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
+			"the peer does not know of the right it was given, and has stopped or lost power since: ask for it back"},
 		{Waiting, Look, holderMet, do(OpenPrimary), Opening, NoLink, "this node holds the newest epoch and the peer answers"},
 		{Waiting, Look, peerActive, do(OpenSecondary), Following, KeepLink, "the peer holds the newest epoch: follow it"},
 		{Waiting, Look, peerStopped, do(Ask), Asking, KeepLink, "the peer has stopped and the data here are complete"},
@@ -272,7 +273,7 @@ func movingRows() []Row {
 		{Handing, HandedOver, wanted, do(OpenSecondary), Following, NoLink, "the peer has taken over"},
 		{Handing, HandedOver, always, do(CloseVolumes), Stopped, NoLink, "the peer has taken over; stopped here"},
 		{Handing, HandoverFailed, wanted, do(CloseVolumes), Waiting, NoLink,
-			"the peer did not confirm that it has taken over; the right is its own"},
+			"the peer did not confirm that it has taken over; the right is the peer's"},
 		{Handing, HandoverFailed, always, do(CloseVolumes), Stopped, NoLink,
 			"the peer did not confirm that it has taken over; stopped here"},
 		{Handing, StorageFailed, always, do(CloseVolumes), Waiting, NoLink, "the right could not be given away durably"},
@@ -295,7 +296,7 @@ func followingRows() []Row {
 			"a {workload} runs here although the right to write is not here: it is ended"},
 		{Following, Look, yielded, do(CloseVolumes, Ask), Asking, NoLink, "the peer has given the right to this node"},
 		{Following, Look, takesBack, do(CloseVolumes, Ask), Asking, NoLink,
-			"the peer lost power before it knew of the right it was given, and the copy here is better: ask for it back"},
+			"the peer does not know of the right it was given, and has stopped or lost power since: ask for it back"},
 		{Following, Look, silent, do(CloseVolumes, Ask), Asking, NoLink,
 			"the primary is silent and the data here are complete: take over"},
 		{Following, Look, silentStale, do(CloseVolumes), Waiting, NoLink,
@@ -317,6 +318,7 @@ func followingRows() []Row {
 		{Standby, FollowLost, always, nil, Following, NoLink, "the primary's connection is gone; the data here are complete"},
 		{Standby, Look, orphan, do(CloseVolumes, Kill), Killing, NoLink,
 			"a {workload} runs here although the right to write is not here: it is ended"},
+		{Standby, Look, bereft, do(CloseVolumes), Stopped, NoLink, "it stops with its primary, which is silent"},
 		{Standby, Look, silent, do(CloseVolumes, Ask), Asking, NoLink,
 			"the primary is silent and the data here are complete: take over"},
 		{Standby, Outvoted, always, do(CloseVolumes, OpenSecondary), Following, NoLink,

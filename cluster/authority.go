@@ -78,11 +78,12 @@ func (r Record) Worse(peer Record) bool {
 
 // TakesBack reports whether the owner may ask its peer to give back the newest epoch,
 // which the owner gave away: the peer does not know it, so it never wrote in it, and it
-// lost power since it was complete, while the owner did not. Only the peer's own yes
-// makes that safe: it says that the peer still does not know the epoch, and never will.
-func (r Record) TakesBack(peer NodeID, theirs Record) bool {
+// either lost power since it was complete, while the owner did not, or takes no part (active
+// is false). Only the peer's own yes makes that safe: it says that the peer still does not
+// know the epoch, and never will.
+func (r Record) TakesBack(peer NodeID, theirs Record, active bool) bool {
 	return r.Holder == peer && r.Epoch > theirs.Epoch && theirs.Epoch > 0 && r.Complete == theirs.Epoch && !r.Cold &&
-		theirs.Cold
+		(theirs.Cold || !active)
 }
 
 // Learn returns what the owner knows after hearing that e was granted to holder.

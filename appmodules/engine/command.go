@@ -102,22 +102,21 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 			return err
 		}
 	}
-	if _, row := e.m.Step(ev, e.facts()); row == nil {
-		if e.satisfied(ev) {
-			return nil
-		}
+	_, row := e.m.Step(ev, e.facts())
+	if row == nil && !e.satisfied(ev) {
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
-	e.patience, e.failed, e.outlives = time.Time{}, time.Time{}, e.link.state.Ending
-	switch ev {
-	case appmodules.CmdSecond:
-		e.yield = e.yield || yes
-		e.want(true)
-	case appmodules.CmdStart, appmodules.CmdPrim:
+	switch ev { // also where it is so already: it is to stay so
+	case appmodules.CmdSecond, appmodules.CmdStart, appmodules.CmdPrim:
 		e.want(true)
 	case appmodules.CmdStop, appmodules.CmdStopAll:
 		e.want(false)
 	}
+	if row == nil {
+		return nil
+	}
+	e.patience, e.failed, e.outlives = time.Time{}, time.Time{}, e.link.state.Ending
+	e.yield = e.yield || yes && ev == appmodules.CmdSecond
 	if len(e.keep.Restarts)+len(e.keep.Moves) > 0 {
 		e.keep.Restarts, e.keep.Moves = nil, nil
 		e.saveKept()

@@ -25,7 +25,7 @@ func (e *Engine) facts() appmodules.Facts {
 		PeerHolds:   e.rec.Holder == e.peer,
 		PeerActive:  e.link.state.Active,
 		PeerYields:  answers && e.yields(p),
-		TakesBack:   answers && e.rec.TakesBack(e.peer, p),
+		TakesBack:   answers && e.rec.TakesBack(e.peer, p, e.link.state.Active),
 		Silent:      e.silent(),
 		Up:          e.work.now.Up,
 		Home:        e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
@@ -58,7 +58,7 @@ func (e *Engine) coldComplete() bool {
 // yields: the peer has durably promised this node an epoch that it does not know yet.
 // While the peer is handing over, its own call is on the way and says more.
 func (e *Engine) yields(peer cluster.Record) bool {
-	better := peer.TakesBack(e.self, e.rec) // it will ask for it back
+	better := peer.TakesBack(e.self, e.rec, true) // it will ask for it back
 	return !better && peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing
 }
 

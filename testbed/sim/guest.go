@@ -124,6 +124,7 @@ func (g *guest) submit() {
 	}
 	op, next := g.op, g.next
 	r := &request{op: op.op, block: op.block, value: op.value}
+	ailed := g.n.disk.ails() // it may be well again when the peer, asked in its place, is lost
 	r.done = func(err error) {
 		if g.sent != r || errors.Is(err, blockrepl.ErrClosed) {
 			return
@@ -132,7 +133,7 @@ func (g *guest) submit() {
 			g.n.c.check.fail("the guest on %s got an error although the peer has what it asked for: %v", g.n.name, err)
 			return
 		}
-		if err != nil && g.n.disk.ails() { // nobody else has it: it is the guest's own trouble
+		if err != nil && (ailed || g.n.disk.ails()) { // nobody else has it: it is the guest's own trouble
 			g.met = true
 			g.pauses()
 			return
