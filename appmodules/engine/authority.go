@@ -317,6 +317,10 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 		return cluster.Answer{Why: fmt.Sprintf("rule 1: %s holds epoch %d and runs the module", e.self, e.rec.Epoch),
 			Know: e.rec}, nil
 	}
+	if e.rec.Holds(e.self) && e.goesOn() {
+		return cluster.Answer{Why: fmt.Sprintf("rule 1: %s holds epoch %d and has just started: its %s goes on", e.self,
+			e.rec.Epoch, e.work.words.Noun), Know: e.rec}, nil
+	}
 	rec, ans := e.rec.Vote(e.self, a)
 	if !ans.Yes {
 		return ans, nil
@@ -345,6 +349,18 @@ func (e *Engine) primary() bool {
 		return false
 	}
 	return true
+}
+
+// goesOn: this node is about to act again after a restart of the daemon, and its workload is up, or may be:
+// to give the right away in this moment would end what only has to be resumed.
+func (e *Engine) goesOn() bool {
+	if !e.keep.Wanted || e.leaving || e.impaired {
+		return false
+	}
+	if !e.booted {
+		return e.keep.Boot != "" // the volumes were open, and the computer has kept its power since
+	}
+	return e.m.Phase == appmodules.Waiting && e.work.now.Up
 }
 
 // completePeer makes durable that the peer is needed from now on, then tells it

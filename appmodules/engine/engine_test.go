@@ -234,7 +234,11 @@ func TestCommandsAreRefusedWithAReason(t *testing.T) {
 	p.is(a, "ALONE", "Ready")
 	must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
 	p.is(a, "STOP", "NotReady")
-	if err = b.running().Command(t.Context(), appmodules.CmdPrim, false); !errors.Is(err, ErrConfirm) ||
+	p.until("beta has heard of it", func() bool {
+		err = b.running().Command(t.Context(), appmodules.CmdPrim, false)
+		return !errors.Is(err, ErrRefused)
+	})
+	if !errors.Is(err, ErrConfirm) ||
 		!strings.Contains(err.Error(), "alpha: knows epoch 2 of alpha, complete at epoch 2\n  vda: generation 2/alpha") {
 		t.Errorf("prim beside a stopped holder that answers: %v", err)
 	}

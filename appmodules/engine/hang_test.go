@@ -362,6 +362,29 @@ func TestSlowHypervisorAtStart(t *testing.T) {
 	p.inStep(a, b)
 }
 
+// TestVoteWhileTheDaemonComesBack: the standby has asked for the right since the daemon was gone. One that is back, and
+// whose VM is there, goes on with it, also while it does not know yet how the VM stands.
+func TestVoteWhileTheDaemonComesBack(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	a.halt()
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	a.slow = hold
+	a.boot()
+	ask := cluster.Ask{Module: "web01", Node: "beta", Epoch: 2, Complete: 1}
+	ans, err := a.running().OnAsk(t.Context(), ask)
+	if err != nil || ans.Yes {
+		t.Errorf("it gives its VM away while that is there: %+v, %v", ans, err)
+	}
+	release()
+	p.inStep(a, b)
+	if log := journal(a); strings.Contains(log, "is ended") {
+		t.Errorf("the VM did not go on:\n%s", log)
+	}
+}
+
 // TestFrontendEnds: a front end that ends by itself leaves the VM without its disk: the
 // module moves.
 func TestFrontendEnds(t *testing.T) {
