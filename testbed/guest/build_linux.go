@@ -91,8 +91,9 @@ func (b builder) run(cmd *exec.Cmd) ([]byte, error) {
 
 // kernelDir returns a folder with vmlinuz and the modules, named so that their sorted order is the order to load them.
 func (b builder) kernelDir() (string, error) {
-	// One kernel is as good as another, so an unpacked one spares the look into the package lists.
-	found, err := filepath.Glob(filepath.Join(b.cache, "linux-image-*", "vmlinuz"))
+	// One kernel with these modules is as good as another, so an unpacked one spares the look into the package lists.
+	suffix := fmt.Sprintf(".%x", sha256.Sum256([]byte(strings.Join(wanted(), " "))))[:9]
+	found, err := filepath.Glob(filepath.Join(b.cache, "linux-image-*"+suffix, "vmlinuz"))
 	if err != nil {
 		return "", err
 	}
@@ -125,7 +126,7 @@ func (b builder) kernelDir() (string, error) {
 	if _, err := b.run(exec.CommandContext(b.ctx, "dpkg-deb", "-x", debs[0], tree)); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(b.cache, name)
+	dir := filepath.Join(b.cache, name+suffix)
 	return dir, b.pick(tree, filepath.Join(tmp, "out"), dir)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,7 +55,16 @@ type Domain struct {
 	Mode      string // "" = writer; or idle, poweroff-after=N, panic-after=N
 	Rate      int    // records per second; 0 = 50, -1 = as fast as the disk answers
 	Flush     int    // records per flush; 0 = 10, -1 = never
+	Network   *NIC   // nil: none
 	OnCrash   string // what libvirt does after a panic; "" = preserve, which leaves the VM CRASHED (PANICKED)
+}
+
+// NIC is a network card. The guest says hello to everybody ten times a second and answers each datagram to UDP port 7
+// with the number of its boot.
+type NIC struct {
+	Bridge  string       // of the host
+	MAC     string       // two nodes that define the same VM must give the same
+	Address netip.Prefix // of the guest
 }
 
 // Disk is one raw disk; exactly one of File, Block and Socket is set.
@@ -109,6 +119,13 @@ const domainXML = `<domain type='qemu'>
       <target dev='vd{{letter $i}}' bus='virtio'/>
     </disk>
 {{- end}}
+{{- with .Network}}
+    <interface type='bridge'>
+      <mac address='{{.MAC | xml}}'/>
+      <source bridge='{{.Bridge | xml}}'/>
+      <model type='virtio'/>
+    </interface>
+{{- end}}
     <controller type='usb' model='none'/>
     <serial type='file'>
       <source path='{{.Console | xml}}' append='on'><seclabel model='dac' relabel='no'/></source>
@@ -129,6 +146,9 @@ func (d Domain) Cmdline() string {
 	}
 	if d.Flush != 0 {
 		line += fmt.Sprintf(" duet.flush=%d", max(d.Flush, 0))
+	}
+	if d.Network != nil {
+		line += " duet.net=" + d.Network.Address.String()
 	}
 	return line
 }

@@ -26,6 +26,7 @@ func wanted() []string {
 		"virtio_pci", "virtio_blk", // the disk
 		"virtio_console",  // the guest agent's channel
 		"button", "evdev", // the power button
+		"virtio_net",   // the network
 		"pvpanic-mmio", // the isa panic device of libvirt
 	}
 }

@@ -76,7 +76,7 @@ func (l *LAN) replace(cuts map[Cut]bool) error {
 // apply replaces the rules of the switch by one transaction, so no cut flickers while another is added.
 func (l *LAN) apply(cuts []Cut) error {
 	rules := l.cfg.rules(cuts)
-	err := l.Do(switchName, func() error {
+	err := l.Do(Switch, func() error {
 		cmd := exec.Command("nft", "-f", "-")
 		cmd.Stdin = strings.NewReader(rules)
 		_, err := finish(cmd)
@@ -184,6 +184,14 @@ func (c Config) known(cut Cut) error {
 func bridgeName(network string) string     { return "br-" + network }
 func portName(node, network string) string { return node + "-" + network }
 
+// cableName is the name of a cable's end in the nodes.
+func cableName(n Network) string {
+	if n.Guests {
+		return "up-" + n.Name
+	}
+	return n.Name
+}
+
 func (c Config) validate(prefix string) error {
 	plain := regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 	if !plain.MatchString(prefix) {
@@ -193,13 +201,16 @@ func (c Config) validate(prefix string) error {
 		return errors.New("a LAN needs a node and a network")
 	}
 	for i, node := range c.Nodes {
-		if !plain.MatchString(node) || node == switchName || node == Gateway || slices.Contains(c.Nodes[:i], node) {
+		if !plain.MatchString(node) || node == Switch || node == Gateway || slices.Contains(c.Nodes[:i], node) {
 			return fmt.Errorf("node %q: want a lower-case word that is not taken", node)
 		}
 		for j, n := range c.Networks {
 			if !plain.MatchString(n.Name) || n.Name == "lo" ||
 				slices.ContainsFunc(c.Networks[:j], func(o Network) bool { return o.Name == n.Name }) {
 				return fmt.Errorf("network %q: want a lower-case word that is not taken", n.Name)
+			}
+			if n.Guests && j == 0 {
+				return fmt.Errorf("network %s: the first one is for the nodes", n.Name)
 			}
 			if !n.Subnet.IsValid() || !n.Subnet.Addr().Is4() || !n.Subnet.Contains(number(n.Subnet, firstNodeNumber+i)) {
 				return fmt.Errorf("network %s: subnet %s has no room for %s", n.Name, n.Subnet, node)

@@ -26,6 +26,9 @@ type Config struct {
 type Network struct {
 	Name   string       // also the name of the interface in every node
 	Subnet netip.Prefix // IPv4, at least a /27
+	// Guests: it is for VMs. In every node the interface is a bridge with the cable as its port, and has no address.
+	// The gateway has one.
+	Guests bool
 }
 
 // Gateway is the name by which a Cut means the switch itself: the owner of the first network's gateway address, which
@@ -113,6 +116,9 @@ func (l *LAN) Addr(node, network string) netip.Addr {
 func (l *LAN) Hosts() string {
 	var b strings.Builder
 	for i, n := range l.cfg.Networks {
+		if n.Guests {
+			continue
+		}
 		for _, node := range l.cfg.Nodes {
 			names := node + "-" + n.Name
 			if i == 0 {
@@ -133,14 +139,15 @@ func number(subnet netip.Prefix, n int) netip.Addr {
 	return a
 }
 
-const switchName = "switch"
+// Switch is the name by which Do means where the switch runs. The gateway's addresses are there.
+const Switch = "switch"
 
 func (l *LAN) build() error {
-	if err := l.space(switchName); err != nil {
+	if err := l.space(Switch); err != nil {
 		return err
 	}
 	for i, n := range l.cfg.Networks {
-		if err := l.with(switchName, func(h *netlink.Handle) error { return bridge(h, n, i == 0) }); err != nil {
+		if err := l.with(Switch, func(h *netlink.Handle) error { return bridge(h, n, i == 0 || n.Guests) }); err != nil {
 			return fmt.Errorf("build network %s: %w", n.Name, err)
 		}
 	}
@@ -182,7 +189,7 @@ func (l *LAN) Reset(node string) error {
 		return fmt.Errorf("reset network of %q: no such node", node)
 	}
 	// The kernel removes a namespace some time after its last user; its end of each cable must be gone before.
-	err := l.with(switchName, func(h *netlink.Handle) error {
+	err := l.with(Switch, func(h *netlink.Handle) error {
 		for _, n := range l.cfg.Networks {
 			port, err := h.LinkByName(portName(node, n.Name))
 			if err == nil {
@@ -206,20 +213,41 @@ func (l *LAN) Reset(node string) error {
 	return nil
 }
 
-// bridge makes the switch of one network, with the gateway's address if it is the first.
-func bridge(h *netlink.Handle, n Network, first bool) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = bridgeName(n.Name)
-	off := false
-	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}); err != nil {
+// bridge makes the switch of one network, with the gateway's address if it is to have that.
+func bridge(h *netlink.Handle, n Network, gateway bool) error {
+	if _, err := addBridge(h, bridgeName(n.Name)); err != nil {
 		return err
 	}
-	if first {
-		if err := address(h, attrs.Name, number(n.Subnet, gatewayNumber), n.Subnet); err != nil {
+	if gateway {
+		if err := address(h, bridgeName(n.Name), number(n.Subnet, gatewayNumber), n.Subnet); err != nil {
 			return err
 		}
 	}
-	return up(h, attrs.Name)
+	return up(h, bridgeName(n.Name))
+}
+
+func addBridge(h *netlink.Handle, name string) (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	off := false
+	b := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}
+	return b, h.LinkAdd(b)
+}
+
+// inner makes the bridge in a node of a network of guests, with the cable as its port.
+func inner(h *netlink.Handle, n Network) error {
+	b, err := addBridge(h, n.Name)
+	if err != nil {
+		return err
+	}
+	cable, err := h.LinkByName(cableName(n))
+	if err != nil {
+		return err
+	}
+	if err := h.LinkSetMaster(cable, b); err != nil {
+		return err
+	}
+	return errors.Join(up(h, cableName(n)), up(h, n.Name))
 }
 
 // plug connects a node to a network by a veth pair: one end in the node, the other a port of the bridge.
@@ -230,10 +258,10 @@ func (l *LAN) plug(node string, n Network, first bool) error {
 	}
 	defer inside.Close()
 	port := portName(node, n.Name)
-	err = l.with(switchName, func(h *netlink.Handle) error {
+	err = l.with(Switch, func(h *netlink.Handle) error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = port
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: n.Name, PeerNamespace: netlink.NsFd(inside)}
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: cableName(n), PeerNamespace: netlink.NsFd(inside)}
 		if err := h.LinkAdd(veth); err != nil {
 			return err
 		}
@@ -250,6 +278,9 @@ func (l *LAN) plug(node string, n Network, first bool) error {
 		return err
 	}
 	return l.with(node, func(h *netlink.Handle) error {
+		if n.Guests {
+			return inner(h, n)
+		}
 		if err := address(h, n.Name, l.Addr(node, n.Name), n.Subnet); err != nil {
 			return err
 		}
@@ -297,7 +328,7 @@ func address(h *netlink.Handle, link string, addr netip.Addr, subnet netip.Prefi
 
 // SetLink takes the cable of a node in one network away or plugs it in again: the node sees the carrier change.
 func (l *LAN) SetLink(node, network string, plugged bool) error {
-	err := l.with(switchName, func(h *netlink.Handle) error {
+	err := l.with(Switch, func(h *netlink.Handle) error {
 		port, err := h.LinkByName(portName(node, network))
 		if err != nil {
 			return err

@@ -238,7 +238,7 @@ func TestReset(t *testing.T) {
 	if l.ping("alpha", "beta", "repl") {
 		t.Error("the reset healed a cut")
 	}
-	if l.Reset("gamma") == nil || l.Reset(switchName) == nil {
+	if l.Reset("gamma") == nil || l.Reset(Switch) == nil {
 		t.Error("reset what is no node")
 	}
 }
@@ -330,10 +330,10 @@ func TestRefused(t *testing.T) {
 		"name of another":  func(c *Config) { c.Nodes = []string{Gateway} },
 		"odd name":         func(c *Config) { c.Nodes = []string{"a;drop"} },
 		"network twice":    func(c *Config) { c.Networks = append(c.Networks, c.Networks[0]) },
-		"loopback":         func(c *Config) { c.Networks = []Network{{"lo", good.Networks[0].Subnet}} },
-		"long link":        func(c *Config) { c.Networks = []Network{{"replication", good.Networks[0].Subnet}} },
-		"small subnet":     func(c *Config) { c.Networks = []Network{{"a", netip.MustParsePrefix("10.77.1.0/29")}} },
-		"IPv6 subnet":      func(c *Config) { c.Networks = []Network{{"a", netip.MustParsePrefix("fd00::/64")}} },
+		"loopback":         func(c *Config) { c.Networks = []Network{{Name: "lo", Subnet: good.Networks[0].Subnet}} },
+		"long link":        func(c *Config) { c.Networks = []Network{{Name: "replication", Subnet: good.Networks[0].Subnet}} },
+		"small subnet":     func(c *Config) { c.Networks = []Network{{Name: "a", Subnet: netip.MustParsePrefix("10.77.1.0/29")}} },
+		"IPv6 subnet":      func(c *Config) { c.Networks = []Network{{Name: "a", Subnet: netip.MustParsePrefix("fd00::/64")}} },
 		"no subnet at all": func(c *Config) { c.Networks = []Network{{Name: "a"}} },
 	} {
 		cfg := twoNodes()

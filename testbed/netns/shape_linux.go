@@ -13,7 +13,7 @@ const maxQueue = 300
 // Slow limits what a node receives in a network to some bytes per second, with a queue of 0.3 s. 0 takes it back.
 // Reset takes it back too.
 func (l *LAN) Slow(node, network string, rate uint64) error {
-	err := l.with(switchName, func(h *netlink.Handle) error {
+	err := l.with(Switch, func(h *netlink.Handle) error {
 		port, err := h.LinkByName(portName(node, network))
 		if err != nil {
 			return err

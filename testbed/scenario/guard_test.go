@@ -135,7 +135,8 @@ func TestGuardOfADeadDaemon(t *testing.T) {
 	showGuards(t, l)
 	ctx := bounded(t, 4*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
-	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: -1}))
+	const address = 50
+	must(t, a.Protect(ctx, testcluster.VM{Name: "web01", Size: 32 << 20, Rate: -1, NIC: address}))
 	// writes waits until the guest on a host has had more than n writes acknowledged.
 	writes := func(t *testing.T, h *testcluster.Host, n uint64) (log guest.Log) {
 		t.Helper()
@@ -177,12 +178,16 @@ func TestGuardOfADeadDaemon(t *testing.T) {
 	} {
 		t.Run(how.name, func(t *testing.T) {
 			old := qemu(t, a, "web01")
+			air := listen(t, l, address)
+			air.answers(ctx, t)
 			twins := watchTwins(old, b, "web01")
 			gone := guard.Now()
 			how.gone(t, a)
 			must(t, b.Is(ctx, "web01", "ALONE"))
 			ended(ctx, t, old)
 			seen := twins.stop()
+			air.answers(ctx, t)
+			air.once(t, a, b, granted(ctx, t, b))
 			t.Logf("the daemon was gone; its guest was paused after %v, the peer's QEMU began after %v, the old one had ended "+
 				"after %v",
 				seen.paused-gone, seen.started-gone, seen.ended-gone)

@@ -28,7 +28,7 @@ func startWith(t *testing.T, cfg testcluster.Config, args ...string) *testcluste
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces and runs libvirtd")
 	}
-	for _, tool := range []string{"libvirtd", "virsh", "qemu-system-x86_64", "nft", "ip"} {
+	for _, tool := range []string{"libvirtd", "virsh", "qemu-system-x86_64", "nft", "ip", "tcpdump"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s: `make deps` installs it", tool)
 		}

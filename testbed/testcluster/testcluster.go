@@ -31,6 +31,7 @@ const (
 	Witness = "witness"
 	Front   = "hb1" // heartbeats; the gateway is here
 	Back    = "hb2" // heartbeats and replication
+	Guests  = "vms" // of the VMs, and the bridge of each host
 )
 
 // stateDir is where each host keeps Duet's state, as in production.
@@ -43,7 +44,7 @@ type Config struct {
 	Bin    string // directory with duet and duetd
 	Cache  string // kernel of the test VM, capabilities of QEMU
 	Module string // directory inside this Go module, to build the guest's program; "" is the working directory
-	Subnet int    // third byte of the first network; the second has the next one
+	Subnet int    // third byte of the first network; the others have the next two
 	// Args are added to the arguments of duetd.
 	Args []string
 	// DiskMiB gives each host a disk of its own of so many MiB for Duet's state and the
@@ -107,7 +108,8 @@ func (l *Cluster) build(ctx context.Context) (err error) {
 	l.LAN, err = netns.New(l.cfg.Prefix, netns.Config{
 		Nodes: []string{Alpha, Beta, Witness},
 		Networks: []netns.Network{{Name: Front, Subnet: subnet(l.cfg.Subnet)},
-			{Name: Back, Subnet: subnet(l.cfg.Subnet + 1)}},
+			{Name: Back, Subnet: subnet(l.cfg.Subnet + 1)},
+			{Name: Guests, Subnet: subnet(l.cfg.Subnet + 2), Guests: true}},
 	})
 	if err != nil {
 		return err
@@ -417,7 +419,24 @@ type VM struct {
 	Rate  int
 	Flush int
 	QCOW2 bool // the disk is a qcow2 image, not a raw one
+	NIC   int  // last byte of its address in the network of the guests; 0: it has no card
 }
+
+// nic is the network card of a guest.
+func (l *Cluster) nic(last int) *guest.NIC {
+	if last == 0 {
+		return nil
+	}
+	return &guest.NIC{Bridge: Guests, Address: netip.PrefixFrom(l.Address(last), 24), MAC: MAC(last)}
+}
+
+// Address is that of a guest in its network.
+func (l *Cluster) Address(last int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 77, byte(l.cfg.Subnet + 2), byte(last)})
+}
+
+// MAC is that of the card of a guest.
+func MAC(last int) string { return fmt.Sprintf("52:54:00:77:00:%02x", last) }
 
 // Define makes the disk of a VM and defines it on this host.
 func (h *Host) Define(ctx context.Context, vm VM) error {
@@ -430,8 +449,8 @@ func (h *Host) Define(ctx context.Context, vm VM) error {
 		return err
 	}
 	text, err := guest.Domain{Name: vm.Name, Files: h.cluster.Guest, Disks: []guest.Disk{{File: image}},
-		Console: h.cluster.Console(vm.Name),
-		Mode:    vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
+		Console: h.cluster.Console(vm.Name), Network: h.cluster.nic(vm.NIC),
+		Mode: vm.Mode, Rate: vm.Rate, Flush: vm.Flush}.XML()
 	if err != nil {
 		return err
 	}

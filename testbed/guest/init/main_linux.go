@@ -94,6 +94,11 @@ func run(con *console) error {
 	if w.boot, err = newBootID(); err != nil {
 		return err
 	}
+	if opt.net.IsValid() {
+		if err := serveNetwork(opt.net, w.boot); err != nil {
+			return err
+		}
+	}
 	d, err := openDisk("/dev/vda", 5*time.Second)
 	if err != nil {
 		return err

@@ -2,20 +2,22 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 )
 
 // options is what the kernel command line asks of this boot.
 type options struct {
-	rate  int    // records per second, 0 = as fast as the disk answers
-	every uint64 // a flush follows every so many records, 0 = never
-	then  string // what to do after count records: "", "poweroff", "panic"
-	count uint64 // records this boot writes before then
-	idle  bool   // scan only
+	rate  int          // records per second, 0 = as fast as the disk answers
+	every uint64       // a flush follows every so many records, 0 = never
+	then  string       // what to do after count records: "", "poweroff", "panic"
+	count uint64       // records this boot writes before then
+	idle  bool         // scan only
+	net   netip.Prefix // address of this guest; not valid: it has no network
 }
 
-// parseOptions reads duet.mode=, duet.rate= and duet.flush= and ignores every other word.
+// parseOptions reads duet.mode=, duet.rate=, duet.flush= and duet.net= and ignores every other word.
 func parseOptions(cmdline string) (options, error) {
 	opt := options{rate: 50, every: 10}
 	for _, word := range strings.Fields(cmdline) {
@@ -26,6 +28,8 @@ func parseOptions(cmdline string) (options, error) {
 			opt.rate, err = strconv.Atoi(value)
 		case "duet.flush":
 			opt.every, err = strconv.ParseUint(value, 10, 32)
+		case "duet.net":
+			opt.net, err = netip.ParsePrefix(value)
 		case "duet.mode":
 			err = opt.mode(value)
 		}

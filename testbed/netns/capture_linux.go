@@ -1,0 +1,83 @@
+package netns
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Frame is one that a node has sent.
+type Frame struct {
+	At   time.Time // when it reached the switch, by the kernel's clock
+	Text string    // what tcpdump says of it
+}
+
+// Capture notes what a node sends in a network from now on, as the switch sees it; filter is in tcpdump's words. It
+// returns when tcpdump listens. stop ends it and may be called once; it fails if frames were lost.
+func (l *LAN) Capture(node, network, filter string) (stop func() ([]Frame, error), err error) {
+	cmd := exec.Command("tcpdump", "-i", portName(node, network), "-Q", "in", "--immediate-mode", "-l", "-n", "-e", "-tt",
+		filter)
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("capture: %w", err)
+	}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := l.Do(Switch, cmd.Start); err != nil {
+		return nil, fmt.Errorf("capture: %w", err)
+	}
+	begun := make(chan struct{})
+	var words strings.Builder // of begun's other side until it is closed, then of stop's
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		once := sync.OnceFunc(func() { close(begun) })
+		defer once()
+		lines := bufio.NewScanner(said)
+		for lines.Scan() {
+			words.WriteString(lines.Text() + "\n")
+			if strings.HasPrefix(lines.Text(), "listening on ") {
+				once()
+			}
+		}
+		_, _ = io.Copy(io.Discard, said)
+	})
+	stop = func() ([]Frame, error) {
+		err := cmd.Process.Signal(os.Interrupt)
+		wg.Wait()
+		if err = errors.Join(err, cmd.Wait()); err != nil {
+			return nil, fmt.Errorf("capture: %w: %s", err, words.String())
+		}
+		if !strings.Contains(words.String(), "\n0 packets dropped by kernel") {
+			return nil, fmt.Errorf("capture: frames were lost: %s", words.String())
+		}
+		return frames(out.String())
+	}
+	<-begun
+	return stop, nil
+}
+
+// frames reads what tcpdump printed: a line for each frame, which begins with the seconds since 1970, and indented
+// ones about some.
+func frames(text string) (out []Frame, err error) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if line == "" || line[0] == ' ' || line[0] == '\t' {
+			continue
+		}
+		at, rest, _ := strings.Cut(line, " ")
+		seconds, err := strconv.ParseFloat(at, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read what tcpdump says: %w", err)
+		}
+		out = append(out, Frame{time.UnixMicro(int64(seconds * 1e6)), rest})
+	}
+	return out, nil
+}
