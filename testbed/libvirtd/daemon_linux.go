@@ -196,7 +196,8 @@ func (d *Daemon) Process() *proc.Process { return d.run }
 // thread of its own that never ends, and gives up by itself only after half a minute.
 const patient = 10 * time.Second
 
-// Stop ends the daemon, in order if it does so in time, and waits for its end. Its VMs run on, as they do in production.
+// Stop ends the daemon, in order if it does so in time, and waits for its end. Its VMs run on, as they do in
+// production.
 func (d *Daemon) Stop(ctx context.Context) error {
 	if !d.Running() {
 		return nil

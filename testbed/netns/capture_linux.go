@@ -34,20 +34,22 @@ func (l *LAN) Capture(node, network, filter string) (stop func() ([]Frame, error
 	if err := l.Do(Switch, cmd.Start); err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
-	begun := make(chan struct{})
-	var words strings.Builder // of begun's other side until it is closed, then of stop's
+	begun := make(chan bool, 1) // true: it listens; false: it has ended
+	var words strings.Builder   // what it says besides; whoever looks waits for wg first
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		once := sync.OnceFunc(func() { close(begun) })
-		defer once()
 		lines := bufio.NewScanner(said)
 		for lines.Scan() {
 			words.WriteString(lines.Text() + "\n")
 			if strings.HasPrefix(lines.Text(), "listening on ") {
-				once()
+				begun <- true
 			}
 		}
 		_, _ = io.Copy(io.Discard, said)
+		select {
+		case begun <- false:
+		default:
+		}
 	})
 	stop = func() ([]Frame, error) {
 		err := cmd.Process.Signal(os.Interrupt)
@@ -60,7 +62,10 @@ func (l *LAN) Capture(node, network, filter string) (stop func() ([]Frame, error
 		}
 		return frames(out.String())
 	}
-	<-begun
+	if !<-begun {
+		wg.Wait()
+		return nil, fmt.Errorf("capture: %w: %s", cmd.Wait(), words.String())
+	}
 	return stop, nil
 }
 

@@ -33,7 +33,9 @@ func twoNodes() Config {
 }
 
 // lan makes a LAN for one test, or skips it where that cannot work.
-func lan(t *testing.T, prefix string) *LAN {
+func lan(t *testing.T, prefix string) *LAN { t.Helper(); return lanOf(t, prefix, twoNodes()) }
+
+func lanOf(t *testing.T, prefix string, cfg Config) *LAN {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
@@ -44,7 +46,7 @@ func lan(t *testing.T, prefix string) *LAN {
 		}
 	}
 	t.Parallel() // each LAN has its own prefix, and most of the time is spent waiting for answers that must not come
-	l, err := New(prefix, twoNodes())
+	l, err := New(prefix, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +56,70 @@ func lan(t *testing.T, prefix string) *LAN {
 		}
 	})
 	return l
+}
+
+// TestCapture: what a node sends in a network is seen at the switch, and only that.
+func TestCapture(t *testing.T) {
+	l := lan(t, "netcapture")
+	if _, err := exec.LookPath("tcpdump"); err != nil {
+		t.Skip("needs the command tcpdump")
+	}
+	began := time.Now()
+	alpha, err := l.Capture("alpha", "hb1", "icmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	beta, err := l.Capture("beta", "hb1", "icmp and src host "+l.Addr("alpha", "hb1").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !l.ping("alpha", "beta", "hb1") {
+		t.Error("no way from alpha to beta")
+	}
+	for _, node := range []struct {
+		stop func() ([]Frame, error)
+		want bool
+	}{{alpha, true}, {beta, false}} {
+		seen, err := node.stop()
+		if err != nil || (len(seen) > 0) != node.want {
+			t.Errorf("%+v, %v", seen, err)
+		}
+		for _, f := range seen {
+			if f.At.Before(began.Add(-time.Millisecond)) || f.At.After(time.Now()) || !strings.Contains(f.Text, "echo request") {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	_, err = l.Capture("alpha", "hb1", "no such filter")
+	if err == nil || !strings.Contains(err.Error(), "syntax error") {
+		t.Errorf("a filter that is none: %v", err)
+	}
+}
+
+// TestGuests: a network of VMs is a bridge in each node, over which their frames pass, without an address of the node.
+func TestGuests(t *testing.T) {
+	cfg := twoNodes()
+	cfg.Networks = append(cfg.Networks, Network{Name: "vms", Subnet: netip.MustParsePrefix("10.77.3.0/24"), Guests: true})
+	l := lanOf(t, "netguests", cfg)
+	for i, node := range cfg.Nodes {
+		guest := fmt.Sprintf("10.77.3.%d", 50+i)
+		err := l.Do(node, func() error { // an address of its own on the bridge stands for a guest
+			_, err := output("ip", "addr", "add", guest+"/24", "dev", "vms")
+			return err
+		})
+		if err == nil {
+			err = l.Do(Switch, func() error {
+				_, err := output("ping", "-c1", "-W5", guest)
+				return err
+			})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if hosts := l.Hosts(); strings.Contains(hosts, "vms") {
+		t.Errorf("the nodes have names in the network of the guests:\n%s", hosts)
+	}
 }
 
 func (l *LAN) ping(from, to, network string) bool {
@@ -324,16 +390,20 @@ func TestHosts(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	good := twoNodes()
+	one := func(name, subnet string) []Network {
+		return []Network{{Name: name, Subnet: netip.MustParsePrefix(subnet)}}
+	}
 	for name, spoil := range map[string]func(*Config){
 		"no node":          func(c *Config) { c.Nodes = nil },
 		"node twice":       func(c *Config) { c.Nodes = []string{"a", "a"} },
 		"name of another":  func(c *Config) { c.Nodes = []string{Gateway} },
 		"odd name":         func(c *Config) { c.Nodes = []string{"a;drop"} },
+		"guests first":     func(c *Config) { c.Networks[0].Guests = true },
 		"network twice":    func(c *Config) { c.Networks = append(c.Networks, c.Networks[0]) },
-		"loopback":         func(c *Config) { c.Networks = []Network{{Name: "lo", Subnet: good.Networks[0].Subnet}} },
-		"long link":        func(c *Config) { c.Networks = []Network{{Name: "replication", Subnet: good.Networks[0].Subnet}} },
-		"small subnet":     func(c *Config) { c.Networks = []Network{{Name: "a", Subnet: netip.MustParsePrefix("10.77.1.0/29")}} },
-		"IPv6 subnet":      func(c *Config) { c.Networks = []Network{{Name: "a", Subnet: netip.MustParsePrefix("fd00::/64")}} },
+		"loopback":         func(c *Config) { c.Networks = one("lo", "10.77.1.0/24") },
+		"long link":        func(c *Config) { c.Networks = one("replication", "10.77.1.0/24") },
+		"small subnet":     func(c *Config) { c.Networks = one("a", "10.77.1.0/29") },
+		"IPv6 subnet":      func(c *Config) { c.Networks = one("a", "fd00::/64") },
 		"no subnet at all": func(c *Config) { c.Networks = []Network{{Name: "a"}} },
 	} {
 		cfg := twoNodes()

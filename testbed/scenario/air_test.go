@@ -79,8 +79,8 @@ func (x *air) answers(ctx context.Context, t *testing.T) {
 	}))
 }
 
-// once ends the listening and checks that the guest was heard out of one host, then out of the other, and not out of the
-// first one any more since the other had the right to start it.
+// once ends the listening and checks that the guest was heard out of one host, then out of the other, and not out of
+// the first one any more since the other had the right to start it.
 func (x *air) once(t *testing.T, before, after *testcluster.Host, since time.Time) {
 	t.Helper()
 	x.hush()
