@@ -247,8 +247,14 @@ func (p *pair) finish(m *member, t api.Task, err error) api.Task {
 
 func (p *pair) protected(name string) {
 	p.t.Helper()
+	p.protectedBy(name, available)
+}
+
+// protectedBy protects and starts a VM with a configuration.
+func (p *pair) protectedBy(name, config string) {
+	p.t.Helper()
 	p.define(p.a, name, 8<<20)
-	task, err := p.a.node.Protect(p.t.Context(), name, api.ProtectRequest{Config: "policy: {arbitration: available}"})
+	task, err := p.a.node.Protect(p.t.Context(), name, api.ProtectRequest{Config: config})
 	p.finish(p.a, task, err)
 	_, err = p.a.node.Act(p.t.Context(), name, api.Start, api.ActionRequest{})
 	must(p.t, err)

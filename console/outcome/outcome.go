@@ -173,11 +173,12 @@ func acts(n api.NodeState) bool {
 // follows: it has the primary's writes, or is getting what it lacks.
 func follows(n api.NodeState) bool { return !n.Stale && n.Role == "SECOND" }
 
-// busy: a node is on the way. One that gets what it lacks while another runs is where it should be.
+// busy: a node is on the way. One that gets what it lacks while another runs is where it should be; one whose writes
+// wait stands still.
 func busy(m api.ModuleStatus) bool {
 	at := runs(m, true)
 	return slices.ContainsFunc(m.Nodes, func(n api.NodeState) bool {
-		return !n.Stale && n.Status == "Transient" && (at == "" || n.Role != "SECOND")
+		return !n.Stale && n.Status == "Transient" && n.VM != "frozen" && (at == "" || n.Role != "SECOND")
 	})
 }
 

@@ -148,3 +148,18 @@ func TestCopiesTakeTheirTime(t *testing.T) {
 		}
 	}
 }
+
+// TestStandstill: a module whose writes wait for a peer that may never come back is not on its way.
+func TestStandstill(t *testing.T) {
+	m := module(t, "alpha PRIM/Transient 1, beta SECOND/Ready? 0")
+	m.Nodes[0].VM = "frozen"
+	o := New(m, api.Start, "")
+	now := time.Unix(2000, 0)
+	if look := o.At(m, now); look.Done {
+		t.Errorf("given up at once: %+v", look)
+	}
+	look := o.At(m, now.Add(stillFor))
+	if !look.Done || look.Err == nil || !strings.Contains(look.Err.Error(), "alpha is PRIM (Transient): because") {
+		t.Errorf("after %v: %+v", stillFor, look)
+	}
+}
