@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"duet/testbed/testcluster"
@@ -40,8 +41,36 @@ func (s *show) summary() {
 	}
 }
 
+// again is how soon a daemon is started that has died, as its unit would have it.
+const again = 200 * time.Millisecond
+
+// revive starts the daemon of a host again whenever it ends, until ctx does.
+func revive(ctx context.Context, h *testcluster.Host) {
+	for {
+		select {
+		case <-h.Duetd().Done():
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return
+		}
+		if err := h.LaunchDuetd(); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			return
+		}
+	}
+}
+
 // keep leaves the cluster up and tells how to play with it.
 func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, h := range l.Hosts {
+		wg.Go(func() { revive(ctx, h) })
+	}
 	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root, in this directory:")
 	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 		remove, err := door(l, name)
