@@ -1,9 +1,14 @@
 package docs
 
 import (
+	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"duet/appmodules"
 )
 
 // TestTablesAreRead: every row of both tables is found, and the words within a row too.
@@ -22,5 +27,35 @@ func TestTablesAreRead(t *testing.T) {
 		if strings.Contains(w.Text, "*") || w.Text == "" {
 			t.Errorf("%s: %q", w.Names, w.Text)
 		}
+	}
+}
+
+// TestEveryState: the README says what to do in each state that status can show.
+func TestEveryState(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func(state string) bool {
+		row := regexp.MustCompile(`(?m)^\| ` + state + ` \| (\w+) \| [^|]+ \| [^|]+ \|$`)
+		return row.Match(readme)
+	}
+	seen := map[string]bool{}
+	for _, row := range appmodules.Table() {
+		for _, phase := range []appmodules.Phase{row.From, row.To} {
+			for link := appmodules.NoLink; link <= appmodules.InStep; link++ {
+				role, status := appmodules.Machine{Phase: phase, Link: link}.Display()
+				seen[fmt.Sprintf("%s %s", role, status)] = true
+			}
+		}
+	}
+	for state := range seen {
+		_, status, _ := strings.Cut(state, " ")
+		if !said(state) && !said("… "+status) {
+			t.Errorf("the README does not say what to do in %s", state)
+		}
+	}
+	if len(seen) < 7 {
+		t.Errorf("only %d states were seen", len(seen))
 	}
 }

@@ -52,6 +52,10 @@ var states = map[string]string{
 	"READY":     "as it should be in this role",
 	"TRANSIENT": "on the way: opening, starting, catching up, waiting for the right to go on",
 	"NOTREADY":  "it does not get on by itself: the sentence in status says what would change that",
+	"?":         "that host does not answer: beside it stands what it was when it was last heard; look at the host",
+	"OK":        "everything runs, and its data are on both hosts",
+	"DEGRADED":  "everything runs, but not on two copies, or something is wrong: the sentence beside it says what",
+	"DOWN":      "something does not run: the sentence beside it says what, and the line below its module why",
 }
 
 func explain(word string) explained {
