@@ -131,6 +131,7 @@ func showGuards(t *testing.T, l *testcluster.Cluster) {
 // TestGuardOfADeadDaemon: however a daemon is gone for good, its guest is paused before the peer starts it, and ended
 // soon after; and what was acknowledged is there.
 func TestGuardOfADeadDaemon(t *testing.T) {
+	needs(t, "tcpdump")
 	l := startWith(t, testcluster.Config{Subnet: 90, Apart: true})
 	showGuards(t, l)
 	ctx := bounded(t, 4*time.Minute)

@@ -22,16 +22,22 @@ func start(t *testing.T, subnet int, args ...string) *testcluster.Cluster {
 	return startWith(t, testcluster.Config{Subnet: subnet}, args...)
 }
 
+// needs skips a test where a program is not installed.
+func needs(t *testing.T, tool string) {
+	t.Helper()
+	if _, err := exec.LookPath(tool); err != nil {
+		t.Skipf("needs %s: `make deps` installs it", tool)
+	}
+}
+
 // startWith is start for a cluster that is special in some way.
 func startWith(t *testing.T, cfg testcluster.Config, args ...string) *testcluster.Cluster {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes network namespaces and runs libvirtd")
 	}
-	for _, tool := range []string{"libvirtd", "virsh", "qemu-system-x86_64", "nft", "ip", "tcpdump"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s: `make deps` installs it", tool)
-		}
+	for _, tool := range []string{"libvirtd", "virsh", "qemu-system-x86_64", "nft", "ip"} {
+		needs(t, tool)
 	}
 	dir, err := os.MkdirTemp("", "duet")
 	must(t, err)
