@@ -334,7 +334,7 @@ func (s *nbd) kill() {
 // until waits for a condition.
 func until(t *testing.T, what string, ok func() (bool, error)) {
 	t.Helper()
-	for late := time.Now().Add(30 * time.Second); ; {
+	for late := time.Now().Add(2 * time.Minute); ; {
 		done, err := ok()
 		if done {
 			return
