@@ -267,6 +267,7 @@ func (e *Engine) learn(know cluster.Record) bool {
 	}
 	e.cancelAsk()
 	e.step(appmodules.Deposed, fmt.Sprintf("%s holds epoch %d", after.Holder, after.Epoch))
+	e.publish() // also where that changes nothing else, as in a module that is stopped
 	return true
 }
 
@@ -313,6 +314,9 @@ func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (cluster.Answer, erro
 }
 
 func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
+	if a.Node != e.peer {
+		return cluster.Answer{Why: fmt.Sprintf("%s is not the other node of %s", a.Node, e.cfg.Module.Name), Know: e.rec}, nil
+	}
 	if e.rec.Holds(e.self) && e.primary() {
 		return cluster.Answer{Why: fmt.Sprintf("rule 1: %s holds epoch %d and runs the module", e.self, e.rec.Epoch),
 			Know: e.rec}, nil
@@ -338,6 +342,7 @@ func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 		return cluster.Answer{}, errForgetful
 	}
 	e.step(appmodules.Outvoted, fmt.Sprintf("epoch %d was promised to %s", rec.Epoch, rec.Holder))
+	e.publish()
 	return ans, nil
 }
 

@@ -107,6 +107,7 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 		e.keep.Definition = d
 		e.saveKept()
 		e.setUnfit(nil)
+		e.publish() // the peer need not send it again, whatever the workload makes of it here
 	})
 	if err != nil || !newer {
 		return err

@@ -66,10 +66,11 @@ func (e *Engine) takeStrays(found []appmodules.Stray) {
 	if !e.primary() || !e.work.now.Up {
 		return // it has ended meanwhile
 	}
-	if slices.Equal(found, e.work.strays.found) {
+	known := slices.Equal(found, e.work.strays.found)
+	e.work.strays.found = found
+	if known && e.work.strays.away() == e.keep.Strayed { // which an earlier run of the daemon may have noted
 		return
 	}
-	e.work.strays.found = found
 	for _, n := range e.work.strays.notices() {
 		log := e.cfg.Logger.Warn
 		if n.Alarm {
