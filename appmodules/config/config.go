@@ -93,10 +93,21 @@ func Set(text []byte, path, value string) ([]byte, error) {
 	} else if _, inner := node.(ast.MapNode); inner {
 		return nil, fmt.Errorf("%w: %s has keys of its own: `duet config explain %s` lists them", ErrFaulty, path, path)
 	}
+	if !isValue(value) {
+		return nil, fmt.Errorf("%w: %s: %q is not a value", ErrFaulty, path, value)
+	}
 	if err := at.ReplaceWithReader(file, strings.NewReader(value)); err != nil {
 		return nil, fmt.Errorf("%w: %s: %q is not a value: %w", ErrFaulty, path, value, err)
 	}
 	return []byte(strings.TrimRight(file.String(), "\n") + "\n"), nil
+}
+
+// isValue: text is something in YAML. Blanks, a comment or the border of a document are nothing, which the library does
+// not expect as a replacement.
+func isValue(text string) bool {
+	file, err := parser.ParseBytes([]byte(text), 0)
+	return err == nil && len(file.Docs) == 1 && file.Docs[0].Body != nil && file.Docs[0].Start == nil &&
+		file.Docs[0].End == nil
 }
 
 // position turns an error of reading text into "line: path: what is wrong".

@@ -63,11 +63,9 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	res, err := c.Act(ctx, module, action, r)
 	if errors.Is(err, api.ErrConfirm) && !r.Yes {
 		facts := strings.TrimRight(strings.TrimSuffix(err.Error(), api.ErrConfirm.Error()), ": \n")
-		fmt.Fprintln(a.err, cleanLines(facts))
-		if !a.inTTY {
-			return fmt.Errorf("%s of %s wants a confirmation: repeat with --yes to do it all the same", action, module)
-		}
-		if err := a.confirm(ctx, fmt.Sprintf("Do you want to %s %s all the same?", action, module)); err != nil {
+		wants := fmt.Errorf("%s of %s wants a confirmation: repeat with --yes to do it all the same", action, module)
+		question := fmt.Sprintf("Do you want to %s %s all the same?", action, module)
+		if err := a.confirm(ctx, facts, wants, question); err != nil {
 			return err
 		}
 		r.Yes = true
@@ -82,8 +80,16 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	return a.followOrder(ctx, c, module, order)
 }
 
-// confirm asks for a yes in full.
-func (a *app) confirm(ctx context.Context, question string) error {
+// confirm shows the facts and asks for a yes in full. Where nobody can answer it returns wants; with --json the facts
+// are part of that, so that standard error holds one document.
+func (a *app) confirm(ctx context.Context, facts string, wants error, question string) error {
+	if a.json {
+		return unconfirmed{fmt.Errorf("%w: %s", wants, facts)}
+	}
+	fmt.Fprintln(a.err, cleanLines(facts))
+	if !a.inTTY {
+		return unconfirmed{wants}
+	}
 	fmt.Fprintf(a.err, "%s Type yes to go on: ", question)
 	line := make(chan string, 1)
 	go func() { // a read of a terminal cannot be called off: after ctrl-C it ends with the process

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,12 @@ type exit int
 
 func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// interrupted is an error of something that goes on without whoever followed it: ctrl-C, or its time was over.
+type interrupted struct{ error }
+
+// unconfirmed is an error of something that wants a yes, where nobody can give it.
+type unconfirmed struct{ error }
+
 // usageError is returned when the command line is wrong in a way cobra does not know.
 type usageError struct{ error }
 
@@ -68,6 +75,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	c, err := root.ExecuteContextC(ctx)
+	a.json = a.json || err != nil && asksJSON(args) // what is wrong in a line may stand before it
 	var code exit
 	var usage usageError
 	switch {
@@ -86,12 +94,26 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return exitError
 }
 
+// asksJSON: --json is among the flags of a command line.
+func asksJSON(args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = args[:i]
+	}
+	return slices.Contains(args, "--json")
+}
+
 // statusInterrupted stands in JSON for ctrl-C; servers use it for a client that went away.
 const statusInterrupted = 499
 
 // statusOf is the HTTP status for an error, also of those that no server told.
 func statusOf(err error) int {
+	var cut interrupted
+	var open unconfirmed
 	switch {
+	case errors.As(err, &open):
+		return api.StatusOf(api.ErrConfirm)
+	case errors.As(err, &cut):
+		return statusInterrupted
 	case errors.Is(err, client.ErrAway):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, client.ErrDenied):

@@ -173,19 +173,17 @@ func (a *app) mayLeave(ctx context.Context, yes bool) error {
 		return err
 	}
 	defer c.Close()
-	if st, err := c.Status(ctx); err == nil {
-		return fmt.Errorf("duetd runs here as node %s: first `duet stop` the modules that are to end, then `systemctl stop "+
-			"duetd`", st.Self)
-	}
-	if yes {
+	const first = "first `duet stop` the modules that are to end, then `systemctl stop duetd`"
+	switch st, err := c.Status(ctx); {
+	case err == nil:
+		return fmt.Errorf("duetd runs here as node %s: %s", st.Self, first)
+	case !errors.Is(err, client.ErrAway), errors.Is(err, context.DeadlineExceeded): // whatever it says, it runs
+		return fmt.Errorf("duetd runs here: %s (%w)", first, err)
+	case yes:
 		return nil
 	}
-	fmt.Fprintln(a.err, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no "+
-		"longer used.")
-	if !a.inTTY {
-		return errors.New("to leave wants a confirmation: repeat with --yes")
-	}
-	return a.confirm(ctx, "Do you want to leave?")
+	return a.confirm(ctx, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no "+
+		"longer used.", errors.New("to leave wants a confirmation: repeat with --yes"), "Do you want to leave?")
 }
 
 func (a *app) rejoinCommand() *cobra.Command {
@@ -266,12 +264,10 @@ func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes 
 	if yes || len(there) == 0 {
 		return nil
 	}
-	fmt.Fprintf(a.err, "%s is a node of %s: they have one copy from then on, until a node joins in its place.\n"+
-		"What only %s has is given up.\n", clean(node), clean(strings.Join(there, ", ")), clean(node))
-	if !a.inTTY {
-		return fmt.Errorf("to remove %s wants a confirmation: repeat with --yes if it is gone for good", node)
-	}
-	return a.confirm(ctx, "Is it gone for good?")
+	return a.confirm(ctx, fmt.Sprintf("%s is a node of %s: they have one copy from then on, until a node joins in its "+
+		"place.\nWhat only %s has is given up.", node, strings.Join(there, ", "), node),
+		fmt.Errorf("to remove %s wants a confirmation: repeat with --yes if it is gone for good", node),
+		"Is it gone for good?")
 }
 
 func nodeSetupFlags(c *cobra.Command, dir *string, node *cluster.NodeID, addrs *[]string) {

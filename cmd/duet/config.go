@@ -39,10 +39,7 @@ func (a *app) configCommand() *cobra.Command {
 			if err := c.Check(ctx, b); err != nil {
 				return fmt.Errorf("%s: %w", fileText(args[0]), err)
 			}
-			if a.json {
-				return nil
-			}
-			return a.say(nil, "%s is good", fileText(args[0]))
+			return a.say(struct{}{}, "%s is good", fileText(args[0]))
 		}),
 	}, &cobra.Command{
 		Use: "apply FILE", Short: "Make a file (- for standard input) the configuration of the module it names",
@@ -84,7 +81,8 @@ func (a *app) readFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", fileText(name), err)
 	}
 	if len(b) == maxConfig {
-		return nil, fmt.Errorf("read %s: longer than %s: is it a module's configuration?", name, bytesText(maxConfig))
+		return nil, fmt.Errorf("read %s: longer than %s: is it a module's configuration?", fileText(name),
+			bytesText(maxConfig))
 	}
 	return b, nil
 }

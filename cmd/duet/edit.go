@@ -37,6 +37,9 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if key == "name" {
+				return errOtherName
+			}
 			text, err := config.Set([]byte(conf.YAML), key, value)
 			if err != nil {
 				return err
@@ -64,12 +67,29 @@ func (a *app) editCommand() *cobra.Command {
 			if bytes.Equal(text, []byte(conf.YAML)) {
 				return errors.Join(os.Remove(path), a.say(conf, "nothing has changed"))
 			}
-			if err := a.apply(ctx, c, text); err != nil {
+			err = sameName(text, args[0])
+			if err == nil {
+				err = a.apply(ctx, c, text)
+			}
+			if err != nil {
 				return fmt.Errorf("%w; your text is in %s: mend it and `duet config apply %s`", err, path, path)
 			}
 			return os.Remove(path)
 		}),
 	}
+}
+
+// errOtherName: what a configuration is applied to is the module that it names.
+var errOtherName = errors.New("the name of a module cannot be changed: release the VM, and protect it under its " +
+	"new one")
+
+// sameName refuses a text that names another module than the one that is edited. What else is wrong with it the node
+// says.
+func sameName(text []byte, module string) error {
+	if m, err := config.Parse("", text); err == nil && m.Name != module {
+		return errOtherName
+	}
+	return nil
 }
 
 // edited lets an admin edit text, and returns what it is then and the file that it is in.
@@ -86,9 +106,13 @@ func (a *app) edited(ctx context.Context, module string, text []byte) (path stri
 	editor := or(or(a.env("VISUAL"), a.env("EDITOR")), "vi")
 	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$0"`, f.Name())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err
-	if err := cmd.Run(); err != nil {
-		return "", nil, fmt.Errorf("%s: %w; set EDITOR to your editor", editor, err)
-	}
+	failed := cmd.Run()
 	now, err = os.ReadFile(f.Name())
+	switch {
+	case failed != nil && err == nil && bytes.Equal(now, text):
+		err = fmt.Errorf("%s: %w; set EDITOR to your editor", editor, errors.Join(failed, os.Remove(f.Name())))
+	case failed != nil:
+		err = fmt.Errorf("%s: %w; your text is in %s", editor, failed, f.Name())
+	}
 	return f.Name(), now, err
 }

@@ -33,8 +33,8 @@ func (a *app) explainCommand() *cobra.Command {
 			}
 			e := explain(args[0])
 			if e.Text == "" && len(e.Troubles) == 0 {
-				return fmt.Errorf("%q has no explanation: `duet explain` lists the words that have one, `duet config explain` "+
-					"the keys of a module", args[0])
+				return fmt.Errorf("%q has no explanation%s: `duet explain` lists the words that have one, `duet config explain` "+
+					"the keys of a module", args[0], meant(args[0]))
 			}
 			return a.emit(e, func(w io.Writer) error { return writeExplained(w, e) })
 		}),
@@ -71,6 +71,24 @@ func explain(word string) explained {
 		}
 	}
 	return e
+}
+
+// meant are the words that begin as one does that is none, or the other way round.
+func meant(word string) string {
+	var near []string
+	for _, w := range explainable() {
+		long, short := strings.ToLower(w), strings.ToLower(word)
+		if len(long) < len(short) {
+			long, short = short, long
+		}
+		if len(short) > 2 && strings.HasPrefix(long, short) {
+			near = append(near, w)
+		}
+	}
+	if near == nil {
+		return ""
+	}
+	return ", did you mean " + strings.Join(near, " or ") + "?"
 }
 
 func explainable() []string {

@@ -84,7 +84,7 @@ devices of a level have to confirm, the first level that does wins.`,
 
 func (a *app) fenceLevels(agent string, options []string, file string) (levels [][]api.FenceDevice, err error) {
 	switch {
-	case (agent == "") == (file == ""):
+	case (agent == "") == (file == ""), file != "" && len(options) > 0:
 		return nil, usageError{errors.New("give --agent and its --option, or --file")}
 	case file != "":
 		b, err := os.ReadFile(file)
@@ -93,6 +93,9 @@ func (a *app) fenceLevels(agent string, options []string, file string) (levels [
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read devices: %w", err)
+		}
+		if len(levels) == 0 {
+			return nil, fmt.Errorf("%s has no device: `duet cluster fence remove` forgets those of a node", file)
 		}
 		return levels, nil
 	}

@@ -115,7 +115,7 @@ func (l *logReader) follow(ctx context.Context) error {
 		case err != nil && first:
 			return err
 		case err != nil && !away:
-			fmt.Fprintf(l.err, "%s\n", oneLine(err))
+			l.fail(statusOf(err), oneLine(err))
 		}
 		first, away = false, err != nil
 		for _, e := range entries {

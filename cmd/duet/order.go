@@ -57,7 +57,8 @@ func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o 
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil || a.now().Sub(began) > orderTime {
-			return fmt.Errorf("the order stands and goes on without you: `duet status %s` shows how far it is", name)
+			return interrupted{fmt.Errorf("the order stands and goes on without you: `duet status %s` shows how far it is",
+				name)}
 		}
 	}
 }

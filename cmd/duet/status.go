@@ -41,12 +41,12 @@ func roleExit(role string) exit {
 // levelExit gives the exit code of status for the level of the cluster or of a module.
 func levelExit(l api.Level) error {
 	switch l {
+	case api.OK, "": // a daemon that is older than levels
+		return nil
 	case api.Degraded:
 		return exit(exitDegraded)
-	case api.Down:
-		return exit(exitDown)
 	}
-	return nil
+	return exit(exitDown) // a level of a newer version is not taken for good
 }
 
 type statusFlags struct {

@@ -34,7 +34,7 @@ out. Where duetd does not run, this host alone is in it. Look into it before you
 			}
 			out, err := readZip(path)
 			if err != nil {
-				return err
+				return errors.Join(err, os.Remove(path))
 			}
 			return a.emit(out, func(w io.Writer) error { return writeBundle(w, out) })
 		}),
@@ -56,6 +56,12 @@ func (a *app) makeZip(ctx context.Context, c *client.Client, path, dir string) e
 	}
 	err = c.Support(ctx, f)
 	if a.alone(err) {
+		if _, err := f.Seek(0, io.SeekStart); err != nil { // half of it may be there already
+			return errors.Join(err, f.Close(), os.Remove(path))
+		}
+		if err := f.Truncate(0); err != nil {
+			return errors.Join(err, f.Close(), os.Remove(path))
+		}
 		err = support.Write(f, a.now(), []support.Part{a.local.Collect(ctx, dir)})
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

@@ -54,7 +54,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 		select {
 		case <-ctx.Done():
 			show(api.Task{Done: true})
-			return fmt.Errorf("%s of %s goes on without you: duet task %s follows it again", t.Kind, t.Module, t.ID)
+			return interrupted{fmt.Errorf("%s of %s goes on without you: duet task %s follows it again", t.Kind, t.Module, t.ID)}
 		case <-time.After(a.tick):
 		}
 		next, err := c.Task(ctx, t.ID)

@@ -17,9 +17,10 @@ import (
 
 // witnessAddr adds the port that witnesses have unless they were given another.
 func witnessAddr(text string) string {
-	if _, _, err := net.SplitHostPort(text); err == nil {
+	if _, port, err := net.SplitHostPort(text); err == nil && port != "" {
 		return text
 	}
+	text = strings.TrimSuffix(text, ":")
 	return net.JoinHostPort(strings.Trim(text, "[]"), strconv.Itoa(cluster.DefaultWitnessPort))
 }
 

@@ -79,6 +79,11 @@ func (m ModuleStatus) moves() bool {
 		func(n NodeState) bool { return !n.Stale && n.Status == "Transient" })
 }
 
+// still: its writes wait for the right to go on, and it with them.
+func (m ModuleStatus) still() bool {
+	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return !n.Stale && n.VM == "frozen" })
+}
+
 func (m ModuleStatus) alarmed() bool {
 	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool {
 		return slices.ContainsFunc(n.Notices, func(x Notice) bool { return x.Level == "alarm" })
@@ -102,12 +107,14 @@ func (s Status) verdict(now time.Time) Verdict {
 		return Verdict{Level: Down, Text: s.Removed, Safe: []string{}}
 	}
 	v := Verdict{Level: OK, Safe: s.safe()}
-	var down, single, moving, alarmed []string
+	var down, single, moving, still, alarmed []string
 	stopped := 0
 	for _, m := range s.Modules {
 		switch {
 		case m.Stopped():
 			stopped++
+		case m.still():
+			still = append(still, m.Name)
 		case m.moves():
 			moving = append(moving, m.Name)
 		case m.Level == Down:
@@ -134,6 +141,7 @@ func (s Status) verdict(now time.Time) Verdict {
 		facts = append(facts, fmt.Sprintf("%d of %s %s (%s)", len(names), count(all, "module"), words, few(names)))
 	}
 	say(Down, down, "does not run", "do not run")
+	say(Down, still, "stands still", "stand still")
 	say(Down, moving, "is being started", "are being started")
 	say(Degraded, single, "has one copy only", "have one copy only")
 	say(Degraded, alarmed, "has an alarm", "have an alarm")
@@ -144,7 +152,7 @@ func (s Status) verdict(now time.Time) Verdict {
 		}
 	}
 	if len(facts) == 0 {
-		facts = append(facts, well(all))
+		facts = append(facts, well(all, stopped))
 	}
 	if stopped > 0 {
 		facts = append(facts, fmt.Sprintf("%d stopped", stopped))
@@ -156,12 +164,14 @@ func (s Status) verdict(now time.Time) Verdict {
 	return v
 }
 
-// well says that a number of modules stands well.
-func well(modules int) string {
-	switch modules {
-	case 0:
+// well says that a number of modules stands well, beside those that are stopped.
+func well(modules, stopped int) string {
+	switch {
+	case modules == 0 && stopped > 0:
+		return "nothing is to run"
+	case modules == 0:
 		return "no module is protected yet"
-	case 1:
+	case modules == 1:
 		return "1 module on both of its nodes"
 	}
 	return fmt.Sprintf("%d modules on both of their nodes", modules)
