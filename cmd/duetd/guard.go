@@ -198,6 +198,7 @@ func (s *spout) close() {
 	select {
 	case s.lines <- nil:
 	case <-late:
+		return // nobody takes anything
 	}
 	select {
 	case <-s.ended:

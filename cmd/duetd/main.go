@@ -113,7 +113,7 @@ const (
 func run(o options) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.log)); err != nil {
-		return fmt.Errorf("--log %s: %w", o.log, err)
+		return usageError{fmt.Errorf("--log %s: say debug, info, warn or error", o.log)}
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log) // libraries that log by the standard package

@@ -59,6 +59,20 @@ func runWitness(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return usageError{err}
 	}
+	words := f.Args()
+	if verb == "" && len(words) > 0 { // behind the flags
+		verb, words = words[0], words[1:]
+	}
+	switch {
+	case verb == "forget" && len(words) != 1:
+		return usageError{errors.New("say which cluster to forget, by its ID: duetd witness list")}
+	case verb == "forget":
+		return o.print("forget", words[0])
+	case len(words) > 0:
+		return usageError{fmt.Errorf("%q is too much (--help shows what there is)", words[0])}
+	case verb == "token" && o.life <= 0:
+		return usageError{fmt.Errorf("--life %v: a token is good for a while, such as 1h", o.life)}
+	}
 	switch verb {
 	case "":
 		return serveWitness(o)
@@ -66,13 +80,8 @@ func runWitness(args []string) error {
 		return o.print("token", o.life)
 	case "list":
 		return o.print("list", nil)
-	case "forget":
-		if f.NArg() != 1 {
-			return errors.New("say which cluster to forget, by its ID: duetd witness list")
-		}
-		return o.print("forget", f.Arg(0))
 	}
-	return fmt.Errorf("duetd witness %s: there are token, list and forget", verb)
+	return usageError{fmt.Errorf("duetd witness %s: there are token, list and forget", verb)}
 }
 
 // desk is the unix socket on which the running witness takes an admin's commands.
@@ -156,14 +165,19 @@ func deskHandler(s *witness.Server) http.Handler {
 		for _, c := range s.Clusters() {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", c.ID, c.Name, c.Since.Local().Format("2006-01-02 15:04"), c.Modules)
 		}
-		return b.String(), errors.Join(t.Flush())
+		err := t.Flush()
+		return b.String(), err
 	})
 	handle("forget", func(in json.RawMessage) (string, error) {
 		var id string
 		if err := json.Unmarshal(in, &id); err != nil {
 			return "", err
 		}
-		return "Forgotten.\n", s.Forget(id)
+		err := s.Forget(id)
+		if errors.Is(err, witness.ErrUnknownCluster) {
+			err = fmt.Errorf("there is no cluster %q here: duetd witness list", id)
+		}
+		return "Forgotten.\n", err
 	})
 	return mux
 }
