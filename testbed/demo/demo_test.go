@@ -106,7 +106,8 @@ func TestThingsToBreak(t *testing.T) {
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "bin")
 	for _, program := range []string{"duet", "duetd"} {
-		build := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", filepath.Join(bin, program), "duet/cmd/"+program)
+		build := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", filepath.Join(bin, program),
+			"duet/cmd/"+program)
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", program, err, out)
 		}
