@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,14 +33,19 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 	if len(text) > maxSize {
 		return m, fmt.Errorf("%w: %s: %d bytes, at most %d are read", ErrFaulty, file, len(text), maxSize)
 	}
+	if err := whole(text); err != nil {
+		return m, fmt.Errorf("%w: %s:%w", ErrFaulty, file, err)
+	}
 	doc, err := document(m, text)
 	if err != nil {
 		return m, fmt.Errorf("%w: %s:%s kind: %w", ErrFaulty, file, line(text, "kind"), err)
 	}
-	if err := yaml.UnmarshalWithOptions(text, doc, yaml.Strict()); err != nil {
-		return m, fmt.Errorf("%w: %s:%s", ErrFaulty, file, position(text, err))
+	if !blank(text) { // the library would empty the document
+		if err := yaml.UnmarshalWithOptions(text, doc, yaml.Strict()); err != nil {
+			return m, fmt.Errorf("%w: %s:%s", ErrFaulty, file, position(text, err))
+		}
+		m = doc.Module()
 	}
-	m = doc.Module()
 	faults := m.Validate()
 	if len(faults) == 0 {
 		return m, nil
@@ -49,6 +55,29 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 		lines[i] = fmt.Sprintf("%s:%s %s", file, line(text, f.Path), f.Error())
 	}
 	return m, fmt.Errorf("%w: %s", ErrFaulty, strings.Join(lines, "\n"))
+}
+
+// blank: text says nothing, but for comments.
+func blank(text []byte) bool {
+	file, err := parser.ParseBytes(text, 0)
+	return err == nil && !slices.ContainsFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body != nil })
+}
+
+// whole refuses what the library would leave out in silence: a second document, and what a number has behind its point.
+func whole(text []byte) error {
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return nil // it is said with its line when the text is read
+	}
+	if len(file.Docs) > 1 && file.Docs[1].Body != nil {
+		return fmt.Errorf("%d: a second document begins here: a module is one", file.Docs[1].Body.GetToken().Position.Line)
+	}
+	isFloat := func(n ast.Node) bool { _, yes := n.(*ast.FloatNode); return yes }
+	if n := find(text, isFloat); n != nil {
+		return fmt.Errorf("%d: %s: a whole number is wanted, not %q", n.GetToken().Position.Line, pathOf(n),
+			n.GetToken().Value)
+	}
+	return nil
 }
 
 // document is the document of m that text is read into: of the kind that text names, if it names one.
@@ -172,7 +201,9 @@ func find(text []byte, as func(ast.Node) bool) ast.Node {
 	}
 	f := &finder{as: as}
 	for _, doc := range file.Docs {
-		ast.Walk(f, doc.Body)
+		if doc.Body != nil {
+			ast.Walk(f, doc.Body)
+		}
 	}
 	return f.found
 }

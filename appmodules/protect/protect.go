@@ -52,15 +52,21 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 		return "", err // nothing was begun
 	}
 	err := p.plan().forward(ctx)
+	through := err == nil
+	if through {
+		if err = p.w.End(p.Module.Name); err == nil {
+			return p.result(), nil
+		}
+	}
 	switch {
-	case err == nil:
-		return p.result(), p.w.End(p.Module.Name)
 	case p.Mark.At == "":
 		return "", err
 	case ctx.Err() != nil:
 		return "", errors.Join(err, p.closeCopies(), errors.New("the daemon stops; its next run undoes the rest"))
 	}
-	t.Step("undoes what was begun")
+	if !through {
+		t.Step("undoes what was begun")
+	}
 	result, failed, again := p.resume(ctx)
 	switch {
 	case again != nil && ctx.Err() != nil:
@@ -69,6 +75,9 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 		p.w.cfg.Spawn(func(ctx context.Context) {
 			p.w.insist(ctx, p.record, func(ctx context.Context) error { _, _, err := p.resume(ctx); return err })
 		})
+		if through {
+			return "", fmt.Errorf("VM %s is protected; ending the work goes on: %w", p.Definition.Name, again)
+		}
 		return "", fmt.Errorf("%w; undoing it goes on: %w", err, again)
 	case failed != nil:
 		return "", err

@@ -65,8 +65,7 @@ func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, err
 	if err != nil {
 		return nil, err
 	}
-	if _, err := hv.Definition(ctx, vm); errors.Is(err, vmmanager.ErrNotFound) &&
-		!errors.Is(err, vmmanager.ErrUnsupported) {
+	if _, err := hv.Definition(ctx, vm); gone(err) {
 		err = hv.Define(ctx, vmmanager.Definition{Name: vm, Text: rewired})
 		if err != nil {
 			return nil, fmt.Errorf("VM %s is not defined any more, and cannot be: %w", vm, err)
@@ -110,7 +109,10 @@ func (l *leave) run(ctx context.Context) (string, error) {
 	name := l.Module.Name
 	err := l.plan().forward(ctx)
 	if err == nil {
-		return l.released(ctx)
+		var result string
+		if result, err = l.released(ctx); err == nil {
+			return result, nil
+		}
 	}
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("release %s: the daemon stops; its next run decides: %w", name, err)
@@ -211,6 +213,9 @@ func (l *leave) refit(ctx context.Context) error {
 		return err
 	}
 	now, err := hv.Definition(ctx, vm)
+	if gone(err) {
+		return mods.Forget(l.Module) // somebody has deleted the VM meanwhile
+	}
 	if err != nil || !now.Saved && state != vmmanager.Off {
 		return err // it runs: that was the last of it
 	}
@@ -224,8 +229,23 @@ func (l *leave) after(ctx context.Context, forget func() error) func() error {
 		if err := l.letIn(ctx); err != nil {
 			return err
 		}
-		return forget()
+		failed := forget()
+		if failed == nil {
+			return nil
+		}
+		// What is forgotten cannot serve the VM any more: from here on it only goes forward, and what is left of the
+		// module is litter.
+		if stored, err := l.w.cfg.Modules.Stored(l.Module.Name); err != nil || stored {
+			return failed
+		}
+		l.w.cfg.Logger.Warn("something of the module is left", "module", l.Module.Name, "err", failed)
+		return nil
 	}
+}
+
+// gone: there is no such VM.
+func gone(err error) bool {
+	return errors.Is(err, vmmanager.ErrNotFound) && !errors.Is(err, vmmanager.ErrUnsupported)
 }
 
 // begun: the module has an engine.
@@ -246,6 +266,9 @@ func (l *leave) refitted(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	now, err := l.w.cfg.Hypervisor.Definition(ctx, l.Definition.Name)
+	if gone(err) {
+		return false, nil // nothing was saved of it
+	}
 	return now.Saved, err
 }
 

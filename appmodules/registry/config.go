@@ -85,6 +85,11 @@ func (r *Registry) Apply(ctx context.Context, text string) (api.Config, error) {
 	if err != nil {
 		return api.Config{}, err
 	}
+	done, err := r.turns.take(ctx, m.Name) // two edits at a time would be one version
+	if err != nil {
+		return api.Config{}, err
+	}
+	defer done()
 	have, err := r.Find(m.Name)
 	if err != nil {
 		return api.Config{}, err
@@ -100,7 +105,7 @@ func (r *Registry) Apply(ctx context.Context, text string) (api.Config, error) {
 		return s.API()
 	}
 	s = Stored{Version{have.Version.Number + 1, time.Now().UTC(), string(r.self())}, m}
-	if err := r.Take(ctx, s); err != nil {
+	if err := r.replace(ctx, s); err != nil {
 		return api.Config{}, err
 	}
 	r.send(m)
@@ -139,6 +144,11 @@ func (r *Registry) Take(ctx context.Context, s Stored) error {
 		return err
 	}
 	defer done()
+	return r.replace(ctx, s)
+}
+
+// replace is Take in the turn of the module's name.
+func (r *Registry) replace(ctx context.Context, s Stored) error {
 	r.exchange.Lock()
 	defer r.exchange.Unlock()
 	e, err := r.Find(s.Module.Name)

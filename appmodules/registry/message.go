@@ -46,6 +46,9 @@ var (
 
 // Check refuses what no node would have stored: names become parts of paths and keys.
 func (s Stored) Check() error {
+	if s.Version.Number > lastVersion {
+		return fmt.Errorf("version %d cannot be followed by another", s.Version.Number)
+	}
 	if faults := s.Module.Validate(); len(faults) > 0 {
 		return faults[0]
 	}
@@ -60,6 +63,9 @@ func (s Stored) Check() error {
 	}
 	return errors.Join(subject, cluster.NodeID(s.Version.By).Check())
 }
+
+// lastVersion is more than there will ever be edits.
+const lastVersion = 1 << 60
 
 // Check refuses a module without the definition that its kind needs, and what Stored refuses.
 func (n Fresh) Check() error {

@@ -68,6 +68,8 @@ func (v *VM) conditionLocked(s vmmanager.State) appmodules.Condition {
 	switch s {
 	case vmmanager.Paused:
 		c.Held = fmt.Sprintf("VM %s is paused and cannot shut down: `virsh resume %s` first", v.domain, v.domain)
+	case vmmanager.Crashed: // kept so after a panic
+		c.Lost = appmodules.Incident{What: v.on.Panic.Happening(), Why: vmmanager.ByReconnect.String()}
 	case vmmanager.Off, vmmanager.Absent:
 		c.Lost = appmodules.Incident{What: v.on.Crash.Happening(), Why: vmmanager.ByReconnect.String()}
 	}
@@ -171,7 +173,10 @@ func (v *VM) followsLocked(before vmmanager.State, ev vmmanager.Event) []appmodu
 			return []appmodules.Happening{v.on.Admin.Happening()}
 		}
 	case vmmanager.ByReconnect:
-		if before == vmmanager.Running && !up(ev.State) {
+		switch {
+		case before == vmmanager.Running && ev.State == vmmanager.Crashed:
+			return []appmodules.Happening{v.on.Panic.Happening()}
+		case before == vmmanager.Running && !up(ev.State):
 			return []appmodules.Happening{v.on.Crash.Happening()}
 		}
 	case vmmanager.ByEdit:
