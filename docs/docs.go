@@ -12,24 +12,31 @@ var glossary string
 //go:embed troubleshooting.md
 var troubleshooting string
 
-// Word is one row of the glossary.
+// Word is one word of the glossary.
 type Word struct {
-	Names []string // the first as it is listed
-	Text  string   // a sentence or two
+	Name string
+	Text string // what it means: a sentence or two
 }
 
-// Words are the rows of the glossary, in its order.
+// Words are those of the glossary, in its order.
 func Words() []Word {
 	var out []Word
 	for _, cells := range rows(glossary, 2) {
-		w := Word{Names: strings.Split(cells[0], ", "), Text: plain(cells[1])}
-		// Words that a row explains beside its own are in italics.
-		for i, part := range strings.Split(cells[1], "*") {
-			if i%2 == 1 {
-				w.Names = append(w.Names, strings.ToLower(part))
+		names, means := strings.Split(cells[0], ", "), []string{cells[1]}
+		if len(names) > 1 {
+			means = strings.SplitN(cells[1], "; ", len(names)) // one after the other
+		}
+		for i, name := range names {
+			out = append(out, Word{name, plain(means[i])})
+		}
+		// Words that a row explains beside its own are in italics, in sentences of their own.
+		for sentence := range strings.SplitSeq(cells[1], ". ") {
+			for i, part := range strings.Split(sentence, "*") {
+				if i%2 == 1 {
+					out = append(out, Word{strings.ToLower(part), plain(sentence)})
+				}
 			}
 		}
-		out = append(out, w)
 	}
 	return out
 }

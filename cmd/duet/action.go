@@ -18,36 +18,40 @@ import (
 func (a *app) actionCommands() []*cobra.Command {
 	var out []*cobra.Command
 	for _, x := range []struct {
-		action      api.Action
-		short, long string
+		action            api.Action
+		short, long, node string
 	}{
 		{api.Start, "Start a module", "Start a module on its nodes, or on --node. Who becomes primary is decided by the " +
-			"data, not by who starts first."},
+			"data, not by who starts first.", "start it on this node only"},
 		{api.Stop, "Stop a module", "Stop a module on its nodes, or on --node only: its peer then takes over. The guest is " +
-			"asked to shut down, and is\nended if it has not within policy.shutdown."},
+			"asked to shut down, and is\nended if it has not within policy.shutdown.", "stop it on this node only"},
 		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no " +
-			"failover. The guest is asked to shut down, and is ended if it\nhas not within policy.shutdown."},
+			"failover. The guest is asked to shut down, and is ended if it\nhas not within policy.shutdown.",
+			"the node on which it is to run now"},
 		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be " +
 			"Ready. The guest is shut down here and started\nthere; it is ended if it has not shut down within " +
-			"policy.shutdown."},
-		{api.Prim, "Make a node primary", "Make a node primary where the rules do not. Where its data may lack writes, or " +
-			"its peer is not heard and may be alive,\nboth sides' facts are shown and a yes is wanted."},
-		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's. If that throws data " +
-			"away a yes is wanted."},
+			"policy.shutdown.", "the node on which it is to run now"},
+		{api.Prim, "Make a node primary where the rules do not", "Make a node primary although the rules do not. Where " +
+			"its data may lack writes, or its peer is not heard and may be\nalive, both sides' facts are shown and a yes is " +
+			"wanted.", "the node that is to be primary (default: the one that is asked)"},
+		{api.Second, "Make a node secondary", "Make a node secondary: its data follow the primary's, as after a split " +
+			"brain in which its version is the one to go.\nIf that gives up data a yes is wanted; they are kept aside for a " +
+			"week.",
+			"the node that is to be secondary (default: the one that is asked)"},
 	} {
 		var r api.ActionRequest
 		var noWait bool
 		c := &cobra.Command{
 			Use: string(x.action) + " MODULE", Short: x.short,
-			Long: x.long + "\n\nThe command ends when that is so, and fails if it comes to nothing; --no-wait only gives the " +
-				"order.",
+			Long: x.long + "\n\nIt waits until the module has got there, and exits with 1 if it does not; --no-wait returns " +
+				"at once.",
 			Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 			RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 				return a.act(ctx, c, args[0], x.action, r, noWait)
 			}),
 		}
-		a.nodeFlag(c, &r.Node, "act on this node only")
-		c.Flags().BoolVar(&r.Yes, "yes", false, "do not ask, even if data may be thrown away")
+		a.nodeFlag(c, &r.Node, x.node)
+		c.Flags().BoolVar(&r.Yes, "yes", false, "do not ask, whatever the question would be")
 		c.Flags().BoolVar(&noWait, "no-wait", false, "give the order and do not wait for what comes of it")
 		out = append(out, c)
 	}

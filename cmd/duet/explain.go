@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -22,8 +23,8 @@ type explained struct {
 
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain [WORD]", Short: "Explain a word or a state, such as epoch, witness or WAIT, or list them",
-		Args: args("[WORD]"),
+		Use: "explain [WORD] [STATUS]", Short: "Explain a word or a state, such as epoch or WAIT NotReady, or list them",
+		Args: args("[WORD]", "[STATUS]"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return explainable(), cobra.ShellCompDirectiveNoFileComp
 		},
@@ -31,10 +32,11 @@ func (a *app) explainCommand() *cobra.Command {
 			if len(args) == 0 {
 				return a.say(explainable(), "%s", strings.Join(explainable(), "\n"))
 			}
-			e := explain(args[0])
+			word := strings.Join(args, " ")
+			e := explain(word)
 			if e.Text == "" && len(e.Troubles) == 0 {
 				return fmt.Errorf("%q has no explanation%s: `duet explain` lists the words that have one, `duet config explain` "+
-					"the keys of a module", args[0], meant(args[0]))
+					"the keys of a module", word, meant(word))
 			}
 			return a.emit(e, func(w io.Writer) error { return writeExplained(w, e) })
 		}),
@@ -60,17 +62,31 @@ var states = map[string]string{
 
 func explain(word string) explained {
 	e := explained{Word: word, Text: states[strings.ToUpper(word)]}
+	role, status, both := strings.Cut(word, " ")
+	if is, as := states[strings.ToUpper(role)], states[strings.ToUpper(status)]; both && is != "" && as != "" {
+		e.Text, word = is+"; "+status+": "+as, role // as status shows it
+	}
 	for _, w := range docs.Words() {
-		if e.Text == "" && slices.ContainsFunc(w.Names, func(n string) bool { return strings.EqualFold(n, word) }) {
+		if e.Text == "" && strings.EqualFold(w.Name, word) {
 			e.Text = w.Text
 		}
 	}
 	for _, t := range docs.Troubles() {
-		if first, _, _ := strings.Cut(t.See, " "); strings.EqualFold(strings.TrimSuffix(first, ":"), word) {
+		if e.Text != "" && about(t, word) || strings.EqualFold(t.See, word) {
 			e.Troubles = append(e.Troubles, t)
 		}
 	}
 	return e
+}
+
+// about: what is seen in a trouble begins with the word, or has it in its sentence.
+func about(t docs.Trouble, word string) bool {
+	isEnd := func(r rune) bool { return !unicode.IsLetter(r) && r != '-' }
+	see := strings.FieldsFunc(t.See, isEnd)
+	if states[strings.ToUpper(word)] != "" { // other troubles may name it by the way
+		see = see[:min(1, len(see))]
+	}
+	return slices.ContainsFunc(see, func(w string) bool { return strings.EqualFold(w, word) })
 }
 
 // meant are the words that begin as one does that is none, or the other way round.
@@ -94,7 +110,7 @@ func meant(word string) string {
 func explainable() []string {
 	var out []string
 	for _, w := range docs.Words() {
-		out = append(out, w.Names...)
+		out = append(out, w.Name)
 	}
 	for s := range states {
 		out = append(out, s)

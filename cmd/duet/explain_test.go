@@ -1,10 +1,29 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"duet/appmodules"
 )
+
+// TestExplainPairs: a state is explained as status shows it, in two words, and an article is no word.
+func TestExplainPairs(t *testing.T) {
+	for _, word := range []string{"WAIT NotReady", "PRIM Ready", "alone transient"} {
+		role, status, _ := strings.Cut(word, " ")
+		got := explain(word)
+		if !strings.Contains(got.Text, explain(role).Text) || !strings.Contains(got.Text, explain(status).Text) ||
+			len(got.Troubles) != len(explain(role).Troubles) {
+			t.Errorf("%s: %+v", word, got)
+		}
+	}
+	if len(explain("WAIT NotReady").Troubles) == 0 || len(explain("witness").Troubles) == 0 {
+		t.Error("it is not said what to do")
+	}
+	if got := explain("a"); got.Text != "" || got.Troubles != nil {
+		t.Errorf("an article: %+v", got)
+	}
+}
 
 // TestExplainStates: every word that status shows as a state is explained.
 func TestExplainStates(t *testing.T) {

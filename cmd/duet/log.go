@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ func (a *app) logCommand() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
+			if f.since != "" && f.n == logLines { // all since then
+				f.n = math.MaxInt32
+			}
 			l := &logReader{app: a, c: c, module: strings.Join(args, ""), n: f.n, since: since}
 			if f.follow {
 				return l.follow(ctx)
@@ -36,11 +40,15 @@ func (a *app) logCommand() *cobra.Command {
 			return a.emit(entries, func(w io.Writer) error { return a.writeLog(w, entries, l.module == "") })
 		}),
 	}
-	c.Flags().IntVarP(&f.n, "lines", "n", 50, "how many of the newest transitions")
+	c.Flags().IntVarP(&f.n, "lines", "n", logLines,
+		"how many of the newest transitions; with --since all, unless it is said")
 	c.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h, or a time as 2006-01-02 15:04")
 	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until ctrl-C: a line for each new transition")
 	return c
 }
+
+// logLines is how many transitions are shown unless more are asked for.
+const logLines = 50
 
 type logFlags struct {
 	n      int

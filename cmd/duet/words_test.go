@@ -103,9 +103,7 @@ func TestExplainEveryWord(t *testing.T) {
 	}
 	text := map[string]string{}
 	for _, w := range docs.Words() {
-		for _, name := range w.Names {
-			text[name] = w.Text
-		}
+		text[w.Name] = w.Text
 	}
 	for state, is := range states {
 		for name := range text {

@@ -218,7 +218,7 @@ func TestMistakeEnds(t *testing.T) {
 	d := start(t, "--sleepy=perhaps")
 	const want = `duetd: invalid boolean value "perhaps" for -sleepy: parse error`
 	if code := d.end(t, 0); code != exitUsage || lastLine(d.err.String()) != want ||
-		strings.Count(d.err.String(), "duetd: ") != 1 || !strings.Contains(d.err.String(), "Usage of duetd:") {
+		strings.Count(d.err.String(), "duetd: ") != 1 || !strings.Contains(d.err.String(), "-sleepy") {
 		t.Errorf("exit %d\n%s", code, d.err.String())
 	}
 }

@@ -22,6 +22,13 @@ import (
 	"duet/cmd/version"
 )
 
+const usage = `duetd is the daemon of one node; systemd runs it. Beside it there are
+
+  duetd witness   the third voter of a cluster, on another computer: duetd witness --help
+  duetd guard     what pauses the guests of a daemon that died: duetd guard --help
+
+`
+
 // options are the flags.
 type options struct {
 	dir, socket, run, listen, uri, log string
@@ -66,6 +73,7 @@ func command(args []string) error {
 		"`directories`, with commas between, in which admins of "+
 			"other nodes may name the place of an image on this one")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
+	f.Usage = func() { fmt.Fprint(f.Output(), usage); f.PrintDefaults() }
 	if err := f.Parse(args); err != nil {
 		return usageError{err}
 	}
