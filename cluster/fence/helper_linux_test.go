@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"duet/cluster/clustertest"
 )
 
 // journal is a log that a test can read.
@@ -55,7 +57,7 @@ action=$(echo "$options" | sed -n s/^action=//p)
 echo %s $action >> $dir/done
 %s
 `, s.dir, name, script)
-	if err := os.WriteFile(filepath.Join(s.dir, "fence_"+name), []byte(text), 0o755); err != nil {
+	if err := clustertest.WriteProgram(filepath.Join(s.dir, "fence_"+name), text); err != nil {
 		s.t.Fatal(err)
 	}
 	return Device{Name: name, Agent: "fence_" + name, Options: Options{"ip": "10.0.9.1", "password": "hunter2"}}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/clustertest"
 	"duet/cluster/fence"
 	"duet/cluster/membership"
 	"duet/cluster/pki"
@@ -165,7 +166,7 @@ func TestPrograms(t *testing.T) {
 	for name, script := range map[string]string{
 		"journalctl": "echo '-- No entries --'", "ip": "echo \"$@\"; echo broken >&2; exit 3", "df": "exit 1",
 	} {
-		must(t, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+		must(t, clustertest.WriteProgram(filepath.Join(bin, name), "#!/bin/sh\n"+script+"\n"))
 	}
 	t.Setenv("PATH", bin+":/bin")
 	p, secrets := Collect(t.Context(), t.TempDir())

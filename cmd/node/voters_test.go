@@ -13,6 +13,7 @@ import (
 
 	"duet/blockrepl/badgerlog"
 	"duet/cluster"
+	"duet/cluster/clustertest"
 	"duet/cluster/witness"
 	"duet/console/api"
 )
@@ -34,7 +35,7 @@ func TestFenceDevices(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()
 	path := filepath.Join(filepath.Dir(p.a.dir), "fence_test")
-	must(t, os.WriteFile(path, []byte(agent), 0o755))
+	must(t, clustertest.WriteProgram(path, agent))
 	dev := func(agent string) [][]api.FenceDevice {
 		return [][]api.FenceDevice{{{Name: "bmc", Agent: agent,
 			Options: map[string]string{"ip": "10.0.0.9", "password": "geheim"}}}}

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"duet/cluster/clustertest"
 )
 
 // system is an installed Debian as far as our package can tell: dpkg's own records in a directory, and a systemd that
@@ -36,7 +38,7 @@ func newSystem(t *testing.T) *system {
 		// What is-active answers is a file.
 		script := "#!/bin/sh\necho " + name + " \"$@\" >>" + s.path("calls") + "\n" +
 			"case $* in *is-active*) [ -e " + s.path("active") + " ] ;; esac\n"
-		if err := os.WriteFile(filepath.Join(s.bin, name), []byte(script), 0o755); err != nil {
+		if err := clustertest.WriteProgram(filepath.Join(s.bin, name), script); err != nil {
 			t.Fatal(err)
 		}
 	}
