@@ -79,11 +79,11 @@ func (r Record) Worse(peer Record) bool {
 // TakesBack reports whether the owner may ask its peer to give back the newest epoch,
 // which the owner gave away: the peer does not know it, so it never wrote in it, and it
 // either lost power since it was complete, while the owner did not, or takes no part (active
-// is false). Only the peer's own yes makes that safe: it says that the peer still does not
-// know the epoch, and never will.
+// is false) and does not ask for it. Only the peer's own yes makes that safe: it says that the
+// peer still does not know the epoch, and never will.
 func (r Record) TakesBack(peer NodeID, theirs Record, active bool) bool {
 	return r.Holder == peer && r.Epoch > theirs.Epoch && theirs.Epoch > 0 && r.Complete == theirs.Epoch && !r.Cold &&
-		(theirs.Cold || !active)
+		(theirs.Cold || !active && theirs.Promised < r.Epoch)
 }
 
 // Learn returns what the owner knows after hearing that e was granted to holder.

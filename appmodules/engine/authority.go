@@ -472,6 +472,7 @@ func (e *Engine) handover() bool {
 	if !e.save(rec) {
 		return false
 	}
+	e.handed = rec.Epoch
 	h := Handover{Module: e.cfg.Module.Name, From: from, Epoch: rec.Epoch}
 	token, held := e.token, e.held
 	e.spawn(func(ctx context.Context) {

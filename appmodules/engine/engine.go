@@ -51,15 +51,16 @@ type mandate struct {
 	informed map[Witness]cluster.Epoch // the newest epoch of this node that a witness knows
 	mute     map[string]error          // witnesses that did not vote when they were last asked
 	above    cluster.Epoch
-	impaired bool      // a record could not be saved
-	unread   bool      // what was kept could not be read at Start
-	probed   time.Time // when that was last tried
-	patience time.Time // nothing is looked at before it: an ask was denied just now
-	denied   bool      // an ask was denied in the present phase
-	held     bool      // Hold succeeded since the volumes were opened
-	override bool      // an operator stands in for meeting the peer (rule 6)
-	outlives bool      // the peer was ending already when an operator last had a word here
-	yield    bool      // an operator lets the peer's version win after a split brain
+	impaired bool          // a record could not be saved
+	unread   bool          // what was kept could not be read at Start
+	probed   time.Time     // when that was last tried
+	patience time.Time     // nothing is looked at before it: an ask was denied just now
+	denied   bool          // an ask was denied in the present phase
+	held     bool          // Hold succeeded since the volumes were opened
+	override bool          // an operator stands in for meeting the peer (rule 6)
+	outlives bool          // the peer was ending already when an operator last had a word here
+	handed   cluster.Epoch // the last that this engine has handed over; one that was asked for is wanted by the peer
+	yield    bool          // an operator lets the peer's version win after a split brain
 }
 
 // course is where the module is on its way from phase to phase.

@@ -25,7 +25,7 @@ func (e *Engine) facts() appmodules.Facts {
 		PeerHolds:   e.rec.Holder == e.peer,
 		PeerActive:  e.link.state.Active,
 		PeerYields:  answers && e.yields(p),
-		TakesBack:   answers && e.rec.TakesBack(e.peer, p, e.link.state.Active),
+		TakesBack:   answers && e.rec.TakesBack(e.peer, p, e.link.state.Active || e.handed != e.rec.Epoch),
 		Silent:      e.silent(),
 		Up:          e.work.now.Up,
 		Home:        e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
