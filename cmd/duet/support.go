@@ -56,13 +56,13 @@ func (a *app) makeZip(ctx context.Context, c *client.Client, path, dir string) e
 	}
 	err = c.Support(ctx, f)
 	if a.alone(err) {
-		if _, err := f.Seek(0, io.SeekStart); err != nil { // half of it may be there already
-			return errors.Join(err, f.Close(), os.Remove(path))
+		_, err = f.Seek(0, io.SeekStart) // half of it may be there already
+		if err == nil {
+			err = f.Truncate(0)
 		}
-		if err := f.Truncate(0); err != nil {
-			return errors.Join(err, f.Close(), os.Remove(path))
+		if err == nil {
+			err = support.Write(f, a.now(), []support.Part{a.local.Collect(ctx, dir)})
 		}
-		err = support.Write(f, a.now(), []support.Part{a.local.Collect(ctx, dir)})
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
