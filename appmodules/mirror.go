@@ -352,11 +352,12 @@ func endingRows() []Row {
 }
 
 // index finds the rows of a phase and event in order.
-var index = sync.OnceValue(func() (out [phaseCount][eventCount][]Row) {
+var index = sync.OnceValue(func() *[phaseCount][eventCount][]Row {
+	var out [phaseCount][eventCount][]Row
 	for _, r := range Table() {
 		out[r.From][r.On] = append(out[r.From][r.On], r)
 	}
-	return out
+	return &out
 })
 
 func mirrorIndex(p Phase, e Event) []Row { return index()[p][e] }

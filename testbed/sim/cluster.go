@@ -176,11 +176,11 @@ func (n *Node) command(ev appmodules.Event, yes bool) {
 	p.poll()
 }
 
-// helps: what n cannot read the other node can give it: its disk is well, it is awake, and what is asked and answered
-// arrives.
+// helps: what n cannot read the other node can give it: its disk is well, it is awake and closes nothing, and what is
+// asked and answered arrives.
 func (c *Cluster) helps(n *Node) bool {
 	peer := c.nodes[1-n.id]
-	awake := peer.answers() && peer.host != nil && !peer.host.frozen
+	awake := peer.answers() && !peer.exit.told && peer.host != nil && !peer.host.frozen
 	return awake && !peer.disk.ails() && c.passes(data, n.id, peer.id) && c.passes(data, peer.id, n.id)
 }
 
