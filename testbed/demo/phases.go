@@ -77,8 +77,8 @@ func (d *demo) comeback(ctx context.Context) error {
 		}
 		for _, v := range st.Volumes {
 			if v.Sync != nil && v.Sync.Kind == "resync" {
-				d.show.line("  resync of %s: %s to compare, %s dirty, %s moved, ETA %.1f s", v.Name,
-					bytes(v.Sync.Total-v.Sync.Compared), bytes(v.DirtyBytes), bytes(v.Sync.Moved), v.Sync.ETA)
+				d.show.line("  resync of %s: %s to compare, %s dirty, %s moved", v.Name,
+					bytes(v.Sync.Total-v.Sync.Compared), bytes(v.DirtyBytes), bytes(v.Sync.Moved))
 			}
 		}
 		peer, err := d.a.On(ctx, web)

@@ -23,10 +23,10 @@ func (c *Cluster) harmed() bool {
 	return c.nodes[0].disk.harmed.Load() || c.nodes[1].disk.harmed.Load()
 }
 
-// spares: the VM is not ended for what its guest has not met. It is told before the
+// spares: the VM is not ended for what neither its guest nor its node's dirty log has met. It is told before the
 // hypervisor ends one.
 func (k *checker) spares(n *Node) {
-	if k.disks && !n.guest.met && !n.disk.met() && !n.store.full && n.log.damaged == nil {
+	if k.disks && !n.guest.met && !n.disk.met() && !n.store.met && n.log.damaged == nil {
 		k.fail("the VM on %s is ended for a fault that its guest did not meet", n.name)
 	}
 }

@@ -107,6 +107,7 @@ type store struct {
 	epoch  cluster.Epoch // newest that was granted to owner
 	grant  func()        // told before one is
 	full   bool
+	met    bool // it was full when something was to be kept, the dirty log's changes included
 }
 
 // Load reads a value; false if there is none.
@@ -118,10 +119,19 @@ func (s *store) Load(key string, v any) (bool, error) {
 	return true, json.Unmarshal(b, v)
 }
 
+// room is the error of a full disk.
+func (s *store) room() error {
+	if !s.full {
+		return nil
+	}
+	s.met = true
+	return errDiskFull
+}
+
 // Save keeps v, unless the disk is full.
 func (s *store) Save(key string, v any) error {
-	if s.full {
-		return errDiskFull
+	if err := s.room(); err != nil {
+		return err
 	}
 	b, err := json.Marshal(v)
 	if err == nil {

@@ -170,8 +170,8 @@ func (p *primary) store(apply func(*dirtyLog), fn func()) { p.n.commit(p.p, appl
 
 // commit makes a change of this node's log durable. A full disk is told to fail.
 func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func(error)) {
-	if n.store.full {
-		n.c.w.quiet(diskTime, life, func() { fail(errDiskFull); life.wake() })
+	if err := n.store.room(); err != nil {
+		n.c.w.quiet(diskTime, life, func() { fail(err); life.wake() })
 		return
 	}
 	c := &commit{apply: apply}
