@@ -2,8 +2,6 @@ package appmodules
 
 import (
 	"encoding/json"
-	"fmt"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -95,28 +93,6 @@ func paths(at string, t reflect.Type) (out []string) {
 		out = append(out, path)
 	}
 	return out
-}
-
-// TestKeysDocument keeps docs/modules.md equal to what the kinds say of their keys.
-func TestKeysDocument(t *testing.T) {
-	var b strings.Builder
-	b.WriteString("# The keys of a module\n\nWhat `duet config show MODULE` shows and `duet config apply` takes. Made " +
-		"by `go test ./appmodules -update`.\n\n## Every module\n\n")
-	list := func(keys []Key) {
-		for _, k := range keys {
-			fmt.Fprintf(&b, "* `%s`: %s\n", k.Path, k.Text)
-		}
-	}
-	list(CommonKeys)
-	for _, name := range Kinds() {
-		a, err := Kind(name).About()
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&b, "\n## kind: %s\n\nProtects %s.\n\n", name, a.Text)
-		list(a.Keys)
-	}
-	golden(t, filepath.Join("..", "docs", "modules.md"), b.String())
 }
 
 // TestStandstill: both policies of this form are read as they are written.

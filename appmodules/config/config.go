@@ -2,6 +2,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -103,6 +104,24 @@ func Format(m appmodules.Module) ([]byte, error) {
 		return nil, fmt.Errorf("format module %s: %w", m.Name, err)
 	}
 	return text, nil
+}
+
+// Initial is what a new module has at the path of a key of its policy, as YAML writes it; "" for what each module has of
+// its own, such as its name.
+func Initial(path string) string {
+	text, err := Format(appmodules.Default())
+	if err != nil || !strings.HasPrefix(path, "policy.") {
+		return ""
+	}
+	at, err := yaml.PathString("$." + path)
+	if err != nil {
+		return ""
+	}
+	node, err := at.ReadNode(bytes.NewReader(text))
+	if err != nil {
+		return ""
+	}
+	return node.String()
 }
 
 // Set gives the key at path, which text has, another value, and leaves the rest of text as it is. What the value may be

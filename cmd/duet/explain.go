@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"duet/appmodules"
+	"duet/appmodules/config"
 	"duet/docs"
 )
 
@@ -140,9 +141,9 @@ func (a *app) explainKeyCommand() *cobra.Command {
 				return fmt.Errorf("there is no key %q; `duet config explain` lists them all", args[0])
 			}
 			return a.emit(keys, func(w io.Writer) error {
-				t := table{head: []string{"KEY", "MEANING"}}
+				t := table{head: []string{"KEY", "DEFAULT", "MEANING"}}
 				for _, k := range keys {
-					t.add(cell{k.Path, bold}, cell{text: k.Text})
+					t.add(cell{k.Path, bold}, cell{text: k.Default}, cell{text: k.Text})
 				}
 				return t.write(w, a.color())
 			})
@@ -150,8 +151,14 @@ func (a *app) explainKeyCommand() *cobra.Command {
 	}
 }
 
+// explainedKey is what "config explain" says of a key.
+type explainedKey struct {
+	appmodules.Key
+	Default string // "" where there is none
+}
+
 // keysUnder are the keys of every kind at a path or below it.
-func keysUnder(path string) []appmodules.Key {
+func keysUnder(path string) (found []explainedKey) {
 	all := slices.Clone(appmodules.CommonKeys)
 	for _, k := range appmodules.Kinds() {
 		about, err := appmodules.Kind(k).About()
@@ -159,7 +166,10 @@ func keysUnder(path string) []appmodules.Key {
 			all = append(all, about.Keys...)
 		}
 	}
-	return slices.DeleteFunc(all, func(k appmodules.Key) bool {
-		return path != "" && k.Path != path && !strings.HasPrefix(k.Path, path+".") && !strings.HasPrefix(k.Path, path+"[")
-	})
+	for _, k := range all {
+		if path == "" || k.Path == path || strings.HasPrefix(k.Path, path+".") || strings.HasPrefix(k.Path, path+"[") {
+			found = append(found, explainedKey{k, config.Initial(k.Path)})
+		}
+	}
+	return found
 }

@@ -74,7 +74,7 @@ func newPair(t *testing.T, subnet int, witness bool) (*chaos.Pair, func()) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	pair, err := chaos.Build(ctx, testcluster.Config{Prefix: fmt.Sprintf("dch%d", subnet), Dir: dir, Bin: binaries(t),
-		Cache: cache(t), Subnet: subnet}, witness)
+		Cache: cache(), Subnet: subnet}, witness)
 	if err != nil {
 		for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
 			text, _ := os.ReadFile(filepath.Join(dir, name, "duetd.log"))

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 	"duet/testbed/testcluster"
 )
 
-// start makes a formed cluster for one test and shows the daemons' logs if it fails.
+// start makes a formed cluster for one test and shows the daemons' logs if it fails. Clusters of different subnets do not
+// see each other: a test that measures no time is t.Parallel, and as many of these run at once as there are cores, after
+// all those that measure.
 func start(t *testing.T, subnet int, args ...string) *testcluster.Cluster {
 	t.Helper()
 	return startWith(t, testcluster.Config{Subnet: subnet}, args...)
@@ -43,7 +46,7 @@ func startWith(t *testing.T, cfg testcluster.Config, args ...string) *testcluste
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cfg.Prefix, cfg.Dir, cfg.Cache = fmt.Sprintf("dsc%d", cfg.Subnet), dir, cache(t)
+	cfg.Prefix, cfg.Dir, cfg.Cache = fmt.Sprintf("dsc%d", cfg.Subnet), dir, cache()
 	if cfg.Bin == "" {
 		cfg.Bin = binaries(t)
 	}
@@ -88,18 +91,24 @@ func binaries(t *testing.T) string {
 	if dir := os.Getenv(guest.Prebuilt); dir != "" {
 		return dir
 	}
-	dir := filepath.Join(cache(t), "bin")
-	must(t, os.MkdirAll(dir, 0o755))
-	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", dir, "duet/cmd/duet",
-		"duet/cmd/duetd").CombinedOutput()
-	if err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	dir, err := built()
+	must(t, err)
 	return dir
 }
 
-func cache(t *testing.T) string {
-	t.Helper()
+var built = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(cache(), "bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", dir, "duet/cmd/duet", "duet/cmd/duetd")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+func cache() string {
 	base, err := os.UserCacheDir()
 	if err != nil {
 		base = os.TempDir()
