@@ -80,7 +80,8 @@ func unchangeable(have, want appmodules.Module) error {
 
 // Apply stores YAML as the newest version and sends it to the peer, without
 // waiting for one that is away: it fetches the newer version when it is back.
-func (r *Registry) Apply(ctx context.Context, text string) (api.Config, error) {
+// The text is an edit of version base; 0: of whatever there is.
+func (r *Registry) Apply(ctx context.Context, text string, base uint64) (api.Config, error) {
 	m, err := r.parse(text)
 	if err != nil {
 		return api.Config{}, err
@@ -99,6 +100,10 @@ func (r *Registry) Apply(ctx context.Context, text string) (api.Config, error) {
 		return api.Config{}, err
 	}
 	s := have.Stored()
+	if base != 0 && base != s.Version.Number {
+		return api.Config{}, fmt.Errorf("%w: %s is at version %d, by %s, and this is an edit of version %d: look at it with "+
+			"`duet config show %s`", api.ErrConflict, m.Name, s.Version.Number, s.Version.By, base, m.Name)
+	}
 	if same, err := alike(s.Module, m); err != nil {
 		return api.Config{}, err
 	} else if same {

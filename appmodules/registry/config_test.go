@@ -27,7 +27,7 @@ func TestEdit(t *testing.T) {
 	n.away = errors.New("it is sick")
 	text := n.edited("stall_budget: 2s", "stall_budget: 7s")
 	must(t, n.Check(t.Context(), text))
-	c, err := n.Apply(t.Context(), text)
+	c, err := n.Apply(t.Context(), text, 0)
 	must(t, err)
 	n.wg.Wait()
 	if got := n.said(); got != "configure 7s, beta gets web01 2" || c.Version != 2 || c.By != "alpha" || c.YAML != text {
@@ -62,12 +62,12 @@ func TestRefusedEdits(t *testing.T) {
 		if err := n.Check(t.Context(), text); !errors.Is(err, c.want) {
 			t.Errorf("%s is checked: %v", what, err)
 		}
-		if _, err := n.Apply(t.Context(), text); !errors.Is(err, c.want) {
+		if _, err := n.Apply(t.Context(), text, 0); !errors.Is(err, c.want) {
 			t.Errorf("%s is applied: %v", what, err)
 		}
 	}
 	text := n.edited("name: web01", "name: web02")
-	if _, err := n.Apply(t.Context(), text); !errors.Is(err, api.ErrNotFound) {
+	if _, err := n.Apply(t.Context(), text, 0); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("a module that is none: %v", err)
 	}
 	must(t, n.Check(t.Context(), n.edited("id: abcdefghijklmnopqrstweb01\n", ""))) // as an older release shows it

@@ -191,7 +191,7 @@ func TestEditWithoutRoom(t *testing.T) {
 	full, closed := n.cfg.Store, newNode(t)
 	must(t, closed.cfg.Store.Close())
 	n.cfg.Store = closed.cfg.Store // of which nothing can be written any more
-	if _, err := n.Apply(t.Context(), text); err == nil {
+	if _, err := n.Apply(t.Context(), text, 0); err == nil {
 		t.Error("it was applied")
 	}
 	if err := n.Take(t.Context(), s); err == nil {
@@ -208,11 +208,11 @@ func TestEditWithoutRoom(t *testing.T) {
 func TestSameEdit(t *testing.T) {
 	n := newNode(t)
 	n.begun("web01")
-	c, err := n.Apply(t.Context(), n.edited("kind: vm", "kind: vm # as before"))
+	c, err := n.Apply(t.Context(), n.edited("kind: vm", "kind: vm # as before"), 0)
 	if got := n.said(); err != nil || c.Version != 1 || got != "" {
 		t.Errorf("version %d, %v; it did %q", c.Version, err, got)
 	}
-	c, err = n.Apply(t.Context(), n.edited("id: abcdefghijklmnopqrstweb01\n", ""))
+	c, err = n.Apply(t.Context(), n.edited("id: abcdefghijklmnopqrstweb01\n", ""), 0)
 	if err != nil || c.Version != 1 || !strings.Contains(c.YAML, "id: abcdefghijklmnopqrstweb01") {
 		t.Errorf("as an older release shows it: %+v, %v", c, err)
 	}

@@ -49,7 +49,7 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.apply(ctx, c, b); err != nil {
+			if err := a.apply(ctx, c, b, 0); err != nil {
 				return fmt.Errorf("%s: %w", fileText(args[0]), err)
 			}
 			return nil

@@ -15,9 +15,9 @@ import (
 	"duet/console/client"
 )
 
-// apply makes text the configuration of the module that it names, and says what became of it.
-func (a *app) apply(ctx context.Context, c *client.Client, text []byte) error {
-	conf, err := c.Apply(ctx, text)
+// apply makes text, an edit of version base, the configuration of the module that it names, and says what became of it.
+func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uint64) error {
+	conf, err := c.Apply(ctx, text, base)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.apply(ctx, c, text)
+			return a.apply(ctx, c, text, conf.Version)
 		}),
 	}
 }
@@ -69,7 +69,7 @@ func (a *app) editCommand() *cobra.Command {
 			}
 			err = sameName(text, args[0])
 			if err == nil {
-				err = a.apply(ctx, c, text)
+				err = a.apply(ctx, c, text, conf.Version)
 			}
 			if err != nil {
 				return fmt.Errorf("%w; your text is in %s: mend it and `duet config apply %s`", err, path, path)

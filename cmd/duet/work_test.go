@@ -87,6 +87,29 @@ func TestEditRefused(t *testing.T) {
 	}
 }
 
+// TestEditsSayOfWhat: edit and set say which version they changed, apply takes whatever there is; a text that somebody
+// was faster with is not lost.
+func TestEditsSayOfWhat(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	for line, want := range map[string]string{"config edit db": "apply to 3", "config set db policy.restart.max=4": "apply to 3",
+		"config apply -": "apply to 0"} {
+		b := editors(t, "", "sed -i s/3/5/")
+		b.in = strings.NewReader("name: db\n")
+		b.node.Fail = func(call string) error {
+			if strings.HasPrefix(call, "apply") {
+				return fmt.Errorf("db is at version 4, by beta: %w", api.ErrConflict)
+			}
+			return nil
+		}
+		if p := b.problem(t, line); p.Status != 409 || !slices.Contains(b.node.Asked(), want) {
+			t.Errorf("%s: %+v, asked %q", line, p, b.node.Asked())
+		}
+	}
+	if left, _ := filepath.Glob(os.Getenv("TMPDIR") + "/*.yaml"); len(left) != 1 {
+		t.Errorf("%q is left of the edit", left)
+	}
+}
+
 // TestSetKey: a key that is not there, that has keys of its own, or a value that is none changes nothing and is named;
 // all else of the text stays as it is.
 func TestSetKey(t *testing.T) {

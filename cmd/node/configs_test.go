@@ -57,7 +57,7 @@ func TestApplyLetsAllGoOn(t *testing.T) {
 			return err
 		})
 	}
-	_, err := p.a.node.Apply(ctx, p.edited("web01", "stall_budget: 2s", "stall_budget: 7s"))
+	_, err := p.a.node.Apply(ctx, p.edited("web01", "stall_budget: 2s", "stall_budget: 7s"), 0)
 	must(t, err)
 	for _, m := range []*member{p.a, p.b} {
 		until(t, m.name+" has the edit", func() error {
@@ -120,7 +120,7 @@ func TestApplyRefusesVolumes(t *testing.T) {
 		"size":          {"size: 8388608", "size: 4194304", "release the VM and protect it anew"},
 		"path":          {v.Paths["beta"], "/elsewhere", "release the VM and protect it anew"},
 	} {
-		if _, err := p.a.node.Apply(t.Context(), p.edited("web01", edit.from, edit.to)); !errors.Is(err, api.ErrInvalid) ||
+		if _, err := p.a.node.Apply(t.Context(), p.edited("web01", edit.from, edit.to), 0); !errors.Is(err, api.ErrInvalid) ||
 			!strings.Contains(err.Error(), edit.want) {
 			t.Errorf("%s: %v", what, err)
 		}

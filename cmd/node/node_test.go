@@ -368,7 +368,7 @@ func TestConfig(t *testing.T) {
 	}
 	p.stop(p.b)
 	p.is(p.a, "web01", "ALONE")
-	_, err = p.a.node.Apply(ctx, edit("max: 3", "max: 7"))
+	_, err = p.a.node.Apply(ctx, edit("max: 3", "max: 7"), 0)
 	must(t, err)
 	p.start(p.b)
 	until(t, "the edit is on beta", func() error {

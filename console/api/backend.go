@@ -91,6 +91,7 @@ type Configs interface {
 	Config(ctx context.Context, module string) (Config, error)
 	// Check validates YAML and changes nothing.
 	Check(ctx context.Context, yaml string) error
-	// Apply stores YAML as the new configuration of the module it names.
-	Apply(ctx context.Context, yaml string) (Config, error)
+	// Apply stores YAML as the new configuration of the module it names. It is an edit of version base, and ErrConflict
+	// if there is another by now; 0: of whatever there is.
+	Apply(ctx context.Context, yaml string, base uint64) (Config, error)
 }

@@ -284,6 +284,11 @@ type yamlInput struct {
 	RawBody []byte `contentType:"application/yaml" doc:"a module's configuration"`
 }
 
+type applyInput struct {
+	yamlInput
+	Base uint64 `query:"base" doc:"the version that was edited: refused if there is another by now; 0: whatever there is"`
+}
+
 // configuring registers the configuration of modules. The YAML names its module
 // itself, so the path does not: the two could disagree.
 func (h handlers) configuring(a huma.API) {
@@ -291,7 +296,9 @@ func (h handlers) configuring(a huma.API) {
 		func(ctx context.Context, in *moduleInput) (Config, error) { return h.b.Config(ctx, in.Name) })
 	call(a, operation("PUT", "/config", "apply",
 		"Store a new configuration of the module that it names", 400, 404, 409, 502),
-		func(ctx context.Context, in *yamlInput) (Config, error) { return h.b.Apply(ctx, string(in.RawBody)) })
+		func(ctx context.Context, in *applyInput) (Config, error) {
+			return h.b.Apply(ctx, string(in.RawBody), in.Base)
+		})
 	huma.Register(a, operation("POST", "/config/check", "check", "Check a configuration and change nothing", 400),
 		func(ctx context.Context, in *yamlInput) (*struct{}, error) {
 			if err := h.b.Check(ctx, string(in.RawBody)); err != nil {

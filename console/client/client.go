@@ -101,10 +101,15 @@ func (c *Client) Check(ctx context.Context, yaml []byte) error {
 	return c.do(ctx, request{"POST", "config/check", "application/yaml", yaml}, nil)
 }
 
-// Apply stores a new configuration of the module that it names.
-func (c *Client) Apply(ctx context.Context, yaml []byte) (api.Config, error) {
+// Apply stores a new configuration of the module that it names: an edit of version base, refused with api.ErrConflict if
+// there is another by now; 0: of whatever there is.
+func (c *Client) Apply(ctx context.Context, yaml []byte, base uint64) (api.Config, error) {
 	var out api.Config
-	err := c.do(ctx, request{"PUT", "config", "application/yaml", yaml}, &out)
+	to := "config"
+	if base != 0 {
+		to += "?base=" + strconv.FormatUint(base, 10)
+	}
+	err := c.do(ctx, request{"PUT", to, "application/yaml", yaml}, &out)
 	return out, err
 }
 

@@ -84,7 +84,7 @@ func TestCalls(t *testing.T) {
 	if err != nil || len(vols) != 4 {
 		t.Error(vols, err)
 	}
-	conf, err := c.Apply(ctx, []byte("name: web01\n"))
+	conf, err := c.Apply(ctx, []byte("name: web01\n"), 3)
 	if err != nil || conf.Version != 4 {
 		t.Error(conf, err)
 	}
@@ -95,7 +95,7 @@ func TestCalls(t *testing.T) {
 		"status", "log db 1", "act db prim {Node:beta Yes:true}", "protect " + odd + " {Peer:beta Module: Config: Images:[]}",
 		"release db {WithoutPeer:true}", "verify db/vda true", "verify " + odd + "/" + odd + " false", "token 1h30m0s",
 		"remove node beta", "status",
-		`check "name: web01\n"`, `check "name: x"`, "config db",
+		"apply to 3", `check "name: web01\n"`, `check "name: x"`, "config db",
 	}
 	if got := b.Asked(); !slices.Equal(got, want) {
 		t.Errorf("asked\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

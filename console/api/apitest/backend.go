@@ -196,7 +196,10 @@ func (b *Backend) Check(_ context.Context, yaml string) error {
 }
 
 // Apply accepts what Check accepts.
-func (b *Backend) Apply(ctx context.Context, yaml string) (api.Config, error) {
+func (b *Backend) Apply(ctx context.Context, yaml string, base uint64) (api.Config, error) {
+	if err := b.ask("apply to %d", base); err != nil {
+		return api.Config{}, err
+	}
 	if err := b.Check(ctx, yaml); err != nil {
 		return api.Config{}, err
 	}
