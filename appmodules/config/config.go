@@ -185,16 +185,35 @@ func position(text []byte, err error) string {
 }
 
 // refusedValue is position for a value that its own type refused, of which the library tells no place: the text that
-// the error quotes is looked for.
+// the error quotes is looked for, and where it stands several times, the first that is refused by itself.
 func refusedValue(text []byte, err error) string {
-	n := find(text, func(n ast.Node) bool {
+	quoted := all(text, func(n ast.Node) bool {
 		_, scalar := n.(ast.ScalarNode)
 		return scalar && strings.Contains(err.Error(), strconv.Quote(n.GetToken().Value))
 	})
-	if n == nil {
+	if len(quoted) == 0 {
 		return " " + err.Error()
 	}
+	n := quoted[max(0, slices.IndexFunc(quoted, func(n ast.Node) bool { return refusedAlone(text, n) }))]
 	return fmt.Sprintf("%d: %s: %v", n.GetToken().Position.Line, pathOf(n), err)
+}
+
+// refusedAlone: a configuration of the kind of text that has the value of n, and nothing else, cannot be read.
+func refusedAlone(text []byte, n ast.Node) bool {
+	doc, err := document(appmodules.Default(), text)
+	if err != nil {
+		return false
+	}
+	alone := n.String()
+	steps := strings.Split(strings.ReplaceAll(pathOf(n), "[", ".["), ".")
+	for _, step := range slices.Backward(steps) {
+		if strings.HasPrefix(step, "[") {
+			alone = "[" + alone + "]"
+			continue
+		}
+		alone = fmt.Sprintf("{%q: %s}", step, alone)
+	}
+	return yaml.Unmarshal([]byte(alone), doc) != nil
 }
 
 // wanted is what a value of a type is, for people.
@@ -214,6 +233,15 @@ func wanted(t reflect.Type) string {
 
 // find is the innermost node of text that is as wanted, the last one of several; nil: there is none.
 func find(text []byte, as func(ast.Node) bool) ast.Node {
+	found := all(text, as)
+	if len(found) == 0 {
+		return nil
+	}
+	return found[len(found)-1]
+}
+
+// all are the nodes of text that are as wanted, outer ones first.
+func all(text []byte, as func(ast.Node) bool) []ast.Node {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		return nil
@@ -227,16 +255,16 @@ func find(text []byte, as func(ast.Node) bool) ast.Node {
 	return f.found
 }
 
-// finder is an ast.Visitor that remembers a node.
+// finder is an ast.Visitor that remembers nodes.
 type finder struct {
 	as    func(ast.Node) bool
-	found ast.Node
+	found []ast.Node
 }
 
 // Visit looks at a node and goes on into it.
 func (f *finder) Visit(n ast.Node) ast.Visitor {
 	if n.GetToken() != nil && f.as(n) {
-		f.found = n
+		f.found = append(f.found, n)
 	}
 	return f
 }

@@ -34,6 +34,8 @@ func TestMistakesAreTold(t *testing.T) {
 			`web01.yaml:10: policy.frozen: "kill after 0s" is neither "wait" nor such as "kill after 5m"`},
 		"a pause that is too short": {"max: 3", "max: 3\n    pause: 200ms",
 			`web01.yaml:9: policy.restart.pause: "200ms" is not a duration from 1s to 1h`},
+		"a pause that is right elsewhere": {"max: 3", "max: 3\n    pause: vda",
+			`web01.yaml:9: policy.restart.pause: "vda" is not a duration from 1s to 1h`},
 		"a budget that is too long": {"  start:", "  stall_budget: 2h\n  start:",
 			"web01.yaml:10: policy.stall_budget: 2h0m0s must be between 200ms and 1m"},
 		"a reaction that is none": {"  start:", "  on:\n    panic: reboot\n  start:",
