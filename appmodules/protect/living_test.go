@@ -105,6 +105,10 @@ func (c clerk) Run(kind, module string, work func(context.Context, string, prote
 	})
 }
 
+func (c clerk) Again(string, string, string) func(string, error) {
+	return func(said string, _ error) { *c.said = said }
+}
+
 // begin begins a protect or a release of web01.
 func (d *daemon) begin(kind string) (api.Task, error) {
 	if kind == "release" {

@@ -93,7 +93,8 @@ func (s *endless) Save(key string, v any) error {
 	return s.store.Save(key, v)
 }
 
-// TestReleaseOfVMThatIsGone: a release beyond return whose VM somebody has undefined comes to an end.
+// TestReleaseOfVMThatIsGone: a release beyond return whose VM somebody has undefined comes to an end, and does not call
+// it a VM.
 func TestReleaseOfVMThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := protectedWorld(t, vmmanager.Off)
@@ -105,10 +106,13 @@ func TestReleaseOfVMThatIsGone(t *testing.T) {
 		if err := w.hv.Undefine(t.Context(), "web01"); err != nil {
 			t.Fatal(err)
 		}
-		w.altered(nil, func(d *daemon, _ *string) {
+		w.altered(nil, func(d *daemon, said *string) {
 			d.works.Resume()
 			if !d.calm() {
 				t.Errorf("it does not end: %s", &d.log)
+			}
+			if !strings.HasPrefix(*said, "VM web01 is protected no more; it was deleted from alpha meanwhile, its data are in /") {
+				t.Errorf("it says %q", *said)
 			}
 		})
 	})

@@ -294,16 +294,20 @@ func (l *leave) released(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("release %s: %w", l.Module.Name, err)
 	}
-	return l.result(peer, told), nil
+	return l.result(ctx, peer, told), nil
 }
 
-func (l *leave) result(peer cluster.NodeID, told bool) string {
+// result is what became of it, for its task. Somebody may have deleted the VM meanwhile: the data are there all the same.
+func (l *leave) result(ctx context.Context, peer cluster.NodeID, told bool) string {
 	var where []string
 	for _, d := range l.Images {
 		where = append(where, d.Path)
 	}
-	said := fmt.Sprintf("VM %s is an ordinary VM of %s again, on %s; ", l.Definition.Name, l.w.self(),
-		strings.Join(where, ", "))
+	form := "VM %s is an ordinary VM of %s again, on %s; "
+	if _, err := l.w.cfg.Hypervisor.Definition(ctx, l.Definition.Name); gone(err) {
+		form = "VM %s is protected no more; it was deleted from %s meanwhile, its data are in %s; "
+	}
+	said := fmt.Sprintf(form, l.Definition.Name, l.w.self(), strings.Join(where, ", "))
 	if !told {
 		return said + fmt.Sprintf("%s is told when it answers, unless it is removed from the cluster", peer)
 	}
