@@ -10,7 +10,8 @@ import (
 const backlog = 256
 
 // EventQueue passes events on to a reader that may be slow, and never keeps the writer
-// waiting. Any goroutine may put; one reader at a time.
+// waiting. Any goroutine may put; one reader at a time. It grows past backlog only where more VMs than that have an
+// event waiting: then the last one of each is left.
 type EventQueue struct {
 	mu     sync.Mutex
 	events []Event
@@ -52,7 +53,7 @@ func (q *EventQueue) take() (Event, bool) {
 	return e, true
 }
 
-// DrainTo sends events to out until ctx ends.
+// DrainTo sends events to out until ctx ends. An event that it has taken when ctx ends is lost.
 func (q *EventQueue) DrainTo(ctx context.Context, out chan<- Event) {
 	for {
 		e, ok := q.take()

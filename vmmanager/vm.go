@@ -10,7 +10,7 @@ import (
 type State uint8
 
 // The states of a VM. Paused is a pause with a cause of its own; IOError is a
-// pause because a disk did not answer, which the protector resumes.
+// pause because a disk did not answer, which the protector resumes. stateNames has their order.
 const (
 	Absent State = iota // no VM of that name is defined
 	Off
@@ -33,7 +33,7 @@ func (s State) String() string {
 // Cause says why a VM changed its state; the policy depends on it.
 type Cause uint8
 
-// The causes of an Event.
+// The causes of an Event. causeNames has their order.
 const (
 	ByStart     Cause = iota // it was started or resumed
 	ByGuest                  // the guest shut itself down on purpose: not a crash

@@ -37,6 +37,8 @@ func (h *Hypervisor) AdminSave(name string) error { return h.save(name, vmmanage
 // CutRefit leaves the VM as a Refit does whose process dies after it saved the memory.
 func (h *Hypervisor) CutRefit(name string) error { return h.save(name, vmmanager.ByDuet) }
 
+// save switches a running VM off with its memory kept. Between the two a watcher may see it off without: Definition
+// reads Saved a moment later.
 func (h *Hypervisor) save(name string, why vmmanager.Cause) error {
 	if err := h.hand(name, vmmanager.Off, why); err != nil {
 		return err
@@ -44,7 +46,8 @@ func (h *Hypervisor) save(name string, why vmmanager.Cause) error {
 	return h.with(name, func(v *vm) { v.saved = true })
 }
 
-// AdminSnapshot lets an admin put a disk of the running VM on a layer over its endpoint.
+// AdminSnapshot lets an admin put a disk of the running VM on a layer over its endpoint. The persistent definition
+// stays on the endpoint, where libvirt's snapshot would change it too.
 func (h *Hypervisor) AdminSnapshot(name, target, file string) error {
 	return h.move(name, vmmanager.Disk{Target: target, Path: file, Format: layer})
 }
@@ -127,7 +130,8 @@ func (h *Hypervisor) AdminEdit(name string, text []byte) error {
 }
 
 // SetAway makes the hypervisor's daemon unreachable, or brings it back: then each
-// VM's state is sent with cause ByReconnect. VMs run on.
+// VM's state is sent with cause ByReconnect. VMs run on. What happens meanwhile is told at once, which a real
+// daemon that is away cannot do.
 func (h *Hypervisor) SetAway(away bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -140,7 +144,7 @@ func (h *Hypervisor) SetAway(away bool) {
 	h.away = away
 }
 
-// Live returns the definition the VM runs with, which Adopt and Release change.
+// Live returns the definition the VM runs with, which Adopt and Release change. ok is false unless it is Running.
 func (h *Hypervisor) Live(name string) (vmmanager.Definition, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -151,6 +155,7 @@ func (h *Hypervisor) Live(name string) (vmmanager.Definition, bool) {
 	return clone(v.live), true
 }
 
+// hand moves a running VM to another state. Paused, crashed and stuck ones count as not running.
 func (h *Hypervisor) hand(name string, to vmmanager.State, why vmmanager.Cause) error {
 	if !h.leave(name, to, why, vmmanager.Running) {
 		return fmt.Errorf("VM %s does not run", name)
@@ -158,6 +163,7 @@ func (h *Hypervisor) hand(name string, to vmmanager.State, why vmmanager.Cause) 
 	return nil
 }
 
+// with calls f under mu, whatever the VM does and whether the daemon is away or not.
 func (h *Hypervisor) with(name string, f func(*vm)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -29,20 +29,21 @@ type Config struct {
 	OnRun func(ctx context.Context, def vmmanager.Definition)
 }
 
-// Hypervisor keeps VMs in memory. Its methods may be called by several goroutines.
+// Hypervisor keeps VMs in memory. Its methods may be called by several goroutines. OnRun, an Edit and between are
+// called without mu: they may call back.
 type Hypervisor struct {
 	cfg Config
 
 	mu       sync.Mutex
-	away     bool
+	away     bool // the daemon: what asks or changes a VM is ErrUnavailable; Kill and the hands work
 	vms      map[string]*vm
-	findings map[string][]vmmanager.Finding // what Judge says, by VM
-	watchers map[*vmmanager.EventQueue]struct{}
+	findings map[string][]vmmanager.Finding     // what Judge says, by VM
+	watchers map[*vmmanager.EventQueue]struct{} // one for each Watch
 }
 
 // vm is one VM. Fields belong to Hypervisor.mu, except that writer may be waited for without it.
 type vm struct {
-	state   vmmanager.State
+	state   vmmanager.State      // Off from its definition on; one that is undefined is not in the map
 	def     vmmanager.Definition // persistent
 	live    vmmanager.Definition // what it runs with
 	deaf    bool                 // ignores Shutdown
@@ -86,7 +87,8 @@ func (h *Hypervisor) State(ctx context.Context, name string) (vmmanager.State, e
 	return vmmanager.Absent, nil
 }
 
-// readyLocked returns why a call cannot be made now.
+// readyLocked returns why a call cannot be made now. The context's own error comes first, as the contract has it
+// for calls that were ended.
 func (h *Hypervisor) readyLocked(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -110,6 +112,7 @@ func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Def
 	return def, nil
 }
 
+// findLocked returns the VM, ErrNotFound, or what readyLocked says.
 func (h *Hypervisor) findLocked(ctx context.Context, name string) (*vm, error) {
 	if err := h.readyLocked(ctx); err != nil {
 		return nil, err
@@ -120,6 +123,8 @@ func (h *Hypervisor) findLocked(ctx context.Context, name string) (*vm, error) {
 	return nil, vmmanager.ErrNotFound
 }
 
+// clone shares no memory with def: definitions go in and out by value. Saved is left out, which is the VM's and not
+// the definition's.
 func clone(def vmmanager.Definition) vmmanager.Definition {
 	return vmmanager.Definition{Name: def.Name, Text: slices.Clone(def.Text), Disks: slices.Clone(def.Disks),
 		Autostart: def.Autostart}
@@ -154,6 +159,8 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 	return nil
 }
 
+// StartTime is waited for once, without mu, and then the state is looked at anew: another call may have started the
+// VM meanwhile. A Kill in that time finds it off, and the start goes on.
 func (h *Hypervisor) start(ctx context.Context, name string) error {
 	waited := false
 	for {
@@ -193,7 +200,8 @@ func (h *Hypervisor) start(ctx context.Context, name string) error {
 	}
 }
 
-// runLocked lets a VM run.
+// runLocked lets a VM run. The goroutine of the run ends when OnRun returns; whoever stops or pauses the VM has
+// ended its context and waits for that in leave.
 func (h *Hypervisor) runLocked(name string, v *vm) {
 	ctx, halt := context.WithCancel(context.Background())
 	v.halt, v.writer = halt, make(chan struct{})
@@ -207,6 +215,8 @@ func (h *Hypervisor) runLocked(name string, v *vm) {
 	}()
 }
 
+// becomeLocked changes the state, wakes whoever waits for a change, and tells the watchers, in one step under mu:
+// nobody sees a state whose event is not on its way.
 func (h *Hypervisor) becomeLocked(name string, v *vm, state vmmanager.State, why vmmanager.Cause) {
 	v.state = state
 	close(v.changed)
@@ -215,7 +225,8 @@ func (h *Hypervisor) becomeLocked(name string, v *vm, state vmmanager.State, why
 }
 
 // leave brings a VM from one of the states to another; ok is false if it was in
-// none of them. It returns after the last write of the VM.
+// none of them. It returns after the last write of the VM. It does not look at away, as a guest does not. The
+// writer is waited for without mu, and without limit: an OnRun that does not end with its context hangs the caller.
 func (h *Hypervisor) leave(name string, to vmmanager.State, why vmmanager.Cause, from ...vmmanager.State) (ok bool) {
 	for {
 		h.mu.Lock()
@@ -248,7 +259,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Shutdown asks the guest to stop; a deaf guest keeps it waiting until ctx ends.
+// Shutdown asks the guest to stop; a deaf guest keeps it waiting until ctx ends. ErrUnavailable while the daemon is
+// away; a VM that is paused is waited for, too: it may be resumed.
 func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	for {
 		h.mu.Lock()
@@ -282,7 +294,8 @@ func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	}
 }
 
-// Kill ends the VM; it works while the daemon is away, too.
+// Kill ends the VM; it works while the daemon is away, too. KillTime is waited for without mu, and a VM that was
+// started again in it is ended with it.
 func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 	h.mu.Lock()
 	v := h.vms[name]

@@ -11,7 +11,8 @@ import (
 // sector is what the size of every disk is a multiple of, in bytes.
 const sector = 512
 
-// Obstacles are disks whose size cannot be replicated.
+// Obstacles are disks whose size cannot be replicated. A disk on an endpoint has no size of its own to be judged
+// by.
 func (h *Hypervisor) Obstacles(def vmmanager.Definition) []vmmanager.Finding {
 	var out []vmmanager.Finding
 	for _, d := range def.Disks {

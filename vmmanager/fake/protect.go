@@ -63,7 +63,9 @@ func (h *Hypervisor) refit(ctx context.Context, verb, name string, edit vmmanage
 	return nil
 }
 
-// exchange exchanges the definitions while the VM is off; stop says whether it goes on afterwards.
+// exchange exchanges the definitions while the VM is off; stop says whether it goes on afterwards. The edit is
+// called without mu, with copies. If between fails the old definition is put back; a VM that stop has switched off
+// goes on, and one that was found saved stays so.
 func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.Edit, between func() error,
 	stop func() bool) error {
 	old, err := h.Definition(ctx, name)
@@ -71,6 +73,7 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 		return err
 	}
 	h.mu.Lock()
+	// A VM that was never started has none.
 	live := clone(h.vms[name].live)
 	h.mu.Unlock()
 	def, err := edit(clone(old))
@@ -180,7 +183,8 @@ func (h *Hypervisor) On(def vmmanager.Definition) []vmmanager.Endpoint {
 	return out
 }
 
-// replace backs one disk by something else of the same size.
+// replace backs one disk by something else of the same size. The size stays what it was: an endpoint and an image
+// are of the disk's size by contract.
 func replace(def *vmmanager.Definition, by vmmanager.Disk) error {
 	i := slices.IndexFunc(def.Disks, func(d vmmanager.Disk) bool { return d.Target == by.Target })
 	if i < 0 {
@@ -203,6 +207,8 @@ func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk
 	return h.switchOver(ctx, name, to, progress)
 }
 
+// switchOver moves a disk of the running VM and, where that names the disk, of the persistent definition, at once
+// and with one call of progress. Nobody is told by an event.
 func (h *Hypervisor) switchOver(ctx context.Context, name string, to vmmanager.Disk,
 	progress func(done, total int64)) error {
 	h.mu.Lock()

@@ -6,7 +6,8 @@ import (
 	"duet/vmmanager"
 )
 
-// Watch sends an Event for every change of every VM until ctx ends.
+// Watch sends an Event for every change of every VM until ctx ends. Every change after it has returned is seen; the
+// channel is closed, by its goroutine, when ctx has ended.
 func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

@@ -2,6 +2,10 @@
 // the time for the modules whose VM does not run here. Definitions and hosts change in many ways that nobody reports (a
 // bridge that goes, a file that is moved), so each node looks every few seconds; what has not changed is not tried out
 // again. What the peer would refuse it tells with its state.
+//
+// What is found is told, and asked for a confirmation when an operator moves a VM; no takeover depends on it. Watch
+// has a goroutine for each module that is being judged, so that one whose dry run takes minutes keeps the look at
+// the others going (their dry runs wait: libvirt's go one at a time).
 package fitness
 
 import (
@@ -23,7 +27,8 @@ import (
 	"duet/vmmanager"
 )
 
-// Engine is what this room needs of a module's engine.
+// Engine is what this room needs of a module's engine. Its Definition is the one that it keeps, and not the
+// hypervisor's.
 type Engine interface {
 	State() engine.State
 	Definition(ctx context.Context) (engine.Definition, error)
@@ -105,7 +110,7 @@ func (r *Room) Peer(module string) []api.Notice {
 	return slices.Clone(r.theirs[module])
 }
 
-// Hear takes over what the peer says.
+// Hear takes over what the peer says. The slice is its own from then on.
 func (r *Room) Hear(module string, notices []api.Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,7 +128,8 @@ func (r *Room) keep(modules []Module) {
 	maps.DeleteFunc(r.theirs, gone)
 }
 
-// Watch judges the VMs of this node's modules until ctx ends.
+// Watch judges the VMs of this node's modules until ctx ends. A module is judged again only when its last judgement
+// has ended; Watch returns when all have.
 func (r *Room) Watch(ctx context.Context) {
 	tick := time.NewTicker(fitLook)
 	defer tick.Stop()
@@ -180,7 +186,8 @@ type Question struct {
 	Text []byte `json:"text"` // of the definition that it would get
 }
 
-// Answer is what this host says to a VM that is to be protected, with its second copy here.
+// Answer is what this host says to a VM that is to be protected, with its second copy here. What a lost module has
+// left under the name is no refusal: it would be replaced.
 func (r *Room) Answer(ctx context.Context, q Question) ([]vmmanager.Finding, error) {
 	taken, err := r.Taken(ctx, q.VM)
 	if err != nil {
@@ -246,7 +253,9 @@ func (r *Room) Ask(ctx context.Context, peer cluster.NodeID, def vmmanager.Defin
 	return found, err
 }
 
-// MayMove wants a confirmation where a VM is moved to a node that would not start it.
+// MayMove wants a confirmation where a VM is moved to a node that would not start it. It goes by what was said last
+// and asks nobody: of a module that was not judged yet nothing is known, and it may move. The error is ErrConfirm
+// with all refusals.
 func (r *Room) MayMove(module, to string, yes bool) error {
 	if yes {
 		return nil

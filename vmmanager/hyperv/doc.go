@@ -9,4 +9,12 @@
 // Hyper-V keeps no account of why a VM stopped that WMI could read. A VM that goes
 // off without Duet is reported as shut down by its guest: Hyper-V itself restarts
 // VMs whose worker process failed, so such an end is nearly always on purpose.
+//
+// It starts, stops and watches VMs. It is no Protector, Locator or Inspector: definitions are read and not stored,
+// disks are not replicated, and package cmd/duetd puts an Unavailable in the place of what is missing. Nothing runs
+// vmtest on it.
+//
+//	state.go               states and the changes between two looks: pure, built everywhere
+//	wmi_windows.go         one call: thread, session, limit, errors
+//	hypervisor_windows.go  the contract; watch_windows.go its Watch, which looks each second
 package hyperv

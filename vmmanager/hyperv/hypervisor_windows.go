@@ -47,6 +47,8 @@ func (h *Hypervisor) State(ctx context.Context, name string) (vmmanager.State, e
 	return stateOf(state), nil
 }
 
+// enabled reads the provider's state of a VM. ErrNotFound: there is none of that name; ErrUnsupported: there are
+// several.
 func (h *Hypervisor) enabled(ctx context.Context, name string) (enabledState, error) {
 	return ask(ctx, h, func(session *wmi.WmiSession) (enabledState, error) {
 		s, err := find(session, name)
@@ -90,7 +92,8 @@ func (h *Hypervisor) Define(_ context.Context, def vmmanager.Definition) error {
 		def.Name, vmmanager.ErrUnsupported)
 }
 
-// Start makes the VM run. Saved memory is dropped first: the disks may have gone on since on the other node.
+// Start makes the VM run. Saved memory is dropped first: the disks may have gone on since on the other node. The
+// mark of an earlier stop is taken off before the request: the end of the new run is not Duet's.
 func (h *Hypervisor) Start(ctx context.Context, name string) error {
 	state, err := h.enabled(ctx, name)
 	if err == nil && isSaved(state) {
@@ -121,7 +124,8 @@ func (h *Hypervisor) bringUp(ctx context.Context, name string) error {
 	return err
 }
 
-// reach requests a state and waits until the VM is where it should be.
+// reach requests a state and waits until the VM is where it should be. An error of a look ends the waiting, the
+// request stands.
 func (h *Hypervisor) reach(ctx context.Context, name string, to enabledState, there func(enabledState) bool) error {
 	if err := h.request(ctx, name, to); err != nil {
 		return err
@@ -140,6 +144,8 @@ func (h *Hypervisor) reach(ctx context.Context, name string, to enabledState, th
 	}
 }
 
+// request asks for a state, unless ctx has ended by the time that the session is open: after that a Kill may have
+// returned.
 func (h *Hypervisor) request(ctx context.Context, name string, to enabledState) error {
 	_, err := ask(ctx, h, func(session *wmi.WmiSession) (struct{}, error) {
 		s, err := find(session, name)
@@ -156,7 +162,8 @@ func (h *Hypervisor) request(ctx context.Context, name string, to enabledState) 
 }
 
 // Shutdown asks the guest through its integration services, again every few
-// seconds (a guest that is still booting does not hear it), and waits until it is off.
+// seconds (a guest that is still booting does not hear it), and waits until it is off. It goes on while WMI does
+// not answer: the guest may be stopping. The error is ctx's, with the last refusal.
 func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	h.mark(name, true)
 	var refused error
@@ -175,7 +182,8 @@ func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	}
 }
 
-// Kill switches the VM off and returns nil when Hyper-V says that it is off or gone.
+// Kill switches the VM off and returns nil when Hyper-V says that it is off or gone. Its error is ctx's, with what
+// was last in the way; until ctx ends it tries again.
 func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 	h.mark(name, true)
 	for {
@@ -192,6 +200,8 @@ func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 	}
 }
 
+// mark notes before a stop that it is Duet's, or before a start that none is: the watcher may see the change sooner
+// than the call returns.
 func (h *Hypervisor) mark(name string, stopped bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,7 +6,8 @@ import (
 	"duet/vmmanager"
 )
 
-// enabledState is the EnabledState of an Msvm_ComputerSystem, and what RequestStateChange takes.
+// enabledState is the EnabledState of an Msvm_ComputerSystem, and what RequestStateChange takes. The numbers are
+// Microsoft's, of that class.
 type enabledState int32
 
 // The states that mean something here; the provider has a dozen more, all of them running or on the way to it.
@@ -44,7 +45,8 @@ func isSaved(s enabledState) bool {
 	return s == saved || s == savedOld || s == fastSaved || s == hibernated || s == savedCritical
 }
 
-// causeOf says why a VM is found in a state; ours reports that Duet stopped it.
+// causeOf says why a VM is found in a state; ours reports that Duet stopped it. Only what a look can see is told
+// apart: a crash, a panic and an admin's hand are all the guest's own end.
 func causeOf(s vmmanager.State, ours bool) vmmanager.Cause {
 	switch {
 	case s == vmmanager.Off && ours:
@@ -76,7 +78,9 @@ func isVM(name string) bool {
 	return true
 }
 
-// changes returns the events that lead from one list of states to the next.
+// changes returns the events that lead from one list of states to the next. Their order is none. What changed and
+// changed back between two looks is not among them; a VM that is new, or gone, was edited. VMs of one name are one
+// entry.
 func changes(was, is map[string]vmmanager.State, ours func(vm string) bool) []vmmanager.Event {
 	var events []vmmanager.Event
 	for name, state := range is {

@@ -11,7 +11,8 @@ import (
 
 // Watch looks at all VMs every second and sends an Event for each that has changed,
 // until ctx ends. While Hyper-V does not answer nothing is sent; when it answers
-// again, the state of each VM is. A slow reader gets the last event of each VM.
+// again, the state of each VM is. A slow reader gets the last event of each VM. It waits for the first list, up to
+// answerTime, so that, if WMI answers, every change after its return is seen.
 func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -31,6 +32,7 @@ type watcher struct {
 	out   chan vmmanager.Event
 }
 
+// run looks and sends in one goroutine: while a look is under way (up to answerTime) nothing is sent.
 func (w *watcher) run(ctx context.Context) {
 	defer close(w.out)
 	tick := time.NewTicker(pollTime)
@@ -53,6 +55,8 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
+// look takes what has changed for due; an event that was not taken yet is replaced by the newer one of its VM.
+// After a look that failed every VM is told, with ByReconnect.
 func (w *watcher) look(ctx context.Context) {
 	is, err := w.h.list(ctx)
 	lost := w.err != nil
@@ -71,6 +75,7 @@ func (w *watcher) look(ctx context.Context) {
 	w.known = is
 }
 
+// list reads the state of all VMs by name.
 func (h *Hypervisor) list(ctx context.Context) (map[string]vmmanager.State, error) {
 	return ask(ctx, h, func(session *wmi.WmiSession) (map[string]vmmanager.State, error) {
 		all, err := systems(session)

@@ -19,7 +19,9 @@ const (
 )
 
 // ask runs f with a connection of its own on a thread of its own. WMI calls cannot
-// be cancelled: when ctx ends first, ask returns and f goes on alone.
+// be cancelled: when ctx ends first, ask returns and f goes on alone. Its answer is dropped then, and what it has
+// requested may still happen. Waiting for one of the slots counts in answerTime. The errors are ctx's own,
+// ErrUnavailable, or those of f.
 func ask[T any](ctx context.Context, h *Hypervisor, f func(*wmi.WmiSession) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -55,7 +57,8 @@ func unanswered(ctx context.Context) error {
 	return fmt.Errorf("%w: WMI did not answer within %s", vmmanager.ErrUnavailable, answerTime)
 }
 
-// connected calls f with a connection, and turns panics of the library into errors.
+// connected calls f with a connection, and turns panics of the library into errors. f is not called once ctx has
+// ended. A panic of f itself becomes an error too.
 func connected[T any](ctx context.Context, f func(*wmi.WmiSession) (T, error)) (value T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -78,7 +81,8 @@ func connected[T any](ctx context.Context, f func(*wmi.WmiSession) (T, error)) (
 	return f(session)
 }
 
-// system is one VM as WMI sees it.
+// system is one VM as WMI sees it. It is good as long as the session that found it: its owner closes it in the same
+// call.
 type system struct {
 	*wmi.WmiInstance
 	id    string // GUID
@@ -113,6 +117,8 @@ func systems(session *wmi.WmiSession) ([]system, error) {
 	return found, nil
 }
 
+// readSystem reads what is wanted of an instance, which stays its caller's. A property of another type than on the
+// releases known so far is an error, not a guess.
 func readSystem(instance *wmi.WmiInstance) (system, error) {
 	id, err1 := instance.GetProperty("Name")
 	name, err2 := instance.GetProperty("ElementName")
@@ -134,7 +140,7 @@ func readSystem(instance *wmi.WmiInstance) (system, error) {
 	return s, nil
 }
 
-// find returns one VM. ErrUnsupported if several have the name, which Hyper-V allows.
+// find returns one VM. ErrUnsupported if several have the name, which Hyper-V allows. The caller closes it.
 func find(session *wmi.WmiSession, name string) (system, error) {
 	all, err := systems(session)
 	if err != nil {
@@ -160,7 +166,8 @@ func find(session *wmi.WmiSession, name string) (system, error) {
 	return system{}, vmmanager.ErrNotFound
 }
 
-// request asks for a state; it does not wait until the VM is there.
+// request asks for a state; it does not wait until the VM is there. The return value 0 means done, 4096 that a job
+// was started; the job's own result is not looked at.
 func (s system) request(to enabledState) error {
 	result, err := s.InvokeMethodWithReturn("RequestStateChange", int32(to))
 	if err != nil {

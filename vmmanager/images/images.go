@@ -4,6 +4,11 @@
 //
 // What was made for another node is noted durably before that is answered: only such files are another node's to use or
 // to undo.
+//
+// What is made or gets another name is durable when the call returns, the name too (package durable). A note is
+// written after the file: a daemon that dies in between leaves a file that nobody claims, never a note of a file
+// that is somebody else's. The package has no goroutines; its calls wait for the disk, and Host for the hypervisor
+// too.
 package images
 
 import (
@@ -76,7 +81,9 @@ func (r *Room) imageDir(module string) string { return filepath.Join(r.cfg.Dir, 
 
 const hostedPrefix = "hosted/"
 
-// Host makes the images of a VM of another node. A repeated request gets the answer it had.
+// Host makes the images of a VM of another node. A repeated request gets the answer it had. ErrConflict: the name
+// of the VM is taken, or a place is in use. ErrInvalid: a place is not one that this node gives away. It waits for
+// other hostings even after ctx has ended.
 func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 	r.making.Lock()
 	defer r.making.Unlock()
@@ -115,7 +122,8 @@ func (r *Room) mayHost(path string) error {
 	if path == "" {
 		return nil
 	}
-	// A link in an allowed directory leads anywhere.
+	// A link in an allowed directory leads anywhere. The directory has to be there: none is made outside of this
+	// node's own.
 	real, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
 		return fmt.Errorf("image %s: %w", path, err)
@@ -202,7 +210,8 @@ func (r *Room) Make(module string, places []protect.Place) (out []protect.Made, 
 }
 
 // makeImage makes one, under a name that nothing has. The copy that an earlier release left is used again where it has
-// the size: it saves room, and a resync overwrites it.
+// the size: it saves room, and a resync overwrites it. The directories can be passed through by QEMU's user; a new
+// file is its maker's until libvirt or Grant gives it away.
 func (r *Room) makeImage(module string, p protect.Place) (protect.Made, error) {
 	if p.Path != "" {
 		return r.chosenImage(p)
@@ -259,7 +268,8 @@ func (r *Room) chosenImage(p protect.Place) (protect.Made, error) {
 	return protect.Made{Path: p.Path, Was: p.Path}, f.Close()
 }
 
-// volumeOn names the volume of this node whose image path is; empty if it is nobody's.
+// volumeOn names the volume of this node whose image path is; empty if it is nobody's. Files are compared by device
+// and inode, so one that is missing is nobody's.
 func (r *Room) volumeOn(path string) string {
 	for _, m := range r.cfg.Modules() {
 		for _, v := range m.Volumes() {
@@ -316,7 +326,8 @@ func (r *Room) Drop(all []protect.Made) error {
 }
 
 // Retire gives the images of a module that this node has made another name, so that
-// nobody takes them for a VM's newest data, and a later protect can use them again.
+// nobody takes them for a VM's newest data, and a later protect can use them again. It may be repeated. An image
+// where an admin wanted it keeps its name.
 func (r *Room) Retire(m appmodules.Module) error {
 	var errs []error
 	for _, v := range m.Volumes() {

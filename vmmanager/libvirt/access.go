@@ -12,7 +12,8 @@ import (
 type owner struct{ uid, gid int }
 
 // qemuUser returns whom QEMU runs as: what the VM's own DAC label says, in the definition or of the running VM, or what
-// libvirt gives every VM without one, which its capabilities tell.
+// libvirt gives every VM without one, which its capabilities tell. A domain that names a label of another model
+// only (AppArmor, SELinux) has the common user.
 func qemuUser(domain, capabilities *element) (owner, error) {
 	for _, label := range domain.all("seclabel") {
 		if text := label.child("label"); label.attr("model") == "dac" && text != nil {
@@ -22,7 +23,8 @@ func qemuUser(domain, capabilities *element) (owner, error) {
 	return baseUser(capabilities, domain.attr("type"))
 }
 
-// baseUser returns whom libvirt runs a QEMU as that has no label of its own; kind is the type of its domain.
+// baseUser returns whom libvirt runs a QEMU as that has no label of its own; kind is the type of its domain. The
+// types kvm and qemu may differ in their group.
 func baseUser(capabilities *element, kind string) (owner, error) {
 	for _, model := range capabilities.child("host").all("secmodel") {
 		if name := model.child("model"); name == nil || name.text != "dac" {
@@ -67,6 +69,7 @@ func parseOwner(label string) (owner, error) {
 	return owner{uid, gid}, nil
 }
 
+// parseID reads a user or group. Numbers have 31 bits: -1 would mean "as it is" to chown(2).
 func parseID(text string, lookup func(string) (string, error)) (int, error) {
 	number, isNumber := strings.CutPrefix(text, "+")
 	if !isNumber {

@@ -22,7 +22,9 @@ const (
 // ask runs f on a connection of its own and returns what it returns, with
 // libvirt's errors told in the words of vmmanager. libvirt's calls cannot be
 // cancelled, so when ctx or the limit ends first, ask returns and f goes on alone;
-// Close waits for it.
+// Close waits for it. What f has asked libvirtd for may then still happen: whoever gives a change up looks at the
+// VM anew. f runs on another goroutine, so it hands results back by what it returns: a variable that it shares with
+// its caller is only safe to read when ask has returned no error.
 func ask[T any](ctx context.Context, h *Hypervisor, limit time.Duration, f func(*libvirt.Connect) (T, error)) (T,
 	error) {
 	type answer struct {
@@ -32,6 +34,7 @@ func ask[T any](ctx context.Context, h *Hypervisor, limit time.Duration, f func(
 	var none T
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	// Room for the answer that nobody waits for any more.
 	done := make(chan answer, 1)
 	err := h.spawn(limited, func(conn *libvirt.Connect) {
 		value, err := f(conn)
@@ -54,7 +57,8 @@ func ask[T any](ctx context.Context, h *Hypervisor, limit time.Duration, f func(
 
 // spawn opens a connection in a goroutine of its own and gives it to use, which
 // owns it; or it tells failed why there is none. Once ctx has ended neither
-// a connection is opened nor use called.
+// a connection is opened nor use called. Exactly one of the two is called, on that goroutine, unless spawn itself
+// returns an error: then neither is.
 func (h *Hypervisor) spawn(ctx context.Context, use func(*libvirt.Connect), failed func(error)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -74,7 +78,8 @@ func (h *Hypervisor) spawn(ctx context.Context, use func(*libvirt.Connect), fail
 	return nil
 }
 
-// dial opens a connection. It may block as long as libvirtd hangs; the slots bound how many do.
+// dial opens a connection. It may block as long as libvirtd hangs; the slots bound how many do. ctx is looked at
+// before and after that, since nothing can end it.
 func (h *Hypervisor) dial(ctx context.Context) (*libvirt.Connect, error) {
 	select {
 	case h.dials <- struct{}{}:
@@ -98,7 +103,7 @@ func (h *Hypervisor) dial(ctx context.Context) (*libvirt.Connect, error) {
 	return conn, nil
 }
 
-// onDomain is ask for a call on one VM.
+// onDomain is ask for a call on one VM. The handle is freed when f returns. ErrNotFound if there is no such VM.
 func (h *Hypervisor) onDomain(ctx context.Context, name string, limit time.Duration,
 	f func(*libvirt.Domain) error) error {
 	return h.with(ctx, name, limit, func(_ *libvirt.Connect, dom *libvirt.Domain) error { return f(dom) })
@@ -118,7 +123,9 @@ func (h *Hypervisor) with(ctx context.Context, name string, limit time.Duration,
 	return err
 }
 
-// translate tells a libvirt error in the words of vmmanager and keeps it in the chain.
+// translate tells a libvirt error in the words of vmmanager and keeps it in the chain. ErrNotFound: no such VM.
+// ErrUnavailable: the connection could not be opened, or was lost under the call, which may have been carried out.
+// All others are what libvirt refuses, in its words.
 func translate(err error) error {
 	var le libvirt.Error
 	if !errors.As(err, &le) {
@@ -143,8 +150,10 @@ func (p plain) Error() string { return p.err.Message }
 // Unwrap returns the error with its code.
 func (p plain) Unwrap() error { return p.err }
 
+// message is libvirt's text of an error, with the words of vmmanager where it has some.
 func message(err error) string { return translate(err).Error() }
 
+// hasCode looks through what translate has wrapped.
 func hasCode(err error, code libvirt.ErrorNumber) bool {
 	var le libvirt.Error
 	return errors.As(err, &le) && le.Code == code

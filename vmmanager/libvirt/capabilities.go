@@ -7,7 +7,8 @@ import (
 )
 
 // securityModels reads the security models of libvirt's capabilities, each with its
-// label for QEMU's guests, or for those of qemu (emulated) where there is no other.
+// label for QEMU's guests, or for those of qemu (emulated) where there is no other. They are for people; whom QEMU
+// runs as for the granting of files is access.go's.
 func securityModels(text []byte) ([]vmmanager.SecurityModel, error) {
 	root, err := parseXML(text)
 	if err != nil {

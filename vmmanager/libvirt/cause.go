@@ -21,7 +21,8 @@ type status struct {
 }
 
 // passing reports whether libvirt itself holds the VM paused for a moment: while
-// it starts, stops, is migrated, saved or has its memory written out.
+// it starts, stops, is migrated, saved or has its memory written out. What is passing is neither told nor acted on:
+// it is over soon, one way or the other.
 func (s status) passing() bool {
 	if s.state != vmmanager.Paused || s.ending {
 		return s.ending
@@ -35,7 +36,8 @@ func (s status) passing() bool {
 	return false
 }
 
-// differs reports whether a VM has changed what it does between two statuses.
+// differs reports whether a VM has changed what it does between two statuses. Two runs differ although both are
+// running: an end and a start were missed.
 func (s status) differs(o status) bool { return s.state != o.state || s.run != o.run }
 
 // statusOf reads the state of a domain.
@@ -62,7 +64,7 @@ func runOf(dom *libvirt.Domain) int {
 
 // stateOf translates a libvirt state. A guest that sleeps (pmsuspended) does so of
 // its own will and counts as running. One that is about to be off counts as paused: libvirt 11 says so
-// (shutdown) of a VM too whose memory was just saved.
+// (shutdown) of a VM too whose memory was just saved. What is not known counts as running: it may write.
 func stateOf(state libvirt.DomainState, reason int) vmmanager.State {
 	switch state {
 	case libvirt.DOMAIN_SHUTOFF:
@@ -131,24 +133,26 @@ type run struct {
 	ours     stop // what Duet did to it
 }
 
-// stopCause says who is to be held responsible for the end of a run.
+// stopCause says who is to be held responsible for the end of a run. The order matters. A Kill looks like a death
+// of the process, so it comes first; a Shutdown does not excuse a crash or a panic that comes after it; a panic is
+// told apart from the force that ends its process; a saved memory is told even if a button was pressed before.
 func stopCause(h how, r run) vmmanager.Cause {
 	switch {
 	case r.ours == killed, r.ours == asked && h != endedDead && h != endedPanic:
 		return vmmanager.ByDuet
-	case r.crashed || r.watchdog || h == endedPanic:
+	case r.crashed || r.watchdog || h == endedPanic: // the guest itself is at fault, whoever ended its process
 		return vmmanager.ByPanic
-	case h == endedDead:
+	case h == endedDead: // nobody asked for it
 		return vmmanager.ByCrash
 	case h == endedSaved:
 		return vmmanager.BySave
-	case h == endedByForce || r.asked:
+	case h == endedByForce || r.asked: // past Duet: virsh destroy, shutdown, or a signal to QEMU
 		return vmmanager.ByAdmin
 	}
-	return vmmanager.ByGuest
+	return vmmanager.ByGuest // orderly, and nobody pressed the button
 }
 
-// stateCause says why a VM is found in a state that is not Off.
+// stateCause says why a VM is found in a state that is not Off. A pause that nothing explains is an admin's.
 func stateCause(state vmmanager.State, reason int) vmmanager.Cause {
 	switch state {
 	case vmmanager.IOError:
@@ -176,9 +180,10 @@ const (
 )
 
 // stops remembers which runs Duet ended. An event that tells of an end may come after the next start: then the run
-// that it is of says whose doing it was.
+// that it is of says whose doing it was. Entries are few and short-lived: the next start marks them as past, a new
+// connection that finds the VM off forgets them, and mostStops bounds what is left.
 type stops struct {
-	mu sync.Mutex
+	mu sync.Mutex           // of by; it is held for moments
 	by map[string][]stopped // the newest last
 }
 
@@ -191,7 +196,8 @@ type stopped struct {
 // mostStops is how many ends of a VM are remembered: more events of it are hardly ever on their way.
 const mostStops = 8
 
-// note remembers that Duet ends that run of the VM.
+// note remembers that Duet ends that run of the VM. Noting twice keeps the stronger: a Kill after a Shutdown is a
+// Kill. It is called before the stop, whose event may come sooner than its answer.
 func (s *stops) note(name string, run int, how stop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,13 +231,15 @@ func (s *stops) begin(name string) {
 	s.keep(name, all)
 }
 
-// began is called when it has started: a libvirtd that was restarted counts runs anew.
+// began is called when it has started: a libvirtd that was restarted counts runs anew. A past stop with the number
+// of the new run would be taken for its end.
 func (s *stops) began(name string, run int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keep(name, slices.DeleteFunc(s.by[name], func(o stopped) bool { return o.past && o.run == run }))
 }
 
+// keep stores what is left of a VM. mu is held.
 func (s *stops) keep(name string, all []stopped) {
 	if len(all) == 0 {
 		delete(s.by, name)
@@ -240,7 +248,9 @@ func (s *stops) keep(name string, all []stopped) {
 	s.by[name] = all
 }
 
-// of returns what Duet did to that run; run 0 stands for the present one, whose number is not known.
+// of returns what Duet did to that run; run 0 stands for the present one, whose number is not known. The newest
+// that fits counts. A stop noted while libvirtd did not answer has no number, and fits any run until the next
+// start.
 func (s *stops) of(name string, run int) stop {
 	s.mu.Lock()
 	defer s.mu.Unlock()

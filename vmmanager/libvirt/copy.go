@@ -22,14 +22,14 @@ const (
 	// would then surely end: QEMU 7.2 dies, and the guest with it, when the destination goes
 	// away while such a write is on its way (one in ten or so under load, testAdoptFails).
 	copyFlags       = libvirt.DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.DOMAIN_BLOCK_COPY_TRANSIENT_JOB
-	copyGranularity = 64 << 10
+	copyGranularity = 64 << 10 // bytes of a part that is copied as a whole
 )
 
-// copyJob moves one disk of a running VM to another place.
+// copyJob moves one disk of a running VM to another place. One goroutine runs it, which also calls progress.
 type copyJob struct {
 	h        *Hypervisor
-	name     string
-	target   string
+	name     string           // of the VM
+	target   string           // of the disk
 	to       string           // <disk> element of the destination
 	there    func(disk) bool  // reports whether a live disk is at the destination
 	fit      func(disk) error // refuses a live disk that must not be moved there; may be nil
@@ -41,7 +41,10 @@ type copyJob struct {
 // Adopt copies a disk of a running VM into the endpoint while it runs and switches
 // the VM over to it. The running VM must already pause on disk errors, or libvirt
 // must know <reconnect>: neither can be changed while a guest runs, and without
-// either the guest would see an error when the daemon restarts.
+// either the guest would see an error when the daemon restarts. Success means that the live definition has the disk
+// on the endpoint and no copy is under way. After an error it is on its old disk, or the VM has stopped, or the
+// error says that the copy may still go on. It takes as long as the disk and the guest's writes do; only ctx limits
+// it.
 func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint,
 	progress func(done, total int64)) error {
 	job := &copyJob{
@@ -58,7 +61,7 @@ func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoi
 }
 
 // Release copies a disk of a running VM from its endpoint into an image or block
-// device that exists and has the disk's size, and switches the VM over to it.
+// device that exists and has the disk's size, and switches the VM over to it. The same holds as for Adopt.
 func (h *Hypervisor) Release(ctx context.Context, name string, to vmmanager.Disk,
 	progress func(done, total int64)) error {
 	kind, attr := "file", "file"
@@ -92,7 +95,9 @@ func adoptable(d disk, reconnect bool) error {
 	return nil
 }
 
-// run does the job. It looks at the VM rather than trusting events: they only wake it early.
+// run does the job. It looks at the VM rather than trusting events: they only wake it early. So it may be repeated
+// after any death: a disk that is there is done, a copy of Duet's that was left is ended and made anew, somebody
+// else's is ErrUnavailable.
 func (j *copyJob) run(ctx context.Context) error {
 	here, err := j.look(ctx)
 	if err != nil || j.there(here.disk) && !here.copying() {
@@ -186,7 +191,8 @@ func (j *copyJob) look(ctx context.Context) (live, error) {
 	})
 }
 
-// listen has block job events wake the job until the returned function is called.
+// listen has block job events wake the job until the returned function is called. They are those of all VMs, and
+// one that is lost costs copyLook: run looks anyway. The function waits until its connection is closed.
 func (j *copyJob) listen(ctx context.Context) (func(), error) {
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
@@ -223,7 +229,7 @@ func (j *copyJob) listen(ctx context.Context) (func(), error) {
 }
 
 // start begins the copy. Zeroes stay holes: QEMU copies allocated data only, and
-// asks the destination to unmap the rest.
+// asks the destination to unmap the rest. QEMU opens the destination at once, so a socket is given away before.
 func (j *copyJob) start(ctx context.Context) error {
 	return j.h.with(ctx, j.name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error {
 		if j.socket != "" {
@@ -269,7 +275,8 @@ func (j *copyJob) awaitReady(ctx context.Context) error {
 	}
 }
 
-// pivot switches the VM over. What counts in the end is what the live definition says.
+// pivot switches the VM over. What counts in the end is what the live definition says. An error of the call says
+// little: libvirtd may have died after it.
 func (j *copyJob) pivot(ctx context.Context) error {
 	err := j.h.onDomain(ctx, j.name, writeTime, func(dom *libvirt.Domain) error {
 		if ctx.Err() != nil {

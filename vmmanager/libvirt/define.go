@@ -22,7 +22,8 @@ const keepFiles = libvirt.DOMAIN_UNDEFINE_KEEP_NVRAM | libvirt.DOMAIN_UNDEFINE_M
 const wholeText = libvirt.DOMAIN_XML_INACTIVE | libvirt.DOMAIN_XML_SECURE
 
 // Definition returns the persistent definition and the disks in it that can be
-// replicated. A transient VM has none: the error is ErrNotFound and ErrUnsupported.
+// replicated. A transient VM has none: the error is ErrNotFound and ErrUnsupported. The images of those are opened
+// for their size, which waits for the disk; one that cannot be read is an error.
 func (h *Hypervisor) Definition(ctx context.Context, name string) (vmmanager.Definition, error) {
 	return h.definition(ctx, name, measure)
 }
@@ -69,7 +70,8 @@ func (h *Hypervisor) definition(ctx context.Context, name string,
 	return def, nil
 }
 
-// Endpoints are those that the disks of the running VM are on, or of one that is off.
+// Endpoints are those that the disks of the running VM are on, or of one that is off. One that is off tells those
+// of its persistent definition.
 func (h *Hypervisor) Endpoints(ctx context.Context, name string) ([]vmmanager.Endpoint, error) {
 	found, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) ([]vmmanager.Endpoint, error) {
 		dom, err := conn.LookupDomainByName(name)
@@ -162,7 +164,8 @@ func volume(conn *libvirt.Connect, pool, name string) (path string, block bool, 
 
 // Define stores the definition, replacing one of the same name, after libvirt
 // has checked it against its schema. A VM whose disks are endpoints is never
-// started by libvirt itself: only Duet knows which node may run it.
+// started by libvirt itself: only Duet knows which node may run it. Autostart is a mark of libvirt's beside the
+// text, set in a second call: where only that fails the text is stored all the same.
 func (h *Hypervisor) Define(ctx context.Context, def vmmanager.Definition) error {
 	domain, err := parseXML(def.Text)
 	if err != nil {
@@ -194,7 +197,8 @@ func (h *Hypervisor) validated(conn *libvirt.Connect, text []byte) (*libvirt.Dom
 }
 
 // define stores the text. libvirt does not let a definition take the name of one
-// with another UUID, so that one goes first, and comes back if the new one is refused.
+// with another UUID, so that one goes first, and comes back if the new one is refused. What comes back is its text:
+// its autostart and a saved memory do not. One that runs is left alone, and the new one refused.
 func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, error) {
 	dom, refused := h.validated(conn, def.Text)
 	if refused == nil || !hasCode(refused, libvirt.ERR_OPERATION_FAILED) {
@@ -226,7 +230,8 @@ func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*l
 	return dom, nil
 }
 
-// Undefine forgets a stopped VM. Its disks and UEFI variables stay. It succeeds if there is none.
+// Undefine forgets a stopped VM. Its disks and UEFI variables stay. It succeeds if there is none. A saved memory
+// goes with it.
 func (h *Hypervisor) Undefine(ctx context.Context, name string) error {
 	err := h.onDomain(ctx, name, writeTime, func(dom *libvirt.Domain) error {
 		if active, err := dom.IsActive(); err != nil {

@@ -11,7 +11,8 @@ import (
 	"duet/vmmanager"
 )
 
-// disk is a <disk> element and what it says.
+// disk is a <disk> element and what it says. It may be a <mirror> or <backingStore> too, which have the same
+// source; then only element and kind are set.
 type disk struct {
 	*element
 	target string // vda
@@ -71,7 +72,7 @@ func (d disk) socket() string {
 	return host.attr("socket")
 }
 
-// obstacle says why Duet cannot protect the disk and what to do; "" if it can.
+// obstacle says why Duet cannot protect the disk and what to do; "" if it can. It goes on after "it".
 func (d disk) obstacle() string {
 	switch {
 	case d.device == "lun":
@@ -119,6 +120,7 @@ func replicable(domain *element) []vmmanager.Disk {
 }
 
 const (
+	// QEMU, docs/interop/qcow2: the magic at byte 0, the size at 24, both big-endian.
 	qcow2Magic  = 0x514649fb // "QFI" 0xfb
 	qcow2Header = 32         // bytes up to the end of the size field
 )
@@ -135,7 +137,8 @@ func qcow2Size(head []byte) (int64, error) {
 	return size, nil
 }
 
-// imageSize returns the bytes a guest sees of a raw or qcow2 image.
+// imageSize returns the bytes a guest sees of a raw or qcow2 image. errors.ErrUnsupported for other formats:
+// libvirt has to be asked. The file is only read; for a block device the size is where its end is.
 func imageSize(path, format string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -155,7 +158,8 @@ func imageSize(path, format string) (int64, error) {
 	return 0, fmt.Errorf("size of a %s image: %w", format, errors.ErrUnsupported)
 }
 
-// strays returns the disks of a running domain that are not on the endpoints, and those that have none.
+// strays returns the disks of a running domain that are not on the endpoints, and those that have none. A disk that
+// is being copied is where its <source> says, until the switch over.
 func strays(domain *element, endpoints []vmmanager.Endpoint) []vmmanager.Stray {
 	var found []vmmanager.Stray
 	for _, to := range endpoints {
@@ -192,7 +196,8 @@ func (d disk) place() string {
 	return "a disk of type " + d.kind
 }
 
-// over reports whether the disk is a layer, of several perhaps, over the endpoint.
+// over reports whether the disk is a layer, of several perhaps, over the endpoint. libvirt tells the chain below a
+// live disk as nested elements.
 func (d disk) over(socket string) bool {
 	for below := d.child("backingStore"); below != nil; below = below.child("backingStore") {
 		if (disk{element: below, kind: below.attr("type")}).socket() == socket {

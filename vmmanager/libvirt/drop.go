@@ -8,7 +8,9 @@ import (
 
 // withoutMissing has start start a VM that is off, without the removable media that this
 // host lacks. The definition is as before afterwards: what lies in the drives is the
-// admin's, and it may be there on the other host.
+// admin's, and it may be there on the other host. An edit that somebody makes during the start is lost with that. A
+// process that dies meanwhile leaves the drives marked as optional, which loosen takes for an admin's word from
+// then on.
 func (h *Hypervisor) withoutMissing(name string, dom *libvirt.Domain, start func() error) error {
 	text, err := dom.GetXMLDesc(wholeText)
 	if err != nil {
@@ -35,7 +37,7 @@ func (h *Hypervisor) withoutMissing(name string, dom *libvirt.Domain, start func
 	return err
 }
 
-// storeText stores a definition that libvirt itself has written.
+// storeText stores a definition that libvirt itself has written. So it is not validated.
 func storeText(conn *libvirt.Connect, text string) error {
 	dom, err := conn.DomainDefineXML(text)
 	if err != nil {

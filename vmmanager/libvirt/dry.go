@@ -9,7 +9,7 @@ import (
 
 // dryText is a definition for a dry run. libvirt's own makes a tap device for each
 // interface, so they become ones that need none; what they are on is judged by itself.
-// Removable media are left out: a VM may start without them.
+// Removable media are left out: a VM may start without them. It is never stored.
 func dryText(text []byte) ([]byte, error) {
 	domain, err := parseXML(text)
 	if err != nil {
@@ -35,10 +35,11 @@ func dryText(text []byte) ([]byte, error) {
 	return apply(text, edits), nil
 }
 
-// refusal is what libvirt says in a dry run, by a part of its words.
+// refusal is what libvirt says in a dry run, by a part of its words. Its error codes are too coarse to tell these
+// apart.
 type refusal struct{ words, code, about, remedy string }
 
-// refusals are the known ones. The first that fits counts.
+// refusals are the known ones. The first that fits counts. Wider words stand below narrower ones.
 var refusals = []refusal{
 	{"validate against schema", "definition-unknown", "definition",
 		"take out what this libvirt does not know, or bring both hosts to the same release"},
@@ -57,7 +58,8 @@ var refusals = []refusal{
 	{"CPU", "cpu-missing", "cpu", "take a CPU model that both hosts have: `virsh hypervisor-cpu-baseline`"},
 }
 
-// refusedDry turns what libvirt said into a finding; certain: it says the same to a start.
+// refusedDry turns what libvirt said into a finding; certain: it says the same to a start. What is known by its
+// words is refused in any case; what is not, and not certain, is a warning.
 func refusedDry(said string, certain bool) vmmanager.Finding {
 	said = strings.TrimPrefix(strings.Join(strings.Fields(said), " "), "unsupported configuration: ")
 	for _, r := range refusals {

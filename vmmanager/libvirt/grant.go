@@ -18,7 +18,9 @@ import (
 
 // grant lets the user whom the VM's QEMU runs as, or will, open the sockets of its endpoints. libvirt itself changes
 // the owner of a local image, and leaves a socket as it is. What a dead daemon left of a socket keeps its owner for the
-// next one (see nbd.Options), so this is needed before a VM starts or is moved to an endpoint, not at each reconnect.
+// next one (see nbd.Options), so this is needed before a VM starts or is moved to an endpoint, not at each
+// reconnect. A socket that is not there is no error: its volume is closed, and QEMU says so. Sockets of other tools
+// are given away too, as they are in the definition.
 func (h *Hypervisor) grant(conn *libvirt.Connect, dom *libvirt.Domain, sockets ...string) error {
 	text, err := dom.GetXMLDesc(0) // live if it runs
 	if err != nil {
@@ -49,7 +51,7 @@ func (h *Hypervisor) grant(conn *libvirt.Connect, dom *libvirt.Domain, sockets .
 }
 
 // Grant gives files to the user whom the VM's QEMU runs as. libvirt does so itself unless it is told not to, for all
-// VMs or for one.
+// VMs or for one. It stops at the first error. A link itself changes its owner, not what it leads to.
 func (h *Hypervisor) Grant(ctx context.Context, name string, paths []string) error {
 	err := h.with(ctx, name, writeTime, func(conn *libvirt.Connect, dom *libvirt.Domain) error {
 		text, err := dom.GetXMLDesc(0)
@@ -88,7 +90,8 @@ func chown(path string, to owner) error {
 
 // qemuUser finds whom the QEMU of a domain runs as. What libvirt says of its host is asked once for each connection of
 // a watcher and the first time it is needed: on a host that keeps QEMU from /dev/kvm the answer takes ten seconds, and
-// only a new configuration, which needs a new libvirtd, changes it.
+// only a new configuration, which needs a new libvirtd, changes it. Two calls at once may both ask; the later
+// answer stays.
 func (h *Hypervisor) qemuUser(conn *libvirt.Connect, domain *element) (owner, error) {
 	h.mu.Lock()
 	known := h.capabilities
@@ -135,7 +138,8 @@ func (h *Hypervisor) learn(conn *libvirt.Connect) (*element, error) {
 }
 
 // Runs returns nil if the process is the QEMU that libvirt has on record for the VM. libvirt writes its number before
-// QEMU's first instruction, and QEMU opens its disks later.
+// QEMU's first instruction, and QEMU opens its disks later. It reads one file and is called for each connection to
+// a volume.
 func (h *Hypervisor) Runs(name string, pid int) error {
 	text, err := os.ReadFile(filepath.Join(h.runDir, name+".pid"))
 	if err != nil {

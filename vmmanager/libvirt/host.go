@@ -14,7 +14,8 @@ import (
 )
 
 // host is what a computer has of that which definitions ask for, at one moment. A map that
-// is nil is not known: nothing is said of what would be in it.
+// is nil is not known: nothing is said of what would be in it. It is not changed once it was made; hasVolume asks
+// libvirt when it is called.
 type host struct {
 	vms      []hostVM
 	networks map[string]hostNetwork
@@ -62,7 +63,8 @@ type listener struct {
 }
 
 // busy reports whether nobody else can listen at that address and port. An address that
-// does not parse counts as all of them.
+// does not parse counts as all of them. A socket at the wildcard address is in the way of all of them, of both
+// families.
 func (h *host) busy(proto, addr string, port uint16) bool {
 	want, err := netip.ParseAddr(addr)
 	all := err != nil || want.IsUnspecified()
@@ -74,7 +76,8 @@ func (h *host) busy(proto, addr string, port uint16) bool {
 // cpuSet is a set of CPUs of a host.
 type cpuSet map[int]bool
 
-// parseCPUs reads "0-3,8,^2"; ok is false where that is none.
+// parseCPUs reads "0-3,8,^2"; ok is false where that is none. A number after ^ is taken out, wherever it stands.
+// Numbers end below 65,536, so that a wrong text costs no memory.
 func parseCPUs(text string) (set cpuSet, ok bool) {
 	set = cpuSet{}
 	var out []int
@@ -104,7 +107,8 @@ func parseCPUs(text string) (set cpuSet, ok bool) {
 	return set, len(set) > 0
 }
 
-// localHost reads what this computer itself tells: all but what libvirt knows.
+// localHost reads what this computer itself tells: all but what libvirt knows. It reads /proc and /sys, of the
+// namespaces that this process is in. What cannot be read is not known.
 func localHost() *host {
 	h := &host{memory: readMemory(), pages: readPages(), sockets: readSockets(), links: readLinks(), exists: exists}
 	if text, err := os.ReadFile("/sys/devices/system/cpu/online"); err == nil {
@@ -113,7 +117,8 @@ func localHost() *host {
 	return h
 }
 
-// exists tells whether there is anything at a path that can be opened there.
+// exists tells whether there is anything at a path that can be opened there. Links are followed. A path that may
+// not be looked at counts as there.
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return !os.IsNotExist(err)
@@ -129,6 +134,8 @@ func readMemory() hostMemory {
 	return parseMemory(f)
 }
 
+// parseMemory reads lines "Name: number kB" (proc(5)), where kB are KiB. MemAvailable is what can be had without
+// swapping.
 func parseMemory(r io.Reader) hostMemory {
 	var m hostMemory
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -154,7 +161,7 @@ func parseMemory(r io.Reader) hostMemory {
 	return m
 }
 
-// readPages reads the pools of huge pages.
+// readPages reads the pools of huge pages. A host that has none has an empty map.
 func readPages() map[int64]hostPages {
 	dirs, err := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
 	if err != nil {
@@ -171,6 +178,7 @@ func readPages() map[int64]hostPages {
 	return all
 }
 
+// readNumber reads a file of /sys with one number; 0 where there is none.
 func readNumber(dir, name string) int64 {
 	text, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
@@ -180,7 +188,8 @@ func readNumber(dir, name string) int64 {
 	return n
 }
 
-// readSockets lists the ports that somebody listens at in this network namespace.
+// readSockets lists the ports that somebody listens at in this network namespace. A table that cannot be read, as
+// of a host without IPv6, is left out.
 func readSockets() []listener {
 	var all []listener
 	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
@@ -198,7 +207,8 @@ const (
 	udpOpen   = "07"
 )
 
-// parseSockets reads a table of the kernel: number, local address, remote address, state, all in hex.
+// parseSockets reads a table of the kernel: number, local address, remote address, state, all in hex. A udp socket
+// that is not connected has the state of a closed tcp one. The address is one word of 32 bits, or four.
 func parseSockets(proto string, r io.Reader) []listener {
 	var all []listener
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -236,7 +246,8 @@ func readLinks() map[string]hostLink {
 }
 
 // isBridge reports whether a device is a bridge. It counts as one where /sys shows the
-// devices of another network namespace than this process is in.
+// devices of another network namespace than this process is in. Only the kernel's own bridges are: one of Open
+// vSwitch is judged as such.
 func isBridge(l net.Interface) bool {
 	dir := filepath.Join("/sys/class/net", l.Name)
 	if readNumber(dir, "ifindex") != int64(l.Index) {
@@ -245,7 +256,8 @@ func isBridge(l net.Interface) bool {
 	return exists(filepath.Join(dir, "bridge"))
 }
 
-// networkOf reads a network of libvirt's: the bridge of the host that it leads to, and its portgroups.
+// networkOf reads a network of libvirt's: the bridge of the host that it leads to, and its portgroups. A network
+// that makes its own bridge (NAT, routed, isolated) leads to none of the host's.
 func networkOf(text []byte) (bridge string, portgroups []string, err error) {
 	net, err := parseXML(text)
 	if err != nil {

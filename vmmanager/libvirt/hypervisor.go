@@ -63,7 +63,8 @@ type Config struct {
 
 // Hypervisor is the QEMU driver of one libvirtd. Its methods may be called by
 // several goroutines. It needs no daemon to be made: calls return ErrUnavailable
-// while libvirtd is away, except Kill, which does without.
+// while libvirtd is away, except Kill, which does without. The locks trial.looking, trial.turn and defining are
+// held during calls of libvirt's; the others for moments, and none of these while another one is taken.
 type Hypervisor struct {
 	uri       string
 	runDir    string
@@ -131,7 +132,7 @@ func (h *Hypervisor) State(ctx context.Context, name string) (vmmanager.State, e
 	return now.state, err
 }
 
-// status is State together with the run it is about.
+// status is State together with the run it is about. A VM that is not defined is Absent, which is no error.
 func (h *Hypervisor) status(ctx context.Context, name string, limit time.Duration) (status, error) {
 	now, err := ask(ctx, h, limit, func(conn *libvirt.Connect) (status, error) {
 		dom, err := conn.LookupDomainByName(name)
@@ -154,7 +155,9 @@ func (h *Hypervisor) status(ctx context.Context, name string, limit time.Duratio
 // resumed until it stays running: the first resume fails again while QEMU still
 // has the broken connection. One that somebody paused has its disks back and is left
 // so. A saved memory image is dropped, because the disks may have gone on on the other
-// node since it was taken; that of a Refit is not, which Start waits for.
+// node since it was taken; that of a Refit is not, which Start waits for. While libvirt itself holds the VM (it is
+// just being saved, or ended) Start waits. It returns ErrNotFound if there is no such VM, ErrUnavailable while
+// libvirtd is away.
 func (h *Hypervisor) Start(ctx context.Context, name string) error {
 	if err := h.refits.wait(ctx, name); err != nil {
 		return err
@@ -198,7 +201,8 @@ func (h *Hypervisor) letIn(ctx context.Context, name string) error {
 	return nil
 }
 
-// create starts a VM that is off.
+// create starts a VM that is off. The end of an earlier run is marked as past before, since the new run's events
+// may be told before the call returns.
 func (h *Hypervisor) create(ctx context.Context, name string) error {
 	err := h.bringUp(ctx, name, writeTime, func(dom *libvirt.Domain) error {
 		if saved, err := dom.HasManagedSaveImage(0); err == nil && saved {
@@ -224,7 +228,8 @@ func (h *Hypervisor) create(ctx context.Context, name string) error {
 	return nil
 }
 
-// bringUp has libvirtd make a process of a VM that is off, in which its endpoints can be opened.
+// bringUp has libvirtd make a process of a VM that is off, in which its endpoints can be opened. QEMU opens its
+// disks while libvirt starts it, so the sockets are given away before.
 func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Duration,
 	up func(*libvirt.Domain) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -243,7 +248,8 @@ func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Durati
 }
 
 // beginCreate notes that a start is with libvirtd until the returned function
-// is called. It fails once ctx has ended: after that, a Kill may have said that the VM is gone.
+// is called. It fails once ctx has ended: after that, a Kill may have said that the VM is gone. One start of a VM
+// is under way at a time; another gets ErrUnavailable.
 func (h *Hypervisor) beginCreate(ctx context.Context, name string) (answered func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -263,6 +269,7 @@ func (h *Hypervisor) beginCreate(ctx context.Context, name string) (answered fun
 	}, nil
 }
 
+// resume lets a paused VM go on. It may pause again at once: see stays.
 func (h *Hypervisor) resume(ctx context.Context, name string) error {
 	err := h.onDomain(ctx, name, writeTime, (*libvirt.Domain).Resume)
 	if err != nil {

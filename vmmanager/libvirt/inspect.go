@@ -19,7 +19,8 @@ var _ vmmanager.Inspector = (*Hypervisor)(nil)
 // inspectTime is the limit of Inspect: a libvirtd that has just started asks QEMU what it can.
 const inspectTime = 20 * time.Second
 
-// Inspect tells libvirt's and QEMU's versions, how guests are confined, and the VMs.
+// Inspect tells libvirt's and QEMU's versions, how guests are confined, and the VMs. It reads libvirt's
+// capabilities anew each time: grant's are kept.
 func (h *Hypervisor) Inspect(ctx context.Context) (vmmanager.HostReport, error) {
 	out, err := ask(ctx, h, inspectTime, inspect)
 	if err != nil {
@@ -28,6 +29,7 @@ func (h *Hypervisor) Inspect(ctx context.Context) (vmmanager.HostReport, error) 
 	return out, nil
 }
 
+// A version of QEMU that is not known is left out; all else that is not told is an error.
 func inspect(conn *libvirt.Connect) (out vmmanager.HostReport, err error) {
 	out.Name = "libvirt"
 	lib, err := conn.GetLibVersion()
@@ -62,6 +64,8 @@ func inspect(conn *libvirt.Connect) (out vmmanager.HostReport, err error) {
 	return out, nil
 }
 
+// inspectVM reads one VM. The text may go into an archive for strangers, so it is asked for without passwords, and
+// what libvirt still leaves in it is hidden.
 func inspectVM(dom *libvirt.Domain) (out vmmanager.VMReport, err error) {
 	if out.Name, err = dom.GetName(); err != nil {
 		return out, err

@@ -29,13 +29,15 @@ const (
 	dryBad  = 15 * time.Second
 )
 
-// trial keeps what definitions were judged by. Its methods may be called by several goroutines.
+// trial keeps what definitions were judged by. Its methods may be called by several goroutines. It is kept in
+// memory only: after a restart of the daemon each definition is tried out once more. An entry stays until its VM is
+// judged anew, even if the VM is gone.
 type trial struct {
 	turn chan struct{} // dry runs go one at a time: each keeps one of libvirtd's few workers busy
 
 	looking sync.Mutex // held while the host is looked at
-	host    *host
-	looked  time.Time // when that look began
+	host    *host      // what the last look found
+	looked  time.Time  // when that look began
 
 	mu  sync.Mutex
 	dry map[string]dryRun // the last of each VM, by name
@@ -43,8 +45,8 @@ type trial struct {
 
 // dryRun is what libvirt said to a definition.
 type dryRun struct {
-	of    string // the definition and the QEMU
-	until time.Time
+	of    string    // the definition and the QEMU
+	until time.Time // after that it is tried out again
 	found []vmmanager.Finding
 }
 
@@ -54,7 +56,8 @@ func newTrial() *trial {
 
 // Judge tells all that would keep a VM of that definition from running on this host. A
 // clash of UUIDs is told alone and at once; otherwise a dry run by libvirt follows the
-// look at the host.
+// look at the host. An error says that there is no judgement: libvirt does not answer, or ctx has ended. A dry run
+// takes dryTime at most, and waits for its turn until ctx ends.
 func (h *Hypervisor) Judge(ctx context.Context, def vmmanager.Definition) ([]vmmanager.Finding, error) {
 	domain, err := parseXML(def.Text)
 	if err != nil {
@@ -76,7 +79,8 @@ func (h *Hypervisor) Judge(ctx context.Context, def vmmanager.Definition) ([]vmm
 }
 
 // look reads what this host has. Those who ask while it is being looked at share the next
-// look: nobody gets one that began before he asked.
+// look: nobody gets one that began before he asked. A look that fails is made anew by the next one who waits. The
+// waiting does not end with ctx, only the look does.
 func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 	t, asked := h.trial, time.Now()
 	t.looking.Lock()
@@ -99,7 +103,8 @@ func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 	return now, nil
 }
 
-// lookAtHost reads what libvirt and the computer itself know of it.
+// lookAtHost reads what libvirt and the computer itself know of it. Drivers are asked one after the other on one
+// connection. A VM or network that goes meanwhile is left out.
 func lookAtHost(conn *libvirt.Connect) (*host, error) {
 	h := localHost()
 	domains, err := conn.ListAllDomains(0)
@@ -143,6 +148,7 @@ func lookAtHost(conn *libvirt.Connect) (*host, error) {
 	return h, nil
 }
 
+// hostVMOf reads what tells a VM from others.
 func hostVMOf(dom *libvirt.Domain) (v hostVM, err error) {
 	if v.name, err = dom.GetName(); err != nil {
 		return v, err
@@ -155,6 +161,7 @@ func hostVMOf(dom *libvirt.Domain) (v hostVM, err error) {
 	return v, err
 }
 
+// hostNetworkOf reads a network of libvirt's. One that is not persistent counts as starting with the host.
 func hostNetworkOf(net *libvirt.Network) (name string, n hostNetwork, err error) {
 	if name, err = net.GetName(); err != nil {
 		return name, n, err
@@ -175,7 +182,9 @@ func hostNetworkOf(net *libvirt.Network) (name string, n hostNetwork, err error)
 	return name, n, err
 }
 
-// dryRun has libvirt do all that it does for a start, but for the start.
+// dryRun has libvirt do all that it does for a start, but for the start. What it said is kept for the definition
+// and the file of its emulator, which an update changes. One that went badly is repeated after dryBad, or ten times
+// as long as it took.
 func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emulator *element) (
 	[]vmmanager.Finding, error,
 ) {
@@ -219,7 +228,9 @@ func stamp(path string) string {
 }
 
 // tryOut checks a definition as a validated define does, and has libvirt make QEMU's
-// command line of it. Neither changes anything.
+// command line of it. Neither changes anything. The schema comes first: libvirt's command line is made of what it
+// knows, and what it does not know is silently left out of it. An error, but for a libvirtd that does not answer,
+// is what libvirt says to the definition.
 func (h *Hypervisor) tryOut(ctx context.Context, text []byte) ([]vmmanager.Finding, error) {
 	if said := schemaFault(text); said != "" {
 		return []vmmanager.Finding{refusedDry(said, true)}, nil
@@ -241,6 +252,7 @@ func (h *Hypervisor) tryOut(ctx context.Context, text []byte) ([]vmmanager.Findi
 	if err != nil || said == nil {
 		return nil, err
 	}
+	// What it says of the definition itself it says to a start too; all else may be the host of this moment.
 	certain := hasCode(said, libvirt.ERR_CONFIG_UNSUPPORTED) || hasCode(said, libvirt.ERR_CPU_INCOMPATIBLE) ||
 		hasCode(said, libvirt.ERR_XML_ERROR) || hasCode(said, libvirt.ERR_XML_DETAIL)
 	return []vmmanager.Finding{refusedDry(message(said), certain)}, nil
@@ -262,7 +274,8 @@ func onOneThread(work <-chan func()) {
 	}
 }
 
-// schemaFault says what in a definition libvirt's schema does not know; "" if it knows all.
+// schemaFault says what in a definition libvirt's schema does not know; "" if it knows all. It waits for the checks
+// of others, and for no daemon.
 func schemaFault(text []byte) string {
 	said := make(chan string, 1)
 	schemas() <- func() { said <- checkSchema(text) }

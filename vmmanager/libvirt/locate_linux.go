@@ -17,7 +17,8 @@ import (
 var _ vmmanager.Locator = (*Hypervisor)(nil)
 
 // Process returns the QEMU that libvirt has on record for the VM, if there is one with that number for that VM: a
-// record may be left of one that was killed while libvirtd was away.
+// record may be left of one that was killed while libvirtd was away. The command line is read from the memory of
+// the process, which may have to be waited for.
 func (h *Hypervisor) Process(name string) (int, error) {
 	text, err := os.ReadFile(filepath.Join(h.runDir, name+".pid"))
 	if errors.Is(err, fs.ErrNotExist) {

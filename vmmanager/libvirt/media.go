@@ -1,7 +1,8 @@
 package libvirt
 
 // loosen returns a definition that starts although removable media are not on this host,
-// and the drives that are empty then; none: the definition stays as it is.
+// and the drives that are empty then; none: the definition stays as it is. Whether a medium is there is looked at
+// once, before the start: one that goes in between fails it.
 func loosen(text []byte, h *host) (out []byte, empty []string, err error) {
 	domain, err := parseXML(text)
 	if err != nil {

@@ -11,13 +11,14 @@ import (
 	"duet/vmmanager"
 )
 
-// need is one thing that a definition asks of the host that runs it, beside its replicated disks.
+// need is one thing that a definition asks of the host that runs it, beside its replicated disks. Its types have to
+// be comparable, see sameNeed, and are made by the functions below for one definition.
 type need interface {
 	// of tells what is missing on a host; nothing: it has it.
 	of(h *host) []vmmanager.Finding
 }
 
-// needs returns all that a definition asks of a host.
+// needs returns all that a definition asks of a host. Their order is that of the findings.
 func needs(domain *element) []need {
 	devices := domain.child("devices")
 	return slices.Concat(
@@ -27,6 +28,7 @@ func needs(domain *element) []need {
 	)
 }
 
+// textOf is the text directly inside, without the space around it; "" of nil.
 func textOf(e *element) string {
 	if e == nil {
 		return ""
@@ -34,7 +36,8 @@ func textOf(e *element) string {
 	return strings.TrimSpace(e.text)
 }
 
-// numbered calls f for each element of that name with what admins call it: "interface 1".
+// numbered calls f for each element of that name with what admins call it: "interface 1". Numbers count from 1 over
+// the elements of that name, in the order of the definition.
 func numbered(devices *element, name string, f func(about string, e *element)) {
 	for i, e := range devices.all(name) {
 		f(fmt.Sprintf("%s %d", name, i+1), e)
@@ -50,6 +53,8 @@ func bytesOf(e *element) int64 {
 	return n * unitOf(e.attr("unit"))
 }
 
+// unitOf is a unit in bytes; KiB if it is empty, as in libvirt (formatdomain: KB is 1000, KiB 1024), 0 if it is not
+// known.
 func unitOf(unit string) int64 {
 	switch cmp.Or(unit, "KiB") {
 	case "b", "bytes":
@@ -74,7 +79,8 @@ func unitOf(unit string) int64 {
 	return 0
 }
 
-// memoryNeeds: ordinary memory, or huge pages.
+// memoryNeeds: ordinary memory, or huge pages. <memory> is what the VM has at boot; what its balloon gives back
+// (<currentMemory>) may be wanted at any time. Of several sizes of pages the first is taken.
 func memoryNeeds(domain *element) []need {
 	size := bytesOf(domain.child("memory"))
 	huge := domain.child("memoryBacking", "hugepages")
@@ -109,7 +115,8 @@ func cpuNeeds(domain *element) []need {
 	return all
 }
 
-// bootNeeds: files that QEMU reads to start the guest.
+// bootNeeds: files that QEMU reads to start the guest. libvirt makes the file of the UEFI variables itself where it
+// puts it by itself.
 func bootNeeds(domain *element) []need {
 	os := domain.child("os")
 	var all []need
@@ -158,7 +165,8 @@ func mediaNeeds(domain *element) []need {
 	return all
 }
 
-// interfaceNeeds: networks, bridges and devices of the host that the VM's interfaces are on.
+// interfaceNeeds: networks, bridges and devices of the host that the VM's interfaces are on. Other types need
+// nothing of the host, or are refused as ties.
 func interfaceNeeds(devices *element) []need {
 	var all []need
 	numbered(devices, "interface", func(about string, nic *element) {
@@ -192,7 +200,8 @@ func interfaceNeeds(devices *element) []need {
 	return all
 }
 
-// chardevNeeds: files, devices, sockets and ports behind serial ports and their like.
+// chardevNeeds: files, devices, sockets and ports behind serial ports and their like. A port or socket that QEMU
+// listens at has to be free, one that it connects to has to be served.
 func chardevNeeds(devices *element) []need {
 	var all []need
 	for _, name := range []string{"serial", "parallel", "console", "channel", "redirdev", "smartcard"} {
@@ -218,7 +227,8 @@ func chardevNeeds(devices *element) []need {
 	return all
 }
 
-// chardev is what one character device of that type asks for.
+// chardev is what one character device of that type asks for. libvirt keeps the two ends of a udp device in two
+// <source> elements.
 func chardev(about, kind string, dev *element) []need {
 	var all []need
 	for _, source := range dev.all("source") {
@@ -242,7 +252,8 @@ func chardev(about, kind string, dev *element) []need {
 	return all
 }
 
-// sameNeed reports whether two parts of a VM ask for the same.
+// sameNeed reports whether two parts of a VM ask for the same. What they are about does not count. A type with a
+// slice or a map in it would panic here.
 func sameNeed(a, b need) bool {
 	anonymous := func(n need) need {
 		switch n := n.(type) {
@@ -264,7 +275,8 @@ func sameNeed(a, b need) bool {
 	return anonymous(a) == anonymous(b)
 }
 
-// graphicsNeeds: fixed ports and render devices of displays.
+// graphicsNeeds: fixed ports and render devices of displays. With autoport libvirt takes a port that is free.
+// Without an address QEMU listens at libvirt's default, 127.0.0.1 unless qemu.conf says otherwise.
 func graphicsNeeds(devices *element) []need {
 	var all []need
 	numbered(devices, "graphics", func(about string, g *element) {
@@ -297,7 +309,8 @@ func portNeeds(about, proto, addr, service string) []need {
 	return []need{port{about, proto, addr, uint16(n)}}
 }
 
-// deviceNeeds: what other devices are backed by.
+// deviceNeeds: what other devices are backed by. A directory that is shared for writing is refused as a tie as
+// well.
 func deviceNeeds(devices *element) []need {
 	var all []need
 	numbered(devices, "filesystem", func(about string, fs *element) {
@@ -336,7 +349,8 @@ func deviceNeeds(devices *element) []need {
 	return all
 }
 
-// stateNeeds: what a host keeps for a VM and Duet does not replicate.
+// stateNeeds: what a host keeps for a VM and Duet does not replicate. They are told of every such VM: nothing can
+// be mended, and an admin has to know before the failover.
 func stateNeeds(domain *element) []need {
 	var all []need
 	os := domain.child("os")
@@ -359,7 +373,8 @@ func stateNeeds(domain *element) []need {
 	return all
 }
 
-// argumentNeeds: files named in arguments that go to QEMU past libvirt.
+// argumentNeeds: files named in arguments that go to QEMU past libvirt. Each word between commas and equals signs
+// that is a whole path counts as one. Arguments are elements of QEMU's own namespace, with whatever prefix.
 func argumentNeeds(domain *element) []need {
 	var all []need
 	for _, line := range domain.children {

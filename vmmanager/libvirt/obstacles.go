@@ -7,10 +7,11 @@ import (
 	"duet/vmmanager"
 )
 
-// sector is what the size of every disk is a multiple of, in bytes.
+// sector is what the size of every disk is a multiple of, in bytes. That of blockrepl.Sector.
 const sector = 512
 
-// Obstacles are all that keeps Duet from protecting a VM of that definition.
+// Obstacles are all that keeps Duet from protecting a VM of that definition. def is as Definition returned it: its
+// Disks have the sizes. A disk that cannot be measured is an error of Definition already.
 func (h *Hypervisor) Obstacles(def vmmanager.Definition) []vmmanager.Finding {
 	domain, err := parseXML(def.Text)
 	if err != nil {
@@ -50,7 +51,8 @@ func obstacles(domain *element, found []vmmanager.Disk) []vmmanager.Finding {
 	return all
 }
 
-// badSize says why a disk of that size cannot be replicated, and the command that mends it.
+// badSize says why a disk of that size cannot be replicated, and the command that mends it. The command is a whole
+// one; two empty texts: the size is good. An image has to be grown, never cut: the guest may have data at its end.
 func badSize(d vmmanager.Disk) (fact, remedy string) {
 	whole := (d.Size + sector - 1) / sector * sector
 	switch {
@@ -74,7 +76,7 @@ func badSize(d vmmanager.Disk) (fact, remedy string) {
 // tie is a device that ties a VM to its host.
 type tie struct{ about, fact, remedy string }
 
-// ties returns the devices that tie the VM to this node.
+// ties returns the devices that tie the VM to this node. protectable tells the first one, obstacles all.
 func ties(devices *element) []tie {
 	var all []tie
 	for i, dev := range devices.all("hostdev") {

@@ -19,14 +19,16 @@ import (
 // defaultRunDir is where libvirtd keeps the run-time files of system guests, as QEMU sees it.
 const defaultRunDir = "/run/libvirt/qemu"
 
-// process is one QEMU, held by a pidfd, so its number cannot come to mean another process.
+// process is one QEMU, held by a pidfd, so its number cannot come to mean another process. Its fd is closed once,
+// by closeAll.
 type process struct {
 	pid int
 	fd  int
 }
 
 // findProcesses returns the QEMU processes that run the VM for the libvirtd with
-// that run directory. The caller closes them.
+// that run directory. The caller closes them. All of /proc is read, which needs nobody's answer. What ends
+// meanwhile is not among them; an error means that it is not known whether there are some.
 func findProcesses(runDir, name string) ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -103,7 +105,9 @@ func (p process) kill() error {
 	return nil
 }
 
-// wait returns when no thread of the process is left, so that it can write no more.
+// wait returns when no thread of the process is left, so that it can write no more. A pidfd becomes readable then
+// (pidfd_open(2)). A thread that waits in the kernel for a disk keeps it from that as long as the disk does; ctx is
+// looked at every 20 ms.
 func (p process) wait(ctx context.Context) error {
 	for {
 		fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}

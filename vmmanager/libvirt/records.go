@@ -13,10 +13,11 @@ import (
 )
 
 // records tells when libvirtd writes down how a running VM is made. It does so at every change of one, also at those
-// that it has no event for: a snapshot that puts the guest's disk on another file is only seen there.
+// that it has no event for: a snapshot that puts the guest's disk on another file is only seen there. It is a hint
+// only: the kernel drops events when too many wait (inotify(7)), and nothing is read back from the files.
 type records struct{ file *os.File }
 
-// watchRecords watches libvirtd's directory of run-time files.
+// watchRecords watches libvirtd's directory of run-time files. It fails where that is not there.
 func watchRecords(runDir string) (*records, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -31,7 +32,9 @@ func watchRecords(runDir string) (*records, error) {
 	return r, nil
 }
 
-// each calls seen with the name of each VM whose record changes, until close.
+// each calls seen with the name of each VM whose record changes, until close. close ends a Read that waits, because
+// the descriptor is non-blocking and belongs to the runtime's poller. seen must not wait long: the kernel's queue
+// is bounded.
 func (r *records) each(seen func(vm string)) {
 	buf := make([]byte, 16<<10)
 	for {

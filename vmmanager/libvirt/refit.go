@@ -22,7 +22,8 @@ const saveTime = time.Hour
 // needs as much room there as the guest has memory. The image keeps the definition that the VM runs with, which is not
 // the persistent one: it has what was plugged in while it ran, and what libvirt made of the host's CPU. libvirt checks
 // that the guest would find the same devices before anything is changed. Watchers see the VM go off by Duet and come
-// back. If this process dies in between, the VM is off: see Reload.
+// back. If this process dies in between, the VM is off: see Reload. While it lasts Start and Wake wait: what takes
+// the VM for crashed and starts it would drop its memory.
 func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	defer h.refits.begin(name)()
 	if err := h.refit(ctx, name, edit, between); err != nil {
@@ -31,6 +32,8 @@ func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit
 	return nil
 }
 
+// refit needs a VM that runs or is off: a paused one would be running afterwards. The edits are tried on the live
+// definition first, where an error costs the guest nothing.
 func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	now, err := h.status(ctx, name, probeTime)
 	switch {
@@ -48,11 +51,13 @@ func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit
 	} else if !changes {
 		return h.redefine(ctx, name, edit, between)
 	}
+	// The end of this run is Duet's doing, and must not be taken for an admin's save.
 	h.stops.note(name, now.run, asked)
 	if err := h.save(ctx, name); err != nil {
 		return err
 	}
-	// From here on the VM is off, and whatever happens it must run again.
+	// From here on the VM is off, and whatever happens it must run again. So ctx ends nothing any more, each call
+	// has its own limit.
 	lasting := context.WithoutCancel(ctx)
 	err = ctx.Err()
 	if err == nil {
@@ -61,7 +66,7 @@ func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit
 	return errors.Join(err, h.load(lasting, name))
 }
 
-// changesLive reports whether an edit changes anything of the running VM.
+// changesLive reports whether an edit changes anything of the running VM. It costs no pause.
 func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanager.Edit) (bool, error) {
 	live, err := h.live(ctx, name)
 	if err != nil {
@@ -71,7 +76,7 @@ func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanage
 	return err == nil && !bytes.Equal(live, edited.Text), err
 }
 
-// live is the definition that the VM runs with.
+// live is the definition that the VM runs with. Secrets are in it, as an edit returns the whole text.
 func (h *Hypervisor) live(ctx context.Context, name string) ([]byte, error) {
 	var text string
 	err := h.onDomain(ctx, name, probeTime, func(dom *libvirt.Domain) (err error) {
@@ -90,6 +95,9 @@ func (h *Hypervisor) Reload(ctx context.Context, name string, edit vmmanager.Edi
 	return nil
 }
 
+// reload goes on where refit was cut: each of its parts leaves memory and definition fit for each other, so it does
+// not matter where, and an edit may meet its own work. If loading fails the memory is kept, and it may be called
+// again.
 func (h *Hypervisor) reload(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	now, err := h.bare(ctx, name)
 	if err != nil {
@@ -116,7 +124,8 @@ func (h *Hypervisor) Wake(ctx context.Context, name string) error {
 }
 
 // exchange gives a VM that is off another definition, and its saved memory too if there is some, and calls between.
-// What fails leaves both as they were.
+// What fails leaves both as they were. The saved one is first: there libvirt compares the devices, and refuses
+// before anything else has changed.
 func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	now, err := h.bare(ctx, name)
 	if err != nil {
@@ -137,7 +146,8 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 	return nil
 }
 
-// redefine exchanges the persistent definition and calls between; if that fails it puts the old one back.
+// redefine exchanges the persistent definition and calls between; if that fails it puts the old one back. between
+// comes last: once it has succeeded nothing is taken back any more.
 func (h *Hypervisor) redefine(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	old, err := h.bare(ctx, name)
 	if err != nil {
@@ -157,7 +167,8 @@ func (h *Hypervisor) redefine(ctx context.Context, name string, edit vmmanager.E
 }
 
 // save writes the guest's memory and ends its process. When ctx ends first the
-// saving is ended and the VM runs on, unless it was just done: then save succeeds.
+// saving is ended and the VM runs on, unless it was just done: then save succeeds. ManagedSave cannot be cancelled
+// by its caller, only by AbortJob from another connection.
 func (h *Hypervisor) save(ctx context.Context, name string) error {
 	saved := make(chan error, 1)
 	go func() {
@@ -185,7 +196,8 @@ func (h *Hypervisor) save(ctx context.Context, name string) error {
 }
 
 // refitSaved makes the saved guest come back with an edit of the definition it ran with, and returns that. libvirt may
-// question QEMU for it, which takes long on some hosts.
+// question QEMU for it, which takes long on some hosts. The memory itself is not touched. DOMAIN_SAVE_RUNNING: it
+// goes on running, not paused, whatever it was saved as.
 func (h *Hypervisor) refitSaved(ctx context.Context, name string, edit vmmanager.Edit) (old []byte, err error) {
 	err = h.onDomain(ctx, name, writeTime, func(dom *libvirt.Domain) error {
 		was, err := dom.ManagedSaveGetXMLDesc(libvirt.DOMAIN_SAVE_IMAGE_XML_SECURE)
@@ -205,7 +217,7 @@ func (h *Hypervisor) refitSaved(ctx context.Context, name string, edit vmmanager
 	return old, err
 }
 
-// load lets a saved guest go on.
+// load lets a saved guest go on. Unlike create it takes no FORCE_BOOT, which would drop the memory.
 func (h *Hypervisor) load(ctx context.Context, name string) error {
 	err := h.bringUp(ctx, name, saveTime, func(dom *libvirt.Domain) error {
 		return dom.CreateWithFlags(

@@ -15,7 +15,8 @@ type refits struct {
 	on map[string]chan struct{} // closed at the end
 }
 
-// begin notes a refit; done is called once, at its end.
+// begin notes a refit; done is called once, at its end. A second refit of the VM takes the place of the first:
+// works of one module go one at a time.
 func (r *refits) begin(name string) (done func()) {
 	over := make(chan struct{})
 	r.mu.Lock()
@@ -34,7 +35,7 @@ func (r *refits) begin(name string) (done func()) {
 	}
 }
 
-// wait returns when no refit has the VM.
+// wait returns when no refit has the VM. It waits for the one that it finds, not for one that begins later.
 func (r *refits) wait(ctx context.Context, name string) error {
 	r.mu.Lock()
 	over := r.on[name]

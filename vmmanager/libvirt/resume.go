@@ -18,15 +18,15 @@ import (
 
 const (
 	stayTime      = 300 * time.Millisecond // a VM that has run this long after a resume stays running
-	resumeLook    = 50 * time.Millisecond
-	maxResumeWait = time.Second
+	resumeLook    = 50 * time.Millisecond  // between two looks at a VM that was resumed
+	maxResumeWait = time.Second            // between two tries
 )
 
 // resumeUntilItStays resumes a VM that is paused on an I/O error until it stays
 // running, ctx ends, or it is gone. It does not resume while an endpoint refuses
 // connections: QEMU would try too, and wait up to 16 s before it tries again. An
 // endpoint that lets QEMU wait is no reason not to: the VM pauses again, and QEMU
-// has the connection as soon as it is accepted.
+// has the connection as soon as it is accepted. The pause between two tries doubles from 100 ms to 1 s.
 func (h *Hypervisor) resumeUntilItStays(ctx context.Context, name string) error {
 	for wait := 2 * resumeLook; ; wait = min(2*wait, maxResumeWait) {
 		for !h.endpointsReady(ctx, name) {
@@ -47,7 +47,7 @@ func (h *Hypervisor) resumeUntilItStays(ctx context.Context, name string) error 
 	}
 }
 
-// stays reports whether a VM runs for stayTime.
+// stays reports whether a VM runs for stayTime. A pause is no error; that it is off, crashed or gone is.
 func (h *Hypervisor) stays(ctx context.Context, name string) (bool, error) {
 	for since := time.Now(); time.Since(since) < stayTime; {
 		if err := sleep(ctx, resumeLook); err != nil {
@@ -87,6 +87,7 @@ func (h *Hypervisor) endpointsReady(ctx context.Context, name string) bool {
 		if d.socket() == "" {
 			continue
 		}
+		// Nobody listens, or nothing is there. What waits, or fails otherwise, counts as ready.
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", d.socket())
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 			return false

@@ -15,7 +15,8 @@ import (
 const reconnectDelay = 10
 
 // rewire returns the domain definition with the named disks backed by their
-// endpoints; reconnect says that the hypervisor understands <reconnect>.
+// endpoints; reconnect says that the hypervisor understands <reconnect>. It takes all disks that are no removable
+// media or none: a VM with one disk elsewhere would not be the same on the other node.
 func rewire(text []byte, endpoints []vmmanager.Endpoint, reconnect bool) ([]byte, error) {
 	domain, err := parseXML(text)
 	if err != nil {
@@ -32,7 +33,8 @@ func rewire(text []byte, endpoints []vmmanager.Endpoint, reconnect bool) ([]byte
 	return apply(text, edits), nil
 }
 
-// title tells whoever meets the VM in virsh or virt-manager why it does not start there.
+// title tells whoever meets the VM in virsh or virt-manager why it does not start there. It must not change:
+// untitle knows it by its text.
 const title = "managed by Duet, which starts it: duet status"
 
 // entitle returns the edit that gives a VM the title, if it has none of its own.
@@ -63,6 +65,7 @@ func untitle(text []byte, domain, before *element, to []vmmanager.Disk) []edit {
 // order, serial, address, alias, I/O threads and limits of the disk stay.
 func rewireDisk(text []byte, d disk, socket string, reconnect bool) []edit {
 	edits := []edit{retag(text, d.element, set("type", "network"))}
+	// A guest's discards reach the volume; an error pauses the VM instead of being shown to it.
 	policy := set("name", "qemu", "type", "raw", "cache", "none", "discard", "unmap",
 		"error_policy", "stop", "rerror_policy", "stop")
 	source := d.child("source")
@@ -90,7 +93,9 @@ var managed = []string{"name", "type", "cache", "discard", "error_policy", "rerr
 	"discard_no_unref"}
 
 // restore returns the domain definition with the named disks backed by files or block devices, and what rewire changed
-// of them as it is in own, the definition before.
+// of them as it is in own, the definition before. A disk that was on an endpoint in own too has nothing to be given
+// back, and is set as one of which nothing is known. The edits are made on text, so what an admin has changed of
+// other parts since stays.
 func restore(text []byte, own vmmanager.Definition, to []vmmanager.Disk) ([]byte, error) {
 	domain, err := parseXML(text)
 	if err != nil {
@@ -136,7 +141,7 @@ func replaceable(domain *element, target string) (disk, error) {
 	return d, nil
 }
 
-// origin is what a disk was before it was rewired.
+// origin is what a disk was before it was rewired. Its element is nil where that is not known.
 type origin struct {
 	disk
 	text   []byte     // in which it stands
@@ -145,7 +150,9 @@ type origin struct {
 }
 
 // restoreDisk returns the edits that put one disk on a file or block device. A
-// disk that is there already keeps its source and all that libvirt knows of it.
+// disk that is there already keeps its source and all that libvirt knows of it. Only where it goes back to its old
+// place is the old <source> taken over as it was, with its chain of backing files; in another one it gets a plain
+// one.
 func restoreDisk(text []byte, d disk, by vmmanager.Disk, was origin) []edit {
 	source := d.child("source")
 	before := indent(text, source)
@@ -171,7 +178,9 @@ func restoreDisk(text []byte, d disk, by vmmanager.Disk, was origin) []edit {
 	return append(edits, retag(text, d.element, set("type", kind)), edit{source.start, source.end, prefix + to})
 }
 
-// restoreDriver returns the edits of <driver>, and a new one to put before the source where there is none.
+// restoreDriver returns the edits of <driver>, and a new one to put before the source where there is none. Of the
+// attributes that rewire manages the old ones come back and the others go; what else stands there is an admin's and
+// stays. The type follows the new image.
 func restoreDriver(text []byte, d disk, by vmmanager.Disk, was origin, before string) (edits []edit, prefix string) {
 	var attrs []xml.Attr
 	for _, a := range was.driver {
@@ -203,7 +212,8 @@ func restoreDriver(text []byte, d disk, by vmmanager.Disk, was origin, before st
 	return []edit{tag}, ""
 }
 
-// harden returns the domain definition with the named disks set to pause the VM on errors.
+// harden returns the domain definition with the named disks set to pause the VM on errors. Nothing else changes,
+// and nothing at all where it is so already, so that a Refit with it costs no pause.
 func harden(text []byte, targets []string) ([]byte, error) {
 	domain, err := parseXML(text)
 	if err != nil {

@@ -19,7 +19,8 @@ func withoutSecrets(text []byte) []byte {
 	return apply(text, hideIn(text, root))
 }
 
-// hideIn lists the edits that hide the secrets of e and of what it holds.
+// hideIn lists the edits that hide the secrets of e and of what it holds. A prefix of a namespace does not count.
+// Where all of an element goes its children are not looked at: edits must not overlap.
 func hideIn(text []byte, e *element) []edit {
 	name := e.name[strings.LastIndexByte(e.name, ':')+1:]
 	switch name {
@@ -48,7 +49,7 @@ func hideIn(text []byte, e *element) []edit {
 	return out
 }
 
-// secretAttr tells by its name that an attribute holds a secret: passwd, password, cookie…
+// secretAttr tells by its name that an attribute holds a secret: passwd, password, cookie… passwdValidTo is a time.
 func secretAttr(name string) bool {
 	name = strings.ToLower(name)
 	if name == "passwdvalidto" {
@@ -62,7 +63,7 @@ func secretAttr(name string) bool {
 	return false
 }
 
-// hideInside replaces all that stands between the tags of e.
+// hideInside replaces all that stands between the tags of e. One that is empty stays.
 func hideInside(text []byte, e *element) []edit {
 	if len(e.children) == 0 && strings.TrimSpace(e.text) == "" {
 		return nil

@@ -23,7 +23,8 @@ const (
 
 // Kill ends the VM. It returns nil only when no process of the guest exists and
 // libvirtd, if it answers, says so too. Where libvirtd does not answer, the QEMU
-// process is found and killed without it.
+// process is found and killed without it. Its limit is ctx: it tries again until then. ErrUnavailable is no error
+// here, a process that cannot be killed or looked for is.
 func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 	for {
 		gone, err := h.killOnce(ctx, name)
@@ -39,7 +40,10 @@ func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 	}
 }
 
-// killOnce ends what there is now and reports whether the VM is gone for good.
+// killOnce ends what there is now and reports whether the VM is gone for good. The processes are pinned first, so
+// that those that run now die even if libvirtd has lost them; libvirt gets its grace beside that. Then a start that
+// libvirtd still has must have come to its end, and both libvirtd and /proc are asked again: what it brought up
+// meanwhile is for the next round.
 func (h *Hypervisor) killOnce(ctx context.Context, name string) (bool, error) {
 	processes, err := findProcesses(h.runDir, name)
 	if err != nil {
@@ -98,7 +102,8 @@ func endProcesses(ctx context.Context, processes []process, destroyed <-chan str
 	return nil
 }
 
-// destroy lets libvirt end the VM and notes that Duet did it.
+// destroy lets libvirt end the VM and notes that Duet did it. It is noted before, as the event may be told before
+// the call returns. Where libvirtd does not answer, the number of the run is not known (0).
 func (h *Hypervisor) destroy(ctx context.Context, name string) error {
 	err := h.onDomain(ctx, name, killAnswer, func(dom *libvirt.Domain) error {
 		now, err := statusOf(dom)
@@ -133,7 +138,8 @@ func (h *Hypervisor) awaitCreate(ctx context.Context, name string) error {
 
 // Shutdown presses the power button and asks the guest agent, again every few
 // seconds (a guest that is still booting hears neither), and waits until the VM is
-// off. A VM whose guest has panicked hears nothing any more and is killed.
+// off. A VM whose guest has panicked hears nothing any more and is killed. A paused guest hears nothing either and
+// is waited for, until ctx ends.
 func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	const (
 		again = 3 * time.Second
@@ -163,7 +169,8 @@ func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	}
 }
 
-// requestShutdown asks the guest to stop, by agent without waiting and by power button.
+// requestShutdown asks the guest to stop, by agent without waiting and by power button. The two are told at once,
+// not one after the other: an agent that is there but hangs would keep the button waiting.
 func (h *Hypervisor) requestShutdown(ctx context.Context, name string, agent chan struct{}) error {
 	select {
 	case agent <- struct{}{}:

@@ -11,7 +11,8 @@ import (
 )
 
 // reconcile takes the list of a new connection for the truth. After the first
-// one it is told for every VM, changed or not: events may have been missed.
+// one it is told for every VM, changed or not: events may have been missed. Events that were on their way are lost
+// with their connection, so what Duet did to runs of a VM that is off explains nothing any more.
 func (w *watcher) reconcile(list map[string]found) {
 	for name, now := range list {
 		w.vms[name] = &seen{status: now.status, text: now.text}
@@ -30,7 +31,8 @@ func (w *watcher) reconcile(list map[string]found) {
 	}
 }
 
-// handle turns one event of libvirt into what it means.
+// handle turns one event of libvirt into what it means. A VM that was not known counts as off until now, so that
+// what the event says is news.
 func (w *watcher) handle(e raw) {
 	v := w.vms[e.vm]
 	if e.what == record { // says nothing of the VM's state, which the look at all VMs is about
@@ -43,6 +45,7 @@ func (w *watcher) handle(e raw) {
 		v = &seen{status: status{state: vmmanager.Off}}
 		w.vms[e.vm] = v
 	}
+	// A look that began before this event says nothing of this VM, and neither does the doubt of an earlier one.
 	v.changes++
 	v.doubt = nil
 	switch e.what {
@@ -57,13 +60,14 @@ func (w *watcher) handle(e raw) {
 	}
 }
 
-// live handles an event of the life of a VM.
+// live handles an event of the life of a VM. The number of the run in an event tells a new run even if the event of
+// its start was lost. After a stop the number is forgotten: the next one is another.
 func (w *watcher) live(e raw, v *seen) {
 	if e.run != 0 && e.run != v.run { // a new run: nothing that was done to an earlier one counts
 		*v = seen{status: status{state: vmmanager.Off, run: e.run}, text: v.text, changes: v.changes}
 	}
 	switch e.event {
-	case libvirt.DOMAIN_EVENT_STARTED, libvirt.DOMAIN_EVENT_RESUMED:
+	case libvirt.DOMAIN_EVENT_STARTED, libvirt.DOMAIN_EVENT_RESUMED: // a resume is told only if a pause was
 		w.become(e.vm, v, vmmanager.Running, vmmanager.ByStart)
 	case libvirt.DOMAIN_EVENT_SUSPENDED:
 		if libvirt.DomainEventSuspendedDetailType(e.detail) == libvirt.DOMAIN_EVENT_SUSPENDED_IOERROR {
@@ -84,7 +88,7 @@ func (w *watcher) live(e raw, v *seen) {
 	case libvirt.DOMAIN_EVENT_STOPPED:
 		w.become(e.vm, v, vmmanager.Off, w.whyOff(e.vm, v, howStopped(e.detail)))
 		v.run = 0
-	case libvirt.DOMAIN_EVENT_DEFINED:
+	case libvirt.DOMAIN_EVENT_DEFINED: // the look compares the text: this may be the same again
 		w.look = true
 	case libvirt.DOMAIN_EVENT_UNDEFINED:
 		if v.state == vmmanager.Off {
@@ -104,7 +108,8 @@ func (w *watcher) become(name string, v *seen, state vmmanager.State, why vmmana
 	v.state = state
 }
 
-// whyOff finds the cause of the end of a VM's run.
+// whyOff finds the cause of the end of a VM's run. What was seen of the run (a panic, a button, a watchdog)
+// explains its end; a button only for askedTime, since a guest may have ignored it.
 func (w *watcher) whyOff(name string, v *seen, h how) vmmanager.Cause {
 	return stopCause(h, run{
 		crashed:  v.state == vmmanager.Crashed,
@@ -126,7 +131,9 @@ func (w *watcher) counts() map[string]int {
 // compare holds a look at all VMs against what the events have told. before are
 // the counts from when the look began: a VM with events since is left to them. A
 // difference counts only when two looks agree on it, for an event may be on its
-// way; compare reports whether there is one to look at again.
+// way; compare reports whether there is one to look at again. A VM that libvirt itself holds for a moment (passing)
+// is left for the next look. Definitions are compared too; one that has changed is told at once, without a second
+// look, since nothing else tells of it.
 func (w *watcher) compare(list map[string]found, before map[string]int) (again bool) {
 	for name := range w.vms {
 		if _, ok := list[name]; !ok {
@@ -141,7 +148,7 @@ func (w *watcher) compare(list map[string]found, before map[string]int) (again b
 		}
 		differs := v.differs(now.status)
 		switch {
-		case v.changes != before[name] || now.passing():
+		case v.changes != before[name] || now.passing(): // its events are newer than the look
 		case !differs && now.state == vmmanager.Absent:
 			delete(w.vms, name) // the last look saw it, but it was gone again before it was believed
 		case !differs:
@@ -160,7 +167,8 @@ func (w *watcher) compare(list map[string]found, before map[string]int) (again b
 	return again
 }
 
-// believe takes over what two looks saw and no event told.
+// believe takes over what two looks saw and no event told. The cause is found from libvirt's reason for the state,
+// which says less than an event does: who switched it off is not in it.
 func (w *watcher) believe(name string, v *seen, now found) {
 	why := stateCause(now.state, now.reason)
 	switch {

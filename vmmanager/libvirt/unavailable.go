@@ -16,7 +16,8 @@ type Config struct {
 	Logger *slog.Logger // where to log
 }
 
-// Hypervisor stands in for the one of builds with libvirt; there is never a value of it.
+// Hypervisor stands in for the one of builds with libvirt; there is never a value of it. The methods are there so
+// that what uses it compiles.
 type Hypervisor struct {
 	vmmanager.Hypervisor
 	vmmanager.Protector

@@ -12,6 +12,11 @@ import (
 
 // The needs, each with what it means for a VM that a host lacks it.
 
+// Refused is what libvirt or QEMU would not start for sure; what may be there by the time, or only makes the VM
+// another one, is a warning. What is not known is no finding. Codes are for programs and stay; a fact names nothing
+// that changes by itself (free memory, free pages), so that the same fault is the same notice at each look.
+
+// refused, warning and finding return one finding; fact is a format for args.
 func refused(code, about, remedy, fact string, args ...any) []vmmanager.Finding {
 	return finding(vmmanager.Refused, code, about, remedy, fact, args...)
 }
@@ -28,6 +33,8 @@ func finding(level vmmanager.Level, code, about, remedy, fact string, args ...an
 // identity is what tells the VM from others.
 type identity struct{ name, uuid string }
 
+// of: libvirt takes no second VM of a UUID. One of the same name and another UUID is replaced by Define; a protect
+// refuses it all the same, as fitness.Room has it.
 func (i identity) of(h *host) []vmmanager.Finding {
 	for _, v := range h.vms {
 		switch {
@@ -48,6 +55,7 @@ func (i identity) of(h *host) []vmmanager.Finding {
 // memory is ordinary memory, in bytes.
 type memory struct{ size int64 }
 
+// of: more than all memory and swap of the host cannot work; what is not free now may be when it is needed.
 func (m memory) of(h *host) []vmmanager.Finding {
 	switch all := h.memory.total + h.memory.swap; {
 	case h.memory.total == 0 || m.size <= h.memory.free:
@@ -64,6 +72,7 @@ func (m memory) of(h *host) []vmmanager.Finding {
 // hugePages is memory in huge pages of one size, in bytes; page 0 is the host's default.
 type hugePages struct{ size, page int64 }
 
+// of: pages are counted over the whole host, whatever NUMA node they are on.
 func (m hugePages) of(h *host) []vmmanager.Finding {
 	page := cmp.Or(m.page, h.memory.page)
 	if h.pages == nil || page == 0 {
@@ -99,6 +108,7 @@ func amount(n int64) string {
 // pinning is a set of the host's CPUs.
 type pinning struct{ about, set string }
 
+// of: some of them suffice for a start, none does not. A set that cannot be read is libvirt's to refuse.
 func (p pinning) of(h *host) []vmmanager.Finding {
 	want, ok := parseCPUs(p.set)
 	if !ok || h.cpus == nil {
@@ -123,6 +133,7 @@ func (p pinning) of(h *host) []vmmanager.Finding {
 // file must be there; use says what for.
 type file struct{ about, path, use string }
 
+// of: an empty path asks for nothing.
 func (f file) of(h *host) []vmmanager.Finding {
 	if f.path == "" || h.exists(f.path) {
 		return nil
@@ -149,6 +160,7 @@ func (f folder) of(h *host) []vmmanager.Finding {
 // peerSocket is a socket of another program that QEMU connects to.
 type peerSocket struct{ about, path string }
 
+// of: the program may be started later, so it is a warning.
 func (s peerSocket) of(h *host) []vmmanager.Finding {
 	if s.path == "" || h.exists(s.path) {
 		return nil
@@ -166,12 +178,12 @@ func (t nvramTemplate) of(h *host) []vmmanager.Finding {
 
 // medium lies in a drive for removable media.
 type medium struct {
-	about, path, pool, volume string
+	about, path, pool, volume string // path of a file, or the other two
 	policy                    string // what libvirt is told to do without it
 	vm, target                string
 }
 
-// missing reports whether the host lacks it.
+// missing reports whether the host lacks it. A pool that cannot be asked counts as having it.
 func (m medium) missing(h *host) bool {
 	if m.pool != "" {
 		return h.hasVolume != nil && !h.hasVolume(m.pool, m.volume)
@@ -182,6 +194,7 @@ func (m medium) missing(h *host) bool {
 // dropped reports whether the VM may start without it: unless an admin has said otherwise.
 func (m medium) dropped() bool { return m.policy == "" || m.policy == "optional" }
 
+// of: a medium that the start leaves out (withoutMissing) is a warning.
 func (m medium) of(h *host) []vmmanager.Finding {
 	if !m.missing(h) {
 		return nil
@@ -201,6 +214,7 @@ func (m medium) of(h *host) []vmmanager.Finding {
 // network is a network of libvirt's.
 type network struct{ about, name, portgroup string }
 
+// of: that of a network which leads to a bridge of the host is that bridge's, too.
 func (n network) of(h *host) []vmmanager.Finding {
 	if h.networks == nil {
 		return nil
@@ -247,6 +261,7 @@ type link struct {
 	ovs         bool // a bridge of Open vSwitch, which need not show as a device
 }
 
+// of: a device that is down is there for QEMU, so that is a warning; a tap is brought up by whoever made it.
 func (l link) of(h *host) []vmmanager.Finding {
 	if h.links == nil || l.name == "" {
 		return nil
@@ -277,6 +292,7 @@ func (l link) of(h *host) []vmmanager.Finding {
 // filter is a network filter of libvirt's.
 type filter struct{ about, name string }
 
+// of: a host without the driver for filters has no list, and nothing is said.
 func (f filter) of(h *host) []vmmanager.Finding {
 	if h.filters == nil || h.filters[f.name] {
 		return nil
@@ -303,6 +319,7 @@ type port struct {
 	port               uint16
 }
 
+// of: a VM that runs here listens itself, see judge.
 func (p port) of(h *host) []vmmanager.Finding {
 	if !h.busy(p.proto, p.addr, p.port) {
 		return nil
@@ -320,6 +337,7 @@ type kept struct {
 	code, about, fact string
 }
 
+// of: it is so on every host.
 func (k kept) of(*host) []vmmanager.Finding {
 	return finding(k.level, k.code, k.about, "", "%s", k.fact)
 }
@@ -327,6 +345,7 @@ func (k kept) of(*host) []vmmanager.Finding {
 // argument is a file named in an argument that goes to QEMU past libvirt.
 type argument struct{ path string }
 
+// of: the argument may be no path at all, so it is a warning.
 func (a argument) of(h *host) []vmmanager.Finding {
 	if h.exists(a.path) {
 		return nil
@@ -335,7 +354,8 @@ func (a argument) of(h *host) []vmmanager.Finding {
 		"%s does not exist, and what it is for is not known to Duet", a.path)
 }
 
-// judge holds needs against a host. What a VM that runs there has taken itself does not count.
+// judge holds needs against a host. What a VM that runs there has taken itself does not count. Findings come in the
+// order of the needs, each once. Nothing is asked here but h.exists and h.hasVolume.
 func judge(all []need, h *host) []vmmanager.Finding {
 	running := slices.ContainsFunc(all, func(n need) bool { i, ok := n.(identity); return ok && h.runs(i.name) })
 	var out []vmmanager.Finding

@@ -21,13 +21,14 @@ const (
 	confirmTime = 250 * time.Millisecond // before a look that contradicts the events is believed
 	askedTime   = 5 * time.Minute        // how long a pressed power button explains a shutdown
 	firstDial   = 5 * time.Second        // how long Watch waits for libvirtd before it goes on in the background
-	maxRedial   = 2 * time.Second
+	maxRedial   = 2 * time.Second        // between two attempts to connect
 )
 
 // Watch sends an Event for every change of every VM until ctx ends. If libvirtd
 // answers, every change after Watch returned is seen; if not, Watch goes on trying
 // and sends the state of each VM once it is there. Closing the channel is the
-// last thing it does.
+// last thing it does. It returns when the first attempt to connect has ended, after firstDial at most. Each Watch
+// is a connection and follows all VMs by itself: two of them tell the same events.
 func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) {
 	w := &watcher{h: h, out: vmmanager.NewEventQueue(), vms: map[string]*seen{}}
 	out := make(chan vmmanager.Event)
@@ -50,16 +51,18 @@ func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) 
 	return out, nil
 }
 
-// watcher follows the VMs of one libvirtd. All fields belong to its goroutine.
+// watcher follows the VMs of one libvirtd. All fields belong to its goroutine. An event of libvirt's is the first
+// news; a look at all VMs every pollTime, and whenever an event says too little, finds what no event told. The two
+// are held against each other in compare.
 type watcher struct {
 	h    *Hypervisor
-	out  *vmmanager.EventQueue
-	vms  map[string]*seen
-	met  bool // the VMs were listed once, or the first attempt failed: from now on every list is a reconnect
-	look bool // an event said that a definition may have changed: look at once
+	out  *vmmanager.EventQueue // put by the watcher, drained by another goroutine
+	vms  map[string]*seen      // by name; one that is gone has no entry
+	met  bool                  // the VMs were listed once, or the first attempt failed: from now on every list is a reconnect
+	look bool                  // an event said that a definition may have changed: look at once
 }
 
-// seen is what the watcher knows of one VM.
+// seen is what the watcher knows of one VM. It begins anew with each connection and with each run of the VM.
 type seen struct {
 	status
 	text     uint64    // hash of its definition; 0 until its first reader has been told to read it
@@ -74,7 +77,7 @@ type raw struct {
 	vm     string
 	run    int
 	what   what
-	event  libvirt.DomainEventType
+	event  libvirt.DomainEventType // these two of a lifecycle event only
 	detail int
 }
 
@@ -88,7 +91,8 @@ const (
 	record           // what it is made of has changed while it runs
 )
 
-// session is one connection of a watcher.
+// session is one connection of a watcher. Its owner, the watcher, closes it once; callbacks and the reader of
+// records only put into its channels.
 type session struct {
 	conn *libvirt.Connect
 	raw  chan raw
@@ -97,7 +101,7 @@ type session struct {
 	undo []func()      // done in reverse
 }
 
-// watch runs sessions until ctx ends.
+// watch runs sessions until ctx ends. The pause after an attempt that failed doubles from 100 ms to maxRedial.
 func (w *watcher) watch(ctx context.Context, started chan struct{}) {
 	first := true
 	for wait := 100 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, maxRedial) {
@@ -131,7 +135,8 @@ func (w *watcher) watch(ctx context.Context, started chan struct{}) {
 	}
 }
 
-// open connects, registers for events and then lists all VMs, so that no change falls between.
+// open connects, registers for events and then lists all VMs, so that no change falls between. It blocks as long as
+// ctx, not as long as libvirtd: an attempt that ends later closes what it has opened.
 func (w *watcher) open(ctx context.Context) (*session, map[string]found, error) {
 	type opened struct {
 		s    *session
@@ -201,6 +206,7 @@ func listAll(conn *libvirt.Connect) (map[string]found, error) {
 	return list, err
 }
 
+// lookAt reads one VM. Of its definition only a hash is kept, as the text has passwords in it.
 func lookAt(dom *libvirt.Domain) (string, found, error) {
 	name, err := dom.GetName()
 	if err != nil {
@@ -224,7 +230,9 @@ func textHash(text string) uint64 {
 	return max(h.Sum64(), 1)
 }
 
-// register asks for events; close undoes it, or libvirt would keep the connection for ever.
+// register asks for events; close undoes it, or libvirt would keep the connection for ever. On an error what was
+// registered so far is in undo. The callbacks run on libvirt's event loop, one for all connections of the process:
+// whoever waits in one stops them all, and Watch with them.
 func (s *session) register() error {
 	err := s.conn.RegisterCloseCallback(func(*libvirt.Connect, libvirt.ConnectCloseReason) {
 		select {
@@ -269,7 +277,8 @@ func (s *session) register() error {
 	return nil
 }
 
-// follow has changes of libvirtd's records told too.
+// follow has changes of libvirtd's records told too. Without them a snapshot is noticed by the look at the VM that
+// its engine makes every few seconds.
 func (s *session) follow(runDir string, log *slog.Logger) {
 	r, err := watchRecords(runDir)
 	if err != nil {
@@ -291,6 +300,7 @@ func (s *session) put(dom *libvirt.Domain, w what, event libvirt.DomainEventType
 	}
 }
 
+// pass drops an event for which there is no room: the look that follows finds the state, not the cause.
 func (s *session) pass(e raw) {
 	select {
 	case s.raw <- e:
@@ -299,6 +309,7 @@ func (s *session) pass(e raw) {
 	}
 }
 
+// close undoes register and follow, and then closes the connection.
 func (s *session) close() {
 	for _, undo := range slices.Backward(s.undo) {
 		undo()
@@ -313,7 +324,10 @@ type look struct {
 	err    error
 }
 
-// follow handles events and looks at all VMs now and then, until ctx ends or the connection is lost.
+// follow handles events and looks at all VMs now and then, until ctx ends or the connection is lost. One look goes
+// on at a time, on a goroutine of its own, since events must not wait for a libvirtd that is busy. A look that
+// fails ends the session: what comes next is a list that counts. follow returns after the look, which uses the
+// connection.
 func (w *watcher) follow(ctx context.Context, s *session) {
 	looked := make(chan look, 1)
 	looking := false

@@ -11,7 +11,9 @@ import (
 )
 
 // element is one element of an XML text together with the bytes it covers:
-// text[start:open] is its start tag and text[start:end] all of it.
+// text[start:open] is its start tag and text[start:end] all of it. Of an empty element (<a/>) open is end. Offsets
+// are into the text that was parsed: after one edit is applied they mean nothing any more, so all edits of a text
+// are collected and applied at once.
 type element struct {
 	name     string // with its prefix, as written
 	attrs    []xml.Attr
@@ -22,7 +24,8 @@ type element struct {
 	text     string // character data directly inside
 }
 
-// parseXML reads an XML text into its only top element.
+// parseXML reads an XML text into its only top element. Names keep their prefixes: namespaces are not resolved.
+// Comments and processing instructions are skipped, and stay in the text, as it is only ever cut into.
 func parseXML(text []byte) (*element, error) {
 	dec := xml.NewDecoder(bytes.NewReader(text))
 	root := &element{}
@@ -59,6 +62,7 @@ func parseXML(text []byte) (*element, error) {
 	return root.children[0], nil
 }
 
+// rawName is a name as it is written.
 func rawName(n xml.Name) string {
 	if n.Space == "" {
 		return n.Local
@@ -66,7 +70,8 @@ func rawName(n xml.Name) string {
 	return n.Space + ":" + n.Local
 }
 
-// child returns the first child of that name, or nil; it may be called on nil.
+// child returns the first child of that name, or nil; it may be called on nil. With several names it goes down,
+// each time to the first of that name.
 func (e *element) child(path ...string) *element {
 	for _, name := range path {
 		if e == nil {
@@ -81,7 +86,7 @@ func (e *element) child(path ...string) *element {
 	return e
 }
 
-// all returns the children of that name.
+// all returns the children of that name. It may be called on nil, too.
 func (e *element) all(name string) []*element {
 	var found []*element
 	if e != nil {
@@ -112,7 +117,8 @@ type edit struct {
 	with     string
 }
 
-// apply returns text with the edits made; they must not overlap.
+// apply returns text with the edits made; they must not overlap. Edits at the same place are made in the order of
+// the list, which apply sorts.
 func apply(text []byte, edits []edit) []byte {
 	slices.SortStableFunc(edits, func(a, b edit) int { return a.from - b.from })
 	var out bytes.Buffer
@@ -142,7 +148,8 @@ func indent(text []byte, e *element) string {
 }
 
 // retag rewrites the start tag of an element: attributes in set get that value
-// (in place, or at the end), those in drop go, all others stay as they are.
+// (in place, or at the end), those in drop go, all others stay as they are. Values are unescaped in set and in e,
+// and escaped in what is written. A tag that ends with /> still does.
 func retag(text []byte, e *element, set []xml.Attr, drop ...string) edit {
 	attrs := slices.DeleteFunc(slices.Clone(e.attrs), func(a xml.Attr) bool {
 		return slices.Contains(drop, rawName(a.Name))

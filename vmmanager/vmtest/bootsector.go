@@ -14,6 +14,8 @@ const (
 )
 
 const (
+	// The BIOS loads the sector there, the stack grows down from it, and the two variables lie just behind the
+	// sector.
 	loadAddress = 0x7c00
 	driveVar    = 0x7e00 // BIOS number of the boot disk
 	commandVar  = 0x7e01 // the last command
@@ -33,7 +35,9 @@ func BootSector() []byte {
 	return a.sector()
 }
 
-// begin sets up segments and stack, and makes the power button show in the ACPI status register.
+// begin sets up segments and stack, and makes the power button show in the ACPI status register. The ACPI registers
+// are where SeaBIOS puts them on both machines: 0x600 PM1_STS, 0x602 PM1_EN, 0x604 PM1_CNT. Bit 8 of the first two
+// is the power button.
 func (a *assembler) begin() {
 	a.emit(0xfa)                         // cli
 	a.emit(0x31, 0xc0)                   // xor ax,ax
@@ -46,7 +50,9 @@ func (a *assembler) begin() {
 	a.emit(0xb0, GuestReady).jump(opCall, "putc")    // mov al,'!'; call putc
 }
 
-// loop waits for a timer tick, the power button or a command, and does the last command again.
+// loop waits for a timer tick, the power button or a command, and does the last command again. The bit of the
+// pressed button is never cleared: a deaf guest that is given another command switches off at once. 0x3fd is the
+// line status of the first serial port; bit 0: a byte has come in at 0x3f8.
 func (a *assembler) loop() {
 	a.label("loop")
 	a.emit(0xf4)                                  // hlt
@@ -68,6 +74,8 @@ func (a *assembler) loop() {
 	a.emit(0x80, 0x3e).word(commandVar).emit(GuestDeaf).jump(opJZ, "listen") // cmp byte [command],'d'
 }
 
+// powerAndPanic is what two of the commands jump to, and the output of a byte, which does not wait until the port
+// is free: it sends two for each tick at most.
 func (a *assembler) powerAndPanic() {
 	a.label("off") // falls in from "press"
 	// mov dx,0x604; mov ax,0x2000 (soft off); out dx,ax
@@ -110,7 +118,8 @@ const (
 	opCall opcode = 0xe8
 )
 
-// assembler collects machine code; places that name a label are filled in at the end.
+// assembler collects machine code; places that name a label are filled in at the end. A mistake (an unknown label,
+// a jump that is too far) shows when the guest does not boot: nothing is checked.
 type assembler struct {
 	code   []byte
 	labels map[string]int
@@ -122,6 +131,7 @@ func (a *assembler) emit(b ...byte) *assembler {
 	return a
 }
 
+// word emits 16 bits, little-endian.
 func (a *assembler) word(w int) *assembler { return a.emit(byte(w), byte(w>>8)) }
 
 func (a *assembler) label(name string) { a.labels[name] = len(a.code) }

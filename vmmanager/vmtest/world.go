@@ -14,7 +14,8 @@ import (
 const patience = 2 * time.Minute
 
 // World is a hypervisor under test together with the hands of everybody else
-// who can touch a VM. A hand that is nil skips the tests that need it.
+// who can touch a VM. A hand that is nil skips the tests that need it. One Run at a time uses it: the names of the
+// VMs are fixed.
 type World struct {
 	Hypervisor vmmanager.Hypervisor
 	// Definition makes a definition of a VM that does not exist yet, with no disk
@@ -39,14 +40,15 @@ type World struct {
 // Hand does something to a running VM without the Hypervisor and returns when it was done.
 type Hand func(name string) error
 
-// Events reads a Watch for one VM.
+// Events reads a Watch for one VM. One goroutine, that of the test, reads it.
 type Events struct {
 	t  *testing.T
 	vm string
 	ch <-chan vmmanager.Event
 }
 
-// Watch starts watching one VM. The watch ends with the test.
+// Watch starts watching one VM. The watch ends with the test. It sees every change after it has returned. Cleanup
+// also checks that the channel is closed once the watch has ended.
 func Watch(t *testing.T, h vmmanager.Hypervisor, vm string) *Events {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -142,7 +144,8 @@ func Context(t *testing.T) context.Context {
 	return ctx
 }
 
-// vm defines a VM for one test and removes it afterwards.
+// vm defines a VM for one test and removes it afterwards. Cleaning up has a context of its own: the test's may have
+// run out.
 func (w World) vm(t *testing.T, name string) {
 	t.Helper()
 	if err := w.Hypervisor.Define(Context(t), w.Definition(name)); err != nil {
