@@ -25,13 +25,15 @@ const (
 // ErrOpenToken is returned when others than its owner may read the token's file.
 var ErrOpenToken = errors.New("token file can be read by others")
 
-// guard lets in who has shown the token or a certificate of the cluster.
+// guard lets in who has shown the token or a certificate of the cluster. It does not change, and any goroutine asks
+// it. The token of a running node stays: a file that is exchanged counts from the next start.
 type guard struct {
 	token string
 	peer  func(tls.ConnectionState) (cluster.NodeID, bool)
 }
 
-// only serves h to those.
+// only serves h to those. The others get 401 as a problem document and nothing of h; which of the two was wrong is
+// not said.
 func (g guard) only(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if g.who(r) == "" {
@@ -45,7 +47,7 @@ func (g guard) only(h http.Handler) http.Handler {
 	})
 }
 
-// who names the caller, empty for one who may not call.
+// who names the caller, empty for one who may not call. A certificate counts before the token.
 func (g guard) who(r *http.Request) string {
 	if r.TLS != nil {
 		if node, ok := g.peer(*r.TLS); ok {
@@ -65,7 +67,8 @@ func same(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// token reads the token in file, or makes one there if the file is missing.
+// token reads the token in file, or makes one there if the file is missing. A file that others may read is refused,
+// not mended: they may have the token by now.
 func token(file string) (string, error) {
 	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -16,11 +16,13 @@ import (
 
 // Times of the HTTP servers. Answers are small and no call waits for long work.
 const (
+	// headerTimeout and readTimeout are for a caller that sends slowly, writeTimeout is for the work and the answer
+	// together, from the end of the header on: the zip of Support takes the longest.
 	headerTimeout = 5 * time.Second
 	readTimeout   = 30 * time.Second
 	writeTimeout  = 2 * time.Minute
 	idleTimeout   = 2 * time.Minute
-	maxHeader     = 64 << 10
+	maxHeader     = 64 << 10        // bytes
 	cutTimeout    = 2 * time.Second // for calls to end whose connection was cut
 )
 
@@ -45,17 +47,18 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Server serves the API. Start and Stop are for one owner; Stop may be repeated.
+// Server serves the API. Start and Stop are for one owner; Stop may be repeated. The two serve the same Handler,
+// and either may be left out.
 type Server struct {
-	conf    Config
+	conf    Config         // does not change
 	wg      sync.WaitGroup // servers
 	calls   sync.WaitGroup // calls in flight
 	servers []*http.Server
-	addr    net.Addr
+	addr    net.Addr // of TLS
 	socket  *socket
 }
 
-// New makes a Server that serves nothing yet.
+// New makes a Server that serves nothing yet. The errors are those of c: nothing is opened.
 func New(c Config) (*Server, error) {
 	if c.Listen != "" && (c.Identity == nil || c.TokenFile == "") {
 		return nil, errors.New("serve console: TLS wants an identity and a token file")
@@ -63,7 +66,8 @@ func New(c Config) (*Server, error) {
 	return &Server{conf: c}, nil
 }
 
-// Start opens the sockets and serves until Stop. If it fails nothing is left open.
+// Start opens the sockets and serves until Stop. If it fails nothing is left open. It does not wait for a first
+// call. A Server is started once.
 func (s *Server) Start() error {
 	if err := s.start(); err != nil {
 		s.Stop(canceled())
@@ -98,10 +102,11 @@ func (s *Server) start() error {
 	return nil
 }
 
-// Addr is where TLS is served, nil if it is not.
+// Addr is where TLS is served, nil if it is not. It is known once Start has returned.
 func (s *Server) Addr() net.Addr { return s.addr }
 
-// serve runs one HTTP server, which closes ln when it ends.
+// serve runs one HTTP server, which closes ln when it ends. A server that ends by itself is only logged: the other
+// one goes on.
 func (s *Server) serve(ln net.Listener, h http.Handler) {
 	srv := &http.Server{
 		Handler:           s.counted(h),
@@ -118,7 +123,8 @@ func (s *Server) serve(ln net.Listener, h http.Handler) {
 }
 
 // Stop lets the calls in flight end until ctx does, then cuts them, and returns
-// when nothing is served any more.
+// when nothing is served any more. The servers are stopped one after the other, so the last may get what is left of
+// the time. That connections were cut is no error; a call that goes on all the same is.
 func (s *Server) Stop(ctx context.Context) error {
 	var errs []error
 	for _, srv := range s.servers {
@@ -170,7 +176,8 @@ func canceled() context.Context {
 	return ctx
 }
 
-// audit logs what changes something and who asked for it.
+// audit logs what changes something and who asked for it. The line comes after the call, with its status; a call
+// that panics has none. Requests that read are many and say nothing: they are left out.
 func (s *Server) audit(h http.Handler, who func(*http.Request) string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
@@ -185,7 +192,7 @@ func (s *Server) audit(h http.Handler, who func(*http.Request) string) http.Hand
 	})
 }
 
-// recorder remembers the status of an answer.
+// recorder remembers the status of an answer. An answer that sets none is 200, as in net/http.
 type recorder struct {
 	http.ResponseWriter
 	status int

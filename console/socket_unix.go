@@ -20,7 +20,9 @@ type socket struct {
 
 // openSocket listens at path, mode 0600. The socket is made in a folder of its
 // own and moved into place, so that at no instant others may open it and one
-// left behind by a crash is replaced.
+// left behind by a crash is replaced. One that somebody answers at is left alone, and so is what is no socket. The
+// folder is beside it, since a rename does not cross file systems; its name is short, as the path of a socket has
+// 108 bytes.
 func openSocket(path string) (*socket, error) {
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
@@ -50,7 +52,7 @@ func openSocket(path string) (*socket, error) {
 	return &socket{ln, path}, nil
 }
 
-// remove takes the path away.
+// remove takes the path away. It is called after the listener was closed.
 func (s *socket) remove() error {
 	if err := os.Remove(s.path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -58,4 +60,5 @@ func (s *socket) remove() error {
 	return nil
 }
 
+// readableByOthers: group or others have any right on it.
 func readableByOthers(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }

@@ -10,6 +10,7 @@ import (
 // The kinds of failure a Backend tells apart. Each error wraps one of them and
 // its text names the thing and the remedy.
 var (
+	// The order in which an error with two of them is told is that of problems.
 	ErrNotFound = errors.New("not found")            // no such module, VM, node, task
 	ErrInvalid  = errors.New("invalid")              // the request itself is wrong
 	ErrConflict = errors.New("not possible now")     // the present state does not allow it
@@ -17,13 +18,17 @@ var (
 	ErrUnreach  = errors.New("node does not answer") // a node that has to act cannot be reached
 )
 
-// Backend is what the handlers need; the node implements it. Methods may be called concurrently.
+// Backend is what the handlers need; the node implements it. Methods may be called concurrently. ctx is the
+// request's: it ends when the caller goes or the console cuts the connection. Lists may be nil, which is told as
+// empty.
 type Backend interface {
 	// Status never waits for a dead peer: what it does not answer is marked Stale.
 	Status(ctx context.Context) (Status, error)
-	// Log returns the newest n transitions of a module on all reachable nodes, oldest first.
+	// Log returns the newest n transitions of a module on all reachable nodes, oldest first. A node that does not
+	// answer soon is left out. n is 1 to maxLog.
 	Log(ctx context.Context, module string, n int) ([]LogEntry, error)
-	// Act begins an action and returns when it was accepted.
+	// Act begins an action and returns when it was accepted. ErrConfirm: only with r.Yes, after the operator has
+	// seen the text.
 	Act(ctx context.Context, module string, a Action, r ActionRequest) (ActionResult, error)
 	Tasks
 	Configs
@@ -39,19 +44,20 @@ type Help interface {
 	// VMs lists the virtual machines of all nodes that answer, protected or not.
 	VMs(ctx context.Context) (VMs, error)
 	// Support gathers what somebody needs who is to help, of all nodes that answer, and
-	// returns what writes it as a zip. It holds no secrets.
+	// returns what writes it as a zip. It holds no secrets. What a node that is away has to say of itself is
+	// missing in it, and that is said.
 	Support(ctx context.Context) (func(io.Writer) error, error)
 }
 
 // Members is who takes part in the cluster.
 type Members interface {
-	// NewToken makes a one-time token for a joining node.
+	// NewToken makes a one-time token for a joining node. life is above 0 and a week at most.
 	NewToken(ctx context.Context, life time.Duration) (Token, error)
 	// RemoveNode takes a node that is gone for good off the cluster.
 	RemoveNode(ctx context.Context, node string) (NodeRemoval, error)
 	// AddWitness makes a witness the third voter, or a spare if there is one; all nodes have to answer.
 	AddWitness(ctx context.Context, r WitnessRequest) (WitnessStatus, error)
-	// Fences lists how nodes can be switched off.
+	// Fences lists how nodes can be switched off. Secret options are hidden.
 	Fences(ctx context.Context) ([]FenceStatus, error)
 	// SetFence says how; no levels: it cannot be. All nodes that answer know it at once.
 	SetFence(ctx context.Context, node string, levels [][]FenceDevice) error
@@ -61,7 +67,9 @@ type Members interface {
 	RemoveWitness(ctx context.Context, addr string) error
 }
 
-// Tasks is long work.
+// Tasks is long work. Protect, Release, Return and Verify return when the work has begun, with what it does first;
+// Task tells of it until a while after its end. A module has one at a time: another is ErrConflict. A work lives as
+// long as the daemon, not as the request.
 type Tasks interface {
 	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
 	// CheckProtect tells what would come of Protect and changes nothing.
@@ -78,7 +86,8 @@ type Tasks interface {
 type Versions interface {
 	// Diverged lists them on all nodes that answer.
 	Diverged(ctx context.Context) ([]Version, error)
-	// Difference compares one with the volume as it is now.
+	// Difference compares one with the volume as it is now. It reads the disk for as long as an admin waits, and
+	// may end partly.
 	Difference(ctx context.Context, id string) (Difference, error)
 	// ExportVersion writes one to a new raw image on the node that keeps it.
 	ExportVersion(ctx context.Context, id, path string) (Task, error)

@@ -14,7 +14,8 @@ type problem struct {
 	status int
 }
 
-// problems is ordered: the first kind found in an error decides.
+// problems is ordered: the first kind found in an error decides. Several statuses of one kind are for reading:
+// KindOf knows them all, StatusOf uses the first of its kind.
 func problems() []problem {
 	return []problem{
 		{ErrConfirm, http.StatusPreconditionRequired},
@@ -39,6 +40,7 @@ func KindOf(status int) error {
 }
 
 // StatusOf is the HTTP status of a response that tells err. An error of no known kind is a fault of the node.
+// context.DeadlineExceeded is 504, which a client takes for ErrUnreach.
 func StatusOf(err error) int {
 	for _, p := range problems() {
 		if errors.Is(err, p.kind) {

@@ -16,7 +16,8 @@ const (
 
 // Handler serves b under /v1, the document that describes it at /openapi.json
 // and, if metrics is not nil, metrics at /metrics. It checks no rights: whoever
-// may open the connection may do everything (see package console).
+// may open the connection may do everything (see package console). It starts no goroutine and keeps nothing: all
+// state is b's.
 func Handler(b Backend, version string, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	h := handlers{b}
@@ -48,7 +49,9 @@ func config(version string) huma.Config {
 // handlers adapts a Backend to HTTP.
 type handlers struct{ b Backend }
 
-// operation names one call: id is what generated clients call it.
+// operation names one call: id is what generated clients call it. statuses are what the document lists besides 500;
+// what is answered depends on the error alone (StatusOf). 422 is huma's for what the schema refuses, before the
+// Backend is asked.
 func operation(method, path, id, summary string, statuses ...int) huma.Operation {
 	return huma.Operation{
 		OperationID: id, Method: method, Path: "/v1" + path, Summary: summary,
@@ -57,10 +60,11 @@ func operation(method, path, id, summary string, statuses ...int) huma.Operation
 	}
 }
 
-// body is a JSON answer.
+// body is a JSON answer. huma wants the field Body.
 type body[T any] struct{ Body T }
 
-// call registers one operation: f gets the input and its result becomes the answer.
+// call registers one operation: f gets the input and its result becomes the answer. I is checked by its tags before
+// f is called; a call without an answer is registered without call and gives 204.
 func call[I, O any](a huma.API, op huma.Operation, f func(context.Context, *I) (O, error)) {
 	huma.Register(a, op, func(ctx context.Context, in *I) (*body[O], error) {
 		out, err := f(ctx, in)
@@ -81,6 +85,7 @@ type logInput struct {
 	N    int    `query:"n" default:"50" minimum:"1" doc:"how many of the newest"`
 }
 
+// Resolve cuts what is asked for instead of refusing it.
 func (l *logInput) Resolve(huma.Context) []error {
 	l.N = min(l.N, maxLog)
 	return nil
@@ -111,6 +116,7 @@ func (h handlers) reading(a huma.API) {
 		})
 }
 
+// An action of a newer version does not fit the enum and is 422.
 type actInput struct {
 	Name   string         `path:"name" doc:"module"`
 	Action Action         `path:"action" enum:"start,stop,restart,swap,prim,second"`
@@ -130,6 +136,7 @@ type fenceInput struct {
 	Node string `path:"node"`
 }
 
+// Its body is the whole set of levels, in place of the old one.
 type setFenceInput struct {
 	Node string `path:"node"`
 	Body [][]FenceDevice
@@ -137,6 +144,7 @@ type setFenceInput struct {
 
 type witnessInput struct{ Body WitnessRequest }
 
+// Life is read by parseLife.
 type tokenInput struct {
 	Life string `query:"life" default:"1h" doc:"how long the token is good, as 90m or 24h"`
 }
@@ -198,6 +206,7 @@ type addrInput struct {
 	Addr string `query:"addr" doc:"which witness; may be left out if there is one only"`
 }
 
+// It is that of check, too: both are asked with the same.
 type protectInput struct {
 	Name string          `path:"name" doc:"virtual machine, by the hypervisor's name"`
 	Body *ProtectRequest // may be left out
@@ -216,6 +225,7 @@ type verifyInput struct {
 	Repair bool   `query:"repair" doc:"make the peer's copy follow where it differs"`
 }
 
+// The path is on the node that is asked.
 type exportInput struct {
 	ID   string `path:"id"`
 	Body struct {
@@ -280,6 +290,7 @@ func (h handlers) working(a huma.API) {
 		func(ctx context.Context, in *taskInput) (Task, error) { return h.b.Task(ctx, in.ID) })
 }
 
+// The text is passed on as it came, maxBody at most.
 type yamlInput struct {
 	RawBody []byte `contentType:"application/yaml" doc:"a module's configuration"`
 }
@@ -308,7 +319,7 @@ func (h handlers) configuring(a huma.API) {
 		})
 }
 
-// list keeps an empty list from being written as null.
+// list keeps an empty list from being written as null. Tools that loop over an answer need no case for it.
 func list[T any](s []T) []T {
 	if s == nil {
 		return []T{}

@@ -25,7 +25,8 @@ type Finding struct {
 // SupportType is what Support answers with.
 const SupportType = "application/zip"
 
-// helping registers what helps when something is wrong.
+// helping registers what helps when something is wrong. The zip is written while it is sent: an error after its
+// first byte can only cut the answer.
 func (h handlers) helping(a huma.API) {
 	call(a, operation("GET", "/doctor", "doctor", "Look at all nodes: what is wrong and what to do"),
 		func(ctx context.Context, _ *struct{}) (Doctor, error) { return h.b.Doctor(ctx) })

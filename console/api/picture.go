@@ -30,7 +30,8 @@ func (s Status) Module(name string) (ModuleStatus, error) {
 	return ModuleStatus{}, fmt.Errorf("module %s: %w: there are %s", name, ErrNotFound, strings.Join(known, ", "))
 }
 
-// Volumes lists every volume on every node, in the order of modules and nodes.
+// Volumes lists every volume on every node, in the order of modules and nodes. A volume has one row for each of its
+// nodes.
 func (s Status) Volumes() []Volume {
 	var out []Volume
 	for _, m := range s.Modules {

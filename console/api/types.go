@@ -54,7 +54,8 @@ type ModuleStatus struct {
 	Task    *Task       `json:"task,omitempty" doc:"long work going on for this module"`
 }
 
-// NodeState is one module on one node.
+// NodeState is one module on one node. That of a node which does not answer is what was heard of it last, with
+// Stale.
 type NodeState struct {
 	Node   string    `json:"node"`
 	Role   string    `json:"role" enum:"STOP,WAIT,ALONE,PRIM,SECOND,UNKNOWN"`
@@ -194,7 +195,7 @@ type Range struct {
 	Length int64 `json:"length" doc:"bytes"`
 }
 
-// LogEntry is one transition of a module on one node.
+// LogEntry is one transition of a module on one node. Times of two nodes are by two clocks.
 type LogEntry struct {
 	Time   time.Time `json:"time"`
 	Node   string    `json:"node"`
@@ -269,7 +270,8 @@ type ImageChoice struct {
 	Path   string `json:"path" doc:"whole path of a file to make, or of a file or block device of the disk's size, whose content is overwritten"`
 }
 
-// Task is long work: protect, release, verify.
+// Task is long work: protect, release, verify. Done is set with Ended and with Result or Error; Sync is of the
+// present step, and of the last one after the end.
 type Task struct {
 	ID     string     `json:"id"`
 	Kind   string     `json:"kind"`

@@ -28,7 +28,8 @@ type Verdict struct {
 // Nobody is the Decides of a module that waits for a human when its nodes lose each other.
 const Nobody = "nobody"
 
-// Judged returns s with its verdict and those of its modules, as they are at now.
+// Judged returns s with its verdict and those of its modules, as they are at now. s itself is not changed. now is
+// only for how long a node has been down.
 func (s Status) Judged(now time.Time) Status {
 	s.Modules = slices.Clone(s.Modules)
 	for i := range s.Modules {
@@ -38,7 +39,8 @@ func (s Status) Judged(now time.Time) Status {
 	return s
 }
 
-// level is how a module stands. One that an operator has stopped stands as it should.
+// level is how a module stands. One that an operator has stopped stands as it should. Where a node does not answer,
+// what it said last makes no copy and runs nothing.
 func (m ModuleStatus) level() Level {
 	switch {
 	case m.Stopped():
@@ -51,7 +53,8 @@ func (m ModuleStatus) level() Level {
 	return OK
 }
 
-// Stopped: an operator has stopped it on all its nodes that answer.
+// Stopped: an operator has stopped it on all its nodes that answer. If none answers it is not known, and counts as
+// no.
 func (m ModuleStatus) Stopped() bool {
 	heard := slices.DeleteFunc(slices.Clone(m.Nodes), func(n NodeState) bool { return n.Stale })
 	return len(heard) > 0 && !slices.ContainsFunc(heard, func(n NodeState) bool { return !n.Stopped })
@@ -84,13 +87,15 @@ func (m ModuleStatus) still() bool {
 	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return !n.Stale && n.VM == "frozen" })
 }
 
+// alarmed: data are not on both nodes, as one of them says or said last.
 func (m ModuleStatus) alarmed() bool {
 	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool {
 		return slices.ContainsFunc(n.Notices, func(x Notice) bool { return x.Level == "alarm" })
 	})
 }
 
-// survives: the module goes on by itself when the node is lost.
+// survives: the module goes on by itself when the node is lost. Where nobody decides it stands still until a human
+// does, even if the node that is lost only has the second copy.
 func (m ModuleStatus) survives(node string) bool {
 	if m.Stopped() || !slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return n.Node == node }) {
 		return true
@@ -102,6 +107,8 @@ func (m ModuleStatus) survives(node string) bool {
 	return at != node || m.second() != ""
 }
 
+// Each module is counted once, by the first of the cases that fits: what stands still or is being started is Down
+// as well, and told apart. A node that was removed only says that.
 func (s Status) verdict(now time.Time) Verdict {
 	if s.Removed != "" {
 		return Verdict{Level: Down, Text: s.Removed, Safe: []string{}}
@@ -177,7 +184,7 @@ func well(modules, stopped int) string {
 	return fmt.Sprintf("%d modules on both of their nodes", modules)
 }
 
-// safe are the nodes that are there and that every module survives.
+// safe are the nodes that are there and that every module survives. They are safe one at a time, not together.
 func (s Status) safe() []string {
 	out := []string{}
 	for _, n := range s.Nodes {
@@ -201,7 +208,8 @@ func (s Status) spare(safe []string) string {
 	return "no node"
 }
 
-// troubles are what is wrong with the cluster itself.
+// troubles are what is wrong with the cluster itself. A spare witness that is silent is none: it takes nothing away
+// yet.
 func (s Status) troubles(now time.Time) []string {
 	var out []string
 	for _, n := range s.Nodes {

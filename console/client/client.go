@@ -1,5 +1,9 @@
 // Package client speaks to a node's API over its unix socket or over TLS. Its
 // errors are one sentence that says what to do next.
+//
+// A call is one request: nothing is repeated, since the caller knows better whether it may be. Errors are *Error,
+// but for a context that was cancelled and what cannot be encoded or read. client.go has the calls, connect.go the
+// two ways to a node, errors.go the sentences.
 package client
 
 import (
@@ -18,18 +22,19 @@ import (
 
 const (
 	maxAnswer   = 64 << 20         // bytes of one answer
-	longestCall = 60 * time.Second // for a caller that sets no deadline of its own
+	longestCall = 60 * time.Second // of every call but Support, whatever deadline its caller has
 	// longestSupport is how long gathering and sending may take.
 	longestSupport = 2 * time.Minute
 )
 
-// Client calls one node. It may be used by several goroutines.
+// Client calls one node. It may be used by several goroutines. It keeps connections for a minute after their last
+// call.
 type Client struct {
-	base  string // "http://duetd" over the socket
-	where string // as admins know it
-	local bool   // over the socket
-	token string
-	http  *http.Client
+	base  string       // "http://duetd" over the socket
+	where string       // as admins know it
+	local bool         // over the socket
+	token string       // empty: none is shown
+	http  *http.Client // its connections are kept between calls
 }
 
 // Close drops idle connections.
@@ -50,7 +55,8 @@ func (c *Client) Log(ctx context.Context, module string, n int) ([]api.LogEntry,
 	return call[[]api.LogEntry](ctx, c, "GET", path("modules", module, "log")+"?n="+strconv.Itoa(n), nil)
 }
 
-// Act asks a module for an action and returns when it was accepted.
+// Act asks a module for an action and returns when it was accepted. Whether it comes to pass is for package
+// outcome; ErrConfirm asks for r.Yes.
 func (c *Client) Act(ctx context.Context, module string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
 	return call[api.ActionResult](ctx, c, "POST", path("modules", module, string(a)), r)
 }
@@ -182,7 +188,8 @@ func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 	return call[api.Doctor](ctx, c, "GET", "doctor", nil)
 }
 
-// Support writes a zip of what somebody needs who is to help. On an error part of it may be written.
+// Support writes a zip of what somebody needs who is to help. On an error part of it may be written. An answer that
+// the node had to cut short is an error too.
 func (c *Client) Support(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, longestSupport)
 	defer cancel()
@@ -197,7 +204,7 @@ func (c *Client) Support(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// path joins segments that may hold any character.
+// path joins segments that may hold any character. Without it a name with a slash would be another call.
 func path(segments ...string) string {
 	out := ""
 	for i, s := range segments {
@@ -209,12 +216,13 @@ func path(segments ...string) string {
 	return out
 }
 
+// path is below /v1/ and may have a query.
 type request struct {
 	method, path, contentType string
 	body                      []byte
 }
 
-// call sends in as JSON, or nothing if it is nil, and decodes the answer.
+// call sends in as JSON, or nothing if it is nil, and decodes the answer. With an error the answer is empty.
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
 	var out T
 	r := request{method: method, path: path}
@@ -229,7 +237,8 @@ func call[T any](ctx context.Context, c *Client, method, path string, in any) (T
 	return out, err
 }
 
-// do sends r and decodes the answer into out, if out is not nil.
+// do sends r and decodes the answer into out, if out is not nil. The whole answer is read, up to maxAnswer, so that
+// the connection can be used again.
 func (c *Client) do(ctx context.Context, r request, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
@@ -251,7 +260,8 @@ func (c *Client) do(ctx context.Context, r request, out any) error {
 	return nil
 }
 
-// send sends r and returns an answer that is a success, whose body the caller closes.
+// send sends r and returns an answer that is a success, whose body the caller closes. All below 300 is a success.
+// Over TLS a redirection is not followed.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, r.method, c.base+"/v1/"+r.path, bytes.NewReader(r.body))
 	if err != nil {

@@ -16,14 +16,15 @@ import (
 // DefaultConnect is where the local node serves.
 const DefaultConnect = "unix:///run/duet/duetd.sock"
 
-// Options say where to connect and as whom.
+// Options say where to connect and as whom. Over the socket only Connect counts: who may open it needs no token.
 type Options struct {
 	Connect   string // unix:///path or https://node:port; empty is DefaultConnect
 	TokenFile string // bearer token, for https
 	CAFile    string // PEM of the authority the node's certificate must be of; empty is the system's
 }
 
-// New makes a client; it does not connect yet.
+// New makes a client; it does not connect yet. The files of o are read now: a token that is exchanged later takes
+// another Client.
 func New(o Options) (*Client, error) {
 	if o.Connect == "" {
 		o.Connect = DefaultConnect
@@ -41,6 +42,7 @@ func New(o Options) (*Client, error) {
 	return nil, fmt.Errorf("connect to %q: say unix:///path/to/duetd.sock or https://node:port", o.Connect)
 }
 
+// overSocket speaks HTTP/1.1 over a unix socket; the name of the host in its requests means nothing.
 func overSocket(path string) *Client {
 	var d net.Dialer
 	return &Client{
@@ -67,6 +69,7 @@ func onlyOf(roots *x509.CertPool, conf *tls.Config) {
 	}
 }
 
+// overTLS needs TLS 1.3, as the node does. Connecting and the handshake have 5 s each.
 func overTLS(host string, o Options) (*Client, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS13}
 	if o.CAFile != "" {

@@ -23,7 +23,7 @@ var (
 )
 
 // Error is a failed call: a sentence for people and a kind for errors.Is, one
-// of the sentinels of this package or of package api, or nil.
+// of the sentinels of this package or of package api, or nil. Kind nil: the node failed, or is of another version.
 type Error struct {
 	Said  string
 	Kind  error
@@ -44,7 +44,9 @@ func (e *Error) Unwrap() []error {
 	return out
 }
 
-// explain turns a failure of the connection into what to do next.
+// explain turns a failure of the connection into what to do next. The order of the cases matters: a certificate
+// that is refused also looks like a connection that failed. A call that was cancelled by its caller is his to
+// explain.
 func (c *Client) explain(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var wrongName x509.HostnameError
@@ -81,7 +83,8 @@ func innermost(err error) error {
 	}
 }
 
-// refusal turns an answer that is not a success into its sentence.
+// refusal turns an answer that is not a success into its sentence. The answer is a problem document (RFC 9457);
+// what the schema refuses is listed in its errors.
 func (c *Client) refusal(status int, answer []byte) error {
 	var p struct {
 		Detail string

@@ -17,9 +17,10 @@ import (
 	"duet/console/api"
 )
 
-// Journal is that of one module on this node. Its methods may be called by several goroutines.
+// Journal is that of one module on this node. Its methods may be called by several goroutines. One goroutine
+// writes; a second Journal of the same module would write between its lines.
 type Journal struct {
-	path string
+	path string        // NAME.jsonl; what was turned over is NAME.jsonl.1
 	over chan struct{} // closed when the last line is written
 
 	mu    sync.Mutex
@@ -30,7 +31,8 @@ type Journal struct {
 	size int64
 }
 
-// line is one to write, or a question whether those before it are written.
+// line is one to write, or a question whether those before it are written. The channel is the order: an answer to
+// the question means that all lines before it were taken by the kernel, or lost.
 type line struct {
 	text    []byte
 	written chan<- struct{} // closed then; nil: nobody asks
@@ -42,7 +44,8 @@ const (
 	patient = time.Second
 )
 
-// Open continues the journal of a module in dir, or begins it.
+// Open continues the journal of a module in dir, or begins it. The directory is made for its owner only. It waits
+// for the disk, unlike what follows.
 func Open(dir, module string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of journals: %w", err)
@@ -56,6 +59,7 @@ func Open(dir, module string) (*Journal, error) {
 	return j, nil
 }
 
+// open opens the file for the writing goroutine, which alone calls it once that runs.
 func (j *Journal) open() error {
 	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -69,7 +73,8 @@ func (j *Journal) open() error {
 	return nil
 }
 
-// Add has one transition written, if it can be. It waits for no disk.
+// Add has one transition written, if it can be. It waits for no disk. A line that finds no room, or comes after
+// Close, is lost without a word.
 func (j *Journal) Add(e api.LogEntry) {
 	if b, err := json.Marshal(e); err == nil {
 		j.put(line{text: append(b, '\n')})
@@ -91,7 +96,9 @@ func (j *Journal) put(l line) bool {
 	}
 }
 
-// write is the goroutine that the disk may keep.
+// write is the goroutine that the disk may keep. Its end is that of lines: Close closes them, and what waits is
+// written first. A file is turned over before the line that finds it too large, and takes the place of the one
+// before it: a journal has about twice full at most.
 func (j *Journal) write(lines <-chan line) {
 	defer close(j.over)
 	for l := range lines {
@@ -116,7 +123,7 @@ func (j *Journal) write(lines <-chan line) {
 	}
 }
 
-// settle waits a moment for what was added before.
+// settle waits a moment for what was added before. After patient it gives up: then Last tells what is in the files.
 func (j *Journal) settle() {
 	written := make(chan struct{})
 	if !j.put(line{written: written}) {
@@ -128,7 +135,8 @@ func (j *Journal) settle() {
 	}
 }
 
-// Last returns the newest n transitions, oldest first.
+// Last returns the newest n transitions, oldest first. It reads both files whole, waits for the disk, and may be
+// called while lines are written. Lines that are no JSON are skipped.
 func (j *Journal) Last(n int) ([]api.LogEntry, error) {
 	j.settle()
 	var out []api.LogEntry

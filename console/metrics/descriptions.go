@@ -2,7 +2,8 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// desc describes a metric: all have one prefix, so that a scrape can be told from others.
+// desc describes a metric: all have one prefix, so that a scrape can be told from others. Units are at the end of a
+// name, and counters end with _total.
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("duet_"+name, help, labels, nil)
 }
@@ -12,6 +13,7 @@ var (
 	nodeAlive = desc("node_alive", "1 if any heartbeat path to the node answers.", "node")
 	pathAlive = desc("heartbeat_path_alive",
 		"1 if the node answers on the heartbeat network.", "node", "network")
+	// One series for each state that the module is in now: another state is another series.
 	moduleState = desc("module_state",
 		"1 for the role and status the module has on this node.", "module", "role", "status")
 	moduleEpoch = desc("module_epoch", "Newest epoch this node knows.", "module")

@@ -1,5 +1,9 @@
 // Package metrics turns a node's state into figures for Prometheus. They are read when they are asked for; only what
 // transitions tell is counted as it happens.
+//
+// Nothing is kept on a disk, so counters begin with the daemon. A scrape reads what is in memory and the store of
+// versions; it asks no other node, so that a peer that is away does not end the figures of the one that lives.
+// metrics.go reads, descriptions.go names: a new figure is a desc there and a line in Collect.
 package metrics
 
 import (
@@ -28,7 +32,8 @@ type Witness struct {
 	Alive bool // it answered the last question
 }
 
-// Config says where an Exporter reads; all functions are needed and none may wait for another node.
+// Config says where an Exporter reads; all functions are needed and none may wait for another node. They are called
+// by the goroutine of a scrape, several at once if there are several.
 type Config struct {
 	Cluster   func() cluster.Config
 	View      func() cluster.View
@@ -38,10 +43,11 @@ type Config struct {
 	Modules   func() []engine.State // of this node
 }
 
-// Exporter has the figures of a node. Any goroutine may call its methods.
+// Exporter has the figures of a node. Any goroutine may call its methods. mu is held for moments, never while one
+// of Config's functions runs.
 type Exporter struct {
 	cfg Config
-	all *prometheus.Registry
+	all *prometheus.Registry // this exporter and those of the process
 
 	mu     sync.Mutex
 	meters map[string]*meter // by module
@@ -54,10 +60,10 @@ func New(cfg Config) *Exporter {
 	return x
 }
 
-// Handler serves the node's figures and those of its process.
+// Handler serves the node's figures and those of its process. An error while collecting is the answer 500.
 func (x *Exporter) Handler() http.Handler { return promhttp.HandlerFor(x.all, promhttp.HandlerOpts{}) }
 
-// Text is what the handler answers.
+// Text is what the handler answers. That may be an error in words.
 func (x *Exporter) Text(ctx context.Context) []byte {
 	var w page
 	x.Handler().ServeHTTP(&w, (&http.Request{Header: http.Header{}}).WithContext(ctx))
@@ -81,7 +87,8 @@ func (p *page) Header() http.Header {
 // WriteHeader has nobody to tell.
 func (p *page) WriteHeader(int) {}
 
-// Count takes one transition of a module on this node.
+// Count takes one transition of a module on this node. It never waits for a disk, as the engine's goroutine calls
+// it.
 func (x *Exporter) Count(t engine.Transition) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -93,14 +100,14 @@ func (x *Exporter) Count(t engine.Transition) {
 	m.add(t)
 }
 
-// Forget drops what was counted of a module: its name may be used again.
+// Forget drops what was counted of a module: its name may be used again. A transition that comes after begins anew.
 func (x *Exporter) Forget(module string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.meters, module)
 }
 
-// meter is what was counted of a module.
+// meter is what was counted of a module. It is a copy; one without a transition so far is all zeroes.
 func (x *Exporter) meter(module string) meter {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -110,16 +117,18 @@ func (x *Exporter) meter(module string) meter {
 	return meter{}
 }
 
-// Describe sends nothing: which metrics there are depends on the modules.
+// Describe sends nothing: which metrics there are depends on the modules. The registry takes it as unchecked then,
+// and a figure that is sent twice shows at the scrape only.
 func (x *Exporter) Describe(chan<- *prometheus.Desc) {}
 
-// Collect reads the state of everything once.
+// Collect reads the state of everything once. They are not all of one moment.
 func (x *Exporter) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	view, c := x.cfg.View(), x.cfg.Cluster()
 	for _, m := range c.Members {
+		// This node is alive, whatever its view says of itself.
 		gauge(nodeAlive, yes(m.Node == c.Self || view.Alive(m.Node)), string(m.Node))
 		for network, ok := range view.Peers[m.Node].Paths {
 			gauge(pathAlive, yes(ok), string(m.Node), network)
@@ -179,7 +188,7 @@ func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeSta
 	send(volumeLeft, prometheus.GaugeValue, float64(v.ToCompare))
 	send(volumeMoved, prometheus.GaugeValue, float64(v.Moved))
 	send(volumeRate, prometheus.GaugeValue, v.Rate)
-	send(volumeLag, prometheus.GaugeValue, v.Lag.Seconds())
+	send(volumeLag, prometheus.GaugeValue, v.Lag.Seconds()) // 0 without a peer
 	if !v.Proven.IsZero() {
 		send(volumeProven, prometheus.GaugeValue, float64(v.Proven.Unix()))
 	}
@@ -193,7 +202,8 @@ func collectVolume(out chan<- prometheus.Metric, name string, v engine.VolumeSta
 	out <- histogram(readLatency, s.ReadLatency[:], s.ReadNanos, name, v.Target)
 }
 
-// histogram turns the volume's buckets, which end at 2^i µs, into one of Prometheus.
+// histogram turns the volume's buckets, which end at 2^i µs, into one of Prometheus. counts are of each bucket
+// alone, Prometheus wants sums up to its end; sum is in ns.
 func histogram(d *prometheus.Desc, counts []int64, sum int64, labels ...string) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(counts))
 	var total uint64
@@ -216,15 +226,15 @@ func yes(b bool) float64 {
 
 // meter counts what a module's transitions tell: changes and takeovers. It is guarded by the exporter's mu.
 type meter struct {
-	changes  int
-	took     int
-	given    int
-	handed   bool      // the peer handed it over, and it does not run yet
-	lost     time.Time // since when the primary is missed; zero: it is not
-	duration time.Duration
+	changes  int           // transitions that are no finding of a proof
+	took     int           // takeovers that came to a running guest, after the primary was missed
+	given    int           // the same, after the peer handed it over
+	handed   bool          // the peer handed it over, and it does not run yet
+	lost     time.Time     // since when the primary is missed; zero: it is not
+	duration time.Duration // of the last takeover
 }
 
-// add takes one transition.
+// add takes one transition. A proof's finding is in the same stream and changes nothing.
 func (m *meter) add(t engine.Transition) {
 	if t.On == engine.OnProof {
 		return
@@ -239,6 +249,7 @@ func (m *meter) add(t engine.Transition) {
 		m.handed, m.lost = true, time.Time{}
 	case t.On == appmodules.Followed.String() || t.To == "STOP/NotReady":
 		m.handed, m.lost = false, time.Time{}
+	// What the peer handed over was never missed.
 	case t.On == appmodules.Up.String() && m.handed:
 		m.given++
 		m.handed, m.lost = false, time.Time{}

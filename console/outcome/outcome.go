@@ -1,6 +1,9 @@
 // Package outcome tells what becomes of an operator's order: an order is accepted at once and what follows takes
 // its time or comes to nothing, so whoever gave it looks at the module until the outcome is known. It is pure: it
 // knows a module by what the API says of it, and the time by what it is told.
+//
+// Three ends: it is as ordered, it has ended otherwise for good, or nothing has got on for too long. Only the first
+// is sure; the others are a sentence for a human, and the order stands. Reading order: New, At, reached, missed.
 package outcome
 
 import (
@@ -19,27 +22,29 @@ const (
 	stuckFor = 75 * time.Second
 )
 
-// Order is one order that is followed. One goroutine uses it.
+// Order is one order that is followed. One goroutine uses it. It is of one module with its nodes as they were when
+// it was given.
 type Order struct {
-	module string
+	module string // name
 	action api.Action
-	nodes  []string // that are to follow it; empty: the action says where
-	from   string   // where it ran, empty: nowhere
-	to     string   // the other node
-	began  map[string]time.Time
+	nodes  []string             // that are to follow it; empty: the action says where
+	from   string               // where it ran, empty: nowhere
+	to     string               // the other node
+	began  map[string]time.Time // since when each node was in its state then: another time is another state
 
-	seen  string // how it stood when it last got on
-	since time.Time
+	seen  string    // how it stood when it last got on
+	since time.Time // by the caller's clock
 }
 
-// Look is what one look at the module says.
+// Look is what one look at the module says. Err is set only with Done.
 type Look struct {
 	Done bool
 	Said string // how far it is, or in the end how it stands: a sentence without the module's name
 	Err  error  // why it has ended without what was ordered
 }
 
-// New follows an order that is about to be given to m, for one node or where the action says (empty).
+// New follows an order that is about to be given to m, for one node or where the action says (empty). It has to be
+// called before the order is given: what it remembers is how it was before.
 func New(m api.ModuleStatus, a api.Action, node string) *Order {
 	o := &Order{module: m.Name, action: a, began: map[string]time.Time{}, from: runs(m, false)}
 	for _, n := range m.Nodes {
@@ -54,7 +59,7 @@ func New(m api.ModuleStatus, a api.Action, node string) *Order {
 	return o
 }
 
-// At looks at the module as it stands at now.
+// At looks at the module as it stands at now. Looks come in the order of time, several in stillFor.
 func (o *Order) At(m api.ModuleStatus, now time.Time) Look {
 	if said, err, done := o.reached(m); done {
 		return Look{Done: true, Said: said, Err: err}
@@ -74,7 +79,8 @@ func (o *Order) At(m api.ModuleStatus, now time.Time) Look {
 	return Look{Said: onTheWay(m)}
 }
 
-// reached: it is as ordered, or as near to that as it can be now: then err says what is missing.
+// reached: it is as ordered, or as near to that as it can be now: then err says what is missing. What is so already
+// is reached at the first look, but for a restart or a swap.
 func (o *Order) reached(m api.ModuleStatus) (said string, err error, done bool) {
 	at := runs(m, true)
 	switch o.action {
@@ -115,7 +121,8 @@ func (o *Order) started(m api.ModuleStatus, at string) (string, error, bool) {
 	return runsOn(m, at), nil, at != ""
 }
 
-// stopped: each node that was to stop has, and where only one was, the other one knows what it does.
+// stopped: each node that was to stop has, and where only one was, the other one knows what it does. One that does
+// not answer ends the waiting, with an error: it would never be known.
 func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
 	var silent []string
 	for _, n := range m.Nodes {
@@ -139,7 +146,8 @@ func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
 	return "is stopped on " + o.nodes[0] + " and runs nowhere", nil, !busy(m)
 }
 
-// missed: it has ended otherwise, and no waiting will change that.
+// missed: it has ended otherwise, and no waiting will change that. Only a node that has come to run it since the
+// order was given says so; while one is on its way it is too early.
 func (o *Order) missed(m api.ModuleStatus) error {
 	at := runs(m, true)
 	n, err := m.On(at)
@@ -166,6 +174,7 @@ func runs(m api.ModuleStatus, ready bool) string {
 	return ""
 }
 
+// acts: it has the right to write, as its role says. A node that does not answer is not believed.
 func acts(n api.NodeState) bool {
 	return !n.Stale && (n.Role == "PRIM" || n.Role == "ALONE" || n.Role == "UP")
 }
@@ -182,7 +191,8 @@ func busy(m api.ModuleStatus) bool {
 	})
 }
 
-// standing is how the module stands, the same as long as it does not get on.
+// standing is how the module stands, the same as long as it does not get on. Besides states it counts what a resync
+// has compared and the seconds that a guest has left: both are progress.
 func standing(m api.ModuleStatus) string {
 	var b strings.Builder
 	for _, n := range m.Nodes {
@@ -218,7 +228,7 @@ func runsOn(m api.ModuleStatus, at string) string {
 	return said
 }
 
-// onTheWay says what is waited for.
+// onTheWay says what is waited for. Of several nodes that are on their way the first is told.
 func onTheWay(m api.ModuleStatus) string {
 	for _, n := range m.Nodes {
 		if n.Stale || n.Status != "Transient" || n.Role == "SECOND" {

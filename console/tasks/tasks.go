@@ -1,4 +1,7 @@
 // Package tasks is the board of a node's long works, running and recent, for whoever follows them.
+//
+// It only tells: a task's work is its caller's, and what has to survive the daemon is a plan of appmodules/protect.
+// All of it is in memory, and a restart forgets it but for what Again lists. It has no goroutines and never waits.
 package tasks
 
 import (
@@ -14,16 +17,16 @@ import (
 	"duet/console/api"
 )
 
-// Board keeps tasks. Its methods may be called by several goroutines.
+// Board keeps tasks. Its methods may be called by several goroutines. Its lock is that of all its tasks.
 type Board struct {
 	mu    sync.Mutex
-	tasks map[string]*Task
+	tasks map[string]*Task // by ID
 }
 
-// keepTasks is how long an ended task can be asked for.
+// keepTasks is how long an ended task can be asked for. It is dropped by the Begin that comes after.
 const keepTasks = time.Hour
 
-// Task is one long work; its own goroutine changes it.
+// Task is one long work. Any goroutine may change it; whoever began it ends it, once.
 type Task struct {
 	board *Board
 	state api.Task // under board.mu
@@ -32,10 +35,13 @@ type Task struct {
 // NewBoard returns an empty one.
 func NewBoard() *Board { return &Board{tasks: make(map[string]*Task)} }
 
-// Work is what a task does. It returns its result in a sentence.
+// Work is what a task does. It returns its result in a sentence. ctx ends with the daemon, not with the request
+// that began it.
 type Work func(ctx context.Context, t *Task) (string, error)
 
-// Begin lists a new task; a module has one at a time. The caller runs it.
+// Begin lists a new task; a module has one at a time. The caller runs it. Another one of the module that has not
+// ended is ErrConflict. The ID is random, of ten small letters and digits: it is part of keys and paths, as that of
+// an images.Hosting.
 func (b *Board) Begin(kind, module string) (*Task, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -54,7 +60,8 @@ func (b *Board) Begin(kind, module string) (*Task, error) {
 	return t, nil
 }
 
-// Again lists a task of an earlier run of the daemon, so that whoever follows it learns how it ends.
+// Again lists a task of an earlier run of the daemon, so that whoever follows it learns how it ends. It keeps its
+// ID, and is listed whatever else the module has going on.
 func (b *Board) Again(id, kind, module string) *Task {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,7 +71,7 @@ func (b *Board) Again(id, kind, module string) *Task {
 	return t
 }
 
-// Step says what the task does now.
+// Step says what the task does now. What was copied in the step before is not shown any more.
 func (t *Task) Step(format string, args ...any) {
 	t.board.mu.Lock()
 	defer t.board.mu.Unlock()
@@ -97,7 +104,7 @@ func (t *Task) State() api.Task {
 	return t.state
 }
 
-// Of returns the running task of a module, nil if there is none.
+// Of returns the running task of a module, nil if there is none. It is a copy.
 func (b *Board) Of(module string) *api.Task {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -110,7 +117,7 @@ func (b *Board) Of(module string) *api.Task {
 	return nil
 }
 
-// Find returns a task by its ID.
+// Find returns a task by its ID. ErrNotFound lists the IDs that there are.
 func (b *Board) Find(id string) (api.Task, error) {
 	b.mu.Lock()
 	t := b.tasks[id]
@@ -133,6 +140,7 @@ func (b *Board) List() []api.Task {
 	return out
 }
 
+// rate is the progress of a copy by its mean speed so far. ETA is -1 until something was copied.
 func rate(kind string, done, total int64, took time.Duration) api.Sync {
 	s := api.Sync{Kind: kind, Total: total, Compared: done, Moved: done, ETA: -1}
 	if seconds := took.Seconds(); seconds > 0 && done > 0 {

@@ -34,7 +34,8 @@ func (h *Hypervisor) AdminDestroy(name string) error {
 // AdminSave lets an admin save the VM's memory and switch it off past Duet.
 func (h *Hypervisor) AdminSave(name string) error { return h.save(name, vmmanager.BySave) }
 
-// CutRefit leaves the VM as a Refit does whose process dies after it saved the memory.
+// CutRefit leaves the VM as a Refit does whose process dies after it saved the memory. Its definition is the old
+// one still.
 func (h *Hypervisor) CutRefit(name string) error { return h.save(name, vmmanager.ByDuet) }
 
 // save switches a running VM off with its memory kept. Between the two a watcher may see it off without: Definition
@@ -97,7 +98,8 @@ func (h *Hypervisor) Panic(name string) error {
 	return h.hand(name, vmmanager.Crashed, vmmanager.ByPanic)
 }
 
-// BreakDisk takes an endpoint of the VM away: it pauses and cannot be resumed before MendDisk.
+// BreakDisk takes an endpoint of the VM away: it pauses and cannot be resumed before MendDisk. A VM that does not
+// run is broken too, and its next start waits, although the error says that it does not run.
 func (h *Hypervisor) BreakDisk(name string) error {
 	h.mu.Lock()
 	if v := h.vms[name]; v != nil {
@@ -121,7 +123,8 @@ func (h *Hypervisor) Deafen(name string) error {
 	return h.with(name, func(v *vm) { v.deaf = true })
 }
 
-// AdminEdit changes the text of the definition past Duet.
+// AdminEdit changes the text of the definition past Duet. text is its own from then on. It works on a VM that is
+// off, too.
 func (h *Hypervisor) AdminEdit(name string, text []byte) error {
 	return h.with(name, func(v *vm) {
 		v.def.Text = text

@@ -32,11 +32,11 @@ type Config struct {
 // Hypervisor keeps VMs in memory. Its methods may be called by several goroutines. OnRun, an Edit and between are
 // called without mu: they may call back.
 type Hypervisor struct {
-	cfg Config
+	cfg Config // does not change
 
 	mu       sync.Mutex
-	away     bool // the daemon: what asks or changes a VM is ErrUnavailable; Kill and the hands work
-	vms      map[string]*vm
+	away     bool                               // the daemon is: calls are ErrUnavailable; Kill and hands work
+	vms      map[string]*vm                     // by name
 	findings map[string][]vmmanager.Finding     // what Judge says, by VM
 	watchers map[*vmmanager.EventQueue]struct{} // one for each Watch
 }
@@ -175,6 +175,7 @@ func (h *Hypervisor) start(ctx context.Context, name string) error {
 		case v.state == vmmanager.Running || v.state == vmmanager.Paused:
 			h.mu.Unlock()
 			return nil
+		// Only once: what another call made of the VM meanwhile is seen by the next round.
 		case cold && !waited && h.cfg.StartTime > 0:
 			h.mu.Unlock()
 			if err := h.cfg.Wait(ctx, h.cfg.StartTime); err != nil {
@@ -191,6 +192,7 @@ func (h *Hypervisor) start(ctx context.Context, name string) error {
 			}
 		default:
 			if cold {
+				// A new run has the persistent definition, and saved memory is dropped, as the contract has it.
 				v.live, v.deaf, v.saved = clone(v.def), false, false
 			}
 			h.runLocked(name, v)
@@ -246,6 +248,7 @@ func (h *Hypervisor) leave(name string, to vmmanager.State, why vmmanager.Cause,
 			return true
 		}
 		h.mu.Unlock()
+		// And then all is looked at anew: another call may have been first.
 		<-writer
 	}
 }
@@ -277,6 +280,7 @@ func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 		crashed := v.state == vmmanager.Crashed
 		h.mu.Unlock()
 		switch {
+		// It hears nothing any more.
 		case crashed:
 			return h.Kill(ctx, name)
 		case hears:

@@ -14,7 +14,8 @@ var _ vmmanager.Inspector = (*Hypervisor)(nil)
 // memory is what every VM has, in bytes.
 const memory = 64 << 20
 
-// Inspect tells of the VMs; their processes are confined by nothing.
+// Inspect tells of the VMs; their processes are confined by nothing. Texts are told as they are: there are no
+// secrets in them.
 func (h *Hypervisor) Inspect(ctx context.Context) (vmmanager.HostReport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 // Rewire returns def with the named disks backed by the endpoints: a disk's Path
 // becomes the socket. The text stays as it is.
 func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endpoint) (vmmanager.Definition, error) {
+	// The caller's stays as it was.
 	def = clone(def)
 	for _, to := range endpoints {
 		if err := replace(&def, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: endpoint}); err != nil {
@@ -21,7 +22,8 @@ func (h *Hypervisor) Rewire(def vmmanager.Definition, endpoints []vmmanager.Endp
 	return def, nil
 }
 
-// Restore returns def with the named disks backed by files again.
+// Restore returns def with the named disks backed by files again. Of own it takes Autostart only: nothing else of a
+// fake disk is changed by Rewire.
 func (h *Hypervisor) Restore(def, own vmmanager.Definition, disks []vmmanager.Disk) (vmmanager.Definition, error) {
 	def = clone(def)
 	def.Autostart = own.Autostart
@@ -39,7 +41,8 @@ func (h *Hypervisor) Harden(def vmmanager.Definition, _ []string) (vmmanager.Def
 }
 
 // Refit exchanges the definition of a running VM. Its writer has returned when
-// between is called; watchers see the VM go off and come back.
+// between is called; watchers see the VM go off and come back. A VM that does not run has its definition exchanged
+// and stays as it is.
 func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	return h.refit(ctx, "refit", name, edit, between, func() bool {
 		return h.leave(name, vmmanager.Off, vmmanager.ByDuet, vmmanager.Running)
@@ -83,6 +86,7 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 	if err != nil {
 		return err
 	}
+	// From here on the VM is off, until the end.
 	goesOn := stop()
 	err = h.Define(ctx, def)
 	if err == nil {
@@ -102,7 +106,7 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 	return err
 }
 
-// Wake lets a VM go on from its saved memory.
+// Wake lets a VM go on from its saved memory. The caller's word that the disks are as they were is not checked.
 func (h *Hypervisor) Wake(ctx context.Context, name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,7 +122,8 @@ func (h *Hypervisor) Wake(ctx context.Context, name string) error {
 	return nil
 }
 
-// Strays are the disks of the running VM that are elsewhere.
+// Strays are the disks of the running VM that are elsewhere. Those of its live definition are compared by target
+// and socket.
 func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray,
 	error) {
 	h.mu.Lock()
@@ -140,7 +145,8 @@ func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmana
 	return found, nil
 }
 
-// Grant gives nothing away: a fake VM has no process.
+// Grant gives nothing away: a fake VM has no process. It fails as every call does, for a VM that is not there and a
+// daemon that is away.
 func (h *Hypervisor) Grant(ctx context.Context, name string, _ []string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -195,7 +201,8 @@ func replace(def *vmmanager.Definition, by vmmanager.Disk) error {
 	return nil
 }
 
-// Adopt switches a disk of a running VM over to the endpoint. It copies nothing: a fake VM has no data.
+// Adopt switches a disk of a running VM over to the endpoint. It copies nothing: a fake VM has no data. The VM has
+// to be Running.
 func (h *Hypervisor) Adopt(ctx context.Context, name string, to vmmanager.Endpoint,
 	progress func(done, total int64)) error {
 	return h.switchOver(ctx, name, vmmanager.Disk{Target: to.Target, Path: to.Socket, Format: endpoint}, progress)

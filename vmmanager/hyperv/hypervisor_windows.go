@@ -35,7 +35,7 @@ func New() *Hypervisor {
 	return &Hypervisor{slots: make(chan struct{}, 8), stops: map[string]bool{}}
 }
 
-// State tells what the VM does now.
+// State tells what the VM does now. A VM that is not there is Absent, which is no error.
 func (h *Hypervisor) State(ctx context.Context, name string) (vmmanager.State, error) {
 	state, err := h.enabled(ctx, name)
 	if errors.Is(err, vmmanager.ErrNotFound) {
@@ -118,6 +118,7 @@ func (h *Hypervisor) bringUp(ctx context.Context, name string) error {
 		return s != starting &&
 			stateOf(s) == vmmanager.Running
 	})
+	// It is startTime that has run out, not the caller's time.
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return errors.New("it did not come up: the event log Hyper-V-Worker-Admin has the reason")
 	}
@@ -167,6 +168,7 @@ func (h *Hypervisor) request(ctx context.Context, name string, to enabledState) 
 func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 	h.mark(name, true)
 	var refused error
+	// A request that is refused is not the end: a guest that boots has no integration services yet.
 	for asked := (time.Time{}); ; {
 		state, err := h.State(ctx, name)
 		if err == nil && (state == vmmanager.Off || state == vmmanager.Absent) {

@@ -26,7 +26,7 @@ func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) 
 // watcher belongs to the goroutine of run.
 type watcher struct {
 	h     *Hypervisor
-	known map[string]vmmanager.State
+	known map[string]vmmanager.State // as the last look that succeeded found them
 	err   error                      // of the last look
 	due   map[string]vmmanager.Event // not taken yet, the last one of each VM
 	out   chan vmmanager.Event

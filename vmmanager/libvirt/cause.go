@@ -71,13 +71,13 @@ func stateOf(state libvirt.DomainState, reason int) vmmanager.State {
 		return vmmanager.Off
 	case libvirt.DOMAIN_CRASHED:
 		return vmmanager.Crashed
-	case libvirt.DOMAIN_SHUTDOWN:
+	case libvirt.DOMAIN_SHUTDOWN: // on its way off, and its guest stands still
 		return vmmanager.Paused
 	case libvirt.DOMAIN_PAUSED:
 		switch libvirt.DomainPausedReason(reason) {
 		case libvirt.DOMAIN_PAUSED_IOERROR:
 			return vmmanager.IOError
-		case libvirt.DOMAIN_PAUSED_CRASHED:
+		case libvirt.DOMAIN_PAUSED_CRASHED: // on_crash=preserve keeps it so
 			return vmmanager.Crashed
 		}
 		return vmmanager.Paused
@@ -183,13 +183,13 @@ const (
 // that it is of says whose doing it was. Entries are few and short-lived: the next start marks them as past, a new
 // connection that finds the VM off forgets them, and mostStops bounds what is left.
 type stops struct {
-	mu sync.Mutex           // of by; it is held for moments
+	mu sync.Mutex
 	by map[string][]stopped // the newest last
 }
 
 type stopped struct {
-	run  int // 0 if libvirtd could not be asked for it
-	how  stop
+	run  int  // 0 if libvirtd could not be asked for it
+	how  stop // the strongest that was noted
 	past bool // the VM was started again since
 }
 

@@ -167,6 +167,7 @@ func (j *copyJob) look(ctx context.Context) (live, error) {
 			return live{}, err
 		}
 		defer dom.Free()
+		// The text of one that is off is the persistent definition, whose disks say nothing of a copy.
 		if active, err := dom.IsActive(); err != nil || !active {
 			return live{}, errors.Join(err, errors.New("the VM does not run"))
 		}
@@ -284,6 +285,7 @@ func (j *copyJob) pivot(ctx context.Context) error {
 		}
 		return dom.BlockJobAbort(j.target, libvirt.DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 	})
+	// Also after an error: the answer may have been lost after the deed.
 	now, lookErr := j.look(ctx)
 	switch {
 	case lookErr == nil && j.there(now.disk) && !now.copying():

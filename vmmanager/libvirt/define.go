@@ -201,6 +201,7 @@ func (h *Hypervisor) validated(conn *libvirt.Connect, text []byte) (*libvirt.Dom
 // its autostart and a saved memory do not. One that runs is left alone, and the new one refused.
 func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, error) {
 	dom, refused := h.validated(conn, def.Text)
+	// That code is also libvirt's for a name or UUID that another domain has.
 	if refused == nil || !hasCode(refused, libvirt.ERR_OPERATION_FAILED) {
 		return dom, refused
 	}
@@ -209,6 +210,7 @@ func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*l
 		return nil, refused
 	}
 	defer old.Free()
+	// A VM that runs must not lose its definition: it would be gone with its process.
 	if active, err := old.IsActive(); err != nil || active {
 		return nil, refused
 	}

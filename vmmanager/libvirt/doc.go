@@ -38,11 +38,11 @@
 //	grant.go access.go      whom QEMU runs as, and what it may open
 //	watch.go track.go       events; cause.go what they mean; records.go those that libvirt does not send
 //	needs.go verdict.go     what a definition asks of a host, and what it means that the host lacks it
-//	host.go judge.go        what a host has, and the judgement; dry.go libvirt's own; obstacles.go what Duet cannot protect
+//	host.go judge.go        what a host has, and the judgement; dry.go libvirt's own; obstacles.go Duet's
 //	inspect.go capabilities.go secrets.go   for people
 //
-// A new thing that a host may lack is a type with a method of in verdict.go, made in needs.go. What libvirt says in a dry
-// run gets its code and remedy in dry.go. A disk that cannot be protected is refused in disk.obstacle, a device in ties.
-// What Rewire changes of a disk has to be undone by restoreDisk, and its goldens in testdata follow. A new place for
-// secrets in a definition is for hideIn.
+// A new thing that a host may lack is a type with a method of in verdict.go, made in needs.go. What libvirt says in
+// a dry run gets its code and remedy in dry.go. A disk that cannot be protected is refused in disk.obstacle, a
+// device in ties. What Rewire changes of a disk has to be undone by restoreDisk, and its goldens in testdata
+// follow. A new place for secrets in a definition is for hideIn.
 package libvirt

@@ -37,7 +37,7 @@ func dryText(text []byte) ([]byte, error) {
 
 // refusal is what libvirt says in a dry run, by a part of its words. Its error codes are too coarse to tell these
 // apart.
-type refusal struct{ words, code, about, remedy string }
+type refusal struct{ words, code, about, remedy string } // about is the part of the VM
 
 // refusals are the known ones. The first that fits counts. Wider words stand below narrower ones.
 var refusals = []refusal{

@@ -43,7 +43,7 @@ type hostNetwork struct {
 	portgroups        []string
 }
 
-type hostLink struct{ up, bridge bool }
+type hostLink struct{ up, bridge bool } // a network device: whether it is up, and a bridge of the kernel's
 
 // hostMemory is in bytes. free counts what can be freed; page is the usual size of huge pages.
 type hostMemory struct{ total, swap, free, page int64 }

@@ -66,7 +66,7 @@ type Config struct {
 // while libvirtd is away, except Kill, which does without. The locks trial.looking, trial.turn and defining are
 // held during calls of libvirt's; the others for moments, and none of these while another one is taken.
 type Hypervisor struct {
-	uri       string
+	uri       string // never empty
 	runDir    string
 	log       *slog.Logger
 	reconnect bool          // libvirt understands <reconnect>
@@ -159,6 +159,7 @@ func (h *Hypervisor) status(ctx context.Context, name string, limit time.Duratio
 // just being saved, or ended) Start waits. It returns ErrNotFound if there is no such VM, ErrUnavailable while
 // libvirtd is away.
 func (h *Hypervisor) Start(ctx context.Context, name string) error {
+	// A VM that is off during a refit has not crashed.
 	if err := h.refits.wait(ctx, name); err != nil {
 		return err
 	}
@@ -205,6 +206,7 @@ func (h *Hypervisor) letIn(ctx context.Context, name string) error {
 // may be told before the call returns.
 func (h *Hypervisor) create(ctx context.Context, name string) error {
 	err := h.bringUp(ctx, name, writeTime, func(dom *libvirt.Domain) error {
+		// Told, since an admin may have saved it on purpose; the contract of Start has it dropped.
 		if saved, err := dom.HasManagedSaveImage(0); err == nil && saved {
 			h.log.Warn("saved memory of the VM is dropped, it may be older than its disks", "vm", name)
 		}

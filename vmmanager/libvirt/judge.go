@@ -45,9 +45,9 @@ type trial struct {
 
 // dryRun is what libvirt said to a definition.
 type dryRun struct {
-	of    string    // the definition and the QEMU
-	until time.Time // after that it is tried out again
-	found []vmmanager.Finding
+	of    string              // the definition and the QEMU
+	until time.Time           // after that it is tried out again
+	found []vmmanager.Finding // none: it would start
 }
 
 func newTrial() *trial {
@@ -56,7 +56,7 @@ func newTrial() *trial {
 
 // Judge tells all that would keep a VM of that definition from running on this host. A
 // clash of UUIDs is told alone and at once; otherwise a dry run by libvirt follows the
-// look at the host. An error says that there is no judgement: libvirt does not answer, or ctx has ended. A dry run
+// look at the host. An error is no judgement, as where libvirt does not answer or ctx has ended. A dry run
 // takes dryTime at most, and waits for its turn until ctx ends.
 func (h *Hypervisor) Judge(ctx context.Context, def vmmanager.Definition) ([]vmmanager.Finding, error) {
 	domain, err := parseXML(def.Text)
@@ -93,6 +93,7 @@ func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
+	// On a connection of its own, when a definition asks for it: the one of the look is closed by then.
 	now.hasVolume = func(pool, volume string) bool {
 		has, err := ask(ctx, h, probeTime, func(conn *libvirt.Connect) (bool, error) {
 			return hasVolume(conn, pool, volume), nil

@@ -165,8 +165,8 @@ func mediaNeeds(domain *element) []need {
 	return all
 }
 
-// interfaceNeeds: networks, bridges and devices of the host that the VM's interfaces are on. Other types need
-// nothing of the host, or are refused as ties.
+// interfaceNeeds: networks, bridges and devices of the host that the VM's interfaces are on. Other types are
+// not looked at; hostdev is refused as a tie.
 func interfaceNeeds(devices *element) []need {
 	var all []need
 	numbered(devices, "interface", func(about string, nic *element) {

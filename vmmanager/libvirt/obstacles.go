@@ -74,7 +74,7 @@ func badSize(d vmmanager.Disk) (fact, remedy string) {
 }
 
 // tie is a device that ties a VM to its host.
-type tie struct{ about, fact, remedy string }
+type tie struct{ about, fact, remedy string } // as in a Finding
 
 // ties returns the devices that tie the VM to this node. protectable tells the first one, obstacles all.
 func ties(devices *element) []tie {

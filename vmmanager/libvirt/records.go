@@ -15,7 +15,7 @@ import (
 // records tells when libvirtd writes down how a running VM is made. It does so at every change of one, also at those
 // that it has no event for: a snapshot that puts the guest's disk on another file is only seen there. It is a hint
 // only: the kernel drops events when too many wait (inotify(7)), and nothing is read back from the files.
-type records struct{ file *os.File }
+type records struct{ file *os.File } // inotify
 
 // watchRecords watches libvirtd's directory of run-time files. It fails where that is not there.
 func watchRecords(runDir string) (*records, error) {

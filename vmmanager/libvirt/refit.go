@@ -103,6 +103,7 @@ func (h *Hypervisor) reload(ctx context.Context, name string, edit vmmanager.Edi
 	if err != nil {
 		return err
 	}
+	// Nothing was saved when the process died, or it went on already: then it is as any VM.
 	if !now.Saved {
 		return h.refit(ctx, name, edit, between)
 	}
@@ -139,6 +140,7 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 		return err
 	}
 	if err := h.redefine(ctx, name, edit, between); err != nil {
+		// The saved definition goes back as it was, byte for byte.
 		same := func(def vmmanager.Definition) (vmmanager.Definition, error) { def.Text = old; return def, nil }
 		_, backErr := h.refitSaved(ctx, name, same)
 		return errors.Join(err, backErr)

@@ -82,6 +82,7 @@ func rewireDisk(text []byte, d disk, socket string, reconnect bool) []edit {
 		}
 	}
 	edits = append(edits, edit{source.start, source.end, prefix + endpointSource(socket, before, reconnect)})
+	// It describes the chain below the old image, which the endpoint does not have.
 	for _, c := range d.all("backingStore") {
 		edits = append(edits, remove(text, c))
 	}

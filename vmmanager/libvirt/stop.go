@@ -41,9 +41,9 @@ func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 }
 
 // killOnce ends what there is now and reports whether the VM is gone for good. The processes are pinned first, so
-// that those that run now die even if libvirtd has lost them; libvirt gets its grace beside that. Then a start that
-// libvirtd still has must have come to its end, and both libvirtd and /proc are asked again: what it brought up
-// meanwhile is for the next round.
+// that those that run now die even if libvirtd has lost them; libvirt gets its grace beside that. Where libvirtd
+// answers, a start that it still has must then have come to its end, and it is asked again; /proc is in any case. What
+// came up meanwhile is for the next round.
 func (h *Hypervisor) killOnce(ctx context.Context, name string) (bool, error) {
 	processes, err := findProcesses(h.runDir, name)
 	if err != nil {
@@ -56,6 +56,7 @@ func (h *Hypervisor) killOnce(ctx context.Context, name string) (bool, error) {
 		defer close(destroyed)
 		answer = h.destroy(ctx, name)
 	}()
+	// Where libvirt ends the guest in its grace, SIGKILL finds nobody and wait returns at once.
 	err = endProcesses(ctx, processes, destroyed)
 	<-destroyed
 	if err != nil {
@@ -73,6 +74,7 @@ func (h *Hypervisor) killOnce(ctx context.Context, name string) (bool, error) {
 			return false, nil
 		}
 	}
+	// Whatever libvirtd says: its word alone is not enough, and where it gives none this is all there is.
 	left, err := findProcesses(h.runDir, name)
 	closeAll(left)
 	return len(left) == 0, err
@@ -152,6 +154,7 @@ func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 		switch {
 		case err == nil && (now.state == vmmanager.Off || now.state == vmmanager.Absent):
 			return nil
+		// It is kept for inspection and never goes off by itself.
 		case err == nil && now.state == vmmanager.Crashed:
 			return h.Kill(ctx, name)
 		case err == nil && time.Since(requested) >= again:

@@ -31,7 +31,7 @@ func finding(level vmmanager.Level, code, about, remedy, fact string, args ...an
 }
 
 // identity is what tells the VM from others.
-type identity struct{ name, uuid string }
+type identity struct{ name, uuid string } // the UUID in lower case
 
 // of: libvirt takes no second VM of a UUID. One of the same name and another UUID is replaced by Define; a protect
 // refuses it all the same, as fitness.Room has it.
@@ -106,7 +106,7 @@ func amount(n int64) string {
 }
 
 // pinning is a set of the host's CPUs.
-type pinning struct{ about, set string }
+type pinning struct{ about, set string } // in libvirt's words, as 0-3,^2
 
 // of: some of them suffice for a start, none does not. A set that cannot be read is libvirt's to refuse.
 func (p pinning) of(h *host) []vmmanager.Finding {
@@ -180,7 +180,7 @@ func (t nvramTemplate) of(h *host) []vmmanager.Finding {
 type medium struct {
 	about, path, pool, volume string // path of a file, or the other two
 	policy                    string // what libvirt is told to do without it
-	vm, target                string
+	vm, target                string // for the remedy
 }
 
 // missing reports whether the host lacks it. A pool that cannot be asked counts as having it.
@@ -214,7 +214,7 @@ func (m medium) of(h *host) []vmmanager.Finding {
 // network is a network of libvirt's.
 type network struct{ about, name, portgroup string }
 
-// of: that of a network which leads to a bridge of the host is that bridge's, too.
+// of: a network that leads to a bridge of the host needs that bridge, too.
 func (n network) of(h *host) []vmmanager.Finding {
 	if h.networks == nil {
 		return nil
@@ -256,7 +256,7 @@ const (
 
 // link is a network device of the host.
 type link struct {
-	about, name string
+	about, name string // of what, and of which device
 	use         usage
 	ovs         bool // a bridge of Open vSwitch, which need not show as a device
 }
@@ -303,7 +303,7 @@ func (f filter) of(h *host) []vmmanager.Finding {
 }
 
 // secret is one that libvirt keeps, by its UUID.
-type secret struct{ about, uuid string }
+type secret struct{ about, uuid string } // in lower case
 
 func (s secret) of(h *host) []vmmanager.Finding {
 	if h.secrets == nil || h.secrets[s.uuid] {
@@ -343,7 +343,7 @@ func (k kept) of(*host) []vmmanager.Finding {
 }
 
 // argument is a file named in an argument that goes to QEMU past libvirt.
-type argument struct{ path string }
+type argument struct{ path string } // as it stands there
 
 // of: the argument may be no path at all, so it is a warning.
 func (a argument) of(h *host) []vmmanager.Finding {

@@ -58,7 +58,7 @@ type watcher struct {
 	h    *Hypervisor
 	out  *vmmanager.EventQueue // put by the watcher, drained by another goroutine
 	vms  map[string]*seen      // by name; one that is gone has no entry
-	met  bool                  // the VMs were listed once, or the first attempt failed: from now on every list is a reconnect
+	met  bool                  // the VMs were listed once, or the first attempt failed: each list is a reconnect now
 	look bool                  // an event said that a definition may have changed: look at once
 }
 
@@ -94,11 +94,11 @@ const (
 // session is one connection of a watcher. Its owner, the watcher, closes it once; callbacks and the reader of
 // records only put into its channels.
 type session struct {
-	conn *libvirt.Connect
-	raw  chan raw
-	lost chan struct{} // receives when the connection is gone
-	full atomic.Bool   // an event found no room: look at all VMs
-	undo []func()      // done in reverse
+	conn *libvirt.Connect // its own; looks use it from another goroutine
+	raw  chan raw         // a callback never waits for room in it
+	lost chan struct{}    // receives when the connection is gone
+	full atomic.Bool      // an event found no room: look at all VMs
+	undo []func()         // done in reverse
 }
 
 // watch runs sessions until ctx ends. The pause after an attempt that failed doubles from 100 ms to maxRedial.
@@ -108,6 +108,7 @@ func (w *watcher) watch(ctx context.Context, started chan struct{}) {
 		open := ctx
 		cancel := context.CancelFunc(func() {})
 		if first {
+			// Watch waits for this one only.
 			open, cancel = context.WithTimeout(ctx, firstDial)
 		}
 		s, list, err := w.open(open)
@@ -125,6 +126,7 @@ func (w *watcher) watch(ctx context.Context, started chan struct{}) {
 			w.h.learnAnew(ctx)
 			w.follow(ctx, s)
 			s.close()
+			// It was there a moment ago: a libvirtd that is restarted is back soon.
 			wait = 50 * time.Millisecond
 		} else {
 			w.h.log.Debug("libvirtd not reachable", "uri", w.h.uri, "error", err)
@@ -146,6 +148,7 @@ func (w *watcher) open(ctx context.Context) (*session, map[string]found, error) 
 	done := make(chan opened, 1)
 	err := w.h.spawn(ctx, func(conn *libvirt.Connect) {
 		s := &session{conn: conn, raw: make(chan raw, 1024), lost: make(chan struct{}, 1)}
+		// Events first, then the list: what happens in between is told twice rather than never.
 		err := s.register()
 		s.follow(w.h.runDir, w.h.log)
 		var list map[string]found
@@ -216,6 +219,7 @@ func lookAt(dom *libvirt.Domain) (string, found, error) {
 	if err != nil {
 		return "", found{}, err
 	}
+	// The persistent one: what is plugged into a running VM is no edit.
 	text, err := dom.GetXMLDesc(wholeText)
 	if err != nil {
 		return "", found{}, err
@@ -319,8 +323,8 @@ func (s *session) close() {
 
 // look is the outcome of looking at all VMs.
 type look struct {
-	list   map[string]found
-	before map[string]int // events each VM had had when it began
+	list   map[string]found // by name; what is not in it is gone
+	before map[string]int   // events each VM had had when it began
 	err    error
 }
 

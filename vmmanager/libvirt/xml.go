@@ -17,9 +17,9 @@ import (
 type element struct {
 	name     string // with its prefix, as written
 	attrs    []xml.Attr
-	start    int
+	start    int // the < of its start tag
 	open     int
-	end      int
+	end      int // behind its end tag
 	children []*element
 	text     string // character data directly inside
 }
@@ -113,7 +113,7 @@ func (e *element) attr(name string) string {
 
 // edit replaces text[from:to].
 type edit struct {
-	from, to int
+	from, to int // bytes of the text that was parsed
 	with     string
 }
 

@@ -12,7 +12,8 @@ import (
 	"duet/vmmanager"
 )
 
-// Run runs the conformance suite. It uses VMs named duet-vmtest-… only.
+// Run runs the conformance suite. It uses VMs named duet-vmtest-… only. The tests come one after the other: each
+// defines its VMs and takes them away again.
 func Run(t *testing.T, w World) {
 	t.Run("absent", w.testAbsent)
 	t.Run("life", w.testLife)
@@ -295,6 +296,7 @@ func (w World) testWatch(t *testing.T) {
 	one.Want(vmmanager.Running, vmmanager.ByStart)
 	two.Want(vmmanager.Running, vmmanager.ByStart)
 	cancel()
+	// Nobody has read from it: a watch that nobody reads ends all the same.
 	(&Events{t, name, ended}).drain()
 	if err := h.Kill(ctx, name); err != nil {
 		t.Fatalf("kill: %v", err)

@@ -44,7 +44,7 @@ type Hand func(name string) error
 type Events struct {
 	t  *testing.T
 	vm string
-	ch <-chan vmmanager.Event
+	ch <-chan vmmanager.Event // of all VMs of that hypervisor
 }
 
 // Watch starts watching one VM. The watch ends with the test. It sees every change after it has returned. Cleanup

@@ -1,5 +1,9 @@
 // Package apitest is a Backend in memory for tests of whatever speaks to one: a
 // cluster of two nodes whose state changes by orders only, at once.
+//
+// It is for package api's handlers, for the client and for cmd/duet: what a call answers is fixed, and what was
+// asked is recorded as text. Nothing takes time, no goroutine runs. backend.go answers, orders.go carries out,
+// sample.go is the cluster that it begins with, help.go what doctor and support say.
 package apitest
 
 import (
@@ -18,7 +22,7 @@ func Now() time.Time { return time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC) }
 // Backend answers from its fields and records what was asked. The fields may be
 // set before it is used; Set changes the status while it is.
 type Backend struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // of st, asked and Steps
 	st    api.Status
 	asked []string
 
@@ -36,7 +40,7 @@ type Backend struct {
 // New makes a Backend with the status of Sample.
 func New() *Backend { return &Backend{st: Sample(), Steps: Work(), Sick: Healthy(), Zip: Zip()} }
 
-// Set replaces the status.
+// Set replaces the status. s is not changed afterwards: orders copy what they change.
 func (b *Backend) Set(s api.Status) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,6 +54,7 @@ func (b *Backend) Asked() []string {
 	return append([]string(nil), b.asked...)
 }
 
+// ask records a call and says whether it is to fail. Task is not recorded.
 func (b *Backend) ask(format string, args ...any) error {
 	call := fmt.Sprintf(format, args...)
 	b.mu.Lock()
@@ -61,6 +66,7 @@ func (b *Backend) ask(format string, args ...any) error {
 	return nil
 }
 
+// module is ErrNotFound, with the names that there are, for a module that is not.
 func (b *Backend) module(name string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -68,7 +74,7 @@ func (b *Backend) module(name string) error {
 	return err
 }
 
-// Status answers with what was set.
+// Status answers with what was set. The verdict is that of Now, whatever the clock says.
 func (b *Backend) Status(context.Context) (api.Status, error) {
 	if err := b.ask("status"); err != nil {
 		return api.Status{}, err
@@ -154,6 +160,7 @@ func (b *Backend) Verify(_ context.Context, volume string, repair bool) (api.Tas
 	return b.begin(b.module(module))
 }
 
+// begin answers with the task t1, the only one, unless err is set.
 func (b *Backend) begin(err error) (api.Task, error) {
 	if err != nil {
 		return api.Task{}, err

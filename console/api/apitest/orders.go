@@ -7,7 +7,8 @@ import (
 	"duet/console/api"
 )
 
-// carryOut changes the status as an order would, at once.
+// carryOut changes the status as an order would, at once. The module has two nodes, of which one leads unless the
+// order is a start or stop. What was handed out before is not changed: callers may hold it.
 func (b *Backend) carryOut(module string, a api.Action, node string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -49,6 +50,7 @@ func (b *Backend) carryOut(module string, a api.Action, node string) {
 	}
 }
 
+// become is a new state, which shows by its time: package outcome looks at that.
 func become(n *api.NodeState, role, status, why string) {
 	n.Role, n.Status, n.Why, n.Since = role, status, why, n.Since.Add(time.Second)
 }

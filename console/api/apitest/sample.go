@@ -6,7 +6,8 @@ import (
 	"duet/console/api"
 )
 
-// Sample is the status of a cluster in which web01 resyncs, db is ready and old waits.
+// Sample is the status of a cluster in which web01 resyncs, db is ready and old waits. Each call makes it anew:
+// tests may change it.
 func Sample() api.Status {
 	silent := Now().Add(-90 * time.Second)
 	return api.Status{
@@ -24,6 +25,7 @@ func Sample() api.Status {
 	}
 }
 
+// web01 runs on alpha alone, and beta would refuse it.
 func web01() api.ModuleStatus {
 	sync := &api.Sync{Kind: "resync", Total: 10 << 30, Compared: 4 << 30, Differed: 1 << 30, Moved: 1 << 30,
 		Rate: 100 << 20, ETA: 61}
@@ -52,6 +54,7 @@ func web01() api.ModuleStatus {
 	}}
 }
 
+// db is on both nodes, with the proof of its copies late.
 func db() api.ModuleStatus {
 	proven := Now().Add(-50 * time.Hour)
 	return api.ModuleStatus{Name: "db", Kind: "vm", VM: "postgres", Decides: "witness", Nodes: []api.NodeState{
@@ -80,6 +83,7 @@ func dbProof() *api.Proof {
 		Done: 25 << 30, Ends: &ends, Late: true}
 }
 
+// old waits for gamma, which is dead and had the right.
 func old() api.ModuleStatus {
 	return api.ModuleStatus{Name: "old", Kind: "vm", VM: "old", Decides: "witness", Nodes: []api.NodeState{
 		{
