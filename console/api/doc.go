@@ -2,9 +2,9 @@
 // Backend and the OpenAPI document generated from both. The command line and
 // every other tool use it; a node serves it on a local unix socket and over TLS.
 //
-// What takes minutes is a Task, and what an order leads to is seen in Status; CheckProtect alone waits for a dry run
-// of the peer's hypervisor. What a call is refused for is one of the kinds of backend.go, which StatusOf and KindOf translate, so that
-// errors.Is means the same on both sides. Rights are package console's.
+// What takes minutes is a Task, and what an order leads to is seen in Status; CheckProtect alone waits for a dry run of
+// the peer's hypervisor. What a call is refused for is one of the kinds of backend.go, which StatusOf and KindOf
+// translate, so that errors.Is means the same on both sides. Rights are package console's.
 //
 // The text of a doc tag is what the OpenAPI document says of a field; it is not repeated in a comment.
 //

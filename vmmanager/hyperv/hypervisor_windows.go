@@ -27,7 +27,7 @@ type Hypervisor struct {
 	slots chan struct{} // one per operation under way: a WMI that hangs must not collect threads
 
 	mu    sync.Mutex
-	stops map[string]bool // VMs that Duet stopped since they last started
+	stops map[string]bool // VMs that Duet stopped, or tried to, since it last started them itself
 }
 
 // New returns the Hypervisor of this computer. It does not connect.
