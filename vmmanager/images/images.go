@@ -77,7 +77,15 @@ type hosted struct {
 }
 
 // imageDir is where the images of a module are made.
-func (r *Room) imageDir(module string) string { return filepath.Join(r.cfg.Dir, "volumes", module) }
+func (r *Room) imageDir(module string) string { return filepath.Join(r.imagesDir(), module) }
+
+// imagesDir is where all images lie for which nobody has named a place.
+func (r *Room) imagesDir() string { return filepath.Join(r.cfg.Dir, "volumes") }
+
+// within: path is dir or below it; both are clean.
+func within(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
 
 const hostedPrefix = "hosted/"
 
@@ -133,8 +141,8 @@ func (r *Room) mayHost(path string) error {
 		allowed = imageDirs()
 	}
 	// Where this node makes images itself they may lie too.
-	for _, dir := range append([]string{filepath.Join(r.cfg.Dir, "volumes")}, allowed...) {
-		if dir, err := filepath.EvalSymlinks(dir); err == nil && (real == dir || strings.HasPrefix(real, dir+"/")) {
+	for _, dir := range append([]string{r.imagesDir()}, allowed...) {
+		if dir, err := filepath.EvalSymlinks(dir); err == nil && within(dir, real) {
 			// A file in /dev lies in memory, and everything else there is no disk.
 			if strings.HasPrefix(real+"/", "/dev/") && !backing.IsBlock(path) {
 				break
@@ -307,8 +315,8 @@ func (r *Room) Drop(all []protect.Made) error {
 		if r.volumeOn(now) != "" {
 			continue
 		}
-		if !exists(now) {
-			now += protect.Retired // the module had begun and was removed
+		if !exists(now) && within(r.imagesDir(), now) {
+			now += protect.Retired // the module had begun and was removed; of another place that is somebody else's file
 		}
 		var err error
 		switch m.Was {

@@ -222,6 +222,33 @@ func TestRetire(t *testing.T) {
 	p.is("after that was undone", "vda-2.raw", "vda.raw"+protect.Retired)
 }
 
+// TestDropTwice: an image that is dropped again takes no file along that only looks like what a release leaves.
+func TestDropTwice(t *testing.T) {
+	p := newPlace(t)
+	chosen := filepath.Join(p.pool, "x.raw")
+	theirs := chosen + protect.Retired
+	must(t, os.WriteFile(theirs, []byte("an admin's"), 0o600))
+	made, err := p.Make("web01", []protect.Place{{Target: "vda", Size: 1 << 20, Path: chosen}})
+	must(t, err)
+	must(t, errors.Join(p.Drop(made), p.Drop(made)))
+	if exists(chosen) || !exists(theirs) {
+		t.Errorf("left of its own %v, of the admin's %v", exists(chosen), exists(theirs))
+	}
+}
+
+// TestWithin: the root is a directory that everything is in.
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		dir, path string
+		want      bool
+	}{{"/", "/", true}, {"/", "/srv", true}, {"/srv", "/srv", true}, {"/srv", "/srv/x", true}, {"/srv", "/srv2", false},
+		{"/srv/x", "/srv", false}} {
+		if within(c.dir, c.path) != c.want {
+			t.Errorf("%s is in %s: %v", c.path, c.dir, !c.want)
+		}
+	}
+}
+
 // TestRequests: what makes no sense is refused before it is served.
 func TestRequests(t *testing.T) {
 	must(t, ask("1", "/srv/x.raw").Check())
