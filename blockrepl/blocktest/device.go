@@ -10,11 +10,13 @@ import (
 	"duet/blockrepl"
 )
 
-// DeviceSize is the size in bytes of the devices the suite wants.
+// DeviceSize is the size in bytes of the devices the suite wants: one extent, so it has every kind of range in
+// little time.
 const DeviceSize = 4 << 20
 
 // Device runs the suite of blockrepl.Device, FastReader and Mapper. open returns
-// a fresh device of DeviceSize bytes, all zeroes, and closes it when the test ends.
+// a fresh device of DeviceSize bytes, all zeroes, and closes it when the test ends. FastReader and Mapper are
+// tested if the device has them: a wrapper that should pass them on must be checked for that by its own test.
 func Device(t *testing.T, open func(t *testing.T) blockrepl.Device) {
 	for _, c := range []struct {
 		name string
@@ -42,6 +44,8 @@ func deviceSize(t *testing.T, dev blockrepl.Device) {
 	}
 }
 
+// deviceBounds: what does not lie wholly within the device is refused, changes nothing and does not make an image
+// file longer. The last offset overflows when the length is added.
 func deviceBounds(t *testing.T, dev blockrepl.Device) {
 	p := make([]byte, 2*blockrepl.Sector)
 	for _, off := range []int64{
@@ -70,7 +74,9 @@ func deviceBounds(t *testing.T, dev blockrepl.Device) {
 	}
 }
 
-// deviceRandom compares the device with a plain array after each of many operations.
+// deviceRandom compares the device with a plain array after each of many operations, and a page more to each side,
+// where a discard or zero that was rounded to blocks would have done harm. The seeds are fixed: a failure comes
+// again.
 func deviceRandom(t *testing.T, dev blockrepl.Device) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	fill := rand.NewChaCha8([32]byte{3})
@@ -114,7 +120,8 @@ func deviceRandom(t *testing.T, dev blockrepl.Device) {
 	}
 }
 
-// checkMap fails unless holes are holes and the map comes to its end.
+// checkMap fails unless holes are holes and the map comes to its end. Data that is called a hole would be lost by a
+// resync, which does not send it; zeroes that are called data cost only time, so they are allowed.
 func checkMap(t *testing.T, dev blockrepl.Device, model []byte) {
 	t.Helper()
 	mapper, ok := dev.(blockrepl.Mapper)
@@ -136,6 +143,7 @@ func checkMap(t *testing.T, dev blockrepl.Device, model []byte) {
 	}
 }
 
+// deviceBuffer: the caller uses its buffer again when WriteAt returns. The session of a Secondary does so at once.
 func deviceBuffer(t *testing.T, dev blockrepl.Device) {
 	p := bytes.Repeat([]byte{7}, 64<<10)
 	if _, err := dev.WriteAt(p, 0); err != nil {
@@ -147,6 +155,7 @@ func deviceBuffer(t *testing.T, dev blockrepl.Device) {
 	}
 }
 
+// deviceConcurrent has writers of ranges that do not overlap, and flushes beside writes of others.
 func deviceConcurrent(t *testing.T, dev blockrepl.Device) {
 	const writers, share = 8, DeviceSize / 8
 	var all sync.WaitGroup

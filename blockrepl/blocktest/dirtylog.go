@@ -10,11 +10,13 @@ import (
 	"duet/blockrepl"
 )
 
-// patience is how long a suite waits for what must happen.
+// patience is how long a suite waits for what must happen. It is only reached by a fault, so it is far longer than
+// the slowest disk of a loaded computer needs for a few syncs.
 const patience = 20 * time.Second
 
 // DirtyLog runs the suite of blockrepl.DirtyLog. open returns an empty log and a
-// function that closes it, or ends it as a crash would, and opens it again.
+// function that closes it, or ends it as a crash would, and opens it again. What was reported as done before reopen
+// must be in what it returns; open has to close both when the test ends.
 func DirtyLog(t *testing.T, open func(t *testing.T) (log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog)) {
 	for _, c := range []struct {
 		name string
@@ -35,7 +37,7 @@ func DirtyLog(t *testing.T, open func(t *testing.T) (log blockrepl.DirtyLog, reo
 	}
 }
 
-// commit stores and waits.
+// commit stores and waits until the log says that it is durable.
 func commit(t *testing.T, log blockrepl.DirtyLog, lineage *blockrepl.Lineage, entries ...blockrepl.Entry) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -50,7 +52,8 @@ func commit(t *testing.T, log blockrepl.DirtyLog, lineage *blockrepl.Lineage, en
 	}
 }
 
-// wantLog fails unless the log holds exactly this.
+// wantLog fails unless the log holds exactly this, in order of extent. Of a lineage it compares what decides who may
+// overwrite whom; InStep is left to the tests of the codec.
 func wantLog(t *testing.T, log blockrepl.DirtyLog, lineage *blockrepl.Lineage, entries ...blockrepl.Entry) {
 	t.Helper()
 	got, line, err := log.Load()
@@ -74,6 +77,8 @@ func logEmpty(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.Dirt
 	wantLog(t, reopen(), nil)
 }
 
+// logDurable: a commit replaces the whole entry of an extent, leaves the others alone, and without a lineage keeps
+// the one that is stored. Extents come back in order of their number, up to the largest there is.
 func logDurable(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog) {
 	line := &blockrepl.Lineage{Volume: "v", Line: []blockrepl.Generation{{Epoch: 3, Holder: "alpha"}}}
 	e := []blockrepl.Entry{{Extent: 2, Hot: true}, {Extent: 5, Dirty: 1 << 63}, {Extent: 1<<32 - 1, Hot: true, Dirty: 7}}
@@ -94,6 +99,7 @@ func logDurable(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.Di
 	wantLog(t, reopen(), &next, e...)
 }
 
+// logForgets: an entry that is neither hot nor dirty is no entry, also where there was none before.
 func logForgets(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog) {
 	commit(t, log, nil, blockrepl.Entry{Extent: 1, Hot: true}, blockrepl.Entry{Extent: 2, Dirty: 1})
 	commit(t, log, nil, blockrepl.Entry{Extent: 1}, blockrepl.Entry{Extent: 9})
@@ -129,7 +135,8 @@ func logOrder(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.Dirt
 	wantLog(t, reopen(), nil, blockrepl.Entry{Extent: 1, Dirty: n}, blockrepl.Entry{Extent: 2, Hot: true})
 }
 
-// logAtOnce commits with a lock held that the end of the commit before needs.
+// logAtOnce commits with a lock held that the end of the commit before needs, as a Primary does: a Commit that
+// waited, or called done itself, would be a deadlock of the whole volume.
 func logAtOnce(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -161,7 +168,8 @@ func logAtOnce(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.Dir
 	}
 }
 
-// logMany has many callers at once; each must be told once, after it is durable.
+// logMany has many callers at once; each must be told once, after it is durable. A second done of one commit would
+// end a later one that is not durable yet.
 func logMany(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog) {
 	const callers, each = 16, 20
 	var all sync.WaitGroup
@@ -198,7 +206,8 @@ func loaded(t *testing.T, log blockrepl.DirtyLog, extent uint32) bool {
 	return slices.ContainsFunc(got, func(e blockrepl.Entry) bool { return e.Extent == extent && e.Hot })
 }
 
-// logLarge is the first attach of a 64 GiB volume: every extent in one commit.
+// logLarge is the first attach of a 64 GiB volume: every extent in one commit, which is more than one transaction of
+// badger holds.
 func logLarge(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.DirtyLog) {
 	entries := make([]blockrepl.Entry, 16<<10)
 	for i := range entries {
@@ -209,6 +218,7 @@ func logLarge(t *testing.T, log blockrepl.DirtyLog, reopen func() blockrepl.Dirt
 	wantLog(t, reopen(), line, entries...)
 }
 
+// wait waits for all with the patience of a suite.
 func wait(t *testing.T, all *sync.WaitGroup) {
 	t.Helper()
 	done := make(chan struct{})

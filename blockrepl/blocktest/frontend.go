@@ -11,7 +11,8 @@ import (
 
 // Client is a simple client of a Frontend's protocol: one request at a time. Its
 // errors are Refused for an error the frontend answered, anything else when the
-// connection is gone.
+// connection is gone. The difference is what a guest sees: a refused write is an I/O error
+// in its file system, a lost connection is repeated by the hypervisor.
 type Client interface {
 	io.ReaderAt
 	io.WriterAt
@@ -19,18 +20,19 @@ type Client interface {
 	io.Closer
 }
 
-// Refused is the error of a Client whose request was answered with an error.
-type Refused struct{ Code uint32 }
+// Refused is the error of a Client whose request was answered with an error. It is returned as a value, unwrapped.
+type Refused struct{ Code uint32 } // the number of the protocol
 
 // Error says what was answered.
 func (r Refused) Error() string { return "request refused" }
 
-// HandQueue is a Queue whose requests the test completes by hand.
+// HandQueue is a Queue whose requests the test completes by hand, in any order and from any goroutine.
 type HandQueue struct {
 	Requests chan *blockrepl.Request // in the order of Submit
 }
 
-// NewHandQueue returns a Queue of DeviceSize bytes that takes up to depth requests.
+// NewHandQueue returns a Queue of DeviceSize bytes that takes up to depth requests. One more makes Submit wait, which
+// no Queue may do: depth has to suffice for the test.
 func NewHandQueue(depth int) *HandQueue {
 	return &HandQueue{Requests: make(chan *blockrepl.Request, depth)}
 }
@@ -44,7 +46,7 @@ func (q *HandQueue) Kick() {}
 // Size is DeviceSize.
 func (q *HandQueue) Size() int64 { return DeviceSize }
 
-// Next returns the next request.
+// Next returns the next request, which the test has to complete.
 func (q *HandQueue) Next(t *testing.T) *blockrepl.Request {
 	t.Helper()
 	select {
@@ -56,16 +58,17 @@ func (q *HandQueue) Next(t *testing.T) *blockrepl.Request {
 	}
 }
 
-// Finish completes r as a volume does.
+// Finish completes r as a volume does: with a CompleteBatch behind it. Afterwards r is the frontend's again.
 func Finish(r *blockrepl.Request, err error) { finish(r, err) }
 
-// FrontendParts is what the suite of blockrepl.Frontend needs of one.
+// FrontendParts is what the suite of blockrepl.Frontend needs of one. Both functions end with the test what they
+// made, but for the Client, which the suite closes.
 type FrontendParts struct {
 	New  func(t *testing.T) blockrepl.Frontend // not serving; clients can connect once Serve was called
 	Dial func(t *testing.T, endpoint string) Client
 }
 
-// Frontend runs the suite of blockrepl.Frontend.
+// Frontend runs the suite of blockrepl.Frontend. What a hostile client can do is left to the protocol's own tests.
 func Frontend(t *testing.T, p FrontendParts) {
 	for _, c := range []struct {
 		name string
@@ -95,6 +98,7 @@ func serve(t *testing.T, f blockrepl.Frontend, q blockrepl.Queue) <-chan error {
 	return served
 }
 
+// mustReturn fails unless Serve ends soon, and without an error, as after Close.
 func mustReturn(t *testing.T, served <-chan error) {
 	t.Helper()
 	select {
@@ -107,6 +111,7 @@ func mustReturn(t *testing.T, served <-chan error) {
 	}
 }
 
+// frontendUnused: a module that stops before its VM ever ran closes a frontend that nobody served.
 func frontendUnused(t *testing.T, p FrontendParts) {
 	f := p.New(t)
 	for range 2 {
@@ -119,6 +124,8 @@ func frontendUnused(t *testing.T, p FrontendParts) {
 	}
 }
 
+// frontendData has two connections to one volume: a flush on one covers what the other has written. A request that is
+// refused ends no connection.
 func frontendData(t *testing.T, p FrontendParts) {
 	f := p.New(t)
 	q := StartQueue(newRAM(), 2)
@@ -153,6 +160,7 @@ func frontendData(t *testing.T, p FrontendParts) {
 	mustReturn(t, served)
 }
 
+// frontendErrors: any error but ErrClosed is answered, so that the guest learns of it.
 func frontendErrors(t *testing.T, p FrontendParts) {
 	f, q := p.New(t), NewHandQueue(4)
 	serve(t, f, q)
@@ -172,6 +180,8 @@ func frontendErrors(t *testing.T, p FrontendParts) {
 	}
 }
 
+// frontendDrains: a client that got all its answers has nothing to repeat elsewhere. The 20 ms prove only that
+// Close does not return at once.
 func frontendDrains(t *testing.T, p FrontendParts) {
 	f, q := p.New(t), NewHandQueue(4)
 	served := serve(t, f, q)
@@ -199,6 +209,9 @@ func frontendDrains(t *testing.T, p FrontendParts) {
 	}
 }
 
+// frontendVolumeClosed: ErrClosed must not become an I/O error in the guest, which would remount its file system
+// read-only in a failover. The connection is dropped instead; other connections go on, as their requests may be
+// served.
 func frontendVolumeClosed(t *testing.T, p FrontendParts) {
 	f, q := p.New(t), NewHandQueue(4)
 	serve(t, f, q)
@@ -219,7 +232,8 @@ func frontendVolumeClosed(t *testing.T, p FrontendParts) {
 	}
 }
 
-// ram is the least Device there is.
+// ram is the least Device there is: no holes, no fast reads, and no locks, as the queue over it keeps writes of one
+// range apart.
 type ram struct{ b []byte }
 
 func newRAM() *ram { return &ram{make([]byte, DeviceSize)} }

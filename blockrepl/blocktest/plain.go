@@ -6,11 +6,16 @@ import (
 	"duet/blockrepl"
 )
 
-// inline is how many writes a worker does before it lets their answers go.
+// inline is how many writes a worker does before it lets their answers go: more would make the first one wait for the
+// others, fewer would cost a system call each.
 const inline = 16
 
 // PlainQueue is a volume without a peer or a dirty log: a blockrepl.Queue over
 // one Device, to test and measure a Frontend on its own.
+//
+// It promises what a Queue promises and no more: requests that overlap keep their order, others do not; a flush,
+// and a write with FUA, flush the device. It has no bound on what is pending; a Frontend has. Errors of the device
+// are the errors of requests, where a Primary holds failed writes back. A range is not checked: the device does.
 type PlainQueue struct {
 	dev  blockrepl.Device
 	fast blockrepl.FastReader // nil if every read may wait
@@ -19,7 +24,7 @@ type PlainQueue struct {
 	wake    sync.Cond // signalled when ready grows or closed is set
 	pending []*job    // submitted and not completed, in the order of Submit
 	ready   []*job    // of these, those that may begin; a ring would be faster, tests do not care
-	spare   []*job
+	spare   []*job    // jobs to be used again
 	closed  bool
 	workers sync.WaitGroup
 }
@@ -31,7 +36,8 @@ type job struct {
 
 var _ blockrepl.Queue = (*PlainQueue)(nil)
 
-// StartQueue serves dev with the given number of goroutines until Close.
+// StartQueue serves dev with the given number of goroutines until Close. It does not own dev. As many requests as
+// there are workers may be in the device at once, of which any may wait for the disk.
 func StartQueue(dev blockrepl.Device, workers int) *PlainQueue {
 	q := &PlainQueue{dev: dev}
 	q.fast, _ = dev.(blockrepl.FastReader)
@@ -45,7 +51,8 @@ func StartQueue(dev blockrepl.Device, workers int) *PlainQueue {
 // Size is the size of the device.
 func (q *PlainQueue) Size() int64 { return q.dev.Size() }
 
-// Submit queues r; a read that need not wait completes at once.
+// Submit queues r; a read that need not wait completes at once, inside Submit. Nothing else begins before Kick,
+// unless a worker is awake anyway.
 func (q *PlainQueue) Submit(r *blockrepl.Request) {
 	q.mu.Lock()
 	if q.closed {
@@ -66,7 +73,7 @@ func (q *PlainQueue) Submit(r *blockrepl.Request) {
 	q.mu.Unlock()
 }
 
-// conflicts counts the pending requests r must wait for.
+// conflicts counts the pending requests r must wait for. Called with mu held.
 func (q *PlainQueue) conflicts(r *blockrepl.Request) int {
 	n := 0
 	for _, j := range q.pending {
@@ -90,6 +97,7 @@ func (q *PlainQueue) add(r *blockrepl.Request) {
 	}
 }
 
+// finish completes a request alone. It must not be called with mu held: a Completer may take locks of its own.
 func finish(r *blockrepl.Request, err error) {
 	by := r.By // r may be used again as soon as it is complete
 	by.Complete(r, err)
@@ -105,7 +113,8 @@ func (q *PlainQueue) Kick() {
 	q.mu.Unlock()
 }
 
-// Close completes with ErrClosed what has not begun, waits for the rest and ends the workers.
+// Close completes with ErrClosed what has not begun, waits for the rest and ends the workers. It waits as long as the
+// device does. It must not run beside a Submit that is reading: a request that comes back from there finds no worker.
 func (q *PlainQueue) Close() error {
 	q.mu.Lock()
 	q.closed = true
@@ -122,6 +131,8 @@ func (q *PlainQueue) Close() error {
 	return nil
 }
 
+// work is one worker. It gathers the answers of consecutive writes of one Completer and lets them go with one
+// CompleteBatch; it always does before it may wait, as nobody else knows that it owes them.
 func (q *PlainQueue) work() {
 	var owed blockrepl.Completer // has answers that CompleteBatch did not send yet
 	for done := 0; ; done++ {
@@ -158,7 +169,8 @@ func (q *PlainQueue) work() {
 	}
 }
 
-// remove takes a finished job out and makes ready what waited for it only.
+// remove takes a finished job out and makes ready what waited for it only. The jobs behind it in pending are exactly
+// those that counted it, as order of Submit is kept.
 func (q *PlainQueue) remove(done *job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -180,6 +192,7 @@ func (q *PlainQueue) remove(done *job) {
 	q.spare = append(q.spare, done)
 }
 
+// execute does r. FUA is a write and then a flush of everything, as at a Primary.
 func execute(dev blockrepl.Device, r *blockrepl.Request) (err error) {
 	switch r.Op {
 	case blockrepl.OpRead:
@@ -197,7 +210,8 @@ func execute(dev blockrepl.Device, r *blockrepl.Request) (err error) {
 	return err
 }
 
-// conflict reports whether two requests must take effect in the order they came.
+// conflict reports whether two requests must take effect in the order they came. A flush never must: it covers what
+// was completed before it was submitted, and nothing that is pending.
 func conflict(a, b *blockrepl.Request) bool {
 	if a.Op == blockrepl.OpFlush || b.Op == blockrepl.OpFlush || (a.Op == blockrepl.OpRead && b.Op == blockrepl.OpRead) {
 		return false

@@ -11,7 +11,8 @@ import (
 )
 
 // Queue runs the suite of blockrepl.Queue. open returns a running volume of
-// DeviceSize bytes, all zeroes, and ends it when the test ends.
+// DeviceSize bytes, all zeroes, and ends it when the test ends. The order of overlapping requests is tested within
+// one submitter, as NBD promises none between two connections.
 func Queue(t *testing.T, open func(t *testing.T) blockrepl.Queue) {
 	for _, c := range []struct {
 		name string
@@ -25,13 +26,14 @@ func Queue(t *testing.T, open func(t *testing.T) blockrepl.Queue) {
 	}
 }
 
-// Waiter is a Completer a test waits on.
+// Waiter is a Completer a test waits on. It never forgets a request, so it also sees one that is completed twice; a
+// Request must not be submitted again with the same Waiter.
 type Waiter struct {
 	mu      sync.Mutex
 	change  sync.Cond
 	done    map[*blockrepl.Request]error
-	unsent  int // completions no CompleteBatch followed yet
-	doubled bool
+	unsent  int  // completions no CompleteBatch followed yet
+	doubled bool // a request was completed twice
 }
 
 // NewWaiter returns a Waiter without completions.
@@ -59,7 +61,8 @@ func (w *Waiter) CompleteBatch() {
 	w.change.Broadcast()
 }
 
-// Wait returns the results of rs in order when all are complete.
+// Wait returns the results of rs in order when all are complete and a CompleteBatch has followed the last: without it
+// a frontend would keep the answers to itself. Only the goroutine of the test may call it.
 func (w *Waiter) Wait(t *testing.T, rs ...*blockrepl.Request) []error {
 	t.Helper()
 	late := false
@@ -92,7 +95,8 @@ func (w *Waiter) Wait(t *testing.T, rs ...*blockrepl.Request) []error {
 	}
 }
 
-// Do submits rs in order, waits and fails the test if one failed.
+// Do submits rs in order, waits and fails the test if one failed. It sets their By. Only the goroutine of the test
+// may call it; see submit.
 func Do(t *testing.T, q blockrepl.Queue, rs ...*blockrepl.Request) {
 	t.Helper()
 	w := NewWaiter()
@@ -125,6 +129,7 @@ func wantBytes(t *testing.T, r *blockrepl.Request, b byte) {
 	}
 }
 
+// queueEach looks at the bytes beside each range too: the first and last page of what was written must stay.
 func queueEach(t *testing.T, q blockrepl.Queue) {
 	if q.Size() != DeviceSize {
 		t.Fatalf("size %d", q.Size())
@@ -144,7 +149,9 @@ func queueEach(t *testing.T, q blockrepl.Queue) {
 	}
 }
 
-// queueOrder submits overlapping writes and reads without waiting between them.
+// queueOrder submits overlapping writes and reads without waiting between them: each read must see the write before
+// it and not the one after, though all are in flight at once. Every second write is shifted, so that ranges overlap
+// in part.
 func queueOrder(t *testing.T, q blockrepl.Queue) {
 	for round := range 20 {
 		base := int64(round) * 64 << 10
@@ -161,7 +168,8 @@ func queueOrder(t *testing.T, q blockrepl.Queue) {
 	}
 }
 
-// queueMany has several submitters with deep queues, each with a share of its own.
+// queueMany has several submitters with deep queues, each with a share of its own, so that each knows what its
+// reads must return although nobody knows in which order the requests of all end.
 func queueMany(t *testing.T, q blockrepl.Queue) {
 	const submitters, share = 4, DeviceSize / 4
 	var all sync.WaitGroup
@@ -197,7 +205,7 @@ func queueMany(t *testing.T, q blockrepl.Queue) {
 	wait(t, &all)
 }
 
-// submit is Do for goroutines other than the test's.
+// submit is Do for goroutines other than the test's, which may not call Fatal. It has no patience: wait has.
 func submit(t *testing.T, q blockrepl.Queue, rs []*blockrepl.Request) {
 	var all sync.WaitGroup
 	all.Add(len(rs))
@@ -209,6 +217,7 @@ func submit(t *testing.T, q blockrepl.Queue, rs []*blockrepl.Request) {
 	all.Wait()
 }
 
+// completions counts requests that ended.
 type completions struct {
 	t   *testing.T
 	all *sync.WaitGroup

@@ -1,5 +1,10 @@
-// Package memlog is a DirtyLog in memory, for tests and for volumes whose loss of
-// the log is acceptable. It can lose power: what was not durable is gone then.
+// Package memlog is a DirtyLog in memory, for tests. It ends with the process, so a volume
+// that is to survive a restart needs package badgerlog.
+//
+// It keeps the promises of a real log as far as its user can see them: commits take effect in
+// order, Commit waits for nothing, done runs on a goroutine of the log, which is one per Log and ends
+// with Close. It cannot crash in the middle of a commit: each is one step under its mutex. A test that
+// opens the same Log in another Primary or Secondary has what a restart would find.
 package memlog
 
 import (
@@ -10,22 +15,23 @@ import (
 	"duet/blockrepl"
 )
 
-// ErrClosed is returned to commits after Close.
+// ErrClosed is what commits after Close are told.
 var ErrClosed = errors.New("dirty log closed")
 
 // Log is a DirtyLog in memory. Commits are done in order on one goroutine, as in a
-// real log. New makes one; Close ends it.
+// real log. New makes one; Close ends it. Any goroutine may call its methods, but Close not from a done callback, as
+// it waits for that.
 type Log struct {
 	mu      sync.Mutex
 	entries map[uint32]blockrepl.Entry
 	lineage *blockrepl.Lineage
-	fail    error
+	fail    error // what commits are told instead of being stored
 	closed  bool
-	commits int
+	commits int // stored so far
 
-	queue []commit
-	more  sync.Cond
-	done  chan struct{}
+	queue []commit      // not begun, in order
+	more  sync.Cond     // signalled when queue grows or closed is set
+	done  chan struct{} // closed when run has ended
 }
 
 type commit struct {
@@ -54,6 +60,8 @@ func (l *Log) Commit(entries []blockrepl.Entry, lineage *blockrepl.Lineage, done
 	l.more.Signal()
 }
 
+// run does the commits. It calls done without mu, as that may call Commit or Load. What is queued when Close comes is
+// still done.
 func (l *Log) run() {
 	defer close(l.done)
 	l.mu.Lock()
@@ -74,7 +82,7 @@ func (l *Log) run() {
 	}
 }
 
-// store does one commit; the caller holds mu.
+// store does one commit; the caller holds mu. The lineage is copied, as its owner may go on to extend it.
 func (l *Log) store(c commit) error {
 	if l.fail != nil {
 		return l.fail
@@ -95,7 +103,7 @@ func (l *Log) store(c commit) error {
 	return nil
 }
 
-// Load returns everything remembered; see blockrepl.DirtyLog.
+// Load returns everything remembered; see blockrepl.DirtyLog. It sees a commit before its done was called.
 func (l *Log) Load() ([]blockrepl.Entry, *blockrepl.Lineage, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,7 +119,8 @@ func (l *Log) Load() ([]blockrepl.Entry, *blockrepl.Lineage, error) {
 	return entries, &lineage, nil
 }
 
-// Fail makes every later commit fail with err; nil ends that.
+// Fail makes every later commit fail with err, those that are queued already too, as a log on a full or broken disk
+// would; nil ends that. A failed commit has stored nothing.
 func (l *Log) Fail(err error) {
 	l.mu.Lock()
 	l.fail = err

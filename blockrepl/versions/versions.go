@@ -1,6 +1,11 @@
 // Package versions is what admins see and do of the versions of volumes that lost a split brain: all nodes' versions
 // listed together, one compared with the volume as it is now, exported or dropped on the node that keeps it. How they
 // are kept is package divergence.
+//
+// It keeps nothing itself and starts no goroutine but the task of an export; Tidy runs on its caller's. Commands
+// are found by ID over all nodes, then done on the node that keeps the version: a comparison or an export also
+// reads the image there, as what was not overwritten yet is only in it. What an admin can mend is an error of
+// package api that names the command.
 package versions
 
 import (
@@ -27,7 +32,7 @@ type Config struct {
 	// Call asks another node for its versions, as the one there answers: "versions", "versions/ID" or
 	// "versions/ID/drop".
 	Call func(ctx context.Context, node cluster.NodeID, path string, out any) error
-	// Run begins a task; a module has one at a time.
+	// Run begins a task; a module has one at a time, so that two exports of its versions never run at once.
 	Run    func(kind, module string, work tasks.Work) (api.Task, error)
 	Logger *slog.Logger
 }
@@ -38,7 +43,9 @@ type Archive struct{ cfg Config }
 // New returns an Archive.
 func New(cfg Config) *Archive { return &Archive{cfg} }
 
-// Diverged lists the versions that are kept on all nodes; one that is away is left out.
+// Diverged lists the versions that are kept on all nodes, in order of ID, which is that of time. A node that does not
+// answer within 2 s is left out without a word, so that a version that is not listed is not proven to be gone. The
+// nodes are asked one after the other.
 func (r *Archive) Diverged(ctx context.Context) ([]api.Version, error) {
 	out, err := r.Here()
 	if err != nil {
@@ -60,7 +67,7 @@ func (r *Archive) Diverged(ctx context.Context) ([]api.Version, error) {
 	return out, nil
 }
 
-// Here lists those of this node.
+// Here lists those of this node, the given up and the damaged ones too. It is what other nodes get by Call.
 func (r *Archive) Here() ([]api.Version, error) {
 	entries, err := r.cfg.Keeper.List()
 	if err != nil {
@@ -73,7 +80,8 @@ func (r *Archive) Here() ([]api.Version, error) {
 	return out, nil
 }
 
-// describe turns what is kept of a version into the API's words.
+// describe turns what is kept of a version into the API's words. Saved is only known while the volume is open: it
+// is the space that the saved regions take, not how much differs.
 func (r *Archive) describe(e divergence.Entry) api.Version {
 	a := e.About
 	v := api.Version{ID: a.ID, Node: string(r.cfg.Self), Module: a.Module, Target: a.Target, Size: a.Size,
@@ -94,7 +102,8 @@ func side(s divergence.Side) api.Side {
 	return api.Side{Node: s.Node, FirstWrite: known(s.FirstWrite), LastWrite: known(s.LastWrite)}
 }
 
-// version finds one by its ID: on this node, or says which other node keeps it.
+// version finds one by its ID: on this node, or says which other node keeps it; the entry is empty then. An ID of
+// which no node that answers knows is ErrNotFound, also if the node that keeps it is away.
 func (r *Archive) version(ctx context.Context, id string) (divergence.Entry, cluster.NodeID, error) {
 	all, err := r.Diverged(ctx)
 	if err != nil {
@@ -114,10 +123,12 @@ func (r *Archive) version(ctx context.Context, id string) (divergence.Entry, clu
 
 const (
 	compareTime = 20 * time.Second // an admin waits for the answer
-	maxRanges   = 10000
+	maxRanges   = 10000            // ranges in an answer; Bytes counts those beyond them as well
 )
 
-// Difference compares a version with the volume as it is now, on the node that keeps it.
+// Difference compares a version with the volume as it is now, on the node that keeps it. Only what was saved is read:
+// the rest is the same by definition. After compareTime it returns what it has, with Partly set. The volume must be
+// open there, else it is ErrConflict.
 func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, error) {
 	e, at, err := r.version(ctx, id)
 	if err != nil {
@@ -153,7 +164,8 @@ func closed(a divergence.About) error {
 		a.Module)
 }
 
-// DropVersion forgets a version, wherever it is kept.
+// DropVersion forgets a version, wherever it is kept. It is gone for good when this returns nil: durably no version
+// any more, its space given back.
 func (r *Archive) DropVersion(ctx context.Context, id string) error {
 	e, at, err := r.version(ctx, id)
 	if err != nil {
@@ -165,7 +177,8 @@ func (r *Archive) DropVersion(ctx context.Context, id string) error {
 	return r.cfg.Keeper.Drop(e)
 }
 
-// ExportVersion writes a version to a new raw image on the node that keeps it.
+// ExportVersion writes a version to a new raw image on the node that keeps it, which must be this one. The task
+// that it returns ends when the image is durable; the volume must stay open until then, or the task fails.
 func (r *Archive) ExportVersion(ctx context.Context, id, path string) (api.Task, error) {
 	e, at, err := r.version(ctx, id)
 	if err != nil {
@@ -191,7 +204,8 @@ func (r *Archive) ExportVersion(ctx context.Context, id, path string) (api.Task,
 	})
 }
 
-// Tidy forgets versions after their time, until ctx ends.
+// Tidy forgets versions after their time, now and each hour, until ctx ends. What fails is tried again the next
+// hour. It goes by this node's clock: one that is far ahead forgets a version too early.
 func (r *Archive) Tidy(ctx context.Context) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
