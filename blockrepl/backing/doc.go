@@ -7,6 +7,16 @@
 // A File is locked while it is open, against a second File on it in any process
 // and against QEMU, which honours the same locks. All of a Device's promises
 // (package blockrepl) hold; a range outside the device is ErrRange.
+//
+// Nothing here buffers, orders or repeats I/O, and no goroutine is started: a call lasts as long as the kernel
+// does, and one on a broken disk may never return. Who must not wait for that is the caller's matter (package
+// blockrepl watches its calls).
+//
+// Memory and Faulty are for tests and simulations only. Both keep the whole contract, so that what is found with them
+// would happen on a disk as well.
+//
+// Files: file.go is what systems have in common, file_linux.go and file_windows.go what they do not; place.go looks
+// at paths before anything is opened.
 package backing
 
 import (
@@ -23,7 +33,8 @@ var (
 	ErrSize = errors.New("wrong image size")
 	// ErrRange is returned for a range that does not lie within the device.
 	ErrRange = errors.New("range outside the device")
-	// ErrClosed is returned by operations on a File after Close.
+	// ErrClosed is returned after Close by what works on the descriptor itself: Flush, Discard, Zero and Data. Reads and
+	// writes get os.ErrClosed in an os.PathError.
 	ErrClosed = errors.New("image is closed")
 )
 

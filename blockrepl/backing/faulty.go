@@ -8,7 +8,8 @@ import (
 	"duet/blockrepl"
 )
 
-// Fault is one thing that goes wrong on a Faulty device.
+// Fault is one thing that goes wrong on a Faulty device. With neither Delay, Hold nor Err it only takes the operation
+// from the faults behind it.
 type Fault struct {
 	Ops   []blockrepl.Op  // operations it strikes; empty means all
 	Off   int64           // it strikes ranges that overlap [Off, Off+Len); flushes always
@@ -20,7 +21,8 @@ type Fault struct {
 	Err   error           // returned instead of the operation's effect; nil lets it happen
 }
 
-// Faulty is a Device that fails as told, for tests. It passes everything else through.
+// Faulty is a Device that fails as told, for tests. It passes everything else through. A fault strikes before the
+// wrapped device is asked: an operation that fails has had no effect, one that is held has none yet.
 type Faulty struct {
 	dev blockrepl.Device
 
@@ -38,7 +40,7 @@ var (
 func NewFaulty(dev blockrepl.Device) *Faulty { return &Faulty{dev: dev} }
 
 // Inject adds a fault; the first one that matches an operation strikes it. The
-// returned function removes it.
+// returned function removes it, but frees nobody who is in its Delay or Hold.
 func (d *Faulty) Inject(f Fault) (remove func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +61,8 @@ func (f *Fault) matches(op blockrepl.Op, off, n int64) bool {
 	return op == blockrepl.OpFlush || (off+n > f.Off && (f.Len == 0 || off < f.Off+f.Len))
 }
 
-// pick counts the operation against the faults and returns the one that strikes, if any.
+// pick counts the operation against the faults and returns the one that strikes, if any: a copy, as Times goes down
+// while others are in it. Each fault with an After that is passed counts the operation, until one strikes.
 func (d *Faulty) pick(op blockrepl.Op, off, n int64) (Fault, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -81,6 +84,7 @@ func (d *Faulty) pick(op blockrepl.Op, off, n int64) (Fault, bool) {
 	return Fault{}, false
 }
 
+// inject waits without mu, so that other operations go on beside one that is held.
 func (d *Faulty) inject(op blockrepl.Op, off, n int64) error {
 	f, ok := d.pick(op, off, n)
 	if !ok {
@@ -150,7 +154,7 @@ func (d *Faulty) Flush() error {
 // Size is the size of the wrapped device.
 func (d *Faulty) Size() int64 { return d.dev.Size() }
 
-// Data asks the wrapped device; one without holes has everything allocated.
+// Data asks the wrapped device; one without holes has everything allocated. No fault strikes it: it reads no data.
 func (d *Faulty) Data(off int64) (start, end int64, err error) {
 	if m, ok := d.dev.(blockrepl.Mapper); ok {
 		return m.Data(off)

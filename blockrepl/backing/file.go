@@ -16,11 +16,16 @@ import (
 
 // File is a raw image: a regular file or a block device. It is open from
 // OpenFile or CreateFile until Close and locked for that time.
+//
+// Reads and writes go through the page cache, which survives a killed process but not a loss of power; only Flush
+// reaches the disk. Nothing else in this process may open the image: a write past the File is not replicated, and the
+// next comparison would call it rot.
 type File struct {
 	f    *os.File
 	size int64
 
-	// mu keeps the descriptor alive under the calls that use its number.
+	// mu keeps the descriptor alive under the calls that use its number: one that was closed may be that of another
+	// file by then, which would get the discard. It is held for reading during system calls, for writing by Close only.
 	mu     sync.RWMutex
 	closed bool
 
@@ -36,7 +41,8 @@ var (
 
 // OpenFile opens the image at path and locks it. A size other than 0 must be
 // the size of the image in bytes. The errors are fs.ErrNotExist, ErrKind,
-// ErrSize, ErrInUse or what the system says.
+// ErrSize, ErrInUse or what the system says. The size is taken now, for good: an image that grows while it is open is
+// served with the size it had.
 func OpenFile(path string, size int64) (*File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -62,7 +68,8 @@ func OpenFile(path string, size int64) (*File, error) {
 
 // CreateFile makes a sparse image of size bytes, all zeroes, that only its owner
 // may read, and opens it as OpenFile does. The path must not exist yet. The
-// image survives power loss when CreateFile returns.
+// image survives power loss when CreateFile returns. It takes no space yet, so a later write may fail with ENOSPC,
+// which fails this copy. After an error there is no file.
 func CreateFile(path string, size int64) (*File, error) {
 	if err := checkSize(size, size); err != nil {
 		return nil, fmt.Errorf("create image %s: %w", path, err)
@@ -87,7 +94,8 @@ func CreateFile(path string, size int64) (*File, error) {
 }
 
 // Written is when the image at path was last changed, by the clock of this node; zero for
-// a block device, which does not know, and for an image that cannot be looked at.
+// a block device, which does not know, and for an image that cannot be looked at. It is told to people; no rule
+// uses it.
 func Written(path string) time.Time {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() {
@@ -118,7 +126,8 @@ func (f *File) Path() string { return f.f.Name() }
 // Size is the length in bytes.
 func (f *File) Size() int64 { return f.size }
 
-// ReadAt fills p from off. A file cut short by somebody else is an error.
+// ReadAt fills p from off. A file cut short by somebody else is an error: io.EOF is never returned, as the end of
+// the device is not reached by a range that lies in it.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if err := checkRange(off, int64(len(p)), f.size); err != nil {
 		return 0, err
@@ -130,7 +139,8 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// WriteAt writes p at off into the page cache.
+// WriteAt writes p at off into the page cache. It waits for the disk only when the kernel makes a writer of too many
+// dirty pages wait. An error of a write that the kernel does later is told to Flush.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	if err := checkRange(off, int64(len(p)), f.size); err != nil {
 		return 0, err
@@ -139,17 +149,18 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // Discard makes the range read as zeroes and gives its space back where the
-// file system can; where it cannot, zeroes are written.
+// file system can; where it cannot, zeroes are written. Durable after a Flush, as any write.
 func (f *File) Discard(off, n int64) error {
 	return f.clear("discard", punchHole, off, n)
 }
 
 // Zero makes the range read as zeroes and keeps its space, by the file system
-// where it can, otherwise by writing zeroes.
+// where it can, otherwise by writing zeroes. A hole in the range becomes allocated, which a full file system refuses.
 func (f *File) Zero(off, n int64) error {
 	return f.clear("zero", zeroRange, off, n)
 }
 
+// clear does fast, or writes zeroes where the system or the file system cannot do that.
 func (f *File) clear(verb string, fast func(fd uintptr, off, n int64) error, off, n int64) error {
 	if err := checkRange(off, n, f.size); err != nil || n == 0 {
 		return err
@@ -164,6 +175,7 @@ func (f *File) clear(verb string, fast func(fd uintptr, off, n int64) error, off
 	return nil
 }
 
+// writeZeroes may be interrupted half way by an error; the range is then of both.
 func (f *File) writeZeroes(off, n int64) error {
 	zeroes := make([]byte, min(n, 1<<20))
 	for n > 0 {
@@ -178,7 +190,8 @@ func (f *File) writeZeroes(off, n int64) error {
 
 // Flush makes every write that returned before it durable. Once it failed it
 // fails for ever: the kernel reports a lost page only once, and a later success
-// would say nothing about that page.
+// would say nothing about that page. Only a File that is opened anew can flush again, and its owner has to know
+// that this copy may lack what was written since the last good Flush.
 func (f *File) Flush() error {
 	if old := f.broken.Load(); old != nil {
 		return *old
@@ -192,14 +205,16 @@ func (f *File) Flush() error {
 		return nil
 	}
 	if errors.Is(err, ErrClosed) {
-		return err
+		return err // says nothing about the disk
 	}
 	err = fmt.Errorf("flush %s: %w", f.Path(), err)
 	f.broken.CompareAndSwap(nil, &err)
 	return err
 }
 
-// Close unlocks the image and waits for calls under way. It does not flush.
+// Close unlocks the image. It waits for a Discard, Zero, Flush, TryReadAt or Data under way; a read or write under way
+// keeps the descriptor, and with it the lock, until it ends, so the caller ends those first. It does not flush: who is
+// to rely on the copy calls Flush before.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

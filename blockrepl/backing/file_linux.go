@@ -12,6 +12,10 @@ import (
 // openLocked opens path and takes an exclusive lock of the open file
 // description. QEMU takes locks of the same kind on the images it opens, so it
 // is kept out as well. A block device is opened exclusively too, which a mounted one refuses.
+//
+// A lock of the open file description, and not of the process, as a second File in this process must be refused
+// too, and as closing any other descriptor of the image would give a lock of the process back. It ends with the
+// last descriptor, so a process that was killed leaves none.
 func openLocked(path string, flag int, device bool) (*os.File, error) {
 	if device {
 		flag |= os.O_EXCL
@@ -50,17 +54,19 @@ func zeroRange(fd uintptr, off, n int64) error {
 // write-zeroes that keeps the page cache right and guarantees zeroes.
 func fallocate(fd uintptr, mode uint32, off, n int64) error {
 	err := retry(func() error { return unix.Fallocate(int(fd), mode, off, n) })
-	// EINVAL: a block device whose own sectors are larger than the range.
+	// EINVAL: a block device whose own sectors are larger than the range, or the range does not lie on their bounds.
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
 		return errors.ErrUnsupported
 	}
 	return err
 }
 
+// dataSync is fdatasync: the size of an image never changes, and its times do not matter.
 func dataSync(fd uintptr) error {
 	return retry(func() error { return unix.Fdatasync(int(fd)) })
 }
 
+// retry repeats a call that a signal has ended: the runtime of Go sends itself some.
 func retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -69,7 +75,8 @@ func retry(call func() error) error {
 	}
 }
 
-// TryReadAt fills p from the page cache, or reports false.
+// TryReadAt fills p from the page cache, or reports false; p may have changed in part then. It is preadv2 with
+// RWF_NOWAIT. A file system that does not know the flag is not asked again.
 func (f *File) TryReadAt(p []byte, off int64) bool {
 	if f.tryless.Load() || len(p) == 0 || checkRange(off, int64(len(p)), f.size) != nil {
 		return false
@@ -89,7 +96,9 @@ func (f *File) TryReadAt(p []byte, off int64) bool {
 	return errno == 0 && int(n) == len(p)
 }
 
-// Data finds the next allocated range; a file system without SEEK_DATA has everything allocated.
+// Data finds the next allocated range; a file system without SEEK_DATA has everything allocated. Any other error
+// counts as data too: what is wrongly called a hole would not be sent to the peer. It moves the file's own
+// position, which nothing else here uses after OpenFile.
 func (f *File) Data(off int64) (start, end int64, err error) {
 	if err := checkRange(off, 0, f.size); err != nil {
 		return 0, 0, err

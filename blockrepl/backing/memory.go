@@ -7,17 +7,19 @@ import (
 	"duet/blockrepl"
 )
 
+// pageSize is the grain in which memory is taken, and so that of holes: a region.
 const pageSize = 64 << 10
 
 // Memory is a disk in memory for tests. It takes memory only for what was
 // written, so it may be as large as a real one. Like a real one it has a
-// volatile cache: PowerCut takes back writes that no Flush followed.
+// volatile cache: PowerCut takes back writes that no Flush followed. Its methods may be called by several goroutines;
+// none waits for anything but the others.
 type Memory struct {
 	size int64
 
 	mu    sync.RWMutex
 	pages map[int64]*[pageSize]byte // by offset/pageSize; a missing one is a hole
-	// undo holds the last flushed content of each sector written since, by sector number.
+	// undo holds the last flushed content of each sector written since, by sector number: a disk loses whole sectors.
 	undo map[int64][]byte
 }
 
@@ -52,6 +54,7 @@ func (m *Memory) TryReadAt(p []byte, off int64) bool {
 	return err == nil
 }
 
+// read and write do the work; mu is held and the range was checked.
 func (m *Memory) read(p []byte, off int64) {
 	for len(p) > 0 {
 		n := min(len(p), pageSize-int(off%pageSize))
@@ -89,7 +92,8 @@ func (m *Memory) write(p []byte, off int64) {
 	}
 }
 
-// remember keeps the flushed content of the sectors of a range about to change.
+// remember keeps the flushed content of the sectors of a range about to change. What a sector held between two
+// flushes is never kept: a disk either has the flushed content or the newest.
 func (m *Memory) remember(off, n int64) {
 	for s := off / blockrepl.Sector; s*blockrepl.Sector < off+n; s++ {
 		if _, ok := m.undo[s]; ok {
@@ -139,6 +143,7 @@ func (m *Memory) Zero(off, n int64) error {
 	return nil
 }
 
+// eachPage calls do for the part of each page that lies in the range, in bytes within the page.
 func (m *Memory) eachPage(off, n int64, do func(page, from, to int64)) {
 	for n > 0 {
 		from := off % pageSize
@@ -158,7 +163,8 @@ func (m *Memory) Flush() error {
 
 // PowerCut takes back the unflushed sectors that keep refuses, in order of
 // offset, as a disk may have written any of its cache or none; a nil keep takes
-// all back. keep is given the sector's offset in bytes. The disk stays usable.
+// all back. keep is given the sector's offset in bytes and must not call the disk. The order is fixed so that a keep
+// that draws lots from a seed gives the same disk again. The disk stays usable.
 func (m *Memory) PowerCut(keep func(off int64) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,7 +7,9 @@ import (
 )
 
 // WriteFile puts data under path, which only its owner may read: whole or not at all. It
-// is durable when WriteFile returns. It uses the name path+".new" on the way.
+// is durable when WriteFile returns. It uses the name path+".new" on the way, where an error leaves what
+// was written so far; the next call begins it anew. The data must reach the disk before the name does: a rename
+// that is durable first would leave an empty file.
 func WriteFile(path string, data []byte) error {
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -24,7 +26,8 @@ func WriteFile(path string, data []byte) error {
 	return Rename(tmp, path)
 }
 
-// Rename gives a file or directory another name in the same directory, durably.
+// Rename gives a file or directory another name in the same directory, durably. A file that has the name is replaced.
+// Only one directory is synced, so from another one the old name may come back after a power loss.
 func Rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err

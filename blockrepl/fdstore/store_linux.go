@@ -18,13 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Store keeps listening unix sockets by the path that leads to them. Its methods may be called by several goroutines.
+// Store keeps listening unix sockets by the path that leads to them. Its methods may be called by several
+// goroutines. Take, Keep and Drop may wait for the service manager, for at most tellTime each word, with mu held.
 type Store struct {
 	manager string // socket of the service manager; "": there is none
 	log     *slog.Logger
 
 	mu   sync.Mutex
-	kept map[string]entry
+	kept map[string]entry // by path
 }
 
 // entry is one kept socket.
@@ -33,7 +34,7 @@ type entry struct {
 	inode uint64   // of the socket's file: another one may lie at the path by now
 }
 
-// tellTime bounds a word to the service manager, which is busy at times.
+// tellTime bounds a word to the service manager, which is busy at times. A volume that is being offered waits for it.
 const tellTime = time.Second
 
 // Open takes over the sockets that an earlier run of this service has kept. It is called once in a process, early: it
@@ -41,7 +42,7 @@ const tellTime = time.Second
 // is let go.
 func Open(log *slog.Logger) *Store {
 	s := &Store{manager: os.Getenv("NOTIFY_SOCKET"), log: log, kept: map[string]entry{}}
-	for _, f := range activation.Files(true) {
+	for _, f := range activation.Files(true) { // true: unset the environment
 		path, inode, ok := parseName(f.Name())
 		if ok && inode == inodeOf(path) {
 			s.kept[path] = entry{f, inode}
@@ -67,7 +68,8 @@ func (s *Store) Paths() []string {
 }
 
 // Take returns a listener on the socket that is kept for path, or nil if there is none or the path leads elsewhere by
-// now. The caller closes it; the socket is kept on.
+// now. The caller closes it; the socket is kept on, with what waits in its backlog. What is of no use is let go, so
+// that the caller can make a new one and Keep it.
 func (s *Store) Take(path string) *net.UnixListener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +92,8 @@ func (s *Store) Take(path string) *net.UnixListener {
 }
 
 // Keep keeps the socket of ln, whose file lies at path, until Drop: it listens on when ln is closed and, under a
-// service manager, when this process ends.
+// service manager, when this process ends. What was kept for path before is cut off, even if Keep fails then.
+// A service manager that does not answer is no error: the socket then ends with this process.
 func (s *Store) Keep(path string, ln *net.UnixListener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,6 +119,7 @@ func (s *Store) Drop(path string) {
 	s.drop(path)
 }
 
+// drop is Drop; mu is held.
 func (s *Store) drop(path string) {
 	have, ok := s.kept[path]
 	if !ok {
@@ -127,8 +131,9 @@ func (s *Store) drop(path string) {
 	s.tell("FDSTOREREMOVE=1\nFDNAME="+formatName(path, have.inode), nil)
 }
 
-// silence ends the listening of a socket in every process that has it: the service manager closes its own copy when it
-// gets round to it, and until then whoever comes would wait for nobody, and the next server take the path for served.
+// silence ends the listening of a socket in every process that has it: the service manager closes its own copy when
+// it gets round to it, and until then whoever comes would wait for nobody, and the next server take the path for
+// served.
 func silence(file *os.File) {
 	raw, err := file.SyscallConn()
 	if err != nil {
@@ -137,8 +142,8 @@ func silence(file *os.File) {
 	_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // best effort: the close follows
 }
 
-// tell says something to the service manager, and hands it a file if there is one. Without its help a socket ends with
-// the process, which costs guests a longer pause and nothing else.
+// tell says something to the service manager, and hands it a file if there is one. Without its help a socket ends
+// with the process, which costs guests a longer pause and nothing else.
 func (s *Store) tell(what string, file *os.File) {
 	if s.manager == "" {
 		return
@@ -185,7 +190,8 @@ func send(conn *net.UnixConn, what string, fd int) error {
 }
 
 // formatName makes the name of a socket in the store. It may hold neither colons nor anything but ASCII, and at most
-// 255 characters.
+// 255 characters (sd_notify(3), FDNAME). The number of the socket's file is in it so that the next run can tell
+// whether the path still leads to this very socket.
 func formatName(path string, inode uint64) string {
 	escaped := strings.ReplaceAll((&url.URL{Path: path}).EscapedPath(), ":", "%3A")
 	return strconv.FormatUint(inode, 10) + "@" + escaped
