@@ -15,7 +15,8 @@ type command struct {
 	handle func(c *conn, h header, payload []byte) error
 }
 
-// commands by number. FUA is allowed, and without meaning, on those that change nothing.
+// commands by number. FUA is allowed, and without meaning, on those that change nothing. Other flags that a command
+// does not have are refused: to ignore one the client relies on would be a lie.
 var commands = [...]command{
 	cmdRead:        {flagFUA | flagDF, true, (*conn).read},
 	cmdWrite:       {flagFUA, true, (*conn).write},
@@ -27,7 +28,8 @@ var commands = [...]command{
 	cmdBlockStatus: {flagFUA | flagReqOne, true, (*conn).blockStatus},
 }
 
-// handle checks a request and passes it to its command.
+// handle checks a request and passes it to its command. A write that is refused has had its payload taken off the
+// stream already, so the connection goes on.
 func (c *conn) handle(h header, payload []byte) error {
 	if int(h.cmd) >= len(commands) {
 		return c.refuse(h, eInval)
@@ -44,7 +46,8 @@ func (c *conn) handle(h header, payload []byte) error {
 	return cmd.handle(c, h, payload)
 }
 
-// check returns the protocol's error for a range that cannot be served, or 0.
+// check returns the protocol's error for a range that cannot be served, or 0. Writing past the end is ENOSPC, anything
+// else there EINVAL, as proto.md wants it. The comparison cannot overflow: the offset is known to lie within.
 func (c *conn) check(h header) uint32 {
 	switch {
 	case h.length == 0, h.length%blockrepl.Sector != 0, h.off%blockrepl.Sector != 0:
@@ -60,7 +63,8 @@ func (c *conn) check(h header) uint32 {
 	return 0
 }
 
-// refuse answers a request that never reaches the volume.
+// refuse answers a request that never reaches the volume; code 0 is success. Once structured replies were agreed a
+// read and a block status must be answered by one; the other commands may be answered simply.
 func (c *conn) refuse(h header, code uint32) error {
 	if c.out.structured && (h.cmd == cmdRead || h.cmd == cmdBlockStatus) {
 		return c.reply(errorSize, func(b []byte) { putError(b, h.cookie, code) })
@@ -68,7 +72,7 @@ func (c *conn) refuse(h header, code uint32) error {
 	return c.reply(simpleSize, func(b []byte) { putSimple(b, h.cookie, code) })
 }
 
-// reply puts up an answer of n bytes that needs nothing of the volume.
+// reply puts up an answer of n bytes that needs nothing of the volume. It leaves when the reader uncorks.
 func (c *conn) reply(n int, put func(b []byte)) error {
 	if err := c.admit(n); err != nil {
 		return err
@@ -80,7 +84,8 @@ func (c *conn) reply(n int, put func(b []byte)) error {
 	return nil
 }
 
-// admit waits until a request with n bytes of answer may begin and returns with the outbox locked.
+// admit waits until a request with n bytes of answer may begin and returns with the outbox locked; not so on an error.
+// While it waits nothing more is read from the client, which is how its memory is bounded.
 func (c *conn) admit(n int) error {
 	o := c.out
 	o.mu.Lock()
@@ -100,7 +105,7 @@ func (c *conn) admit(n int) error {
 	return nil
 }
 
-// submit sends r to the volume.
+// submit sends r to the volume. The outbox must not be locked: r may be complete before Submit returns.
 func (c *conn) submit(r *request, op blockrepl.Op, h header) error {
 	r.cookie = h.cookie
 	r.Op, r.Off, r.Len, r.By = op, int64(h.off), int64(h.length), c
@@ -110,7 +115,8 @@ func (c *conn) submit(r *request, op blockrepl.Op, h header) error {
 	return nil
 }
 
-// read lets the volume read straight into the answer.
+// read lets the volume read straight into the answer: the room is taken when the request comes, so what a client has
+// asked for is counted before any of it is read.
 func (c *conn) read(h header, _ []byte) error {
 	head, n := c.out.readHeader(), int(h.length)
 	if err := c.admit(head + n); err != nil {
@@ -123,7 +129,8 @@ func (c *conn) read(h header, _ []byte) error {
 	return c.submit(r, blockrepl.OpRead, h)
 }
 
-// write lends the volume the payload where it was received.
+// write lends the volume the payload where it was received. The reference to the chunk goes with it until finish:
+// until then nobody may write there, as the bytes may be on their way to the disk and to the peer.
 func (c *conn) write(h header, payload []byte) error {
 	if err := c.admit(0); err != nil {
 		return err
@@ -173,7 +180,7 @@ func (c *conn) disconnect(header, []byte) error { return errDone }
 const (
 	stateHole  = 1 << 0
 	stateZero  = 1 << 1
-	maxExtents = 1024
+	maxExtents = 1024 // in one answer, which may cover less than was asked
 	extentSize = 8
 )
 
@@ -198,7 +205,8 @@ func (c *conn) blockStatus(h header, _ []byte) error {
 	})
 }
 
-// mapRange encodes at most limit extents from off on, none beyond end.
+// mapRange encodes at most limit extents from off on, none beyond end. It always gives one at least, as the protocol
+// wants progress.
 func mapRange(dev blockrepl.Mapper, off, end int64, limit int) ([]byte, error) {
 	var b []byte
 	add := func(n int64, state uint32) {

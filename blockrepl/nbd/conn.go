@@ -14,7 +14,8 @@ import (
 // errDone is returned when the client took its leave.
 var errDone = errors.New("client disconnected")
 
-// conn serves one client in the transmission phase.
+// conn serves one client in the transmission phase. What is not in out belongs to the goroutine that reads;
+// Complete and CompleteBatch come on any goroutine of the volume.
 type conn struct {
 	q     blockrepl.Queue
 	dev   blockrepl.Mapper // nil if the client did not choose base:allocation
@@ -29,8 +30,8 @@ var _ blockrepl.Completer = (*conn)(nil)
 type reader struct {
 	in       *chunk
 	from, to int
-	roomy    int // size of the next chunk: larger while payloads are
-	pending  bool
+	roomy    int  // size of the next chunk: larger while payloads are
+	pending  bool // something was submitted since the last Kick
 }
 
 // Reading into less room than this costs more system calls than moving a few bytes costs time.
@@ -40,7 +41,9 @@ const (
 	maxRoomy = 4 << 20
 )
 
-// negotiate greets the client and lets it choose, with all the patience it gets.
+// negotiate greets the client and lets it choose. Patience is for the whole phase, so that a client that trickles
+// bytes does not hold a place for ever; afterwards there is no bound, as an idle guest is no fault. It reads no
+// byte more than the options have: a client may send its first requests at once.
 func negotiate(nc net.Conn, h *negotiation, patience time.Duration) error {
 	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
@@ -100,7 +103,8 @@ func (c *conn) serve() error {
 	return err
 }
 
-// receive reads and submits requests until it cannot.
+// receive reads and submits requests until it cannot. Each round submits all that was received, kicks the volume
+// once, and lets the answers that were ready by then leave together.
 func (c *conn) receive() error {
 	for {
 		c.out.cork()
@@ -116,7 +120,8 @@ func (c *conn) receive() error {
 	}
 }
 
-// kick sends on what was submitted.
+// kick sends on what was submitted. Nothing is left unkicked when the reader waits, for the client or for room: a
+// request that nobody kicks might never end.
 func (c *conn) kick() {
 	if c.reads.pending {
 		c.reads.pending = false
@@ -145,7 +150,8 @@ func (c *conn) parse() (need int, err error) {
 	return requestSize, nil
 }
 
-// fill reads once, at least one byte, into a chunk with room for need unparsed bytes.
+// fill reads once, at least one byte, into a chunk with room for need unparsed bytes. An end within a request is not a
+// leave, but what was asked before it is answered in both cases; see outbox.end.
 func (c *conn) fill(need int) error {
 	r := &c.reads
 	if err := c.room(need); err != nil {
@@ -164,7 +170,10 @@ func (c *conn) fill(need int) error {
 	return nil
 }
 
-// room gives the reader a chunk that can hold the next need bytes.
+// room gives the reader a chunk that can hold the next need bytes. The reader has one reference to its chunk, each
+// write in flight one more: so one with a single reference has nothing that anybody still reads, and may be written
+// over. What was received of the next request is moved when the rest does not fit, which is little or, of a large
+// write, done once. It waits, with the budget spent, until answers have left.
 func (c *conn) room(need int) error {
 	r, o := &c.reads, c.out
 	o.mu.Lock()
@@ -199,7 +208,8 @@ func (c *conn) room(need int) error {
 }
 
 // Complete puts up the answer to r. A volume closed under the request ends the
-// connection without an answer.
+// connection without an answer: an error would reach the guest's file system, while a client that was dropped
+// connects again and repeats the request.
 func (c *conn) Complete(r *blockrepl.Request, err error) {
 	if err != nil && errors.Is(err, blockrepl.ErrClosed) {
 		c.out.fail(err)

@@ -18,5 +18,14 @@
 // request that ends with blockrepl.ErrClosed gets no answer: the connection is
 // dropped, and the client connects again and repeats it.
 //
-// proto.go and negotiate.go are pure; conn.go reads, outbox.go sends, link.go is the socket.
+// What it does not do: it decides nothing about the data (order, durability and holes are the Queue's), it does not
+// time requests out, and it knows one export only. A frozen volume simply does not answer; its client waits.
+//
+// Locks: Server.mu, then outbox.mu; never a call of the Queue with either held, as a Queue may complete requests
+// inside Submit and Kick. An outbox's mutex guards all that its connection holds, the references of its chunks
+// included.
+//
+// Files: proto.go and negotiate.go are pure; server.go has the socket and its clients; conn.go reads, command.go is
+// what each request means, outbox.go sends, chunk.go is the memory, link.go and trysend_*.go are the socket of one
+// client. A new option is a line in optionHandlers, a new command one in commands.
 package nbd

@@ -23,7 +23,7 @@ type socket interface {
 	CloseWrite() error
 }
 
-// newLink takes conn over.
+// newLink takes conn over, if err is nil.
 func newLink(conn net.Conn) (*link, error) {
 	s, ok := conn.(socket)
 	if !ok {
@@ -39,7 +39,7 @@ func newLink(conn net.Conn) (*link, error) {
 // read waits for bytes; io.EOF at the end.
 func (l *link) read(p []byte) (int, error) { return l.conn.Read(p) }
 
-// sendAll sends all of segs and waits if it must. It and trySend are never called at once.
+// sendAll sends all of segs and waits if it must. It and trySend are never called at once: outbox.busy sees to that.
 func (l *link) sendAll(segs []segment) (err error) {
 	for len(segs) > 0 && err == nil {
 		s := segs[0]
@@ -53,7 +53,8 @@ func (l *link) sendAll(segs []segment) (err error) {
 // endRead makes read return io.EOF once it has given all that arrived.
 func (l *link) endRead() { _ = l.conn.CloseRead() } // fails only if the connection is gone
 
-// cut makes read and sendAll return.
+// cut makes read and sendAll return. It does not free the descriptor, which others may be about to use: close does,
+// when nobody is left.
 func (l *link) cut() {
 	_ = l.conn.CloseRead()
 	_ = l.conn.CloseWrite()

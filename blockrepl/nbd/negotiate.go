@@ -8,7 +8,7 @@ import (
 	"duet/blockrepl"
 )
 
-// Options.
+// Options, the kinds of their replies (an error has the top bit), the information items, and the handshake flags.
 const (
 	optExportName     = 1
 	optAbort          = 2
@@ -39,9 +39,9 @@ const (
 	maxOptions  = 256 // options a client may send before it must have chosen
 	maxInfos    = 64
 	allocation  = "base:allocation"
-	allocPrefix = "base:"
-	allocID     = 1
-	preferred   = 4096
+	allocPrefix = "base:" // asks LIST, and no SET, for all contexts of the namespace
+	allocID     = 1       // what this server calls that context in block status replies
+	preferred   = 4096    // bytes: what a client should align to; it must align to a sector
 )
 
 // verdict is what the connection does after an option was answered.
@@ -54,16 +54,17 @@ const (
 )
 
 // negotiation is the state of the option phase: one client choosing the one export.
-// It does no I/O.
+// It does no I/O and belongs to one goroutine. A client may ask in any order and repeat itself: the last
+// SET_META_CONTEXT counts.
 type negotiation struct {
 	name   string // of the export; clients may also say ""
 	size   int64
 	mapped bool // the volume knows its holes
 
-	noZeroes   bool
-	structured bool
+	noZeroes   bool // the client wants no padding after EXPORT_NAME
+	structured bool // the client takes structured replies
 	alloc      bool // client chose base:allocation
-	seen       int
+	seen       int  // options
 }
 
 // greeting is what the server says first.
@@ -75,7 +76,8 @@ func greeting() []byte {
 
 const clientFlagsSize = 4
 
-// clientFlags takes the client's answer to the greeting.
+// clientFlags takes the client's answer to the greeting. A flag that was not offered ends the connection, as the
+// protocol demands; so does a client that speaks only the old styles, which have no errors and no structured replies.
 func (h *negotiation) clientFlags(b []byte) error {
 	flags := binary.BigEndian.Uint32(b)
 	if flags&^(handFixedNewstyle|handNoZeroes) != 0 || flags&handFixedNewstyle == 0 {
@@ -111,7 +113,8 @@ var optionHandlers = map[uint32]func(h *negotiation, opt uint32, data, out []byt
 	optSetMeta:    (*negotiation).metaContext,
 }
 
-// option answers one option. An error ends the connection.
+// option answers one option. An error ends the connection without an answer; what a client may get wrong without
+// harm is refused in the reply, so that it can ask for less.
 func (h *negotiation) option(opt uint32, data []byte) (reply []byte, v verdict, err error) {
 	if h.seen++; h.seen > maxOptions {
 		return nil, hangUp, fmt.Errorf("%w: more than %d options", errProtocol, maxOptions)
@@ -135,7 +138,8 @@ func refuse(out []byte, opt, kind uint32, why string) []byte {
 	return optReply(out, opt, kind, []byte(why))
 }
 
-// transmissionFlags is what the export can do for this client.
+// transmissionFlags is what the export can do for this client. DF needs structured replies: a simple one has no
+// chunks.
 func (h *negotiation) transmissionFlags() uint16 {
 	can := uint16(canHasFlags | canFlush | canFUA | canTrim | canWriteZeroes | canMultiConn | canCache)
 	if h.structured {
@@ -146,7 +150,8 @@ func (h *negotiation) transmissionFlags() uint16 {
 
 func (h *negotiation) knows(name string) bool { return name == "" || name == h.name }
 
-// exportName is the old way to choose: it has no error reply, only hanging up.
+// exportName is the old way to choose: it has no error reply, only hanging up. Its answer has no magic, and 124
+// bytes of padding unless the client declined them.
 func (h *negotiation) exportName(_ uint32, data, out []byte) ([]byte, verdict, error) {
 	if !h.knows(string(data)) {
 		return nil, hangUp, fmt.Errorf("no export %.64q", data)
@@ -180,7 +185,8 @@ func (h *negotiation) structuredReply(opt uint32, data, out []byte) ([]byte, ver
 	return optReply(out, opt, repAck, nil), negotiating, nil
 }
 
-// info answers INFO and GO, which differ only in what comes after.
+// info answers INFO and GO, which differ only in what comes after. Block sizes are told whether they were asked for or
+// not: a request that is no multiple of a sector is refused later.
 func (h *negotiation) info(opt uint32, data, out []byte) ([]byte, verdict, error) {
 	name, infos, ok := parseInfo(data)
 	if !ok {
@@ -222,7 +228,8 @@ func parseInfo(data []byte) (name string, infos []uint16, ok bool) {
 	return name, infos, true
 }
 
-// metaContext answers LIST_META_CONTEXT and SET_META_CONTEXT. The only context is base:allocation.
+// metaContext answers LIST_META_CONTEXT and SET_META_CONTEXT. The only context is base:allocation. LIST without a
+// query asks for all there are, SET without one chooses none.
 func (h *negotiation) metaContext(opt uint32, data, out []byte) ([]byte, verdict, error) {
 	if !h.structured {
 		return refuse(out, opt, errInvalid, "needs structured replies"), negotiating, nil
@@ -252,6 +259,7 @@ func (h *negotiation) metaContext(opt uint32, data, out []byte) ([]byte, verdict
 	return optReply(out, opt, repAck, nil), negotiating, nil
 }
 
+// parseMeta bounds the number of queries by the bytes they take before it makes room for any.
 func parseMeta(data []byte) (name string, queries []string, ok bool) {
 	name, data, ok = takeString(data)
 	if !ok || len(data) < 4 {

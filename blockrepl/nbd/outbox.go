@@ -17,7 +17,8 @@ const (
 	maxRounds   = 64       // sends by one completing goroutine before the writer takes over
 )
 
-// request is a blockrepl.Request with what its answer needs.
+// request is a blockrepl.Request with what its answer needs. It is used again when it was answered; between Submit and
+// finish only the volume touches it.
 type request struct {
 	blockrepl.Request // first: see own
 
@@ -28,7 +29,8 @@ type request struct {
 }
 
 // own returns the request around r. The contract gives back the very pointer
-// that was submitted, which is the first field of a request.
+// that was submitted, which is the first field of a request. Without it each request would need a map, or an
+// allocation, to find its answer.
 func own(r *blockrepl.Request) *request { return (*request)(unsafe.Pointer(r)) }
 
 // segment is a piece of a chunk ready to be sent; it holds refs references.
@@ -38,7 +40,8 @@ type segment struct {
 	refs     int
 }
 
-// advance drops the first n bytes of segs, which keeps its first elements' references intact.
+// advance drops the first n bytes of segs, in place. It gives no references back: sent does, from the whole list
+// that was begun, so that a chunk is not used again while a part of it is still to be sent.
 func advance(segs []segment, n int) []segment {
 	for n > 0 && n >= segs[0].to-segs[0].from {
 		n -= segs[0].to - segs[0].from
@@ -52,6 +55,10 @@ func advance(segs []segment, n int) []segment {
 
 // outbox collects the answers of one connection and sends them; it also counts
 // what the connection holds. Answers leave in the order they became ready.
+//
+// Invariant: whoever sets busy owns sending and left, and alone sends on the link, until it clears busy or gives
+// left to the writer by wake. At most one goroutine awaits, the one that reads. err is never taken back; once it is
+// set nothing is sent, but requests still come back from the volume and give up what they hold.
 type outbox struct {
 	link       *link
 	pool       *chunkPool
@@ -61,15 +68,15 @@ type outbox struct {
 	change sync.Cond // broadcast when err is set or, if waiting, when something was given back
 	err    error     // why the connection ended; nothing is sent any more
 
-	ch       *chunk // answers are put into ch.buf[used:]
+	ch       *chunk // answers are put into ch.buf[used:]; has one reference of its own
 	used     int
 	ready    []segment // to send next
 	sending  []segment // being sent by whoever set busy
 	busy     bool
 	corked   bool // the reader will send soon
-	waiting  bool
-	inFlight int
-	held     int // bytes of chunks, in and out
+	waiting  bool // somebody is in await
+	inFlight int  // requests with the volume
+	held     int  // bytes of chunks, in and out
 	free     []*request
 	empty    func() // called when the connection ended and inFlight becomes 0
 
@@ -84,14 +91,14 @@ func newOutbox(l *link, pool *chunkPool, structured bool) *outbox {
 	return o
 }
 
-// take gets a chunk, counted. Called with mu held.
+// take gets a chunk with one reference, counted. Called with mu held.
 func (o *outbox) take(n int) *chunk {
 	ch := o.pool.get(n)
 	o.held += len(ch.buf)
 	return ch
 }
 
-// drop gives back references. Called with mu held.
+// drop gives back references; with the last one the chunk may go to another connection. Called with mu held.
 func (o *outbox) drop(ch *chunk, refs int) {
 	if ch.refs -= refs; ch.refs > 0 {
 		return
@@ -111,7 +118,8 @@ func (o *outbox) given() {
 // idle reports that nothing is under way. Called with mu held.
 func (o *outbox) idle() bool { return o.inFlight == 0 && len(o.ready) == 0 && !o.busy }
 
-// fits reports whether a request with n bytes of answer may begin. Called with mu held.
+// fits reports whether a request with n bytes of answer may begin. When nothing is under way any may, however large:
+// otherwise it could wait for ever. Called with mu held.
 func (o *outbox) fits(n int) bool {
 	return o.idle() || (o.inFlight < maxInFlight && o.held+n <= budget)
 }
@@ -127,7 +135,8 @@ func (o *outbox) await(ok func() bool) error {
 }
 
 // reserve makes room for n contiguous bytes of answers. Called with mu held;
-// the caller owns one reference to the chunk.
+// the caller owns one reference to the chunk, which push takes over. Room is never given back singly, as answers
+// become ready in another order than they were reserved in.
 func (o *outbox) reserve(n int) (*chunk, int) {
 	if o.ch != nil && o.ch.refs == 1 {
 		o.used = 0 // all sent: start over while it is still in the processor's cache
@@ -146,7 +155,8 @@ func (o *outbox) reserve(n int) (*chunk, int) {
 }
 
 // push makes ch.buf[from:to] ready to be sent and takes over the caller's
-// reference. Called with mu held.
+// reference. Neighbours become one segment, so that many small answers are few buffers of a system call. Called
+// with mu held.
 func (o *outbox) push(ch *chunk, from, to int) {
 	if n := len(o.ready); n > 0 && o.ready[n-1].ch == ch && o.ready[n-1].to == from {
 		o.ready[n-1].to = to
@@ -175,7 +185,8 @@ func (o *outbox) request() *request {
 	return new(request)
 }
 
-// finish puts the answer of r up for sending and takes r back.
+// finish puts the answer of r up for sending and takes r back. It may be called on any goroutine, waits for
+// nothing, and sends nothing: flush does. On a connection that has ended it only gives up what r holds.
 func (o *outbox) finish(r *request, err error) {
 	o.mu.Lock()
 	if r.in != nil {
@@ -202,7 +213,8 @@ func (o *outbox) finish(r *request, err error) {
 	}
 }
 
-// whenEmpty reports whether no request is in flight; if one is, f is called after the last.
+// whenEmpty reports whether no request is in flight; if one is, f is called after the last. It is called when the
+// reader has ended, so no other request begins.
 func (o *outbox) whenEmpty(f func()) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -210,7 +222,8 @@ func (o *outbox) whenEmpty(f func()) bool {
 	return o.inFlight == 0
 }
 
-// answerRead puts the header of a read's answer before its data and returns the length of the whole.
+// answerRead puts the header of a read's answer before its data and returns the length of the whole. The room
+// before the data was reserved for that; of a read that failed the data is not sent.
 func (o *outbox) answerRead(r *request, err error) int {
 	b := r.out.buf[r.at:]
 	switch {
@@ -235,7 +248,8 @@ func (o *outbox) simple(cookie uint64, code uint32) {
 	o.push(ch, at, at+simpleSize)
 }
 
-// cork holds answers back because the reader will send them soon.
+// cork holds answers back because the reader will send them soon. It must be followed by uncork before the reader
+// waits for anything: no other flush sends meanwhile.
 func (o *outbox) cork() {
 	o.mu.Lock()
 	o.corked = true
@@ -250,7 +264,9 @@ func (o *outbox) uncork() {
 	o.flush()
 }
 
-// flush sends what is ready, unless somebody else is at it or will be soon. It does not wait.
+// flush sends what is ready, unless somebody else is at it or will be soon. It does not wait: it runs on goroutines of
+// the volume, which a client that does not read must not hold up. What the socket does not take now, and all after
+// maxRounds, is left to the writer. What becomes ready meanwhile is sent by whoever is at it, before busy ends.
 func (o *outbox) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -278,7 +294,7 @@ func (o *outbox) flush() {
 	o.given()
 }
 
-// sent frees what was sent. Called with mu held.
+// sent frees what was sent. Called with mu held by whoever has busy.
 func (o *outbox) sent() {
 	for _, s := range o.sending {
 		o.drop(s.ch, s.refs)
@@ -287,7 +303,8 @@ func (o *outbox) sent() {
 	o.sending, o.left = o.sending[:0], nil
 }
 
-// write sends what flush could not without waiting, until wake is closed.
+// write sends what flush could not without waiting, until wake is closed. It is the writer, and the only one that may
+// wait for the client.
 func (o *outbox) write() {
 	for range o.wake {
 		o.mu.Lock()

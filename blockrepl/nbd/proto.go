@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Numbers of the protocol. Everything on the wire is big-endian.
+// Numbers of the protocol (doc/proto.md of NetworkBlockDevice/nbd, "Values"). Everything on the wire is big-endian.
 const (
 	magicServer     = 0x4e42444d41474943 // "NBDMAGIC"
 	magicOption     = 0x49484156454f5054 // "IHAVEOPT"
@@ -32,13 +32,14 @@ const (
 // Command flags.
 const (
 	flagFUA      = 1 << 0
-	flagNoHole   = 1 << 1
-	flagDF       = 1 << 2
-	flagReqOne   = 1 << 3
-	flagFastZero = 1 << 4
+	flagNoHole   = 1 << 1 // of zeroes: keep the space
+	flagDF       = 1 << 2 // of a read: in one chunk, as every answer here is
+	flagReqOne   = 1 << 3 // of a block status: one extent is enough
+	flagFastZero = 1 << 4 // of zeroes: fail rather than take as long as a write
 )
 
-// Transmission flags: what the export can do.
+// Transmission flags: what the export can do. canMultiConn promises that a flush on one connection covers what was
+// answered on any other, which holds as all of them share one Queue. Fast zeroes are not promised.
 const (
 	canHasFlags    = 1 << 0
 	canFlush       = 1 << 2
@@ -52,7 +53,7 @@ const (
 
 // Structured replies.
 const (
-	chunkDone        = 1 // flag
+	chunkDone        = 1 // flag: the last chunk of the answer
 	chunkOffsetData  = 1
 	chunkBlockStatus = 5
 	chunkError       = 1<<15 + 1
@@ -64,13 +65,14 @@ const (
 	simpleSize     = 16
 	structuredSize = 20
 	dataHeaderSize = structuredSize + 8 // of a structured read: then the data
-	errorSize      = structuredSize + 6
+	errorSize      = structuredSize + 6 // number of the error, and a text of length 0
 
-	// maxPayload is the most a read or write may carry: what block size information promises.
+	// maxPayload is the most a read or write may carry: what block size information promises. A client that did not ask
+	// may send no more either: a larger write ends its connection, as its payload would have to be read to stay in step.
 	maxPayload = 32 << 20
 )
 
-// Errors of the protocol.
+// Errors of the protocol: numbers of its own, equal to those of Linux on every system.
 const (
 	ePerm   = 1
 	eIO     = 5
@@ -79,7 +81,8 @@ const (
 	eNotSup = 95
 )
 
-// errProtocol is returned when a client breaks the protocol in a way after which nothing can be in step.
+// errProtocol is returned when a client breaks the protocol in a way after which nothing can be in step, so that bytes
+// of data could be taken for requests. It ends the connection.
 var errProtocol = errors.New("protocol violation")
 
 // header is one request as it comes over the wire; a write's payload follows.
@@ -99,7 +102,8 @@ func (h header) payload() int {
 	return 0
 }
 
-// parseHeader decodes the first requestSize bytes of b.
+// parseHeader decodes the first requestSize bytes of b. Only what would put the stream out of step is an error here; a
+// range or a flag that cannot be served is answered, see handle.
 func parseHeader(b []byte) (header, error) {
 	if magic := binary.BigEndian.Uint32(b); magic != magicRequest {
 		return header{}, fmt.Errorf("%w: request magic %#x", errProtocol, magic)
@@ -124,7 +128,8 @@ func putSimple(b []byte, cookie uint64, code uint32) {
 	binary.BigEndian.PutUint64(b[8:], cookie)
 }
 
-// putChunk encodes the header of a structured reply that is complete with this one chunk.
+// putChunk encodes the header of a structured reply that is complete with this one chunk. length is what follows the
+// header.
 func putChunk(b []byte, kind uint16, cookie uint64, length int) {
 	binary.BigEndian.PutUint32(b, magicStructured)
 	binary.BigEndian.PutUint16(b[4:], chunkDone)
@@ -146,7 +151,8 @@ func putError(b []byte, cookie uint64, code uint32) {
 	binary.BigEndian.PutUint16(b[structuredSize+4:], 0)
 }
 
-// codeOf is the protocol's number for an error of the volume.
+// codeOf is the protocol's number for an error of the volume. What has none of its own is an I/O error. ErrClosed
+// never comes here as an answer: see conn.Complete.
 func codeOf(err error) uint32 {
 	switch {
 	case err == nil:

@@ -22,7 +22,7 @@ const (
 	// grace is how long Close lets requests in flight be answered: a client that
 	// got all its answers has nothing to repeat elsewhere.
 	grace = time.Second
-	// maxConns counts clients, and also ended connections with requests left in the volume.
+	// maxConns counts clients, and also ended connections with requests left in the volume: those still hold memory.
 	maxConns = 64
 	// acceptPause keeps a process without free descriptors from spinning.
 	acceptPause = 100 * time.Millisecond
@@ -40,7 +40,8 @@ type Keeper interface {
 	// Take returns a listener on the socket that is kept for path, or nil if there is none that path leads to. The caller
 	// closes it; the socket is kept on.
 	Take(path string) *net.UnixListener
-	// Keep keeps the socket of ln, whose file lies at path: it listens on when ln is closed.
+	// Keep keeps the socket of ln, whose file lies at path: it listens on when ln is closed. On an error the socket
+	// works as long as ln does.
 	Keep(path string, ln *net.UnixListener) error
 }
 
@@ -50,16 +51,19 @@ type Options struct {
 	// process's user, or who owned the socket that a server before left there, so that a
 	// client that was let in can come back.
 	Socket string
-	// Keeper has the socket of a Server before this one, or gets that of this one; nil: it ends with the Server.
+	// Keeper has the socket of a Server before this one, or gets that of this one; nil: it ends with the Server, and a
+	// client that connects before the next one listens is refused.
 	Keeper Keeper
-	// Admit returns nil if a client of the socket may use the volume; nil: whoever can connect.
+	// Admit returns nil if a client of the socket may use the volume; nil: whoever can connect. It runs on a goroutine of
+	// the client, before a byte is exchanged; Close waits for it.
 	Admit    func(Peer) error
 	Loopback string // for measurements: a TCP address such as 127.0.0.1:0
 	Name     string // of the export; clients may also ask for ""
 	Log      *slog.Logger
 }
 
-// Server offers one volume. It is a blockrepl.Frontend.
+// Server offers one volume. It is a blockrepl.Frontend. Its methods may be called by several goroutines, but Serve
+// once.
 type Server struct {
 	opts Options
 	pool chunkPool
@@ -68,11 +72,11 @@ type Server struct {
 	ln     net.Listener
 	conns  map[*session]struct{}
 	closed bool
-	done   chan struct{} // closed by Close
-	all    sync.WaitGroup
+	done   chan struct{}  // closed by Close
+	all    sync.WaitGroup // of clients; none is added once closed is set
 }
 
-// session is a client as the Server sees it.
+// session is a client as the Server sees it; Server.mu guards out.
 type session struct {
 	nc  net.Conn
 	out *outbox // nil during the option phase
@@ -96,7 +100,8 @@ func (s *Server) Endpoint() string {
 }
 
 // Listen makes the socket or takes over the one that is kept, so that clients can connect and wait for Serve. Serve
-// does it if nobody did. A socket left over by a dead process is replaced.
+// does it if nobody did. A socket left over by a dead process is replaced; one that is served is ErrInUse. After Close
+// it is net.ErrClosed.
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,6 +155,8 @@ func listenLoopback(addr string) (net.Listener, error) {
 	return net.ListenTCP("tcp", tcp)
 }
 
+// listenSocket makes the socket at path. Whether another process serves the one that is there is found out by
+// connecting to it, which that process sees as a client that leaves at once.
 func listenSocket(path string) (*net.UnixListener, error) {
 	var owner os.FileInfo
 	if info, err := os.Lstat(path); err == nil {
@@ -190,8 +197,9 @@ func listenSocket(path string) (*net.UnixListener, error) {
 }
 
 // Serve answers clients from q until Close; of a q that is a blockrepl.Mapper it tells the
-// holes. It returns after the last client's
-// requests in flight were answered or its connection was cut; nil after Close.
+// holes. It returns after the last client's requests in flight were answered or its connection was cut; nil after
+// Close. An error is one of Listen. A client that cannot be accepted is logged and no reason to end: the descriptors
+// of a busy process come back.
 func (s *Server) Serve(q blockrepl.Queue) error {
 	if err := s.Listen(); err != nil {
 		if errors.Is(err, net.ErrClosed) {
@@ -249,7 +257,7 @@ func (s *Server) start(nc net.Conn, q blockrepl.Queue) {
 	}()
 }
 
-// client is the life of one connection.
+// client is the life of one connection, on its goroutine. Its error is worth a line in the log.
 func (s *Server) client(one *session, q blockrepl.Queue) error {
 	defer s.forget(one)
 	if err := s.admit(one.nc); err != nil {
@@ -276,12 +284,13 @@ func (s *Server) client(one *session, q blockrepl.Queue) error {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		l.endRead()
+		l.endRead() // Close has looked at this session before it had an outbox
 	}
 	return s.quiet(c.serve())
 }
 
-// admit refuses a process that the volume is not for.
+// admit refuses a process that the volume is not for. A client of the loopback address is not asked: it is for
+// measurements.
 func (s *Server) admit(nc net.Conn) error {
 	unixConn, ok := nc.(*net.UnixConn)
 	if s.opts.Admit == nil || !ok {
@@ -297,7 +306,8 @@ func (s *Server) admit(nc net.Conn) error {
 	return nil
 }
 
-// forget frees the place of a client, when its last request left the volume.
+// forget frees the place of a client, when its last request left the volume; that may be long after its connection has
+// ended, on a goroutine of the volume.
 func (s *Server) forget(one *session) {
 	remove := func() {
 		s.mu.Lock()
@@ -346,7 +356,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// endLocked ends clients in the option phase and does end to the others.
+// endLocked ends clients in the option phase, which have asked for nothing yet, and does end to the others. s.mu is
+// held.
 func (s *Server) endLocked(end func(*outbox)) {
 	for one := range s.conns {
 		if one.out == nil {

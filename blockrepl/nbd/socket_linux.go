@@ -19,7 +19,8 @@ func ownerOnly(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
-// inherit gives a new socket to the owner of the one it replaces.
+// inherit gives a new socket to the owner of the one it replaces: the hypervisor has given that to the user of its
+// QEMU.
 func inherit(path string, old os.FileInfo) error {
 	st, ok := old.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -28,7 +29,7 @@ func inherit(path string, old os.FileInfo) error {
 	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
-// peerOf asks the kernel who connected.
+// peerOf asks the kernel who connected (SO_PEERCRED): who it was then, also if the descriptor was handed on since.
 func peerOf(c *net.UnixConn) (Peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -18,7 +18,8 @@ type trier struct {
 	fn   func(fd uintptr) bool
 }
 
-// trySend sends what the socket takes at once and returns what is left of segs.
+// trySend sends what the socket takes at once and returns what is left of segs, whose first element it may have
+// shortened. An error is one of the connection; a full socket is none.
 func (l *link) trySend(segs []segment) ([]segment, error) {
 	t := &l.try
 	if t.fn == nil {
