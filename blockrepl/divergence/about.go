@@ -9,7 +9,7 @@ import (
 	"duet/blockrepl"
 )
 
-// aboutFormat is the version of the files of a Version.
+// aboutFormat is the version of the files of a Version. A directory of another format is ErrDamaged to this release.
 const aboutFormat = 1
 
 // About says what a Version is. It is given to Begin and does not change.
@@ -47,7 +47,7 @@ type Side struct {
 // regionsOf is the number of regions of a volume; the last one may be short.
 func regionsOf(size int64) int64 { return (size + blockrepl.RegionSize - 1) / blockrepl.RegionSize }
 
-// newID is sortable by second and typed by people: 250131-142233-k7.
+// newID is sortable by second, in UTC, and typed by people: 250131-142233-k7.
 func newID(now time.Time) string {
 	const letters = "abcdefghjkmnpqrstvwxyz0123456789" // 32, without what is easily confused
 	var b [2]byte
@@ -55,6 +55,7 @@ func newID(now time.Time) string {
 	return now.UTC().Format("060102-150405-") + string(letters[b[0]%32]) + string(letters[b[1]%32])
 }
 
+// validID bounds what becomes the name of a directory and part of a URL.
 func validID(id string) bool {
 	for _, c := range []byte(id) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {

@@ -2,7 +2,8 @@ package divergence
 
 import "sync/atomic"
 
-// bitmap has one bit per region. Bits are set and never cleared; reading takes no lock.
+// bitmap has one bit per region: 2 MiB for a volume of 1 TiB. Bits are set and never cleared; reading takes no
+// lock, and sees what was written before a bit that it finds set.
 type bitmap []atomic.Uint64
 
 func newBitmap(bits int64) bitmap { return make(bitmap, (bits+63)/64) }

@@ -11,6 +11,10 @@ import (
 
 // Device is an image whose old content is saved before it changes. It owns neither
 // the image nor the versions. What the image offers beyond blockrepl.Device is passed through.
+//
+// Callers keep overlapping writes apart, as for any Device, and save relies on it: while it reads old content
+// nobody else may be writing there. A write that has to save first may take as long as two syncs of the disk that
+// has the versions, and counts against whatever budget its caller has for the image.
 type Device struct {
 	// GivenUp, if not nil, is called once for a version that cannot be kept whole, by the
 	// write that goes on without it: it must not block. Set it before the first write.
@@ -46,7 +50,8 @@ func Wrap(base blockrepl.Device, versions ...*Version) (*Device, error) {
 
 // AddVersion begins to save into v. A new version is the content of the image at this
 // moment: it waits for the changes under way, flushes base, so that no power loss can
-// change what is not saved, and holds back new changes meanwhile. The error is ErrSize or that of the flush.
+// change what is not saved, and holds back new changes meanwhile. The error is ErrSize or that of the flush. A
+// version that was opened again must be added before the first write to the image. Adding twice does nothing.
 func (d *Device) AddVersion(v *Version) error {
 	if err := v.fits(d.base); err != nil {
 		return err
@@ -80,7 +85,7 @@ func (d *Device) Versions() []*Version {
 
 // Save saves [off, off+n) now, as a write there would do first. Who knows what will be
 // overwritten soon calls it ahead, from several goroutines, so that they share the
-// syncs and the writes themselves do not wait.
+// syncs and the writes themselves do not wait. No write to the range may be under way. It is ErrAside as for a write.
 func (d *Device) Save(off, n int64) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -110,7 +115,8 @@ func (d *Device) save(off, n int64) error {
 }
 
 // goWithout gives up a version that could not be saved into, and returns nil when the image
-// may change without it.
+// may change without it: durably, so that no later Open takes what is left for whole. One that was closed cannot be
+// given up, and the write fails.
 func (d *Device) goWithout(v *Version, cause error) error {
 	first, err := v.giveUp(cause)
 	if err != nil {

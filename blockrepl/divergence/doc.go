@@ -56,6 +56,21 @@
 // version of an image exists, every writer of that image must go through one Device
 // that has all of them; a write around it changes the versions without a trace. A
 // version that could not be opened protects nothing any more.
+//
+// # Locks and waiting
+//
+// A write into a region that is not saved yet waits for a read of the image, a write and two syncs beside it (data,
+// then map); writes that come together share them. A write into a saved one costs a bitmap test. No goroutine is
+// started here. Locks are taken in this order: Device.mu, Version.use, then claiming or syncing, queue last.
+//
+// # Reading order
+//
+// version.go (a Version and its files), save.go (how content gets into it), mapfile.go (which regions it has),
+// device.go (who makes writes wait for it), read.go and export.go (what it gives), giveup.go and list.go (how it
+// ends), keeper.go (all versions of a node). file.go, bitmap.go and sys_*.go are below all of these.
+//
+// A change of the files needs another aboutFormat and a reader of the old one: versions of the release before are
+// there.
 package divergence
 
 import "errors"
@@ -68,9 +83,9 @@ var (
 	ErrDamaged = errors.New("saved version is damaged")
 	// ErrInUse is returned when a version, or the target of an export, is open elsewhere.
 	ErrInUse = errors.New("saved version is in use")
-	// ErrDropped is returned by operations on a Version after Drop.
+	// ErrDropped is returned by operations on a Version after Drop. Saving into one is no error: nothing is wanted of it.
 	ErrDropped = errors.New("saved version was dropped")
-	// ErrGivenUp is returned by operations on a Version that could not be kept whole.
+	// ErrGivenUp is returned by operations on a Version that could not be kept whole. Its content is gone for good.
 	ErrGivenUp = errors.New("saved version was given up")
 	// ErrClosed is returned by operations on a Version after Close.
 	ErrClosed = errors.New("saved version is closed")

@@ -18,7 +18,8 @@ const exportGrain = 4096
 // Export writes the whole version as a sparse raw image to path, which must not exist
 // yet; it is durable when Export returns nil. Until then it is path.part, which an error
 // removes. Progress, if not nil, is called on this goroutine with bytes of About.Size. ErrInUse
-// means that another Export writes to the same path. Base is as for Read.
+// means that another Export writes to the same path. Base is as for Read; that it is written meanwhile does not change
+// what is exported.
 func (v *Version) Export(ctx context.Context, base blockrepl.Device, path string,
 	progress func(done, total int64)) error {
 	if err := v.export(ctx, base, path, progress); err != nil {

@@ -30,7 +30,8 @@ func (f osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-// writeDurable makes a file that must not exist yet, of size bytes beginning with b.
+// writeDurable makes a file that must not exist yet, of size bytes beginning with b. Its name is not durable: the
+// caller syncs the directory.
 func writeDurable(path string, b []byte, size int64) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

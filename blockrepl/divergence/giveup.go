@@ -25,7 +25,8 @@ const salvageSize = 4 << 10
 
 // giveUp ends the version because it cannot be kept whole: durably it is none any more, and
 // its space is given back, also to the image, which may lie beside it. The write that could
-// not be saved goes on then. First is false if that was done before.
+// not be saved goes on then. First is false if that was done before. It waits for all who use the files. If the new
+// name cannot be made durable the version stays as it is, and the write has to fail.
 func (v *Version) giveUp(cause error) (first bool, err error) {
 	v.use.Lock()
 	defer v.use.Unlock()
@@ -64,7 +65,8 @@ func readGivenUp(dir string) (About, bool, error) {
 }
 
 // salvage reads what can be read of old content that cannot be read in one piece. The rest
-// is zeroes, and that is durably noted in the version.
+// is zeroes, and that is durably noted in the version before the region counts as saved: zeroes must never pass for
+// what the guest had written. The error is that of the note alone.
 func (v *Version) salvage(base blockrepl.Device, p []byte, off int64) error {
 	var lost []byte
 	for at := 0; at < len(p); at += salvageSize {
@@ -92,7 +94,8 @@ func (v *Version) salvage(base blockrepl.Device, p []byte, off int64) error {
 	return nil
 }
 
-// unreadable is how many bytes of a version were not to be read when they were to be saved.
+// unreadable is how many bytes of a version were not to be read when they were to be saved. A line that is torn, as
+// by a loss of power, is skipped: its save did not count either.
 func unreadable(dir string) (int64, error) {
 	b, err := os.ReadFile(filepath.Join(dir, unreadableName))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,14 +11,14 @@ import (
 	"duet/blockrepl"
 )
 
-// Keep is how long a version is kept unless an admin drops it (cluster/DESIGN.md, rule 11).
+// Keep is how long a version is kept unless an admin drops it (cluster/DESIGN.md, rule 11), from About.Begun on.
 const Keep = 7 * 24 * time.Hour
 
 // ErrNotOpen is returned for a version that can only be read while its volume is open.
 var ErrNotOpen = errors.New("the volume of the version is not open")
 
 // Keeper has the versions of one node. It must open every image that may have versions: what is written around it
-// changes them without a trace. Its methods may be called by several goroutines.
+// changes them without a trace. Its methods may be called by several goroutines; mu is never held while a disk works.
 type Keeper struct {
 	dir string
 	log *slog.Logger
@@ -32,13 +32,14 @@ func NewKeeper(dir string, log *slog.Logger) (*Keeper, error) {
 	return &Keeper{dir: dir, log: log, open: map[string]*Image{}}, Sweep(dir)
 }
 
-// File is what an image lies in.
+// File is what an image lies in: a backing.File on a node.
 type File interface {
 	blockrepl.Device
 	io.Closer
 }
 
-// Image is an open image: every write to it goes through the versions that are kept of it.
+// Image is an open image: every write to it goes through the versions that are kept of it. It is closed when nobody
+// writes any more.
 type Image struct {
 	*Device
 	file   File
@@ -47,7 +48,8 @@ type Image struct {
 }
 
 // Open takes file, the image of the volume with that identity, together with the versions that are kept of it. It owns
-// the file from then on, also on an error.
+// the file from then on, also on an error. A version that cannot be opened does not keep the volume from its VM:
+// that is logged, and the version is of no use from the next write on.
 func (k *Keeper) Open(id string, file File) (*Image, error) {
 	img := &Image{file: file, keeper: k, id: id}
 	var err error
@@ -89,7 +91,7 @@ func (img *Image) keep(dir string) error {
 	return nil
 }
 
-// Close closes the image and its versions.
+// Close closes the image and its versions. It does not flush the image; see package backing.
 func (img *Image) Close() error {
 	k := img.keeper
 	k.mu.Lock()
@@ -105,7 +107,8 @@ func (img *Image) Close() error {
 }
 
 // Save begins to keep the present content of the image as a version, which it returns; nil if an earlier attempt that
-// did not get further has begun one of the same content.
+// did not get further has begun one of the same content: a second one would have what the resync has written by then.
+// When it returns without an error the image may be overwritten. Not for two goroutines at once.
 func (img *Image) Save(about About) (*Version, error) {
 	for _, have := range img.Versions() {
 		if have.About().Loser.Lineage.Compare(about.Loser.Lineage) == blockrepl.Same {
@@ -136,7 +139,8 @@ func (k *Keeper) Find(id string) (Entry, bool, error) {
 	return Entry{}, false, err
 }
 
-// Live is the version that is being saved into and its image, or ErrNotOpen.
+// Live is the version that is being saved into and its image, or ErrNotOpen. Both may be closed at any time: what
+// is read fails then.
 func (k *Keeper) Live(a About) (*Image, *Version, error) {
 	k.mu.Lock()
 	img := k.open[a.Volume]
@@ -151,7 +155,8 @@ func (k *Keeper) Live(a About) (*Image, *Version, error) {
 	return nil, nil, fmt.Errorf("version %s: %w", a.ID, ErrNotOpen)
 }
 
-// Drop forgets a version, durably.
+// Drop forgets a version, durably. If it is open the Device lets go of it first, so that no write saves into it any
+// more.
 func (k *Keeper) Drop(e Entry) error {
 	if img, v, err := k.Live(e.About); err == nil {
 		img.RemoveVersion(v)
@@ -160,7 +165,8 @@ func (k *Keeper) Drop(e Entry) error {
 	return Drop(e.Dir)
 }
 
-// Expire forgets the versions whose time is over.
+// Expire forgets the versions whose time is over, the given up ones too. A damaged one stays until an admin drops
+// it: how old it is is not known.
 func (k *Keeper) Expire(now time.Time) error {
 	entries, err := k.List()
 	for _, e := range entries {

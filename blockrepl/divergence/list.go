@@ -19,7 +19,8 @@ type Entry struct {
 }
 
 // List returns the versions under dir in order of id, the damaged ones with their
-// error. It opens none, so their maps are not checked. A dir that does not exist has none.
+// error. It opens none, so their maps are not checked, and may run beside anything else: a version that is dropped
+// meanwhile is left out. A dir that does not exist has none.
 func List(dir string) ([]Entry, error) {
 	names, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +72,8 @@ func inspect(dir string) (About, error) {
 }
 
 // Drop forgets the version in dir without opening it, so that a damaged one can be
-// dropped too. It is ErrInUse while the version is open.
+// dropped too. It is ErrInUse while the version is open, here or elsewhere. A version that is open here is dropped by
+// Version.Drop; see Keeper.Drop. Dropping again one that is gone is no error.
 func Drop(dir string) error {
 	lock, err := openLocked(filepath.Join(dir, mapName), 0)
 	switch {
@@ -87,7 +89,8 @@ func Drop(dir string) error {
 	return remove(dir)
 }
 
-// forget durably makes the directory no version any more.
+// forget durably makes the directory no version any more. Needs no space where about.json is there, so a full disk
+// can be freed by it.
 func forget(dir string) error {
 	err := durable.Rename(filepath.Join(dir, aboutName), filepath.Join(dir, droppedName))
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +141,8 @@ func remove(dir string) error {
 }
 
 // Sweep removes what a Begin or Drop under dir left when its process died. It is
-// called at the start, before anything else here.
+// called at the start, before anything else here: it would take a Begin under way for one that died. What it cannot
+// remove is reported, and the rest is done all the same.
 func Sweep(dir string) error {
 	names, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

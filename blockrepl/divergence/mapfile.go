@@ -18,7 +18,7 @@ const (
 	mapStep     = 256 << 10 // the map grows by this, zeroed
 )
 
-// run is a range of regions that were saved together.
+// run is a range of regions that were saved together, by number.
 type run struct {
 	first, count int64
 	hole         bool // they were zeroes: nothing of them is in data
@@ -28,7 +28,8 @@ func castagnoli(seed uint32, b []byte) uint32 {
 	return crc32.Update(seed, crc32.MakeTable(crc32.Castagnoli), b)
 }
 
-// encodeMapHeader returns the header of the map that belongs to about.
+// encodeMapHeader returns the header of the map that belongs to about. A map is compared with it byte by byte: one of
+// another version or size, or another RegionSize, does not fit.
 func encodeMapHeader(about About) []byte {
 	b := make([]byte, 0, mapHeader)
 	b = append(b, mapMagic...)
@@ -39,7 +40,8 @@ func encodeMapHeader(about About) []byte {
 	return append(b, 0, 0, 0, 0)
 }
 
-// appendFrame adds the frame of runs to b. seed is mapLog.seed.
+// appendFrame adds the frame of runs to b. seed is mapLog.seed, so that a frame of another version's map, which a file
+// system may show in a block that it gives out again, is not whole here.
 func appendFrame(b []byte, seed uint32, seq uint64, runs []run) []byte {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0)
@@ -65,7 +67,8 @@ type mapLog struct {
 	tail int64  // where the next one goes
 }
 
-// replay reads a whole map and gives the runs of its whole frames to mark, in order.
+// replay reads a whole map and gives the runs of its whole frames to mark, in order. Mark is called before the end
+// is known: after an error what was marked means nothing.
 func replay(b []byte, about About, mark func(run)) (mapLog, error) {
 	damaged := func(format string, args ...any) error {
 		return fmt.Errorf("read %s: %w: %s", mapName, ErrDamaged, fmt.Sprintf(format, args...))
@@ -104,7 +107,8 @@ func decodeRun(b []byte) run {
 	}
 }
 
-// wholeFrame returns the runs of the frame at the start of b, if it is whole and seq is its number.
+// wholeFrame returns the runs of the frame at the start of b, if it is whole and seq is its number. The number is
+// in the checksum too. An empty frame is never written, so zeroes are none.
 func wholeFrame(b []byte, seed uint32, seq uint64) (runs []byte, ok bool) {
 	if len(b) < frameHeader || binary.LittleEndian.Uint64(b[8:]) != seq {
 		return nil, false

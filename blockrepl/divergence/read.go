@@ -11,7 +11,8 @@ import (
 
 // Read fills p with the version's content at off: what was saved, and base where
 // nothing was. Base is the image, itself or in a Device, which may be written through
-// a Device meanwhile. The errors are blockrepl.ErrRange, ErrSize, ErrDropped, ErrClosed or those of the disk.
+// a Device meanwhile. The errors are blockrepl.ErrRange, ErrSize, ErrDropped, ErrGivenUp, ErrClosed or those of the
+// disk. What could not be read when it was to be saved reads as zeroes, see About.Unreadable.
 func (v *Version) Read(base blockrepl.Device, p []byte, off int64) error {
 	if err := v.fits(base); err != nil {
 		return err
@@ -51,7 +52,8 @@ func (v *Version) read(base blockrepl.Device, p []byte, off int64) error {
 }
 
 // readBase reads regions that were not saved. One that still is not afterwards was not
-// changed before the read ended; one that is by now is read again where it was saved.
+// changed before the read ended; one that is by now is read again where it was saved. It must look at saved after the
+// read: a region is marked before the image changes, so a mark that is not there yet proves that the bytes are old.
 func (v *Version) readBase(base blockrepl.Device, p []byte, off int64) error {
 	if n, err := base.ReadAt(p, off); n < len(p) {
 		return readError(err)
@@ -69,6 +71,7 @@ func (v *Version) readBase(base blockrepl.Device, p []byte, off int64) error {
 	return nil
 }
 
+// readSaved reads regions that are all saved: holes as zeroes, the rest from data.
 func (v *Version) readSaved(p []byte, off int64) error {
 	for len(p) > 0 {
 		first, end := touched(off, int64(len(p)))
@@ -103,7 +106,8 @@ func checkRange(off, n, size int64) error {
 	return nil
 }
 
-// Reader returns the whole version as a file of About.Size bytes; see Read.
+// Reader returns the whole version as a file of About.Size bytes; see Read. Each ReadAt is a Read of its own, so
+// Drop may come in between.
 func (v *Version) Reader(base blockrepl.Device) io.ReaderAt { return reader{v, base} }
 
 type reader struct {
@@ -129,7 +133,8 @@ func (r reader) ReadAt(p []byte, off int64) (int, error) {
 
 // Differs compares what was saved with base now and calls each, if not nil, for every
 // run of regions that are not equal, in order, off and n in bytes. It returns the sum of n. An
-// answer about an image that is being written is stale at once. It ends with the error of ctx or of each.
+// answer about an image that is being written is stale at once. It ends with the error of ctx or of each; the sum
+// is then that of what was compared so far. It reads all that was saved twice, once here and once in the image.
 func (v *Version) Differs(ctx context.Context, base blockrepl.Device, each func(off, n int64) error) (int64, error) {
 	if err := v.fits(base); err != nil {
 		return 0, err

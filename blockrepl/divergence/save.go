@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// stepRegions bounds what is claimed, saved and synced in one piece: 64 MiB.
+	// stepRegions bounds what is claimed, saved and synced in one piece: 64 MiB. A discard of a whole disk goes through
+	// here in such steps, and others that want one of its regions wait for one step at most.
 	stepRegions = 1024
-	// chunk is how much is read and written at once.
+	// chunk is how much is read and written at once: 1 MiB.
 	chunk = 16 * blockrepl.RegionSize
 )
 
@@ -21,7 +22,8 @@ type claim struct {
 	done chan struct{} // closed when they are saved, or when that failed
 }
 
-// batch is what one commit makes durable: the data of several savers, then one frame.
+// batch is what one commit makes durable: the data of several savers, then one frame. Those who wait for it hold on
+// to it after it is done, to learn err.
 type batch struct {
 	runs []run
 	data bool // not only holes
@@ -58,7 +60,8 @@ func (v *Version) save(base blockrepl.Device, first, end int64) error {
 	return nil
 }
 
-// claim takes what nobody has saved or is saving, and names somebody who is.
+// claim takes what nobody has saved or is saving, and names somebody who is. Who has claims waits for no other
+// claim before it has released its own, so nobody waits in a circle.
 func (v *Version) claim(first, end int64) (mine []run, mark, other *claim) {
 	mark = &claim{done: make(chan struct{})}
 	v.claiming.Lock()
@@ -93,7 +96,8 @@ func (v *Version) release(mine []run, mark *claim) {
 	close(mark.done)
 }
 
-// saveRuns copies regions that only this goroutine saves, and that nobody changes meanwhile.
+// saveRuns copies regions that only this goroutine saves, and that nobody changes meanwhile: who wants to change them
+// waits here or for the claim. If it fails nothing is marked, and whoever is next begins anew.
 func (v *Version) saveRuns(base blockrepl.Device, mine []run) error {
 	buf := v.buffer()
 	defer v.buffers.Put(buf)
@@ -121,7 +125,9 @@ func (v *Version) saveRuns(base blockrepl.Device, mine []run) error {
 	return v.commit(runs, wrote)
 }
 
-// copyRun copies at most one chunk, leaves out the regions that are zeroes, and adds what it did to runs.
+// copyRun copies at most one chunk, leaves out the regions that are zeroes, and adds what it did to runs. Old
+// content that cannot be read does not stop the resync, which will write good data there: it becomes zeroes here,
+// and is noted.
 func (v *Version) copyRun(base blockrepl.Device, buf []byte, r run, runs []run) ([]run, error) {
 	off := r.first * blockrepl.RegionSize
 	p := buf[:min(r.count*blockrepl.RegionSize, v.about.Size-off)]
@@ -155,7 +161,8 @@ func appendRun(runs []run, r run) []run {
 }
 
 // commit returns when runs are durable. Whoever comes while a commit is under way joins
-// the next one: the first of them to get the lock does it for all.
+// the next one: the first of them to get the lock does it for all. All of a batch get the same error. Data must have
+// been written before it is called.
 func (v *Version) commit(runs []run, wrote bool) error {
 	v.queue.Lock()
 	b := v.next
@@ -176,7 +183,10 @@ func (v *Version) commit(runs []run, wrote bool) error {
 }
 
 // write makes a batch durable and marks it. After a failed sync nothing is, ever, until
-// the version is opened again: the kernel tells of a lost page once, and only one of us.
+// the version is opened again: the kernel tells of a lost page once, and only one of us. The caller holds syncing.
+//
+// Data is synced before its frame is written, as a frame that outlives its data would give out whatever the disk has
+// there. A frame that could not be written leaves tail where it is: the next one takes its place and its number.
 func (v *Version) write(b *batch) error {
 	if v.broken != nil {
 		return v.broken
@@ -227,7 +237,7 @@ func readError(err error) error {
 }
 
 // holes asks a device for its holes and remembers the answer for the way forward.
-// A device that cannot tell, or fails to, has none.
+// A device that cannot tell, or fails to, has none. The answer stays right as long as no region asked about changes.
 type holes struct {
 	dev        blockrepl.Device
 	asked      bool

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// openLocked opens path for reading and writing and locks it until it is closed.
+// openLocked opens path for reading and writing and locks it until it is closed; ErrInUse if it is locked. The lock
+// is one of flock(2): it holds between two descriptors of one process too, and ends with a process that was killed.
 func openLocked(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|flag, 0o600)
 	if err != nil {
@@ -24,6 +25,7 @@ func openLocked(path string, flag int) (*os.File, error) {
 	return f, nil
 }
 
+// dataSync is fdatasync, which also makes a new length durable, as the map grows.
 func dataSync(f *os.File) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

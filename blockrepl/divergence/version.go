@@ -24,7 +24,8 @@ const (
 )
 
 // Version is the content an image had at one moment, kept while the image changes.
-// All methods may be called by several goroutines at once.
+// All methods may be called by several goroutines at once. Those that use the files hold off Close, Drop and giving up
+// until they have ended, so these may wait for the disk.
 type Version struct {
 	dir   string
 	about About
@@ -34,19 +35,19 @@ type Version struct {
 	// saved and holes say which regions are durably here; a hole is saved too. A
 	// bit of saved is set after that of holes, so who sees the first sees the second.
 	saved, holes   bitmap
-	regions, bytes atomic.Int64
+	regions, bytes atomic.Int64 // saved; bytes without the holes
 
 	use  sync.RWMutex // held for reading while the files are used
 	gone error        // ErrClosed, ErrDropped or ErrGivenUp; guarded by use
 
 	claiming sync.Mutex
-	claims   map[int64]*claim // regions being saved
+	claims   map[int64]*claim // regions being saved, by number
 
 	queue   sync.Mutex
 	next    *batch     // collects what waits for the next commit; guarded by queue
 	syncing sync.Mutex // held during a commit; guards what follows, and every batch's result
 	log     mapLog
-	mapSize int64
+	mapSize int64 // of the file: beyond log.tail it is zeroes
 	broken  error // first failed sync; never cleared
 
 	buffers sync.Pool // *[]byte of chunk bytes
@@ -54,7 +55,7 @@ type Version struct {
 
 // Begin makes a version in a new directory under dir, which is made too if it does
 // not exist (its parent should), and opens it. About.Size is required. The version survives power loss
-// when Begin returns; it saves nothing until a Device has it.
+// when Begin returns; it saves nothing until a Device has it. With an ID that is taken the error is fs.ErrExist.
 func Begin(dir string, about About) (*Version, error) {
 	if about.Begun.IsZero() {
 		about.Begun = time.Now()
@@ -84,7 +85,7 @@ func Begin(dir string, about About) (*Version, error) {
 }
 
 // create makes all files under a name that no one reads and renames that to the id:
-// a version is there wholly or not at all.
+// a version is there wholly or not at all. A name of the kind that is left by a crash is removed by Sweep.
 func create(dir string, about About) error {
 	text, err := encodeAbout(about)
 	if err != nil {
@@ -118,7 +119,9 @@ func create(dir string, about About) error {
 }
 
 // Open opens the version in dir and locks it until Close or Drop. The errors are
-// ErrDamaged, ErrDropped, ErrGivenUp, ErrInUse, fs.ErrNotExist or what the system says.
+// ErrDamaged, ErrDropped, ErrGivenUp, ErrInUse, fs.ErrNotExist or what the system says. The image must not have
+// been written since the version was closed: what was not saved is taken from it, and nothing would show the
+// difference.
 func Open(dir string) (*Version, error) {
 	about, err := readAbout(dir)
 	if err == nil && about.GivenUp != "" {
@@ -145,7 +148,8 @@ func Open(dir string) (*Version, error) {
 	return v, nil
 }
 
-// readAbout reads what the version in dir is.
+// readAbout reads what the version in dir is. The three names that about.json can have are the three states of a
+// version: kept, given up, dropped. Exactly one of them is there, as each is made from the one before by a rename.
 func readAbout(dir string) (About, error) {
 	b, err := os.ReadFile(filepath.Join(dir, aboutName))
 	if err == nil {
@@ -176,7 +180,9 @@ func missing(err error) error {
 }
 
 // open reads the map. The last frame may have been written by a process that died,
-// or failed, before it was durable: it is written and synced again before it is trusted.
+// or failed, before it was durable: it is written and synced again before it is trusted. Otherwise a region would
+// count as saved, the image be overwritten, and a loss of power then take the frame away: neither copy would have
+// the content.
 func open(about About, data, mapf file) (*Version, error) {
 	size, err := data.Size()
 	if err == nil && size != about.Size {
@@ -212,7 +218,8 @@ func open(about About, data, mapf file) (*Version, error) {
 	return v, nil
 }
 
-// mark makes the regions of r saved; it is durable. Called by one goroutine at a time.
+// mark makes the regions of r saved; it is durable. Called by one goroutine at a time. A region counts once,
+// however often it is marked.
 func (v *Version) mark(r run) {
 	end := r.first + r.count
 	for i := r.first; i < end; i++ {
@@ -230,7 +237,7 @@ func (v *Version) mark(r run) {
 	v.saved.set(r.first, end)
 }
 
-// About says what this version is.
+// About says what this version is, as of Open: Unreadable does not grow with what is saved later.
 func (v *Version) About() About { return v.about }
 
 // Regions is the number of regions saved so far, the empty ones included.
@@ -240,13 +247,15 @@ func (v *Version) Regions() int64 { return v.regions.Load() }
 func (v *Version) Bytes() int64 { return v.bytes.Load() }
 
 // Close waits for calls under way, then closes the files. Writes to regions that are
-// not saved fail from now on in a Device that still has this version.
+// not saved fail from now on in a Device that still has this version, with ErrAside: it is not given up, as it is
+// to be opened again. A second Close does nothing.
 func (v *Version) Close() error {
 	v.use.Lock()
 	defer v.use.Unlock()
 	return v.close(ErrClosed)
 }
 
+// close closes the files; use is held for writing. The first reason stays.
 func (v *Version) close(why error) error {
 	if v.gone != nil {
 		return nil
@@ -257,7 +266,7 @@ func (v *Version) close(why error) error {
 
 // Drop forgets the version durably and removes its files. It may be used meanwhile:
 // reads fail with ErrDropped, a Device that still has it saves nothing into it any more.
-// After an error it may be called again.
+// After an error it may be called again: it is forgotten by then, or still whole.
 func (v *Version) Drop() error {
 	v.use.Lock()
 	defer v.use.Unlock()
