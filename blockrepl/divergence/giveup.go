@@ -94,8 +94,8 @@ func (v *Version) salvage(base blockrepl.Device, p []byte, off int64) error {
 	return nil
 }
 
-// unreadable is how many bytes of a version were not to be read when they were to be saved. A line that is torn, as
-// by a loss of power, is skipped: its save did not count either.
+// unreadable is how many bytes of a version were not to be read when they were to be saved. It is for people: a
+// line that was torn by a loss of power may be counted wrong.
 func unreadable(dir string) (int64, error) {
 	b, err := os.ReadFile(filepath.Join(dir, unreadableName))
 	if errors.Is(err, fs.ErrNotExist) {

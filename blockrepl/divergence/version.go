@@ -148,8 +148,9 @@ func Open(dir string) (*Version, error) {
 	return v, nil
 }
 
-// readAbout reads what the version in dir is. The three names that about.json can have are the three states of a
-// version: kept, given up, dropped. Exactly one of them is there, as each is made from the one before by a rename.
+// readAbout reads what the version in dir is. The name that about.json has is the state of the version: kept, given
+// up or dropped. One that is dropped after it was given up has both names until it is removed, and counts as given
+// up.
 func readAbout(dir string) (About, error) {
 	b, err := os.ReadFile(filepath.Join(dir, aboutName))
 	if err == nil {
