@@ -11,7 +11,7 @@ import (
 
 // Keys are built so that no volume's prefix is the prefix of another's, and so
 // that a volume's lineage comes first: forgetting in key order then drops what
-// vouches for the data before what doubts it.
+// vouches for the data before what doubts it. Numbers in keys are big-endian, so that extents come in order.
 //
 //	'k' key                           a record of Put
 //	'd' len16 volume 0                lineage
@@ -24,8 +24,8 @@ const (
 )
 
 const (
-	entryHot = 1 << 0
-	entryLen = 9 // flags, dirty bits
+	entryHot = 1 << 0 // another flag would be refused by the release before: see decodeEntry
+	entryLen = 9      // flags, dirty bits
 )
 
 var errEntry = errors.New("malformed dirty log entry")
@@ -40,6 +40,7 @@ func volumePrefix(volume string) ([]byte, error) {
 	return append(b, volume...), nil
 }
 
+// appendEntry encodes an entry that is hot or dirty. Two of them can be joined by a bitwise or; see union.
 func appendEntry(b []byte, e blockrepl.Entry) []byte {
 	var flags byte
 	if e.Hot {

@@ -11,19 +11,21 @@ import (
 // write is one key to store, or with a nil val to remove.
 type write struct{ key, val []byte }
 
+// size is at least what badger counts for w.
 func (w write) size() int { return len(w.key) + len(w.val) + 32 }
 
 // op is one atomic step that waits for the committer.
 type op struct {
 	writes []write
-	prefix []byte // of the volume if writes are a Commit; such an op may be split
-	erase  []byte // remove everything with this prefix
-	err    error  // fail with this, in order
-	small  bool   // a small record, such as a vote: it may use what is kept for those
-	done   func(error)
+	prefix []byte      // of the volume if writes are a Commit; such an op may be split
+	erase  []byte      // remove everything with this prefix
+	err    error       // fail with this, in order
+	small  bool        // a small record, such as a vote: it may use what is kept for those
+	done   func(error) // called once, without a lock
 }
 
-// limits is what one badger transaction can hold.
+// limits is what one badger transaction can hold. Badger has a limit of its own on both, and an error beyond it would
+// come when part of a group was put in already.
 type limits struct{ count, bytes int }
 
 func (m limits) hold(ws []write) bool { return m.prefix(ws) == len(ws) }
@@ -40,8 +42,8 @@ func (m limits) prefix(ws []write) int {
 	return len(ws)
 }
 
-// submit queues o. Its done runs on the committer, or on a goroutine of its own
-// if the store is closed.
+// submit queues o and waits for nothing. Its done runs on the committer, or on a goroutine of its own
+// if the store is closed. What is queued before Close is still stored.
 func (s *Store) submit(o op) {
 	s.mu.Lock()
 	closed := s.closed
@@ -95,7 +97,9 @@ type committer struct {
 	written int   // bytes since the last nudge to tidy
 }
 
-// run commits ops in order, as many per transaction as fit.
+// run commits ops in order, as many per transaction as fit. All of a transaction have one fate, but that a small
+// record that found the disk full is tried again alone, with less room asked for. That changes the order of no two
+// writes of one key: the others of its group were not stored.
 func (c *committer) run(ops []op) {
 	for len(ops) > 0 {
 		n, ws := c.group(ops)
@@ -116,7 +120,8 @@ func (c *committer) run(ops []op) {
 	}
 }
 
-// group takes the longest run of plain ops that fits one transaction.
+// group takes the longest run of plain ops that fits one transaction. None means that the first op is not plain, or
+// does not fit by itself.
 func (c *committer) group(ops []op) (n int, ws []write) {
 	size := 0
 	for _, o := range ops {
@@ -135,7 +140,8 @@ func (c *committer) group(ops []op) (n int, ws []write) {
 	return n, ws
 }
 
-// alone does an op that cannot share a transaction.
+// alone does an op that cannot share a transaction. A Put never comes here for its size, as it is refused before: only
+// what may be split does.
 func (c *committer) alone(o op) error {
 	switch {
 	case o.err != nil:
@@ -175,7 +181,8 @@ func (c *committer) widen(o op) (wide, lineage []write, err error) {
 	return wide, lineage, err
 }
 
-// union is w with the bits that are stored at its key.
+// union is w with the bits that are stored at its key: hot flag and dirty bits alike. Of an entry to be removed it is
+// what is stored.
 func union(txn *badger.Txn, w write) (write, error) {
 	item, err := txn.Get(w.key)
 	if err == badger.ErrKeyNotFound {
@@ -194,7 +201,7 @@ func union(txn *badger.Txn, w write) (write, error) {
 	return write{key: w.key, val: val}, nil
 }
 
-// erase removes all keys with a prefix, in their order.
+// erase removes all keys with a prefix, in their order, which is that of durability if it takes several transactions.
 func (c *committer) erase(prefix []byte) error {
 	var ws []write
 	err := c.s.scan(prefix, func(key, _ []byte) error {
@@ -226,7 +233,8 @@ func (c *committer) commit(ws []write) error {
 	return c.store(ws, c.s.room.minFree)
 }
 
-// store is commit as long as need bytes are free.
+// store is commit as long as need bytes are free. With ErrFull nothing was written and all goes on later; any other
+// error of a commit is final.
 func (c *committer) store(ws []write, need int64) error {
 	if c.broken != nil {
 		return c.broken

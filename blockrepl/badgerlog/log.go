@@ -20,7 +20,7 @@ type volumeLog struct {
 // A Commit of more entries than one transaction holds (about 6,500) is split so
 // that a crash between its parts leaves more dirt, never less, than was meant:
 // first every extent is widened, then the lineage is stored, then the extents
-// get their final value.
+// get their final value. So the lineage never vouches for an extent whose dirt is not stored yet.
 func (s *Store) Log(volume string) blockrepl.DirtyLog {
 	prefix, err := volumePrefix(volume)
 	return &volumeLog{s: s, prefix: prefix, err: err}
@@ -28,7 +28,8 @@ func (s *Store) Log(volume string) blockrepl.DirtyLog {
 
 // Forget erases all that is known of a volume, in order with its commits, and
 // then calls done on a goroutine of the store. The lineage goes first, so after
-// a crash in between the volume counts as never stored.
+// a crash in between the volume counts as never stored. A volume whose name is too long to be a key has an error
+// from every call instead.
 func (s *Store) Forget(volume string, done func(error)) {
 	prefix, err := volumePrefix(volume)
 	if err != nil {
@@ -38,7 +39,9 @@ func (s *Store) Forget(volume string, done func(error)) {
 	s.submit(op{erase: prefix, done: done})
 }
 
-// Commit implements blockrepl.DirtyLog.
+// Commit implements blockrepl.DirtyLog. Everything is encoded before it returns, so entries and lineage are the
+// caller's again. It only takes Store.mu, which is never held while anything is written; what fails is told to
+// done, in order. After ErrFull, as after any error, the log is as it was, or has more dirt.
 func (l *volumeLog) Commit(entries []blockrepl.Entry, lineage *blockrepl.Lineage, done func(error)) {
 	ws, err := []write(nil), l.err
 	if err == nil {
@@ -47,7 +50,8 @@ func (l *volumeLog) Commit(entries []blockrepl.Entry, lineage *blockrepl.Lineage
 	l.s.submit(op{writes: ws, prefix: l.prefix, err: err, done: done})
 }
 
-// Load implements blockrepl.DirtyLog. It sees every commit whose done was called.
+// Load implements blockrepl.DirtyLog. It sees every commit whose done was called. A value that cannot be decoded is an
+// error of the whole: a log that has lost an entry must not look like one without it.
 func (l *volumeLog) Load() ([]blockrepl.Entry, *blockrepl.Lineage, error) {
 	if l.err != nil {
 		return nil, nil, l.err

@@ -7,7 +7,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Get returns the record at key, and whether there is one.
+// Get returns the record at key, and whether there is one. The value is the caller's.
 func (s *Store) Get(key string) (val []byte, ok bool, err error) {
 	err = s.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(recordKey(key))
@@ -31,7 +31,9 @@ func (s *Store) Get(key string) (val []byte, ok bool, err error) {
 const smallRecord = 16 << 10
 
 // Put stores all of puts and removes all of deletes as one atomic step, and
-// returns when that survives power loss. A value may have 256 KiB, a step about 600 KiB.
+// returns when that survives power loss. A value may have 256 KiB, a step about 600 KiB. After ErrFull or ErrClosed
+// none of it is stored; after any other error both a Get and a restart may find it or not, as a vote that was not
+// given but is remembered. It is done in order with the commits and Puts before it, of all callers.
 func (s *Store) Put(puts map[string][]byte, deletes ...string) error {
 	ws := make([]write, 0, len(puts)+len(deletes))
 	size := 0
@@ -59,7 +61,7 @@ func (s *Store) Put(puts map[string][]byte, deletes ...string) error {
 	return nil
 }
 
-// List returns all records whose key begins with prefix.
+// List returns all records whose key begins with prefix, as of one moment.
 func (s *Store) List(prefix string) (map[string][]byte, error) {
 	out := make(map[string][]byte)
 	err := s.scan(recordKey(prefix), func(key, val []byte) error {

@@ -21,10 +21,12 @@ const (
 )
 
 // ErrFull is returned while the disk has no room for another commit. It goes
-// away by itself when there is room again.
+// away by itself when there is room again: the store does not break by it. To a Primary a commit that is refused is
+// the failure of its local copy all the same, as its writes cannot wait for an admin.
 var ErrFull = errors.New("disk is full")
 
-// room watches the free space of the file system of dir.
+// room watches the free space of the file system of dir. Free is asked before each transaction, as others fill the
+// disk too.
 type room struct {
 	dir     string
 	minFree int64
@@ -68,7 +70,7 @@ func (r *room) retake(leave int64) {
 	}
 }
 
-// drop gives the ballast's room to badger.
+// drop gives the ballast's room to badger. It is not taken again before badger is done with opening or closing.
 func (r *room) drop() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,7 +97,8 @@ type dirSync struct {
 	last time.Time // modification time of dir at the last sync
 }
 
-// afterCommit syncs the directory if a file came or went since the last time.
+// afterCommit syncs the directory if a file came or went since the last time. It is called before a commit counts as
+// durable: the log of a new memory table that has no durable name would be lost with all that was synced into it.
 func (d *dirSync) afterCommit() error {
 	fi, err := os.Stat(d.dir)
 	if err != nil {

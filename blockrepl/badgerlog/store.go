@@ -28,12 +28,13 @@ type Config struct {
 }
 
 // Store is one node's durable memory. All methods may be called by several
-// goroutines, but those that wait for a commit (Put) not from a done callback.
+// goroutines, but those that wait for a commit (Put) not from a done callback: that runs on
+// the committer, which would wait for itself. Nor may Close be called there.
 type Store struct {
 	db   *badger.DB
 	room *room
-	dir  *dirSync
-	max  limits
+	dir  *dirSync // of the committer, once it runs
+	max  limits   // somewhat less than badger's own, which counts what it adds
 
 	mu     sync.Mutex
 	queue  []op // in order of arrival
@@ -44,14 +45,15 @@ type Store struct {
 	files sync.RWMutex // held for reading by reads, for writing by closeDB
 	down  bool         // the files may be gone
 
-	stop chan struct{}
+	stop chan struct{} // closed by Close, after closed is set
 	wg   sync.WaitGroup
 	once sync.Once
 	err  error // of Close
 }
 
 // Open opens the store in cfg.Dir and makes it if there is none. It fails with
-// ErrFull if there is no room and with ErrInUse if the directory is taken.
+// ErrFull if there is no room and with ErrInUse if the directory is taken. It reads what a crash left, so it takes as
+// long as the disk does.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -106,7 +108,7 @@ func openDB(cfg Config, room *room) (*badger.DB, error) {
 
 // Close ends what was queued, stops all goroutines and closes the files. It may
 // be called more than once. On a full disk the files are left as after a crash,
-// which loses nothing, and the error says so.
+// which loses nothing, and the error says so; badger and its lock on the directory then stay until the process ends.
 func (s *Store) Close() error {
 	s.once.Do(func() {
 		s.mu.Lock()
@@ -119,6 +121,7 @@ func (s *Store) Close() error {
 	return s.err
 }
 
+// closeDB waits for reads under way, and lets no other begin: badger unmaps what they would read.
 func (s *Store) closeDB() error {
 	s.files.Lock()
 	defer s.files.Unlock()

@@ -7,13 +7,15 @@ import (
 )
 
 // Values keeps JSON values in a Store, under keys that begin with Prefix, which callers
-// do not see. It keeps what engines and witnesses remember.
+// do not see. It keeps what engines and witnesses remember. No Prefix may begin with another user's, whose Keys would
+// list both.
 type Values struct {
 	Store  *Store
 	Prefix string
 }
 
-// Load reads a value; false if there is none.
+// Load reads a value; false if there is none, and v is as it was then. Fields that v has and the stored value lacks
+// keep what they were, as of a release before.
 func (s Values) Load(key string, v any) (bool, error) {
 	b, ok, err := s.Store.Get(s.Prefix + key)
 	if err != nil || !ok {
@@ -37,7 +39,7 @@ func (s Values) Save(key string, v any) error {
 // Delete forgets a value, durably; one that is not there is no error.
 func (s Values) Delete(key string) error { return s.Store.Put(nil, s.Prefix+key) }
 
-// Keys lists the keys that begin with prefix.
+// Keys lists the keys that begin with prefix, in no order, without Prefix.
 func (s Values) Keys(prefix string) ([]string, error) {
 	found, err := s.Store.List(s.Prefix + prefix)
 	keys := make([]string, 0, len(found))
