@@ -45,7 +45,8 @@ func (a *attachment) lacks(f *flight) bool { return a.link != nil && f.sent != a
 
 // has says that f is where it has to be beside this node: the present peer has acknowledged
 // it on this very link; without one, the peer that was lost had, or this node is alone and
-// nothing of a lost link refers to f any more.
+// nothing of a lost link refers to f any more. An acknowledgement of an earlier link does not count for a new one: the
+// peer may have crashed in between.
 func (a *attachment) has(f *flight, alone bool) bool {
 	switch {
 	case a.link != nil:

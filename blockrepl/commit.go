@@ -3,7 +3,8 @@ package blockrepl
 import "fmt"
 
 // commit starts a commit if there is something to store and none is in flight.
-// The caller holds mu.
+// The caller holds mu. Whoever has made something worth storing wakes runIssue or kicks, which come here; a commit
+// that ends does so too.
 func (p *Primary) commit() {
 	if p.ledger.running || !p.stand.mayCommit() {
 		return
@@ -39,7 +40,8 @@ func (p *Primary) coolsClean() bool {
 	return p.stand.state.required() && p.catchup.over()
 }
 
-// committed is called by the log when a commit is durable, or failed.
+// committed is called by the log when a commit is durable, or failed. After a failure it is not known what the log
+// has, so this copy has failed: to write on could leave a difference that nobody knows of.
 func (p *Primary) committed(err error) {
 	var done completions
 	p.mu.Lock()

@@ -11,7 +11,10 @@ import (
 // durable; a copy that was never written, or is Partial (an operator's decision),
 // becomes a generation at once, any other at its first write. A peer that is still
 // attached is dropped first: it was outvoted. The error of a local copy that has failed
-// is returned: nothing is written any more.
+// is returned: nothing is written any more. The epoch is taken over all the same.
+//
+// It waits for a lost connection to be closed, not for a disk; the generation may not be durable yet when it
+// returns. An epoch below the present one, or a closed volume, is ErrState.
 func (p *Primary) GoAlone(epoch uint64) error {
 	var done completions
 	p.mu.Lock()
@@ -58,7 +61,8 @@ func (p *Primary) Ticket() Ticket {
 }
 
 // PeerComplete is called after Drained, when the peer has durably marked itself
-// complete at this epoch: the dirty regions are forgotten.
+// complete at this epoch: the dirty regions are forgotten. ErrState if the link that drained is gone, or nothing is
+// to be forgotten. It must not be called earlier: what is forgotten here is all that says what the peer lacks.
 func (p *Primary) PeerComplete() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,7 +73,7 @@ func (p *Primary) PeerComplete() error {
 	return nil
 }
 
-// connected forgets what differed.
+// connected forgets what differed. Both sides were flushed after the last of it was sent, see drain.
 func (p *Primary) connected() {
 	p.stand.move(Connected)
 	p.peer.link.intact = true // it has all of it now, whatever it lost before
@@ -82,7 +86,8 @@ func (p *Primary) connected() {
 // Hold stops new writes and returns when those in flight have ended, both sides are
 // flushed and the log has no hot extents left: the moment to hand the volume over.
 // Writes wait until Release or Close. If it fails, by ctx or the loss of the peer, the
-// hold is released.
+// hold is released. An extent that a waiting write has made hot before the hold stays hot. Reads and flushes go on.
+// On a volume that is detached or frozen it may wait until ctx ends.
 func (p *Primary) Hold(ctx context.Context) error {
 	p.mu.Lock()
 	if !p.stand.hold() {
@@ -147,7 +152,7 @@ func (p *Primary) await(ctx context.Context, cond func() bool) error {
 	return nil
 }
 
-// Release ends Hold: writes go on.
+// Release ends Hold: writes go on. Without a hold it does nothing.
 func (p *Primary) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,7 +2,7 @@ package blockrepl
 
 import "math/bits"
 
-// plan returns the entries to commit next, nil if there is nothing to do: extents
+// plan returns the entries to commit next, valid until the next plan, nil if there is nothing to do: extents
 // that become hot, in order of arrival, those that cool to make room for them, and
 // those whose dirty regions changed. One plan at a time; committed ends it.
 //
@@ -90,7 +90,8 @@ func (t *tracker) coolAll(clean bool) {
 	}
 }
 
-// cool makes x cold; a write after this heats it again by a later commit.
+// cool makes x cold; a write after this heats it again by a later commit. No write may be in flight there: from the
+// next commit on the log says that only its dirty regions may differ.
 func (t *tracker) cool(x *extent) {
 	t.setDirty(x, x.written|x.flushing)
 	x.written, x.flushing = 0, 0

@@ -27,7 +27,7 @@ type Device interface {
 }
 
 // FastReader is a Device that can tell whether a read would wait for the disk.
-// Without it every read is taken to wait.
+// Without it every read is taken to wait, and is done by another goroutine.
 type FastReader interface {
 	// TryReadAt fills p and reports true, or reads nothing usable and reports
 	// false when it would have to wait; the caller then uses ReadAt.
@@ -38,7 +38,9 @@ type FastReader interface {
 type Mapper interface {
 	// Data returns the first allocated range at or after off, start < end; when
 	// there is none up to the end of the device it returns Size, Size.
-	// Holes read as zeroes. The answer may be stale as soon as it is given.
+	// Holes read as zeroes. The answer may be stale as soon as it is given. Data may always be said where a hole is,
+	// never the other way round: a hole is taken for zeroes without being read, so what is there would never reach the
+	// peer.
 	Data(off int64) (start, end int64, err error)
 }
 

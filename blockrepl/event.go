@@ -4,7 +4,8 @@ import "time"
 
 // Event tells the module engine what happened to a volume. Events of one Primary
 // are delivered in order, one at a time, on a goroutine of the Primary that holds
-// no lock; the receiver must not block it for long.
+// no lock; the receiver must not block it for long. What was not delivered when the volume is fenced never is. An
+// event tells what was so when it happened: the state may be another one when it arrives.
 type Event interface{ event() }
 
 // PeerLost reports that the replication connection ended. If Required, writes wait
@@ -66,7 +67,8 @@ func (ReadRepaired) event()     {}
 func (RegionUnreadable) event() {}
 func (VerifyDone) event()       {}
 
-// emit queues e; the caller holds mu.
+// emit queues e; the caller holds mu. None is dropped before the fence, as the engine acts on each: a receiver that
+// hangs makes the mailbox grow.
 func (p *Primary) emit(e Event) {
 	p.events.put(e)
 }

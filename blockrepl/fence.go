@@ -13,7 +13,11 @@ type fence struct {
 // peer. From its return on nothing is acknowledged any more, and nothing new is written to
 // the local device; what was in the device already may still end there. Every request that
 // no device has gets ErrClosed now, the others when the device gives them back. It may be
-// called more than once, and by a receiver of events.
+// called more than once, and by a receiver of events; not by a Completer, for which it waits.
+//
+// The order matters. First, under mu, nothing can begin or end any more; then the socket is closed, which waits
+// until nothing reads the data of requests; then answers that others are handing over are awaited; only then are
+// the requests given back that no goroutine works on, as their submitters use the memory again.
 func (p *Primary) Fence() {
 	p.mu.Lock()
 	p.stand.move(Closed)
@@ -48,7 +52,8 @@ func (p *Primary) Close() {
 	p.mu.Unlock()
 }
 
-// unlock gives up mu and then hands over what was collected under it. Fence waits for that.
+// unlock gives up mu and then hands over what was collected under it. Fence waits for that: an answer that was decided
+// before it is given before it returns, or never. So answering is raised while mu is still held.
 func (p *Primary) unlock(done *completions) {
 	if len(done.list) == 0 {
 		p.mu.Unlock()

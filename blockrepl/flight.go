@@ -6,7 +6,7 @@ type flight struct {
 	off, end int64
 	excl     bool     // changes its range; a read does not
 	req      *Request // nil for a resync lock
-	granted  func()   // for a resync lock: called with the mutex held once the range is its own
+	granted  func()   // for a resync lock: called with the mutex held once the range is its own; nil: given up
 
 	slot     int32     // place in the table, -1 when out of it
 	blockers int32     // flights in the table that must end before this one starts
@@ -71,7 +71,8 @@ func block(list []span, f *flight) {
 	}
 }
 
-// remove takes f out and appends to free the flights that may start now, in order.
+// remove takes f out and appends to free the flights that may start now, in order of insert. What they overlap
+// otherwise has ended before.
 func (t *table) remove(f *flight, free []*flight) []*flight {
 	list := t.list(f)
 	last := len(*list) - 1

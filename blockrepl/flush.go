@@ -8,7 +8,8 @@ import (
 )
 
 // runFlush does one flush round after the other. A round covers every flush that
-// waited when it began.
+// waited when it began. One at a time: a second one would not make the disk faster, and the tracker counts regions for
+// one only.
 func (p *Primary) runFlush() {
 	defer p.crew.wg.Done()
 	v := visit{what: "flush"}
@@ -45,7 +46,10 @@ func (p *Primary) mayFlush() bool {
 }
 
 // flushRound flushes this side, and the peer if it is required, and completes the
-// flushes it covered. It reports whether there may be more to do.
+// flushes it covered. It reports whether there may be more to do. It waits for both disks, without mu.
+//
+// While this node decides alone the peer is not flushed: what it has is not needed for anything yet. Who moves the
+// volume to Required flushes both sides anew.
 func (p *Primary) flushRound(v *visit) bool {
 	p.mu.Lock()
 	if !p.wantsFlush() || !p.mayFlush() {
@@ -74,7 +78,8 @@ func (p *Primary) flushRound(v *visit) bool {
 	return p.flushed(round, both && remote == nil, local, remote)
 }
 
-// flushed ends a round.
+// flushed ends a round. Of a local flush that failed nothing is completed, ever; the flushes wait for the end of
+// the volume.
 func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool {
 	var done completions
 	p.mu.Lock()
@@ -106,7 +111,8 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 }
 
 // flushBoth waits until everything completed before is durable on every side that
-// is required. An internal flush goes the way of a guest's.
+// is required. An internal flush goes the way of a guest's. If ctx ends first the flush goes on for nobody. A
+// volume that may not flush lets it wait: give it a ctx that ends with what makes the wait useless.
 func (p *Primary) flushBoth(ctx context.Context) error {
 	w := make(waiter, 1)
 	p.Submit(&Request{Op: OpFlush, By: w})

@@ -22,7 +22,8 @@ type Generation struct {
 func (g Generation) Is(o Generation) bool { return g.Epoch == o.Epoch && g.Holder == o.Holder }
 
 // Lineage is the history of a volume's data: its identity and its generations,
-// oldest first. A copy that was never written has no generations.
+// oldest first. A copy that was never written has no generations. It is a value, but Line is shared by copies of it: a
+// method that changes Line makes a new one.
 type Lineage struct {
 	Volume string       `json:"volume"` // random at creation, same on both nodes
 	Line   []Generation `json:"line"`
@@ -34,7 +35,8 @@ type Lineage struct {
 	InStep Generation `json:"in_step,omitzero"`
 }
 
-// MaxLine bounds the remembered history; older generations fall off the front.
+// MaxLine bounds the remembered history; older generations fall off the front. A copy that missed more than these
+// is taken for diverged.
 const MaxLine = 256
 
 // Relation says how one copy stands to another.
@@ -148,7 +150,8 @@ func (l Lineage) String() string {
 	return fmt.Sprintf("%s@%d/%s", l.Volume, g.Epoch, g.Holder)
 }
 
-// MarshalBinary encodes l for the DirtyLog.
+// MarshalBinary encodes l for the DirtyLog: as JSON, the same as in Hello and Welcome, so that a release that knows
+// more fields can add them. One that does not know a field loses it when it stores the lineage again.
 func (l Lineage) MarshalBinary() ([]byte, error) { return json.Marshal(l) }
 
 // UnmarshalBinary decodes what MarshalBinary made.

@@ -13,7 +13,7 @@ type batch struct {
 
 type item struct {
 	f     *flight
-	seq   uint64 // of the frame to send; 0: none
+	seq   uint64 // of the frame to send; 0: none, as a read or without a peer
 	local bool   // the local device is to do it too; false when it is only sent again
 	slow  bool   // a read that would have to wait for the disk
 	err   error
@@ -37,7 +37,8 @@ func (p *Primary) runIssue() {
 	}
 }
 
-// issue works until the ready list is empty.
+// issue works until the ready list is empty. Several goroutines may be in it, each with a batch of its own; what
+// one takes overlaps nothing that another has, as the table let it go.
 func (p *Primary) issue() {
 	p.mu.Lock()
 	b := p.crew.join(&p.watch.local)
@@ -87,7 +88,8 @@ func (p *Primary) fill(b *batch) {
 	p.traffic.taken()
 }
 
-// send appends the frames of b and flushes the connection; a failure loses the peer.
+// send appends the frames of b and flushes the connection; a failure loses the peer. It waits for no socket. Frames
+// of two batches may be sent in another order than they were numbered: their ranges do not overlap.
 func (p *Primary) send(b *batch) {
 	l := b.link
 	if l == nil {
@@ -115,7 +117,8 @@ func (p *Primary) send(b *batch) {
 	}
 }
 
-// doLocal does the local part of b, and no more of it once the volume is fenced.
+// doLocal does the local part of b, and no more of it once the volume is fenced. A write into the page cache is as
+// fast as waking somebody for it; one that hangs there keeps the frontend's goroutine, and the watcher finds it.
 func (p *Primary) doLocal(b *batch) {
 	for i := range b.items {
 		it := &b.items[i]
@@ -242,7 +245,8 @@ func (p *Primary) fail(err error) {
 	p.emit(DeviceFailed{Err: err})
 }
 
-// completions collects finished requests, to hand them over without the mutex.
+// completions collects finished requests, to hand them over without the mutex. It belongs to one goroutine; what is
+// in it when mu is given up has to be delivered before Fence may return, see unlock.
 type completions struct {
 	list []completion
 	by   []Completer

@@ -54,7 +54,8 @@ func (g *ledger) bare() bool { return len(g.lineage.Line) == 0 || g.lineage.Part
 func (g *ledger) met() { g.common, _ = g.lineage.Newest() }
 
 // next is the lineage to store with the next commit, nil if it is unchanged; begins says
-// that a generation of this node has to become durable.
+// that a generation of this node has to become durable. The generation makes a copy whole that was Partial: who
+// goes on alone with it has decided that it is the data.
 func (g *ledger) next(begins bool) *Lineage {
 	if !begins && g.common == g.lineage.InStep {
 		return nil // the usual case, at every Kick

@@ -24,11 +24,11 @@ type link struct {
 	cancel context.CancelFunc
 
 	window  window // guarded by Primary.mu
-	pinged  int64  // clock of the last ping
+	pinged  int64  // clock of the last ping; guarded by Primary.mu, as drained
 	drained bool   // all that differed is durable on the peer
 
-	acked []uint64 // received and not settled; of the listening goroutine
-	done  completions
+	acked []uint64    // received and not settled; of the listening goroutine
+	done  completions // its own as well
 }
 
 // errLinkLost ends the calls of a link that is gone.
@@ -41,6 +41,10 @@ var errLinkLost = errors.New("peer lost")
 //
 // A peer that is complete is Required at once; otherwise the volume is Syncing
 // until everything that differs was sent.
+//
+// It waits for the answer of the peer, for as long as ctx allows, and for an earlier link to be closed; ctx ends the
+// handshake and nothing later. ErrState: another link or handshake is there, or the epoch is not that of the volume. A
+// local copy that has failed does not keep a peer from being attached: it may be the better one.
 func (p *Primary) Attach(ctx context.Context, conn *wire.Conn, epoch uint64) error {
 	err := p.attach(ctx, conn, epoch)
 	if err != nil {
@@ -81,7 +85,9 @@ func (p *Primary) fits(epoch uint64) bool {
 	return p.stand.state == Detached || p.stand.state != Closed && epoch == p.ledger.epoch
 }
 
-// join judges the welcome and installs the link. The caller holds mu.
+// join judges the welcome and installs the link. The caller holds mu from the verdict on until writes go to the new
+// link: a write that ended in between would be in neither the worklist nor the link. What is under way is sent
+// again by review.
 func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[uint32]uint64) error {
 	epoch := greeted.Epoch
 	for id, mask := range p.tracker.dirty() {
@@ -128,7 +134,8 @@ func (p *Primary) join(conn *wire.Conn, greeted Hello, w Welcome, suspects map[u
 	return nil
 }
 
-// listen reads the answers of one link until it is lost.
+// listen reads the answers of one link until it is lost. It must not wait for a device or the log: acknowledgements
+// are what the guest's latency is made of.
 func (p *Primary) listen(l *link) {
 	defer p.crew.wg.Done()
 	for {
@@ -214,7 +221,8 @@ func (p *Primary) settle(l *link) {
 }
 
 // lost ends a link, once. From Syncing the volume goes on alone; when the peer was
-// required, everything unacknowledged waits.
+// required, everything unacknowledged waits. Any goroutine may call it; it waits for the socket to be closed. Until
+// then the peer is parting, and nothing ends as alone: the connection may still read the data of a request.
 func (p *Primary) lost(l *link, cause error) {
 	p.mu.Lock()
 	if p.peer.link != l {
@@ -246,8 +254,9 @@ func (p *Primary) lost(l *link, cause error) {
 	p.unlock(&done)
 }
 
-// ask sends a request of the Primary itself and waits for the answer. Counted says
-// that its age is held against the peer.
+// ask sends a request of the Primary itself and waits for the answer, which is nil if it has no data. Counted says
+// that its age is held against the peer: so for what a guest waits for, not for a resync, which may fill the peer's
+// disk. The error is that of the link. Mu must not be held.
 func (p *Primary) ask(l *link, h wire.Header, payload []byte, counted bool) ([]byte, error) {
 	c := &call{done: make(chan error, 1)}
 	if err := p.post(l, h, payload, c, counted); err != nil {
@@ -262,7 +271,8 @@ func (p *Primary) ask(l *link, h wire.Header, payload []byte, counted bool) ([]b
 }
 
 // post appends a request of the Primary itself; the caller flushes and waits on c.
-// The call always ends: by its answer or by the loss of the link.
+// The call always ends: by its answer or by the loss of the link. The payload must not change until then, see
+// wire.Conn.Append.
 func (p *Primary) post(l *link, h wire.Header, payload []byte, c *call, counted bool) error {
 	p.mu.Lock()
 	if p.peer.link != l {

@@ -73,7 +73,9 @@ type Primary struct {
 	unreadable unreadable // the regions that cannot be read here
 }
 
-// NewPrimary loads the log of the volume. The volume is Detached; nothing runs before Start.
+// NewPrimary loads the log of the volume. The volume is Detached; nothing runs before Start. It owns neither the
+// Device nor the Log, which nobody else may use until Close has returned. A volume that was never started need not
+// be closed.
 func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 	entries, lineage, err := cfg.Log.Load()
 	if err != nil {
@@ -113,7 +115,8 @@ func (p *Primary) Start() {
 // Size is the length of the volume in bytes.
 func (p *Primary) Size() int64 { return p.dev.Size() }
 
-// Submit takes a request; see Queue.
+// Submit takes a request; see Queue. It waits for nothing but mu. A request that is longer than what is handled in
+// one piece takes effect piece by piece: others may come in between.
 func (p *Primary) Submit(r *Request) {
 	if r.Op != OpFlush {
 		if r.Off < 0 || r.Len < 0 || r.Off > p.dev.Size()-r.Len {
@@ -145,7 +148,7 @@ func (p *Primary) Submit(r *Request) {
 	p.mu.Unlock()
 }
 
-// reject ends a request that never entered.
+// reject ends a request that never entered. Mu is not held.
 func (p *Primary) reject(r *Request, err error) {
 	by := r.By
 	by.Complete(r, err)
@@ -174,7 +177,8 @@ func (p *Primary) admit(f *flight) {
 	}
 }
 
-// admitWrite lets a write go when its extents are durably hot, and the generation durable.
+// admitWrite lets a write go when its extents are durably hot, and the generation durable. It is counted in by the
+// tracker once, however often it is admitted: from then on its extents cannot cool.
 func (p *Primary) admitWrite(f *flight) {
 	var hot bool
 	if f.entered {
@@ -190,7 +194,8 @@ func (p *Primary) admitWrite(f *flight) {
 	p.traffic.wait(f, stepMarking, p.clock())
 }
 
-// reopen admits again what was held, after a change of state.
+// reopen admits again what was held, after a change of state. Mu is held. Who changes the state calls it, or
+// requests wait for ever that could go on.
 func (p *Primary) reopen() {
 	for _, f := range p.traffic.admissible() {
 		p.admit(f)

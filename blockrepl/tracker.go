@@ -18,7 +18,7 @@ type extent struct {
 	written    uint64 // finished on both sides, not covered by a flush of both
 	flushing   uint64 // as written, but covered by the flush in progress
 	dirty      uint64 // may differ from the peer's copy
-	forget     bool   // queued in tracker.changed
+	forget     bool   // queued in tracker.changed: its entry is to be stored again, or forgotten
 	prev, next *extent
 }
 
@@ -107,7 +107,7 @@ func (t *tracker) isHot(off, end int64) bool {
 }
 
 // leave counts a write out. Both says that both sides have it; otherwise its
-// regions are dirty.
+// regions are dirty. The dirt of a hot extent need not be stored at once: Hot says more.
 func (t *tracker) leave(off, end int64, both bool) {
 	for id := off / ExtentSize; id*ExtentSize < end; id++ {
 		x := t.extents[uint32(id)]
@@ -120,7 +120,8 @@ func (t *tracker) leave(off, end int64, both bool) {
 	}
 }
 
-// peerLost makes dirty whatever the peer may lose: all that is not flushed on it.
+// peerLost makes dirty whatever the peer may lose: all that is not flushed on it. Cold extents have none of that:
+// cool has made it dirty, or waited for a flush.
 func (t *tracker) peerLost() {
 	for x := t.lru.next; x != &t.lru; x = x.next {
 		t.setDirty(x, x.written|x.flushing)
@@ -128,7 +129,7 @@ func (t *tracker) peerLost() {
 	}
 }
 
-// flushBegin is called before a flush of both sides starts.
+// flushBegin is called before a flush of both sides starts: what is written from then on is not covered by it.
 func (t *tracker) flushBegin() {
 	for _, x := range t.fresh {
 		x.flushing |= x.written
@@ -165,7 +166,8 @@ func (t *tracker) setDirty(x *extent, mask uint64) {
 	x.dirty |= mask
 }
 
-// clean forgets all dirty regions: the peer is durably complete.
+// clean forgets all dirty regions: the peer is durably complete. The log follows with the next commits; until then it
+// remembers too much, which costs a comparison after a crash.
 func (t *tracker) clean() {
 	for _, x := range t.extents {
 		if x.dirty != 0 {

@@ -52,7 +52,8 @@ func (t *traffic) wait(f *flight, step step, now int64) {
 	}
 }
 
-// suspend takes a read out of the table until it is resumed, and returns what may start for that.
+// suspend takes a read out of the table until it is resumed, and returns what may start for that. In the table it
+// would keep the resync off the very region that it waits for.
 func (t *traffic) suspend(f *flight, now int64) []*flight {
 	t.wait(f, stepSuspended, now)
 	return t.table.remove(f, nil)
@@ -175,7 +176,8 @@ func (t *traffic) issuedWrites(f func(*flight)) {
 }
 
 // dismiss ends every request that no goroutine is working on with ErrClosed, and forgets
-// all: the others are ended by that goroutine. The table is not used any more.
+// all: the others are ended by that goroutine. The table is not used any more. The caller delivers when nothing
+// refers to their data.
 func (t *traffic) dismiss() *completions {
 	done := &completions{}
 	for _, list := range [][]span{t.table.reads, t.table.writes} {

@@ -4,11 +4,12 @@ package blockrepl
 type pending struct {
 	flight  *flight // a guest's write, or
 	call    *call   // a request of the Primary itself, or nothing: a ping
-	sent    int64   // clock
+	sent    int64   // clock, which is never 0: a slot with 0 is free
 	counted bool    // its age is held against the peer
 }
 
-// window holds the frames in flight by Seq: a ring, as numbers are consecutive.
+// window holds the frames in flight by Seq: a ring, as numbers are consecutive. It belongs to one link and grows
+// with what the frontends have in flight, which they bound. Primary.mu guards it.
 type window struct {
 	slots       []pending // length a power of two
 	first, next uint64    // sequence numbers first ≤ n < next may be in flight
@@ -16,8 +17,8 @@ type window struct {
 
 // call is a request whose answer a goroutine waits for.
 type call struct {
-	done  chan error // capacity one
-	reply []byte
+	done  chan error // capacity one: it is told once, by the answer or the end of the link
+	reply []byte     // to be read after done
 }
 
 // add stores p under the next number, which it returns.
@@ -58,7 +59,8 @@ func (w *window) oldest() int64 {
 	return 0
 }
 
-// failCalls ends every call in flight with err.
+// failCalls ends every call in flight with err. Writes of guests stay where they are: they wait for another link,
+// or for the right to go on alone.
 func (w *window) failCalls(err error) {
 	for i := range w.slots {
 		if c := w.slots[i].call; c != nil {
