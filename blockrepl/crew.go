@@ -52,7 +52,8 @@ func (c *crew) leave(b *batch) {
 	c.batches = append(c.batches, b)
 }
 
-// hire reports whether one more reader is to be started, and counts it.
+// hire reports whether one more reader is to be started, and counts it. The volume is not closed: after Fence
+// nobody may be added to wg.
 func (c *crew) hire() bool {
 	if c.readers == maxReaders {
 		return false

@@ -36,7 +36,8 @@ type Welcome struct {
 	Lineage Lineage `json:"lineage"`
 	// Complete: this copy holds every write acknowledged in the epoch of Hello.
 	Complete bool `json:"complete"`
-	// Intact: this very process acknowledged them, so none was lost in a crash since.
+	// Intact: this very process acknowledged them, so none was lost in a crash since. False is always safe: the primary
+	// compares what the peer may have lost before it relies on it.
 	Intact   bool `json:"intact"`
 	Suspects int  `json:"suspects"` // number of extents in the Suspects frames that follow
 }
@@ -99,6 +100,10 @@ func (e *VerdictError) Error() string {
 //
 // The primary's dirty regions count from Lineage.InStep. They say what a copy of
 // that generation lacks; a copy of an older one may lack more and is compared whole.
+//
+// Order matters: whatever refuses comes before anything that overwrites. A peer's copy that is Partial is the
+// normal case of an interrupted resync: the dirty regions, of which none was forgotten, still say all that it
+// lacks.
 func Decide(h Hello, w Welcome, suspects bool) Verdict {
 	relation := h.Lineage.Compare(w.Lineage)
 	newest, written := w.Lineage.Newest()
@@ -125,8 +130,8 @@ func Decide(h Hello, w Welcome, suspects bool) Verdict {
 	return InStep
 }
 
-// ReadHello reads the first frame of a connection that a primary dialled. The
-// engine then accepts it by Secondary.Serve or refuses it by Refuse.
+// ReadHello reads the first frame of a connection that a primary dialled, which the caller has authenticated. The
+// engine then accepts it by Secondary.Serve or refuses it by Refuse. After an error the caller closes c.
 func ReadHello(ctx context.Context, c *wire.Conn) (Hello, error) {
 	var hello Hello
 	err := bounded(ctx, c, func() error {
@@ -158,7 +163,7 @@ func Refuse(c *wire.Conn, r Refusal) error {
 	return c.CloseSoon(lastWord)
 }
 
-// bounded runs f on c and interrupts it when ctx ends.
+// bounded runs f on c and interrupts it when ctx ends, by a deadline in the past. The connection is of no use then.
 func bounded(ctx context.Context, c *wire.Conn, f func() error) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	err := f()
@@ -240,7 +245,7 @@ func readSuspects(c *wire.Conn, w Welcome) (map[uint32]uint64, error) {
 	return m, nil
 }
 
-// sendWelcome answers Hello.
+// sendWelcome answers Hello. A hot entry goes as all regions of its extent; a frame has 32 KiB at most.
 func sendWelcome(c *wire.Conn, epoch uint64, w Welcome, entries []Entry) error {
 	w.Suspects = len(entries)
 	payload, err := json.Marshal(w)

@@ -117,8 +117,8 @@ func (p *Primary) send(b *batch) {
 	}
 }
 
-// doLocal does the local part of b, and no more of it once the volume is fenced. A write into the page cache is as
-// fast as waking somebody for it; one that hangs there keeps the frontend's goroutine, and the watcher finds it.
+// doLocal does the local part of b, and no more of it once the volume is fenced. A write that hangs keeps the
+// goroutine that kicked, as of a frontend; the watcher finds it.
 func (p *Primary) doLocal(b *batch) {
 	for i := range b.items {
 		it := &b.items[i]

@@ -17,7 +17,8 @@ var errNotThere = errors.New("the peer cannot read it either")
 
 // mend takes a region that cannot be read here from the peer, which is known to hold every
 // acknowledged write there, and writes it here. Guests are kept off. It reports whether the
-// copies are equal there now; the error is that of the link.
+// copies are equal there now; the error is that of the link. What is written here is not flushed: after a loss of
+// power the region may be unreadable again, and is mended again.
 func (s *syncer) mend(off, n int64, cause error) (bool, error) {
 	data, err := s.p.ask(s.l, wire.Header{Type: wire.Read, Offset: uint64(off), Count: uint32(n)}, nil, false)
 	switch {

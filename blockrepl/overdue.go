@@ -33,7 +33,8 @@ func (v *visit) enter() { v.turn.Add(1) }
 func (v *visit) leave() { v.turn.Add(1) }
 
 // localWatch finds calls of the local device and log that are older than the budget. Its
-// owner's mutex guards it.
+// owner's mutex guards it. An age is counted from when the watcher first saw the call, so it is found out late by
+// up to one look, never early.
 type localWatch struct {
 	budget time.Duration // 0: any age is fine
 	visits []*visit
@@ -62,7 +63,7 @@ func (w *localWatch) overdue(now, thawed int64, found func(*visit)) {
 	}
 }
 
-// hung is the error of an overdue visit.
+// hung is the error of an overdue visit; it wraps ErrHung.
 func (w *localWatch) hung(v *visit) error {
 	return fmt.Errorf("%s: %w within %v", v.what, ErrHung, w.budget)
 }

@@ -299,7 +299,8 @@ func (m *memory) begin(off, size int64) {
 }
 
 // wrote notes that a write to [off, end) has ended. One that is under way while a grain is
-// read ends later than that.
+// read ends later than that, and forgets then what was kept of it. So a sum that is there is of content that no
+// guest has written since; without that rot could not be told from a write.
 func (m *memory) wrote(off, end int64) {
 	if m.sums == nil {
 		return

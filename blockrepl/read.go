@@ -71,7 +71,9 @@ func (p *Primary) runReader() {
 	p.mu.Unlock()
 }
 
-// readSlow reads from the disk, and from the peer if the disk fails.
+// readSlow reads from the disk, and from the peer if the disk fails. The peer stands in only where its copy cannot be
+// older than what this guest has seen; without it the guest gets the error of the disk, which is no failure of this
+// copy.
 func (p *Primary) readSlow(r *Request, v *visit) error {
 	v.enter()
 	_, err := p.dev.ReadAt(r.Data, r.Off)

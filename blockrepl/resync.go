@@ -13,7 +13,7 @@ import (
 const (
 	// syncWorkers is how many extents are compared or sent at the same time.
 	syncWorkers = 4
-	// settleBytes is how much the peer may hold unflushed of a resync, so that the
+	// settleBytes is how much the peer may hold unflushed of a resync, of all workers, so that the
 	// flush at its end, or a guest's meanwhile, is short.
 	settleBytes = 64 << 20
 )
@@ -76,6 +76,10 @@ func (p *Primary) tryAgain(l *link) bool {
 // drain requires the peer for every write from now on, makes both sides durable, and
 // reports. A generation that is about to begin comes first: the peer takes over a lineage
 // that does not change any more.
+//
+// The order is rule 7 (cluster/DESIGN.md): first Required, so that no write is acknowledged any more that the peer
+// lacks; then the flush, which covers all that was sent before; then Drained, by which the engine lets the peer
+// become complete.
 func (p *Primary) drain(l *link) {
 	p.mu.Lock()
 	for p.peer.link == l && p.beginning() && p.stand.failed == nil {
@@ -157,13 +161,14 @@ func (p *Primary) inStep(l *link, id uint32, mask uint64) {
 	p.mu.Unlock()
 }
 
-// syncer is the private memory of one worker of a resync or verify.
+// syncer is the private memory of one worker of a resync or verify. All of it is used by one goroutine at a time; the
+// errors of its methods are those of the link, and end the worker.
 type syncer struct {
 	p        *Primary
 	l        *link
 	dev      *observed
 	buf      []byte // one run
-	payload  []byte // of a compare
+	payload  []byte // of a compare: the mask, then a sum of each region of it
 	unforced int64  // bytes sent since the peer was last flushed
 	// How long the last compare took here, and until the peer had answered, in ns.
 	here, there int64
@@ -191,7 +196,8 @@ func (s *syncer) end() {
 }
 
 // compare returns which regions of mask differ on the peer, which cannot be read here, and
-// why; the error is that of the link.
+// why; the error is that of the link. Without a lock on the range differs may name regions that a write was under way
+// in, never leave out one that stays different.
 func (s *syncer) compare(id uint32, mask uint64) (differs, bad uint64, cause, err error) {
 	s.payload = append(s.payload[:0], make([]byte, 8)...)
 	began := s.p.clock()
@@ -259,7 +265,9 @@ func (s *syncer) copy(id uint32, off, n int64) (inStep uint64, err error) {
 	return good | rescued, err
 }
 
-// send writes data on the peer; zeroes go as a hole.
+// send writes data on the peer; zeroes go as a hole. It returns when the peer has it, so that data may be used
+// again. The range is locked by the caller: a guest's write that was sent before this could otherwise be undone
+// there.
 func (s *syncer) send(data []byte, off int64) error {
 	n := int64(len(data))
 	var calls []*call
@@ -309,7 +317,9 @@ func (s *syncer) settle(n int64) error {
 	return err
 }
 
-// lockRange keeps guests off [off, end) until unlock is called; reads wait as well.
+// lockRange keeps guests off [off, end) until unlock is called; reads wait as well. It waits for what is under way
+// there, which may be for ever in a frozen volume: so the end of the link ends the wait. It is exclusive among
+// resync, verify and proof too.
 func (p *Primary) lockRange(l *link, off, end int64) (f *flight, unlock func(), err error) {
 	granted := make(chan struct{})
 	f = &flight{off: off, end: end, excl: true, granted: func() { close(granted) }}
@@ -370,7 +380,8 @@ func newPacer(now int64) *pacer {
 	return &pacer{throttle: newThrottle(), next: now, judged: now}
 }
 
-// wait returns when n more bytes may be handled; false if the link ended first.
+// wait returns when n more bytes may be handled; false if the link ended first. What a read waits for is not paced:
+// its guest stands still.
 func (c *pacer) wait(p *Primary, l *link, n int64) bool {
 	c.mu.Lock()
 	now := p.clock()

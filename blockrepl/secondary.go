@@ -27,8 +27,12 @@ type SecondaryConfig struct {
 }
 
 // Secondary applies what the primary of a volume sends, one session at a time. It
-// knows nothing of votes: the engine accepts a Hello, calls Stop before the node
-// promises another epoch, and Complete when the primary has sent all.
+// knows nothing of votes: the engine accepts a Hello, calls Fence before the node
+// promises another epoch, and Complete when the primary has sent all. Its methods may be called by several goroutines;
+// storing is taken before mu.
+//
+// It keeps no dirty log of what it applies: what its copy may lose, and what is under way, the primary remembers.
+// Its log has the lineage and what this node wrote when it last led.
 type Secondary struct {
 	cfg SecondaryConfig
 	log *slog.Logger
@@ -41,7 +45,7 @@ type Secondary struct {
 	mu      sync.Mutex
 	lineage Lineage  // as it is durable
 	entries []Entry  // this copy's own suspects, from a time when it was written alone
-	intact  uint64   // epoch in which this process acknowledged everything since it was complete
+	intact  uint64   // epoch in which this process acknowledged everything since Complete; 0: none
 	session *session // the newest, until nothing of it runs any more; nil: none
 	failed  error    // a call that hangs: no session begins any more
 	local   localWatch
@@ -50,7 +54,8 @@ type Secondary struct {
 	heard   atomic.Int64  // when the primary last sent something, Unix ns; 0: never
 }
 
-// NewSecondary loads the log of the volume.
+// NewSecondary loads the log of the volume. It owns neither Device nor Log, which nobody else may use until Close has
+// returned. It has no goroutines until Serve.
 func NewSecondary(cfg SecondaryConfig) (*Secondary, error) {
 	entries, lineage, err := cfg.Log.Load()
 	if err != nil {
@@ -229,7 +234,8 @@ func (s *Secondary) Close() {
 // the one the ticket was made for: everything applied is made durable, then the
 // primary's lineage is adopted and this copy's own suspects are forgotten, in one
 // durable step. The primary calls for it after Drained. If ctx ends first the error is its
-// cause, and the copy may still become complete; no session begins before that is decided.
+// cause, and the copy may still become complete; no session begins before that is decided. ErrState: that session
+// is over, so writes may be missing since. It may be called again after any error.
 func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 	if err := s.claim(ctx); err != nil {
 		return fmt.Errorf("complete: %w", err)
@@ -309,7 +315,8 @@ func (s *Secondary) markPartial(n *session) error {
 
 // store does before, if it is not nil, and then commits; the caller has claimed that, and
 // it is released when the log has answered, also if ctx ends first: what is durable and
-// what is known here stay the same. Then is called with mu held once it is durable.
+// what is known here stay the same. Then is called with mu held once it is durable. Before is watched like the
+// commit, as one call of the local storage.
 func (s *Secondary) store(
 	ctx context.Context, what string, entries []Entry, lineage Lineage, before func() error, then func(),
 ) error {

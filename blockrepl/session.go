@@ -18,6 +18,9 @@ const compareWorkers = 2
 // to the device, so a small write costs no wake-up; what may take long (Flush,
 // Compare, Read) is done beside it. Acknowledgements are sent when everything
 // received was applied, many with one system call.
+//
+// A flush covers what was received before it, as that was applied by the same goroutine. Helpers end with ctx, and a
+// failure of one closes the connection, by which the receiving goroutine ends.
 type session struct {
 	s       *Secondary
 	conn    *wire.Conn
@@ -37,8 +40,8 @@ type session struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	helpers sync.WaitGroup
-	jobs    chan job
-	flushes chan uint64
+	jobs    chan job    // when it is full the receiving goroutine waits, and with it the primary
+	flushes chan uint64 // Seq of flushes not begun; as jobs
 	places  places
 }
 
@@ -86,7 +89,8 @@ func newSession(s *Secondary, conn *wire.Conn, hello Hello, complete bool) *sess
 	return n
 }
 
-// live is the goroutine of the session, from the welcome to the end of all its parts.
+// live is the goroutine of the session, from the welcome to the end of all its parts. After it nothing of the session
+// uses the device: another session may begin, or Close return.
 func (n *session) live(welcome Welcome, entries []Entry) {
 	n.s.log.Info("primary attached", "peer", n.peer, "epoch", n.epoch, "complete", n.complete)
 	err := sendWelcome(n.conn, n.epoch, welcome, entries)
@@ -108,7 +112,8 @@ func (n *session) live(welcome Welcome, entries []Entry) {
 }
 
 // watch waits for the end of the session, or for a call of the device or log that is older
-// than the budget. It returns why the session ended.
+// than the budget. It returns why the session ended. It runs on Serve's goroutine, which is so never stuck in the
+// device.
 func (n *session) watch() error {
 	budget := n.s.local.budget
 	if budget == 0 {
@@ -259,7 +264,8 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 	return err
 }
 
-// failed tells the primary that this copy has failed, and ends the session.
+// failed tells the primary that this copy has failed, and ends the session. What was acknowledged and not flushed
+// may be lost, so the copy is not intact any more.
 func (n *session) failed(seq uint64, err error) error {
 	n.s.mu.Lock()
 	n.s.intact = 0
@@ -270,7 +276,8 @@ func (n *session) failed(seq uint64, err error) error {
 	return n.broken
 }
 
-// ack answers one request from a helper.
+// ack answers one request from a helper, if the session was not stopped meanwhile: the rest of its answers is
+// dropped, as the connection is closed.
 func (n *session) ack(seq uint64, payload []byte) {
 	if n.stopped.Load() {
 		return

@@ -16,13 +16,14 @@ const (
 // pacer feeds it what guests saw since the last call.
 type throttle struct {
 	rate float64       // bytes per second
-	calm time.Duration // latency of the guest's writes when little disturbs them
+	calm time.Duration // latency of the guest's writes when little disturbs them; 0: none seen yet
 }
 
 func newThrottle() throttle { return throttle{rate: rateStart} }
 
 // judge adapts the rate to the mean latency of count guest writes. The calm latency
-// follows the lowest one seen and forgets slowly, as disks and loads change.
+// follows the lowest one seen and forgets slowly, as disks and loads change. It is called every judgeEvery at most, so
+// the rate falls from any height to the floor within seconds.
 func (t *throttle) judge(mean time.Duration, count int64) {
 	if count == 0 {
 		t.rate = min(t.rate*2, rateCeiling)

@@ -22,7 +22,8 @@ type unreadable struct {
 
 func newUnreadable() unreadable { return unreadable{masks: make(map[uint32]uint64)} }
 
-// note adds the regions of [off, end) and reports those that are new.
+// note adds the regions of [off, end) and reports those that are new. The caller holds mu. It is called at each tick
+// for a read that hangs, so what is known must be silent.
 func (u *unreadable) note(p *Primary, off, end int64, cause error) {
 	if p.stand.state == Closed {
 		return

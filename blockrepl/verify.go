@@ -26,7 +26,9 @@ type verifyState struct {
 
 // Verify starts an online comparison of all data with the connected peer and
 // reports it by VerifyDone. Nothing is changed unless repair is set; then a region
-// that differs is overwritten on the peer. One verify runs at a time.
+// that differs is overwritten on the peer, whichever copy is the right one: Prove tells where it can. ErrState
+// unless both copies are complete and connected. One verify runs at a time. It ends with the link, and the report
+// then has Err.
 func (p *Primary) Verify(repair bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,10 +9,10 @@ import (
 // order of offset so that disks read forward. It only shrinks, as every new write
 // goes to both sides. Primary.mu guards it.
 type worklist struct {
-	order  []uint32
-	next   int
+	order  []uint32          // extents of this round
+	next   int               // in order
 	todo   map[uint32]uint64 // regions not yet in step
-	taken  map[uint32]bool
+	taken  map[uint32]bool   // extents that a worker has, or has had in this round
 	urgent []uint32          // a read waits for these
 	left   int64             // regions in todo
 	tried  map[uint32]uint64 // of todo, what could not be read here in this round
@@ -23,7 +23,7 @@ type worklist struct {
 	moved   int64 // bytes sent
 }
 
-// newWorklist takes ownership of masks.
+// newWorklist takes ownership of masks. Regions beyond the end, as of a hot extent that is the last, are left out.
 func newWorklist(masks map[uint32]uint64, size int64) *worklist {
 	w := &worklist{todo: masks, taken: make(map[uint32]bool), tried: make(map[uint32]uint64), size: size}
 	for id, mask := range masks {
@@ -58,7 +58,8 @@ func wholeExtent(id uint32, size int64) uint64 {
 	return regionMask(int64(id), base, min(base+ExtentSize, size))
 }
 
-// take returns the next extent to work on and whether a read waits for it.
+// take returns the next extent to work on and whether a read waits for it. Each extent is given out once in a
+// round: what its worker does not bring in step it has given up, or the link is lost.
 func (w *worklist) take() (id uint32, mask uint64, urgent, ok bool) {
 	for len(w.urgent) > 0 || w.next < len(w.order) {
 		urgent = len(w.urgent) > 0
@@ -138,7 +139,7 @@ func (w *worklist) again() {
 	}
 }
 
-// demand puts the extents of [off, end) first.
+// demand puts the extents of [off, end) first. One that a worker has already is not given out twice.
 func (w *worklist) demand(off, end int64) {
 	for id := off / ExtentSize; id*ExtentSize < end; id++ {
 		if x := uint32(id); w.todo[x] != 0 && !w.taken[x] {
