@@ -67,7 +67,8 @@ func New(volume string, size int64, now time.Time) Ledger {
 	return l
 }
 
-// Of reports whether l is about this volume, and whole.
+// Of reports whether l is about this volume, and whole: one that was stored, or came from another node, is used
+// only then.
 func (l Ledger) Of(volume string, size int64) bool {
 	return l.Volume == volume && l.Size == size && l.At >= 0 && l.At%Step == 0 && l.At < max(size, 1) &&
 		int64(len(l.Proven)) == (size+l.stretch()-1)/l.stretch() && len(l.Open) <= maxPlaces &&

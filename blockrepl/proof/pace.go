@@ -68,7 +68,8 @@ func NewBudget(share float64) *Budget {
 	return b
 }
 
-// Done gives the turn back.
+// Done gives the turn back. It must follow each token that was taken, once: a second one would let two pieces run
+// at once.
 func (b *Budget) Done() { b.Turn <- struct{}{} }
 
 // Wait is for how long no piece may begin.
@@ -99,7 +100,8 @@ func (b *Budget) Join(who any, urgent func() bool) {
 	}
 }
 
-// Urgent: somebody has more urgent work for the disks, so no piece is to begin.
+// Urgent: somebody has more urgent work for the disks, so no piece is to begin. They are asked without mu, so they may
+// lock what they like.
 func (b *Budget) Urgent() bool {
 	b.mu.Lock()
 	all := slices.Collect(maps.Values(b.others))

@@ -23,7 +23,10 @@ const (
 // case no goroutine is woken to send: whoever calls Flush writes to the socket
 // itself. Only when the socket is full does a goroutine of the Conn take over
 // until everything is out, so that neither Append nor Flush ever waits. What is
-// pending is bounded by what the callers have in flight.
+// pending is bounded by what the callers have in flight. Frames are sent in the order of Append.
+//
+// After the first failure nothing is sent, Append does nothing and Flush returns that failure; Next goes on with
+// what has arrived. Who owns a Conn has to Close it in any case.
 type Conn struct {
 	nc net.Conn // what frames are written to and read from: TLS, or the lowest layer itself
 	in receiver // of the goroutine that calls Next
@@ -35,7 +38,7 @@ type Conn struct {
 	spare []segment
 	free  [][]byte
 	busy  bool  // one goroutine owns out, and with it the socket's sending side
-	err   error // the first failure; nothing is sent after it
+	err   error // the first failure, or net.ErrClosed; nothing is sent after it
 
 	out sender // of the goroutine that is busy
 }
@@ -45,7 +48,8 @@ type Conn struct {
 var blank [HeaderSize]byte
 
 // NewConn makes a Conn of nc, which it owns from now on. For a TLS connection made
-// over Buffered it batches below the encryption.
+// over Buffered it batches below the encryption; its handshake must be over by then, as what TLS writes is
+// collected from now on and leaves with the next frame.
 func NewConn(nc net.Conn) *Conn {
 	socket := below(nc)
 	secure := socket != nil && net.Conn(socket) != nc
@@ -81,12 +85,14 @@ func below(nc net.Conn) *stream {
 
 // OnWait sets a function that Next calls, on its own goroutine, whenever it is
 // about to read from the socket: everything received so far was returned. It is
-// the moment to Flush answers or to settle a batch. Set it before the first Next.
+// the moment to Flush answers or to settle a batch. Set it before the first Next. It may also come within a large
+// frame, and it must not wait for the peer: nobody reads meanwhile.
 func (c *Conn) OnWait(f func()) { c.out.socket.onWait = f }
 
 // Append queues a frame; it is sent by a later Flush. Length is set by it. A
 // payload of 64 KiB or more must not change until the frame was answered or Close
-// returned. On a failed connection Append does nothing.
+// returned: it is sent from where it lies. A smaller one is copied. On a failed connection Append does nothing. A
+// payload over MaxPayload is refused by the receiver only.
 func (c *Conn) Append(h *Header, payload []byte) {
 	h.Length = uint32(len(payload))
 	sum := crc32.Update(0, castagnoli, payload)
@@ -128,7 +134,8 @@ func (c *Conn) seal() {
 }
 
 // Flush sends what was appended, or makes sure that somebody is sending it. It
-// does not wait for the peer. It returns the failure of the connection, if any.
+// does not wait for the peer. It returns the failure of the connection, if any; nil does not mean that anything has
+// left.
 func (c *Conn) Flush() error {
 	c.mu.Lock()
 	if c.err != nil || c.busy || (len(c.queue) == 0 && len(c.open) == 0) {
@@ -189,7 +196,7 @@ func (c *Conn) recycle(err error) {
 }
 
 // Next returns the next frame. The payload is valid until the next call. An error
-// ends the connection: io.EOF if the peer closed it between frames.
+// ends the connection: io.EOF if the peer closed it between frames, ErrCorrupt if a check failed.
 func (c *Conn) Next() (Header, []byte, error) { return c.in.next() }
 
 // SetDeadline bounds the handshake; the zero time removes the bound.
@@ -212,7 +219,8 @@ func (c *Conn) CloseSoon(d time.Duration) error {
 }
 
 // Close ends the connection, drops what is pending and waits until no payload is
-// referred to any more. It makes Next return; it may be called more than once.
+// referred to any more. It makes Next return; it may be called more than once, and by several goroutines. What was
+// flushed may or may not arrive.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	if c.err == nil {

@@ -21,4 +21,12 @@
 //	44 header  uint32  CRC-32C of bytes 0 to 43
 //
 // A frame that fails a check ends the connection: after it nothing can be trusted to be in step.
+//
+// The checksums find what TCP's and a bad memory on the way let through; who sent a frame is known by TLS, which is
+// below a Conn and no matter of this package. A frame that one release does not know ends the connection as well,
+// so a new type or flag needs another Version, or a field in Hello and Welcome by which both sides know that it is
+// understood.
+//
+// Files: frame.go is the format, conn.go what callers use; sender.go and receiver.go are its two directions,
+// stream.go and try_*.go the socket.
 package wire

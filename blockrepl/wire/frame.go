@@ -31,7 +31,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type Type uint8
 
 // The types of a frame. Hello to Suspects are the handshake; Ack answers every
-// request; Refuse may come from the secondary at any time and is its last frame.
+// request; Refuse may come from the secondary at any time and is its last frame. The numbers are on the wire: a new
+// type comes last.
 const (
 	Hello    Type = iota + 1 // primary: payload is JSON, blockrepl.Hello
 	Welcome                  // secondary: payload is JSON, blockrepl.Welcome
@@ -96,7 +97,8 @@ func (h *Header) put(b []byte, payload uint32) {
 	le.PutUint32(b[44:], crc32.Update(0, castagnoli, b[:44]))
 }
 
-// parse decodes b[:HeaderSize] and returns the checksum its payload must have.
+// parse decodes b[:HeaderSize] and returns the checksum its payload must have. It checks what holds for every
+// frame; what its type demands, such as a range within the volume, the receiver of the frame does.
 func parse(b []byte) (h Header, payload uint32, err error) {
 	_ = b[HeaderSize-1]
 	le := binary.LittleEndian

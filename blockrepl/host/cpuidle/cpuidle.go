@@ -5,7 +5,7 @@
 // guest. On an otherwise idle computer waking a sleeping CPU takes longer than the
 // work it wakes up for, so that a single writer waits mostly for CPUs. Linux lets a
 // process ask for wake-ups without delay by holding /dev/cpu_dma_latency open; idle
-// CPUs then poll, which costs power, so it is held only as long as writes come.
+// CPUs then poll, which costs power, so it is held only as long as writes come. Nothing depends on it but latency.
 package cpuidle
 
 import (
