@@ -4,7 +4,7 @@ import "time"
 
 // Event tells the module engine what happened to a volume. Events of one Primary
 // are delivered in order, one at a time, on a goroutine of the Primary that holds
-// no lock; the receiver must not block it for long. What was not delivered when the volume is fenced never is. An
+// no lock; the receiver must not block it for long. What was not delivered when the volume is fenced may never be. An
 // event tells what was so when it happened: the state may be another one when it arrives.
 type Event interface{ event() }
 

@@ -33,8 +33,8 @@ func (v *visit) enter() { v.turn.Add(1) }
 func (v *visit) leave() { v.turn.Add(1) }
 
 // localWatch finds calls of the local device and log that are older than the budget. Its
-// owner's mutex guards it. An age is counted from when the watcher first saw the call, so it is found out late by
-// up to one look, never early.
+// owner's mutex guards it. An age is counted from when the watcher first saw the call, so it is found out a look or
+// two late, never early.
 type localWatch struct {
 	budget time.Duration // 0: any age is fine
 	visits []*visit

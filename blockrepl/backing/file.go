@@ -198,7 +198,8 @@ func (f *File) Flush() error {
 	}
 	err := f.withFd(dataSync)
 	if err == nil {
-		// A flush beside this one may have been told of the loss instead of this one.
+		// A flush beside this one may have been told of the loss instead of this one. This finds it only if that one has
+		// come as far as the end of this function: of two flushes at once, one failing, the other proves nothing.
 		if old := f.broken.Load(); old != nil {
 			return *old
 		}

@@ -32,6 +32,7 @@ func Device(t *testing.T, open func(t *testing.T) blockrepl.Device) {
 	}
 }
 
+// deviceSize: what was never written reads as zeroes, which is what the peer's copy begins with too.
 func deviceSize(t *testing.T, dev blockrepl.Device) {
 	if dev.Size() != DeviceSize {
 		t.Fatalf("size %d, want %d", dev.Size(), DeviceSize)
@@ -181,7 +182,8 @@ func deviceConcurrent(t *testing.T, dev blockrepl.Device) {
 	}
 }
 
-// mustRead reads and, if the device can, reads again the fast way and compares.
+// mustRead reads and, if the device can, reads again the fast way and compares. That the fast way does not answer
+// is no fault: the page may have left the cache.
 func mustRead(t *testing.T, dev blockrepl.Device, off, n int64) []byte {
 	t.Helper()
 	p := make([]byte, n)

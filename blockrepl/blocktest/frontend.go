@@ -84,7 +84,8 @@ func Frontend(t *testing.T, p FrontendParts) {
 	}
 }
 
-// serve runs f until the test ends and returns the channel of Serve's result.
+// serve runs f until the test ends and returns the channel of Serve's result. Closing again what the test has closed
+// already is part of the contract.
 func serve(t *testing.T, f blockrepl.Frontend, q blockrepl.Queue) <-chan error {
 	served := make(chan error, 1)
 	gone := make(chan struct{})

@@ -31,7 +31,7 @@ type PlainQueue struct {
 
 type job struct {
 	r       *blockrepl.Request
-	waitFor int // earlier pending jobs that overlap it
+	waitFor int // earlier pending jobs that overlap it; it is ready at 0
 }
 
 var _ blockrepl.Queue = (*PlainQueue)(nil)

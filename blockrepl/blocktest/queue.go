@@ -122,6 +122,7 @@ func Read(off, n int64) *blockrepl.Request {
 	return &blockrepl.Request{Op: blockrepl.OpRead, Off: off, Len: n, Data: make([]byte, n)}
 }
 
+// wantBytes is an error and not the end of the test, so that goroutines other than the test's may call it.
 func wantBytes(t *testing.T, r *blockrepl.Request, b byte) {
 	t.Helper()
 	if !bytes.Equal(r.Data, bytes.Repeat([]byte{b}, len(r.Data))) {
