@@ -29,8 +29,8 @@ type File struct {
 	mu     sync.RWMutex
 	closed bool
 
-	tryless atomic.Bool           // the file system cannot read without waiting
-	broken  atomic.Pointer[error] // first failed Flush; never cleared
+	tryless atomic.Bool // the file system cannot read without waiting
+	flushes flushes
 }
 
 var (
@@ -193,23 +193,33 @@ func (f *File) writeZeroes(off, n int64) error {
 // would say nothing about that page. Only a File that is opened anew can flush again, and its owner has to know
 // that this copy may lack what was written since the last good Flush.
 func (f *File) Flush() error {
-	if old := f.broken.Load(); old != nil {
-		return *old
-	}
-	err := f.withFd(dataSync)
-	if err == nil {
-		// A flush beside this one may have been told of the loss instead of this one. This finds it only if that one has
-		// come as far as the end of this function: of two flushes at once, one failing, the other proves nothing.
-		if old := f.broken.Load(); old != nil {
-			return *old
+	return f.flushes.do(func() error {
+		err := f.withFd(dataSync)
+		if err != nil && !errors.Is(err, ErrClosed) {
+			err = fmt.Errorf("flush %s: %w", f.Path(), err)
 		}
-		return nil
+		return err
+	})
+}
+
+// flushes runs one flush at a time. Of two at once the kernel tells one of a page that it lost, and the other that all
+// is well: who is told that must not be believed before the one that began before it has ended.
+type flushes struct {
+	mu     sync.Mutex
+	broken error // of the first that failed; never cleared
+}
+
+// do returns what flush does, or why an earlier one failed. That a file is closed says nothing about its disk.
+func (f *flushes) do(flush func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil {
+		return f.broken
 	}
-	if errors.Is(err, ErrClosed) {
-		return err // says nothing about the disk
+	err := flush()
+	if err != nil && !errors.Is(err, ErrClosed) {
+		f.broken = err
 	}
-	err = fmt.Errorf("flush %s: %w", f.Path(), err)
-	f.broken.CompareAndSwap(nil, &err)
 	return err
 }
 
