@@ -7,7 +7,8 @@ import (
 )
 
 // act carries one action out. It returns false when the rest of the row must not
-// be done because this action could not be made durable.
+// be done because this action could not be made durable. Its only wait is for that save; what else takes time goes on
+// beside it and ends in an event.
 func (e *Engine) act(a appmodules.Action) bool {
 	switch a {
 	case appmodules.Ask:
@@ -51,7 +52,8 @@ func (e *Engine) act(a appmodules.Action) bool {
 	return true
 }
 
-// want records whether an operator wants the module to run.
+// want records whether an operator wants the module to run. What cannot be saved counts in this run, and is
+// saved with the next change of kept.
 func (e *Engine) want(yes bool) {
 	if e.keep.Wanted != yes {
 		e.keep.Wanted = yes

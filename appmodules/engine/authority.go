@@ -12,11 +12,12 @@ import (
 	"duet/cluster"
 )
 
-// asking is one ask under way.
+// asking is one ask under way; its address tells it from later ones. Whoever takes it off Engine.asking cancels it.
 type asking struct{ cancel context.CancelFunc }
 
 const (
-	// askTime bounds one ask: a voter that answers does so within one round trip.
+	// askTime bounds one ask, but for the time that a fence agent takes: a voter that answers does so within one round
+	// trip.
 	askTime = time.Second
 	// peerFirst is how long the peer alone is asked. A witness that says yes to a node whose
 	// peer then says no would refuse the peer later, for nothing.
@@ -25,7 +26,7 @@ const (
 	fenceTime = time.Minute
 )
 
-// evidence is what one ask brought back.
+// evidence is what one ask brought back. The goroutine of the ask writes it, and the owner reads it after its end.
 type evidence struct {
 	cluster.Evidence
 	policy appmodules.Policy // when it was begun
@@ -34,7 +35,9 @@ type evidence struct {
 }
 
 // ask durably promises the next epoch to this node and asks for the rest of the
-// majority. One ask runs at a time; asking again while one runs changes nothing.
+// majority. One ask runs at a time; asking again while one runs changes nothing. It ends in Granted, in Denied, or in
+// Deposed where a voter knows a newer epoch; one that is cancelled, by another phase or a vote, ends in nothing. The
+// promise stays: the same epoch is asked for again, unless somebody else has promised it by then (above).
 func (e *Engine) ask() bool {
 	if e.asking != nil {
 		return true
@@ -66,7 +69,8 @@ func (e *Engine) ask() bool {
 	return true
 }
 
-// gather asks the peer, then whoever counts when it is silent.
+// gather asks the peer, then whoever counts when it is silent. The peer's call goes on while the witnesses are asked:
+// an answer that comes before theirs are all in decides. A no of the peer is an answer too.
 func (e *Engine) gather(ctx context.Context, ask cluster.Ask, ev *evidence) {
 	short, cancel := e.rt.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -100,7 +104,8 @@ func (e *Engine) gather(ctx context.Context, ask cluster.Ask, ev *evidence) {
 	e.fence(ctx, ev)
 }
 
-// askWitnesses asks all of them at the same time.
+// askWitnesses asks all of them at the same time, within ctx. While one takes the place of another the yes of both is
+// needed, which is for cluster.Granted to judge.
 func (e *Engine) askWitnesses(ctx context.Context, ask cluster.Ask, ev *evidence) {
 	witnesses := e.cfg.Witnesses()
 	answers := make([]cluster.Answer, len(witnesses))
@@ -132,7 +137,8 @@ func (e *Engine) noteSilent(silent map[string]error) {
 }
 
 // fence switches the peer off if its confirmation decides: where there is no witness,
-// or where the policy wants it before a VM starts here.
+// or where the policy wants it before a VM starts here. Not before this node has met its peer since its start (rule
+// 6). A peer that is alive again by then is left on.
 func (e *Engine) fence(ctx context.Context, ev *evidence) {
 	m := e.means(ev.policy)
 	if !m.Fence || !ev.Met || (len(m.Witnesses) > 0 && !(m.First && ev.TakeOver)) {
@@ -195,7 +201,8 @@ func (e *Engine) inform() {
 	}
 }
 
-// means is what arbitration may call on now under a policy. Any goroutine.
+// means is what arbitration may call on now under a policy, which is given as only the owner reads that of Config. Any
+// goroutine.
 func (e *Engine) means(p appmodules.Policy) cluster.Means {
 	m := cluster.Means{Module: e.cfg.Module.Name, Arbitration: cluster.Arbitration(p.Arbitration),
 		First: p.Fence == appmodules.FenceBeforeStart,
@@ -212,14 +219,16 @@ func (e *Engine) coldStart() bool {
 	return after > 0 && e.rt.Now().Sub(e.began) >= after
 }
 
-// decide applies the end of an ask.
+// decide applies the end of an ask. The world may have moved on since it was begun: the promise has to be the newest
+// still, and witnesses and policy count as they are now. Two grants hold only by the peer's own yes: of a right that
+// was given away (TakesBack), and of a copy that lost power beside a peer that answers.
 func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 	e.noteSilent(ev.silent)
 	if e.rec.Promised != ask.Epoch || e.rec.To != e.self || e.rec.Epoch >= ask.Epoch {
 		e.step(appmodules.Denied, "a newer epoch was promised meanwhile")
 		return
 	}
-	for _, know := range ev.knows {
+	for _, know := range ev.knows { // who knows a newer epoch deposes this node, whatever was voted
 		if e.learn(know) {
 			return
 		}
@@ -247,7 +256,8 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 // askAgain is how soon an ask that was denied is repeated, and not sooner.
 const askAgain = 250 * time.Millisecond
 
-// askAgainSoon looks again without waiting for the next exchange of states.
+// askAgainSoon looks again without waiting for the next exchange of states. Until then patience keeps every Look from
+// asking, such as that of the new phase.
 func (e *Engine) askAgainSoon() {
 	token := e.token
 	e.patience = e.rt.Now().Add(askAgain)
@@ -259,7 +269,8 @@ func (e *Engine) askAgainSoon() {
 	})
 }
 
-// learn takes over what a peer knows; true if it knows a newer epoch of its own.
+// learn takes over what a peer knows; true if it knows a newer epoch of its own. That is durable before anything
+// follows from it. If it cannot be saved nothing was learned, and StorageFailed follows.
 func (e *Engine) learn(know cluster.Record) bool {
 	after := e.rec.Learn(e.self, know.Epoch, know.Holder)
 	if after == e.rec || !e.save(after) {
@@ -279,7 +290,8 @@ func (e *Engine) cancelAsk() {
 }
 
 // takeByOrder takes the next epoch on an operator's word; data that were not
-// complete count as complete from here on, and what differs shows in the generations.
+// complete count as complete from here on, and what differs shows in the generations. The epoch is above every promise
+// that this node has heard of, but the peer may have taken the same one: rule 11 parts them.
 func (e *Engine) takeByOrder() bool {
 	e.cancelAsk()
 	e.override = true
@@ -287,7 +299,7 @@ func (e *Engine) takeByOrder() bool {
 	return e.save(rec.Won(e.self, rec.Promised, true))
 }
 
-// goAlone lets writes go on here only, after that is durable.
+// goAlone lets writes go on here only, after that is durable. After a restart this node need not ask again.
 func (e *Engine) goAlone() bool {
 	if !e.save(e.rec.Lead()) {
 		return false
@@ -300,7 +312,10 @@ func (e *Engine) goAlone() bool {
 // is as if the voter had not answered.
 var errForgetful = errors.New("the vote cannot be saved")
 
-// OnAsk is the peer asking for this node's vote.
+// OnAsk is the peer asking for this node's vote. The caller has made sure that it is the node in whose name it asks.
+// A yes is durable, and nothing is acknowledged here any more, when it returns. After an error, such as that of a
+// metadata disk that does not answer, the vote may have been given all the same: the asker counts on nothing, and
+// asks again.
 func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
 	type vote struct {
 		cluster.Answer
@@ -313,6 +328,8 @@ func (e *Engine) OnAsk(ctx context.Context, a cluster.Ask) (cluster.Answer, erro
 	return v.Answer, v.err
 }
 
+// vote is OnAsk on the owner's goroutine. Beside the rules of Record.Vote it refuses while this node holds the epoch
+// and acts, or is about to after a restart of its daemon, and where an ask that was granted is repeated late.
 func (e *Engine) vote(a cluster.Ask) (cluster.Answer, error) {
 	if a.Node != e.peer {
 		return cluster.Answer{Why: fmt.Sprintf("%s is not the other node of %s", a.Node, e.cfg.Module.Name), Know: e.rec}, nil
@@ -369,7 +386,9 @@ func (e *Engine) goesOn() bool {
 }
 
 // completePeer makes durable that the peer is needed from now on, then tells it
-// that it is complete (rule 7). It keeps telling as long as the phase and the link last.
+// that it is complete (rule 7). It keeps telling as long as the link and the epoch last, and ends in PeerCompleted.
+// The order matters: a peer that is complete may be granted the next epoch, so from before it hears of that no write
+// may be acknowledged without it, also after a restart of this daemon.
 func (e *Engine) completePeer() bool {
 	if !e.save(e.rec.Together()) {
 		return false
@@ -398,7 +417,9 @@ func (e *Engine) completePeer() bool {
 	return true
 }
 
-// OnComplete is the primary telling that this secondary has everything.
+// OnComplete is the primary telling that this secondary has everything. When it returns nil the volumes and then the
+// record say durably that this copy is complete; the primary forgets what differed on that word. It waits for the
+// disks of the volumes, on the caller's goroutine and at most quickTime. Saying it again is fine.
 func (e *Engine) OnComplete(ctx context.Context, c Complete) error {
 	var adopt func(context.Context) error
 	var err error
@@ -434,6 +455,7 @@ func (e *Engine) complete(c Complete) (adopt func(context.Context) error, err er
 	return adopt, nil
 }
 
+// ofThisEpoch refuses a completion that has come too late, which rule 5 has change nothing.
 func (e *Engine) ofThisEpoch(c Complete) error {
 	if c.Epoch != e.rec.Epoch || e.rec.Holder != e.peer {
 		return fmt.Errorf("rule 7: complete epoch %d: this node knows epoch %d of %s", c.Epoch, e.rec.Epoch, e.rec.Holder)
@@ -460,7 +482,9 @@ func (e *Engine) completed(c Complete) error {
 	return nil
 }
 
-// handover closes the volumes, promises the next epoch to the peer and tells it.
+// handover closes the volumes, promises the next epoch to the peer and tells it (rule 9). It ends in HandedOver or
+// HandoverFailed. From the save on the right is the peer's, whatever it answers. This copy is complete at the new
+// epoch only if both were flushed before (held) and the peer has confirmed; else a resync makes it so.
 func (e *Engine) handover() bool {
 	from := e.rec.Epoch
 	e.dismiss()
@@ -493,7 +517,8 @@ func (e *Engine) handover() bool {
 	return true
 }
 
-// OnHandover is the peer giving this node the right to write. Saying it again is fine.
+// OnHandover is the peer giving this node the right to write. Saying it again is fine. A nil error says that this
+// node durably holds the epoch; after another one that is not known.
 func (e *Engine) OnHandover(ctx context.Context, h Handover) error {
 	var err error
 	if callErr := e.call(ctx, func() { err = e.takeOver(h) }); callErr != nil {
@@ -502,6 +527,7 @@ func (e *Engine) OnHandover(ctx context.Context, h Handover) error {
 	return err
 }
 
+// takeOver refuses a right that nobody would use here, and one that the record does not allow.
 func (e *Engine) takeOver(h Handover) error {
 	switch {
 	case e.rec.Epoch == h.Epoch && e.rec.Holds(e.self) && !e.rec.Alone:

@@ -20,7 +20,7 @@ import (
 // any disk should counts as failed, but it may become durable later, so until another
 // one has succeeded nothing counts as saved, not even what seems unchanged.
 
-// saving is one save under way.
+// saving is one save under way, or the last one. It does not change but for over, so any goroutine may look at it.
 type saving struct {
 	since time.Time
 	limit time.Duration // that the goroutine waits
@@ -40,7 +40,9 @@ var errStoreHangs = errors.New("the metadata disk does not answer")
 // replaces may have promised more since.
 var errUnread = errors.New("what was kept cannot be read")
 
-// put saves values in order. It returns nil when all are durable.
+// put saves values in order. It returns nil when all are durable; after an error the first ones may be. It waits for
+// the metadata disk, at most saveLimit. Only the owner calls it, or Stop when that is gone, as one save runs at a
+// time. The values are encoded on another goroutine: they must not share memory with what the owner changes in place.
 func (e *Engine) put(ctx context.Context, values ...value) error {
 	if e.unread {
 		return errUnread
@@ -84,7 +86,9 @@ const handSave = 2 * time.Second
 func (e *Engine) diskBudget() time.Duration { return e.cfg.Module.Policy.Disk() }
 
 // save makes rec durable. A node that cannot remember must not act: on failure the
-// record stays as it was and the caller stops what it does.
+// record stays as it was and the caller stops what it does; StorageFailed follows. On disk it may be rec all the
+// same, see put. While impaired nothing is taken for saved, not even what is as it was. Only remembers and recall end
+// that.
 func (e *Engine) save(rec cluster.Record) bool {
 	if rec == e.rec && !e.impaired {
 		return true
@@ -107,7 +111,8 @@ func (e *Engine) save(rec cluster.Record) bool {
 	return true
 }
 
-// saveKept saves what is kept beside the record; false, and a line in the log, if it cannot.
+// saveKept saves what is kept beside the record; false, and a line in the log, if it cannot: the caller decides
+// whether it goes on. By itself this does not make the node impaired.
 func (e *Engine) saveKept() bool {
 	values := []value{{keptKey, e.keep}}
 	if e.impaired { // it may say that what the record must say first is noted
@@ -121,7 +126,7 @@ func (e *Engine) saveKept() bool {
 }
 
 // remembers: this node can save what it decides. A waiting one that could not takes no
-// part, so that its peer may go on, until a try succeeds.
+// part, so that its peer may go on, until a try succeeds, of which there is one a second.
 func (e *Engine) remembers() bool {
 	if !e.impaired || e.m.Phase != appmodules.Waiting {
 		return true
@@ -150,7 +155,8 @@ func (e *Engine) recall(rec cluster.Record, keep kept, err error) {
 // noteBoot notices that power was lost since the last run, in which writes may have
 // been acknowledged that never left this computer's memory. Until that is durable this
 // node takes no part; the next start would notice it again. Of this run of the computer
-// nothing is unflushed then, until the volumes are opened. Without volumes there are no writes.
+// nothing is unflushed then, until the volumes are opened. Without volumes there are no writes. It waits for the store
+// itself, without a limit. The record goes first: kept.Boot is empty durably only where the record says cold.
 func (e *Engine) noteBoot() {
 	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") {
 		e.rec.Cold = e.rec.Cold || e.rec.Complete > 0 && len(e.cfg.Module.Volumes()) > 0
@@ -167,7 +173,8 @@ func (e *Engine) noteBoot() {
 }
 
 // noteOpen makes durable, before the volumes are opened, that a loss of power from here on
-// may lose writes.
+// may lose writes. After false nothing may be opened, and StorageFailed follows. With an empty Config.Boot each start
+// counts as one after a loss of power.
 func (e *Engine) noteOpen() bool {
 	if e.keep.Boot != "" {
 		return true
@@ -198,7 +205,7 @@ func (e *Engine) noteSettled(ctx context.Context) {
 const answerTime = 200 * time.Millisecond
 
 // soon is call for such questions: where the goroutine waits for the metadata disk the
-// answer is that it does, and a node that asks counts on nothing. fn may have begun by then
+// answer is that it does, which wraps errStoreHangs, and a node that asks counts on nothing. fn may have begun by then
 // and goes on, unless it stops when claim, which it calls before it does what only a
 // caller that hears of it can undo, returns false.
 func (e *Engine) soon(ctx context.Context, fn func(claim func() bool)) error {
@@ -235,7 +242,8 @@ func (e *Engine) soon(ctx context.Context, fn func(claim func() bool)) error {
 	}
 }
 
-// pausedSince: the goroutine waits for the metadata disk, and since when.
+// pausedSince: the goroutine waits for the metadata disk, and since when. A save that is under way for more than
+// twice its limit does not pause it any more. Any goroutine.
 func (e *Engine) pausedSince() (time.Time, bool) {
 	s := e.saving.Load()
 	if s == nil || isOver(s.over) {
@@ -245,7 +253,7 @@ func (e *Engine) pausedSince() (time.Time, bool) {
 }
 
 // Alive returns nil when the engine's goroutine answers, or waits for its metadata disk,
-// which it does for a limited time; nothing else keeps it.
+// which it does for a limited time; nothing else keeps it. After an error the watchdog may reset this computer.
 func (e *Engine) Alive(ctx context.Context) error {
 	err := e.soon(ctx, func(func() bool) {})
 	if errors.Is(err, errStoreHangs) {

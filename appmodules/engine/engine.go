@@ -15,9 +15,10 @@ import (
 var ErrStopped = errors.New("engine has stopped")
 
 // Engine is one module on one node. Its exported methods may be called by any goroutine.
-// Its parts are owned by its goroutine, but for status and what the owner's own comments say.
+// Its parts are owned by its goroutine; status, shelf and proofs have locks of their own, saving is atomic. Before
+// Start, and once loop is closed, whoever starts or stops the engine owns them instead.
 type Engine struct {
-	cfg  Config
+	cfg  Config // does not change, but for Module.Policy, which only the owner reads
 	self cluster.NodeID
 	peer cluster.NodeID
 	owner
@@ -39,37 +40,37 @@ type owner struct {
 	box    mailbox
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
-	tasks  tally                  // goroutines the engine started
+	tasks  tally                  // goroutines the engine started with spawn: Stop waits for them without a limit
 	saving atomic.Pointer[saving] // the last save; its own goroutine and whoever asks something read it
 	loop   chan struct{}          // closed when the owner goroutine ended
 }
 
 // mandate is the right to write, as this node knows it, and what is done to get it.
 type mandate struct {
-	rec      cluster.Record
+	rec      cluster.Record            // as it is durable, unless impaired; only New, save and recall set it
 	asking   *asking                   // nil: no ask under way
 	informed map[Witness]cluster.Epoch // the newest epoch of this node that a witness knows
 	mute     map[string]error          // witnesses that did not vote when they were last asked
-	above    cluster.Epoch
-	impaired bool          // a record could not be saved
-	unread   bool          // what was kept could not be read at Start
-	probed   time.Time     // when that was last tried
-	patience time.Time     // nothing is looked at before it: an ask was denied just now
-	denied   bool          // an ask was denied in the present phase
-	held     bool          // Hold succeeded since the volumes were opened
-	override bool          // an operator stands in for meeting the peer (rule 6)
-	outlives bool          // the peer was ending already when an operator last had a word here
-	handed   cluster.Epoch // the last that this engine has handed over; one that was asked for is wanted by the peer
-	yield    bool          // an operator lets the peer's version win after a split brain
+	above    cluster.Epoch             // the newest promise that a denied ask heard of: the next ask is for one after it
+	impaired bool                      // a record could not be saved; remembers ends that, in Waiting, or a recall
+	unread   bool                      // what was kept could not be read at Start
+	probed   time.Time                 // when that was last tried
+	patience time.Time                 // no Look before it: an ask was denied just now, or the workload did not start here
+	denied   bool                      // an ask was denied in the present phase
+	held     bool                      // Hold succeeded since the volumes were opened: both copies are equal, and flushed
+	override bool                      // an operator stands in for meeting the peer (rule 6)
+	outlives bool                      // the peer was ending already when an operator last had a word here
+	handed   cluster.Epoch             // the last this engine handed over; one that was asked for is wanted by the peer
+	yield    bool                      // an operator lets the peer's version win after a split brain
 }
 
 // course is where the module is on its way from phase to phase.
 type course struct {
-	token    uint64    // of the present phase; ends of older work are recognised by it
-	entered  time.Time // when the present phase began
+	token    uint64    // of the present phase, which enter counts up; ends of older work are recognised by it
+	entered  time.Time // when the present phase began; in Opening, when the disks had answered
 	untime   func()    // stops the clock of the phase
-	booted   bool      // the first step was done
-	leaving  bool      // the computer goes down: this node gives the module away
+	booted   bool      // the first step was done; no command and no Look counts before
+	leaving  bool      // the computer goes down: this node gives the module away; not durable, unlike kept.Wanted
 	retiring bool      // this engine stops: nobody may attach any more
 	failure  string    // why the workload does not start here, once it was tried too often; empty: it was not
 	ended    string    // why the module stops or has stopped here; empty: it does not
@@ -86,35 +87,37 @@ type tale struct {
 	told  string // the reason before why
 	again bool   // why was the reason before told as well: the module goes to and fro
 
-	incarnation int64  // of this run, see State
-	seq         uint64 // of the last published State
+	incarnation int64  // of this run, see State: Unix ns of New
+	seq         uint64 // of the last published State; the peer drops what has a lower one
 }
 
 // disks is what this node has of the module's volumes.
 type disks struct {
 	shelf     *shelf
-	leading   *leading   // what is open as primary; never nil
-	following *following // what is open as secondary; never nil
+	leading   *leading   // what is open as primary; never nil: a role that has ended is replaced by an empty one
+	following *following // what is open as secondary; never nil; not both have volumes, see dismiss
 	proofs    *proofs
 	budget    *proof.Budget
 }
 
 // peerLink is what is known of the peer.
 type peerLink struct {
-	state State
-	heard time.Time // last answer
-	met   bool      // heard since this engine started
+	state State     // the newest that it has told: when it is worth asking; votes and confirmations decide
+	heard time.Time // when that came, by this node's clock
+	met   bool      // heard since this engine started: rule 6
 }
 
 // heirAgain is how long a module whose VM does not start here stays stopped, at least, before its
 // peer is brought into step.
 const heirAgain = 5 * time.Second
 
-// handTime bounds a handover: two flushes and a round trip.
+// handTime bounds a handover: two flushes and a round trip. It is longer than holdTime, handSave and the call to the
+// peer together, so that the phase does not end while the peer's confirmation may still come.
 const handTime = 15 * time.Second
 
 // New returns an engine that is not running. It reads what it kept, and changes nothing: the
-// engine that it is to replace may still run.
+// engine that it is to replace may still run. It waits for the metadata disk. An error is a record or a state that
+// cannot be read or contradicts itself: such a module must not be built, as it would forget what it has promised.
 func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, self: cfg.Self, peer: cluster.NodeID(cfg.Module.Peer(string(cfg.Self)))}
 	e.rt, e.loop, e.untime = cfg.Runtime, make(chan struct{}), func() {}
@@ -140,7 +143,9 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Start runs the engine until Stop. An engine that it replaces has stopped.
+// Start runs the engine until Stop. An engine that it replaces has stopped, and what that has saved since New is read
+// here. It waits for the metadata disk, without a limit. Until the workload has said how it stands, at most quickTime,
+// votes are given and states exchanged, but commands are refused and nothing is decided.
 func (e *Engine) Start() {
 	e.began = e.rt.Now()
 	e.recall(e.read())
@@ -159,7 +164,7 @@ func (e *Engine) Start() {
 }
 
 // boot is the first step, once the workload has said how it stands, or does not say it, and what was
-// kept is read.
+// kept is read, which is tried each second. A workload that does not say it counts as down until its next report.
 func (e *Engine) boot(now appmodules.Condition, err error) {
 	if e.unread {
 		e.rt.After(time.Second, func() {
@@ -188,8 +193,10 @@ func (e *Engine) boot(now appmodules.Condition, err error) {
 // Start. A secondary first gives its primary the chance to go on without it, and what is
 // in flight is flushed, both as long as ctx lasts. It returns when nothing of the engine
 // runs any more, but for a disk that does not answer: that is waited for a moment, and
-// its image is closed when it answers.
+// its image is closed when it answers. It is called once, of an engine that was started: it waits for its goroutine.
 func (e *Engine) Stop(ctx context.Context) {
+	// The order matters: while the owner runs it can be outvoted; with it gone nobody else touches the roles; what is
+	// flushed before the volumes are fenced needs no resync; and only closed volumes make kept.Boot empty.
 	e.retire(ctx)
 	e.budget.Join(e, nil)
 	e.cancel()
@@ -207,12 +214,14 @@ func (e *Engine) Stop(ctx context.Context) {
 	}
 }
 
-// thawTime is how long a guest whose writes wait keeps its computer from going down.
+// thawTime is how long a guest whose writes wait keeps its computer from going down. It counts from the call of
+// Evacuate; then a frozen guest, which cannot shut down, is ended.
 const thawTime = 5 * time.Second
 
 // Evacuate gives the module to the peer because this computer goes down; where the peer
 // cannot take over the workload is shut down. It returns when nothing is left to do or ctx ends.
-// The next run starts the module again.
+// The next run starts the module again: what is wanted stays as it is in kept. From then on this node takes no right
+// that the peer hands over. A module that only follows here is left to Stop.
 func (e *Engine) Evacuate(ctx context.Context) {
 	began := e.rt.Now()
 	for busy := true; busy && ctx.Err() == nil; {
@@ -235,7 +244,8 @@ func (e *Engine) Evacuate(ctx context.Context) {
 	}
 }
 
-// retire lets a complete secondary be outvoted while it can still answer.
+// retire lets a complete secondary be outvoted while it can still answer: its primary loses the link, asks this node
+// first, and goes on by its yes (rule 3a), which later nobody could give. It lasts at most a second.
 func (e *Engine) retire(ctx context.Context) {
 	ctx, cancel := e.rt.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -253,6 +263,7 @@ func (e *Engine) retire(ctx context.Context) {
 	}
 }
 
+// run is the owner: it takes what was posted, in order. A closure must wait for nothing but a save.
 func (e *Engine) run() {
 	defer close(e.loop)
 	defer func() { e.untime() }()
@@ -263,10 +274,10 @@ func (e *Engine) run() {
 	}
 }
 
-// post runs fn on the engine's goroutine, later; it never blocks.
+// post runs fn on the engine's goroutine, later; it never blocks. An engine that has stopped drops fn.
 func (e *Engine) post(fn func()) { e.box.put(fn) }
 
-// event posts a step.
+// event posts a step, which counts in whatever phase the module is by then.
 func (e *Engine) event(ev appmodules.Event, text string) {
 	e.post(func() { e.step(ev, text) })
 }
@@ -280,14 +291,16 @@ func (e *Engine) eventOf(token uint64, ev appmodules.Event, text string) {
 	})
 }
 
-// call runs fn on the engine's goroutine and waits for it.
+// call runs fn on the engine's goroutine and waits for it, also while that waits for the metadata disk: see soon.
+// After an error fn may still run: what it writes must not be read then. The owner itself must not call it.
 func (e *Engine) call(ctx context.Context, fn func()) error {
 	done := make(chan struct{})
 	e.post(func() { fn(); close(done) })
 	return e.rt.Wait(ctx, done, e.loop)
 }
 
-// spawn runs fn on a goroutine that Stop waits for. ctx ends with the engine.
+// spawn runs fn on a goroutine that Stop waits for. ctx ends with the engine; fn waits for nothing that does not end
+// soon after ctx, so what may wait for a disk is called by beside.
 func (e *Engine) spawn(fn func(ctx context.Context)) {
 	e.tasks.add()
 	e.rt.Go(func() {
@@ -296,8 +309,8 @@ func (e *Engine) spawn(fn func(ctx context.Context)) {
 	})
 }
 
-// Booted waits until the engine has decided what follows from how it ended last; before, its State says that the module
-// is stopped.
+// Booted waits until the engine has decided what follows from how it ended last; before, its State says that the
+// module is stopped.
 func (e *Engine) Booted(ctx context.Context) error {
 	for {
 		booted := false
@@ -311,8 +324,9 @@ func (e *Engine) Booted(ctx context.Context) error {
 }
 
 // Configure gives the engine the policy of an edited module, while everything goes on. It counts
-// when Configure returns. Nothing else of m may differ here. Only the engine's goroutine reads the
-// policy; what goes on elsewhere was given what it needs.
+// when Configure returns; after an error of ctx it counts a little later. Nothing else of m may differ here. Only the
+// engine's goroutine reads the policy; what goes on elsewhere was given what it needs. An ask that is under way goes
+// by the one that it began with, volumes that follow keep the disk budget they were opened with.
 func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
 	return e.call(ctx, func() {
 		e.cfg.Module.Policy = m.Policy // alone: other goroutines read the rest

@@ -22,7 +22,7 @@ type following struct {
 	uses   []*use
 	all    []*follower // nil: not open yet, or not any more
 	linked bool        // the primary is attached to every volume
-	adopts bool        // the volumes are being made durably complete
+	adopts bool        // the volumes are being made durably complete, as long as their disks take
 }
 
 // follower is one open disk of them.
@@ -30,8 +30,8 @@ type follower struct {
 	Secondary
 	cfg      appmodules.Volume
 	conn     io.Closer // of the newest attachment, to end it
-	link     uint64    // Hello.Link of that
-	attached bool
+	link     uint64    // Hello.Link of that, which the ticket must have
+	attached bool      // it is served, as far as this goroutine was told
 }
 
 // newFollowing returns a role without volumes: nobody can attach to it.
@@ -119,7 +119,8 @@ func (f *following) adopt(tickets map[string]blockrepl.Ticket) (func(context.Con
 	}, nil
 }
 
-// adopted: the attachments that the tickets are for have lasted until now.
+// adopted: the attachments that the tickets are for have lasted until now. A volume that was attached anew meanwhile
+// may have been told that it is not complete, and its primary may have gone on alone by that word.
 func (f *following) adopted(tickets map[string]blockrepl.Ticket) bool {
 	return len(f.all) > 0 && !slices.ContainsFunc(f.all, func(vol *follower) bool {
 		return !vol.attached || tickets[vol.cfg.Target].Link != vol.link
@@ -127,7 +128,10 @@ func (f *following) adopted(tickets map[string]blockrepl.Ticket) bool {
 }
 
 // OnAttach is a replication connection from the peer's primary. It takes in over
-// and returns when the connection has ended or was refused.
+// and returns when the connection has ended or was refused. The caller has made sure that in comes from the node that
+// its Hello names. Before the volume is served this node's record knows durably of the primary's epoch; a refusal says
+// what it knows, from which a primary that was deposed learns that (rule 2). A version that lost a split brain is set
+// aside durably before anything of it is overwritten (rule 11).
 func (e *Engine) OnAttach(ctx context.Context, in Incoming) error {
 	hello := in.Hello()
 	var a attach
@@ -159,10 +163,12 @@ type attach struct {
 	refusal            string // empty: it is served
 	to                 *following
 	vol                *follower
-	complete, diverged bool
+	complete, diverged bool // this copy is complete at the primary's epoch; it has what the primary's lacks
 }
 
-// accept judges a primary; claim returns false if it was refused meanwhile.
+// accept judges a primary; claim returns false if it was refused meanwhile. The order is: refuse what nothing is
+// learned from, save what this node knows by now, claim, and only then change what is attached: who gave up waiting
+// refuses the connection itself.
 func (e *Engine) accept(in Incoming, claim func() bool) attach {
 	hello, f := in.Hello(), e.following
 	if refusal := e.acceptable(hello); refusal != "" {
@@ -216,7 +222,7 @@ func (f *following) volume(id string) *follower {
 	return nil
 }
 
-// acceptable says why a primary is refused; empty if it is not.
+// acceptable says why a primary is refused; empty if it is not. It changes nothing.
 func (e *Engine) acceptable(h blockrepl.Hello) string {
 	switch {
 	case e.retiring:
@@ -252,6 +258,8 @@ func (e *Engine) divergence(vol *follower, hello blockrepl.Hello) Divergence {
 	return d
 }
 
+// onFollowed notes that a volume is attached; with the last one the machine is told. A copy that is complete by its
+// record is so at once: there is nothing to bring in step.
 func (f *following) onFollowed(vol *follower) {
 	vol.attached = true
 	if slices.ContainsFunc(f.all, func(vol *follower) bool { return !vol.attached }) {
@@ -265,6 +273,8 @@ func (f *following) onFollowed(vol *follower) {
 	}
 }
 
+// onFollowLost ends the link of all volumes when the session of one has ended. A failure of the local copy ends the
+// role instead: a copy that cannot be written must not count as one that follows.
 func (f *following) onFollowLost(vol *follower, conn io.Closer, err error) {
 	if f.e.following != f || vol.conn != conn {
 		return // closed, or the primary has connected again meanwhile

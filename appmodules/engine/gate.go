@@ -16,16 +16,19 @@ type Gate struct {
 	starts map[*start]struct{}
 }
 
+// start is one that waits, goes, or is over while its delay holds others back: it is in starts until then.
 type start struct {
-	order int
-	open  chan struct{} // closed when it may go; nil for one that is going
+	order int           // of the policy; lower ones first
+	open  chan struct{} // closed when it may go
 }
 
 // NewGate returns an open gate.
 func NewGate(rt Runtime) *Gate { return &Gate{rt: rt, starts: make(map[*start]struct{})} }
 
-// Enter waits for the turn of order. The caller calls leave with whether the VM
-// started, once; the delay then holds back later orders.
+// Enter waits for the turn of order: for gatherTime at least, and as long as starts of lower orders last. The caller
+// calls leave once, when the VM has started or has not, with the time for which later orders are still held back; 0
+// after a failure. After an error, which is that of ctx, there is no turn and nothing to leave. A start of a lower
+// order that comes when another one goes by now overtakes only those that still wait.
 func (g *Gate) Enter(ctx context.Context, order int) (leave func(delay time.Duration), err error) {
 	s := &start{order: order, open: make(chan struct{})}
 	g.mu.Lock()
@@ -60,7 +63,7 @@ func (g *Gate) Enter(ctx context.Context, order int) (leave func(delay time.Dura
 // the same peer at the same moment.
 const gatherTime = 100 * time.Millisecond
 
-// release opens the way for every start of the lowest order present. mu is held.
+// release opens the way for every start of the lowest order present, those in their delay among them. mu is held.
 func (g *Gate) release() {
 	lowest := 0
 	first := true

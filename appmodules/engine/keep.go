@@ -7,30 +7,37 @@ import (
 	"duet/cluster"
 )
 
+// The keys of the store. They and the JSON under them are read by other versions, after an update and after going
+// back.
 const (
 	recordKey = "record"
 	keptKey   = "kept"
 )
 
-// kept is what an engine keeps durably beside its Record.
+// kept is what an engine keeps durably beside its Record: what this node alone decides with. It is written as a whole
+// by the owner. What saveKept cannot save stays in memory, unless its caller takes it back, and is saved with the
+// next change.
 type kept struct {
-	Wanted     bool        `json:"wanted"`
+	Wanted     bool        `json:"wanted"` // it takes part when the daemon starts
 	Definition Definition  `json:"definition"`
-	Defined    uint64      `json:"defined"`            // version that the hypervisor here has
-	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones
-	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure
+	Defined    uint64      `json:"defined"`            // version that the hypervisor here has; 0: it is not known which
+	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones; those out of policy.restart.window do not count
+	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure; counted likewise
 	// Strayed: a disk of the VM left its volume and was not seen to come back: its newest
 	// data are elsewhere on this node.
 	Strayed bool `json:"strayed,omitempty"`
 	// Saved: somebody saved the VM's memory here, and since then nobody but this node has had
-	// the right to write: it is of the disks as they are.
+	// the right to write: it is of the disks as they are. It is taken back before a record is saved by which the right
+	// is another's, see save: old memory on newer disks would corrupt them.
 	Saved bool `json:"saved,omitempty"`
 	// Boot is Config.Boot when the volumes were opened last, empty if they were closed with
-	// everything flushed.
+	// everything flushed. Written before an image is opened (noteOpen) and after all are closed (noteSettled): where it
+	// is another than that of the present run of the computer, writes may have been lost with the power.
 	Boot string `json:"boot,omitempty"`
 }
 
-// read returns what was kept. Any goroutine may call it.
+// read returns what was kept; the zero values where nothing was. Any goroutine may call it; it waits for the disk. A
+// record that breaks an invariant is an error: a node must not vote by it.
 func (e *Engine) read() (rec cluster.Record, keep kept, err error) {
 	if _, err := e.cfg.Store.Load(recordKey, &rec); err != nil {
 		return rec, keep, fmt.Errorf("load record of %s: %w", e.cfg.Module.Name, err)
@@ -45,7 +52,9 @@ func (e *Engine) read() (rec cluster.Record, keep kept, err error) {
 }
 
 // Create writes the first record of a new module: the node that has the data
-// holds epoch 1 and is complete, the other is not. The hypervisor is given def by the caller.
+// holds epoch 1 and is complete, the other is not. The hypervisor is given def by the caller. Both values are durable
+// when it returns nil; after an error either may be, and the caller forgets them. It is for a module whose engine was
+// not built yet: it overwrites what one has promised.
 func Create(s Store, self, source cluster.NodeID, def Definition) error {
 	rec := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source}
 	if self == source {

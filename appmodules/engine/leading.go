@@ -24,7 +24,7 @@ type leading struct {
 	uses []*use
 	all  []*led // nil: not open yet, or not any more
 
-	attempt  uint64             // counts connects and losses; ends of older ones are recognised by it
+	attempt  uint64             // counts connects, losses and goAlone; ends of older ones are recognised by it
 	stop     context.CancelFunc // ends the connect loop of the attempt
 	linked   bool               // every volume is attached to the peer
 	linkedAt time.Time          // since when linked is true
@@ -37,11 +37,11 @@ type leading struct {
 type led struct {
 	Primary
 	cfg      appmodules.Volume
-	conn     io.Closer // of the link, to end it
-	attached bool
+	conn     io.Closer                   // of the link, to end it; it stays when that has ended
+	attached bool                        // as was told; see attachedNow
 	verify   chan<- blockrepl.VerifyDone // waits for the verify under way; nil: none
 	began    time.Time                   // of the last verify
-	proving  atomic.Pointer[proving]     // nil: nothing is proven in the background
+	proving  atomic.Pointer[proving]     // set once, by the owner, and read by status; nil: nothing is proven
 }
 
 // newLeading returns a role without volumes: nothing is open in it, and nothing happens to it.
@@ -51,7 +51,9 @@ func newLeading(e *Engine) *leading {
 	return l
 }
 
-// lead opens images, primaries and frontends; all I/O waits. It ends in Opened or OpenFailed.
+// lead opens images, primaries and frontends; all I/O waits. It ends in Opened or OpenFailed, after as long as the
+// disks take, or in StorageFailed at once if it cannot be noted that they are open. It may be called in a role: a
+// disk that hung is opened again so, after the use before is over.
 func (e *Engine) lead() {
 	e.dismiss()
 	if !e.noteOpen() {
@@ -77,7 +79,8 @@ func (e *Engine) lead() {
 	})
 }
 
-// open returns what opens one volume and puts it in its place. Any goroutine.
+// open returns what opens one volume and puts it in its place. Any goroutine: each call has a place of its own, and
+// who reads all waits for the last. Events of a volume come by the mailbox, so after what was posted earlier.
 func (l *leading) open(all []*led) func(int, appmodules.Volume) (disk, error) {
 	return func(i int, c appmodules.Volume) (disk, error) {
 		vol := &led{cfg: c}
@@ -96,7 +99,8 @@ func (l *leading) open(all []*led) func(int, appmodules.Volume) (disk, error) {
 // isOpen: all its volumes are open.
 func (l *leading) isOpen() bool { return len(l.all) > 0 }
 
-// configure gives open volumes what the policy says now.
+// configure gives open volumes what the policy says now. It is called when they open, too: Storage makes them with the
+// policy that it was made with.
 func (l *leading) configure() {
 	l.proofs(func(v *proving) { v.configure(l.e.cfg.Module.Policy) })
 	for _, vol := range l.all {
@@ -106,7 +110,8 @@ func (l *leading) configure() {
 }
 
 // close ends the role: when it returns nothing more is acknowledged. The images are
-// closed in their own time.
+// closed in their own time. Requests of the guest that were not answered get no answer, not even an error: see Close
+// of blockrepl.Primary.
 func (l *leading) close() {
 	for _, vol := range l.all {
 		vol.answer(blockrepl.VerifyDone{Err: errors.New("the volume was closed")})
@@ -120,7 +125,8 @@ func (l *leading) close() {
 }
 
 // dismiss ends whatever role the volumes have here: when it returns nothing more is
-// written to them or acknowledged, whatever their disks do.
+// written to them or acknowledged, whatever their disks do. What is in a disk already may still end there. It waits
+// for no disk, so a vote may follow at once (rule 5).
 func (e *Engine) dismiss() {
 	e.leading.close()
 	e.following.close()
@@ -156,7 +162,8 @@ func (e *Engine) withdraw() {
 	}
 }
 
-// onEvent handles what a Primary reports.
+// onEvent handles what a Primary reports. Events of a role that has ended count for nothing, and the loss of a peer
+// only while all volumes are linked.
 func (l *leading) onEvent(vol *led, ev blockrepl.Event) {
 	if l.e.leading != l {
 		return
@@ -191,7 +198,8 @@ func (l *leading) onEvent(vol *led, ev blockrepl.Event) {
 	}
 }
 
-// goAlone lets the writes go on without the peer.
+// goAlone lets the writes go on without the peer; the record says so durably by now. A volume that is attached drops
+// its peer. What waited for the peer is acknowledged once the volume's new generation is durable.
 func (l *leading) goAlone(epoch cluster.Epoch) {
 	l.attempt++
 	l.linked = false
@@ -203,7 +211,8 @@ func (l *leading) goAlone(epoch cluster.Epoch) {
 	}
 }
 
-// forgetDirty: the peer said durably that it is complete.
+// forgetDirty: the peer said durably that it is complete. Not before: what is forgotten here is all that tells a later
+// resync where the copies differ.
 func (l *leading) forgetDirty() {
 	for _, vol := range l.all {
 		if vol.Progress().State == blockrepl.Connected {
@@ -216,7 +225,8 @@ func (l *leading) forgetDirty() {
 	l.proofs((*proving).poke)
 }
 
-// hold stops writes on all volumes and flushes both copies.
+// hold stops writes on all volumes and flushes both copies, within holdTime. It ends in Held or HoldFailed, or in the
+// loss of the peer. A volume whose Hold fails lets its writes go on by itself; the others hold until Release or Close.
 func (l *leading) hold() {
 	all, token := l.all, l.e.token
 	l.e.spawn(func(ctx context.Context) {
@@ -263,6 +273,7 @@ const flushTime = 3 * time.Second
 // holdTime bounds finishing and flushing what is in flight.
 const holdTime = 8 * time.Second
 
+// tickets are what the peer's volumes are made complete with, by target: good for the attachments of this moment only.
 func (l *leading) tickets() map[string]blockrepl.Ticket {
 	out := make(map[string]blockrepl.Ticket, len(l.all))
 	for _, vol := range l.all {

@@ -9,7 +9,8 @@ import (
 )
 
 // withLink are Disks with the volume of no bytes that links the nodes of a module without volumes:
-// it needs no image and nobody uses it. Its log is as durable as any, for generations.
+// it needs no image and nobody uses it. Its log is as durable as any, for generations: they tell after a split brain
+// that both nodes went on, also where there are no bytes that differ.
 type withLink struct{ Disks }
 
 // Open opens the image, or nothing.

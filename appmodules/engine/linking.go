@@ -16,7 +16,8 @@ import (
 // The link of a leading node to its peer: all volumes are attached, or none.
 
 // connect keeps trying to attach every volume to the peer, until all are attached
-// or the session ends.
+// or the session ends. It ends an attempt that is under way. It does not end a link: whoever calls it has lost that,
+// or has had every volume go on alone. Where the engine is apart it tries nothing.
 func (l *leading) connect() {
 	if l.stop != nil {
 		l.stop()
@@ -56,7 +57,8 @@ func (l *leading) reconnect() {
 	}
 }
 
-// part ends the link and does not connect again until connect is called and the engine is not apart any more.
+// part ends the link and does not connect again until connect is called and the engine is not apart any more. The end
+// is told as an event, like any loss: writes wait until this node may go on alone, which it asks for.
 func (l *leading) part() {
 	for _, vol := range l.all {
 		if l.linked && vol.attached {
@@ -97,7 +99,8 @@ func retryAfter(err error) time.Duration {
 	return 200 * time.Millisecond
 }
 
-// attachAll attaches every volume or none.
+// attachAll attaches every volume or none. On a goroutine of the attempt; it waits for the network, at most 7 s for a
+// volume. Whoever gets the connections owns them: to close one loses the peer.
 func (l *leading) attachAll(ctx context.Context, all []*led, epoch uint64) (conns []io.Closer, err error) {
 	defer func() {
 		if err != nil {
@@ -124,6 +127,8 @@ func (l *leading) attachAll(ctx context.Context, all []*led, epoch uint64) (conn
 	return conns, nil
 }
 
+// onLinked takes the link of an attempt: conns are of l.all, in its order. The peer may be lost again by now: the
+// loss of one volume is an event that comes later, so what the volumes say of themselves counts.
 func (l *leading) onLinked(attempt uint64, conns []io.Closer) {
 	if l.attempt != attempt {
 		for _, c := range conns {
@@ -197,7 +202,7 @@ func (l *leading) drop(vol *led, why error) {
 	_ = vol.conn.Close() // reported, see above
 }
 
-// attachedAll asks the volumes themselves: a loss may not have been told yet.
+// attachedAll asks the volumes themselves: a loss may not have been told yet. It is false without volumes.
 func (l *leading) attachedAll() bool {
 	for _, vol := range l.all {
 		if !vol.attachedNow() {
@@ -207,6 +212,7 @@ func (l *leading) attachedAll() bool {
 	return len(l.all) > 0
 }
 
+// everyAttached is so as far as this goroutine was told.
 func (l *leading) everyAttached() bool {
 	for _, vol := range l.all {
 		if !vol.attached {
@@ -247,7 +253,8 @@ func (l *leading) onAttachFailed(attempt uint64, err error) {
 }
 
 // lost ends the whole link when one volume's part of it is gone, and tells the
-// machine when every volume has noticed: only then may any of them go on alone.
+// machine when every volume has noticed: only then may any of them go on alone. It is called again for each of them;
+// the cause that people see is that of the first, or why this node ended the link.
 func (l *leading) lost(cause error) {
 	for _, vol := range l.all {
 		if vol.attached {
@@ -280,7 +287,8 @@ func (l *leading) checkDrained() {
 	}
 }
 
-// drained: all volumes are attached and nothing differs any more.
+// drained: all volumes are attached and nothing differs any more. A ticket without a link is of a volume whose
+// attachment has not drained, or that has none.
 func (l *leading) drained() bool {
 	return l.linked && len(l.all) > 0 && !slices.ContainsFunc(l.all, func(vol *led) bool { return vol.Ticket().Link == 0 })
 }

@@ -6,8 +6,8 @@ import "time"
 // error. What does not help several times will not help for ever: the VM is then left
 // paused, where an admin finds it as it was.
 type resumes struct {
-	n    int
-	last time.Time
+	n    int       // tries in a row
+	last time.Time // of them; zero: there was none
 }
 
 const (
@@ -23,7 +23,7 @@ func (r *resumes) failed(now time.Time) {
 	}
 }
 
-// due reports whether it is tried once more.
+// due reports whether it is tried once more: the first ones at once, then after 1 s, 2 s, 4 s and so on.
 func (r *resumes) due(now time.Time) bool {
 	return r.n < promptly || r.n < resumeMax && now.Sub(r.last) >= time.Second<<(r.n-promptly)
 }
@@ -31,7 +31,7 @@ func (r *resumes) due(now time.Time) bool {
 // tried notes a try.
 func (r *resumes) tried(now time.Time) { r.n, r.last = r.n+1, now }
 
-// vain: several tries have not helped.
+// vain: several tries have not helped. From then on people are told.
 func (r *resumes) vain() bool { return r.n >= promptly }
 
 // over: no more is tried.

@@ -16,10 +16,12 @@ type Runtime interface {
 	Go(fn func())
 	// Begin is Go for what may wait for a disk or another program: it begins at once.
 	Begin(fn func())
-	// After runs fn after d, on a goroutine of its own, unless stop is called before.
+	// After runs fn after d, on a goroutine of its own, unless stop is called before. A stop that comes too late does
+	// nothing: whoever uses After recognises a late fn by a token.
 	After(d time.Duration, fn func()) (stop func())
 	// Wait returns nil when done is closed or has a token, which it takes; ErrStopped
-	// when end is closed; otherwise the error of ctx. Done and end may be nil.
+	// when end is closed; otherwise the error of ctx. Done and end may be nil. Where several are so it may return any of
+	// them: an error does not say that done is open, see isOver.
 	Wait(ctx context.Context, done, end <-chan struct{}) error
 	// WithTimeout is context.WithTimeout by the clock of the Runtime.
 	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
@@ -68,7 +70,8 @@ func sleep(ctx context.Context, rt Runtime, d time.Duration) error {
 	return ctx.Err()
 }
 
-// together runs fn for 0 to n-1 at the same time and waits for all.
+// together runs fn for 0 to n-1 at the same time and waits for all, however long: fn bounds itself. One runs on the
+// caller's goroutine.
 func together(rt Runtime, n int, fn func(i int)) {
 	if n == 1 {
 		fn(0)
@@ -82,7 +85,8 @@ func together(rt Runtime, n int, fn func(i int)) {
 	_ = all.wait(context.Background(), rt) // it has no other end
 }
 
-// tally counts what runs; a sync.WaitGroup that waits through a Runtime.
+// tally counts what runs; a sync.WaitGroup that waits through a Runtime. Once somebody waits nothing may be added to
+// one that is idle: that wait is over for good.
 type tally struct {
 	mu   sync.Mutex
 	n    int
@@ -118,7 +122,8 @@ func (t *tally) wait(ctx context.Context, rt Runtime) error {
 
 // beside runs fn, which may wait for a disk or another program, on a goroutine of its
 // own and returns what it returns, or the error of ctx when that ends first: fn then
-// goes on, and its result is lost.
+// goes on, and its result is lost. So fn owns all that it uses, and what it opens it must hand over by itself. An
+// error may be of ctx although fn has just ended well.
 func beside(ctx context.Context, rt Runtime, fn func() error) error {
 	done := make(chan struct{})
 	var err error

@@ -7,10 +7,11 @@ import (
 )
 
 // step lets the table decide on ev and carries the row out. text adds what the row
-// cannot know to its reason.
+// cannot know to its reason. An event without a row changes nothing but what StartFailed notes. It is not called from
+// within an action: a row is done before the next event, so actions report by event, which posts.
 func (e *Engine) step(ev appmodules.Event, text string) {
 	before := e.m
-	if ev == appmodules.StartFailed {
+	if ev == appmodules.StartFailed { // before the facts: the row asks whether it balked and gave up
 		e.work.balked = true
 		if e.left(e.keep.Restarts) <= 0 {
 			e.failure = text
@@ -43,7 +44,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	}
 	e.denied = e.denied || ev == appmodules.Denied
 	for _, a := range row.Do {
-		if !e.act(a) {
+		if !e.act(a) { // what follows must not be done on what was not made durable; StorageFailed is posted
 			break
 		}
 	}
@@ -69,7 +70,8 @@ func (e *Engine) noteEnd(from appmodules.Phase, why string) {
 	}
 }
 
-// lookIn looks soon, if the phase of token still lasts.
+// lookIn looks soon, if the phase of token still lasts. The Look is posted, not stepped: what is in the mailbox by now
+// comes first.
 func (e *Engine) lookIn(token uint64) {
 	e.post(func() {
 		if e.token == token {
@@ -78,7 +80,8 @@ func (e *Engine) lookIn(token uint64) {
 	})
 }
 
-// enter begins a phase.
+// enter begins a phase: the timers, starts and asks of the one before count no more. A call of the workload that is
+// under way goes on; only another change ends it.
 func (e *Engine) enter(p appmodules.Phase) {
 	e.token++
 	e.entered, e.denied = e.rt.Now(), false
@@ -108,7 +111,8 @@ func (e *Engine) limit() time.Duration {
 	return 0
 }
 
-// clock starts the clock of the phase, which began at entered.
+// clock starts the clock of the phase, which began at entered. It may be called again within a phase, as after an
+// edit of the policy: the time that has passed counts. A phase that has none ends by other events only.
 func (e *Engine) clock() {
 	e.untime()
 	e.untime = func() {}
@@ -118,6 +122,8 @@ func (e *Engine) clock() {
 	}
 }
 
+// look has the table see what is true now: after each exchange of states, when the view of the cluster changes, and
+// in a new phase. Here a waiting node that could not save tries again (remembers).
 func (e *Engine) look() {
 	if e.booted && !e.rt.Now().Before(e.patience) && e.remembers() {
 		e.step(appmodules.Look, "")
