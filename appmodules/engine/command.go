@@ -18,7 +18,10 @@ var (
 )
 
 // Command gives the machine an operator's command. It returns when the command was
-// accepted; what follows shows in the status. yes confirms what may give up data.
+// accepted; what follows shows in the status. yes confirms what may give up data. An error wraps ErrRefused or
+// ErrConfirm, and nothing was changed; or says that the metadata disk does not answer, or is that of ctx: then it may
+// be carried out all the same. It waits for the workload, at most quickTime, and then at most commandTime for what is
+// about to happen.
 func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) error {
 	if err := e.fits(ctx, ev, yes); err != nil {
 		return err
@@ -40,7 +43,8 @@ func (e *Engine) Command(ctx context.Context, ev appmodules.Event, yes bool) err
 	}
 }
 
-// fits refuses what the workload, as it is at this moment, would make of a command.
+// fits refuses what the workload, as it is at this moment, would make of a command. It asks on the caller's
+// goroutine, so what it finds may have changed when the command is given.
 func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error {
 	primary, fits := false, false
 	if err := e.soon(ctx, func(func() bool) { primary, fits = e.primary(), e.keep.Saved }); err != nil {
@@ -92,6 +96,8 @@ func (e *Engine) almost(ev appmodules.Event) bool {
 		e.leading.drained()
 }
 
+// command is Command on the owner's goroutine. What is wanted is noted also where the module is so already; what
+// keeps it from being tried, as a pause or a failure too many, is forgotten only if a row applies.
 func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	if !e.booted {
 		return fmt.Errorf("%w: this node has just started and it is not known yet how the %s stands", ErrRefused,
@@ -142,6 +148,7 @@ func (e *Engine) satisfied(ev appmodules.Event) bool {
 	return false
 }
 
+// refusal says why no row applies, and the command that would fit, for whoever gave this one.
 func (e *Engine) refusal(ev appmodules.Event) string {
 	r, s := e.m.Display()
 	at := fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)
@@ -207,6 +214,8 @@ func (e *Engine) theirs() string {
 	return side(who, e.link.state.Record, e.link.state.Status.Volumes)
 }
 
+// side is one node's record and volumes in lines of text. Dates are by that node's clock, in the time zone of this
+// one.
 func side(who string, r cluster.Record, volumes []VolumeStatus) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%s: knows epoch %d of %s, complete at epoch %d", who, r.Epoch, r.Holder, r.Complete)

@@ -11,7 +11,8 @@ import (
 
 // reading returns a function for another goroutine that brings the definition on this node
 // up to date, or takes over what an admin has made of it, also while this engine did not run.
-// A workload without one has nothing to read.
+// A workload without one has nothing to read. Only the newest reading counts: an older one may have compared with a
+// definition that is not kept any more. The function waits for the hypervisor.
 func (e *Engine) reading() func(ctx context.Context) error {
 	defined, ok := e.cfg.Workload.(appmodules.Defined)
 	if !ok {
@@ -30,7 +31,8 @@ func (e *Engine) reading() func(ctx context.Context) error {
 }
 
 // take makes an edit the newest version of the definition, which then follows to the
-// peer; version is the one that it was compared with.
+// peer; version is the one that it was compared with. An edit that the peer must not get is not kept: the peer would
+// start the definition before.
 func (e *Engine) take(read, version uint64, found appmodules.Edit) {
 	if read != e.work.reads || version != e.keep.Definition.Version {
 		return // there is a newer reading, or the peer has sent a newer definition
@@ -93,7 +95,9 @@ func (e *Engine) Definition(ctx context.Context) (d Definition, err error) {
 	return d, err
 }
 
-// OnDefine stores a newer definition that came from the peer, here and where the workload has it.
+// OnDefine stores a newer definition that came from the peer, here and where the workload has it. One that is not
+// newer, and any while this node acts, is ignored without an error. It waits for the hypervisor, as long as ctx
+// lasts. While Defined is behind, the next start stores it.
 func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 	newer := false
 	err := e.call(ctx, func() {

@@ -8,7 +8,8 @@ import (
 	"duet/cluster"
 )
 
-// facts computes what is true now.
+// facts computes what is true now. It changes nothing and waits for nothing. What the peer told of itself counts only
+// while it answers: here, or by a guard that asks for PeerAnswers besides.
 func (e *Engine) facts() appmodules.Facts {
 	p := e.link.state.Record
 	answers := e.answers()
@@ -37,7 +38,8 @@ func (e *Engine) facts() appmodules.Facts {
 	}
 }
 
-// rests: the storage here failed while this node followed, and is not tried yet.
+// rests: the storage here failed while this node followed, and is not tried yet. Without that pause each Look would
+// open its volumes again.
 func (e *Engine) rests() bool {
 	return !e.failed.IsZero() && e.rt.Now().Sub(e.failed) < e.cfg.Times.Rest
 }
@@ -62,7 +64,7 @@ func (e *Engine) yields(peer cluster.Record) bool {
 	return !better && peer.Holder == e.self && peer.Epoch > e.rec.Epoch && e.link.state.Status.Phase != appmodules.Handing
 }
 
-// answers: the peer's daemon answered one of the last exchanges.
+// answers: the peer's daemon answered one of the last exchanges. One that does not is not silent yet.
 func (e *Engine) answers() bool {
 	return !e.link.heard.IsZero() && e.rt.Now().Sub(e.link.heard) < 3*e.cfg.Times.Tell
 }
@@ -82,7 +84,7 @@ func (e *Engine) silent() bool {
 	return true
 }
 
-// countdown says when cold_start lets this node go on by itself.
+// countdown says when cold_start lets this node go on by itself, as the end of a sentence; empty: it does not.
 func (e *Engine) countdown() string {
 	after := time.Duration(e.cfg.Module.Policy.ColdStart)
 	left := after - e.rt.Now().Sub(e.began)

@@ -20,6 +20,8 @@ import (
 
 // Prover is a Primary that can compare a piece of its volume; see blockrepl.Primary. A simulated one need not.
 type Prover interface {
+	// Prove compares the extent that begins at off, a multiple of proof.Step, and with repair writes over the copy that
+	// is known to have changed by itself. It waits for both disks. ErrState: the volume is not Connected.
 	Prove(off int64, repair bool) (blockrepl.Proof, error)
 }
 
@@ -30,7 +32,8 @@ const (
 	lookAtPlace = time.Hour
 )
 
-// proving is the proof of one open volume. Its goroutine ends with the role.
+// proving is the proof of one open volume. Its goroutine ends with the role; configure, poke, verified and begunAnew
+// are called by the owner, status by any goroutine.
 type proving struct {
 	l   *leading
 	vol *led
@@ -88,7 +91,7 @@ func (v *proving) poke() {
 }
 
 // begunAnew voids what was proven if the peer's copy was brought in step as a whole: it is another one.
-// It is called before the peer becomes complete.
+// It is called before the peer becomes complete, so that no piece of the new pair counts for the old ledger.
 func (v *proving) begunAnew() {
 	if v.vol.Progress().Whole {
 		c, now := v.vol.cfg, v.l.e.rt.Now()
@@ -155,7 +158,9 @@ func (e *Engine) urgent() bool {
 	})
 }
 
-// piece waits for its turn and compares one extent. It reports false if that was not possible.
+// piece waits for its turn and compares one extent. It reports false if that was not possible. With the turn it holds
+// up every other proof of the node, so it keeps it no longer than the comparison and the pause before it. Whether it
+// may go on is asked again when it has the turn, for which it may have waited long.
 func (v *proving) piece(ctx context.Context, off int64) bool {
 	e := v.l.e
 	rt, budget, asked := e.rt, e.budget, e.rt.Now()

@@ -18,6 +18,7 @@ type proofs struct {
 	under map[string]bool // a save is under way: nothing overtakes it
 }
 
+// proofKey begins the key of a ledger in the store; the target of the volume follows.
 const proofKey = "proof/"
 
 // newProofs reads what was kept. What cannot be read is proven anew.
@@ -43,7 +44,8 @@ func (p *proofs) of(v appmodules.Volume) proof.Ledger {
 	return p.change(v, func(*proof.Ledger) {})
 }
 
-// change changes what is known of a volume, and returns it.
+// change changes what is known of a volume, and returns it. fn runs under the lock and gets a copy whose slices others
+// share: it replaces them and does not write into them, as the methods of a Ledger do. It is saved by save, later.
 func (p *proofs) change(v appmodules.Volume, fn func(*proof.Ledger)) proof.Ledger {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -66,7 +66,9 @@ func (e *Engine) difference(target string, p proof.Place) string {
 		p.Regions*blockrepl.RegionSize>>10, p.Off, p.Off+p.Len, who)
 }
 
-// proofNotices are what an admin should do about places that differ, on the node that leads.
+// proofNotices are what an admin should do about places that differ, on the node that leads: one notice for a volume.
+// The remedy follows from whose copy has changed; a verify with repair always overwrites the peer's, so where this
+// node's is the wrong one the module moves first.
 func (e *Engine) proofNotices(v VolumeStatus) []appmodules.Notice {
 	if v.Proof == nil {
 		return nil

@@ -14,9 +14,12 @@ import (
 // close an image may take as long as its disk likes, so each is done on a goroutine of
 // its own: a volume is opened when whoever had it before has let it go, and the status
 // says for how long that has been waited for. Safe for concurrent use.
+//
+// Its mutex is taken before those of a volume and of proofs, and is held for no disk. An image is open for one use at
+// a time, as its dirty log may have one user only.
 type shelf struct {
 	e    *Engine
-	jobs tally // openings and closings; only Stop waits for them, and not for long
+	jobs tally // openings, closings and looks; only Stop waits for them, and not for long
 
 	mu      sync.Mutex
 	uses    map[string]*use         // by target: the newest of each volume
@@ -59,9 +62,10 @@ type figures interface {
 
 func newShelf(e *Engine) *shelf { return &shelf{e: e, uses: make(map[string]*use)} }
 
-// take opens every volume of the module for one role and returns their uses; then gets
-// them on the engine's goroutine, or why they could not be opened, unless the role
-// has ended by then: a role that ends releases its uses. Called by that goroutine.
+// take opens every volume of the module for one role, all at once, and returns their uses; then is called on the
+// engine's goroutine with why they could not be opened, nil if all are, and sees for itself whether the role has ended
+// by then. If one could not be opened the others stay open: the role that ends releases its uses. Called by that
+// goroutine; nothing waits.
 func (s *shelf) take(open func(int, appmodules.Volume) (disk, error), then func(error)) []*use {
 	all := make([]*use, len(s.e.cfg.Module.Replicated()))
 	s.mu.Lock()
@@ -83,7 +87,8 @@ func (s *shelf) take(open func(int, appmodules.Volume) (disk, error), then func(
 // errReleased is why a volume is not opened whose role has ended meanwhile.
 var errReleased = errors.New("it is not wanted any more")
 
-// open opens one volume after the use before it is over.
+// open opens one volume after the use before it is over, which may last as long as its disk does not answer. A use
+// that was released meanwhile opens nothing, or closes what it has opened.
 func (s *shelf) open(u *use, open func(appmodules.Volume) (disk, error)) error {
 	if u.before != nil {
 		_ = s.e.rt.Wait(context.Background(), u.before.over, nil) // see stop, which does not wait for this
@@ -110,7 +115,8 @@ func (s *shelf) open(u *use, open func(appmodules.Volume) (disk, error)) error {
 }
 
 // unwanted ends a use whose role has ended before it was opened. Nobody waits for the one
-// before it any more.
+// before it any more, which is let go here so that uses do not pile up. A use that was never opened is as clean as
+// that.
 func (s *shelf) unwanted(u *use) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,7 +135,8 @@ func (s *shelf) end(u *use, clean bool) {
 }
 
 // release ends uses: when it returns nothing more is acknowledged by any of them. Their
-// images are closed in their own time; closed is then called on the engine's goroutine.
+// images are closed in their own time; closed is then called on the engine's goroutine. A use that is released already
+// is left to the first call. One that is being opened is fenced by its opening, before anybody else has it.
 func (s *shelf) release(all []*use, closed func()) {
 	disks := make([]disk, len(all))
 	for i, u := range all {
@@ -175,7 +182,8 @@ func (s *shelf) job(fn func()) {
 }
 
 // settled: every volume that was opened in this run is closed, and all that was
-// acknowledged is durable.
+// acknowledged is durable. False where none was: an earlier run may have left what is not. The newest use speaks for a
+// volume; one that was never opened speaks for the one before it.
 func (s *shelf) settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,7 +255,8 @@ func (s *shelf) stop(ctx context.Context) bool {
 	return s.jobs.wait(ctx, s.e.rt) == nil && s.settled()
 }
 
-// flush opens and closes every volume, which makes durable what was written to it.
+// flush opens and closes every volume, which makes durable what was written to it: fsync flushes what another process,
+// such as a daemon that was killed, has written to the file. It is opened to follow, so that no guest is served.
 func (s *shelf) flush() error {
 	for _, v := range s.e.cfg.Module.Replicated() {
 		sec, err := s.e.cfg.Storage.Secondary(v)

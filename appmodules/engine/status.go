@@ -12,13 +12,14 @@ import (
 	"duet/cluster"
 )
 
-// Status is what people see of a module on one node.
+// Status is what people see of a module on one node. It travels between nodes of different releases: a key stays, and
+// a field that is not known is ignored.
 type Status struct {
 	Role     appmodules.Role     `json:"role"`
 	Status   appmodules.Status   `json:"status"`
 	Phase    appmodules.Phase    `json:"phase"`
 	Why      string              `json:"why"`
-	Since    time.Time           `json:"since"`
+	Since    time.Time           `json:"since"` // of the present state, by that node's clock; a to and fro is one
 	Epoch    cluster.Epoch       `json:"epoch"`
 	Holder   cluster.NodeID      `json:"holder"`
 	Complete bool                `json:"complete"`
@@ -43,17 +44,19 @@ type Transition struct {
 	Again bool `json:"again,omitempty"`
 }
 
-// statusBoard is the one thing of an engine that other goroutines read.
+// statusBoard is how other goroutines see the engine as of the end of a step, without the owner. Beside it they read
+// the figures of shelf and proofs, which are live.
 type statusBoard struct {
-	mu    sync.Mutex
-	state State
-	peer  State
-	kill  time.Time // when a workload that was asked to end is ended; zero: none was
+	mu    sync.Mutex // a leaf: nothing else is locked under it
+	state State      // without Status.Volumes and KillIn, which State fills in
+	peer  State      // as heard then
+	kill  time.Time  // when a workload that was asked to end is ended; zero: none was
 	heard time.Time
 	soon  chan struct{} // has a token when the peer should be told at once
 }
 
-// record logs a transition and remembers its reason.
+// record logs a transition and remembers its reason. Of reasons that alternate the log has the first ones; the
+// transitions are marked with Again: a node that waits and asks does so several times a second.
 func (e *Engine) record(before appmodules.Machine, ev appmodules.Event, why string) {
 	if before == e.m && why == e.why {
 		return // the same reason again, a quarter of a second later
@@ -78,7 +81,9 @@ func display(m appmodules.Machine) string {
 	return fmt.Sprintf("%s/%s", r, s)
 }
 
-// publish makes the present state visible to other goroutines.
+// publish makes the present state visible to other goroutines, and to the peer with the next exchange. step does it;
+// whoever changes something that shows outside of a step calls it. It reads the clock, so some of its sentences are as
+// old as the last step.
 func (e *Engine) publish() {
 	r, s := e.m.Display()
 	why := e.why
@@ -200,7 +205,8 @@ func (e *Engine) active() bool {
 	return true
 }
 
-// State is how this node stands now, with live figures of its volumes.
+// State is how this node stands now, with live figures of its volumes. Any goroutine; it waits for neither the owner
+// nor a disk, and so answers while the metadata disk hangs.
 func (e *Engine) State() State {
 	e.status.mu.Lock()
 	st := e.status.state
@@ -213,7 +219,8 @@ func (e *Engine) State() State {
 	return st
 }
 
-// PeerState is the last that was heard of the peer, and when.
+// PeerState is the last that was heard of the peer, and when, by this node's clock; zero: nothing in this run. Any
+// goroutine; what it gets is shared, and not to be changed.
 func (e *Engine) PeerState() (State, time.Time) {
 	e.status.mu.Lock()
 	defer e.status.mu.Unlock()
@@ -257,7 +264,7 @@ func (e *Engine) exchange(ctx context.Context) {
 	})
 }
 
-// OnTell takes the peer's state and answers with one's own.
+// OnTell takes the peer's state and answers with one's own, at once: what follows from the peer's is decided later.
 func (e *Engine) OnTell(theirs State) State {
 	e.post(func() {
 		// A call may be repeated and late. What it says is news only after an answer of the
@@ -270,7 +277,8 @@ func (e *Engine) OnTell(theirs State) State {
 	return e.State()
 }
 
-// hear takes over what the peer said of itself.
+// hear takes over what the peer said of itself. Its record may depose this node (rule 1) or tell of a split (rule
+// 11). For the rest it says when to ask, to follow a stop, or to send a definition.
 func (e *Engine) hear(theirs State) {
 	if last := e.link.state; theirs.Incarnation == last.Incarnation && theirs.Seq < last.Seq {
 		return

@@ -16,7 +16,9 @@ import (
 	"duet/blockrepl/wire"
 )
 
-// Storage makes the volumes of a module on this node: NewStorage, or a simulated one.
+// Storage makes the volumes of a module on this node: NewStorage, or a simulated one. All its methods may wait for a
+// disk; the goroutine of the engine calls none of them. An engine opens a volume again only after Close of the one
+// before.
 type Storage interface {
 	// Primary opens a volume and serves it to the hypervisor; all I/O waits. report gets
 	// its events in order and must not block.
@@ -30,17 +32,19 @@ type Storage interface {
 	Known(v appmodules.Volume) (l blockrepl.Lineage, dirty int64, err error)
 }
 
-// Primary is a served volume; its methods are those of blockrepl.Primary.
+// Primary is a served volume; its methods are those of blockrepl.Primary. Any goroutine may call them; Attach waits
+// for the network, Hold for both disks, Close for the local one, the others for neither.
 type Primary interface {
-	// Attach greets the peer over conn, which it owns from now on. Closing drop loses the peer.
+	// Attach greets the peer over conn, which it owns from now on. Closing drop loses the peer. ErrPeerIncomplete is the
+	// durable word of the peer that its copy is not complete: this node may go on alone.
 	Attach(ctx context.Context, conn net.Conn, epoch uint64) (drop io.Closer, err error)
 	GoAlone(epoch uint64) error
 	PeerComplete() error
 	Ticket() blockrepl.Ticket
 	Hold(ctx context.Context) error
-	SetStallBudget(d time.Duration)
-	SetLocalBudget(d time.Duration)
-	Release()
+	SetStallBudget(d time.Duration) // how long the peer may owe an answer
+	SetLocalBudget(d time.Duration) // how long the disk here may
+	Release()                       // ends Hold
 	// Fence ends the volume at once, whatever its disk does: afterwards nothing is
 	// acknowledged and no new write begins.
 	Fence()
@@ -67,7 +71,8 @@ type Secondary interface {
 	Applied() uint64
 	// Heard is when the primary last sent something; zero if it never did.
 	Heard() time.Time
-	// Yield sets the content aside and lets the primary with the lineage d.Winner overwrite it.
+	// Yield sets the content aside and lets the primary with the lineage d.Winner overwrite it. Both are durable when it
+	// returns nil, in this order; after an error the content is as it was.
 	Yield(ctx context.Context, d Divergence) error
 	// Fence ends Serve for ever, at once, whatever the disk does: afterwards nothing is
 	// acknowledged and no new write begins.
@@ -101,7 +106,7 @@ func (c *Connection) Close() error { return c.Conn.Close() }
 
 // StorageConfig is what real volumes are made of. All fields but HotExtents are needed.
 type StorageConfig struct {
-	Module appmodules.Module
+	Module appmodules.Module // its policy is that of the moment: later edits reach primaries by leading.configure only
 	Node   string
 	Disks  Disks
 	Logger *slog.Logger
@@ -109,7 +114,7 @@ type StorageConfig struct {
 	HotExtents int
 }
 
-// NewStorage makes volumes of images, dirty logs and frontends.
+// NewStorage makes volumes of images, dirty logs and frontends. It opens nothing.
 func NewStorage(cfg StorageConfig) Storage {
 	cfg.Disks = withLink{cfg.Disks}
 	return storage{cfg}
@@ -126,6 +131,9 @@ type served struct {
 	ended chan struct{} // closed when the frontend has ended
 }
 
+// Primary opens the image, then the log, then the socket, and serves at once: requests of a guest that comes are
+// taken and wait for the state of the volume. A front end that ends although nobody has fenced the volume is a
+// failure of the device, as the guest has no disk any more.
 func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Primary, error) {
 	image, err := s.cfg.Disks.Open(v)
 	if err != nil {
@@ -181,6 +189,8 @@ func (p *served) Fence() {
 	p.Primary.Fence()
 }
 
+// Close keeps this order: the volume ends, so that its requests have ended when the front end does, and the image is
+// closed when nobody can reach it any more.
 func (p *served) Close() error {
 	p.Fence()
 	p.Primary.Close()
@@ -189,7 +199,7 @@ func (p *served) Close() error {
 	return finish(p.image)
 }
 
-// finish flushes and closes an image.
+// finish flushes and closes an image. The close happens after a failed flush too.
 func finish(image Image) error {
 	err := image.Flush()
 	if err != nil {
@@ -232,6 +242,7 @@ func (f follows) Serve(ctx context.Context, in Incoming, complete bool) error {
 	return f.Secondary.Serve(ctx, c.Conn, c.Greeting, complete)
 }
 
+// Yield overwrites nothing by itself: Rejoin makes the copy one that may be.
 func (f follows) Yield(ctx context.Context, d Divergence) error {
 	if err := f.cfg.Disks.SetAside(f.volume, f.image, d); err != nil {
 		return fmt.Errorf("keep this node's version: %w", err)

@@ -34,7 +34,8 @@ func (s strays) notices() []appmodules.Notice {
 	return out
 }
 
-// readStrays asks where the disks of the workload are. One question runs at a time.
+// readStrays asks where the disks of the workload are. One question runs at a time; what changes while it runs has it
+// asked again. An answer that fails changes nothing: the next look of reconcile asks again.
 func (e *Engine) readStrays() {
 	straying, ok := e.cfg.Workload.(appmodules.Straying)
 	if !ok || !e.primary() || !e.work.now.Up {
@@ -61,7 +62,9 @@ func (e *Engine) readStrays() {
 	})
 }
 
-// takeStrays compares what was found with what is known.
+// takeStrays compares what was found with what is known. That a disk has left, or is back, is kept before the link is
+// ended or connected again: else a daemon that starts would bring the peer in step with volumes that the guest does
+// not write.
 func (e *Engine) takeStrays(found []appmodules.Stray) {
 	if !e.primary() || !e.work.now.Up {
 		return // it has ended meanwhile
@@ -103,7 +106,8 @@ var errApart = errors.New("this node goes on without it on purpose")
 
 // Part has this node go on without its peer, whose copy is durably outdated when Part
 // returns nil, so that the workload can be taken off its volumes. If it cannot, all is as
-// before. It is for a module that runs here; Rejoin undoes it.
+// before. It is for a module that runs here; Rejoin undoes it. It lasts until somebody grants the right to go on
+// alone, within ctx: meanwhile the guest's writes wait. A run of the daemon that follows knows nothing of it.
 func (e *Engine) Part(ctx context.Context, why string) error {
 	err := e.call(ctx, func() {
 		e.parting = why

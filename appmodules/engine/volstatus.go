@@ -10,20 +10,21 @@ import (
 	"duet/blockrepl"
 )
 
-// VolumeStatus is what people see of one volume on one node.
+// VolumeStatus is what people see of one volume on one node. Its keys are read by other releases, in one flat object
+// (TestVolumeStatusKeys). Of a closed volume Generation and Dirty are as of its last close, or of New.
 type VolumeStatus struct {
 	Target     string    `json:"target"`
-	Path       string    `json:"path"`
-	Size       int64     `json:"size"`
-	State      string    `json:"state"` // of the Primary; second or closed
-	Generation string    `json:"generation"`
+	Path       string    `json:"path"`              // of the image, on that node
+	Size       int64     `json:"size"`              // bytes
+	State      string    `json:"state"`             // of the Primary; second or closed
+	Generation string    `json:"generation"`        // the newest, as EPOCH/HOLDER, or the word empty
 	Problem    string    `json:"problem,omitempty"` // why the peer is not attached
 	Dirty      int64     `json:"dirty"`             // bytes
 	Written    time.Time `json:"written"`           // last, by the clock of the node; zero: unknown
 	Resync
-	Lag       time.Duration `json:"lag"`
+	Lag       time.Duration `json:"lag"` // for how long the peer has owed an answer
 	Verifying bool          `json:"verifying"`
-	Verified  int64         `json:"verified"`
+	Verified  int64         `json:"verified"` // bytes, by the verify under way
 	// Proven is when the oldest part was last found the same on both nodes; zero: a part never was.
 	Proven time.Time    `json:"proven"`
 	Proof  *ProofStatus `json:"proof,omitempty"` // of a primary
@@ -47,7 +48,8 @@ type Resync struct {
 	ETA       time.Duration `json:"eta"`  // 0: unknown, or not running
 }
 
-// status reads the live figures; called by any goroutine, it waits for no disk.
+// status reads the live figures; called by any goroutine, it waits for no disk. What only disks know it gives as it
+// was last read, and has that read again beside it when it is older than lookAgain.
 func (s *shelf) status() []VolumeStatus {
 	s.refresh()
 	s.mu.Lock()
@@ -223,7 +225,9 @@ func generation(l blockrepl.Lineage) string {
 	return fmt.Sprintf("%d/%s", g.Epoch, g.Holder)
 }
 
-// Verify compares one volume with the peer's copy and returns what was found.
+// Verify compares one volume with the peer's copy and returns what was found. It lasts as long as both disks take to
+// read the volume; if ctx ends first the verify goes on, and only the log tells its end. Where the volume is not
+// Connected, or one is under way, it is refused (ErrRefused). With repair the peer's copy follows this one, durably.
 func (e *Engine) Verify(ctx context.Context, target string, repair bool) (blockrepl.VerifyDone, error) {
 	done := make(chan blockrepl.VerifyDone, 1)
 	var err error
@@ -241,7 +245,8 @@ func (e *Engine) Verify(ctx context.Context, target string, repair bool) (blockr
 	}
 }
 
-// verify begins; the end is sent to done.
+// verify begins; the end is sent to done, which has room for it: by the event of the volume, or by the end of the
+// role.
 func (l *leading) verify(target string, repair bool, done chan<- blockrepl.VerifyDone) error {
 	for _, vol := range l.all {
 		if vol.cfg.Target != target {

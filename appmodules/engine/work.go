@@ -14,11 +14,11 @@ type work struct {
 	now     appmodules.Condition
 	words   appmodules.Words
 	reads   uint64    // counts the readings of its definition: the newest counts
-	op      *workCall // the call under way or the last one; nil: there was none
+	op      *workCall // the newest call, which may wait for the one before; nil: there was none
 	later   func()    // calls a start off that comes after a pause; nil: none does
 	asked   bool      // it was asked to end, and nobody has ended it
 	looked  time.Time // when it was last asked how it stands
-	missing int       // how often in a row it was down although it should run
+	missing int       // how often in a row reconcile found it down although it should run
 	unfit   string    // why the peer does not get the present definition
 	balked  bool      // it did not start when it was tried last, and nobody has had a word since
 	strays  strays    // disks of the running workload that are not on their volumes
@@ -31,7 +31,8 @@ type workCall struct {
 }
 
 // change runs fn as the only call that changes the workload: the one before is cancelled
-// and has ended when fn begins, so that no late start follows a kill.
+// and has ended when fn begins, so that no late start follows a kill. It keeps to the contract of appmodules.Workload,
+// whose calls return soon after their ctx ends. fn may begin with a ctx that is over: another change came meanwhile.
 func (e *Engine) change(fn func(ctx context.Context)) {
 	e.work.hush()
 	last := e.work.op
@@ -63,9 +64,9 @@ func (w *work) changing() bool {
 }
 
 const (
-	// quickTime bounds one call that should be quick.
+	// quickTime bounds one call that should be quick: of a hypervisor, of the peer, or for the disks of a completion.
 	quickTime = 10 * time.Second
-	// startTime bounds one start.
+	// startTime bounds one start, from when the Gate has let it through.
 	startTime = time.Minute
 )
 
@@ -108,8 +109,8 @@ func (e *Engine) reconcile() {
 	})
 }
 
-// startLater starts after a pause, if the phase still lasts and no call has begun before: a pause may be long, and what
-// is not the phase's any more must not come after it.
+// startLater starts after a pause, if the phase still lasts and no call has begun before: a pause may be long, and
+// what is not the phase's any more must not come after it.
 func (e *Engine) startLater(pause time.Duration) {
 	token := e.token
 	e.work.hush()
@@ -130,7 +131,10 @@ func (w *work) hush() {
 	}
 }
 
-// start waits for its turn, brings the definition up to date and starts.
+// start waits for its turn, brings the definition up to date and starts. It ends in Up or StartFailed, of this phase
+// only: a workload that comes up in another phase is noted and left to the rows of that. The record says durably by
+// now that the right is here. kept.Saved is taken back only when the workload is up: one that is told to resume sees
+// for itself whether it runs already.
 func (e *Engine) start() {
 	token, turn := e.token, e.cfg.Module.Policy.Start
 	define, resume := e.reading(), e.keep.Saved
@@ -178,7 +182,8 @@ func (e *Engine) setSaved(yes bool) {
 	}
 }
 
-// shutDown asks the workload to end; the phase's timer decides how long.
+// shutDown asks the workload to end; the phase's timer decides how long. It ends in Down, or in the Timeout of the
+// phase, whose rows kill.
 func (e *Engine) shutDown() {
 	e.work.asked = true
 	token, patience := e.token, time.Duration(e.cfg.Module.Policy.Shutdown)+time.Second
@@ -191,7 +196,9 @@ func (e *Engine) shutDown() {
 	})
 }
 
-// kill tries until the workload is gone: nothing may follow before that.
+// kill tries until the workload is gone: nothing may follow before that. It ends in Down, only after Kill returned
+// nil: a guest that might still write must not be started elsewhere. Without end where the hypervisor does not
+// answer; the volumes may be closed meanwhile.
 func (e *Engine) kill() {
 	e.work.asked = false
 	token := e.token
@@ -212,6 +219,7 @@ func (e *Engine) kill() {
 	})
 }
 
+// down posts that the workload has gone, as was asked in the phase of token.
 func (e *Engine) down(token uint64) {
 	e.post(func() {
 		e.work.now = appmodules.Condition{}
@@ -256,7 +264,8 @@ func (e *Engine) onReport(r appmodules.Report) {
 }
 
 // resume lets a workload go on whose storage did not answer, as soon as it is served
-// again. Where writes wait, resuming is harmless: they wait.
+// again. Where writes wait, resuming is harmless: they wait. It is called after every exchange and report; resumes
+// says whether one more try is due. It does not disturb a call that is under way.
 func (e *Engine) resume() {
 	now := e.rt.Now()
 	if !e.work.now.Stuck || !e.leading.isOpen() || e.work.changing() || !e.resumes.due(now) {
@@ -281,7 +290,8 @@ func (e *Engine) resume() {
 	})
 }
 
-// left counts how often policy.restart still allows what happened at times.
+// left counts how often policy.restart still allows what happened at times; an edit of the policy counts at once. By
+// this node's clock: one that is set back keeps old failures in the window for longer.
 func (e *Engine) left(times []time.Time) int {
 	return e.cfg.Module.Policy.Restart.Max - len(e.recent(times))
 }
