@@ -1,6 +1,9 @@
 // Package mirror runs a module that is on one node at a time and whose volumes are mirrored to the other: an engine,
 // with what that needs of this node and of its peer.
 //
+// It decides nothing: it opens files and sockets, carries an engine's calls to the engine of the same module on the
+// other node, and turns its words into those of the API. It has no goroutines but those of its engines.
+//
 //	mirror.go   the Runner of such a module
 //	peer.go     its engine on the other node
 //	volumes.go  images, dirty logs and sockets of volumes on this node
@@ -41,10 +44,11 @@ type Config struct {
 	Call func(ctx context.Context, node cluster.NodeID, path string, in, out any) error
 	// Dial opens a replication connection.
 	Dial func(ctx context.Context, node cluster.NodeID) (net.Conn, error)
-	// Unknown is told that a peer does not know a module. It never waits.
+	// Unknown is told that a peer does not know a module, with each exchange, twice a second. It never waits.
 	Unknown func(peer cluster.NodeID, module string)
 	Notices Notices
-	// Fence switches a node off, where CanFence says so.
+	// Fence switches a node off, where CanFence says so. It may take a minute; nil only if the node is confirmed to be
+	// off.
 	Fence     func(ctx context.Context, node cluster.NodeID) error
 	CanFence  func(node cluster.NodeID) bool
 	Witnesses func() []engine.Witness
@@ -66,7 +70,7 @@ func New(cfg Config) *Workshop {
 	return &Workshop{cfg: cfg, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(proof.Share)}
 }
 
-// Mirror is the Runner of a module that runs on one node and is mirrored to the other.
+// Mirror is the Runner of a module that runs on one node and is mirrored to the other. Any goroutine may use it.
 type Mirror struct {
 	*engine.Engine
 	workload appmodules.Workload
@@ -75,7 +79,8 @@ type Mirror struct {
 	peer     string
 }
 
-// Build builds the Runner of a mirror that runs w; it does not start.
+// Build builds the Runner of a mirror that runs w; it does not start. The detection time of the cluster and the paths
+// of the images are as they are now; of an edit only the policy reaches it later. It reads the engine's store.
 func (s *Workshop) Build(m appmodules.Module, w appmodules.Workload, log func(engine.Transition)) (*Mirror, error) {
 	c := s.cfg.Cluster()
 	peer := cluster.NodeID(m.Peer(string(c.Self)))
@@ -116,7 +121,8 @@ func (m *Mirror) VMEvent(ev vmmanager.Event) {
 	}
 }
 
-// Holds: the workload runs here, or this node has the right to run it.
+// Holds: the workload runs here, or this node has the right to run it. As far as the engine knew after its last step;
+// the watchdog goes by it, which must not wait.
 func (m *Mirror) Holds() bool {
 	s := m.State().Status
 	return s.Role.Acts() || s.Up

@@ -21,7 +21,7 @@ type caller struct {
 
 var _ engine.Peer = caller{}
 
-// do asks the module of that identity: another one may have its name by now.
+// do asks the module of that identity: another one may have its name by now. The other node answers not-found then.
 func (c caller) do(ctx context.Context, what string, in, out any) error {
 	path := "modules/" + c.module.Name + "/" + what + "?id=" + url.QueryEscape(c.module.Identity())
 	return c.cfg.Call(ctx, c.node, path, in, out)
@@ -63,7 +63,8 @@ func (c caller) Tell(ctx context.Context, mine engine.State) (theirs engine.Stat
 	return answer.State, err
 }
 
-// OnTell answers the peer's Tell.
+// OnTell answers the peer's Tell. The notices are taken as they come: unlike states they have no order, and a late
+// one is gone with the next exchange.
 func (s *Workshop) OnTell(e *engine.Engine, theirs Told) Told {
 	module := e.State().Module
 	s.cfg.Notices.Hear(module, theirs.Notices)

@@ -10,7 +10,8 @@ import (
 // Unknown is the role of a node that has not answered yet.
 const Unknown = "UNKNOWN"
 
-// nodeState turns the engine's words into the API's.
+// nodeState turns the engine's words into the API's. What a node of another release tells is shown as it is told: a
+// role that is not known is UNKNOWN.
 func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role.String(), Status: s.Status.String(), Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, Stopped: s.Stopped, VM: s.Workload,
@@ -31,7 +32,7 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	return out
 }
 
-// volumeStatus is a volume with the work that goes on with it.
+// volumeStatus is a volume with the work that goes on with it. An ETA of -1 is not known.
 func volumeStatus(module string, v engine.VolumeStatus) api.VolumeStatus {
 	out := api.VolumeStatus{Name: module + "/" + v.Target, Target: v.Target, Path: v.Path, Size: v.Size, State: v.State,
 		Generation: v.Generation, DirtyBytes: v.Dirty, Compared: v.Compared, Moved: v.Moved,

@@ -18,7 +18,8 @@ import (
 	"duet/vmmanager"
 )
 
-// Sockets keeps listening sockets beyond a run of the daemon.
+// Sockets keeps listening sockets beyond a run of the daemon: QEMU finds its volume again without an error, as its
+// connect waits in the backlog. Any goroutine may call it.
 type Sockets interface {
 	nbd.Keeper
 	// Drop lets the socket of a path go: who waits for it is cut off, and who comes is refused.
@@ -58,7 +59,8 @@ type disks struct {
 	vm     string
 }
 
-// Open opens the image of a volume together with all versions that are kept of it.
+// Open opens the image of a volume together with all versions that are kept of it: what is overwritten is saved into
+// them first. It refuses an image whose size is not the volume's. The caller closes what it gets.
 func (d disks) Open(v appmodules.Volume) (engine.Image, error) {
 	file, err := backing.OpenFile(d.path(v), v.Size)
 	if err != nil {
@@ -95,7 +97,8 @@ func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.cfg.Log(v.
 // Written is when the image was last written.
 func (d disks) Written(v appmodules.Volume) time.Time { return backing.Written(d.path(v)) }
 
-// SetAside begins to keep the present content of an image, which lost a split brain.
+// SetAside begins to keep the present content of an image, which lost a split brain. Nothing is copied now: from its
+// return on each region is kept before it is overwritten (package divergence).
 func (d disks) SetAside(v appmodules.Volume, image engine.Image, div engine.Divergence) error {
 	img, ok := image.(*divergence.Image)
 	if !ok {
@@ -147,7 +150,8 @@ func (d disks) admit(p nbd.Peer) error {
 	return d.cfg.Runs(d.vm, p.PID)
 }
 
-// socket is where a volume is served, the same path on every node.
+// socket is where a volume is served, the same path on every node, as the definition that has it goes to the other
+// one.
 func (s *Volumes) socket(module, target string) string {
 	return filepath.Join(s.cfg.Dir, module+"-"+target+".sock")
 }

@@ -12,7 +12,10 @@ import (
 )
 
 // Return copies the disks of a running VM that somebody has moved off their volumes back onto them while it runs. What
-// is a layer over its volume is left to the hypervisor's own command, which only merges.
+// is a layer over its volume is left to the hypervisor's own command, which only merges. Each disk is copied as a
+// whole, over what its volume holds; disks that are on their volumes are left there. The module goes on alone
+// meanwhile, as its engine has given the peer up when the disk left (kept.Strayed). A copy that fails leaves the disk
+// where it is.
 func (w *Works) Return(ctx context.Context, m appmodules.Module) (api.Task, error) {
 	hv, vm := w.cfg.Hypervisor, m.Subject()
 	strays, err := hv.Strays(ctx, vm, w.cfg.Modules.Endpoints(m))

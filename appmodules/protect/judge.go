@@ -10,7 +10,7 @@ import (
 	"duet/vmmanager"
 )
 
-// Notices are findings in the API's words; node is where they were found.
+// Notices are findings in the API's words, in the order of vmmanager.Worst; node is where they were found. nil: none.
 func Notices(node cluster.NodeID, found []vmmanager.Finding) []api.Notice {
 	var out []api.Notice
 	for _, f := range vmmanager.Worst(found) {
@@ -39,7 +39,7 @@ func Refusal(kind error, what string, all []api.Notice) error {
 	return fmt.Errorf("%w: %s: %s", kind, what, strings.Join(texts, "; "))
 }
 
-// judge has the peer judge the definition that it would get.
+// judge has the peer judge the definition that it would get: on its volumes, whose sockets need not be there yet.
 func (p *protection) judge(ctx context.Context) error {
 	rewired, err := p.rewired()
 	if err != nil {

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// Mark is how far a plan is. It is stored with the plan.
+// Mark is how far a plan is. It is stored with the plan, before a step begins and after it got through. The zero Mark:
+// nothing was begun, and nothing is to be undone.
 type Mark struct {
 	// At is the step that was begun last; empty: none was.
 	At string `json:"at,omitempty"`
@@ -17,11 +18,14 @@ type Mark struct {
 // step is one part of a plan. Both do and undo may be called again, after they got through too: a daemon that dies
 // cannot tell how far they were.
 type step struct {
-	name string // stored, see Mark
-	do   func(ctx context.Context) error
-	// undo takes back what do has changed, from wherever it got to; nil: do changes nothing that lasts.
+	name string // stored, see Mark: another one is a step that earlier plans do not have
+	// do may be called when it got through before and that could not be stored.
+	do func(ctx context.Context) error
+	// undo takes back what do has changed, from wherever it got to; nil: do changes nothing that lasts. It may find that
+	// do has never begun, as its mark is stored first.
 	undo func(ctx context.Context) error
-	// through asks the world, after a cut, whether do got so far that the plan can only go on; nil: it asks nobody.
+	// through asks the world, after a cut, whether do got so far that the plan can only go on; nil: it asks nobody. An
+	// error says that this is not known yet: neither way is gone.
 	through func(ctx context.Context) (bool, error)
 }
 
@@ -30,12 +34,13 @@ type step struct {
 // through.
 type plan struct {
 	steps    []step
-	noReturn string // the last step that can be undone while it goes on, and cannot once it has ended
+	noReturn string // the last step that can be undone while it goes on, and cannot once it has ended; its undo may be nil
 	mark     Mark
 	save     func(Mark) error // durable when it returns
 }
 
-// errUnknownStep is returned for a mark that a newer version has left.
+// errUnknownStep is returned for a mark that a newer version has left. Such a plan goes neither way, again and again,
+// until that version is back: to guess would put a VM on the wrong disks.
 var errUnknownStep = errors.New("the work was begun by another version of duetd, which alone can end it")
 
 // index is the place of a step; -1 if there is none.
@@ -58,7 +63,9 @@ func (p *plan) next() (int, error) {
 	return i, nil
 }
 
-// forward does what is left, one step after the other, until one fails or ctx ends.
+// forward does what is left, one step after the other, until one fails or ctx ends. It returns nil only when all are
+// through and that is durable. A step that was begun and did not end is begun again. When ctx ends between two steps
+// the mark is that of the one before, ended: whether that is past the point of no return is for committed to say.
 func (p *plan) forward(ctx context.Context) error {
 	i, err := p.next()
 	for ; err == nil && i < len(p.steps); i++ {
@@ -77,6 +84,8 @@ func (p *plan) forward(ctx context.Context) error {
 	return err
 }
 
+// set stores a mark. After an error p keeps the one before, though the new one may be durable: both lead to the same
+// end, as steps are repeatable.
 func (p *plan) set(m Mark) error {
 	if m == p.mark {
 		return nil
@@ -88,7 +97,8 @@ func (p *plan) set(m Mark) error {
 	return nil
 }
 
-// back undoes what was begun, the newest step first. The mark stays: undoing is repeated as a whole.
+// back undoes what was begun, the newest step first. The mark stays: undoing is repeated as a whole. An undo that
+// fails ends it, as the steps before may need what it has not taken back; the whole is called again later.
 func (p *plan) back(ctx context.Context) error {
 	if p.mark.At == "" {
 		return nil
@@ -107,7 +117,8 @@ func (p *plan) back(ctx context.Context) error {
 	return nil
 }
 
-// committed: the plan can only go forward.
+// committed: the plan can only go forward. It is asked before each way back, not once: what another try has done since
+// counts. Only the step that was begun last and did not end asks the world.
 func (p *plan) committed(ctx context.Context) (bool, error) {
 	i, end := p.index(p.mark.At), p.index(p.noReturn)
 	switch {

@@ -14,21 +14,26 @@ import (
 	"duet/vmmanager"
 )
 
-// protection is one run of a protect, or of ending one that was cut short. It belongs to one goroutine.
+// protection is one run of a protect, or of ending one that was cut short. It belongs to one goroutine at a time:
+// that of the task, then that which insists.
 type protection struct {
 	record
 	w       *Works
 	task    Task               // nil: nobody follows
-	notices []api.Notice       // what the peer says of the VM
-	places  map[string][]Place // images to make, by node
-	copies  []*seeding
+	notices []api.Notice       // what the peer says of the VM; an earlier run's are gone
+	places  map[string][]Place // images to make, by node; not stored, as no later run makes images
+	copies  []*seeding         // volumes that are served, the first ones of the module in order
 }
 
 func (p *protection) peer() cluster.NodeID { return p.w.peer(p.Module) }
 
+// plan is made anew for each way, from the record as it is by then. The order: images come first, as they are in
+// nobody's way; the VM is moved while the module does not exist yet, so that a failure leaves an ordinary VM; the
+// module counts once it is stored here, and the peer, which is told first, only follows it.
 func (p *protection) plan() *plan {
 	return &plan{
 		mark: p.Mark, noReturn: stepStore,
+		// The mark is set before it is saved: a save that failed may be durable, and is to be undone.
 		save: func(m Mark) error { p.Mark = m; return p.w.keep(p.record) },
 		steps: []step{
 			{name: stepImages, do: p.makeImages, undo: func(context.Context) error {
@@ -44,7 +49,9 @@ func (p *protection) plan() *plan {
 	}
 }
 
-// run protects the VM. What fails before the module is durable is undone, if need be later.
+// run protects the VM. What fails before the module is durable is undone, if need be later. It is the work of the
+// task: id is the task's, and of the images that the peer makes. When ctx ends, as the daemon stops, nothing is
+// undone any more but that volumes are no longer served; a VM on them waits for the next run.
 func (p *protection) run(ctx context.Context, id string, t Task) (string, error) {
 	p.Task, p.task = id, t
 	t.Step("asks %s what it would say to the VM", p.peer())
@@ -86,7 +93,8 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 }
 
 // resume ends a protect that was cut short or has failed: it goes on where the module is durable, and is undone where
-// it is not. failed tells why it did not come to its result; with err it is to be called again.
+// it is not. failed tells why it did not come to its result; with err it is to be called again. Undoing ends with the
+// VM on its own disks and the plan forgotten here; that the peer drops its images may follow later (depart).
 func (p *protection) resume(ctx context.Context) (result string, failed, err error) {
 	pl := p.plan()
 	on, err := pl.committed(ctx)
@@ -109,6 +117,7 @@ func (p *protection) resume(ctx context.Context) (result string, failed, err err
 	return "", failed, err
 }
 
+// say tells whoever follows.
 func (p *protection) say(format string, args ...any) {
 	if p.task != nil {
 		p.task.Step(format, args...)
@@ -120,7 +129,9 @@ func (p *protection) rewired() (vmmanager.Definition, error) {
 	return p.w.cfg.Hypervisor.Rewire(p.Definition, p.w.cfg.Modules.Endpoints(p.Module))
 }
 
-// makeImages makes the volumes' images where there are none yet.
+// makeImages makes the volumes' images where there are none yet, the peer's first, and puts their paths into the
+// module. What was made is stored with the end of the step. A peer that knows modules by name only gets one without
+// an identity, as both nodes and the witness have to vote by the same.
 func (p *protection) makeImages(ctx context.Context) error {
 	self, peer := string(p.w.self()), string(p.peer())
 	p.say("makes the images on %s and %s", self, peer)
@@ -156,7 +167,10 @@ func (p *protection) makeImages(ctx context.Context) error {
 	return nil
 }
 
-// move copies the disks of the running VM into the volumes and switches it over.
+// move copies the disks of the running VM into the volumes and switches it over, one after the other. The volumes are
+// served first, by this process alone and without an engine. Each disk is set to pause the VM on errors before: from
+// the switch on a daemon that dies must look to the guest like a disk that is slow. Only whole copies count; a disk
+// that is on its volume already is left there.
 func (p *protection) move(ctx context.Context) error {
 	if !p.Running {
 		return nil
@@ -188,7 +202,8 @@ func (p *protection) copied(done, total int64, began time.Time) {
 	}
 }
 
-// harden has the running VM's disks pause it on errors, which the hypervisor can change only while the VM stands still.
+// harden has the running VM's disks pause it on errors, which the hypervisor can change only while the VM stands
+// still.
 func (p *protection) harden(ctx context.Context) error {
 	hv := p.w.cfg.Hypervisor
 	var targets []string
@@ -199,7 +214,7 @@ func (p *protection) harden(ctx context.Context) error {
 	return hv.Refit(ctx, p.Definition.Name, stop, func() error { return nil })
 }
 
-// serve serves all volumes, unless that is done already.
+// serve serves all volumes, unless that is done already. After an error those before are served.
 func (p *protection) serve(ctx context.Context) error {
 	for _, v := range p.Module.Volumes()[len(p.copies):] {
 		s, err := p.w.seed(ctx, p.Module, v)
@@ -211,6 +226,8 @@ func (p *protection) serve(ctx context.Context) error {
 	return nil
 }
 
+// closeCopies ends the service of all volumes. A VM that is on them waits for its disks. An error says that what was
+// written last may not be durable, or that a socket could not be closed.
 func (p *protection) closeCopies() error {
 	var errs []error
 	for _, s := range p.copies {
@@ -220,7 +237,8 @@ func (p *protection) closeCopies() error {
 	return errors.Join(errs...)
 }
 
-// store makes the module durable on the peer, then here, where it counts.
+// store makes the module durable on the peer, then here, where it counts: with the configuration here the plan can
+// only go forward (noReturn). Nothing of it runs yet on this node; the peer's engine does, and waits for this one.
 func (p *protection) store(ctx context.Context) error {
 	p.say("stores the module on both nodes")
 	rewired, err := p.rewired()
@@ -234,7 +252,8 @@ func (p *protection) store(ctx context.Context) error {
 	return p.w.cfg.Modules.Store(ctx, n)
 }
 
-// begin has the module's engine take the volumes over. In between a running VM waits for its disks.
+// begin has the module's engine take the volumes over. In between a running VM waits for its disks. The copies are
+// closed first: an image and its log have one user. A VM that is off stays so.
 func (p *protection) begin(ctx context.Context) error {
 	if err := p.closeCopies(); err != nil {
 		p.w.cfg.Logger.Warn("a volume did not close cleanly", "module", p.Module.Name, "err", err)

@@ -14,7 +14,8 @@ import (
 	"duet/vmmanager"
 )
 
-// leave is one run of a release, or of ending one that was cut short. It belongs to one goroutine.
+// leave is one run of a release, or of ending one that was cut short. It belongs to one goroutine at a time: that of
+// the task, then that which insists.
 type leave struct {
 	record
 	w    *Works
@@ -23,6 +24,7 @@ type leave struct {
 
 // Release gives the VM of a module back as an ordinary VM of this node, which has its newest data, on the raw image
 // that lies there. A running VM goes on; its guest sees a pause. The other node keeps its image and forgets the rest.
+// It returns when that was begun, with the task that does it; what forbids a release is said by that, but for Leaves.
 func (w *Works) Release(ctx context.Context, m appmodules.Module, r api.ReleaseRequest) (api.Task, error) {
 	if err := w.cfg.Modules.Leaves(ctx, m.Name); err != nil {
 		return api.Task{}, err
@@ -43,7 +45,8 @@ func (w *Works) Release(ctx context.Context, m appmodules.Module, r api.ReleaseR
 	})
 }
 
-// mayRelease refuses a release whose peer could not be told, unless an admin knows that it is gone.
+// mayRelease refuses a release whose peer could not be told, unless an admin knows that it is gone: the module would
+// come back from there. It asks for at most 2 s.
 func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.ReleaseRequest) error {
 	if r.WithoutPeer {
 		return nil
@@ -57,8 +60,9 @@ func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.Relea
 	return nil
 }
 
-// releaseOf says what a release does, and refuses what would lose data. A VM whose definition somebody has deleted gets
-// it back from the module.
+// releaseOf says what a release does, and refuses what would lose data: a disk that has left its volume, whose newest
+// data are not in the image that the VM would get. A VM whose definition somebody has deleted gets it back from the
+// module.
 func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, error) {
 	hv, vm := w.cfg.Hypervisor, m.Subject()
 	rewired, own, err := w.cfg.Modules.Kept(ctx, m.Name)
@@ -92,8 +96,8 @@ func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, err
 	return l, nil
 }
 
-// plan takes the VM off its volumes first, and has the peer forget the module then: until nothing can fail any more the
-// peer only counts as outdated, which a resync of what was written since mends.
+// plan takes the VM off its volumes first, and has the peer forget the module then: until nothing can fail any more
+// the peer only counts as outdated, which a resync of what was written since mends.
 func (l *leave) plan() *plan {
 	return &plan{
 		mark: l.Mark, noReturn: stepRefit,
@@ -105,6 +109,8 @@ func (l *leave) plan() *plan {
 	}
 }
 
+// run is the work of the task. A release that fails before the VM was saved is undone; one that cannot be ended,
+// either way, goes on beside it, and the task says so.
 func (l *leave) run(ctx context.Context) (string, error) {
 	name := l.Module.Name
 	err := l.plan().forward(ctx)
@@ -119,8 +125,7 @@ func (l *leave) run(ctx context.Context) (string, error) {
 	}
 	result, failed, again := l.resume(ctx)
 	switch {
-	case again != nil:
-		// It cannot come back, so it must get through.
+	case again != nil: // it goes on, or back, until it is through
 		l.w.cfg.Spawn(func(ctx context.Context) {
 			l.w.insist(ctx, l.record, func(ctx context.Context) error { _, _, err := l.resume(ctx); return err })
 		})
@@ -160,10 +165,12 @@ func (l *leave) say(format string, args ...any) {
 	}
 }
 
-// partTime bounds getting the right to go on alone.
+// partTime bounds getting the right to go on alone, for which the guest's writes wait.
 const partTime = 15 * time.Second
 
-// part has the module go on without its peer before its VM leaves the volumes.
+// part has the module go on without its peer before its VM leaves the volumes: from then on the peer's copy lacks
+// what the VM writes, and must not be taken for complete. The epoch is read after that, as it may have got a new one
+// by it.
 func (l *leave) part(ctx context.Context) error {
 	name := l.Module.Name
 	if l.w.cfg.Modules.Runs(name) {
@@ -198,7 +205,10 @@ func (l *leave) rejoin(ctx context.Context) error {
 	return nil
 }
 
-// refit puts the VM back on its images and forgets the module while it stands still.
+// refit puts the VM back on its images and forgets the module while it stands still, so that nobody else serves or
+// writes the images when it goes on. In the first run the module has an engine, which serves the VM if that fails.
+// After a cut it has none (Held): a VM that is off, its memory saved or not, is reloaded, and one that runs says that
+// all was done.
 func (l *leave) refit(ctx context.Context) error {
 	hv, vm, mods := l.w.cfg.Hypervisor, l.Definition.Name, l.w.cfg.Modules
 	l.say("puts the VM back on its images")
@@ -222,8 +232,8 @@ func (l *leave) refit(ctx context.Context) error {
 	return hv.Reload(ctx, vm, restore, l.after(ctx, func() error { return mods.Forget(l.Module) }))
 }
 
-// after forgets the module once the VM's process may open its images, and not before: a VM that goes on as before needs
-// the module that serves its disks.
+// after forgets the module once the VM's process may open its images, and not before: a VM that goes on as before
+// needs the module that serves its disks.
 func (l *leave) after(ctx context.Context, forget func() error) func() error {
 	return func() error {
 		if err := l.letIn(ctx); err != nil {
@@ -253,7 +263,9 @@ func (w *Works) begun(name string) bool {
 	return slices.ContainsFunc(w.cfg.Modules.All(), func(m appmodules.Module) bool { return m.Name == name })
 }
 
-// refitted: the module is forgotten, or the VM saved to be put back.
+// refitted: the module is forgotten, or the VM saved to be put back. Where the module has an engine nothing was lost
+// by a Refit that failed, so the plan goes back; after a cut a VM whose memory is saved is put back on its images,
+// and the plan goes forward.
 func (l *leave) refitted(ctx context.Context) (bool, error) {
 	stored, err := l.w.cfg.Modules.Stored(l.Module.Name)
 	if err != nil || !stored {
@@ -286,7 +298,8 @@ func (l *leave) letIn(ctx context.Context) error {
 	return l.w.cfg.Hypervisor.Grant(ctx, l.Definition.Name, mine)
 }
 
-// released ends a release whose VM is an ordinary one again. A peer that cannot be told is told later.
+// released ends a release whose VM is an ordinary one again. A peer that cannot be told is told later; an error is of
+// the store on this node, and it is to be called again.
 func (l *leave) released(ctx context.Context) (string, error) {
 	peer := l.w.peer(l.Module)
 	l.say("has %s forget the module", peer)

@@ -20,8 +20,8 @@ import (
 // Protect makes a module of a VM that is defined on this node.
 //
 // A VM that is off keeps its raw images in place. A running one, or one with images in another format, gets raw ones:
-// the running VM's disks are copied into them while it runs and the VM is switched over. What fails leaves the VM as it
-// was.
+// the running VM's disks are copied into them while it runs and the VM is switched over. What fails leaves the VM as
+// it was.
 func (w *Works) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
 	def, err := w.defined(ctx, vm)
 	if err != nil {
@@ -38,7 +38,8 @@ func (w *Works) Protect(ctx context.Context, vm string, r api.ProtectRequest) (a
 	return w.cfg.Tasks.Run(protecting, p.Module.Name, p.run)
 }
 
-// Check tells what would come of Protect and changes nothing.
+// Check tells what would come of Protect and changes nothing. What Protect would refuse of the VM's devices, and what
+// the peer says of it, are notices; whatever else it would refuse is an error.
 func (w *Works) Check(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
 	def, err := w.defined(ctx, vm)
 	if err != nil {
@@ -82,7 +83,8 @@ func (w *Works) defined(ctx context.Context, vm string) (vmmanager.Definition, e
 	return def, err
 }
 
-// requested is a protect that may begin, and has changed nothing yet.
+// requested is a protect that may begin, and has changed nothing yet. Its findings are those of this moment: the task
+// does not look again whether the VM runs.
 func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.ProtectRequest) (*protection, error) {
 	vm := def.Name
 	m, err := w.module(def, r)
@@ -108,7 +110,8 @@ func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.P
 	return p, p.layout(r.Images)
 }
 
-// module makes the module's configuration from the request.
+// module makes the module's configuration from the request, with a new identity, which no earlier module of its name
+// has. The YAML of a request may set name and policy; nodes and VM are those of the request.
 func (w *Works) module(def vmmanager.Definition, r api.ProtectRequest) (appmodules.Module, error) {
 	c, all := w.cfg.Cluster(), w.cfg.Modules.All()
 	peer, err := choosePeer(c, r.Peer)

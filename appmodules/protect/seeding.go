@@ -12,7 +12,8 @@ import (
 	"duet/blockrepl/backing"
 )
 
-// seeding serves a volume alone, while a running VM's disk is copied into it.
+// seeding serves a volume alone, while a running VM's disk is copied into it. Its log is the one that the module's
+// engine finds afterwards.
 type seeding struct {
 	image  *backing.File
 	prim   *blockrepl.Primary
@@ -23,6 +24,9 @@ type seeding struct {
 	err    error // of the close
 }
 
+// close ends it, in this order: the volume, so that no request is in flight, its front end, the image. It may be
+// called by several goroutines, each of which waits for the end; it lasts as long as a call of the device that is
+// stuck. A VM that is on it waits and connects again.
 func (s *seeding) close() error {
 	s.once.Do(func() {
 		s.prim.Close()
@@ -42,7 +46,9 @@ func (s *seeding) failure() error {
 }
 
 // seed serves one volume, writable here alone, on the socket that its module will use. If its device fails it is
-// closed: the copy into it ends with an error instead of waiting.
+// closed: the copy into it ends with an error instead of waiting. Epoch 1 is that of the record which the module
+// begins with (engine.Create). There is no local budget: a disk that hangs is waited for. After an error nothing is
+// open.
 func (w *Works) seed(ctx context.Context, m appmodules.Module, v appmodules.Volume) (*seeding, error) {
 	vols, log := w.cfg.Volumes, w.cfg.Logger
 	if err := vols.Seed(ctx, v); err != nil {

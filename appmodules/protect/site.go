@@ -18,7 +18,9 @@ type Hypervisor interface {
 	vmmanager.Protector
 }
 
-// Modules are the modules of this node. All calls may be repeated.
+// Modules are the modules of this node. All calls may be repeated, by any goroutine. Store, Begin, Remove and Forget
+// take turns by the name of the module, and so wait for each other; what they have changed is durable when they
+// return.
 type Modules interface {
 	// All are those whose engine runs.
 	All() []appmodules.Module
@@ -28,34 +30,37 @@ type Modules interface {
 	Stored(name string) (bool, error)
 	// Store makes a module durable here. A failed Store leaves nothing.
 	Store(ctx context.Context, n New) error
-	// Begin builds and starts the engine of a stored module.
+	// Begin builds and starts the engine of a stored module; one that runs is left alone.
 	Begin(name string) error
-	// Run has a module run, where its newest data are.
+	// Run has a module run, where its newest data are. It returns when a node has accepted that, before anything runs.
 	Run(ctx context.Context, name string) error
-	// Remove ends the engine of a module and forgets it; images stay.
+	// Remove ends the engine of a module and forgets it; images stay. An error may leave it forgotten: see Stored.
 	Remove(ctx context.Context, name string) error
 	// Forget deletes what is stored of a module that has no engine; images stay.
 	Forget(m appmodules.Module) error
 	// Forgotten tells all witnesses that a module is gone, best effort. Its peer must know it before: a witness that has
 	// forgotten would let a stale copy become primary.
 	Forgotten(ctx context.Context, m appmodules.Module)
-	// Leaves returns nil if the VM of a module can be taken off its volumes here as they are.
+	// Leaves returns nil if the VM of a module can be taken off its volumes here as they are: it runs here, or is stopped
+	// and its newest data are here for certain. It waits, within ctx, until that is known after a start of the daemon.
 	Leaves(ctx context.Context, name string) error
 	// Runs tells whether the VM of a module runs here.
 	Runs(name string) bool
-	// Part has a module that runs go on without its peer until Rejoin; the error says why it does not.
+	// Part has a module that runs go on without its peer until Rejoin; the error says why it does not. The peer's copy is
+	// durably outdated when it returns nil. Another run of the daemon does not know of it.
 	Part(ctx context.Context, name, why string) error
 	// Rejoin ends Part.
 	Rejoin(name string)
 	// Kept is the VM's definition on its volumes, and the one it had before.
 	Kept(ctx context.Context, name string) (rewired []byte, own vmmanager.Definition, err error)
-	// Epoch is the newest that this node knows of a module.
+	// Epoch is the newest that this node knows of a module; 0: it has no such module.
 	Epoch(name string) cluster.Epoch
 }
 
-// Volumes are what volumes are made of on this node.
+// Volumes are what volumes are made of on this node. Its calls wait for disks.
 type Volumes interface {
-	// Make makes an image for each place, or none.
+	// Make makes an image for each place, in their order, or none. It notes nothing: what was made is the caller's to
+	// keep.
 	Make(m appmodules.Module, places []Place) ([]Made, error)
 	// Drop undoes Make. What is gone already is no error; what a module has by now stays.
 	Drop(m appmodules.Module, all []Made) error
@@ -67,25 +72,30 @@ type Volumes interface {
 	Seed(ctx context.Context, v appmodules.Volume) error
 	// Log is that log.
 	Log(v appmodules.Volume) blockrepl.DirtyLog
-	// Frontend serves a volume to the VM of a module; it listens when it returns.
+	// Frontend serves a volume to the VM of a module; it listens when it returns, as a hypervisor that is told to use it
+	// tries once. A volume has one at a time.
 	Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.Frontend, error)
 }
 
 // Peers are the other nodes. All calls may be repeated; an error means that it is not known whether they arrived.
+// They wait for the network and for what the peer does, as long as ctx lasts.
 type Peers interface {
 	// Judge is what a node says to a VM that it would get.
 	Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error)
-	// Make has a node make the images of a VM that it does not have. A request with the same ID gets the same answer.
+	// Make has a node make the images of a VM that it does not have. A request with the same ID gets the same answer:
+	// the node has noted durably what it made for it.
 	Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []Place) ([]Made, error)
-	// Drop has a node undo the Make of that ID.
+	// Drop has a node undo the Make of that ID; one that it does not know was undone. all is for nodes of version 1.
 	Drop(ctx context.Context, node cluster.NodeID, id string, all []Made) error
 	// Identities tells whether a node knows modules by their identity, and not by their name only.
 	Identities(ctx context.Context, node cluster.NodeID) (bool, error)
-	// Clear has a node forget what a protect that was cut short has left under a name.
+	// Clear has a node forget what a protect that was cut short has left under a name. It refuses where a module of that
+	// name has run, as it knows an epoch after the first then.
 	Clear(ctx context.Context, node cluster.NodeID, name string) error
 	// Store has a node store a module and begin it.
 	Store(ctx context.Context, node cluster.NodeID, n New) error
-	// Forget has a node forget a module whose VM stays here, as far as it knows no newer epoch than that.
+	// Forget has a node forget a module whose VM stays here, as far as it knows no newer epoch than that. Another module
+	// that has its name by now is left alone.
 	Forget(ctx context.Context, node cluster.NodeID, m appmodules.Module, epoch cluster.Epoch) error
 	// Answers returns nil if a node can be told of a module now.
 	Answers(ctx context.Context, node cluster.NodeID, m appmodules.Module) error
@@ -93,7 +103,8 @@ type Peers interface {
 	Decided(node cluster.NodeID) bool
 }
 
-// Store keeps the plans durably: Save returns when the value survives power loss.
+// Store keeps the plans durably: Save and Delete return when what they did survives power loss. To delete what is not
+// there is no error.
 type Store interface {
 	Load(key string, v any) (found bool, err error)
 	Save(key string, v any) error
@@ -111,7 +122,8 @@ type Task interface {
 
 // Tasks is the board of works.
 type Tasks interface {
-	// Run begins one; a module has one at a time. work gets the task's ID.
+	// Run begins one, on a goroutine of its own, and returns at once; a module has one at a time. work gets the task's
+	// ID, and a ctx that ends with the node, not with the request.
 	Run(kind, module string, work func(ctx context.Context, id string, t Task) (string, error)) (api.Task, error)
 	// Again lists one of an earlier run of the daemon, which end ends.
 	Again(id, kind, module string) (end func(result string, err error))
@@ -126,7 +138,7 @@ type Config struct {
 	Peers      Peers
 	Store      Store
 	Tasks      Tasks
-	Spawn      func(func(ctx context.Context)) // a goroutine that ends with the node
+	Spawn      func(func(ctx context.Context)) // a goroutine that ends with the node, whose Stop waits for it
 	Logger     *slog.Logger
 }
 
@@ -149,5 +161,7 @@ type Place struct {
 // Made is an image that a protect has made, and how to undo that.
 type Made struct {
 	Path string `json:"path"`
-	Was  string `json:"was,omitempty"` // the file that it was before; empty: there was none
+	// Was is the file that it was before, whose name an undo gives back to it; Path: it stays where it is, as the admin's
+	// own, or as what a VM has by now; empty: there was none, and an undo deletes it.
+	Was string `json:"was,omitempty"`
 }

@@ -8,7 +8,9 @@ import (
 	"duet/vmmanager"
 )
 
-// giveBack returns the VM to the disks it had. It may be repeated.
+// giveBack returns the VM to the disks it had. It may be repeated. What a VM on its volumes has written since counts:
+// a running one is copied back, one that went off keeps the images of the volumes. The volumes are served until the
+// VM has left them, and no longer.
 func (p *protection) giveBack(ctx context.Context) error {
 	hv, vm := p.w.cfg.Hypervisor, p.Definition.Name
 	state, err := p.w.settled(ctx, vm)
@@ -28,7 +30,9 @@ func (p *protection) giveBack(ctx context.Context) error {
 	return p.closeCopies()
 }
 
-// copyBack moves the running VM from the volumes back to its own images.
+// copyBack moves the running VM from the volumes back to its own images. In a run after a cut it first has to serve
+// them again, on the sockets that QEMU tries to reach, and to let a VM go on that was paused when they went away: a
+// VM that stands still copies nothing.
 func (p *protection) copyBack(ctx context.Context, state vmmanager.State, on []vmmanager.Endpoint) error {
 	hv := p.w.cfg.Hypervisor
 	if slices.ContainsFunc(p.copies, func(s *seeding) bool { return s.failure() != nil }) {
@@ -55,8 +59,8 @@ func (p *protection) copyBack(ctx context.Context, state vmmanager.State, on []v
 	return nil
 }
 
-// redefine gives the VM its own definition. The images of a VM that went off while it was on the volumes are newer than
-// its own: it keeps those.
+// redefine gives the VM its own definition. The images of a VM that went off while it was on the volumes are newer
+// than its own: it keeps those.
 func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []vmmanager.Endpoint) error {
 	hv, def := p.w.cfg.Hypervisor, p.Definition
 	if state != vmmanager.Off {
@@ -108,7 +112,7 @@ func placed(all, newer []vmmanager.Disk) []vmmanager.Disk {
 	return out
 }
 
-// keepImage takes an image off the list of those that are dropped.
+// keepImage takes an image off the list of those that are dropped. It is durable with the record.
 func (p *protection) keepImage(path string) {
 	for i, m := range p.Mine {
 		if m.Path == path {

@@ -13,30 +13,33 @@ import (
 	"duet/vmmanager"
 )
 
-// Works are the plans of this node. Its methods may be called by several goroutines.
+// Works are the plans of this node. Its methods may be called by several goroutines. It keeps no list in memory of
+// what goes on: the store has it, and a question about it waits for the disk.
 type Works struct {
 	cfg  Config
 	left map[string]record // by an earlier run, by module, or by module and peer; does not change
 }
 
-// record is a plan as it is stored, until it has ended.
+// record is a plan as it is stored, until it has ended. There is one for each name of a module, and beside it one for
+// each peer that has still to hear of an earlier module of that name (later). Other versions read it: keys stay.
 type record struct {
-	Task   string            `json:"task"`
+	Task   string            `json:"task"` // its ID, and that of the request by which the peer made images
 	Kind   string            `json:"kind"` // protect or release
 	Module appmodules.Module `json:"module"`
-	// Definition is what the VM has when it is not protected.
+	// Definition is what the VM has when it is not protected. A VM that went off on its volumes while it was being
+	// protected has their images from then on, see redefine.
 	Definition vmmanager.Definition `json:"definition"`
 	Images     []vmmanager.Disk     `json:"images"`  // that the VM is put on, of a release
 	Running    bool                 `json:"running"` // the VM ran when it began
-	Mine       []Made               `json:"mine"`    // images made on this node
-	Theirs     []Made               `json:"theirs"`  // and on the peer
+	Mine       []Made               `json:"mine"`    // images made on this node, which an undo drops
+	Theirs     []Made               `json:"theirs"`  // and on the peer; empty: none, as far as this node was told
 	// Back: the VM has its own disks; the peer still has to forget the module.
 	Back  bool          `json:"back"`
-	Epoch cluster.Epoch `json:"epoch"` // of a release
+	Epoch cluster.Epoch `json:"epoch"` // of a release: the newest known here; see Peers.Forget
 	Mark  Mark          `json:"mark"`
 }
 
-// The kinds of plans, and their steps.
+// The kinds of plans, and their steps. They are stored, so a word that was used once keeps its meaning.
 const (
 	protecting = "protect"
 	releasing  = "release"
@@ -53,7 +56,8 @@ const (
 // prefix is that of the plans in the store.
 const prefix = "unfinished/"
 
-// NewWorks reads what an earlier run left; Resume takes it up.
+// NewWorks reads what an earlier run left; Resume takes it up. A plan that cannot be read is an error, and the node
+// does not start.
 func NewWorks(cfg Config) (*Works, error) {
 	w := &Works{cfg: cfg}
 	var err error
@@ -68,7 +72,7 @@ func (w *Works) peer(m appmodules.Module) cluster.NodeID {
 	return cluster.NodeID(m.Peer(string(w.self())))
 }
 
-// stored are the plans that have not ended.
+// stored are the plans that have not ended, by what follows prefix in the key.
 func (w *Works) stored() (map[string]record, error) {
 	keys, err := w.cfg.Store.Keys(prefix)
 	if err != nil {
@@ -88,9 +92,10 @@ func (w *Works) stored() (map[string]record, error) {
 	return all, nil
 }
 
+// keep makes a plan durable, in place of the one that its module's name has.
 func (w *Works) keep(r record) error { return w.cfg.Store.Save(prefix+r.Module.Name, r) }
 
-// End forgets the plan of a module that is gone.
+// End forgets the plan of a module that is gone, durably; none is no error. What is kept for a peer (later) stays.
 func (w *Works) End(module string) error { return w.cfg.Store.Delete(prefix + module) }
 
 // Unfinished lists what has not ended, in words.
@@ -103,7 +108,8 @@ func (w *Works) Unfinished() ([]string, error) {
 	return out, err
 }
 
-// Held: a release of the module was cut short, and decides whether it has an engine.
+// Held: a release of the module was cut short, and decides whether it has an engine: an engine would open volumes
+// whose VM may be back on their images. It is what NewWorks has read, also when that release has ended since.
 func (w *Works) Held(module string) bool { return w.left[module].Kind == releasing }
 
 // Left are the modules whose VMs may be on volumes that nobody serves until Resume.
@@ -121,7 +127,8 @@ func (w *Works) Busy(module string) bool {
 	return err != nil || all[module].Kind != ""
 }
 
-// mayBegin refuses a protect while an earlier one of the VM or of its name goes on.
+// mayBegin refuses a protect while an earlier one of the VM or of its name goes on. Of two that begin at once under
+// one name Tasks refuses one; what a peer has still to hear of an earlier one is in nobody's way.
 func (w *Works) mayBegin(m appmodules.Module) error {
 	all, err := w.stored()
 	if err != nil {
@@ -137,7 +144,8 @@ func (w *Works) mayBegin(m appmodules.Module) error {
 	return nil
 }
 
-// Resume takes up what an earlier run left. It is called once the modules of this node have begun.
+// Resume takes up what an earlier run left. It is called once the modules of this node have begun, as a release may
+// have to remove or rejoin one, and it returns at once.
 func (w *Works) Resume() {
 	for _, r := range w.left {
 		w.cfg.Logger.Warn("the daemon ended during a "+r.Kind+", which is taken up", "module", r.Module.Name, "vm",
@@ -146,6 +154,8 @@ func (w *Works) Resume() {
 	}
 }
 
+// resume ends one plan, however often that has to be tried, and then its task: its follower of the earlier run finds
+// it by the same ID.
 func (w *Works) resume(ctx context.Context, r record) {
 	if r.Back {
 		w.insist(ctx, r, func(ctx context.Context) error { return w.farewell(ctx, r) })
@@ -165,7 +175,8 @@ func (w *Works) resume(ctx context.Context, r record) {
 	end(result, errors.Join(failed, ctx.Err()))
 }
 
-// insist repeats work until it succeeds or ctx ends.
+// insist repeats work until it succeeds or ctx ends, after 1 s, 2 s and so on, and at last every 15 s. What keeps it
+// is logged when it changes. r is only for the words.
 func (w *Works) insist(ctx context.Context, r record, work func(context.Context) error) {
 	const longest = 15 * time.Second
 	what := r.Kind + " of " + r.Module.Name
@@ -191,14 +202,16 @@ func (w *Works) insist(ctx context.Context, r record, work func(context.Context)
 	}
 }
 
-// The VM has its own disks again, and only the peer must hear of it: the name is free for another protect from then on.
+// The VM has its own disks again, and only the peer must hear of it: the name is free for another protect from then
+// on.
 
-// later is the key of a plan of which only that is left.
+// later is the key of a plan of which only that is left. A name of a module has no @, so it is no other plan's key.
 func (w *Works) later(r record) string {
 	return prefix + r.Module.Name + "@" + string(w.peer(r.Module))
 }
 
-// depart tells the peer, or has it told as soon as it can be. told says which.
+// depart tells the peer, or has it told as soon as it can be. told says which. On an error the plan is as before, or
+// is stored twice, and depart is to be called again. The plan under the new key is durable before the old one goes.
 func (w *Works) depart(ctx context.Context, r record) (told bool, err error) {
 	r.Back = true
 	err = w.cfg.Store.Save(w.later(r), r)
@@ -219,7 +232,9 @@ func (w *Works) depart(ctx context.Context, r record) (told bool, err error) {
 	return false, nil
 }
 
-// farewell has the peer forget the module, unless it was removed from the cluster, and then the witnesses.
+// farewell has the peer forget the module, unless it was removed from the cluster, and then the witnesses. The order
+// is that of Modules.Forgotten. It may be repeated; on an error the plan stays, and with it what the peer has to
+// hear. Of a protect the witnesses know nothing yet.
 func (w *Works) farewell(ctx context.Context, r record) error {
 	peer := w.peer(r.Module)
 	_, member := w.cfg.Cluster().Member(peer)
@@ -244,7 +259,8 @@ func (w *Works) farewell(ctx context.Context, r record) error {
 }
 
 // settled is what the VM does. A paused one may be on its way: its memory is still being saved for a daemon that is
-// dead.
+// dead. That is an error, so that insist asks again; one that an admin has paused keeps the work waiting, and the log
+// says so.
 func (w *Works) settled(ctx context.Context, vm string) (vmmanager.State, error) {
 	state, err := w.cfg.Hypervisor.State(ctx, vm)
 	if err == nil && state == vmmanager.Paused {

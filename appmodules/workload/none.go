@@ -67,7 +67,8 @@ func (n *None) Watch(ctx context.Context, report func(appmodules.Report)) {
 	}
 }
 
-// Tell has something happen to it; what ends it takes it down.
+// Tell has something happen to it; what ends it takes it down. Before Watch nobody hears of it. report is called with
+// the lock held, and must not call back.
 func (n *None) Tell(what appmodules.Incident) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -26,15 +26,16 @@ type VMConfig struct {
 	Logger     *slog.Logger
 }
 
-// VM is the Workload of one virtual machine.
+// VM is the Workload of one virtual machine. Any goroutine may call its methods. What the hypervisor does is not under
+// mu; report is, so that reports keep their order, and must not call back.
 type VM struct {
 	cfg    VMConfig
-	domain string
+	domain string // the VM's name in its hypervisor; an edit cannot change it
 
 	mu     sync.Mutex
 	on     appmodules.On
-	last   vmmanager.State // that was seen
-	report func(appmodules.Report)
+	last   vmmanager.State         // that was seen, by an event or an answer
+	report func(appmodules.Report) // nil before Watch: what happens then is noted and not reported
 }
 
 var (
@@ -62,7 +63,8 @@ func up(s vmmanager.State) bool {
 	return s == vmmanager.Running || s == vmmanager.Paused || s == vmmanager.IOError
 }
 
-// conditionLocked is what a state means.
+// conditionLocked is what a state means. mu is held. Lost goes by policy.on.crash where nobody said why a VM is off:
+// an end that somebody meant is told by an event, which the engine gives time to come first.
 func (v *VM) conditionLocked(s vmmanager.State) appmodules.Condition {
 	c := appmodules.Condition{Up: up(s), Stuck: s == vmmanager.IOError, Text: s.String()}
 	switch s {
@@ -93,7 +95,8 @@ func (v *VM) State(ctx context.Context) (appmodules.Condition, error) {
 	return v.saw(s), nil
 }
 
-// Start starts the VM, or wakes it from the memory that was saved here.
+// Start starts the VM, or wakes it from the memory that was saved here. Without resume memory that was saved is
+// dropped: it would not fit its disks. A VM whose state cannot be read after the start counts as running.
 func (v *VM) Start(ctx context.Context, resume bool) (appmodules.Condition, error) {
 	hv, how := v.cfg.Hypervisor, v.cfg.Hypervisor.Start
 	if resume {
@@ -112,7 +115,7 @@ func (v *VM) Start(ctx context.Context, resume bool) (appmodules.Condition, erro
 	return v.saw(state), nil
 }
 
-// Stop asks the guest to shut down.
+// Stop asks the guest to shut down, and returns when the VM is off. What Duet has ended so is not reported as an end.
 func (v *VM) Stop(ctx context.Context) error {
 	err := v.cfg.Hypervisor.Shutdown(ctx, v.domain)
 	if err == nil {
@@ -131,7 +134,7 @@ func (v *VM) Kill(ctx context.Context) error {
 	return err
 }
 
-// Watch has report called by Event.
+// Watch has report called by Event. A later Watch takes the place of the one before.
 func (v *VM) Watch(ctx context.Context, report func(appmodules.Report)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -142,7 +145,8 @@ func (v *VM) Watch(ctx context.Context, report func(appmodules.Report)) {
 	}
 }
 
-// Event is what the hypervisor tells of this VM, in order.
+// Event is what the hypervisor tells of this VM, in order, by one goroutine at a time. Some events may be missing,
+// the last one never is (vmmanager.Hypervisor.Watch).
 func (v *VM) Event(ev vmmanager.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -157,7 +161,10 @@ func (v *VM) Event(ev vmmanager.Event) {
 	}
 }
 
-// followsLocked applies the policy to what happened to the VM.
+// followsLocked applies the policy to what happened to the VM. mu is held. BySave comes first as IsSaved and then as
+// an end, so that the engine knows that the memory is fit when it decides what follows. After a reconnect the
+// hypervisor knows no cause: only a VM that was last seen running has ended in between, one that is off for long has
+// not ended again.
 func (v *VM) followsLocked(before vmmanager.State, ev vmmanager.Event) []appmodules.Happening {
 	switch ev.Cause {
 	case vmmanager.ByCrash:
@@ -168,7 +175,7 @@ func (v *VM) followsLocked(before vmmanager.State, ev vmmanager.Event) []appmodu
 		return []appmodules.Happening{v.on.Shutdown.Happening()}
 	case vmmanager.BySave:
 		return []appmodules.Happening{appmodules.IsSaved, v.on.Admin.Happening()}
-	case vmmanager.ByAdmin:
+	case vmmanager.ByAdmin: // a pause or a reset by an admin ends nothing
 		if ev.State == vmmanager.Off {
 			return []appmodules.Happening{v.on.Admin.Happening()}
 		}
