@@ -1,4 +1,9 @@
 // Package config reads and writes the YAML of a module: strict, with the line of every fault.
+//
+// It knows the form only: keys are those of the kind's appmodules.Document, and what a value may be is for Validate of
+// the module and for the types of the policy. What fits a cluster, and what may be edited, is for package registry.
+// Everything is pure, and safe for any number of goroutines. Text is what people write, so nothing of it is silently
+// left out: where the YAML library does so, whole and blank look first.
 package config
 
 import (
@@ -17,19 +22,22 @@ import (
 	"duet/appmodules"
 )
 
-// ErrFaulty is wrapped by every error of Parse.
+// ErrFaulty is wrapped by every error of Parse, ParseOnto and Set: the text, the path or the value is wrong.
 var ErrFaulty = errors.New("faulty configuration")
 
-// maxSize bounds what Parse reads, in bytes; the largest sensible module has a few thousand.
+// maxSize bounds what Parse reads, in bytes; the largest sensible module has a few thousand. Text comes over the API,
+// and the library builds a tree of it.
 const maxSize = 256 << 10
 
 // Parse reads the YAML of one module. Unknown keys are refused. file names it in
-// errors, as "file:line: path: text", one line for each fault.
+// errors, as "file:line: path: text", one line for each fault. What cannot be read is told alone, what Validate finds
+// all at once. Keys that are left out have their defaults; after an error the module is of no use.
 func Parse(file string, text []byte) (appmodules.Module, error) {
 	return ParseOnto(appmodules.Default(), file, text)
 }
 
-// ParseOnto is Parse for YAML that may leave out what m already says.
+// ParseOnto is Parse for YAML that may leave out what m already says. YAML that names another kind than m's is read
+// into the document of that kind.
 func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module, error) {
 	if len(text) > maxSize {
 		return m, fmt.Errorf("%w: %s: %d bytes, at most %d are read", ErrFaulty, file, len(text), maxSize)
@@ -58,13 +66,14 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 	return m, fmt.Errorf("%w: %s", ErrFaulty, strings.Join(lines, "\n"))
 }
 
-// blank: text says nothing, but for comments.
+// blank: text says nothing, but for comments. Then the module is what it was, and Validate says what is missing.
 func blank(text []byte) bool {
 	file, err := parser.ParseBytes(text, 0)
 	return err == nil && !slices.ContainsFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body != nil })
 }
 
-// whole refuses what the library would leave out in silence: a second document, and what a number has behind its point.
+// whole refuses what the library would leave out in silence: a second document, and what a number has behind its
+// point.
 func whole(text []byte) error {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -93,7 +102,8 @@ func document(m appmodules.Module, text []byte) (appmodules.Document, error) {
 	return appmodules.DocumentOf(m)
 }
 
-// Format writes m as YAML that Parse reads back to m.
+// Format writes m as YAML that Parse reads back to m. Registry takes an edit that changes nothing of this text for
+// none.
 func Format(m appmodules.Module) ([]byte, error) {
 	doc, err := appmodules.DocumentOf(m)
 	if err != nil {
@@ -124,8 +134,8 @@ func Initial(path string) string {
 	return node.String()
 }
 
-// Set gives the key at path, which text has, another value, and leaves the rest of text as it is. What the value may be
-// is for Parse to say.
+// Set gives the key at path, which text has, another value, and leaves the rest of text as it is. What the value may
+// be is for Parse to say. Only a key with a value of its own can be set, not one that has keys.
 func Set(text []byte, path, value string) ([]byte, error) {
 	file, err := parser.ParseBytes(text, parser.ParseComments)
 	if err != nil {
@@ -150,15 +160,16 @@ func Set(text []byte, path, value string) ([]byte, error) {
 	return []byte(strings.TrimRight(file.String(), "\n") + "\n"), nil
 }
 
-// isValue: text is something in YAML. Blanks, a comment or the border of a document are nothing, which the library does
-// not expect as a replacement.
+// isValue: text is something in YAML. Blanks, a comment or the border of a document are nothing, which the library
+// does not expect as a replacement.
 func isValue(text string) bool {
 	file, err := parser.ParseBytes([]byte(text), 0)
 	return err == nil && len(file.Docs) == 1 && file.Docs[0].Body != nil && file.Docs[0].Start == nil &&
 		file.Docs[0].End == nil
 }
 
-// position turns an error of reading text into "line: path: what is wrong".
+// position turns an error of reading text into "line: path: what is wrong". The words of the library for types and
+// nodes are Go's and YAML's; people get others.
 func position(text []byte, err error) string {
 	var y yaml.Error
 	if !errors.As(err, &y) || y.GetToken() == nil {
@@ -185,7 +196,8 @@ func position(text []byte, err error) string {
 }
 
 // refusedValue is position for a value that its own type refused, of which the library tells no place: the text that
-// the error quotes is looked for, and where it stands several times, the first that is refused by itself.
+// the error quotes is looked for, so UnmarshalText of every type of the policy has to quote (%q) what it refuses. Where
+// the text stands several times, the first that is refused by itself is meant.
 func refusedValue(text []byte, err error) string {
 	quoted := all(text, func(n ast.Node) bool {
 		_, scalar := n.(ast.ScalarNode)
@@ -231,7 +243,8 @@ func wanted(t reflect.Type) string {
 	return "a text"
 }
 
-// find is the innermost node of text that is as wanted, the last one of several; nil: there is none.
+// find is the innermost node of text that is as wanted, the last one of several; nil: there is none, or text cannot be
+// read. A walk meets a node before those in it, so the last hit is the innermost of its branch.
 func find(text []byte, as func(ast.Node) bool) ast.Node {
 	found := all(text, as)
 	if len(found) == 0 {
@@ -272,7 +285,8 @@ func (f *finder) Visit(n ast.Node) ast.Visitor {
 // pathOf is where a node stands, as keys are named.
 func pathOf(n ast.Node) string { return strings.TrimPrefix(n.GetPath(), "$.") }
 
-// line finds the line of a path in text; a path that is missing gives the line of the nearest parent.
+// line finds the line of a path in text, as "7:"; a path that is missing gives the line of the nearest parent; empty
+// where no part of it is there.
 func line(text []byte, path string) string {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {

@@ -21,7 +21,8 @@ type caller struct {
 
 var _ engine.Peer = caller{}
 
-// do asks the module of that identity: another one may have its name by now. The other node answers not-found then.
+// do asks the module of that identity: another one may have its name by now. The other node answers with a conflict
+// then.
 func (c caller) do(ctx context.Context, what string, in, out any) error {
 	path := "modules/" + c.module.Name + "/" + what + "?id=" + url.QueryEscape(c.module.Identity())
 	return c.cfg.Call(ctx, c.node, path, in, out)

@@ -98,7 +98,7 @@ func (d disks) Log(v appmodules.Volume) blockrepl.DirtyLog { return d.cfg.Log(v.
 func (d disks) Written(v appmodules.Volume) time.Time { return backing.Written(d.path(v)) }
 
 // SetAside begins to keep the present content of an image, which lost a split brain. Nothing is copied now: from its
-// return on each region is kept before it is overwritten (package divergence).
+// return on each region is kept before it is overwritten, unless the version has to be given up (package divergence).
 func (d disks) SetAside(v appmodules.Volume, image engine.Image, div engine.Divergence) error {
 	img, ok := image.(*divergence.Image)
 	if !ok {

@@ -9,9 +9,9 @@ import (
 // Message is an operator's command forwarded to the node that has to act. It travels by
 // name; the number is what version 1 reads, and its numbers stay.
 type Message struct {
-	Name  string `json:"command,omitempty"`
-	Event int    `json:"event"`
-	Yes   bool   `json:"yes"`
+	Name  string `json:"command,omitempty"` // empty: of version 1
+	Event int    `json:"event"`             // order.number, which is not that of the appmodules.Event here
+	Yes   bool   `json:"yes"`               // the operator has confirmed what may give up data
 }
 
 // order is one command that nodes give each other.
@@ -28,7 +28,7 @@ var orders = []order{
 	{"second", 7, appmodules.CmdSecond},
 }
 
-// NewMessage is the one for a command, which ev has to be.
+// NewMessage is the one for a command, which ev has to be: other events are not for a network to bring.
 func NewMessage(ev appmodules.Event, yes bool) Message {
 	for _, o := range orders {
 		if o.event == ev {
@@ -48,7 +48,8 @@ func (c Message) known() (order, bool) {
 	return order{}, false
 }
 
-// Check refuses what is no command.
+// Check refuses what is no command, before anything is done with a request: of a newer release it may be one that this
+// node does not know.
 func (c Message) Check() error {
 	if _, ok := c.known(); !ok {
 		return fmt.Errorf("no command %q (%d)", c.Name, c.Event)
@@ -56,7 +57,7 @@ func (c Message) Check() error {
 	return nil
 }
 
-// Order is the command of a request that was checked.
+// Order is the command of a request that was checked. Without Check it would be the Event 0, which is no command.
 func (c Message) Order() appmodules.Event {
 	o, _ := c.known()
 	return o.event

@@ -1,5 +1,12 @@
 // Package orders gives operators' commands to modules, on the node that has to act: which one that is follows from how
 // the module stands on both.
+//
+// It only chooses the node and the order of two nodes; what is known of the peer may be old, and an engine refuses
+// what does not fit it. So nothing here protects data. A command is accepted when a call returns; what follows from
+// it shows in the status. It has no goroutines and keeps nothing.
+//
+// orders.go has what each action does; message.go the way to the other node, which another release has to understand:
+// a new command is a line there with a name of its own.
 package orders
 
 import (
@@ -38,7 +45,8 @@ func New(cfg Config) *Desk { return &Desk{cfg} }
 // self is this node, in the words of configurations.
 func (o *Desk) self() string { return string(o.cfg.Self) }
 
-// Act begins what an operator asked for, on the node that has to act.
+// Act begins what an operator asked for, on the node that has to act. The result says in a sentence what was begun,
+// not what came of it. Errors are those of the API, or of the engine: ErrRefused, ErrConfirm.
 func (o *Desk) Act(ctx context.Context, name string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
 	m, err := o.cfg.Registry.Find(name)
 	if err != nil {
@@ -90,7 +98,8 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 	return "", fmt.Errorf("%w: action %q", api.ErrInvalid, a)
 }
 
-// mayFollow refuses to have a node follow one that does not take part: it would not follow but take over.
+// mayFollow refuses to have a node follow one that does not take part: it would not follow but take over. It goes by
+// what was last heard, so it keeps people from a mistake and no more.
 func (o *Desk) mayFollow(m *registry.Entry, node string) error {
 	name, peer := m.Module.Name, m.Module.Peer(node)
 	for _, s := range o.cfg.Status(m) {
@@ -116,7 +125,8 @@ func (o *Desk) move(ctx context.Context, m *registry.Entry, from string, yes boo
 	return fmt.Sprintf("moves from %s to %s", from, to), o.Command(ctx, m, from, appmodules.CmdSwap, yes)
 }
 
-// Start starts the holder of the newest epoch first, so that the other finds it.
+// Start starts the holder of the newest epoch first, so that the other finds it. Where one of both nodes cannot be
+// told it is no error: what it said is part of the sentence.
 func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest) (string, error) {
 	if r.Node != "" {
 		return "starts on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStart, r.Yes)
@@ -187,7 +197,8 @@ func (o *Desk) stop(ctx context.Context, m *registry.Entry, r api.ActionRequest,
 	return said, nil
 }
 
-// Roles tells which node is primary and which is not, as far as is known; empty if unknown.
+// Roles tells which node is primary and which is not, as far as is known; empty if unknown. A node that has not been
+// heard of late is neither. After a split brain both may say that they are primary: then it is the one named last.
 func (o *Desk) Roles(m *registry.Entry) (primary, second string) {
 	for _, s := range o.cfg.Status(m) {
 		switch {
@@ -201,7 +212,8 @@ func (o *Desk) Roles(m *registry.Entry) (primary, second string) {
 	return primary, second
 }
 
-// Command gives a command to the engine on node.
+// Command gives a command to the engine on node, this one or another, which is asked for at most 5 s. After an error
+// of the network it may have been accepted all the same.
 func (o *Desk) Command(ctx context.Context, m *registry.Entry, node string, ev appmodules.Event, yes bool) error {
 	if node == o.self() {
 		return o.cfg.Registry.Order(ctx, m.Module.Name, ev, yes)

@@ -36,7 +36,7 @@ func (r *Registry) Config(_ context.Context, name string) (api.Config, error) {
 	return e.Stored().API()
 }
 
-// Check validates YAML and what of it depends on this cluster.
+// Check validates YAML and what of it depends on this cluster. It changes nothing; a name that no module has is fine.
 func (r *Registry) Check(_ context.Context, text string) error {
 	m, err := r.parse(text)
 	if err != nil {
@@ -79,7 +79,10 @@ func unchangeable(have, want appmodules.Module) error {
 }
 
 // Apply stores YAML as the newest version and sends it to the peer, without
-// waiting for one that is away: it fetches the newer version when it is back.
+// Apply stores YAML as the newest version and sends it to the peer, without
+// waiting for one that is away: it is sent again until the peer is back, or when this daemon starts. YAML that says
+// what is so already makes no version. After an error it may be stored and in force here all the same. Two edits on
+// two nodes at once make two versions of one number, of which that of the later name is kept on both, see Version.
 // The text is an edit of version base; 0: of whatever there is.
 func (r *Registry) Apply(ctx context.Context, text string, base uint64) (api.Config, error) {
 	m, err := r.parse(text)
@@ -152,7 +155,8 @@ func (r *Registry) Take(ctx context.Context, s Stored) error {
 	return r.replace(ctx, s)
 }
 
-// replace is Take in the turn of the module's name.
+// replace is Take in the turn of the module's name. The configuration is durable before anything goes by it. A Runner
+// is exchanged under exchange, so that no order gets lost in between.
 func (r *Registry) replace(ctx context.Context, s Stored) error {
 	r.exchange.Lock()
 	defer r.exchange.Unlock()

@@ -31,7 +31,8 @@ type Stored struct {
 	Module  appmodules.Module `json:"module"`
 }
 
-// Fresh is what both nodes need to know of a module that begins.
+// Fresh is what both nodes need to know of a module that begins. It is the same value on both, but for what each does
+// with Source: the other copy is empty, and can only be overwritten.
 type Fresh struct {
 	Stored     Stored            `json:"stored"`
 	Source     cluster.NodeID    `json:"source"` // has the data
@@ -44,7 +45,8 @@ var (
 	volumeID     = regexp.MustCompile(`^[a-zA-Z0-9]{4,64}$`)
 )
 
-// Check refuses what no node would have stored: names become parts of paths and keys.
+// Check refuses what no node would have stored: names become parts of paths and keys. It is for what comes from
+// another node, before it is used for anything; it asks nobody.
 func (s Stored) Check() error {
 	if s.Version.Number > lastVersion {
 		return fmt.Errorf("version %d cannot be followed by another", s.Version.Number)

@@ -1,6 +1,14 @@
 // Package registry has the modules of a node: what is stored of them, the Runner of each, and the way an edit reaches
 // both nodes. What a kind of module runs is told to it in a table; it knows no kind by name.
 //
+// It promises that a module counts on this node exactly if its configuration is stored, which is written last and
+// deleted together with what its engine has kept; that one call at a time makes, changes or removes the module of a
+// name; and that an edit of the policy ends nothing that runs. It does not decide which node acts (package orders),
+// nor what becomes of images.
+//
+// It has goroutines of Spawn only: one for each configuration that a peer has still to get. What makes or forgets a
+// module is in store.go, what an edit may change in config.go.
+//
 //	registry.go  the list: load, start, stop, find
 //	store.go     a module begins on a node, and is forgotten
 //	message.go   what nodes tell each other of modules
@@ -30,13 +38,13 @@ import (
 type Runner interface {
 	// Start runs it until Stop; it is called once.
 	Start()
-	// Stop ends it and leaves what it protects as it is; bounded by ctx plus local I/O.
+	// Stop ends it and leaves what it protects as it is; bounded by ctx plus local I/O. It is called once, after Start.
 	Stop(ctx context.Context)
 	// Evacuate gives away what runs here, because this computer goes down. It returns when
 	// nothing is left to do or ctx ends.
 	Evacuate(ctx context.Context)
 	// Command gives it an operator's command; what follows shows in its status. yes confirms
-	// what may give up data.
+	// what may give up data. An error wraps appmodules.ErrRefused or ErrConfirm where the state does not allow it.
 	Command(ctx context.Context, ev appmodules.Event, yes bool) error
 	// Configure gives it the configuration of an edit, which changes nothing of what it is
 	// made of on this node.
@@ -45,7 +53,8 @@ type Runner interface {
 	Status() []api.NodeState
 	// ViewChanged tells it to look at the cluster again.
 	ViewChanged()
-	// Alive returns nil when it has answered; Holds: something of it runs here, or may.
+	// Alive returns nil when it has answered; Holds: something of it runs here, or may. The watchdog resets this computer
+	// where the first fails while the second is so for any module.
 	Alive(ctx context.Context) error
 	Holds() bool
 }
@@ -108,15 +117,18 @@ type Config struct {
 }
 
 // Registry has the modules. Any number of goroutines may use it.
+//
+// The locks are taken in this order: a turn, exchange, mu. Under mu nothing waits; the others are held while a Runner
+// stops or takes an edit, so a call that has one must not call another node.
 type Registry struct {
 	cfg Config
 
 	turns turns // of whoever makes, changes or removes a module
 
-	exchange sync.RWMutex // held while a Runner is exchanged for one with a new configuration
+	exchange sync.RWMutex // held while a Runner is exchanged for one with a new configuration; orders read
 
 	mu  sync.Mutex
-	all map[string]*Entry
+	all map[string]*Entry // by name
 }
 
 // New returns an empty one; Load fills it.
@@ -126,7 +138,8 @@ func New(cfg Config) *Registry { return &Registry{cfg: cfg, all: make(map[string
 func (r *Registry) self() cluster.NodeID { return r.cfg.Cluster().Self }
 
 // Load builds the Runners of all modules in the store but of those that are held: some work has them half way. Nothing
-// runs yet.
+// runs yet. An error of any of them is one of all, and the node does not start. What has no configuration stays in
+// the store until a module of that name is forgotten.
 func (r *Registry) Load(held func(name string) bool) error {
 	found, err := r.cfg.Store.List(prefix)
 	if err != nil {
@@ -163,7 +176,8 @@ func (r *Registry) add(s Stored) (*Entry, error) {
 	return e, nil
 }
 
-// build gives e a Runner of its configuration, which does not start.
+// build gives e a Runner of its configuration, which does not start, beside one that may run. Its transitions go to
+// e's journal, which an entry that replaces this one has too.
 func (r *Registry) build(e *Entry) error {
 	kind, ok := r.cfg.Kinds[e.Module.Kind]
 	if !ok {
@@ -203,7 +217,7 @@ func (r *Registry) Start() {
 	}
 }
 
-// Stop ends all Runners; what they run goes on.
+// Stop ends all Runners at once; what they run goes on. The modules stay listed. Their Start was called before.
 func (r *Registry) Stop(ctx context.Context) {
 	r.each(func(e *Entry) {
 		e.Run.Stop(ctx)
@@ -293,7 +307,8 @@ func (r *Registry) OfVolume(id string) *Entry {
 }
 
 // Order gives the module on this node a command, but not to a Runner that a new
-// configuration is about to replace: it would be lost.
+// configuration is about to replace: it would be lost. It waits for an edit of any module that is being taken,
+// whatever its ctx, and then as Command does.
 func (r *Registry) Order(ctx context.Context, name string, ev appmodules.Event, yes bool) error {
 	r.exchange.RLock()
 	defer r.exchange.RUnlock()

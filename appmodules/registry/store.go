@@ -92,12 +92,14 @@ func (r *Registry) has(m appmodules.Module, v appmodules.Volume) bool {
 }
 
 // Store makes a module durable: the first generation of its data, its first record, the workload's definition and,
-// last, its configuration, which makes it count. A failed Store leaves nothing.
+// last, its configuration, which makes it count. A failed Store leaves nothing of that name. It is for a module that
+// does not run: what an engine of that name has kept is overwritten.
 func (r *Registry) Store(ctx context.Context, n Fresh) error {
 	return r.inTurn(ctx, n.Stored.Module.Name, func() error { return r.store(ctx, n) })
 }
 
-// store is Store in the turn of its name: on an error everything of that name is forgotten.
+// store is Store in the turn of its name: on an error everything of that name is forgotten. A log that cannot be
+// begun ends it before anything of that name was stored; those begun before it stay.
 func (r *Registry) store(ctx context.Context, n Fresh) error {
 	m, self := n.Stored.Module, r.self()
 	for _, v := range m.Replicated() {
@@ -123,7 +125,8 @@ func (r *Registry) IsStored(name string) (bool, error) {
 	return r.values().Load(configKey(name), &Stored{})
 }
 
-// Begin builds and runs a module that is stored. One that runs is left alone.
+// Begin builds and runs a module that is stored. One that runs is left alone. It returns when the Runner was started,
+// which has decided nothing yet.
 func (r *Registry) Begin(name string) error {
 	return r.inTurn(r.cfg.Life, name, func() error {
 		if _, err := r.Find(name); err == nil {
@@ -162,7 +165,7 @@ func (r *Registry) begin(s Stored) error {
 
 // SeedLog writes the first lineage of a volume: the source's copy belongs to the
 // first generation, the other is empty, so that it can only be overwritten.
-// A log that has begun is left alone.
+// A log that has begun is left alone. It is durable when it returns nil; after the error of ctx it may become so.
 func (r *Registry) SeedLog(ctx context.Context, v appmodules.Volume, source cluster.NodeID) error {
 	if _, have, err := r.cfg.Store.Log(v.ID).Load(); err != nil || have != nil {
 		return err
@@ -185,13 +188,14 @@ func (r *Registry) SeedLog(ctx context.Context, v appmodules.Volume, source clus
 }
 
 // Remove stops the Runner and forgets the module; images stay. The Runner is
-// reachable until it has stopped: its peer may have to hear that it may go on alone.
+// reachable until it has stopped: its peer may have to hear that it may go on alone. One that does not run is no
+// error, and what is stored of it stays: see Forget. After an error of forgetting the module is not listed any more.
 func (r *Registry) Remove(ctx context.Context, name string) error {
 	return r.inTurn(ctx, name, func() error { return r.remove(ctx, name) })
 }
 
-// RemoveIf is Remove for the one that has the name, if may says so, and does after, with what came of that, in the same
-// turn. A name that nobody has is fine.
+// RemoveIf is Remove for the one that has the name, if may says so, and does after, with what came of that, in the
+// same turn. A name that nobody has is fine.
 func (r *Registry) RemoveIf(ctx context.Context, name string, may func(*Entry) (bool, error),
 	after func(m appmodules.Module, removed error) error) error {
 	return r.inTurn(ctx, name, func() error {
@@ -236,7 +240,9 @@ func (r *Registry) Forget(m appmodules.Module) error {
 	return r.inTurn(r.cfg.Life, m.Name, func() error { return r.forget(m) })
 }
 
-// forget is Forget in the turn of its name.
+// forget is Forget in the turn of its name. The configuration and what the engine kept go in one step, the sockets
+// and logs after it: when those fail the module is gone all the same, and forget may be repeated. It waits for the
+// store.
 func (r *Registry) forget(m appmodules.Module) error {
 	kept, err := r.cfg.Store.List(prefix + m.Name + "/")
 	if err != nil {

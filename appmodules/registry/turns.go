@@ -13,13 +13,14 @@ type turns struct {
 	of map[string]*turn
 }
 
-// turn is that of one name.
+// turn is that of one name. It is in the map as long as somebody has it or waits.
 type turn struct {
 	busy chan struct{} // has a token while somebody has the turn
 	want int           // who has it or waits for it; guarded by turns.mu
 }
 
-// take waits for the turn of name. The caller calls done once; it does not call other nodes before.
+// take waits for the turn of name, as long as ctx lasts. The caller calls done once; it does not call other nodes
+// before: two nodes that did so of one module would wait for each other. Who has the turn must not take it again.
 func (t *turns) take(ctx context.Context, name string) (done func(), err error) {
 	t.mu.Lock()
 	if t.of == nil {

@@ -15,8 +15,7 @@ import (
 var errStrayed = errors.New("a disk is not on its volume")
 
 // Compare holds the hypervisor's definition against the one that is kept. It changes the hypervisor's in three cases:
-// there is none, it may be an older one, or it would start the VM beside its volumes. Duet does not start such a VM,
-// but others could, and the guest would write where nothing is replicated. Where the newest data are beside the
+// there is none, it may be an older one, or a disk in it is not on its volume. Where the newest data are beside the
 // volumes the definition is left, as it says where they are.
 func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (appmodules.Edit, error) {
 	hv := v.cfg.Hypervisor
@@ -75,9 +74,8 @@ func (v *VM) Strays(ctx context.Context) ([]appmodules.Stray, error) {
 	return out, nil
 }
 
-// notice says what to do with a disk that is not on its volume. The codes stay: monitoring goes by them. Only a disk
-// that has left its volume is an alarm; one that was added was never replicated, one that was taken off holds no new
-// data.
+// notice says what to do with a disk that is not on its volume. The codes stay when words change. Only a disk that
+// has left its volume is an alarm.
 func (v *VM) notice(d vmmanager.Stray) appmodules.Notice {
 	switch {
 	case d.Extra:

@@ -175,7 +175,7 @@ func (v *VM) followsLocked(before vmmanager.State, ev vmmanager.Event) []appmodu
 		return []appmodules.Happening{v.on.Shutdown.Happening()}
 	case vmmanager.BySave:
 		return []appmodules.Happening{appmodules.IsSaved, v.on.Admin.Happening()}
-	case vmmanager.ByAdmin: // a pause or a reset by an admin ends nothing
+	case vmmanager.ByAdmin: // a pause by an admin ends nothing
 		if ev.State == vmmanager.Off {
 			return []appmodules.Happening{v.on.Admin.Happening()}
 		}
