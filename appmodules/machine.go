@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Phase is where a module stands on one node, finer than its Role.
+// Phase is where a module stands on one node, finer than its Role. It travels by name, so the numbers may change.
 type Phase uint8
 
 // The phases of a mirror.
@@ -152,7 +152,7 @@ var actionNames = [...]string{"Ask", "Override", "OpenPrimary", "OpenSecondary",
 // String is the name in the table.
 func (a Action) String() string { return name(actionNames[:], int(a), "action") }
 
-// Facts are what is true when an event is handled.
+// Facts are what is true when an event is handled. They are computed anew for each event.
 type Facts struct {
 	Tries
 	Holder      bool // this node holds the newest epoch it knows
@@ -183,21 +183,22 @@ type Tries struct {
 	PeerBalked   bool // nor on the peer
 }
 
-// Guard is a condition of a row.
+// Guard is a condition of a row. Its Name is its part of the table as text; two guards that differ have two names.
 type Guard struct {
 	Name  string
 	Holds func(Facts, Link) bool
 }
 
-// Row is one transition. The first row of a phase and event whose guard holds applies.
+// Row is one transition. The first row of a phase and event whose guard holds applies. An event that has none in a
+// phase is in testdata/mirror-ignored.txt.
 type Row struct {
 	From Phase
 	On   Event
-	If   Guard // the zero Guard always holds
-	Do   []Action
-	To   Phase
-	Link Link   // KeepLink: as it was
-	Why  string // with the words of Words in braces; Words.Fill makes the sentence
+	If   Guard    // the zero Guard always holds
+	Do   []Action // in this order; the rest is not done where one could not be made durable
+	To   Phase    // it is entered before the first action
+	Link Link     // KeepLink: as it was
+	Why  string   // with the words of Words in braces; Words.Fill makes the sentence
 }
 
 // Machine is the state of one module on one node: a value.
@@ -207,7 +208,8 @@ type Machine struct {
 }
 
 // Step returns the machine after e, what is to be done, and the row with its
-// reason. A nil row means that e changes nothing here. Pure.
+// reason. A nil row means that e changes nothing here. Pure. The row is shared and not to be changed. A row that
+// leads to where the machine is already still counts: its actions are done, its reason is told.
 func (m Machine) Step(e Event, f Facts) (Machine, *Row) {
 	rows := mirrorIndex(m.Phase, e)
 	for i := range rows {
@@ -224,7 +226,8 @@ func (m Machine) Step(e Event, f Facts) (Machine, *Row) {
 	return m, nil
 }
 
-// Display is the state that users see.
+// Display is the state that users see. The engine shows NotReady instead of Ready where the workload runs but its
+// disk has left its volume or gives it errors.
 func (m Machine) Display() (Role, Status) {
 	primary := Alone
 	if m.Link == Syncing || m.Link == InStep {

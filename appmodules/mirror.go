@@ -4,6 +4,10 @@ import "sync"
 
 // The machine of a mirror module as one table. Reasons are sentences for an
 // admin: the kind of the module fills its nouns in, the engine adds names and numbers.
+//
+// The order of the rows of one phase and event is part of the table: the first whose guard holds applies, so a guard
+// needs not say what those before it have excluded, and a row that moves among them changes what is decided. A row of
+// Deposed has CloseVolumes before Kill: the volumes are fenced at once, a guest takes its time to end.
 
 // The guards. A guard that names two facts needs both.
 var (
@@ -56,6 +60,7 @@ var (
 	bereft     = Guard{"not wanted, peer silent", func(f Facts, _ Link) bool { return !f.Wanted && f.Silent }}
 )
 
+// mirrorTable has all rows; index sorts them by phase and event, and keeps their order.
 func mirrorTable() [][]Row {
 	return [][]Row{stoppedRows(), waitingRows(), openingRows(), startingRows(), runningRows(),
 		frozenRows(), movingRows(), followingRows(), endingRows()}

@@ -23,7 +23,8 @@ type Module struct {
 }
 
 // Identity tells the module from all others, also from earlier and later ones of its name. A
-// module that was made before there were IDs keeps its name as its identity.
+// module that was made before there were IDs keeps its name as its identity. Votes go by it: an identity that changed
+// would let a witness that remembers nothing of it agree to a stale copy.
 func (m Module) Identity() string { return cmp.Or(m.ID, m.Name) }
 
 // maxName is the length of a module's name in bytes: it is part of file names and sockets.
@@ -85,7 +86,8 @@ func (f *faults) oneOf(path, v string, allowed ...string) {
 
 var moduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
 
-// Validate lists every fault of m; none means it can be used.
+// Validate lists every fault of m; none means it can be used. It asks nothing of the cluster: that the nodes are
+// members is for the caller. The order of the faults of a policy is not always the same.
 func (m Module) Validate() []Fault {
 	var f faults
 	if !moduleName.MatchString(m.Name) {
@@ -111,7 +113,8 @@ func (m Module) Volumes() []Volume {
 }
 
 // Replicated are the volumes that link the nodes of a mirror: those of the module or, where it
-// has none, one of no bytes. What is attached, taken over and given up is then the same for both.
+// has none, one of no bytes. What is attached, taken over and given up is then the same for both. It is never empty.
+// What has bytes, as figures and proofs, goes by Volumes.
 func (m Module) Replicated() []Volume {
 	if v := m.Volumes(); len(v) > 0 {
 		return v

@@ -241,7 +241,7 @@ func DefaultPolicy() Policy {
 // defaultDisk is the disk budget of a policy that has none, as those of older versions.
 const defaultDisk = 10 * time.Second
 
-// Disk is the DiskBudget in force.
+// Disk is the DiskBudget in force, never 0, which would be no budget.
 func (p Policy) Disk() time.Duration { return cmp.Or(time.Duration(p.DiskBudget), defaultDisk) }
 
 // Validate lists every fault of p in a module on nodes.

@@ -8,10 +8,10 @@ import (
 
 // Volume is one replicated disk of a module.
 type Volume struct {
-	Target string            `yaml:"target" json:"target"` // disk name inside the VM
-	ID     string            `yaml:"id" json:"id"`         // identity of the data, for blockrepl.Lineage
-	Size   int64             `yaml:"size" json:"size"`     // bytes
-	Paths  map[string]string `yaml:"paths" json:"paths"`   // image on each node
+	Target string            `yaml:"target" json:"target"` // disk name inside the VM, and part of the socket's name
+	ID     string            `yaml:"id" json:"id"`         // identity of the data and of its log, see blockrepl.Lineage
+	Size   int64             `yaml:"size" json:"size"`     // bytes, a multiple of 512; it cannot change
+	Paths  map[string]string `yaml:"paths" json:"paths"`   // image on each node, by its name
 }
 
 // IsLink: the volume holds nothing, see Module.Replicated.

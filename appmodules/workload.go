@@ -65,7 +65,8 @@ type Incident struct {
 	Why  string // in words for an admin
 }
 
-// Report is an Incident and how the workload stands after it.
+// Report is an Incident and how the workload stands after it. Reports may be lost with a connection to a hypervisor:
+// whoever goes by them asks State now and then.
 type Report struct {
 	Incident
 	Now Condition

@@ -73,7 +73,7 @@ func blank(text []byte) bool {
 }
 
 // whole refuses what the library would leave out in silence: a second document, and what a number has behind its
-// point.
+// point. A text that cannot be parsed at all passes: its reading fails, with the line.
 func whole(text []byte) error {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -90,7 +90,8 @@ func whole(text []byte) error {
 	return nil
 }
 
-// document is the document of m that text is read into: of the kind that text names, if it names one.
+// document is the document of m that text is read into: of the kind that text names, if it names one. It says what m
+// says, so a key that text leaves out stays as it is in m. A kind that is not known is an error.
 func document(m appmodules.Module, text []byte) (appmodules.Document, error) {
 	var head struct {
 		Kind appmodules.Kind `yaml:"kind"`
@@ -161,7 +162,7 @@ func Set(text []byte, path, value string) ([]byte, error) {
 }
 
 // isValue: text is something in YAML. Blanks, a comment or the border of a document are nothing, which the library
-// does not expect as a replacement.
+// does not expect as a replacement. That it is of the type of the key is for Parse to say.
 func isValue(text string) bool {
 	file, err := parser.ParseBytes([]byte(text), 0)
 	return err == nil && len(file.Docs) == 1 && file.Docs[0].Body != nil && file.Docs[0].Start == nil &&
