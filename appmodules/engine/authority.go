@@ -16,8 +16,7 @@ import (
 type asking struct{ cancel context.CancelFunc }
 
 const (
-	// askTime bounds one ask, but for the time that a fence agent takes: a voter that answers does so within one round
-	// trip.
+	// askTime bounds one ask, but for a fence agent: a voter that answers does so within one round trip.
 	askTime = time.Second
 	// peerFirst is how long the peer alone is asked. A witness that says yes to a node whose
 	// peer then says no would refuse the peer later, for nothing.

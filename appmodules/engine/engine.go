@@ -325,8 +325,8 @@ func (e *Engine) Booted(ctx context.Context) error {
 
 // Configure gives the engine the policy of an edited module, while everything goes on. It counts
 // when Configure returns; after an error of ctx it counts a little later. Nothing else of m may differ here. Only the
-// engine's goroutine reads the policy; what goes on elsewhere was given what it needs. An ask that is under way goes
-// by the one that it began with, volumes that follow keep the disk budget they were opened with.
+// engine's goroutine reads the policy; what goes on elsewhere was given what it needs. An ask that is under way
+// fences by the one that it began with; volumes that follow keep the disk budget of New.
 func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
 	return e.call(ctx, func() {
 		e.cfg.Module.Policy = m.Policy // alone: other goroutines read the rest

@@ -58,7 +58,8 @@ func (l *leading) reconnect() {
 }
 
 // part ends the link and does not connect again until connect is called and the engine is not apart any more. The end
-// is told as an event, like any loss: writes wait until this node may go on alone, which it asks for.
+// is told as an event, like any loss: where the peer was in step writes wait until this node may go on alone, which
+// it asks for.
 func (l *leading) part() {
 	for _, vol := range l.all {
 		if l.linked && vol.attached {
