@@ -62,9 +62,10 @@ type Client struct {
 
 // line is a connection to the witness.
 type line struct {
+	// Of HTTP/2: any number of calls at once, and it pings while nothing is heard.
 	conn     *http.ClientConn
-	cert     *tls.Certificate
-	patience time.Duration
+	cert     *tls.Certificate // that the connection was made with
+	patience time.Duration    // how long an answer may take before another line is tried
 
 	users   int  // under Client.mu
 	retired bool // under Client.mu: closed after the last user
@@ -80,7 +81,8 @@ func NewClient(cfg ClientConfig) *Client {
 	return c
 }
 
-// Close ends calls under way, and waits for them, and the connection.
+// Close ends calls under way, and waits for them, and the connection. It may be called more than once, also while
+// calls run: they end with ErrClosed. It does not wait for the witness.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -95,8 +97,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Ask asks for the right to write a module. An error is no vote: neither a yes
-// nor a no. a.Node must be the node of the certificate.
+// Ask asks for the right to write a module. An error is no vote: neither a yes nor a no. a.Node must be the node of
+// the certificate. A yes that is not to this very ask is an error: it would be of another epoch or node. Why, of a
+// yes, is a sentence for the log only.
 func (c *Client) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
 	var ans cluster.Answer
 	if err := c.call(ctx, pathAsk, a, &ans); err != nil {
@@ -109,28 +112,32 @@ func (c *Client) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
 	return ans, nil
 }
 
-// Hello finds out whether the witness answers and knows this node.
+// Hello finds out whether the witness answers and knows this node. It keeps the connection warm.
 func (c *Client) Hello(ctx context.Context) (Greeting, error) {
 	var g Greeting
 	err := c.call(ctx, pathHello, struct{}{}, &g)
 	return g, err
 }
 
-// ForgetModule has the witness forget a module that was released. It must not be
-// called while any node may still ask for the right to write it.
+// ForgetModule has the witness forget a module that was released. It must not be called while any node may still ask
+// for the right to write it. The witness has no memory of it afterwards: whoever asks first gets a yes, with data
+// however old. It is durable when it returns nil; a module that is not there is no error.
 func (c *Client) ForgetModule(ctx context.Context, module string) error {
 	return c.call(ctx, pathForgetModule, forgetRequest{module}, nil)
 }
 
-// TellMembers has the witness know which nodes are members and which were removed; it may be
-// told again. A witness of an older release does not know the call: ErrBadRequest.
+// TellMembers has the witness know which nodes are members and which were removed; it may be told again. A witness
+// of an older release does not know the call: ErrBadRequest. What it knows is durable when it returns nil, and it
+// answers none of those that are gone from then on. Facts without a number are refused, and all of them must fit
+// into maxBody.
 func (c *Client) TellMembers(ctx context.Context, facts []cluster.Fact) error {
 	return c.call(ctx, pathMembers, membersRequest{facts}, nil)
 }
 
-// Register makes a cluster known to the witness at addr and returns the key to
-// pin. If the answer was lost, the same call may be repeated; otherwise a token
-// serves one cluster.
+// Register makes a cluster known to the witness at addr and returns the key to pin. If the answer was lost, the same
+// call may be repeated; otherwise a token serves one cluster. The pin of the token, not what the witness sends, is
+// the key: a wrong computer at addr fails with ErrWrongWitness before it sees the secret. The registration is
+// durable there when it returns nil.
 func Register(ctx context.Context, addr string, t enroll.Token, r Registration) (Fingerprint, error) {
 	if _, err := r.check(); err != nil {
 		return Fingerprint{}, fmt.Errorf("register: %w", err)
@@ -143,7 +150,9 @@ func Register(ctx context.Context, addr string, t enroll.Token, r Registration) 
 	return t.Pin, nil
 }
 
-// call sends a request and decodes the answer into out, if there is one to be had.
+// call sends a request and decodes the answer into out, if there is one to be had. The error wraps the cause of ctx
+// where that ended the call: context.DeadlineExceeded of a caller whose time is over, ErrClosed after Close. An
+// error of the witness keeps its sentinel, see kinds.
 func (c *Client) call(ctx context.Context, path string, in, out any) error {
 	c.mu.Lock()
 	if c.closed {
@@ -171,7 +180,9 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 	return nil
 }
 
-// attempts asks over the line that is there, and if that is dead once more over another.
+// attempts asks over the line that is there, and if that is dead once more over another. Only an existing line is
+// given up for silence (patience): a new one has just answered a handshake, and what is slow after that is the
+// witness itself, which another connection would not help.
 func (c *Client) attempts(ctx context.Context, path string, body []byte, out any) error {
 	for last := false; ; last = true {
 		l, fresh, err := c.take(ctx)
@@ -191,8 +202,10 @@ func (c *Client) attempts(ctx context.Context, path string, body []byte, out any
 	}
 }
 
-// take returns a line to use, and whether it is a new one. One caller at a time
-// looks for it, so that many do not connect at once.
+// take returns a line to use, and whether it is a new one. One caller at a time looks for it, so that many do not
+// connect at once. It blocks on the network while it connects, at most connectTime, without c.mu, so that Close and
+// calls under way go on. A certificate that was renewed retires the line: the witness looks at the one that the
+// connection was made with.
 func (c *Client) take(ctx context.Context) (l *line, fresh bool, err error) {
 	select {
 	case c.dial <- struct{}{}:
@@ -219,6 +232,7 @@ func (c *Client) take(ctx context.Context) (l *line, fresh bool, err error) {
 	return c.line, fresh, nil
 }
 
+// sameCert compares the leaves: the rest of the chain and the key come with them.
 func sameCert(a, b *tls.Certificate) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -248,6 +262,7 @@ func (c *Client) retire(l *line) {
 	}
 }
 
+// connect runs TCP and TLS, which proves the witness's key. The line lives on when ctx has ended.
 func connect(ctx context.Context, cfg ClientConfig, cert *tls.Certificate) (*line, error) {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
@@ -267,11 +282,13 @@ func connect(ctx context.Context, cfg ClientConfig, cert *tls.Certificate) (*lin
 
 // answer is what came back from the witness.
 type answer struct {
-	status int
-	body   []byte
+	status int // HTTP status
+	// JSON: of the call, or a problem; at most maxBody.
+	body []byte
 }
 
-// send makes one attempt. Unless it is the last one, silence ends it.
+// send makes one attempt. Unless it is the last one, silence ends it. The error says nothing about whether the
+// witness got the call. Host is fixed because the certificate is pinned by key: the address may be any name.
 func (l *line) send(ctx context.Context, addr, path string, body []byte, last bool) (answer, error) {
 	if !last {
 		var cancel context.CancelFunc
@@ -321,7 +338,7 @@ func (a answer) read(out any) error {
 
 // refusal is an error of the witness in its own words.
 type refusal struct {
-	kind error
+	kind error // nil: of a newer witness, whose kind this release does not know
 	text string
 }
 

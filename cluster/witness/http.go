@@ -13,7 +13,8 @@ import (
 	"duet/cluster/ratelimit"
 )
 
-// maxBody bounds requests and answers, in bytes: a registration is the largest.
+// maxBody bounds requests and answers, in bytes. A registration holds one certificate; what the nodes tell of
+// members grows with the nodes that were ever removed, by some 120 bytes each.
 const maxBody = 32 << 10
 
 // The calls, all POST, JSON in both directions. Where {id} stands the caller shows a
@@ -53,11 +54,14 @@ type problem struct {
 
 // kind lets a sentinel cross the wire.
 type kind struct {
-	name   string
-	err    error
+	name string
+	err  error
+	// The status is for people and proxies; a Client goes by the name.
 	status int
 }
 
+// kinds are the sentinels that cross the wire, by names that stay as they are: clients of other releases know them.
+// The first that matches counts. An error that is none of them arrives without a kind.
 func kinds() []kind {
 	return []kind{
 		{"token-unknown", enroll.ErrUnknown, http.StatusForbidden},
@@ -78,7 +82,8 @@ func kinds() []kind {
 	}
 }
 
-// routes is the handler of all calls.
+// routes is the handler of all calls. Whatever path is not known is refused as ErrBadRequest, from which a newer
+// node learns that this witness is older.
 func (s *Server) routes(g *gate) http.Handler {
 	mux := http.NewServeMux()
 	for path, call := range map[string]func(*http.Request, []byte) (any, error){
@@ -93,7 +98,8 @@ func (s *Server) routes(g *gate) http.Handler {
 	return mux
 }
 
-// serve answers one call.
+// serve answers one call. The gate is held from before the body is read until the answer is written, so that a vote
+// that was made durable is still told when the witness stops. The time for the body is bounded by readTimeout.
 func (s *Server) serve(g *gate, w http.ResponseWriter, r *http.Request, call func(*http.Request, []byte) (any, error)) {
 	if !g.enter() {
 		s.refuse(w, ErrStopping)
@@ -149,8 +155,9 @@ func (s *Server) serveRegister(_ *http.Request, body []byte) (any, error) {
 	return struct{}{}, s.register(req.Secret, req.Registration)
 }
 
-// caller finds the cluster and the node of a call. It looks anew each time, so
-// that what was removed or has ended does not live on in an open connection.
+// caller finds the cluster and the node of a call. It looks anew each time, so that what was removed or has ended
+// does not live on in an open connection. A node that is removed between this look and its vote may still get that
+// vote.
 func (s *Server) caller(r *http.Request) (*tenant, cluster.NodeID, error) {
 	t, err := s.tenant(r.PathValue("id"))
 	if err != nil {

@@ -52,6 +52,8 @@ func loadIdentity(dir string) (identity, error) {
 	return newIdentity(key)
 }
 
+// storeKey is done before the key is shown to anybody: a token must not carry a fingerprint that a power loss takes
+// away.
 func storeKey(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -87,6 +89,7 @@ func decodeKey(b []byte) (*ecdsa.PrivateKey, error) {
 	return ec, nil
 }
 
+// newIdentity makes a certificate that never ends, for the pinned key alone counts.
 func newIdentity(key *ecdsa.PrivateKey) (identity, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1),

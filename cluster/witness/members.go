@@ -15,7 +15,8 @@ import (
 // away does not know it. So the nodes of a cluster tell the witness which of them joined and
 // which were removed, and it answers the latter no more.
 
-// maxFacts bounds the nodes of one cluster of which something is known.
+// maxFacts bounds the nodes of one cluster of which something is known: members and those that were removed, for
+// ever. ErrFull comes for a new name only; what changes for a known one is always taken.
 const maxFacts = 1000
 
 // membersRequest tells of nodes.
@@ -25,6 +26,8 @@ type membersRequest struct {
 
 func memberKey(id string, node cluster.NodeID) string { return memberPrefix + id + "/" + string(node) }
 
+// loadFacts reads what is known of the nodes of all. A record that cannot be read is an error: forgetting a removal
+// would let a node with old data ask again.
 func loadFacts(st Store, all map[string]*tenant) error {
 	keys, err := st.Keys(memberPrefix)
 	if err != nil {
@@ -45,8 +48,9 @@ func loadFacts(st Store, all map[string]*tenant) error {
 	return nil
 }
 
-// admits refuses a node of which it is known that it was removed, or that another computer has
-// its name now.
+// admits refuses a node of which it is known that it was removed, or that another computer has its name now. A node
+// of which nothing is known is admitted: clusters of older releases tell nothing. One without a Key in its fact is
+// known by its name only.
 func (t *tenant) admits(node cluster.NodeID, cert *x509.Certificate) error {
 	t.mu.Lock()
 	f, known := t.facts[node]
@@ -78,7 +82,8 @@ func (s *Server) serveMembers(r *http.Request, body []byte) (any, error) {
 	return struct{}{}, s.learn(t, req.Facts)
 }
 
-// learn makes what is newer durable, before it counts.
+// learn makes what is newer durable, before it counts. An error half-way leaves the facts before it known; the same
+// call may be repeated.
 func (s *Server) learn(t *tenant, facts []cluster.Fact) error {
 	t.forgetting.Lock() // one at a time, and no vote meanwhile
 	defer t.forgetting.Unlock()

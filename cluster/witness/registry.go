@@ -18,12 +18,12 @@ import (
 	"duet/cluster/enroll"
 )
 
-// The keys of a Store: tokens, clusters/ID, votes/ID/MODULE.
+// The keys of a Store.
 const (
-	tokensKey     = "tokens"
-	clusterPrefix = "clusters/"
-	votePrefix    = "votes/"
-	memberPrefix  = "members/" // members/ID/NODE: a cluster.Fact
+	tokensKey     = "tokens"    // []enroll.Record
+	clusterPrefix = "clusters/" // clusters/ID: a clusterRecord
+	votePrefix    = "votes/"    // votes/ID/IDENTITY: a cluster.Record
+	memberPrefix  = "members/"  // members/ID/NODE: a cluster.Fact
 )
 
 const (
@@ -83,6 +83,7 @@ type clusterRecord struct {
 // tenant is a registered cluster.
 type tenant struct {
 	clusterRecord
+	// Parsed from CA; it never changes, as the registration does not.
 	ca *x509.Certificate
 
 	// forgetting is held for reading while a vote is under way, and for writing by
@@ -100,7 +101,9 @@ func newTenant(r clusterRecord, ca *x509.Certificate) *tenant {
 		facts: make(map[cluster.NodeID]cluster.Fact)}
 }
 
-// seat returns the lock of a module.
+// seat returns the lock of a module. It is made for each name that is asked for, whatever comes of the vote, and
+// lives until the module is forgotten, or until a restart that finds no vote: names count against maxModules, so
+// that no cluster can fill the memory.
 func (t *tenant) seat(module string) (*sync.Mutex, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -121,8 +124,9 @@ func (t *tenant) modules() int {
 	return len(t.seats)
 }
 
-// loadTenants reads all clusters and which modules they have. A damaged one is an
-// error: a witness must not forget a part of what it promised.
+// loadTenants reads all clusters and which modules they have. A damaged one is an error: a witness must not forget a
+// part of what it promised. Records of votes are not read here but when they are asked for; those of a cluster that
+// is not registered are skipped: Forget was broken off half-way, and takes them away when it is repeated.
 func loadTenants(st Store) (map[string]*tenant, error) {
 	keys, err := st.Keys(clusterPrefix)
 	if err != nil {
@@ -182,8 +186,9 @@ func (t tokens) SetTokens(r []enroll.Record) error {
 	return nil
 }
 
-// register admits a cluster. The token is marked used, durably, before the
-// cluster is; the same cluster may repeat the same request.
+// register admits a cluster. The token is marked used, durably, before the cluster is; the same cluster may repeat
+// the same request. The order is what keeps a token from serving twice: after a crash between the two the same
+// cluster may repeat its request, another one cannot.
 func (s *Server) register(secret []byte, r Registration) error {
 	var ca *x509.Certificate
 	return s.desk.Redeem(enroll.Request{
@@ -197,6 +202,7 @@ func (s *Server) register(secret []byte, r Registration) error {
 	})
 }
 
+// mayRegister is asked under the desk's lock, so nothing is registered between this and admit.
 func (s *Server) mayRegister(ca *x509.Certificate, id string) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -209,7 +215,8 @@ func (s *Server) mayRegister(ca *x509.Certificate, id string) error {
 	return nil
 }
 
-// admit makes a cluster durable and known. One that is known stays as it is.
+// admit makes a cluster durable and known. One that is known stays as it is. So a registration that is repeated
+// keeps its records.
 func (s *Server) admit(r clusterRecord, ca *x509.Certificate) error {
 	if _, err := s.tenant(r.ID); err == nil {
 		return nil
@@ -234,8 +241,9 @@ func (s *Server) tenant(id string) (*tenant, error) {
 	return nil, fmt.Errorf("%w: register it anew, with a token of the witness", ErrUnknownCluster)
 }
 
-// Forget removes the cluster registered under id and its records. It may be
-// repeated if it fails half-way.
+// Forget removes the cluster registered under id and its records. It may be repeated if it fails half-way. An ID of
+// which nothing is left is ErrUnknownCluster. It blocks on the store, and on votes of that cluster that are under
+// way.
 func (s *Server) Forget(id string) error {
 	t, unknown := s.tenant(id)
 	var digest []byte
@@ -271,7 +279,7 @@ func (s *Server) Forget(id string) error {
 	})
 }
 
-// dismiss ends a registration.
+// dismiss ends a registration. Votes that wait for the lock find t.gone afterwards.
 func (s *Server) dismiss(t *tenant) error {
 	t.forgetting.Lock()
 	defer t.forgetting.Unlock()

@@ -13,7 +13,8 @@ import (
 	"duet/cluster/ratelimit"
 )
 
-// Store keeps the memory of a witness as JSON values. Several goroutines call it.
+// Store keeps the memory of a witness as JSON values. Several goroutines call it, but never two at once for one key
+// of a vote. An error of Save or Delete leaves open which value a later Load finds: the old one or the new one.
 type Store interface {
 	// Load reads the value at key into v; false if there is none.
 	Load(key string, v any) (bool, error)
@@ -47,7 +48,8 @@ type Server struct {
 	tenants map[string]*tenant // by ID
 }
 
-// New returns a witness with the key in cfg.Dir, and makes that key if it is the first start.
+// New returns a witness with the key in cfg.Dir, and makes that key if it is the first start. It fails if what the
+// store has of clusters and their nodes is damaged; votes are read when they are asked for.
 func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -78,16 +80,17 @@ var conns = ratelimit.Limits{All: 256, Each: 32}
 
 // What callers may take besides.
 const (
-	maxStreams    = 128 // calls under way on one connection
-	headerTimeout = 5 * time.Second
-	readTimeout   = 10 * time.Second
-	writeTimeout  = 30 * time.Second
-	idleTimeout   = 3 * time.Minute
-	farewell      = 100 * time.Millisecond
+	maxStreams    = 128                    // calls under way on one connection
+	headerTimeout = 5 * time.Second        // also for an answer to an HTTP/2 ping
+	readTimeout   = 10 * time.Second       // of a whole request
+	writeTimeout  = 30 * time.Second       // of an answer, the time in the store included
+	idleTimeout   = 3 * time.Minute        // a node says hello sooner than that
+	farewell      = 100 * time.Millisecond // for answers that were written and are not yet on the wire
 )
 
-// Serve answers calls on ln, which is not encrypted yet, until ctx ends or ln
-// fails. It closes ln, and returns when the last call was answered.
+// Serve answers calls on ln, which is not encrypted yet, until ctx ends or ln fails. It closes ln, and returns when
+// the last call was answered. Calls that come after ctx has ended are refused with ErrStopping, which is no vote;
+// connections that are then still open are cut after farewell.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	g := &gate{}
 	srv := &http.Server{
@@ -127,6 +130,8 @@ type gate struct {
 	calls  sync.WaitGroup
 }
 
+// enter reports whether the call may go on; leave follows then. Add and close share a lock, so that Wait never meets
+// an Add from zero.
 func (g *gate) enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

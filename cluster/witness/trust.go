@@ -80,6 +80,8 @@ func caller(chain []*x509.Certificate, ca *x509.Certificate, now time.Time) (clu
 	return cluster.NodeID(name), nil
 }
 
+// nearest moves now into the time of both certificates, as little as that takes. Where their times do not meet, what
+// it returns is outside one of them, and Verify refuses it.
 func nearest(leaf, ca *x509.Certificate, now time.Time) time.Time {
 	for _, c := range []*x509.Certificate{leaf, ca} {
 		if now.Before(c.NotBefore) {

@@ -28,6 +28,8 @@ func (s *Server) ask(t *tenant, node cluster.NodeID, a cluster.Ask) (cluster.Ans
 	return ans, nil
 }
 
+// askOnce votes while nothing of t can be forgotten: a record that is taken away under a vote would come back by its
+// Save.
 func (s *Server) askOnce(t *tenant, a cluster.Ask) (cluster.Answer, error) {
 	t.forgetting.RLock()
 	defer t.forgetting.RUnlock()
@@ -41,6 +43,7 @@ func (s *Server) askOnce(t *tenant, a cluster.Ask) (cluster.Answer, error) {
 	return s.vote(seat, voteKey(t.ID, a.Module), a)
 }
 
+// checkAsk refuses what Record.Vote does not expect. The name of the module becomes part of a key in the store.
 func checkAsk(node cluster.NodeID, a cluster.Ask) error {
 	switch {
 	case a.Node != node:
@@ -55,8 +58,10 @@ func checkAsk(node cluster.NodeID, a cluster.Ask) error {
 	return nil
 }
 
-// vote reads, decides and saves under the lock of the module. A yes is saved even
-// if the record does not change: what was read may be left from a save that failed.
+// vote reads, decides and saves under the lock of the module. A yes is saved even if the record does not change:
+// what was read may be left from a save that failed. It waits for the store with the seat held, for a moment or as
+// long as the disk is stuck; the caller does not wait longer than its context, and may ask again: a yes is given
+// again to the same ask.
 func (s *Server) vote(seat *sync.Mutex, key string, a cluster.Ask) (cluster.Answer, error) {
 	seat.Lock()
 	defer seat.Unlock()
@@ -78,7 +83,7 @@ func (s *Server) vote(seat *sync.Mutex, key string, a cluster.Ask) (cluster.Answ
 	return ans, nil
 }
 
-// forgetModule removes the record of a module that was released.
+// forgetModule removes the record of a module that was released. It may come again, and for a module that never was.
 func (s *Server) forgetModule(t *tenant, module string) error {
 	if !isName(module) {
 		return fmt.Errorf("%w: %q is not the name of a module", ErrBadRequest, module)
@@ -90,6 +95,8 @@ func (s *Server) forgetModule(t *tenant, module string) error {
 	return nil
 }
 
+// dropVote keeps votes of the whole cluster out while the store deletes: one seat would not be enough, for it is
+// taken out of the map with it, and who waits for it would vote beside whoever makes a new one.
 func (s *Server) dropVote(t *tenant, module string) error {
 	t.forgetting.Lock()
 	defer t.forgetting.Unlock()
