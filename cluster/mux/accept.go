@@ -14,7 +14,8 @@ import (
 	"duet/cluster/ratelimit"
 )
 
-// What the callee answers to the service byte.
+// What the callee answers to the service byte. They are on the wire and keep their numbers; a caller takes one that
+// it does not know for answerNotAllowed.
 const (
 	answerOK         = 0
 	answerNoService  = 1
@@ -28,8 +29,8 @@ var (
 	ErrNotAllowed = errors.New("the peer does not take this node for a member")
 )
 
-// acceptLoop accepts until ln is closed; closing it while the address is still
-// wanted leads to a new one by rebind.
+// acceptLoop accepts until ln is closed; closing it while the address is still wanted leads to a new one by rebind.
+// It never waits for a caller: each has a goroutine, and the gate bounds what they do.
 func (m *Mux) acceptLoop(ln net.Listener) {
 	for {
 		raw, err := ln.Accept()
@@ -45,8 +46,9 @@ func (m *Mux) acceptLoop(ln net.Listener) {
 	}
 }
 
-// receive takes one caller through the gate and greets it. A member that comes too late
-// to be greeted within its time is refused like a stranger.
+// receive takes one caller through the gate and greets it. A member that comes too late to be greeted within its
+// time is refused like a stranger. The gate is left when the service has the connection, so its limits bound
+// handshakes, not connections.
 func (m *Mux) receive(raw net.Conn) {
 	src := ratelimit.Source(raw)
 	gate, member := m.others, m.isMember(src)
@@ -80,6 +82,7 @@ func (m *Mux) isMember(ip string) bool {
 	return false
 }
 
+// drop gives up a listener that fails; connections that it accepted go on.
 func (m *Mux) drop(ln net.Listener) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,7 +94,8 @@ func (m *Mux) drop(ln net.Listener) {
 	ln.Close()
 }
 
-// greet runs the handshake of one caller and hands the connection to its service.
+// greet runs the handshake of one caller and hands the connection to its service. What ends early, by its time or by
+// Stop, is closed below TLS: the farewell of TLS could wait for the caller.
 func (m *Mux) greet(ctx context.Context, raw net.Conn) error {
 	conn := newConn(tls.Server(m.wrap(raw), speaking(m.cfg.Identity.Server())), raw)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
@@ -106,8 +110,9 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn) error {
 // errGone ends a connection that needs no line in the log.
 var errGone = errors.New("connection is of no more use")
 
-// serve reads the service byte and answers it. It calls release, which ends the
-// hold that ctx has on the connection, before it gives the connection away.
+// serve reads the service byte and answers it. It calls release, which ends the hold that ctx has on the connection,
+// before it gives the connection away. The membership is looked at here and not in the TLS handshake, so that the
+// refusal is a byte that the caller understands (ErrNotAllowed) and not an alert. Join alone needs none.
 func (m *Mux) serve(ctx context.Context, conn *Conn, release func() bool) error {
 	if err := conn.tls.HandshakeContext(ctx); err != nil {
 		if err == io.EOF { // bare: the caller said nothing at all, it only looked whether the port is open
@@ -152,13 +157,13 @@ func (m *Mux) wrap(raw net.Conn) net.Conn {
 	return m.cfg.WrapConn(raw)
 }
 
-// listener is the net.Listener of one service.
+// listener is the net.Listener of one service. conns has no buffer: what is handed over is held by somebody.
 type listener struct {
 	m       *Mux
 	service byte
 	conns   chan *Conn
 	once    sync.Once
-	closed  chan struct{}
+	closed  chan struct{} // closed by Close; accepting and offering end
 }
 
 // offer waits for Accept; on an error the connection is still the caller's.
@@ -183,7 +188,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener.
+// Close implements net.Listener. Connections that were accepted stay with their users. The service may be opened
+// again at once.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)

@@ -25,10 +25,11 @@ const (
 // ErrNoPath is returned when the configuration has no address of a node.
 var ErrNoPath = errors.New("node has no address in the cluster configuration")
 
-// Dial connects to a service of node. The paths are tried in order, each 150 ms
-// after the one before or as soon as that failed, and the first that succeeds
-// wins. The connection belongs to the caller. Without a deadline in ctx each path
-// has 3 s.
+// Dial connects to a service of node. The paths are tried in order, each 150 ms after the one before or as soon as
+// that failed, and the first that succeeds wins; each has 3 s at most. The connection belongs to the caller, and ctx
+// does not end it. An error joins those of all paths that were tried; it is ErrNoPath for a node without an address,
+// ErrStopped after Stop, ErrNoService and ErrNotAllowed where the node itself refuses, and cluster.ErrOlder where no
+// version is common.
 func (m *Mux) Dial(ctx context.Context, node cluster.NodeID, service byte, route Route) (net.Conn, error) {
 	paths, err := m.paths(node, route)
 	if err != nil {
@@ -59,13 +60,14 @@ func (m *Mux) Dial(ctx context.Context, node cluster.NodeID, service byte, route
 	return conn, nil
 }
 
+// dialed is the end of one attempt: one of both is nil.
 type dialed struct {
 	conn *Conn
 	err  error
 }
 
-// race starts attempts 0 to n-1, staggered, and returns the first good result or
-// all errors.
+// race starts attempts 0 to n-1, staggered, and returns the first good result or all errors. A result that it does
+// not take is closed by its attempt, when ctx ends: the caller cancels it.
 func race(ctx context.Context, n int, start func(i int) bool, results <-chan dialed) (*Conn, error) {
 	var errs []error
 	timer := time.NewTimer(0)
@@ -156,10 +158,12 @@ type target struct {
 	addr      string
 	service   byte
 	tls       *tls.Config
-	detection time.Duration
+	detection time.Duration // 0: the default
 	wrap      func(net.Conn) net.Conn
 }
 
+// ctx bounds it only until it returns. The lost race between its end and the success is found by stop: a connection
+// that AfterFunc closes is never returned.
 func connect(ctx context.Context, t target) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -186,7 +190,8 @@ func connect(ctx context.Context, t target) (*Conn, error) {
 // newer callee speaks the one before.
 const noCommonProtocol = "tls: no application protocol"
 
-// choose runs the handshake and selects the service.
+// choose runs the handshake and selects the service. With TLS 1.3 the callee judges the caller's certificate after
+// the caller's handshake has succeeded, so a refusal comes with the first Read.
 func choose(ctx context.Context, conn *Conn, service byte) error {
 	if err := conn.tls.HandshakeContext(ctx); err != nil {
 		var alert *net.OpError

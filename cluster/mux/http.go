@@ -30,9 +30,11 @@ const (
 // name is a node and the scheme is always http, since the encryption is below.
 // The other side serves with NewHTTPServer.
 //
-// A request whose path fails or falls silent is sent again over another path, so
-// it may arrive twice, also when the handler is still at work: requests must be
-// idempotent. One with a body needs GetBody for that, as http.NewRequest makes it.
+// A request whose path fails or falls silent is sent again over another path, so it may arrive twice, also when the
+// handler is still at work: requests must be idempotent. One with a body needs GetBody for that, as http.NewRequest
+// makes it. It is one HTTP/2 connection for each path, opened when it is first needed; Stop ends them, with the
+// requests on them. Headers and body of an answer come from the attempt that answered first. The error joins those
+// of all attempts.
 func (m *Mux) HTTPTransport(service byte) http.RoundTripper {
 	p := &pool{m: m, service: service, nodes: make(map[cluster.NodeID]*nodePool)}
 	m.mu.Lock()
@@ -89,6 +91,7 @@ type liveConn struct {
 	heard atomic.Int64 // Unix nanoseconds
 }
 
+// Answers to pings arrive here too, so heard grows as long as the other side runs, whatever the handler does.
 func (c *liveConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
@@ -97,6 +100,8 @@ func (c *liveConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// The transport pings a connection that is silent, also while a request waits: that tells a slow peer from a dead
+// path.
 func (p *pool) node(n cluster.NodeID) *nodePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,7 +119,8 @@ func (p *pool) node(n cluster.NodeID) *nodePool {
 	return np
 }
 
-// close ends all connections.
+// close ends all connections. A transport closes no connection that is in use: these are aborted, and their requests
+// fail.
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,7 +134,9 @@ func (p *pool) close() {
 	}
 }
 
-// dial is called by the HTTP transport, with the address that RoundTrip chose.
+// dial is called by the HTTP transport, with the address that RoundTrip chose. The transport may use the connection
+// for other requests, so it must not end with ctx, and does not. One that comes after Stop is closed here: close may
+// have looked already.
 func (np *nodePool) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	m := np.pool.m
 	ctx, cancel := context.WithCancel(ctx)
@@ -151,7 +159,8 @@ func (np *nodePool) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 	return lc, nil
 }
 
-// silence is how long nothing was heard over the path; since bounds it.
+// silence is how long nothing was heard over the path; since bounds it. With no connection yet it is the time since
+// the attempt began, so a path that does not even connect counts as silent.
 func (np *nodePool) silence(addr string, since time.Time) time.Duration {
 	np.mu.Lock()
 	defer np.mu.Unlock()
@@ -163,8 +172,8 @@ func (np *nodePool) silence(addr string, since time.Time) time.Duration {
 	return time.Since(since)
 }
 
-// shed ends the connection over a path if it no longer answers pings, so that
-// the next request dials anew. Requests on it go on elsewhere.
+// shed ends the connection over a path if it no longer answers pings, so that the next request dials anew. Requests
+// on it go on elsewhere. Without it the request would join a dead connection, and wait pingLost for its end.
 func (np *nodePool) shed(addr string) {
 	np.mu.Lock()
 	defer np.mu.Unlock()
@@ -175,7 +184,8 @@ func (np *nodePool) shed(addr string) {
 	}
 }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. It blocks until an attempt answers, all have failed, or the context of req
+// ends. A body that cannot be had twice leaves one attempt.
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
 		defer req.Body.Close()
@@ -203,12 +213,12 @@ type trip struct {
 	np      *nodePool
 	req     *http.Request
 	paths   []string
-	limit   int // attempts; each path gets a second one if all failed
-	results chan outcome
+	limit   int           // attempts; each path gets a second one if all failed
+	results chan outcome  // without a buffer: who is not received closes its answer
 	done    chan struct{} // nobody receives results any more
 
-	cancels []context.CancelFunc
-	last    time.Time // start of the newest attempt
+	cancels []context.CancelFunc // by attempt; the winner's is called when its body is closed
+	last    time.Time            // start of the newest attempt
 }
 
 type outcome struct {
@@ -217,7 +227,7 @@ type outcome struct {
 	err     error
 }
 
-// run starts attempts until one has an answer.
+// run starts attempts until one has an answer. It runs on the goroutine of the caller, which alone changes t.
 func (t *trip) run() (*http.Response, error) {
 	tick := time.NewTicker(patience / 8)
 	defer tick.Stop()
@@ -270,7 +280,8 @@ func (t *trip) run() (*http.Response, error) {
 
 func (t *trip) path(attempt int) string { return t.paths[attempt%len(t.paths)] }
 
-// start begins the next attempt.
+// start begins the next attempt. The attempt has a context of its own, which ends with that of the request; the
+// node's name travels as Host, and the path as the address that dial gets.
 func (t *trip) start() error {
 	i := len(t.cancels)
 	ctx, cancel := context.WithCancel(t.req.Context())
@@ -307,7 +318,8 @@ func (t *trip) start() error {
 	return nil
 }
 
-// body ends the context of its attempt when it is closed.
+// body ends the context of its attempt when it is closed. The context must live as long: the transport ends the
+// stream with it.
 type body struct {
 	io.ReadCloser
 	cancel context.CancelFunc

@@ -21,9 +21,9 @@ import (
 const Join byte = 'J'
 
 const (
-	handshakeTimeout = 3 * time.Second // TCP, TLS and the choice of a service
-	stagger          = 150 * time.Millisecond
-	rebindEvery      = time.Second
+	handshakeTimeout = 3 * time.Second        // TCP, TLS and the choice of a service
+	stagger          = 150 * time.Millisecond // from one path to the next
+	rebindEvery      = time.Second            // an address that appears is bound that much later at most
 )
 
 // What may be in the middle of a handshake at once. The members of the cluster wait their
@@ -50,7 +50,8 @@ type Identity interface {
 // Config says what a Mux works with.
 type Config struct {
 	Identity Identity
-	// Cluster is the configuration as it is now: addresses, port, members.
+	// Cluster is the configuration as it is now: addresses, port, members. It must not wait: each dial and each
+	// handshake asks.
 	Cluster func() cluster.Config
 	// WrapConn, if not nil, is put between each TCP connection and its TLS.
 	WrapConn func(net.Conn) net.Conn
@@ -61,18 +62,18 @@ type Config struct {
 type Mux struct {
 	cfg    Config
 	others *ratelimit.Gate // handshakes of those who come from no member's address
-	ours   *ratelimit.Gate
+	ours   *ratelimit.Gate // of those who come from one
 	notes  *notes
-	ctx    context.Context
+	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     sync.WaitGroup // every goroutine of this Mux
 
 	mu       sync.Mutex
-	stopped  bool
-	services map[byte]*listener
+	stopped  bool                      // no goroutine is begun after it is set
+	services map[byte]*listener        // by service byte; nil once stopped
 	bound    map[string]net.Listener   // by address with port
 	good     map[cluster.NodeID]string // the path that worked last
-	pools    []*pool
+	pools    []*pool                   // to be closed with it
 }
 
 // New returns a Mux that does nothing yet.
@@ -86,9 +87,9 @@ func New(cfg Config) *Mux {
 	return m
 }
 
-// Start binds this node's addresses. It fails if one is in use by another
-// program; one that does not exist (yet) is tried again every second, and
-// addresses that come and go in the configuration are followed.
+// Start binds this node's addresses. It fails if one is in use by another program; one that does not exist (yet) is
+// tried again every second, and addresses that come and go in the configuration are followed. It returns before
+// addresses that are missing are there. After an error the Mux is stopped.
 func (m *Mux) Start() error {
 	if m.ctx.Err() != nil {
 		return ErrStopped
@@ -114,9 +115,9 @@ func (m *Mux) Start() error {
 	return nil
 }
 
-// Stop closes the port, the listeners, what is in the middle of a handshake and
-// the connections of HTTP transports, and returns when all goroutines have ended. Accepted
-// and dialled connections belong to their users. It may be called more than once.
+// Stop closes the port, the listeners, what is in the middle of a handshake and the connections of HTTP transports,
+// and returns when all goroutines have ended. Accepted and dialled connections belong to their users. It may be
+// called more than once. Requests under way fail; handlers and services are stopped by whoever has them.
 func (m *Mux) Stop() {
 	m.mu.Lock()
 	m.stopped = true
@@ -137,7 +138,8 @@ func (m *Mux) Stop() {
 	m.wg.Wait()
 }
 
-// spawn runs f as a goroutine that Stop waits for, or not at all after Stop.
+// spawn runs f as a goroutine that Stop waits for, or not at all after Stop. It takes m.mu, so that no goroutine
+// begins between the flag and the Wait.
 func (m *Mux) spawn(f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -148,7 +150,9 @@ func (m *Mux) spawn(f func()) bool {
 	return true
 }
 
-// rebind makes the bound addresses those of the configuration.
+// rebind makes the bound addresses those of the configuration. What was bound stays as it is while its address
+// stays, with the socket options of the detection time it was bound under. Connections of an address that is gone
+// are not closed: the kernel and gossip find out.
 func (m *Mux) rebind() error {
 	c := m.cfg.Cluster()
 	want := make(map[string]bool)
@@ -182,8 +186,9 @@ func (m *Mux) rebind() error {
 	return errors.Join(errs...)
 }
 
-// Listen returns the listener of a service. Its connections carry their peer,
-// see PeerOf. Closing it ends the service.
+// Listen returns the listener of a service. Its connections carry their peer, see PeerOf. Closing it ends the
+// service. A connection waits for Accept at most as long as its handshake has left, then the caller is hung up on:
+// accept in a loop, and do the work elsewhere.
 func (m *Mux) Listen(service byte) (net.Listener, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -216,7 +221,8 @@ func newConn(c *tls.Conn, raw net.Conn) *Conn {
 // NetConn is the layer below, a *tls.Conn.
 func (c *Conn) NetConn() net.Conn { return c.tls }
 
-// abort closes without the farewell of TLS, which could wait for a dead peer.
+// abort closes without the farewell of TLS, which could wait for a dead peer. Reads and writes under way fail at
+// once.
 func (c *Conn) abort() { c.tls.NetConn().Close() }
 
 // Path is the IP of the peer that the connection goes to or comes from.
@@ -234,7 +240,7 @@ func PeerOf(c net.Conn) cluster.NodeID {
 // Speaks is the version of the messages between the nodes that both ends know.
 func (c *Conn) Speaks() cluster.Version { return c.speaks }
 
-// speaking is conf with the versions that this release speaks.
+// speaking is conf with the versions that this release speaks. The caller's conf stays as it is.
 func speaking(conf *tls.Config) *tls.Config {
 	conf = conf.Clone()
 	conf.NextProtos = cluster.Protocols()
@@ -255,7 +261,8 @@ func listen(ctx context.Context, addr string, detection time.Duration) (net.List
 	return lc.Listen(ctx, "tcp", addr)
 }
 
-// keepAlive finds a dead peer on a connection that is idle.
+// keepAlive finds a dead peer on a connection that is idle. About four seconds of silence end it; data that is not
+// acknowledged is control's.
 func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3}
 }
