@@ -24,7 +24,8 @@ var (
 	ErrBadRequest = errors.New("bad join request")
 )
 
-// JoinRequest is what a new node says.
+// JoinRequest is what a new node says. The secret in it is good once, so it goes to nobody but the owner of the
+// token's pin, see joinTLS.
 type JoinRequest struct {
 	Secret []byte            `json:"secret"`
 	Node   cluster.NodeID    `json:"node"`
@@ -32,7 +33,8 @@ type JoinRequest struct {
 	Addrs  map[string]string `json:"addrs"` // IP by name of network
 }
 
-// JoinResponse is what it gets; secret, since it holds the authority's key.
+// JoinResponse is what it gets; secret, since it holds the authority's key. It is sent over the connection that the
+// newcomer has checked by the token. The one who joins believes nothing of it before JoinConfig.accept.
 type JoinResponse struct {
 	CACert   []byte         `json:"ca_cert"`   // DER
 	CAKey    []byte         `json:"ca_key"`    // PEM, PKCS #8
@@ -47,7 +49,7 @@ type AdmissionConfig struct {
 	// Cluster is the configuration as it is.
 	Cluster func() cluster.Config
 	// Admit adds a member durably and returns the new configuration. It is called
-	// again for a member it has admitted when the answer was lost.
+	// again for a member it has admitted when the answer was lost. It may wait for other nodes: tokens wait meanwhile.
 	Admit func(context.Context, cluster.Member) (cluster.Config, error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -70,11 +72,13 @@ func NewAdmission(cfg AdmissionConfig) *Admission {
 	})}
 }
 
-// NewToken makes a token for one join within life; zero means enroll.Life.
+// NewToken makes a token for one join within life; zero means enroll.Life. It waits while a node is being admitted.
 func (a *Admission) NewToken(life time.Duration) (enroll.Token, error) { return a.desk.NewToken(life) }
 
-// Join admits the node of a good request. The token is marked used, durably,
-// before anything is given out; the same node may repeat the same request.
+// Join admits the node of a good request. The token is marked used, durably, before anything is given out; the same
+// node may repeat the same request. A node that asks again must come with the same key and name: a process that
+// begins anew makes another key, and needs another token. Errors wrap a sentinel of this package, of enroll or of
+// ratelimit where there is one for it.
 func (a *Admission) Join(ctx context.Context, req JoinRequest) (resp JoinResponse, err error) {
 	var csr *x509.CertificateRequest
 	err = a.desk.Redeem(enroll.Request{
@@ -94,7 +98,7 @@ func (a *Admission) Join(ctx context.Context, req JoinRequest) (resp JoinRespons
 	return resp, err
 }
 
-// answer signs and admits.
+// answer signs and admits. It signs first: an admitted member without a certificate would block its name.
 func (a *Admission) answer(ctx context.Context, req JoinRequest, csr *x509.CertificateRequest) (JoinResponse, error) {
 	ca := a.cfg.Identity.ca
 	der, err := ca.sign(req.Node, csr.PublicKey, a.cfg.Now())
@@ -114,6 +118,8 @@ func (a *Admission) answer(ctx context.Context, req JoinRequest, csr *x509.Certi
 	return JoinResponse{CACert: ca.cert.Raw, CAKey: key, NodeCert: der, Config: cfg}, nil
 }
 
+// checkCSR makes sure that the newcomer has the private key. Nothing but that key is taken from the request: the
+// name is req.Node, by which it was checked.
 func checkCSR(req JoinRequest) (*x509.CertificateRequest, error) {
 	if err := checkName(req.Node); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadRequest, err)
@@ -128,7 +134,9 @@ func checkCSR(req JoinRequest) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// checkMember checks name and addresses of a new member against the others.
+// checkMember checks name and addresses of a new member against the others. It is asked only while the token is
+// unused: a repeated request would find its own node a member. Each network needs an address, for heartbeats and
+// replication take any of them.
 func checkMember(cfg cluster.Config, m cluster.Member) error {
 	if _, taken := cfg.Member(m.Node); taken {
 		return fmt.Errorf("%w: %s is a member already; choose another name, or take the old node off first: `duet cluster "+

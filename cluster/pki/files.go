@@ -19,10 +19,10 @@ const Folder = "pki"
 
 // The files of an identity directory.
 const (
-	caCertFile   = "ca.crt"
-	caKeyFile    = "ca.key"
-	nodeCertFile = "node.crt"
-	nodeKeyFile  = "node.key"
+	caCertFile   = "ca.crt"   // the same on all nodes
+	caKeyFile    = "ca.key"   // so is this: each node can admit and renew
+	nodeCertFile = "node.crt" // written last; it alone changes later, by Renew
+	nodeKeyFile  = "node.key" // of this node, and never leaves it
 )
 
 const (
@@ -107,7 +107,8 @@ type file struct {
 	data []byte
 }
 
-// store writes files into dir, each one atomically and durably, in their order.
+// store writes files into dir, each one atomically and durably, in their order. A crash between two files leaves
+// those before: a directory without node.crt counts as empty, and is written over.
 func store(dir string, files ...file) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

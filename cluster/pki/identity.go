@@ -22,17 +22,17 @@ var ErrExists = errors.New("this node is already a member of a cluster")
 // several goroutines.
 type Identity struct {
 	dir  string
-	node cluster.NodeID
-	ca   authority
+	node cluster.NodeID // by its certificate
+	ca   authority      // never changes; for use without mu
 
 	mu    sync.RWMutex
 	cert  *tls.Certificate                // of this node, followed by the authority's
 	local map[netip.Addr]*tls.Certificate // by the address that they name; of cert's key, and gone with it
 }
 
-// Init founds a cluster in dir: an authority for ten years and the certificate
-// of its first node for one year. Files are readable by their owner only and
-// durable when Init returns.
+// Init founds a cluster in dir: an authority for ten years and the certificate of its first node for one year. Files
+// are readable by their owner only and durable when Init returns. After a crash half-way it may be called again. It
+// fails with ErrExists where there is an identity.
 func Init(dir, clusterName string, node cluster.NodeID) (*Identity, error) {
 	if err := mustBeFree(dir); err != nil {
 		return nil, err
@@ -84,7 +84,9 @@ func settle(dir string, ca authority, key *ecdsa.PrivateKey, der []byte) error {
 	return nil
 }
 
-// Load reads the identity in dir and renews the certificate if it is due.
+// Load reads the identity in dir and renews the certificate if it is due. A file that is missing wraps
+// fs.ErrNotExist. Files that do not belong together are refused, as after a directory was restored from two backups.
+// It fails if a certificate that is due cannot be renewed, though the old one may still be good.
 func Load(dir string) (*Identity, error) {
 	id, err := load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,6 +101,7 @@ func Load(dir string) (*Identity, error) {
 	return id, nil
 }
 
+// load looks at no time: a certificate that has ended can still be renewed, with the authority's key beside it.
 func load(dir string) (*Identity, error) {
 	id := &Identity{dir: dir}
 	var err error
@@ -127,6 +130,8 @@ func load(dir string) (*Identity, error) {
 	return id, nil
 }
 
+// use begins with a certificate: handshakes that run finish with the one before. What was made for addresses goes
+// with the old one.
 func (id *Identity) use(cert *x509.Certificate, key *ecdsa.PrivateKey) {
 	// The authority goes along so that a node that joins can compare it with its token.
 	chain := &tls.Certificate{Certificate: [][]byte{cert.Raw, id.ca.cert.Raw}, PrivateKey: key, Leaf: cert}
@@ -136,7 +141,9 @@ func (id *Identity) use(cert *x509.Certificate, key *ecdsa.PrivateKey) {
 }
 
 // named is the certificate for callers of one address of this node, which it names beside the node: they may know no
-// other name. It has the node's key, by which members know it, and is made when it is needed first.
+// other name. It has the node's key, by which members know it, and is made when it is needed first. Signing takes
+// the lock, so handshakes that come in wait for it once per address. What cannot be made is no failure: the
+// certificate without addresses is good for all members.
 func (id *Identity) named(local net.Addr, now time.Time) *tls.Certificate {
 	base := id.current()
 	at, err := netip.ParseAddrPort(local.String())
@@ -165,6 +172,7 @@ func (id *Identity) named(local net.Addr, now time.Time) *tls.Certificate {
 	return id.local[ip]
 }
 
+// current is not to be changed: handshakes share what it returns.
 func (id *Identity) current() *tls.Certificate {
 	id.mu.RLock()
 	defer id.mu.RUnlock()
@@ -181,12 +189,13 @@ func (id *Identity) Authority() []byte { return id.ca.cert.Raw }
 // Node is the name of this node.
 func (id *Identity) Node() cluster.NodeID { return id.node }
 
-// Expires is when this node's certificate ends unless it is renewed.
+// Expires is when this node's certificate ends unless it is renewed. Peers refuse this node from then on.
 func (id *Identity) Expires() time.Time { return id.current().Leaf.NotAfter }
 
-// Renew makes a new certificate for this node if less than a third of the life
-// of the old one remains, and reports whether it did. New connections use it at
-// once. Call it about daily.
+// Renew makes a new certificate for this node if less than a third of the life of the old one remains, and reports
+// whether it did. New connections use it at once. Call it about daily. One caller at a time. What is new is durable
+// before it is used. An error leaves the old certificate in use; it wraps ErrExpired if the authority itself has
+// ended.
 func (id *Identity) Renew(now time.Time) (bool, error) {
 	old := id.current()
 	life := old.Leaf.NotAfter.Sub(old.Leaf.NotBefore)

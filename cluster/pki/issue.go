@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	caLife   = 10 * 365 * 24 * time.Hour
-	nodeLife = 365 * 24 * time.Hour
+	caLife   = 10 * 365 * 24 * time.Hour // no way to exchange it: a cluster lasts as long
+	nodeLife = 365 * 24 * time.Hour      // renewed when a third of it is left
 	// backdate lets nodes meet whose clocks are not set yet.
 	backdate = 24 * time.Hour
 )
@@ -39,6 +39,7 @@ func newKey() (*ecdsa.PrivateKey, error) {
 	return k, nil
 }
 
+// serial is 120 random bits, within the 20 bytes of RFC 5280 §4.1.2.2.
 func serial() (*big.Int, error) {
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
@@ -47,6 +48,8 @@ func serial() (*big.Int, error) {
 	return n, nil
 }
 
+// newAuthority makes a key and signs its certificate with it. Its certificates sign nothing further
+// (MaxPathLenZero).
 func newAuthority(clusterName string, now time.Time) (authority, error) {
 	key, err := newKey()
 	if err != nil {
@@ -71,7 +74,9 @@ func newAuthority(clusterName string, now time.Time) (authority, error) {
 	return authority{cert, key}, err
 }
 
-// sign makes the certificate of a node, which may name addresses of it too; it does not outlive the authority.
+// sign makes the certificate of a node, which may name addresses of it too; it does not outlive the authority. It
+// begins a day before now (backdate). Verifiers look at the common name alone; DNSNames and addresses are there for
+// programs that know TLS only.
 func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time, ips ...net.IP) ([]byte, error) {
 	if err := checkName(node); err != nil {
 		return nil, err
@@ -100,5 +105,6 @@ func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time
 	return der, nil
 }
 
-// fingerprint names an authority in tokens and messages.
+// fingerprint names an authority in tokens and messages. It is of the whole certificate: unlike a node, an authority
+// is never renewed.
 func fingerprint(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.Raw) }

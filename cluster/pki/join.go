@@ -21,24 +21,24 @@ import (
 )
 
 const (
-	maxMessage   = 256 << 10        // bytes of a request or an answer
-	callTimeout  = 10 * time.Second // one request and its answer
-	callTries    = 3
-	maxCallers   = 4
+	maxMessage   = 256 << 10             // bytes of a request or an answer
+	callTimeout  = 10 * time.Second      // one request and its answer
+	callTries    = 3                     // of the same request, with the same key
+	maxCallers   = 4                     // joins at once; let in one after the other
 	refusedCause = "the cluster refused" // prefix of errors that another try cannot change
 )
 
 // errRefused wraps what the other side said, so that Join does not ask again.
 var errRefused = errors.New(refusedCause)
 
-// reply is the answer on the wire.
+// reply is the answer on the wire. A failure has an Error, and a Kind if it has a sentinel; a success the rest.
 type reply struct {
 	*JoinResponse
 	Kind  string `json:"kind,omitempty"`
 	Error string `json:"error,omitempty"`
 }
 
-// kinds lets sentinels cross the wire.
+// kinds lets sentinels cross the wire. The names are on the wire: clients of other releases know them.
 func kinds() map[string]error {
 	return map[string]error{
 		"unknown": enroll.ErrUnknown, "used": enroll.ErrUsed, "expired": enroll.ErrExpired,
@@ -46,8 +46,9 @@ func kinds() map[string]error {
 	}
 }
 
-// Serve answers join requests on ln, whose connections are encrypted, until ctx
-// ends or ln fails; it returns when all its goroutines have ended.
+// Serve answers join requests on ln, whose connections are encrypted, until ctx ends or ln fails; it returns when
+// all its goroutines have ended. A caller has callTimeout for its request and gets its answer within the same time;
+// one beyond maxCallers sees only the end of its connection.
 func (a *Admission) Serve(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -80,8 +81,8 @@ func (a *Admission) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// serveConn answers one request. What goes wrong on the connection is the
-// caller's to notice.
+// serveConn answers one request. What goes wrong on the connection is the caller's to notice. A node may have been
+// admitted although its answer does not get out: it asks again.
 func (a *Admission) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -107,6 +108,7 @@ func (a *Admission) serveConn(ctx context.Context, conn net.Conn) {
 	_ = json.NewEncoder(conn).Encode(out)
 }
 
+// receive reads one value, at most maxMessage bytes; what follows on the connection is nobody's.
 func receive(r io.Reader, v any) error {
 	return json.NewDecoder(io.LimitReader(r, maxMessage)).Decode(v)
 }
@@ -122,8 +124,11 @@ type JoinConfig struct {
 	Dial func(context.Context, *tls.Config) (net.Conn, error)
 }
 
-// Join makes this node a member: it shows the token, stores the identity it gets
-// durably in Dir and returns the configuration of the cluster.
+// Join makes this node a member: it shows the token, stores the identity it gets durably in Dir and returns the
+// configuration of the cluster. The key is made here and never leaves this node. Refusals keep their sentinel: those
+// of enroll, ErrNameTaken and ErrBadRequest, ErrForeign of a cluster other than the token's. An error after the
+// other side has admitted this node leaves it a member there without an identity here: the token is used, and the
+// name is taken until it is removed.
 func Join(ctx context.Context, cfg JoinConfig) (cluster.Config, error) {
 	if err := checkName(cfg.Node); err != nil {
 		return cluster.Config{}, err
@@ -151,8 +156,9 @@ func Join(ctx context.Context, cfg JoinConfig) (cluster.Config, error) {
 	return resp.Config, nil
 }
 
-// ask sends the request until there is an answer: the same request may be
-// repeated, so a connection that dies half-way costs no token.
+// ask sends the request until there is an answer: the same request may be repeated, so a connection that dies
+// half-way costs no token. What would come out the same again is not tried again: a refusal, and a cluster that is
+// not the token's.
 func ask(ctx context.Context, cfg JoinConfig, req JoinRequest) (resp JoinResponse, err error) {
 	for range callTries {
 		resp, err = askOnce(ctx, cfg, req)
@@ -198,7 +204,8 @@ type refusal struct {
 func (r *refusal) Error() string   { return refusedCause + ": " + r.text }
 func (r *refusal) Unwrap() []error { return []error{r.kind, errRefused} }
 
-// accept checks that the answer is whole and of the cluster of the token, and stores it.
+// accept checks that the answer is whole and of the cluster of the token, and stores it. Everything is checked
+// before anything is stored: an identity whose parts do not fit would be refused by Load for ever.
 func (cfg JoinConfig) accept(resp JoinResponse, key *ecdsa.PrivateKey) error {
 	ca, err := x509.ParseCertificate(resp.CACert)
 	if err != nil {

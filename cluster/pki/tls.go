@@ -36,9 +36,9 @@ func base(verify func(tls.ConnectionState) error) *tls.Config {
 	}
 }
 
-// Server is how this node accepts connections. A caller without a certificate
-// gets through the handshake, since it may want to join, and Peer tells so; one
-// with a certificate that is not good does not.
+// Server is how this node accepts connections. A caller without a certificate gets through the handshake, since it
+// may want to join, and Peer tells so; one with a certificate that is not good does not. A new certificate is used
+// from the next handshake on.
 func (id *Identity) Server() *tls.Config {
 	c := base(func(st tls.ConnectionState) error {
 		if len(st.PeerCertificates) == 0 {
@@ -54,7 +54,8 @@ func (id *Identity) Server() *tls.Config {
 	return c
 }
 
-// Client is how this node calls peer; anybody else who answers is refused.
+// Client is how this node calls peer; anybody else who answers is refused. It holds for one name and any address: it
+// is by the name that nodes are told apart.
 func (id *Identity) Client(peer cluster.NodeID) *tls.Config {
 	c := base(func(st tls.ConnectionState) error {
 		got, err := id.verify(st, x509.ExtKeyUsageServerAuth)
@@ -71,8 +72,9 @@ func (id *Identity) Client(peer cluster.NodeID) *tls.Config {
 	return c
 }
 
-// Peer is the node on the other side of a connection made with Server or Client,
-// and whether it has shown a certificate at all.
+// Peer is the node on the other side of a connection made with Server or Client, and whether it has shown a
+// certificate at all. The name was verified in the handshake of a configuration of this Identity; of any other
+// connection it proves nothing.
 func (id *Identity) Peer(st tls.ConnectionState) (cluster.NodeID, bool) {
 	if len(st.PeerCertificates) == 0 {
 		return "", false
@@ -84,8 +86,9 @@ func (id *Identity) verify(st tls.ConnectionState, use x509.ExtKeyUsage) (cluste
 	return verifyNode(st.PeerCertificates, id.ca.cert, use, time.Now())
 }
 
-// verifyNode checks a node's certificate against the one authority that counts
-// and returns the node's name.
+// verifyNode checks a node's certificate against the one authority that counts and returns the node's name. An
+// authority is refused as a node. Intermediate certificates are not looked at: nodes are signed by the authority
+// itself.
 func verifyNode(chain []*x509.Certificate, ca *x509.Certificate, use x509.ExtKeyUsage, now time.Time) (cluster.NodeID,
 	error) {
 	if len(chain) == 0 {
@@ -101,6 +104,7 @@ func verifyNode(chain []*x509.Certificate, ca *x509.Certificate, use x509.ExtKey
 	return "", explain(leaf, ca, now, err)
 }
 
+// explain turns what x509 says into a sentence with a remedy. What is not known to be something else is ErrForeign.
 func explain(leaf, ca *x509.Certificate, now time.Time, err error) error {
 	name := leaf.Subject.CommonName
 	var unknown x509.UnknownAuthorityError
@@ -123,8 +127,9 @@ func explain(leaf, ca *x509.Certificate, now time.Time, err error) error {
 
 func short(f [sha256.Size]byte) string { return fmt.Sprintf("%x…", f[:6]) }
 
-// joinTLS is how a node without an identity calls a cluster: it takes the
-// authority from the chain it is shown, if its fingerprint is that of the token.
+// joinTLS is how a node without an identity calls a cluster: it takes the authority from the chain it is shown, if
+// its fingerprint is that of the token. That the other side shows the authority proves nothing yet, for it is
+// public: pinned checks that the leaf was signed by it, and the handshake that the other side has the leaf's key.
 func joinTLS(want [sha256.Size]byte) *tls.Config {
 	return base(func(st tls.ConnectionState) error {
 		_, err := pinned(st, want)
