@@ -15,18 +15,18 @@ type detector struct {
 	self    cluster.NodeID
 	beat    time.Duration // between ticks
 	window  time.Duration // a path without proof for so long is down
-	leaving bool
-	boot    uint64 // random: tells this run of the node from the others
+	leaving bool          // said in each message from now on; it is never taken back
+	boot    uint64        // random: tells this run of the node from the others
 
 	// listened is how long this node has run and listened; silence is measured on
 	// it, so that a freeze of this node is no silence of the others.
 	listened time.Duration
 	lastTick time.Time
 	pardoned time.Duration // when suspicion was last restarted, on listened
-	nonces   [rounds]nonce
-	next     int
+	nonces   [rounds]nonce // a ring
+	next     int           // rounds so far: the newest nonce is the one before
 
-	peers map[cluster.NodeID]*peer
+	peers map[cluster.NodeID]*peer // of the configuration: others are not listened to
 }
 
 // nonce is a number this node has sent out, and when, on listened.
@@ -37,12 +37,12 @@ type nonce struct {
 
 // peer is what is known of another node.
 type peer struct {
-	paths map[string]*path
-	boot  uint64        // the run of it that was heard last
-	left  uint64        // the run of it that said it leaves; this is final for that run
-	added time.Duration // on listened
-	heard time.Time     // the last proof, or when it was added
-	met   bool
+	paths map[string]*path // by network
+	boot  uint64           // the run of it that was heard last
+	left  uint64           // the run of it that said it leaves; this is final for that run
+	added time.Duration    // on listened
+	heard time.Time        // the last proof, or when it was added
+	met   bool             // it answered this run of this node once
 }
 
 // path is one network to one peer.
@@ -56,7 +56,8 @@ func newDetector(self cluster.NodeID, boot uint64) *detector {
 	return &detector{self: self, boot: boot, peers: make(map[cluster.NodeID]*peer)}
 }
 
-// setup follows a configuration: its detection time, its peers and their networks.
+// setup follows a configuration: its detection time, its peers and their networks. Peers and paths that stay keep
+// what is known of them. A new peer has a whole window before it counts as silent.
 func (d *detector) setup(c cluster.Config, now time.Time) {
 	detection := c.Detection
 	if detection <= 0 {
@@ -88,6 +89,7 @@ func (d *detector) setup(c cluster.Config, now time.Time) {
 	}
 }
 
+// A new path is down until it is proven.
 func (p *peer) setup(c cluster.Config, m cluster.Member) {
 	for _, n := range c.Networks {
 		if m.Addrs[n.Name] != "" && p.paths[n.Name] == nil {
@@ -110,8 +112,8 @@ func hasNetwork(c cluster.Config, name string) bool {
 	return false
 }
 
-// tick advances the time, takes note of the nonce of this round and of paths that
-// have gone down.
+// tick advances the time, takes note of the nonce of this round and of paths that have gone down. Time counts at
+// most two beats for each tick: for the rest this node did not listen.
 func (d *detector) tick(now time.Time, value uint64) {
 	gap := now.Sub(d.lastTick)
 	d.lastTick = now
@@ -133,6 +135,8 @@ func (d *detector) tick(now time.Time, value uint64) {
 	}
 }
 
+// pardon gives every peer a whole window from now on. It takes the present for the last proof of each path that is
+// up.
 func (d *detector) pardon() {
 	for _, p := range d.peers {
 		p.added = d.listened
@@ -155,7 +159,8 @@ func (d *detector) message(to cluster.NodeID, network string) (heartbeat, bool) 
 		echo: p.paths[network].echo, leaving: d.leaving}, true
 }
 
-// receive takes a message that came in on a network.
+// receive takes a message that came in on a network. Only an echo that is newer than the last proof tells of the
+// peer's run: a repeated message may be of an earlier one. A proof older than the window does not bring a path up.
 func (d *detector) receive(network string, m heartbeat, now time.Time) {
 	p := d.peers[m.from]
 	if p == nil || p.paths[network] == nil {
@@ -186,7 +191,8 @@ func (d *detector) receive(network string, m heartbeat, now time.Time) {
 	}
 }
 
-// made tells when this node made a nonce, on listened.
+// made tells when this node made a nonce, on listened. Nonces are 63 random bits and fresh: who sends one back has
+// got it.
 func (d *detector) made(value uint64) (time.Duration, bool) {
 	for i := range min(d.next, rounds) {
 		if d.nonces[i].value == value {
@@ -196,7 +202,9 @@ func (d *detector) made(value uint64) (time.Duration, bool) {
 	return 0, false
 }
 
-// farewell reports whether every peer that answers has got a message made after mark.
+// farewell reports whether every peer that answers has got a message made after mark. A peer that does not answer is
+// not waited for. A nonce made after mark went out with the word that this node leaves, so its echo proves that the
+// word arrived.
 func (d *detector) farewell(mark time.Duration) bool {
 	for _, p := range d.peers {
 		up, told := false, false
@@ -211,7 +219,7 @@ func (d *detector) farewell(mark time.Duration) bool {
 	return true
 }
 
-// view is the state as of the last tick or message.
+// view is the state as of the last tick or message. The maps are new: the caller may keep them.
 func (d *detector) view() cluster.View {
 	v := cluster.View{Self: d.self, Peers: make(map[cluster.NodeID]cluster.PeerView, len(d.peers))}
 	for n, p := range d.peers {

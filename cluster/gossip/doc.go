@@ -16,4 +16,21 @@
 //	Silent not zero       no path answers: the peer is suspected
 //	neither               this node has just started and does not know yet
 //	Leaving               the peer said that it stops; not a failure
+//
+// # What it promises, and what not
+//
+// A View is this node's alone: another may see the opposite at the same time. That a peer is silent does not prove
+// that it is dead, and nothing here gives anybody a right (cluster/DESIGN.md, rules 3 to 5). How soon a peer can be
+// suspected at the earliest is counted on by package guard.
+//
+// # Goroutines
+//
+// beat makes each round; keep, one for each network, binds the address and joins who is missing; memberlist has its
+// own, on which receive runs. The detector is under Gossip.mu, which is never held while a packet is sent. A
+// segment's mu and Gossip.mu are never taken within each other.
+//
+// # Files, in reading order
+//
+// detector.go decides and is pure, message.go is what travels, gossip.go drives both, segment.go is memberlist.
+// Whoever changes a time in detector.setup looks at package guard, where the same fractions are counted on.
 package gossip

@@ -41,14 +41,14 @@ type Gossip struct {
 	change sync.Mutex // one change of the segments at a time; taken before mu
 
 	mu       sync.Mutex
-	started  bool
+	started  bool // Start was called, with whatever end
 	d        *detector
-	segments map[string]*segment
-	last     cluster.View
-	watchers map[chan cluster.View]bool
+	segments map[string]*segment        // by network
+	last     cluster.View               // as published; never given out
+	watchers map[chan cluster.View]bool // each with room for one view
 }
 
-// New returns a Gossip that does nothing yet.
+// New returns a Gossip that does nothing yet. All peers are unknown in its view: neither alive nor silent.
 func New(cfg Config) *Gossip {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -62,8 +62,9 @@ func New(cfg Config) *Gossip {
 	return g
 }
 
-// Start binds the heartbeat addresses and begins. It fails if a port is in use or
-// a key is bad; a network whose address does not exist is tried again every second.
+// Start binds the heartbeat addresses and begins. It fails if a port is in use or a key is bad; a network whose
+// address does not exist is tried again every second. It is called once. After an error the Gossip is stopped. The
+// time from New to Start counts for nothing.
 func (g *Gossip) Start() error {
 	g.mu.Lock()
 	if g.started || g.ctx.Err() != nil {
@@ -81,8 +82,10 @@ func (g *Gossip) Start() error {
 	return nil
 }
 
-// Update follows a changed configuration: members, networks, keys, detection
-// time. The name of this node and of the cluster do not change.
+// Update follows a changed configuration: members, networks, keys, detection time. The name of this node and of the
+// cluster do not change. Call it after the configuration that Config.Cluster returns has changed. It waits for the
+// segments of networks that are gone to close. An error leaves what could be followed followed, and may be tried
+// again.
 func (g *Gossip) Update() error {
 	g.mu.Lock()
 	if !g.started || g.ctx.Err() != nil {
@@ -98,9 +101,9 @@ func (g *Gossip) Update() error {
 	return nil
 }
 
-// resegment makes the segments those of the configuration. The first time it
-// also starts the goroutines and fails if a port is in use; later, binding is
-// left to the segments.
+// resegment makes the segments those of the configuration. The first time it also starts the goroutines and fails if
+// a port is in use; later, binding is left to the segments. Old segments are closed before new ones are begun: both
+// may want one port.
 func (g *Gossip) resegment(first bool) error {
 	g.change.Lock()
 	defer g.change.Unlock()
@@ -147,7 +150,8 @@ func (g *Gossip) resegment(first bool) error {
 	return errors.Join(errs...)
 }
 
-// run starts the goroutine of a segment.
+// run starts the goroutine of a segment. It starts also after an error: keep tries again until the segment is
+// closed.
 func (s *segment) run(c cluster.Config, bind bool) error {
 	var err error
 	if bind {
@@ -180,9 +184,9 @@ func (g *Gossip) Stop() {
 	}
 }
 
-// Leave tells the peers that this node stops on purpose, and returns when every
-// peer that answers knows it, or with an error when ctx or the detection time has
-// ended. Stop comes next; only a new Gossip returns.
+// Leave tells the peers that this node stops on purpose, and returns when every peer that answers knows it, or with
+// an error when ctx or the detection time has ended. Stop comes next; only a new Gossip returns. Peers that do not
+// answer are not told.
 func (g *Gossip) Leave(ctx context.Context) error {
 	g.mu.Lock()
 	g.d.leaving = true
@@ -221,8 +225,8 @@ func (g *Gossip) View() cluster.View {
 	return g.d.view()
 }
 
-// Watch gives the present view and after each change until ctx ends or Stop, then
-// the channel is closed. A slow reader misses pictures but never the latest.
+// Watch gives the present view and after each change until ctx ends or Stop, then the channel is closed. A slow
+// reader misses pictures but never the latest. The channel is for one reader. The time of Silent alone is no change.
 func (g *Gossip) Watch(ctx context.Context) <-chan cluster.View {
 	ch := make(chan cluster.View, 1)
 	g.mu.Lock()
@@ -244,7 +248,8 @@ func (g *Gossip) Watch(ctx context.Context) <-chan cluster.View {
 	return ch
 }
 
-// publish gives a changed view to the watchers; g.mu is held.
+// publish gives a changed view to the watchers; g.mu is held. Nobody waits: a view that was not read gives way to
+// the new one, and mu keeps two publishers from filling the channel.
 func (g *Gossip) publish() {
 	v := g.d.view()
 	if sameView(v, g.last) {
@@ -268,7 +273,8 @@ func sameView(a, b cluster.View) bool {
 	})
 }
 
-// beat is the goroutine that sends heartbeats and notices silence.
+// beat is the goroutine that sends heartbeats and notices silence. Its ticker drops beats that come too late;
+// detector.tick sees the gap.
 func (g *Gossip) beat(ctx context.Context) {
 	g.mu.Lock()
 	every := g.d.beat
@@ -322,7 +328,8 @@ func random() uint64 {
 	return binary.BigEndian.Uint64(b[:]) | 1
 }
 
-// receive takes a message of a peer; it runs on memberlist's goroutines.
+// receive takes a message of a peer; it runs on memberlist's goroutines. The sender is whoever the message names:
+// only nodes of the cluster have the key that it was encrypted with.
 func (g *Gossip) receive(network string, b []byte) {
 	m, err := decodeHeartbeat(b)
 	if err != nil {

@@ -18,7 +18,9 @@ const (
 
 var errMessage = errors.New("malformed gossip message")
 
-// heartbeat is one message of the detector.
+// heartbeat is one message of the detector. On the wire: kind, flags, boot, nonce and echo, big endian, then the
+// name up to the end of the packet. A newer release may set more flags; anything else is a new kind, which older
+// ones drop.
 type heartbeat struct {
 	from    cluster.NodeID
 	boot    uint64 // random, of this run of the sender
@@ -40,6 +42,7 @@ func (h heartbeat) encode() []byte {
 	return append(b, h.from...)
 }
 
+// A packet without a name is malformed.
 func decodeHeartbeat(b []byte) (heartbeat, error) {
 	if len(b) <= heartbeatLen || b[0] != kindHeartbeat { // flags of a newer release are ignored
 		return heartbeat{}, fmt.Errorf("%w: %d bytes", errMessage, len(b))

@@ -45,7 +45,8 @@ func newSegment(g *Gossip, name, ip string, port int) *segment {
 	return &segment{name: name, ip: ip, port: port, g: g, done: make(chan struct{})}
 }
 
-// configure follows the peers and the keys of a configuration.
+// configure follows the peers and the keys of a configuration. Heartbeats go to the new addresses from the next
+// round on.
 func (s *segment) configure(c cluster.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +59,8 @@ func (s *segment) configure(c cluster.Config) error {
 	return s.setKeys(c.GossipKeys)
 }
 
-// setKeys makes keys[0] the one to encrypt with and all of them good to decrypt.
+// setKeys makes keys[0] the one to encrypt with and all of them good to decrypt. All are there before the first is
+// used and the rest is removed: the ring refuses to lose the key that it writes with.
 func (s *segment) setKeys(keys [][]byte) error {
 	if len(keys) == 0 {
 		return errors.New("no gossip key: heartbeats must be encrypted")
@@ -107,6 +109,8 @@ func (s *segment) open(c cluster.Config) error {
 	return nil
 }
 
+// memberlist's own idea of who is dead is not asked for anything but whom to join, so it is kept quick and quiet: no
+// indirect probes, no retries by TCP. The label keeps clusters and networks apart that reach each other.
 func (s *segment) settings(c cluster.Config) *memberlist.Config {
 	detection := c.Detection
 	if detection <= 0 {
@@ -163,6 +167,7 @@ func (s *segment) peers() map[cluster.NodeID]string {
 	return s.addrs
 }
 
+// It blocks for TCPTimeout per member that does not answer, on the goroutine of keep: heartbeats do not wait for it.
 func (s *segment) join(ctx context.Context, ml *memberlist.Memberlist) {
 	have := make(map[string]bool)
 	for _, m := range ml.Members() {
@@ -175,7 +180,8 @@ func (s *segment) join(ctx context.Context, ml *memberlist.Memberlist) {
 	}
 }
 
-// send gives a packet to a peer; a lost one is what heartbeats are there to find.
+// send gives a packet to a peer; a lost one is what heartbeats are there to find. It needs no membership: heartbeats
+// go to the address of the configuration, also before memberlist has joined.
 func (s *segment) send(to cluster.NodeID, b []byte) {
 	if ml, addr := s.list(), s.peers()[to]; ml != nil && addr != "" {
 		_ = ml.SendToAddress(memberlist.Address{Addr: addr, Name: string(to)}, b)
