@@ -5,12 +5,12 @@ import "time"
 // Facts are what one node found out about itself. They travel between nodes as JSON.
 type Facts struct {
 	Node     string `json:"node"`
-	Version  string `json:"version"`
+	Version  string `json:"version"`  // of the program that gathered them, for people
 	Protocol int    `json:"protocol"` // of replication
 	// Daemon: duetd gathered them. Without it a command did, which sees less.
 	Daemon     bool       `json:"daemon"`
 	Host       Host       `json:"host"`
-	Hypervisor Hypervisor `json:"hypervisor"`
+	Hypervisor Hypervisor `json:"hypervisor"`      // empty: nobody asked it
 	Routes     []Route    `json:"routes"`          // to the other nodes, one per network
 	Ports      []Port     `json:"ports,omitempty"` // of this node, before its daemon runs
 	API        string     `json:"api,omitempty"`   // IP:port where the API is served, if it is
@@ -49,13 +49,14 @@ const (
 
 // Space is the free space of one file system.
 type Space struct {
-	Dir  string `json:"dir"`
-	For  string `json:"for"`
+	Dir  string `json:"dir"`  // one directory of it; findings name it
+	For  string `json:"for"`  // ForMetadata or ForImages: one file system may have both
 	Free int64  `json:"free"` // bytes
 	Grow int64  `json:"grow"` // bytes that the sparse images there may still take
 }
 
-// Hypervisor is what a node's hypervisor says.
+// Hypervisor is what a node's hypervisor says. With a Problem the rest is empty. Without a Version, only that
+// something listens is known.
 type Hypervisor struct {
 	Problem  string     `json:"problem,omitempty"` // why it says nothing
 	Name     string     `json:"name"`
@@ -68,8 +69,8 @@ type Hypervisor struct {
 
 // Security is a model that confines guests.
 type Security struct {
-	Model string `json:"model"`
-	Label string `json:"label"`
+	Model string `json:"model"` // as libvirt names it: dac, apparmor, selinux, none
+	Label string `json:"label"` // of the model; of dac it is user and group, see host.Who
 }
 
 // VM is one VM that is defined on a node.
@@ -80,7 +81,8 @@ type VM struct {
 	HugePages bool   `json:"huge_pages"`
 }
 
-// Module is a module as its configuration has it.
+// Module is a module as its configuration has it. All modules count, whether or not their VM runs here: each may
+// have to.
 type Module struct {
 	Name        string `json:"name"`
 	VM          string `json:"vm"`
@@ -95,12 +97,12 @@ type Witness struct {
 	Alive bool   `json:"alive"`
 }
 
-// Route is the way from one node to another over one network.
+// Route is the way from one node to another over one network. One without an address on either side is left out.
 type Route struct {
 	To      string  `json:"to"`
-	Network string  `json:"network"`
-	From    string  `json:"from"` // IP
-	Addr    string  `json:"addr"` // IP
+	Network string  `json:"network"` // of the cluster's heartbeat networks
+	From    string  `json:"from"`    // IP
+	Addr    string  `json:"addr"`    // IP
 	Probes  []Probe `json:"probes"`
 }
 
@@ -114,8 +116,8 @@ const (
 type Probe struct {
 	Proto string `json:"proto"`
 	Port  int    `json:"port"`
-	API   bool   `json:"api"` // only people and tools need it
-	State string `json:"state"`
+	API   bool   `json:"api"`   // only people and tools need it
+	State string `json:"state"` // empty: it was not tried
 }
 
 // The states of a Probe. One that was not tried is empty.
@@ -138,7 +140,7 @@ const (
 	NoAddr = "noaddr" // this computer does not have the address
 )
 
-// Look is one look at a cluster, from its first node.
+// Look is one look at a cluster, from its first node. The clocks of the others are compared with the first node's.
 type Look struct {
 	Nodes []Node
 }
@@ -152,8 +154,9 @@ type Node struct {
 	Ahead, Within time.Duration
 }
 
-// Ahead compares the clocks of two nodes by one exchange, as NTP does: sent and received
-// are by the clock of the one who asked, began and ended by that of the one who answered.
+// Ahead compares the clocks of two nodes by one exchange, as NTP does: sent and received are by the clock of the one
+// who asked, began and ended by that of the one who answered. It is exact if both ways take the same time; within is
+// by how much that can be wrong. The time that the other one worked falls out.
 func Ahead(sent, began, ended, received time.Time) (ahead, within time.Duration) {
 	trip := received.Sub(sent) - ended.Sub(began)
 	return (began.Sub(sent) + ended.Sub(received)) / 2, max(0, trip) / 2

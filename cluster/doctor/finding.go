@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The levels of a Finding.
+// The levels of a Finding, the lowest first. They are in the API and in what scripts read.
 const (
 	OK      = "ok"
 	Note    = "note"    // worth knowing, nothing is wrong
@@ -14,7 +14,8 @@ const (
 	Problem = "problem" // does not work
 )
 
-// Finding is one thing that was looked at. An empty Node means the whole cluster.
+// Finding is one thing that was looked at. An empty Node means the whole cluster. Its fields are those of
+// api.Finding, in their order: package survey converts one into the other.
 type Finding struct {
 	Node   string
 	Level  string
@@ -34,7 +35,8 @@ func (s *sheet) add(level, about, remedy, format string, args ...any) {
 		Fact: fmt.Sprintf(format, args...)})
 }
 
-// Judge says what the facts mean, node by node and then for the cluster.
+// Judge says what the facts mean, node by node and then for the cluster. What is well is a finding too, so that
+// people see what was looked at; Worst takes it away again.
 func Judge(l Look) []Finding {
 	var out []Finding
 	for i, n := range l.Nodes {
@@ -73,7 +75,7 @@ func node(s *sheet, l Look, f Facts) {
 	}
 }
 
-// Worst keeps the findings of that level and of the levels above it.
+// Worst keeps the findings of that level and of the levels above it. A level that is none keeps everything.
 func Worst(all []Finding, level string) []Finding {
 	order := []string{OK, Note, Warning, Problem}
 	return slices.DeleteFunc(slices.Clone(all), func(f Finding) bool {

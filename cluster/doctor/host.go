@@ -9,7 +9,7 @@ import (
 
 // Bounds of a healthy host, in bytes or numbers.
 const (
-	metadataFloor = 64 << 20  // below it the node refuses work
+	metadataFloor = 64 << 20  // below it the node refuses work, see badgerlog.DefaultMinFree
 	metadataLow   = 512 << 20 // time to look
 	hostShare     = 512 << 20 // what a host wants for itself
 	filesFloor    = 4096      // open files: a volume takes some ten
@@ -75,7 +75,9 @@ func confinement(s *sheet, f Facts) {
 // abstraction is where local rules for all guests stand.
 const abstraction = " /etc/apparmor.d/local/abstractions/libvirt-qemu"
 
-// memory judges whether all that may run here could, at the same time.
+// memory judges whether all that may run here could, at the same time. It counts the VMs that run and those that are
+// protected, whose peer may fail at any time, each with all the memory that it may use. Huge pages are counted
+// apart: the kernel takes nothing else for them.
 func memory(s *sheet, f Facts) {
 	if f.Host.Memory == 0 || f.Hypervisor.Version == "" {
 		return
@@ -115,6 +117,7 @@ func memory(s *sheet, f Facts) {
 	}
 }
 
+// spaces compares what is free with what sparse images may still take.
 func spaces(s *sheet, f Facts) {
 	for _, sp := range f.Host.Spaces {
 		free := fmt.Sprintf("%s free in %s for %s", size(sp.Free), sp.Dir, sp.For)
@@ -132,7 +135,8 @@ func spaces(s *sheet, f Facts) {
 	}
 }
 
-// limits judges what the system lets the daemon have.
+// limits judges what the system lets the daemon have. A command that looked has limits of its own, which say nothing
+// of the daemon's.
 func limits(s *sheet, f Facts) {
 	if !f.Daemon {
 		return
@@ -150,6 +154,7 @@ func limits(s *sheet, f Facts) {
 	s.add(OK, "limits", "", "duetd's memory is locked, it may open %d files", f.Host.Files)
 }
 
+// watchdog never asks for one: without it nothing is lost, only a host that hangs stays as it is.
 func watchdog(s *sheet, f Facts) {
 	// /dev/watchdog is the first one under its old name.
 	there := slices.Contains(f.Host.Watchdogs, f.Watchdog)
@@ -167,7 +172,8 @@ func watchdog(s *sheet, f Facts) {
 	}
 }
 
-// guard judges whether guests end that the daemon leaves behind.
+// guard judges whether guests end that the daemon leaves behind. It says nothing where the daemon was told of no
+// guard.
 func guard(s *sheet, f Facts) {
 	switch {
 	case f.Guard == nil:

@@ -11,6 +11,7 @@ import (
 // certificates are valid from now on.
 const clockSlack = 2 * time.Second
 
+// clock gives the first node the benefit of the doubt: what the exchange itself cannot tell apart is no finding.
 func clock(s *sheet, first string, n Node) {
 	off := n.Ahead.Abs()
 	switch {
@@ -60,7 +61,8 @@ func ports(s *sheet, f Facts) {
 	}
 }
 
-// routes judges the ways from one node to the others.
+// routes judges the ways from one node to the others. Those to a node that told nothing, and of which no port is
+// open, are left to said: one trouble, one finding.
 func routes(s *sheet, l Look, f Facts) {
 	var order []string
 	by := map[string][]Route{}
@@ -88,7 +90,8 @@ func routes(s *sheet, l Look, f Facts) {
 	}
 }
 
-// route judges one way; it is good if all ports that were tried are open.
+// route judges one way; it is good if all ports that were tried are open. The worst comes first: nothing answers,
+// all is refused, only the API is shut, something else is shut. An API port that is served elsewhere is not missed.
 func route(s *sheet, r Route, there *Facts) (good bool) {
 	var shut []Probe
 	for _, p := range r.Probes {
@@ -137,7 +140,8 @@ func (l Look) node(name string) (Node, bool) {
 	return l.Nodes[i], true
 }
 
-// said is why a node told nothing, with what others see of it.
+// said is why a node told nothing, with what others see of it. A port that is refused shows that the computer
+// answers: then it is the daemon.
 func said(l Look, n Node) string {
 	refused := slices.ContainsFunc(l.Nodes, func(o Node) bool {
 		return o.Facts != nil && slices.ContainsFunc(o.Facts.Routes,
@@ -175,6 +179,7 @@ func allow(kind string, ps []Probe) string {
 	return strings.Join(all, " or ")
 }
 
+// allowBy names commands that hold after a reboot too, but for nft.
 func allowBy(kind string, ps []Probe) string {
 	byProto := map[string][]string{}
 	for _, p := range ps {

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// versions judges whether the daemons can work together.
+// versions judges whether the daemons can work together. Releases may differ by one; the protocol of replication
+// must be the same on both. What only a command looked at says nothing of a daemon.
 func versions(s *sheet, l Look) {
 	builds, protocols := map[string][]string{}, map[int][]string{}
 	for _, n := range l.Nodes {
@@ -32,7 +33,8 @@ func versions(s *sheet, l Look) {
 	}
 }
 
-// networks judges how many ways the nodes have to each other.
+// networks judges how many ways the nodes have to each other. All nodes have the same networks, so the first that
+// told any will do.
 func networks(s *sheet, l Look) {
 	for _, n := range l.Nodes {
 		if n.Facts == nil || len(n.Facts.Routes) == 0 {
@@ -63,7 +65,9 @@ func witnesses(s *sheet, f Facts) {
 	}
 }
 
-// arbitration judges what decides when nodes lose each other and no witness is there.
+// arbitration judges what decides when nodes lose each other and no witness is there. A fence device counts for a
+// module if it can switch off that module's peer. No more than a note where only a policy decides that was chosen
+// for it.
 func arbitration(s *sheet, l Look) {
 	i := slices.IndexFunc(l.Nodes, func(n Node) bool { return n.Facts != nil && n.Facts.Daemon })
 	if i < 0 {

@@ -1,6 +1,12 @@
 // Package host gathers the facts of this computer that package doctor judges: what
 // the kernel and the files in /etc tell, free space, and which ports of other nodes answer.
 // It changes nothing.
+//
+// It needs no daemon, and sees less without being root: what it may not read is as if it were not there. Look and
+// Ports block on this computer's disks, Reach and Libvirt on the network until their context ends. There are no
+// goroutines after a call. Linux only, but for the ports: elsewhere free space and limits stay unknown.
+//
+// Files: host.go the kernel and /etc, space_linux.go disks and limits, reach.go ports, who.go names of users.
 package host
 
 import (
@@ -20,7 +26,8 @@ type Config struct {
 	Images []string // files of volumes; those that are no files are left out
 }
 
-// Look gathers what there is; what a system does not tell stays zero.
+// Look gathers what there is; what a system does not tell stays zero. It has no context: a file system that hangs
+// holds it up. Files and Locked are of this process, so of the daemon only if the daemon looks.
 func Look(c Config) doctor.Host {
 	out := doctor.Host{
 		KVM:         exists(c.path("/dev/kvm")),
@@ -31,6 +38,7 @@ func Look(c Config) doctor.Host {
 		Spaces:      spaces(c.Dir, c.Images),
 	}
 	out.Memory, out.Huge = memory(c.read("/proc/meminfo"))
+	// The first is the first device under its old name, beside the numbered one.
 	for _, pattern := range []string{"/dev/watchdog", "/dev/watchdog[0-9]*"} {
 		found, _ := filepath.Glob(c.path(pattern)) // the patterns are well formed
 		for _, f := range found {
@@ -57,7 +65,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// selinux is what the kernel enforces.
+// selinux is what the kernel enforces. Empty: the kernel has none, or it is switched off.
 func (c Config) selinux() string {
 	switch strings.TrimSpace(c.read("/sys/fs/selinux/enforce")) {
 	case "1":
@@ -68,7 +76,8 @@ func (c Config) selinux() string {
 	return ""
 }
 
-// firewall names the one that an admin would use: the front ends first, nft if it is there.
+// firewall names the one that an admin would use: the front ends first, nft if it is there. It says which command
+// opens a port, not whether one is closed: Reach shows that. Empty: no front end was found.
 func (c Config) firewall() string {
 	for _, line := range strings.Split(c.read("/etc/ufw/ufw.conf"), "\n") {
 		if strings.EqualFold(strings.TrimSpace(line), "ENABLED=yes") {
@@ -84,8 +93,9 @@ func (c Config) firewall() string {
 	return ""
 }
 
-// abstraction tells whether QEMU's AppArmor profile has a rule for Duet: in the local
-// additions, or in a file that these include.
+// abstraction tells whether QEMU's AppArmor profile has a rule for Duet: in the local additions, or in a file that
+// these include. A system whose profile takes in no local file has to have the rule in the profile itself. It may
+// miss a rule that an admin has written elsewhere.
 func (c Config) abstraction() bool {
 	const dir = "/etc/apparmor.d/"
 	if !slices.ContainsFunc(includes(c.read(dir+"abstractions/libvirt-qemu")), func(name string) bool {
@@ -100,7 +110,8 @@ func (c Config) abstraction() bool {
 	return slices.ContainsFunc(includes(local), func(name string) bool { return rule(c.read(dir + name)) })
 }
 
-// rule finds a line of a profile, no comment, that is about Duet's volumes.
+// rule finds a line of a profile, no comment, that is about Duet's volumes. It does not understand what the rule
+// allows.
 func rule(profile string) bool {
 	for _, line := range strings.Split(profile, "\n") {
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && strings.Contains(line, "/run/duet") {
@@ -110,8 +121,9 @@ func rule(profile string) bool {
 	return false
 }
 
-// includes lists the files that a profile takes in: `include <x>`, `include if exists <x>`,
-// with or without a # in front.
+// includes lists the files that a profile takes in: `include <x>`, `include if exists <x>`, with or without a # in
+// front. In AppArmor's language #include is the older spelling, and no comment. Names are relative to
+// /etc/apparmor.d.
 func includes(profile string) []string {
 	var out []string
 	for _, line := range strings.Split(profile, "\n") {
@@ -127,7 +139,8 @@ func includes(profile string) []string {
 	return out
 }
 
-// memory reads /proc/meminfo: all, and what is set aside as huge pages, in bytes.
+// memory reads /proc/meminfo: all, and what is set aside as huge pages, in bytes. Its numbers are in KiB but for the
+// count of huge pages.
 func memory(meminfo string) (all, huge int64) {
 	value := func(key string) int64 {
 		for _, line := range strings.Split(meminfo, "\n") {
@@ -142,7 +155,7 @@ func memory(meminfo string) (all, huge int64) {
 	return value("MemTotal") << 10, value("HugePages_Total") * value("Hugepagesize") << 10
 }
 
-// locked reads /proc/self/status: memory of this process is locked.
+// locked reads /proc/self/status: memory of this process is locked. VmLck is 0 kB where nothing is.
 func locked(status string) bool {
 	for _, line := range strings.Split(status, "\n") {
 		f := strings.Fields(line)
@@ -153,7 +166,8 @@ func locked(status string) bool {
 	return false
 }
 
-// within returns the nearest directory above path that there is.
+// within returns the nearest directory above path that there is. A directory that is still to be made lies on the
+// file system of the one above it.
 func within(path string) string {
 	for !exists(path) && path != filepath.Dir(path) {
 		path = filepath.Dir(path)

@@ -21,12 +21,13 @@ const reachTime = 3 * time.Second
 
 // The ports of a node, after cluster.Config.Port.
 const (
-	heartbeatPort = 1
-	apiPort       = 2
+	heartbeatPort = 1 // TCP and UDP, of package gossip
+	apiPort       = 2 // TCP, of the API over TLS
 )
 
-// Routes lists the ways from the node c.Self to the others, with what is to be tried. The
-// API is served on a node's first address, unless it was told otherwise.
+// Routes lists the ways from the node c.Self to the others, with what is to be tried. The API is served on a node's
+// first address, unless it was told otherwise. A network on which one of both has no address is left out. Nothing
+// has been tried yet.
 func Routes(c cluster.Config) []doctor.Route {
 	self, _ := c.Member(c.Self)
 	var out []doctor.Route
@@ -48,8 +49,9 @@ func Routes(c cluster.Config) []doctor.Route {
 	return out
 }
 
-// Reach tries the TCP ports of the routes, all at once, and fills in what it found. UDP
-// says nothing of itself: who knows by other means whether it gets through fills that in.
+// Reach tries the TCP ports of the routes, all at once, and fills in what it found. UDP says nothing of itself: who
+// knows by other means whether it gets through fills that in. It returns after reachTime at the latest. A port of
+// mux that is opened and closed again leaves no line in the other node's log.
 func Reach(ctx context.Context, routes []doctor.Route) {
 	ctx, cancel := context.WithTimeout(ctx, reachTime)
 	defer cancel()
@@ -64,7 +66,8 @@ func Reach(ctx context.Context, routes []doctor.Route) {
 	wg.Wait()
 }
 
-// connect opens a connection from one of this computer's addresses and closes it again.
+// connect opens a connection from one of this computer's addresses and closes it again. The address says over which
+// network the way goes. What fails here, such as an address that this computer does not have, is Silent too.
 func connect(ctx context.Context, from, to string) string {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	conn, err := d.DialContext(ctx, "tcp", to)
@@ -78,7 +81,8 @@ func connect(ctx context.Context, from, to string) string {
 	return doctor.Silent
 }
 
-// Ports looks whether a daemon of the node c.Self could have its ports: it takes each for a moment.
+// Ports looks whether a daemon of the node c.Self could have its ports: it takes each for a moment. Only for a node
+// whose daemon does not run: a daemon that starts in the same moment would find its port taken.
 func Ports(c cluster.Config) []doctor.Port {
 	var out []doctor.Port
 	paths := c.Paths(c.Self, false)
@@ -97,7 +101,7 @@ func Ports(c cluster.Config) []doctor.Port {
 	return out
 }
 
-// take binds a port and lets it go.
+// take binds a port and lets it go. It returns what a Port has as its Problem.
 func take(p doctor.Port) string {
 	var err error
 	if p.Proto == doctor.UDP {
@@ -125,7 +129,8 @@ func take(p doctor.Port) string {
 	return err.Error()
 }
 
-// Libvirt looks whether a libvirt daemon takes connections, for who cannot ask it more.
+// Libvirt looks whether a libvirt daemon takes connections, for who cannot ask it more. The first socket that
+// answers will do: a host has the one daemon for all, or one for QEMU.
 func Libvirt(ctx context.Context) doctor.Hypervisor {
 	sockets := []string{"/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"}
 	for _, s := range sockets {

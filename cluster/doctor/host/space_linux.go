@@ -8,7 +8,9 @@ import (
 	"duet/cluster/doctor"
 )
 
-// spaces measures the file systems of the node's directory and of the images.
+// spaces measures the file systems of the node's directory and of the images. The images of one file system are one
+// Space, with all that they may still grow together; block devices cannot grow. The directory is one of its own, as
+// it is judged by other bounds, also where both are on one file system.
 func spaces(dir string, images []string) []doctor.Space {
 	var out []doctor.Space
 	if free, _, ok := statfs(within(dir)); ok {
@@ -39,8 +41,8 @@ func spaces(dir string, images []string) []doctor.Space {
 	return out
 }
 
-// statfs is what an unprivileged process could still write to the file system of path,
-// and what tells it from others.
+// statfs is what an unprivileged process could still write to the file system of path, and what tells it from
+// others. What is reserved for root does not count.
 func statfs(path string) (free int64, id uint64, ok bool) {
 	var fs unix.Statfs_t
 	var st unix.Stat_t
@@ -50,7 +52,7 @@ func statfs(path string) (free int64, id uint64, ok bool) {
 	return int64(fs.Bavail) * fs.Bsize, st.Dev, true
 }
 
-// fileLimit is how many files this process may open.
+// fileLimit is how many files this process may open. 0: not known.
 func fileLimit() uint64 {
 	var r unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {

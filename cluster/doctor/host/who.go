@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Who writes a label of libvirt's model dac, such as +64055:+106, with the names that
-// this computer has for the two numbers: libvirt-qemu:kvm (64055:106).
+// Who writes a label of libvirt's model dac, such as +64055:+106, with the names that this computer has for the two
+// numbers: libvirt-qemu:kvm (64055:106). Without a name for the user the numbers remain; a label of another form
+// comes back as it is. It reads the computer's database of users, which may be a service in the network.
 func Who(label string) string {
 	uid, gid, ok := strings.Cut(label, ":")
 	uid, gid = strings.TrimPrefix(uid, "+"), strings.TrimPrefix(gid, "+")
