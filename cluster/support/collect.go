@@ -17,11 +17,11 @@ import (
 
 // Bounds of collecting.
 const (
-	commandTime = 10 * time.Second
-	maxJournal  = 512 << 10 // bytes of the journal of one module
+	commandTime = 10 * time.Second // of each program; they run at once
+	maxJournal  = 512 << 10        // bytes of the journal of one module
 )
 
-// command is a program whose output is kept.
+// command is a program whose output is kept. The file is its name in the part. No shell is between.
 type command struct {
 	file string
 	args []string
@@ -49,9 +49,9 @@ var files = []struct{ file, path string }{
 	{"host/uptime.txt", "/proc/uptime"},
 }
 
-// Collect gathers what this computer and the directory of its node tell. The part is not
-// sealed: the caller adds what it knows itself and seals it with the secrets. It is for
-// root, and takes some ten seconds at worst.
+// Collect gathers what this computer and the directory of its node tell. The part is not sealed: the caller adds
+// what it knows itself and seals it with the secrets. It is for root, and takes some ten seconds at worst. A
+// directory of no member is no error: the part then says so. It reads files without ctx, which ends only programs.
 func Collect(ctx context.Context, dir string) (p Part, secrets []string) {
 	c, err := membership.Load(dir)
 	p.Node = string(c.Self)
@@ -111,6 +111,7 @@ type output struct {
 	err  error
 }
 
+// A program that failed half-way may still have said what helps, so that is kept, with a word on the rest.
 func (p *Part) addOutput(cmd command, o output) {
 	what := strings.Join(cmd.args, " ")
 	switch {
@@ -129,7 +130,8 @@ func (p *Part) addOutput(cmd command, o output) {
 	}
 }
 
-// run runs a program and keeps the end of what it prints.
+// run runs a program and keeps the end of what it prints. What it writes to standard error is dropped. A child of it
+// that keeps the pipe open is waited for one second more.
 func run(ctx context.Context, args []string) output {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
@@ -142,7 +144,8 @@ func run(ctx context.Context, args []string) output {
 	return output{last(end.b, maxFile), err}
 }
 
-// tail keeps the last maxFile bytes, or some more, of what is written to it.
+// tail keeps the last maxFile bytes, or some more, of what is written to it. It never holds more than twice that and
+// one write, and copies only when it is cut.
 type tail struct{ b []byte }
 
 // Write never fails.

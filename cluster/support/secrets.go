@@ -22,13 +22,15 @@ const (
 	minSecret = 4 // characters; a shorter one would turn every text into stars and protects nothing
 )
 
-// tokens are what admins type to join a cluster or to add a witness.
+// tokens are what admins type to join a cluster or to add a witness. Their prefixes are those of packages pki and
+// witness. Used ones are hidden too: it does not show whether they are.
 var tokens = regexp.MustCompile(`\b(duetw?1)\.[A-Za-z0-9._~+/=-]+`)
 
-// keys are private keys in PEM.
+// keys are private keys in PEM. One whose end is cut off is hidden up to the end of the text.
 var keys = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
 
-// hide replaces all secrets that are known, and what looks like one.
+// hide replaces all secrets that are known, and what looks like one. Secrets come longest first: a shorter one
+// inside would be replaced alone, and leave the rest readable.
 func hide(text []byte, secrets []string) []byte {
 	for _, s := range secrets {
 		if len(s) >= minSecret {
@@ -39,7 +41,9 @@ func hide(text []byte, secrets []string) []byte {
 	return tokens.ReplaceAll(text, []byte("${1}."+hidden))
 }
 
-// secretsOf lists the secrets that a node keeps in its directory and in its configuration.
+// secretsOf lists the secrets that a node keeps in its directory and in its configuration. Each is there as it is
+// and as JSON writes it; of a key in PEM, each line by itself. Fence devices that cannot be read are skipped: nobody
+// can say what of them is secret, and shownConfig leaves them out as a whole.
 func secretsOf(dir string, c cluster.Config) []string {
 	var out []string
 	for _, k := range c.GossipKeys {
@@ -87,7 +91,8 @@ func quoted(s string) []string {
 	return out
 }
 
-// shownConfig is a node's cluster configuration without its secrets.
+// shownConfig is a node's cluster configuration without its secrets. c is a copy: slices and maps that it shares
+// with the configuration in use are replaced, not written to.
 func shownConfig(c cluster.Config) ([]byte, error) {
 	c.GossipKeys = nil
 	c.Voters.Active, c.Voters.Spares = nameless(c.Voters.Active), nameless(c.Voters.Spares)

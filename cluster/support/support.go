@@ -2,6 +2,14 @@
 // computer and its node's directory tell, what other nodes gathered of theirs, and a list of
 // what was left out and why. What is secret never gets into it: keys and passwords are
 // hidden on the node that has them, before anything leaves it.
+//
+// Hiding is by value and by form: what this node knows to be secret (secretsOf), and what looks like a private key
+// or a token. A secret that is neither, such as one that a person typed into a wrong field, is not found: whoever
+// adds a file thinks of that. Gathering stops nothing and fails nowhere; what cannot be had is in Part.Left.
+//
+// Goroutines run the programs of Collect, which waits for them. Files: support.go the zip and its bounds, collect.go
+// what is gathered, secrets.go what is hidden. A new source is a line in commands or files; a new kind of secret
+// belongs into secretsOf before anything that shows it is added.
 package support
 
 import (
@@ -18,13 +26,17 @@ import (
 // Bounds, in bytes. What is longer loses its beginning: the newest lines are at the end.
 const (
 	maxFile = 4 << 20
-	maxPart = 8 << 20 // of one node, so that it fits into one answer between nodes
+	// Of one node. Base64 in JSON makes it a third longer, and it has to fit into one answer between nodes
+	// (16 MiB in package control).
+	maxPart = 8 << 20
 )
 
-// LeftOut is the file that lists what is not in the zip.
+// LeftOut is the file that lists what is not in the zip. It is at the top of the zip, and always there: an empty one
+// says that nothing is missing.
 const LeftOut = "left-out.txt"
 
-// File is one file, by its name in the folder of its node.
+// File is one file, by its name in the folder of its node. Folders in the name are separated by slashes; Write makes
+// what else is in it harmless.
 type File struct {
 	Name string `json:"name"`
 	Data []byte `json:"data"`
@@ -32,12 +44,13 @@ type File struct {
 
 // Part is what one node gave. It travels between nodes as JSON.
 type Part struct {
-	Node  string   `json:"node"`
+	Node  string   `json:"node"` // the name of its folder
 	Files []File   `json:"files"`
 	Left  []string `json:"left"` // what is missing and why, a sentence each
 }
 
-// Add adds a file, without its beginning if it is too long.
+// Add adds a file, without its beginning if it is too long. The part keeps data: it is not to be changed later. A
+// name may be there twice, and then is in the zip twice.
 func (p *Part) Add(name string, data []byte) {
 	short := last(data, maxFile)
 	if len(short) < len(data) {
@@ -56,12 +69,14 @@ func (p *Part) AddJSON(name string, v any) {
 	p.Add(name, text)
 }
 
-// Leave notes what is missing.
+// Leave notes what is missing. The sentence is sealed like the files, if it is there by then.
 func (p *Part) Leave(format string, args ...any) {
 	p.Left = append(p.Left, fmt.Sprintf(format, args...))
 }
 
-// Seal hides the secrets in all files and bounds the whole; the last files go first.
+// Seal hides the secrets in all files and bounds the whole: a file that does not fit any more is left out, while
+// smaller ones after it may fit. So what is needed most is added first. It is called once, before the part leaves
+// the node; what is added later is neither hidden nor bounded.
 func (p *Part) Seal(secrets []string) {
 	size := 0
 	kept := p.Files[:0]
@@ -80,7 +95,9 @@ func (p *Part) Seal(secrets []string) {
 	}
 }
 
-// Write writes the zip: a folder for each node, and the list of what was left out.
+// Write writes the zip: a folder for each node, and the list of what was left out. The parts are sealed by now:
+// nothing is hidden here. An error leaves a zip that is cut off. Names are made safe because other nodes have chosen
+// them.
 func Write(w io.Writer, now time.Time, parts []Part) error {
 	z := zip.NewWriter(w)
 	put := func(name string, data []byte) error {
@@ -110,8 +127,8 @@ func Write(w io.Writer, now time.Time, parts []Part) error {
 	return nil
 }
 
-// safe makes a name that stays inside the folder into which somebody unpacks the zip, and
-// that every system takes.
+// safe makes a name that stays inside the folder into which somebody unpacks the zip, and that every system takes.
+// It may map two names to one.
 func safe(name string) string {
 	parts := strings.Split(name, "/")
 	for i, s := range parts {
@@ -129,7 +146,8 @@ func safe(name string) string {
 	return path.Join(parts...)
 }
 
-// last is the end of b, from the beginning of a line on.
+// last is the end of b, from the beginning of a line on. So no line is there in part; one line longer than n stays
+// cut.
 func last(b []byte, n int) []byte {
 	if len(b) <= n {
 		return b

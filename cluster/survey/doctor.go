@@ -15,18 +15,20 @@ import (
 // How long another node may take for its facts, and one whose heartbeats are not heard:
 // it may be there all the same.
 const (
-	askTime      = lookTime + 5*time.Second
+	askTime      = lookTime + 5*time.Second // its look, and the way
 	askDeadAfter = 3 * time.Second
 )
 
-// Reply is what a node answers that was asked for its facts, with its clock at both ends.
+// Reply is what a node answers that was asked for its facts, with its clock at both ends. Its JSON travels between
+// releases, as that of doctor.Facts.
 type Reply struct {
 	Facts doctor.Facts `json:"facts"`
 	Began time.Time    `json:"began"`
 	Ended time.Time    `json:"ended"`
 }
 
-// Doctor asks all nodes for their facts and judges them.
+// Doctor asks all nodes for their facts and judges them. It takes as long as the slowest node, at most askTime and
+// what this node's own look takes.
 func (l *Lookout) Doctor(ctx context.Context) (api.Doctor, error) {
 	out := api.Doctor{Node: string(l.cfg.Cluster().Self), Findings: []api.Finding{}}
 	for _, f := range doctor.Judge(l.look(ctx)) {
@@ -35,7 +37,8 @@ func (l *Lookout) Doctor(ctx context.Context) (api.Doctor, error) {
 	return out, ctx.Err()
 }
 
-// look gathers the facts of all nodes, this one first.
+// look gathers the facts of all nodes, this one first. The first is what the clocks of the others are compared with.
+// Each goroutine has its own place in nodes.
 func (l *Lookout) look(ctx context.Context) doctor.Look {
 	c := l.cfg.Cluster()
 	nodes := []doctor.Node{{Name: string(c.Self)}}
@@ -58,7 +61,8 @@ func (l *Lookout) look(ctx context.Context) doctor.Look {
 	return doctor.Look{Nodes: nodes}
 }
 
-// askFacts asks another node, and compares the clocks on the way.
+// askFacts asks another node, and compares the clocks on the way. The clock is read right around the call:
+// connecting anew lengthens the way, and only makes the comparison vaguer.
 func (l *Lookout) askFacts(ctx context.Context, of *doctor.Node) {
 	limit := askTime
 	if !l.cfg.View().Alive(cluster.NodeID(of.Name)) {
@@ -76,7 +80,8 @@ func (l *Lookout) askFacts(ctx context.Context, of *doctor.Node) {
 	of.Ahead, of.Within = doctor.Ahead(sent, t.Began, t.Ended, time.Now())
 }
 
-// VMs asks all nodes for their virtual machines.
+// VMs asks all nodes for their virtual machines. Missing says whose are not listed. A VM that is defined on both
+// nodes is there twice.
 func (l *Lookout) VMs(ctx context.Context) (api.VMs, error) {
 	out := api.VMs{VMs: []api.VM{}}
 	for _, n := range l.look(ctx).Nodes {

@@ -17,7 +17,8 @@ import (
 // supportTime is how long a node may take to gather what helps; the answer has to be sent after it.
 const supportTime = 45 * time.Second
 
-// Support gathers what helps, of all nodes that answer.
+// Support gathers what helps, of all nodes that answer. The function that it returns writes the zip without asking
+// anybody any more. Secrets were hidden by the node that has them.
 func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	ctx, cancel := context.WithTimeout(ctx, supportTime)
 	defer cancel()
@@ -51,7 +52,8 @@ func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	return func(w io.Writer) error { return support.Write(w, time.Now(), parts) }, nil
 }
 
-// askPart asks another node for its part. One that does not answer has a part too, which says so.
+// askPart asks another node for its part. One that does not answer has a part too, which says so. The name of the
+// folder is the one by which the node was asked: what comes from there does not choose it.
 func (l *Lookout) askPart(ctx context.Context, of cluster.NodeID) (p support.Part) {
 	if !l.cfg.View().Alive(of) {
 		var cancel context.CancelFunc
@@ -66,7 +68,8 @@ func (l *Lookout) askPart(ctx context.Context, of cluster.NodeID) (p support.Par
 	return p
 }
 
-// Part is what this node tells.
+// Part is what this node tells. Sealing comes last: what is added later goes out as it is. It does not fail, but
+// says what is missing.
 func (l *Lookout) Part(ctx context.Context) support.Part {
 	p, secrets := support.Collect(ctx, l.cfg.Dir)
 	p.Node = string(l.cfg.Cluster().Self)
@@ -78,7 +81,8 @@ func (l *Lookout) Part(ctx context.Context) support.Part {
 	return p
 }
 
-// addVMs adds the definitions of the protected VMs; others are nobody's business.
+// addVMs adds the definitions of the protected VMs; others are nobody's business. vm.Text is without passwords
+// already, see vmmanager.VMReport.
 func addVMs(p *support.Part, f doctor.Facts, vms []vmmanager.VMReport) {
 	if f.Hypervisor.Problem != "" {
 		p.Leave("definitions of VMs: %s", f.Hypervisor.Problem)

@@ -1,5 +1,14 @@
 // Package survey looks at a node for the doctor and for support, and asks the other nodes what they found of theirs.
 // What is wrong with what was found is judged by package doctor; what may leave the node is up to package support.
+//
+// A node that does not answer is a line in the result, never an error; an error means that the caller has given up.
+// What one node tells another is a Reply or a support.Part, and both have to be understood by the release before.
+//
+// Goroutines run only while a call waits for them. Locks: Lookout.mu is held while this node is looked at, so a look
+// waits for the one before; other nodes are asked without it.
+//
+// Files: survey.go looks at this node, doctor.go asks the others and has the facts judged, support.go gathers the
+// zip.
 package survey
 
 import (
@@ -44,9 +53,9 @@ type Lookout struct {
 	cfg Config
 
 	mu    sync.Mutex // held while this node is looked at: many who ask at once cost one look
-	at    time.Time
+	at    time.Time  // when facts and vms were complete; zero: never
 	facts doctor.Facts
-	vms   []vmmanager.VMReport
+	vms   []vmmanager.VMReport // with their definitions, which do not travel as facts
 }
 
 // New returns a Lookout that has seen nothing yet.
@@ -59,7 +68,8 @@ const (
 	looksLast = 500 * time.Millisecond
 )
 
-// Facts looks at this node, for the one that asks.
+// Facts looks at this node, for the one that asks. Began and Ended bound what the clocks of two nodes are compared
+// by: what they wait in between falls out.
 func (l *Lookout) Facts(ctx context.Context) Reply {
 	t := Reply{Began: time.Now()}
 	t.Facts, _ = l.lookAtSelf(ctx)
@@ -67,7 +77,9 @@ func (l *Lookout) Facts(ctx context.Context) Reply {
 	return t
 }
 
-// lookAtSelf is what this node finds out about itself, or has just found.
+// lookAtSelf is what this node finds out about itself, or has just found. It waits for a look under way whatever ctx
+// says. What is returned is shared with others: it is not to be changed. A look that is cut short is returned to
+// whom it was for, and not kept.
 func (l *Lookout) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +95,8 @@ func (l *Lookout) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMR
 	return l.facts, l.vms
 }
 
-// gather looks at everything at once: each part waits for something else, and some things are slow when they are sick.
+// gather looks at everything at once: each part waits for something else, and some things are slow when they are
+// sick. Disks are looked at without a context: one that hangs holds the look up, and with it whoever comes next.
 func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
 	c := l.cfg.Cluster()
 	f := doctor.Facts{Node: string(c.Self), Version: l.cfg.Version, Protocol: l.cfg.Protocol, Daemon: true,
@@ -115,7 +128,8 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	return f, vms
 }
 
-// heartbeats fills in whether UDP gets through: a heartbeat that came back has gone both ways.
+// heartbeats fills in whether UDP gets through: a heartbeat that came back has gone both ways. It comes after the
+// looking, for a view as fresh as the rest.
 func (l *Lookout) heartbeats(routes []doctor.Route) {
 	view := l.cfg.View()
 	for _, r := range routes {
@@ -131,7 +145,7 @@ func (l *Lookout) heartbeats(routes []doctor.Route) {
 	}
 }
 
-// inspect asks the hypervisor of this node.
+// inspect asks the hypervisor of this node. A hypervisor that Duet cannot ask has neither name nor problem.
 func (l *Lookout) inspect(ctx context.Context) (doctor.Hypervisor, []vmmanager.VMReport) {
 	asked, ok := l.cfg.Hypervisor.(vmmanager.Inspector)
 	if !ok {
