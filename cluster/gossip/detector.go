@@ -89,7 +89,7 @@ func (d *detector) setup(c cluster.Config, now time.Time) {
 	}
 }
 
-// A new path is down until it is proven.
+// setup follows the networks of a member. A new path is down until it is proven.
 func (p *peer) setup(c cluster.Config, m cluster.Member) {
 	for _, n := range c.Networks {
 		if m.Addrs[n.Name] != "" && p.paths[n.Name] == nil {

@@ -42,7 +42,7 @@ func (h heartbeat) encode() []byte {
 	return append(b, h.from...)
 }
 
-// A packet without a name is malformed.
+// decodeHeartbeat reads what encode wrote. A packet without a name is malformed.
 func decodeHeartbeat(b []byte) (heartbeat, error) {
 	if len(b) <= heartbeatLen || b[0] != kindHeartbeat { // flags of a newer release are ignored
 		return heartbeat{}, fmt.Errorf("%w: %d bytes", errMessage, len(b))

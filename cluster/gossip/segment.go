@@ -109,8 +109,9 @@ func (s *segment) open(c cluster.Config) error {
 	return nil
 }
 
-// memberlist's own idea of who is dead is not asked for anything but whom to join, so it is kept quick and quiet: no
-// indirect probes, no retries by TCP. The label keeps clusters and networks apart that reach each other.
+// settings are memberlist's. Its own idea of who is dead is not asked for anything but whom to join, so it is kept
+// quick and quiet: no indirect probes, no retries by TCP. The label keeps clusters and networks apart that reach
+// each other.
 func (s *segment) settings(c cluster.Config) *memberlist.Config {
 	detection := c.Detection
 	if detection <= 0 {
@@ -167,7 +168,8 @@ func (s *segment) peers() map[cluster.NodeID]string {
 	return s.addrs
 }
 
-// It blocks for TCPTimeout per member that does not answer, on the goroutine of keep: heartbeats do not wait for it.
+// join blocks for TCPTimeout per member that does not answer, on the goroutine of keep: heartbeats do not wait for
+// it.
 func (s *segment) join(ctx context.Context, ml *memberlist.Memberlist) {
 	have := make(map[string]bool)
 	for _, m := range ml.Members() {

@@ -162,8 +162,8 @@ type target struct {
 	wrap      func(net.Conn) net.Conn
 }
 
-// ctx bounds it only until it returns. The lost race between its end and the success is found by stop: a connection
-// that AfterFunc closes is never returned.
+// connect runs TCP, TLS and the choice of the service. ctx bounds it only until it returns; where its end meets the
+// success, a connection that AfterFunc closes is never returned.
 func connect(ctx context.Context, t target) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()

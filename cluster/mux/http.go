@@ -91,7 +91,8 @@ type liveConn struct {
 	heard atomic.Int64 // Unix nanoseconds
 }
 
-// Answers to pings arrive here too, so heard grows as long as the other side runs, whatever the handler does.
+// Read notes when something came. Answers to pings arrive here too, so heard grows as long as the other side runs,
+// whatever the handler does.
 func (c *liveConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
@@ -100,8 +101,8 @@ func (c *liveConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The transport pings a connection that is silent, also while a request waits: that tells a slow peer from a dead
-// path.
+// node makes the transport of a node when it is first asked for. It pings a connection that is silent, also while a
+// request waits: that tells a slow peer from a dead path.
 func (p *pool) node(n cluster.NodeID) *nodePool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -111,7 +111,7 @@ type output struct {
 	err  error
 }
 
-// A program that failed half-way may still have said what helps, so that is kept, with a word on the rest.
+// addOutput keeps what a program said before it failed too, with a word on the rest: it may help.
 func (p *Part) addOutput(cmd command, o output) {
 	what := strings.Join(cmd.args, " ")
 	switch {

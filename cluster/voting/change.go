@@ -16,8 +16,11 @@ import (
 // metWithin is how fresh the engines' knowledge of their peers is when the voter changes.
 const metWithin = 5 * time.Second
 
-// Add registers this cluster with a witness and has all nodes use it: as the voter, or as a
-// spare if there is one. All nodes have to answer: none may go on deciding by other means.
+// Add registers this cluster with a witness and has all nodes use it: as the voter, or as a spare if there is one.
+// All nodes have to answer: none may go on deciding by other means. A witness that is known already is registered
+// again under its ID, as when it has lost its store; who votes stays as it is then. After an error beyond the
+// registration the witness may know this cluster without being used; the command may be repeated with a new token.
+// It blocks on the witness and on all nodes.
 func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -60,7 +63,9 @@ func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
 	return h, nil
 }
 
-// apart refuses a host that is one of the nodes: its death would take two of three votes.
+// apart refuses a host that is one of the nodes: its death would take two of three votes. It looks the name up once:
+// a name that leads to a node later is not found out. Loopback is fine for nodes that have such addresses
+// themselves, as in tests on one computer.
 func (p *Panel) apart(ctx context.Context, host string) error {
 	at, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
@@ -84,8 +89,9 @@ func (p *Panel) apart(ctx context.Context, host string) error {
 	return nil
 }
 
-// Remove has all nodes do without the witness at addr; a spare takes the voter's place first.
-// An empty addr means the only one.
+// Remove has all nodes do without the witness at addr; a spare takes the voter's place first. An empty addr means
+// the only one. The last one leaves without a successor: from then on nodes decide by other means. The witness
+// itself is not told, and keeps what it remembers.
 func (p *Panel) Remove(ctx context.Context, addr string) error {
 	p.busy.Lock()
 	defer p.busy.Unlock()
@@ -112,7 +118,8 @@ func (p *Panel) Remove(ctx context.Context, addr string) error {
 	return p.agree(ctx, p.voters().Without(w))
 }
 
-// exchange gives the voter's place to the first spare that answers, if there is one.
+// exchange gives the voter's place to the first spare that answers, if there is one. It goes on with an exchange
+// that was begun, whoever began it. Each step is one agree, and an error leaves the step before.
 func (p *Panel) exchange(ctx context.Context) error {
 	v := p.voters()
 	if len(v.Active) == 1 {
@@ -135,7 +142,8 @@ func (p *Panel) exchange(ctx context.Context) error {
 	return p.agree(ctx, v.Settled())
 }
 
-// answering is the first of some witnesses that answers now; nil if none does.
+// answering is the first of some witnesses that answers now; nil if none does. Each that does not answer takes
+// helloTime.
 func (p *Panel) answering(ctx context.Context, some []cluster.Witness) *Handle {
 	for _, h := range p.handles(some) {
 		if p.greet(ctx, h); h.silentFor() == 0 {
@@ -145,8 +153,8 @@ func (p *Panel) answering(ctx context.Context, some []cluster.Witness) *Handle {
 	return nil
 }
 
-// tend brings nodes together that know different voters, and ends or begins an exchange. One
-// node of the cluster does the latter.
+// tend brings nodes together that know different voters, and ends or begins an exchange. One node of the cluster
+// does the latter. The lowest name does it, not the lowest that answers: it does nothing while any node is away.
 func (p *Panel) tend(ctx context.Context) {
 	if p.everybody(ctx) != nil || !p.busy.TryLock() {
 		return // a node is away, or an admin is at it
@@ -172,8 +180,9 @@ func (p *Panel) tend(ctx context.Context) {
 	}
 }
 
-// agree has all nodes store v, this one last, after all have stored what comes before it.
-// If one does not, the nodes are a step apart until it is tried again.
+// agree has all nodes store v, this one last, after all have stored what comes before it. If one does not, the nodes
+// are a step apart until it is tried again. This node comes last, so that what it has stored all have: a crash
+// before leaves the others ahead, and the next tellAll brings it here.
 func (p *Panel) agree(ctx context.Context, v cluster.Voters) error {
 	if err := p.fit(ctx, v); err != nil {
 		return err
@@ -186,8 +195,8 @@ func (p *Panel) agree(ctx context.Context, v cluster.Voters) error {
 	return p.store(v)
 }
 
-// tellAll has all other nodes store v. If one knows a newer state, which was agreed to, that
-// one is stored here.
+// tellAll has all other nodes store v. If one knows a newer state, which was agreed to, that one is stored here. It
+// asks one after the other and ends with the first that does not do it. Telling the same again is harmless.
 func (p *Panel) tellAll(ctx context.Context, v cluster.Voters) error {
 	c := p.cfg.Book.Config()
 	for _, m := range c.Members {
@@ -208,7 +217,8 @@ func (p *Panel) tellAll(ctx context.Context, v cluster.Voters) error {
 	return nil
 }
 
-// Take stores what another node proposes, if it is newer and fits, and answers with what is stored.
+// Take stores what another node proposes, if it is newer and fits, and answers with what is stored. It may be called
+// while this node changes voters itself: store takes only what is newer still.
 func (p *Panel) Take(ctx context.Context, v cluster.Voters) (cluster.Voters, error) {
 	if !v.Newer(p.voters()) {
 		return p.voters(), nil
@@ -219,9 +229,9 @@ func (p *Panel) Take(ctx context.Context, v cluster.Voters) (cluster.Voters, err
 	return p.voters(), p.store(v)
 }
 
-// fit checks that this node can do with the voters v: a spare that becomes one answers
-// it too, and its engines know what their peers know, so that a witness that remembers
-// nothing cannot be asked for an old epoch.
+// fit checks that this node can do with the voters v: a spare that becomes one answers it too, and its engines know
+// what their peers know, so that a witness that remembers nothing cannot be asked for an old epoch. A first witness
+// is not looked at so: it takes nobody's place, and holders tell it their epochs (engine.inform).
 func (p *Panel) fit(ctx context.Context, v cluster.Voters) error {
 	now, self := p.voters(), p.cfg.Book.Config().Self
 	if len(now.Active) == 0 || len(v.Active) < 2 {
@@ -236,7 +246,8 @@ func (p *Panel) fit(ctx context.Context, v cluster.Voters) error {
 	return nil
 }
 
-// store makes v durable on this node, if it is newer than what is, and uses it.
+// store makes v durable on this node, if it is newer than what is, and uses it. An error of use comes after v is
+// durable.
 func (p *Panel) store(v cluster.Voters) error {
 	_, err := p.cfg.Book.Change(func(c *cluster.Config) bool {
 		newer := v.Newer(c.Voters)
@@ -255,7 +266,8 @@ func (p *Panel) store(v cluster.Voters) error {
 	return p.use()
 }
 
-// everybody fails unless every member answers.
+// everybody fails unless every member answers. Whether they answer is this node's view by heartbeats; a call may
+// still fail.
 func (p *Panel) everybody(ctx context.Context) error {
 	c, view := p.cfg.Book.Config(), p.cfg.View()
 	for _, m := range c.Members {

@@ -14,21 +14,21 @@ import (
 
 const (
 	helloEvery = 5 * time.Second // keeps the connection warm: a vote then costs one round trip
-	helloTime  = 2 * time.Second
+	helloTime  = 2 * time.Second // for one greeting
 )
 
-// Handle is a witness as this node reaches it. An engine asks it for its vote. Any number of
-// goroutines may use it.
+// Handle is a witness as this node reaches it. An engine asks it for its vote. Any number of goroutines may use it.
+// It stays the same while its registration does, so it may be a key in a map (engine.Engine.informed).
 type Handle struct {
 	cfg    cluster.Witness
 	client *witness.Client // nil: this node cannot use it
 
 	mu     sync.Mutex
-	failed error
+	failed error     // of the last call
 	silent time.Time // since when; zero: it answers
 
-	telling sync.Mutex // one Tell at a time
-	told    []cluster.Fact
+	telling sync.Mutex     // one Tell at a time
+	told    []cluster.Fact // nil: nothing yet
 }
 
 // errNotAsked is the state of a witness that was not greeted yet.
@@ -40,7 +40,8 @@ func (h *Handle) Witness() cluster.Witness { return h.cfg }
 // Name is its address, by which admins know it.
 func (h *Handle) Name() string { return h.cfg.Addr }
 
-// Ask asks for its vote. One that this node cannot use does not vote, and is needed all the same.
+// Ask asks for its vote. One that this node cannot use does not vote, and is needed all the same. It blocks until
+// the witness answers or ctx ends; an error is no vote, neither yes nor no.
 func (h *Handle) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error) {
 	if h.client == nil {
 		return cluster.Answer{}, errors.New("this node cannot use it")
@@ -50,6 +51,7 @@ func (h *Handle) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
 	return ans, err
 }
 
+// note keeps the instant of the first failure in a row.
 func (h *Handle) note(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,8 +80,8 @@ func (h *Handle) silentFor() time.Duration {
 	return max(time.Since(since), 1)
 }
 
-// tell has the witness know who is a member, unless it was told before. One of an older
-// release knows no members: it goes on to answer those that were removed.
+// tell has the witness know who is a member, unless it was told before. One of an older release knows no members: it
+// goes on to answer those that were removed. A restart of this node tells again, which changes nothing there.
 func (h *Handle) tell(ctx context.Context, facts []cluster.Fact) error {
 	h.telling.Lock()
 	defer h.telling.Unlock()

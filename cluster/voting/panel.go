@@ -1,6 +1,23 @@
 // Package voting keeps the witnesses of a cluster as a node uses them: who votes, agreed to by
 // all nodes, which spare takes the place of one that is gone, and what they are told. The rule
 // who may vote when is cluster.Voters; engines ask the witnesses themselves.
+//
+// # What it promises, and what not
+//
+// All that has to say yes for a right to write is what cluster.Voters says of the state stored here; nodes are never
+// more than one step of it apart, because each step is stored by all before the next is told to anybody. A voter
+// that is gone stops nothing by itself. That a node gets its votes is not promised: whoever asks waits, or goes on
+// by other means only where no witness is configured.
+//
+// # Goroutines and locks
+//
+// Run is one goroutine of the node and starts some that end within a round. Panel.busy is held over the network for
+// as long as a change takes, and keeps Run from changing anything beside an admin; Take does not wait for it, or two
+// nodes that change at once would wait for each other. Panel.mu and Handle.mu are held for moments.
+//
+// # Files, in reading order
+//
+// panel.go is what is used, handle.go one witness, change.go how the voters change.
 package voting
 
 import (
@@ -40,7 +57,8 @@ type Config struct {
 	// Identity of this node, for the witness.
 	Authority   func() []byte
 	Certificate func() *tls.Certificate
-	// SpareAfter is how long the voter is silent before a spare takes its place.
+	// SpareAfter is how long the voter is silent before a spare takes its place. It counts from the first call that
+	// failed; of a witness that has not answered since this run began, from its begin.
 	SpareAfter time.Duration
 	Logger     *slog.Logger
 }
@@ -53,17 +71,20 @@ type Panel struct {
 	kick chan struct{} // has Run greet the witnesses now
 
 	mu     sync.Mutex
-	closed bool
+	closed bool               // no witness is kept after it is set
 	all    map[string]*Handle // by ID
 }
 
-// New returns a Panel of the witnesses that are configured; Run keeps it.
+// New returns a Panel of the witnesses that are configured; Run keeps it. An error tells of witnesses that this node
+// cannot use; the Panel is good all the same.
 func New(cfg Config) (*Panel, error) {
 	p := &Panel{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), all: make(map[string]*Handle)}
 	return p, p.use()
 }
 
-// use begins to use the witnesses that are stored and ends with those that are not.
+// use begins to use the witnesses that are stored and ends with those that are not. Connections that end are ended
+// without a lock: calls on them may still be under way. A handle that stays is the same one, with what it knows of
+// the witness.
 func (p *Panel) use() error {
 	p.mu.Lock()
 	before := p.all
@@ -85,7 +106,7 @@ func (p *Panel) use() error {
 	return errors.Join(append(errs, hangUp(before))...)
 }
 
-// Close ends all connections.
+// Close ends all connections. It is for the end of the node, after Run. Calls under way end with witness.ErrClosed.
 func (p *Panel) Close() error {
 	p.mu.Lock()
 	before := p.all
@@ -94,6 +115,7 @@ func (p *Panel) Close() error {
 	return hangUp(before)
 }
 
+// hangUp waits for calls under way, which end at once.
 func hangUp(all map[string]*Handle) error {
 	var errs []error
 	for _, h := range all {
@@ -104,6 +126,7 @@ func hangUp(all map[string]*Handle) error {
 	return errors.Join(errs...)
 }
 
+// newHandle returns a handle with an error too: the witness is needed, and cannot vote.
 func (p *Panel) newHandle(w cluster.Witness) (*Handle, error) {
 	h := &Handle{cfg: w, failed: errNotAsked, silent: time.Now()}
 	var key witness.Fingerprint
@@ -132,13 +155,15 @@ func (p *Panel) handles(some []cluster.Witness) []*Handle {
 	return out
 }
 
-// Active are the voters that engines ask: all of them have to say yes.
+// Active are the voters that engines ask: all of them have to say yes. Ask each time: who votes may change between
+// two calls. It does not wait.
 func (p *Panel) Active() []*Handle { return p.handles(p.voters().Active) }
 
 // All are the voters and then the spares.
 func (p *Panel) All() []*Handle { return p.handles(p.voters().All()) }
 
-// Run greets the witnesses now and then, and replaces a voter that is gone, until ctx ends.
+// Run greets the witnesses now and then, and replaces a voter that is gone, until ctx ends. It blocks on the network
+// for a round; a round begins each helloEvery, or when the voters have changed.
 func (p *Panel) Run(ctx context.Context) {
 	tick := time.NewTicker(helloEvery)
 	defer tick.Stop()
@@ -162,6 +187,8 @@ func (p *Panel) greetAll(ctx context.Context, some []*Handle) {
 	greeted.Wait()
 }
 
+// greet keeps the connection warm, notes whether the witness answers, and tells it of the members. A greeting that
+// was broken off says nothing.
 func (p *Panel) greet(ctx context.Context, h *Handle) {
 	if h.client == nil {
 		return
@@ -185,6 +212,7 @@ func (p *Panel) greet(ctx context.Context, h *Handle) {
 	}
 }
 
+// tell reports whether the witness knows all that this node knows.
 func (p *Panel) tell(ctx context.Context, h *Handle) bool {
 	err := h.tell(ctx, p.cfg.Book.Config().Facts())
 	if err != nil && ctx.Err() == nil {
@@ -193,9 +221,10 @@ func (p *Panel) tell(ctx context.Context, h *Handle) bool {
 	return err == nil
 }
 
-// Forget ends a module at all witnesses, after both nodes dropped it or the other one was
-// removed from the cluster. A witness that is away, or does not know of the removal,
-// remembers it for nothing: votes belong to the module's identity.
+// Forget ends a module at all witnesses, after both nodes dropped it or the other one was removed from the cluster.
+// A witness that is away, or does not know of the removal, remembers it for nothing: votes belong to the module's
+// identity. A witness is told of the members first: it must refuse a node that was removed before it forgets what it
+// promised to others. All share helloTime.
 func (p *Panel) Forget(ctx context.Context, module string) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
