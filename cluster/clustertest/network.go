@@ -33,7 +33,8 @@ func NewNetwork(seed uint64) *Network {
 	return &Network{rand: rand.New(rand.NewPCG(seed, 1)), hosts: make(map[string]*Host), links: make(map[[2]string]Link)}
 }
 
-// Set says how packets from one IP to another fare.
+// Set says how packets from one IP to another fare. It holds for what is sent from now on, also on streams that are
+// there.
 func (n *Network) Set(from, to string, l Link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -100,7 +101,7 @@ func (n *Network) Listen(ip string, port int) (*Host, error) {
 // Addr is the host's address.
 func (h *Host) Addr() *net.TCPAddr { return h.addr }
 
-// Packets delivers what was sent to the host.
+// Packets delivers what was sent to the host. It is never closed, and holds 256: more are dropped.
 func (h *Host) Packets() <-chan Packet { return h.packets }
 
 // Streams delivers connections that others have dialled.
@@ -159,7 +160,8 @@ func (h *Host) deliver(p Packet) {
 	}
 }
 
-// Dial opens a stream; across a cut it waits for the timeout.
+// Dial opens a stream; across a cut it waits for the timeout. It waits until the other host receives from Streams. A
+// dial may fall to Drop, and then waits like one across a cut.
 func (h *Host) Dial(to string, timeout time.Duration) (net.Conn, error) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -196,7 +198,8 @@ type stream struct {
 	local, remote *net.TCPAddr
 }
 
-// Write swallows what is written across a cut.
+// Write swallows what is written across a cut. It waits for the reader: there is no buffer between, as net.Pipe has
+// none.
 func (s *stream) Write(p []byte) (int, error) {
 	s.n.mu.Lock()
 	l := s.n.links[[2]string{s.local.IP.String(), s.remote.IP.String()}]

@@ -1,6 +1,15 @@
 // Package control carries what nodes ask of each other: JSON in both directions over the
 // port between nodes, with the version of who speaks. A caller's membership is checked at
 // each call; what a node does not know is refused with a sentence that names both versions.
+//
+// # What it promises, and what not
+//
+// A caller is the node that its certificate names, and a member at the instant of the call. A call may arrive twice,
+// also while the first is at work, so all of them are idempotent; that a caller got an error does not say that
+// nothing was done. There is no order between calls.
+//
+// A new call is a route in cmd/node, with a request that is Checked if it names anything; a new kind of error a name
+// in Config.Kinds, which older nodes show as a text without a kind.
 package control
 
 import (
@@ -44,7 +53,8 @@ type Config struct {
 	Cluster   func() cluster.Config
 	Transport http.RoundTripper // to nodes, by name
 	// Kinds are the errors that cross the wire, by name. Unreachable and Invalid are
-	// among them: a node that does not answer, and a request that makes no sense.
+	// among them: a node that does not answer, and a request that makes no sense. An error that
+	// wraps two of them goes out as either.
 	Kinds                map[string]error
 	Unreachable, Invalid error
 	// Translate gives an error the kind that it has for other nodes; nil is its own.
@@ -69,8 +79,11 @@ func New(cfg Config) *Plane {
 		versions: make(map[cluster.NodeID]cluster.Version), refusals: make(map[cluster.NodeID]bool)}
 }
 
-// Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every
-// call may be repeated, which the transport does when a path falls silent.
+// Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every call may be repeated,
+// which the transport does when a path falls silent. It blocks until an answer, at most as long as ctx. What the
+// other node says is an *Error with its kind, or plain text without one; a node that cannot be reached is
+// Unreachable; one whose release does not know the path is cluster.ErrOlder or ErrNewer; ErrRemoved says that this
+// node is no member there.
 func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -180,8 +193,8 @@ func (p *Plane) note(node cluster.NodeID, v cluster.Version) {
 	p.mu.Unlock()
 }
 
-// Version asks a node for the version that it speaks now: it may have been exchanged for
-// another release since it was heard last.
+// Version asks a node for the version that it speaks now: it may have been exchanged for another release since it
+// was heard last. A node of version 1 does not know the question, which is an answer too.
 func (p *Plane) Version(ctx context.Context, node cluster.NodeID) (cluster.Version, error) {
 	err := p.Call(ctx, node, "version", nil, nil)
 	if err != nil && !errors.Is(err, cluster.ErrOlder) {
@@ -192,7 +205,7 @@ func (p *Plane) Version(ctx context.Context, node cluster.NodeID) (cluster.Versi
 	return p.versions[node], nil
 }
 
-// failure is an error on its way between nodes.
+// failure is an error on its way between nodes. Its JSON stays: all releases read it.
 type failure struct {
 	Kind string `json:"kind"`
 	Text string `json:"text"`
@@ -210,6 +223,8 @@ func (e *Error) Error() string { return e.Text }
 // Unwrap is its kind.
 func (e *Error) Unwrap() error { return e.Kind }
 
+// failed is the error that an answer other than 200 means. One of version 1 to a path that it does not know has no
+// body of ours.
 func (p *Plane) failed(node cluster.NodeID, theirs cluster.Version, path string, status int, b []byte) error {
 	var f failure
 	if json.Unmarshal(b, &f) != nil || f.Text == "" {
@@ -262,7 +277,9 @@ func VersionFrom(ctx context.Context) cluster.Version {
 	return v
 }
 
-// Handler serves routes to the members of the cluster.
+// Handler serves routes to the members of the cluster. routes must not have /version yet. Membership is looked at
+// before the path, so that one who was removed learns nothing else. The version of the caller is in the context, see
+// VersionFrom.
 func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
 	routes.Handle("POST /version", Handle(p, func(context.Context, any) (struct{}, error) { return struct{}{}, nil }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -292,9 +309,9 @@ const workTime = 2 * time.Minute
 // Handle decodes a request, checks it, calls fn and encodes what that returns. A request
 // with a method Check is refused where that fails.
 //
-// The context of fn does not end with the connection. A caller whose path falls silent repeats
-// its call over another, and a node that is slow would undo and begin anew each time, and
-// perhaps leave the last one half done.
+// The context of fn does not end with the connection. A caller whose path falls silent repeats its call over
+// another, and a node that is slow would undo and begin anew each time, and perhaps leave the last one half done. fn
+// has workTime, and runs twice at once where a caller repeats its call.
 func Handle[In, Out any](p *Plane, fn func(context.Context, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		in, err := Decode[In](http.MaxBytesReader(w, r.Body, maxBody))
@@ -319,7 +336,8 @@ func Handle[In, Out any](p *Plane, fn func(context.Context, In) (Out, error)) ht
 // Checked is a request that can say whether it makes sense.
 type Checked interface{ Check() error }
 
-// Decode reads one request and checks it. Fields that it does not know are of a newer release.
+// Decode reads one request and checks it. Fields that it does not know are of a newer release. What follows the
+// first value is ignored.
 func Decode[In any](r io.Reader) (In, error) {
 	var in In
 	if err := json.NewDecoder(r).Decode(&in); err != nil {

@@ -85,7 +85,9 @@ type Request struct {
 	Do func() error
 }
 
-// Redeem takes a token: it counts wrong ones, and lets the bearer of a good one in.
+// Redeem takes a token: it counts wrong ones, and lets the bearer of a good one in. May and Do run under the lock of
+// the desk, which is held as long as they take. Errors before Do leave the token unused, but for one of the store,
+// after which it may be used or not.
 func (d *Desk) Redeem(r Request) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,8 +137,8 @@ func (d *Desk) find(secret []byte) ([]Record, int, error) {
 	return records, i, nil
 }
 
-// Forget drops the token of a request, so that it cannot come again, and then calls do; no
-// token is redeemed meanwhile. A nil digest drops none.
+// Forget drops the token of a request, so that it cannot come again, and then calls do; no token is redeemed
+// meanwhile. A nil digest drops none. An error of do comes after the token is gone.
 func (d *Desk) Forget(digest []byte, do func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,6 +1,11 @@
 // Package fencing is what a node does with the fence devices of its cluster: it keeps them known to all members, tests
 // them, and switches nodes off with them. How one device is driven is package fence; when a node has to be switched off
 // is decided by the engines, which call Off.
+//
+// The devices of a node are part of cluster.Config, as package fence encodes them, with their passwords. They are
+// known by the name of the node alone: they stay when it is removed, and are those of whoever has its name next. The
+// exchange of the membership (cluster.Exchange) does not carry them: a member that was away knows them only after
+// SetFence is repeated.
 package fencing
 
 import (
@@ -47,7 +52,7 @@ type Desk struct {
 	cfg Config
 
 	mu    sync.Mutex
-	calls map[cluster.NodeID]*order
+	calls map[cluster.NodeID]*order // those under way
 }
 
 // order is one switching off that is under way, for all who want it.
@@ -59,11 +64,13 @@ type order struct {
 // New returns a Desk.
 func New(cfg Config) *Desk { return &Desk{cfg: cfg, calls: make(map[cluster.NodeID]*order)} }
 
-// Can reports whether there are devices for the node.
+// Can reports whether there are devices for the node. It does not wait.
 func (d *Desk) Can(node cluster.NodeID) bool { return len(d.cfg.Book.Config().Fence[node]) > 0 }
 
 // Off switches a node off and returns nil when its devices confirmed that. Who gives up, by ctx, leaves the order to
-// the others and to itself: it is not known then whether the node is off.
+// the others and to itself: it is not known then whether the node is off. It blocks for as long as the devices take,
+// at most their Levels.Longest. An error is no proof that the node is on; a confirmation is as old as the order,
+// which may have begun before the call.
 func (d *Desk) Off(ctx context.Context, node cluster.NodeID) error {
 	levels, err := d.levels(node)
 	if err != nil {
@@ -78,7 +85,8 @@ func (d *Desk) Off(ctx context.Context, node cluster.NodeID) error {
 	}
 }
 
-// join gives the order to switch the node off, or is one more that waits for it.
+// join gives the order to switch the node off, or is one more that waits for it. The order ends with the node's
+// life, not with who asked for it.
 func (d *Desk) join(node cluster.NodeID, levels fence.Levels) *order {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -143,8 +151,9 @@ func status(node cluster.NodeID, levels fence.Levels) (api.FenceStatus, error) {
 	return st, err
 }
 
-// SetFence makes the devices of a node known to every member that answers. One that is away gets them when this node
-// or another one meets it.
+// SetFence makes the devices of a node known to every member; none takes them away. It is durable on each that took
+// it. An error means that some members do not know: the command has to be repeated when they answer, for nothing
+// else tells them.
 func (d *Desk) SetFence(ctx context.Context, node string, levels [][]api.FenceDevice) error {
 	c := d.cfg.Book.Config()
 	if _, ok := c.Member(cluster.NodeID(node)); !ok {
@@ -171,7 +180,8 @@ func (d *Desk) SetFence(ctx context.Context, node string, levels [][]api.FenceDe
 	return nil
 }
 
-// encode is how levels are stored; nil for none.
+// encode is how levels are stored; nil for none. A Timeout is not part of the API: devices set through it have
+// fence.DefaultTimeout.
 func encode(levels [][]api.FenceDevice) (json.RawMessage, error) {
 	if len(levels) == 0 {
 		return nil, nil
@@ -204,7 +214,8 @@ func (s Set) Check() error {
 }
 
 // Take stores the devices of a node durably. A node that would use them first asks their agents, on this computer,
-// whether they are complete.
+// whether they are complete. The one whose devices they are never uses them, so its computer needs no agent. It
+// blocks on the agents and the disk.
 func (d *Desk) Take(ctx context.Context, set Set) error {
 	if self := d.cfg.Book.Config().Self; set.Node != self && len(set.Levels) > 0 {
 		levels, err := fence.Decode(set.Levels)
@@ -233,7 +244,8 @@ func (d *Desk) Take(ctx context.Context, set Set) error {
 	return err
 }
 
-// TestFence looks whether the devices could switch the node off.
+// TestFence looks whether the devices could switch the node off. A device that does not answer ends it: what the
+// ones before said is not returned then.
 func (d *Desk) TestFence(ctx context.Context, node string) (api.FenceStatus, error) {
 	levels, err := d.levels(cluster.NodeID(node))
 	if err != nil {

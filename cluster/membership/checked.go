@@ -21,8 +21,10 @@ type Identity interface {
 	Peer(tls.ConnectionState) (cluster.NodeID, bool)
 }
 
-// Checked is an Identity for which a certificate of the cluster is not enough: its node has to
-// be a member now, with that very key. A certificate outlives the membership of its node.
+// Checked is an Identity for which a certificate of the cluster is not enough: its node has to be a member now, with
+// that very key. A certificate outlives the membership of its node. Server stays as it is: whoever calls without
+// being a member gets through the handshake, and is refused where the service is chosen (mux), so that it can be
+// told why.
 type Checked struct {
 	Identity
 	Book *Book
@@ -34,7 +36,8 @@ func (c Checked) Peer(st tls.ConnectionState) (cluster.NodeID, bool) {
 	return n, ok && c.Book.Config().Trusts(n, KeyOf(st.PeerCertificates[0]))
 }
 
-// Client accepts nobody but peer, if that is a member.
+// Client accepts nobody but peer, if that is a member. The look comes at the end of each handshake, not when the
+// configuration is made.
 func (c Checked) Client(peer cluster.NodeID) *tls.Config {
 	conf := c.Identity.Client(peer)
 	verify := conf.VerifyConnection

@@ -8,10 +8,11 @@ import (
 	"duet/cluster"
 )
 
-// Meet has all members that answer know the same of the membership, and takes the next step
-// of the exchange of the key of heartbeats when all have stored the one before. The node with
-// the lowest name does so; for others it does nothing. news is whether this node's
-// configuration has changed.
+// Meet has all members that answer know the same of the membership, and takes the next step of the exchange of the
+// key of heartbeats when all have stored the one before. The node with the lowest name does so; for others it does
+// nothing. news is whether this node's configuration has changed. It blocks on the members, one after the other. One
+// that does not answer is in err and stops nobody but the exchange of the key, which needs all. Two nodes that both
+// take themselves for the lowest, in a partition, take no step: each misses a member.
 func (b *Book) Meet(ctx context.Context, alive func(cluster.NodeID) bool,
 	call func(context.Context, cluster.NodeID, cluster.Exchange) (cluster.Exchange, error)) (news bool, err error) {
 	c := b.Config()
@@ -56,7 +57,7 @@ func (b *Book) Meet(ctx context.Context, alive func(cluster.NodeID) bool,
 	return stepped, errors.Join(append(errs, err)...)
 }
 
-// take is Change that tells whether anything changed.
+// take is Change that tells whether anything changed. An error means that nothing changed in memory.
 func (b *Book) take(alter func(c *cluster.Config) bool) (changed bool, err error) {
 	_, err = b.Change(func(c *cluster.Config) bool {
 		changed = alter(c)

@@ -1,5 +1,8 @@
 // Package membership keeps the configuration of the cluster on a node: durable in the node's
 // directory, and at hand in memory for every dial, vote and heartbeat.
+//
+// Files: membership.go keeps it, checked.go is who may connect by it, meet.go how nodes come to know the same. What
+// a change of the membership means is in package cluster, as pure functions; who makes one in package registrar.
 package membership
 
 import (
@@ -66,7 +69,8 @@ type Book struct {
 	now    atomic.Pointer[cluster.Config]
 }
 
-// Open reads the configuration of a node.
+// Open reads the configuration of a node. One Book per directory and computer: two would overwrite each other's
+// changes.
 func Open(dir string) (*Book, error) {
 	c, err := Load(dir)
 	if err != nil {
@@ -81,8 +85,10 @@ func Open(dir string) (*Book, error) {
 // refers to is not changed by anybody.
 func (b *Book) Config() cluster.Config { return *b.now.Load() }
 
-// Change makes a change durable and then uses it, unless alter, which may not change what c
-// refers to, returns false. It returns the configuration as it is then. Changes take turns.
+// Change makes a change durable and then uses it, unless alter, which may not change what c refers to, returns
+// false. It returns the configuration as it is then. Changes take turns. It blocks on the disk, and on the changes
+// before it. After an error the old configuration is in use; what is on the disk may be the new one already, and is
+// then what the next start reads. alter runs under the lock and must not call Change.
 func (b *Book) Change(alter func(c *cluster.Config) bool) (cluster.Config, error) {
 	b.change.Lock()
 	defer b.change.Unlock()

@@ -1,5 +1,8 @@
 // Package ping asks whether anything beyond the other nodes answers: what is left to go by where a
 // module's arbitration is `available` and there is neither witness nor fence agent (cluster/DESIGN.md, rule 3d).
+//
+// It needs a raw socket, and says false without the right to one. That a target answers does not prove that the peer
+// is dead: it only makes it less likely that this node is the one that is cut off.
 package ping
 
 import (
@@ -16,8 +19,9 @@ import (
 // limit bounds one question.
 const limit = 800 * time.Millisecond
 
-// Any reports whether one of targets answers; without targets, a default gateway of this
-// node where the kernel tells which these are (Linux).
+// Any reports whether one of targets answers; without targets, a default gateway of this node where the kernel tells
+// which these are (Linux). It blocks for limit at most; targets are IP addresses, for a name would be looked up
+// without that bound. A node without a gateway of IPv4 has no target of its own.
 func Any(ctx context.Context, targets []string) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -58,7 +62,8 @@ func gateways() []string {
 	return parse(string(table))
 }
 
-// parse reads lines of "iface destination gateway …", addresses in hex, little-endian.
+// parse reads lines of "iface destination gateway …", addresses in hex, little-endian. A destination of 0 is the
+// default route; one without a gateway has nobody to ask.
 func parse(table string) []string {
 	var out []string
 	for line := range strings.Lines(table) {

@@ -14,8 +14,9 @@ const (
 // ErrTooManyTries is returned while a Brake is on.
 var ErrTooManyTries = errors.New("too many wrong tokens")
 
-// Brake slows down whoever guesses secrets: ten wrong ones within a minute close the
-// door for a minute. Its zero value is off. One goroutine at a time.
+// Brake slows down whoever guesses secrets: ten wrong ones within a minute close the door for a minute. Its zero
+// value is off. One goroutine at a time. It does not tell callers apart: while it is on, right secrets are refused
+// too.
 type Brake struct {
 	wrong   []time.Time // the last wrong tries, oldest first
 	refused time.Time   // no tries before this

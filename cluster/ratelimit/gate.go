@@ -47,6 +47,7 @@ func (g *Gate) Enter(src string) bool {
 	return g.enter(src)
 }
 
+// enter counts somebody in if there is room; the caller holds mu.
 func (g *Gate) enter(src string) bool {
 	s := g.source(src)
 	if g.in >= g.limits.All || s.in >= g.limits.Each {
@@ -68,14 +69,16 @@ func (g *Gate) source(src string) *source {
 	return s
 }
 
+// tidy forgets a source of which nobody is there, so that strangers cannot fill the map; the caller holds mu.
 func (g *Gate) tidy(src string) {
 	if s := g.by[src]; s != nil && s.in == 0 && s.waiting == 0 {
 		delete(g.by, src)
 	}
 }
 
-// Wait lets somebody from src in when it is its turn. It returns ErrFull if too many from
-// there wait already, and the error of ctx if that ends first.
+// Wait lets somebody from src in when it is its turn. It returns ErrFull if too many from there wait already, and
+// the error of ctx if that ends first. nil means that it is in, and Leave follows, also if ctx has ended meanwhile.
+// Turns come in the order of waiting, but for sources that have their share.
 func (g *Gate) Wait(ctx context.Context, src string) error {
 	g.mu.Lock()
 	if g.enter(src) {
@@ -110,7 +113,7 @@ func (g *Gate) Wait(ctx context.Context, src string) error {
 	return nil // its turn came in the same moment
 }
 
-// Leave ends what Enter or Wait began.
+// Leave ends what Enter or Wait began. It lets in as many of those who wait as there is room for, the oldest first.
 func (g *Gate) Leave(src string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// Listener hangs up on whoever comes when as many are there as the limits allow; nobody waits.
+// Listener hangs up on whoever comes when as many are there as the limits allow; nobody waits. A connection counts
+// until it is closed, so it has to be closed, once or more.
 func Listener(ln net.Listener, l Limits) net.Listener { return &bounded{ln, NewGate(l)} }
 
 type bounded struct {

@@ -1,6 +1,9 @@
 // Package registrar is how nodes come into a cluster and leave it: one admits with a token what joins, one removes what
 // is gone for good, and all bring together what they know of that until they know the same. The configuration itself is
 // package membership's.
+//
+// A change counts from the moment it is durable on the node that makes it; others learn it from that node, or from
+// any that knows it. Serve and Meet are a goroutine each, which the node runs.
 package registrar
 
 import (
@@ -56,7 +59,8 @@ func New(cfg Config) *Registrar {
 // Serve admits nodes that come with a token until ln is closed or ctx ends.
 func (r *Registrar) Serve(ctx context.Context, ln net.Listener) error { return r.door.Serve(ctx, ln) }
 
-// admit adds a node and tells the other members; those that are away learn it when they meet one.
+// admit adds a node and tells the other members; those that are away learn it when they meet one. Members are told
+// one after the other: each that is away takes its time, and the newcomer waits.
 func (r *Registrar) admit(ctx context.Context, m cluster.Member) (cluster.Config, error) {
 	c, err := r.cfg.Book.Change(func(c *cluster.Config) bool { c.Admit(m); return true })
 	if err != nil {
@@ -80,7 +84,8 @@ func (r *Registrar) admit(ctx context.Context, m cluster.Member) (cluster.Config
 	return c, nil
 }
 
-// Learn takes over what another node knows of the membership.
+// Learn takes over what another node knows of the membership. It is durable when it returns nil. An error of the
+// heartbeats comes after that.
 func (r *Registrar) Learn(f cluster.Fact) error {
 	return r.Change(func(c *cluster.Config) bool { return c.Learn(f) })
 }
@@ -90,7 +95,8 @@ func (r *Registrar) Gone(node cluster.NodeID) error {
 	return r.Learn(cluster.Fact{Member: cluster.Member{Node: node}, Gone: true})
 }
 
-// Met answers a node that tells what it knows of the membership.
+// Met answers a node that tells what it knows of the membership. Both sides know the same once the caller has taken
+// the answer.
 func (r *Registrar) Met(x cluster.Exchange) (cluster.Exchange, error) {
 	err := r.Change(func(c *cluster.Config) bool { return c.Take(x) })
 	return r.cfg.Book.Config().Exchange(), err
@@ -142,8 +148,9 @@ func (r *Registrar) Change(alter func(c *cluster.Config) bool) error {
 	return r.cfg.Update()
 }
 
-// RemoveNode takes a node that is gone for good off the cluster. What it has is left to
-// it: were it to come back, the others would not let it in.
+// RemoveNode takes a node that is gone for good off the cluster. What it has is left to it: were it to come back,
+// the others would not let it in. It is durable here when it returns nil, and others may not know it yet. It touches
+// no module: those whose other copy was there are listed.
 func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemoval, error) {
 	node, c := cluster.NodeID(name), r.cfg.Book.Config()
 	_, known := c.Member(node)
@@ -192,7 +199,8 @@ func (r *Registrar) tellGone(ctx context.Context, member, gone cluster.NodeID) e
 	return err
 }
 
-// NewToken makes a one-time token for a joining node.
+// NewToken makes a one-time token for a joining node. A life of zero or less is enroll.Life. Only this node takes
+// the token, until it has ended or served.
 func (r *Registrar) NewToken(_ context.Context, life time.Duration) (api.Token, error) {
 	life = cmp.Or(max(life, 0), enroll.Life)
 	t, err := r.door.NewToken(life)
