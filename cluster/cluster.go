@@ -57,7 +57,7 @@ type Member struct {
 
 // Defaults of a cluster.
 const (
-	DefaultPort = 7420
+	DefaultPort = 7420 // mux; the next one is of heartbeats, then the API
 	// DefaultWitnessPort is where a witness serves clusters.
 	DefaultWitnessPort = 7425
 	DefaultDetection   = 2 * time.Second
@@ -117,7 +117,8 @@ type View struct {
 	Peers map[NodeID]PeerView
 }
 
-// PeerView is what one node sees of another.
+// PeerView is what one node sees of another. Its zero value is that of a peer that is not known yet: neither alive
+// nor silent.
 type PeerView struct {
 	// Paths tells per heartbeat network whether the peer answers there.
 	Paths map[string]bool

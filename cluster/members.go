@@ -99,7 +99,8 @@ func (c *Config) Learn(f Fact) bool {
 	return true
 }
 
-// put replaces what is known of a node; what c refers to is not changed.
+// put replaces what is known of a node; what c refers to is not changed. So a copy of a Config may be changed while
+// others read the one before.
 func (c *Config) put(f Fact) {
 	c.Members = slices.DeleteFunc(slices.Clone(c.Members), func(m Member) bool { return m.Node == f.Node })
 	c.Removed = slices.DeleteFunc(slices.Clone(c.Removed), func(o Fact) bool { return o.Node == f.Node })

@@ -50,4 +50,8 @@
 //
 // Where two nodes may fence each other at once, give the devices of the preferred one `delay`, in seconds,
 // and a Timeout above it.
+//
+// Files: device.go what is configured, fencer.go what is done with it, run_linux.go one run of an agent, output.go
+// what is shown of it, metadata.go what an agent says it needs. An option that may be shown is one more name in
+// device.go's shown: all others are taken for secrets.
 package fence

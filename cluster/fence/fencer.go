@@ -163,7 +163,8 @@ func (f *Fencer) run(ctx context.Context, d Device, action string, out, diag *ta
 	return code, err
 }
 
-// find returns the program of an agent.
+// find returns the program of an agent. Only absolute folders count: what the daemon runs as root does not depend on
+// where it was started.
 func (f *Fencer) find(agent string) (string, error) {
 	for _, dir := range f.path {
 		file := filepath.Join(dir, agent)

@@ -49,4 +49,11 @@
 // told. A guest that was told to nobody yet (its QEMU younger than a twentieth of the detection time) is not known.
 // When systemd ends QEMU's scope it sends SIGCONT after SIGTERM: such a guest runs for the moment that QEMU takes to
 // end.
+//
+// # Files, in reading order
+//
+// word.go is what is said, and what an answer of the peer proves; roster.go decides and is pure; guard.go carries
+// out, over process_linux.go; link.go is how the daemon speaks, sentry.go what it says. A change of the times
+// changes this comment and the detector of package gossip with it. The words are between programs of one computer,
+// but of two releases while it is upgraded: fields are added, and a zero must mean what their absence did.
 package guard

@@ -37,12 +37,12 @@ type Config struct {
 type guard struct {
 	Config
 	roster *roster
-	open   map[string]*process // by module: of each guest of the roster
-	asked  map[string]time.Duration
-	words  chan heard
-	news   chan answer
-	others sync.WaitGroup
-	fault  string // why the state cannot be saved, as logged
+	open   map[string]*process      // by module: of each guest of the roster
+	asked  map[string]time.Duration // when its peer was asked last, by module
+	words  chan heard               // from listen
+	news   chan answer              // from ask
+	others sync.WaitGroup           // goroutines of listen and ask
+	fault  string                   // why the state cannot be saved, as logged
 }
 
 // heard is a word that waits for its answer.
@@ -58,8 +58,9 @@ type answer struct {
 	err error
 }
 
-// Run guards until ctx ends. It leaves the guests as they are; what it knows stays in the directory for the next run.
-// An error means that it never began.
+// Run guards until ctx ends. It leaves the guests as they are; what it knows stays in the directory for the next
+// run. An error means that it never began. It fails if another guard runs in the directory. It blocks on no disk:
+// the directory is to be in memory.
 func Run(ctx context.Context, c Config) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fmt.Errorf("make directory of the guard: %w", err)
@@ -96,7 +97,8 @@ func Run(ctx context.Context, c Config) error {
 	return nil
 }
 
-// guard is the loop.
+// guard is the loop. It waits for nothing but its channels and the kernel, so a deadline is at most look late, and
+// the time of a word.
 func (g *guard) guard(ctx context.Context) {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -116,6 +118,7 @@ func (g *guard) guard(ctx context.Context) {
 	}
 }
 
+// hear answers only after the signals were sent and the state was written.
 func (g *guard) hear(w heard) {
 	do := g.roster.hear(w.Word)
 	g.hold()
@@ -124,7 +127,9 @@ func (g *guard) hear(w heard) {
 	w.answer <- g.roster.report()
 }
 
-// hold opens the processes of guests that are new, and lets go those of guests that are not guarded any more.
+// hold opens the processes of guests that are new, and lets go those of guests that are not guarded any more. A
+// guest that cannot be held is forgotten at once, so that every order finds its process. The next word brings it
+// again.
 func (g *guard) hold() {
 	for module, p := range g.open {
 		if h := g.roster.guests[module]; h == nil || h.PID != p.pid || h.Start != p.start {
@@ -172,7 +177,8 @@ var reasons = [...]string{
 	end:    "the guest is ended: its peer holds a newer epoch",
 }
 
-// carryOut sends the signals, and only then says so.
+// carryOut sends the signals, and only then says so. A signal that fails is logged and not tried again by itself:
+// the roster takes it for sent.
 func (g *guard) carryOut(do []order) {
 	for _, o := range do {
 		p := g.open[o.guest.Module]
@@ -190,7 +196,8 @@ func (g *guard) carryOut(do []order) {
 	}
 }
 
-// ask asks about each doubtful guest, one question at a time.
+// ask asks about each doubtful guest, one question at a time. The question runs beside the loop, which may hear of
+// another right meanwhile: roster.learn compares.
 func (g *guard) ask(ctx context.Context) {
 	now := Now()
 	for _, h := range g.roster.doubtful(now) {
@@ -211,6 +218,7 @@ func (g *guard) ask(ctx context.Context) {
 	}
 }
 
+// learn takes the answer of a peer. No answer changes nothing: the guest stays as it is.
 func (g *guard) learn(a answer) {
 	if a.err != nil {
 		g.Logger.Info("the peer does not say who has the right", "module", a.about.Module, "peer", a.about.Peer, "err", a.err)
@@ -240,6 +248,7 @@ func (g *guard) serve(ctx context.Context, ln net.Listener) {
 	}
 }
 
+// listen takes the words of one connection, one after the other. Its end says nothing: what counts is what was said.
 func (g *guard) listen(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -289,7 +298,9 @@ func (g *guard) load() {
 	}
 }
 
-// save writes what is known; it is memory, so it does not wait for a disk.
+// save writes what is known; it is memory, so it does not wait for a disk. A guard that is killed between a signal
+// and this finds the guest as it was before: load asks the process whether it is stopped, and a deadline that has
+// passed pauses it again.
 func (g *guard) save() {
 	s := state{Guests: []held{}}
 	for _, h := range g.roster.sorted() {

@@ -23,7 +23,8 @@ func NewLink(socket string, timeout time.Duration) *Link {
 	return &Link{socket: socket, timeout: timeout}
 }
 
-// Say tells the guard and returns its answer. After an error the next one connects anew.
+// Say tells the guard and returns its answer. After an error the next one connects anew. It blocks for the timeout
+// twice at most, connecting and speaking. An error does not say that the guard did not hear.
 func (l *Link) Say(w Word) (Report, error) {
 	r, err := l.say(w)
 	if err != nil {

@@ -63,6 +63,7 @@ func openProcess(pid int, start uint64) (*process, error) {
 	return p, nil
 }
 
+// signal sends one: a process that has ended is no error: nothing was left to do.
 func (p *process) signal(s unix.Signal) error {
 	if err := unix.PidfdSendSignal(p.fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("send %s to process %d: %w", unix.SignalName(s), p.pid, err)
@@ -82,7 +83,7 @@ func (p *process) stopped() bool {
 	return err == nil && at < len(text) && text[at] == 'T'
 }
 
-// ended: no thread of it is left.
+// ended: no thread of it is left. A pidfd is readable when the process has ended, pidfd_open(2); a zombie has ended.
 func (p *process) ended() bool {
 	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)

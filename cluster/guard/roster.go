@@ -46,6 +46,7 @@ type roster struct {
 	began  time.Duration
 }
 
+// newRoster begins with what the last run knew. Its deadlines hold, once settle is over.
 func newRoster(now time.Duration, left []held) *roster {
 	r := &roster{guests: make(map[string]*held), began: now}
 	for _, h := range left {
@@ -64,8 +65,9 @@ func (r *roster) sorted() []*held {
 	return all
 }
 
-// hear takes a word. A guest of no module any more is let go; one that is paused, only by its end: nobody says that it
-// may go on.
+// hear takes a word. A guest of no module any more is let go; one that is paused, only by its end: nobody says that
+// it may go on. A word that does not vouch never postpones the deadline of a guest that is known; a new process
+// begins with that of its Limit, so one that nobody ever vouches for is paused too.
 func (r *roster) hear(w Word) (do []order) {
 	told := make(map[string]bool, len(w.Guests))
 	for _, g := range w.Guests {
@@ -115,7 +117,8 @@ func (r *roster) late(now time.Duration) (do []order) {
 	return do
 }
 
-// doubtful are the guests whose peers are to be asked.
+// doubtful are the guests whose peers are to be asked. A guest that runs is asked about too where nobody has vouched
+// for it for long: one that is never paused (ALONE) among them.
 func (r *roster) doubtful(now time.Duration) (out []*held) {
 	for _, h := range r.sorted() {
 		if h.Paused || now-h.Said >= wonder {
@@ -125,7 +128,9 @@ func (r *roster) doubtful(now time.Duration) (out []*held) {
 	return out
 }
 
-// learn takes a peer's answer to a question about a guest.
+// learn takes a peer's answer to a question about a guest. The answer is to a question about one process: another
+// one of the module is not ended for it. The epoch that counts is that of the last word that vouched, or of the
+// first word, and not that of the question.
 func (r *roster) learn(about Guest, s Standing) (do []order) {
 	h := r.guests[about.Module]
 	if h != nil && h.PID == about.PID && h.Start == about.Start && s.Over(h.Peer, h.Epoch) {

@@ -56,7 +56,7 @@ type Sentry struct {
 	last  time.Duration // when the last word was said
 	oaths map[string]*oath
 	found map[string]life // processes of VMs, by module
-	sworn map[string]bool // modules vouched for in a word that a guard has heard
+	sworn map[string]bool // modules vouched for in the last word, or let go on without a guard
 	said  chan confirmation
 
 	mu     sync.Mutex
@@ -87,7 +87,8 @@ type confirmation struct {
 	err error
 }
 
-// NewSentry returns a Sentry that has told nobody yet.
+// NewSentry returns a Sentry that has told nobody yet. Until Run it holds no connection, and Answers says that no
+// guard is there.
 func NewSentry(cfg SentryConfig) *Sentry {
 	return &Sentry{cfg: cfg, log: cfg.Logger,
 		link: NewLink(cfg.Socket, max(2*Beat(cfg.Cluster().Detection), 200*time.Millisecond)),
@@ -106,7 +107,8 @@ func (s *Sentry) Changed() {
 	}
 }
 
-// Leaving notes that the peers which are alive in view have heard that this node leaves: they give it time.
+// Leaving notes that the peers which are alive in view have heard that this node leaves: they give it time. Call it
+// when they have heard it, and not before: the guests of these peers may run on for most of LeaveGrace.
 func (s *Sentry) Leaving(view cluster.View) {
 	if s == nil {
 		return
@@ -120,7 +122,8 @@ func (s *Sentry) Leaving(view cluster.View) {
 	s.leaves = heard
 }
 
-// Run keeps the guard told until ctx ends. It has to be among the last that end: its last word counts.
+// Run keeps the guard told until ctx ends. It has to be among the last that end: its last word counts. It says a
+// word each beat, one more after each change, and waits for the guard no longer than its link does.
 func (s *Sentry) Run(ctx context.Context) {
 	defer s.asks.Wait()
 	tick := time.NewTicker(Beat(s.cfg.Cluster().Detection))
@@ -140,7 +143,9 @@ func (s *Sentry) Run(ctx context.Context) {
 	}
 }
 
-// tell says how things stand now.
+// tell says how things stand now. It goes on to describe its guests while no guard answers. What was found out
+// before a standstill counts for nothing: the guard has paused the guests then, by the same limit, and the peer may
+// have gone on.
 func (s *Sentry) tell(ctx context.Context) {
 	c := s.cfg.Cluster()
 	now, limit := Now(), PauseAfter(c.Detection)
@@ -167,7 +172,8 @@ func (s *Sentry) tell(ctx context.Context) {
 	}
 }
 
-// guest describes the guest of a module.
+// guest describes the guest of a module. An oath lasts as long as this node holds the module and this process does
+// not stand still.
 func (s *Sentry) guest(ctx context.Context, self cluster.NodeID, m Charge, limit time.Duration) Guest {
 	g := Guest{Module: m.Module, VM: m.VM, Peer: m.Peer, Epoch: m.Record.Epoch, Limit: limit}
 	p := s.find(m)
@@ -259,7 +265,8 @@ func (s *Sentry) ask(ctx context.Context, m Charge, o *oath) {
 	})
 }
 
-// hear takes over what a peer said, as far as it is of the right that this node has now.
+// hear takes over what a peer said, as far as it is of the right that this node has now. An answer to a question of
+// before the oath's since is dropped: between the two this process may have stood still.
 func (s *Sentry) hear(c confirmation) {
 	charges := s.cfg.Charges()
 	i := slices.IndexFunc(charges, func(m Charge) bool { return m.Module == c.module })

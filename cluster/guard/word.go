@@ -19,7 +19,8 @@ func PauseAfter(detection time.Duration) time.Duration { return detection * 3 / 
 // Beat is the time between two words of the daemon.
 func Beat(detection time.Duration) time.Duration { return max(detection/20, 10*time.Millisecond) }
 
-// Guest is a VM of this node as the daemon knows it.
+// Guest is a VM of this node as the daemon knows it. A process is named by PID and Start together: a number alone is
+// used again.
 type Guest struct {
 	Module string         `json:"module"`
 	VM     string         `json:"vm"`
@@ -54,7 +55,8 @@ type Standing struct {
 	Alive bool `json:"alive"`
 }
 
-// Over reports whether the standing of peer proves that a guest of the other node has lost the right for ever.
+// Over reports whether the standing of peer proves that a guest of the other node has lost the right for ever. The
+// epoch is durable at the peer before it says so, and no older one is ever granted again (rule 5).
 func (s Standing) Over(peer cluster.NodeID, epoch cluster.Epoch) bool {
 	return s.Holder == peer && s.Epoch > epoch
 }

@@ -51,7 +51,8 @@ func Open(path string, timeout time.Duration) (*Device, error) {
 	return d, nil
 }
 
-// arm sets the timeout of an open device, or disarms it.
+// arm sets the timeout of an open device, or disarms it. After an error of Disarm too the device stays armed, and is
+// given up with its descriptor: this computer is reset.
 func arm(t timer, timeout time.Duration) (*Device, error) {
 	d := &Device{timer: t}
 	err := d.setTimeout(timeout)
@@ -84,7 +85,7 @@ func (d *Device) setTimeout(want time.Duration) error {
 // Timeout is the device's own, at least that asked for.
 func (d *Device) Timeout() time.Duration { return d.timeout }
 
-// Keepalive starts the timeout anew.
+// Keepalive starts the timeout anew. After an error the timer goes on from the last time that succeeded.
 func (d *Device) Keepalive() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -18,4 +18,7 @@
 // one in software, which works as long as the kernel does. A device can be open once: systemd (RuntimeWatchdogSec) or
 // the package watchdog must not use the same. A driver that never lets go (nowayout) is refused, because each stop of
 // the daemon would reset the node: load it with nowayout=0.
+//
+// Files: device.go is one device, device_linux.go the kernel's calls (Documentation/watchdog/watchdog-api), guard.go
+// when it is fed. All of it runs on the goroutine of Run, but for the check.
 package watchdog

@@ -77,7 +77,8 @@ func Run(ctx context.Context, c GuardConfig) error {
 	}
 }
 
-// turn is what happens each interval.
+// turn is what happens each interval. One check runs at a time: while one hangs nothing is fed, and no second one
+// piles up behind it.
 func (g *guard) turn(ctx context.Context) {
 	switch holds := g.Holds(); {
 	case !holds && g.dog != nil:
@@ -124,6 +125,8 @@ func (g *guard) feed() {
 // left is the time until this node is reset.
 func (g *guard) left() time.Duration { return max(0, g.dog.Timeout()-time.Since(g.fed)) }
 
+// open arms the device, if it can. One whose timeout is too short and that cannot be disarmed either resets this
+// node.
 func (g *guard) open() {
 	dog, err := g.Open()
 	if err == nil && dog.Timeout() < MinChecks*g.Interval {
