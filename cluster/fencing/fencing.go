@@ -152,8 +152,8 @@ func status(node cluster.NodeID, levels fence.Levels) (api.FenceStatus, error) {
 }
 
 // SetFence makes the devices of a node known to every member; none takes them away. It is durable on each that took
-// it. An error means that some members do not know: the command has to be repeated when they answer, for nothing
-// else tells them.
+// it. After an error some members, or all, do not know them: the command has to be repeated when all answer, for
+// nothing else tells them.
 func (d *Desk) SetFence(ctx context.Context, node string, levels [][]api.FenceDevice) error {
 	c := d.cfg.Book.Config()
 	if _, ok := c.Member(cluster.NodeID(node)); !ok {

@@ -63,7 +63,7 @@ func openProcess(pid int, start uint64) (*process, error) {
 	return p, nil
 }
 
-// signal sends one: a process that has ended is no error: nothing was left to do.
+// signal sends one. A process that has ended is no error, for nothing was left to do.
 func (p *process) signal(s unix.Signal) error {
 	if err := unix.PidfdSendSignal(p.fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("send %s to process %d: %w", unix.SignalName(s), p.pid, err)

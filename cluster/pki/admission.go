@@ -135,8 +135,7 @@ func checkCSR(req JoinRequest) (*x509.CertificateRequest, error) {
 }
 
 // checkMember checks name and addresses of a new member against the others. It is asked only while the token is
-// unused: a repeated request would find its own node a member. Each network needs an address, for heartbeats and
-// replication take any of them.
+// unused: a repeated request would find its own node a member. Each network of the cluster needs an address.
 func checkMember(cfg cluster.Config, m cluster.Member) error {
 	if _, taken := cfg.Member(m.Node); taken {
 		return fmt.Errorf("%w: %s is a member already; choose another name, or take the old node off first: `duet cluster "+
