@@ -14,7 +14,9 @@ import (
 	"duet/console/outcome"
 )
 
-// actionCommands makes one command per action of a module.
+// actionCommands makes one command per action of a module. Each asks the same of the daemon, POST
+// modules/MODULE/ACTION, which gives the order to the node that has to act and returns when that has accepted it;
+// what comes of it only shows in the status. With --json standard output has one api.ActionResult, at the end.
 func (a *app) actionCommands() []*cobra.Command {
 	var out []*cobra.Command
 	for _, x := range []struct {
@@ -58,6 +60,12 @@ func (a *app) actionCommands() []*cobra.Command {
 	return out
 }
 
+// act gives one order and follows it. How the module stands is asked for before the order is given: what becomes of
+// an order shows only beside how it stood before (outcome.New). Where that look fails the order is given all the
+// same and not followed, as with --no-wait.
+//
+// What may give up data the daemon refuses with ErrConfirm; the text of that error are the facts, without which
+// nobody can decide. Yes then confirms whatever the question would be by that time: the facts are not compared.
 func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest,
 	noWait bool) error {
 	var order *outcome.Order
@@ -66,6 +74,7 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	}
 	res, err := c.Act(ctx, module, action, r)
 	if errors.Is(err, api.ErrConfirm) && !r.Yes {
+		// The sentinel at the end of the text says nothing to people.
 		facts := strings.TrimRight(strings.TrimSuffix(err.Error(), api.ErrConfirm.Error()), ": \n")
 		wants := fmt.Errorf("%s of %s wants a confirmation: repeat with --yes to do it all the same", action, module)
 		question := fmt.Sprintf("Do you want to %s %s all the same?", action, module)
@@ -84,8 +93,10 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	return a.followOrder(ctx, c, module, order)
 }
 
-// confirm shows the facts and asks for a yes in full. Where nobody can answer it returns wants; with --json the facts
-// are part of that, so that standard error holds one document.
+// confirm shows the facts and asks for a yes in full. Where nobody can answer it returns wants; with --json the
+// facts are part of that, so that standard error holds one document. nil is a yes; any other word, and the end of
+// the input, is an error and nothing was changed. Whether somebody can answer is a matter of standard input alone.
+// The end of ctx ends the question too, with its error: a deadline of ctx is how long the admin may think.
 func (a *app) confirm(ctx context.Context, facts string, wants error, question string) error {
 	if a.json {
 		return unconfirmed{fmt.Errorf("%w: %s", wants, facts)}

@@ -21,13 +21,15 @@ import (
 
 // Exit codes, beside those of "status -q".
 const (
-	exitOK    = 0
-	exitError = 1
-	exitUsage = 2
+	exitOK    = 0 // also of help, and of a --watch or --follow that ctrl-C ended
+	exitError = 1 // the daemon refused, could not be asked, or what was ordered came to nothing
+	exitUsage = 2 // not one request was sent
 )
 
-// Setup makes this node part of a cluster before its daemon runs.
+// Setup makes this node part of a cluster before its daemon runs; setup.OnDisk is the one. None of it may run
+// beside the daemon, and it does not look whether that runs: mayLeave does.
 type Setup interface {
+	// Init and Join fail with pki.ErrExists on a member. The configuration that they return holds secret keys.
 	Init(ctx context.Context, r setup.InitRequest) (cluster.Config, error)
 	Join(ctx context.Context, r setup.JoinRequest) (cluster.Config, error)
 	// Leave ends its membership, Rejoin begins another one under the same name; what it had is kept in a folder.
@@ -37,37 +39,44 @@ type Setup interface {
 
 // app is one run of the command: what it reads and writes, and the flags of all commands.
 type app struct {
-	in            io.Reader
+	in            io.Reader // standard input: a yes, "-" for a file or a secret, and the editor's terminal
 	out, err      io.Writer
-	env           func(string) string
-	inTTY, outTTY bool
-	width         func() int // of the terminal, 0 if unknown
-	now           func() time.Time
-	tick          time.Duration // between two looks at something that goes on
+	env           func(string) string // of the environment; man.go has an empty one
+	inTTY, outTTY bool                // whether somebody can answer; whether to draw in place and in colour
+	width         func() int          // of the terminal, 0 if unknown
+	now           func() time.Time    // for what is printed, and for how long is waited in all; tests set it
+	tick          time.Duration       // between two looks at something that goes on
 	setup         Setup
-	local         Local
+	local         Local // this computer, where its daemon is away
 	version       string
 
-	connect client.Options
+	connect client.Options // the flags --connect, --token-file and --ca-file, or their variables
 	json    bool
 	began   bool // a command's own work began: errors before that are of usage
 }
 
-// exit is an error that only carries an exit code and is not printed.
+// exit is an error that only carries an exit code and is not printed: why was said, or is what was asked for. It
+// wins over errors that are joined with it; exit(0) ends well, as "status -q" of a module in STOP.
 type exit int
 
 func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// interrupted is an error of something that goes on without whoever followed it: ctrl-C, or its time was over.
+// interrupted is an error of something that goes on without whoever followed it: ctrl-C, or its time was over. Exit
+// 1, and 499 in JSON, so that a script tells it from a failure.
 type interrupted struct{ error }
 
-// unconfirmed is an error of something that wants a yes, where nobody can give it.
+// unconfirmed is an error of something that wants a yes, where nobody can give it: 428 in JSON, as if the daemon
+// had said so, also where it is this command that asks. Nothing was changed.
 type unconfirmed struct{ error }
 
-// usageError is returned when the command line is wrong in a way cobra does not know.
+// usageError is returned when the command line is wrong in a way cobra does not know: exit 2. It is returned before
+// anything was asked or changed.
 type usageError struct{ error }
 
-// run runs one command line and returns the exit code.
+// run runs one command line and returns the exit code; it never ends the process. A command returns its error and
+// prints none: here it becomes one line, or one document. What cobra refuses has no type of its own; it is known by
+// that no command's work had begun. context.Canceled is ctrl-C or SIGTERM, whatever was being waited for: nothing
+// else cancels ctx.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
@@ -87,6 +96,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		a.fail(http.StatusBadRequest, fmt.Sprintf("%s (%s --help shows how)", oneLine(err), c.CommandPath()))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
+		// Not interrupted{}: what was asked may have been done, or not.
 		a.fail(statusInterrupted, "interrupted")
 		return exitError
 	}
@@ -94,7 +104,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return exitError
 }
 
-// asksJSON: --json is among the flags of a command line.
+// asksJSON: --json is among the flags of a command line. It does not know which flags take a value, so a value that
+// is --json counts too; it only decides how a mistake is told.
 func asksJSON(args []string) bool {
 	if i := slices.Index(args, "--"); i >= 0 {
 		args = args[:i]
@@ -105,7 +116,8 @@ func asksJSON(args []string) bool {
 // statusInterrupted stands in JSON for ctrl-C; servers use it for a client that went away.
 const statusInterrupted = 499
 
-// statusOf is the HTTP status for an error, also of those that no server told.
+// statusOf is the HTTP status for an error, also of those that no server told: scripts get the same numbers from
+// the command as from the API. Whatever else fails on this side, as a file that is not there, is 500.
 func statusOf(err error) int {
 	var cut interrupted
 	var open unconfirmed
@@ -151,7 +163,8 @@ func oneLine(err error) string {
 	return clean(strings.Join(lines, "; "))
 }
 
-// root is the tree of all commands.
+// root is the tree of all commands. It is made anew for each run, with the values of the flags in a: the
+// environment is read here, and an explicit flag wins over it.
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "duet",
@@ -179,7 +192,8 @@ Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags;
 	return root
 }
 
-// group makes c a command that only holds others.
+// group makes c a command that only holds others. Alone it is a wrong command line (exit 2), as is a name that it
+// does not hold; only "duet" alone shows help and ends well.
 func (a *app) group(c *cobra.Command) {
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -199,7 +213,8 @@ func (a *app) group(c *cobra.Command) {
 	}
 }
 
-// do wraps the work of a command, so that what fails before it is known to be of usage.
+// do wraps the work of a command, so that what fails before it is known to be of usage. f gets the ctx that a
+// signal ends.
 func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
 		a.began = true
@@ -207,7 +222,8 @@ func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.C
 	}
 }
 
-// call is do for work that asks a node.
+// call is do for work that asks a node. Nothing is connected before f asks, so f may still find the command line
+// wrong; the connections are closed when it returns. A file of a token or CA that cannot be read is exit 1.
 func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command,
 	[]string) error {
 	return a.do(func(ctx context.Context, args []string) error {
@@ -220,7 +236,7 @@ func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) 
 	})
 }
 
-// args wants exactly the named arguments; names in brackets may be left out.
+// args wants exactly the named arguments; names in brackets may be left out, from the last on.
 func args(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, got []string) error {
 		if len(got) > len(names) {
@@ -235,10 +251,12 @@ func args(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// color reports whether to colour what goes to out.
+// color reports whether to colour what goes to out: on a terminal, unless NO_COLOR is set to something
+// (no-color.org).
 func (a *app) color() bool { return a.outTTY && a.env("NO_COLOR") == "" }
 
-// emit writes v as JSON or, without --json, what human writes.
+// emit writes v as JSON or, without --json, what human writes. human may be nil where --json is known to be given.
+// Its error is that of standard output: a closed pipe is exit 1.
 func (a *app) emit(v any, human func(io.Writer) error) error {
 	if !a.json {
 		return human(a.out)
@@ -249,7 +267,7 @@ func (a *app) emit(v any, human func(io.Writer) error) error {
 	return e.Encode(v)
 }
 
-// say writes one line unless --json asks for v.
+// say writes one line unless --json asks for v. What comes from elsewhere in args the caller has cleaned.
 func (a *app) say(v any, format string, args ...any) error {
 	return a.emit(v, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, format+"\n", args...)
@@ -257,6 +275,7 @@ func (a *app) say(v any, format string, args ...any) error {
 	})
 }
 
+// or is a, or b where a is empty: as a shell's ${a:-b}.
 func or(a, b string) string {
 	if a != "" {
 		return a

@@ -16,6 +16,8 @@ import (
 	"duet/console/client"
 )
 
+// clusterCommand holds what changes who takes part. init, join, leave and rejoin work on this computer's files, the
+// others ask a daemon. status is the head of "duet status", without its exit codes: 0 if the daemon answered.
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
@@ -33,7 +35,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	return c
 }
 
-// members is what cluster status shows.
+// members is what cluster status shows with --json.
 type members struct {
 	Nodes     []api.NodeStatus    `json:"nodes"`
 	Witnesses []api.WitnessStatus `json:"witnesses,omitempty"`
@@ -48,6 +50,9 @@ type made struct {
 
 const addrUsage = "this node's IP address, once per heartbeat network: IP (they are named hb1, hb2…) or NETWORK=IP"
 
+// initCommand makes the node's files; that duetd finds them is its next start's business. What it says is durable.
+// Then it looks at this host and tells problems on standard error, which do not change the exit code: nothing runs
+// yet, and this is the cheapest moment to mend them. On a member it fails and changes nothing.
 func (a *app) initCommand() *cobra.Command {
 	var r setup.InitRequest
 	var addrs []string
@@ -84,6 +89,9 @@ func (a *app) initCommand() *cobra.Command {
 	return c
 }
 
+// joinCommand asks the node at ADDRESS, on the port of the traffic between nodes and not of the API, and stores
+// what that gives. The token is of that one node: another one does not know it. After the join it looks at this
+// host as init does.
 func (a *app) joinCommand() *cobra.Command {
 	var r setup.JoinRequest
 	var addrs []string
@@ -115,7 +123,8 @@ func (a *app) joinCommand() *cobra.Command {
 	return c
 }
 
-// readToken reads a token from standard input if it is "-", which keeps it out of the list of processes.
+// readToken reads a token from standard input if it is "-", which keeps it out of the list of processes and of the
+// shell's history.
 func (a *app) readToken(token *string) error {
 	if *token == "-" {
 		b, err := io.ReadAll(io.LimitReader(a.in, 4096))
@@ -130,6 +139,8 @@ func (a *app) readToken(token *string) error {
 	return nil
 }
 
+// leaveCommand puts what this node has aside, durably. It asks nobody but its own daemon, which must not run, and
+// tells nobody: to the cluster this node is a member until "duet cluster remove".
 func (a *app) leaveCommand() *cobra.Command {
 	var dir string
 	var yes bool
@@ -159,12 +170,15 @@ type left struct {
 	Kept string `json:"kept"`
 }
 
+// leaveFlags are those that leave and rejoin share.
 func leaveFlags(c *cobra.Command, dir *string, yes *bool) {
 	c.Flags().StringVar(dir, "dir", setup.DefaultDir, "directory of the node's state")
 	c.Flags().BoolVar(yes, "yes", false, "do not ask")
 }
 
-// mayLeave refuses while the daemon runs, which has the files open and VMs to look after, and asks.
+// mayLeave refuses while the daemon runs, which has the files open and VMs to look after, and asks. That it runs is
+// known by its answer, whatever that is, and by that it does not answer in time: only a socket that nobody serves
+// is proof that it does not. It asks where --connect says, which has to be this computer's socket.
 func (a *app) mayLeave(ctx context.Context, yes bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -186,6 +200,8 @@ func (a *app) mayLeave(ctx context.Context, yes bool) error {
 		"longer used.", errors.New("to leave wants a confirmation: repeat with --yes"), "Do you want to leave?")
 }
 
+// rejoinCommand is leave and join in one, for a node that was removed: its name, networks and addresses are those
+// it had. What it had comes back if it cannot join. Its copies of VMs are in what is kept and are made anew.
 func (a *app) rejoinCommand() *cobra.Command {
 	var r setup.JoinRequest
 	var yes bool
@@ -216,6 +232,9 @@ func (a *app) rejoinCommand() *cobra.Command {
 	return c
 }
 
+// removeCommand has the daemon take a node off the cluster. The daemon refuses while that node's heartbeats are
+// heard: it would go on with its guests although nobody talks to it. It is durable on the node that is asked when
+// that answers; other members learn it when they meet one that knows. --json gives the api.NodeRemoval.
 func (a *app) removeCommand() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
@@ -248,8 +267,8 @@ func (a *app) removeCommand() *cobra.Command {
 	return c
 }
 
-// mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is for
-// the daemon to see.
+// mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is
+// for the daemon to see. A node without modules is removed without a question.
 func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes bool) error {
 	st, err := c.Status(ctx)
 	if err != nil {
@@ -270,6 +289,7 @@ func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes 
 		"Is it gone for good?")
 }
 
+// nodeSetupFlags are those that init and join share; needed checks them.
 func nodeSetupFlags(c *cobra.Command, dir *string, node *cluster.NodeID, addrs *[]string) {
 	f := c.Flags()
 	f.StringVar((*string)(node), "node", "", "name of this node")
@@ -277,7 +297,7 @@ func nodeSetupFlags(c *cobra.Command, dir *string, node *cluster.NodeID, addrs *
 	f.StringVar(dir, "dir", setup.DefaultDir, "directory of the node's state")
 }
 
-// needed checks the flags that init and join share.
+// needed checks the flags that init and join share, before anything is asked or written: its errors are of usage.
 func needed(node cluster.NodeID, addrs []string) ([]setup.Addr, error) {
 	if node == "" {
 		return nil, usageError{errors.New("give this node a name with --node")}
@@ -289,6 +309,8 @@ func needed(node cluster.NodeID, addrs []string) ([]setup.Addr, error) {
 	return out, nil
 }
 
+// tokenCommand makes a token that is durable on the node that is asked, and good there only, once, for --life (up
+// to a week, which the daemon checks). Who has it can become a member: with --json it is on standard output too.
 func (a *app) tokenCommand() *cobra.Command {
 	life := time.Hour
 	c := &cobra.Command{

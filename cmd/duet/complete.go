@@ -11,15 +11,17 @@ import (
 	"duet/console/client"
 )
 
-// completeTime is how long a shell waits for names when the user presses tab.
+// completeTime is how long a shell waits for names when the user presses tab: a node that is away must not hang a
+// prompt.
 const completeTime = 500 * time.Millisecond
 
-// nodeFlag adds --node with completion.
+// nodeFlag adds --node with completion. The names are not checked here: the daemon knows which there are.
 func (a *app) nodeFlag(c *cobra.Command, node *string, usage string) {
 	c.Flags().StringVar(node, "node", "", usage)
 	a.completeNodesFor(c, "node")
 }
 
+// completeNodesFor completes a flag that c has already; one that it has not is a panic.
 func (a *app) completeNodesFor(c *cobra.Command, flag string) {
 	err := c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, typed string) ([]string,
 		cobra.ShellCompDirective) {
@@ -30,6 +32,7 @@ func (a *app) completeNodesFor(c *cobra.Command, flag string) {
 	}
 }
 
+// completeNodes and those below complete the first argument; for what follows they offer nothing, and never files.
 func (a *app) completeNodes(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -50,6 +53,7 @@ func (a *app) completeModules(c *cobra.Command, args []string, typed string) ([]
 	})
 }
 
+// completeVolumes offers each volume once: it is on two nodes.
 func (a *app) completeVolumes(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -92,8 +96,8 @@ func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []st
 	})
 }
 
-// offer asks the node for names that begin with what was typed. It stays silent
-// if there is no answer: a shell prompt is no place for errors.
+// offer asks the node for names that begin with what was typed. It stays silent if there is no answer: a shell
+// prompt is no place for errors. Names are cleaned: the shell prints them, and the user's next line has them.
 func (a *app) offer(cmd *cobra.Command, typed string, ask func(context.Context, *client.Client) ([]string, error)) (
 	[]string, cobra.ShellCompDirective) {
 	parent := cmd.Context()

@@ -11,8 +11,15 @@ import (
 	"duet/console/client"
 )
 
+// maxConfig bounds what is read, so that the wrong file, or a terminal that never ends, is no memory. A file of
+// just that length is refused: it may have been cut off.
 const maxConfig = 1 << 20 // bytes of a file with configuration
 
+// configCommand holds what is done with the YAML of a module. The daemon parses and judges it; this command copies
+// it. show writes the YAML that is stored, with --json an api.Config, which has the
+// version beside it. check changes nothing and exits with 1 for a file that apply would refuse as such. apply makes
+// the file the newest version and returns when that is durable on the node that is asked; the peer gets it in the
+// background. A file that says what is stored already makes no new version.
 func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Show, check and change the configuration of modules"}
 	a.group(c)
@@ -58,6 +65,7 @@ func (a *app) configCommand() *cobra.Command {
 	return c
 }
 
+// fileText is the name of a file in an error.
 func fileText(name string) string {
 	if name == "-" {
 		return "standard input"
@@ -65,7 +73,7 @@ func fileText(name string) string {
 	return name
 }
 
-// readFile reads a file of configuration, or standard input for "-".
+// readFile reads a file of configuration, or standard input for "-", whole: its errors say which it was.
 func (a *app) readFile(name string) ([]byte, error) {
 	r := a.in
 	if name != "-" {

@@ -13,6 +13,11 @@ import (
 	"duet/console/client"
 )
 
+// divergedCommand lists the kept versions of all nodes that answer: one that is away is left out without a word. []
+// and no failure where there are none. With MODULE each version is compared with its volume as it is now, by the
+// node that keeps it, one after the other; that takes up to 20 s each and then tells what was found so far
+// (Partly), and it fails where the volume is not open there. A module that is gone may have versions; one that
+// never was is api.ErrNotFound.
 func (a *app) divergedCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "diverged [MODULE]", Short: "List the versions of volumes that lost a split brain and are kept",
@@ -67,12 +72,13 @@ func (a *app) writeVersions(w io.Writer, list []api.Version) error {
 	return t.write(w, a.color())
 }
 
+// noVersion is what stands in place of an empty table.
 func noVersion(w io.Writer) error {
 	_, err := io.WriteString(w, "No version is kept: no split brain in the last week.\n")
 	return err
 }
 
-// rangesShown is how many ranges people see; --json has more.
+// rangesShown is how many ranges people see of a difference; --json has all that the daemon found.
 const rangesShown = 20
 
 func (a *app) writeDifferences(w io.Writer, list []api.Difference) error {
@@ -102,6 +108,7 @@ func (a *app) writeDifferences(w io.Writer, list []api.Difference) error {
 	return nil
 }
 
+// sideText is when one side wrote without the other; times are those of that node's clock.
 func sideText(s api.Side) string {
 	at := func(t *time.Time) string {
 		if t == nil {
@@ -112,6 +119,8 @@ func sideText(s api.Side) string {
 	return fmt.Sprintf("%s: first write %s, last write %s", clean(s.Node), at(s.FirstWrite), at(s.LastWrite))
 }
 
+// exportCommand begins a task on the node that keeps the version, and has to be asked of that one: FILE is a path
+// there. Only the daemon makes it, and overwrites nothing.
 func (a *app) exportCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
@@ -130,6 +139,7 @@ func (a *app) exportCommand() *cobra.Command {
 	return c
 }
 
+// dropCommand forgets a version for good, on whichever node keeps it, without a question: the ID was typed.
 func (a *app) dropCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "drop VERSION", Short: "Forget a kept version", Args: args("VERSION"),

@@ -17,9 +17,13 @@ import (
 	"duet/console/client"
 )
 
-// glanceTime bounds the look that another command takes on its way.
+// glanceTime bounds the look that another command takes on its way. The whole look may take three times as long
+// where nodes are silent; then nothing is told.
 const glanceTime = 10 * time.Second
 
+// doctorCommand asks the daemon to look at all nodes, and looks itself where that does not answer. --short leaves
+// out lines, not problems: the exit code is the same. With --json it is an api.Doctor, and exit 1 with nothing on
+// standard error is a problem in it.
 func (a *app) doctorCommand() *cobra.Command {
 	var dir string
 	var short bool
@@ -62,12 +66,16 @@ Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no a
 	return c
 }
 
-// alone reports that the daemon of this computer does not answer.
+// alone reports that the daemon of this computer does not answer: not at all, or not in time. One that is asked
+// over TLS is another computer, of which nothing can be seen from here; one that refuses this user
+// (client.ErrDenied) runs.
 func (a *app) alone(err error) bool {
 	return errors.Is(err, client.ErrAway) && strings.HasPrefix(a.connect.Connect, "unix:")
 }
 
-// lookAlone is a look at this computer without its daemon.
+// lookAlone is a look at this computer without its daemon. It has the form of the daemon's, with that finding
+// first. A host without the files of a node (no ports are known) is one before init or join: that is a note and no
+// problem.
 func (a *app) lookAlone(ctx context.Context, dir string) api.Doctor {
 	f := a.local.Look(ctx, dir)
 	silent := api.Finding{Node: f.Node, Level: doctor.Problem, About: "duetd",
@@ -80,6 +88,7 @@ func (a *app) lookAlone(ctx context.Context, dir string) api.Doctor {
 	return api.Doctor{Node: f.Node, Findings: append([]api.Finding{silent}, judged(f)...)}
 }
 
+// judged are the findings of one node's facts. What takes the facts of two nodes to see is not among them.
 func judged(f doctor.Facts) []api.Finding {
 	var out []api.Finding
 	for _, x := range doctor.Judge(doctor.Look{Nodes: []doctor.Node{{Name: f.Node, Facts: &f}}}) {
@@ -88,11 +97,13 @@ func judged(f doctor.Facts) []api.Finding {
 	return out
 }
 
+// problems are those that decide the exit code, in a list of its own.
 func problems(all []api.Finding) []api.Finding {
 	return slices.DeleteFunc(slices.Clone(all), func(f api.Finding) bool { return f.Level != doctor.Problem })
 }
 
-// writeFindings writes a table: below each fact what to do.
+// writeFindings writes a table: below each fact what to do. The node stands in the first of its lines only; a
+// finding of no node is of the cluster.
 func (a *app) writeFindings(w io.Writer, d api.Doctor) error {
 	if len(d.Findings) == 0 {
 		_, err := fmt.Fprintln(w, "Nothing is wrong.")
@@ -125,7 +136,8 @@ func levelStyle(level string) style {
 	return plain
 }
 
-// complain names problems where another command does its work all the same.
+// complain names problems where another command does its work all the same: on standard error, as text also with
+// --json, and without a say in the exit code.
 func (a *app) complain(all []api.Finding) {
 	for _, f := range problems(all) {
 		fmt.Fprintf(a.err, "problem on %s: %s\n", clean(or(f.Node, "the cluster")), clean(f.Fact))
@@ -135,8 +147,8 @@ func (a *app) complain(all []api.Finding) {
 	}
 }
 
-// glance complains about what a look at all nodes finds; without an answer it is silent,
-// because the work that follows will say why.
+// glance complains about what a look at all nodes finds; without an answer it is silent, because the work that
+// follows will say why. It comes before the work, so that an admin can still end that with ctrl-C.
 func (a *app) glance(ctx context.Context, c *client.Client) {
 	ctx, cancel := context.WithTimeout(ctx, glanceTime)
 	defer cancel()

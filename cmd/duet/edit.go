@@ -16,6 +16,7 @@ import (
 )
 
 // apply makes text, an edit of version base, the configuration of the module that it names, and says what became of it.
+// Base 0 is of whatever there is: what came in between is replaced.
 func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uint64) error {
 	conf, err := c.Apply(ctx, text, base)
 	if err != nil {
@@ -24,6 +25,8 @@ func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uin
 	return a.say(conf, "%s has configuration version %d", clean(conf.Module), conf.Version)
 }
 
+// setKeyCommand reads the configuration, exchanges the one key in its text and applies that: other keys are as the
+// node had them when it was read. A key that is not known, or a value that is none, is exit 1.
 func (a *app) setKeyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "set MODULE KEY=VALUE", Short: "Change one key of a module's configuration, such as policy.restart.max=5",
@@ -49,6 +52,8 @@ func (a *app) setKeyCommand() *cobra.Command {
 	}
 }
 
+// editCommand applies what an editor makes of the configuration. What was refused stays in a file that the error
+// names: the work of an admin is not thrown away. A text that is as it was is not sent at all.
 func (a *app) editCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "edit MODULE", Short: "Edit the configuration of a module in $VISUAL or $EDITOR",
@@ -79,7 +84,8 @@ func (a *app) editCommand() *cobra.Command {
 	}
 }
 
-// errOtherName: what a configuration is applied to is the module that it names.
+// errOtherName: what a configuration is applied to is the module that it names, so a changed name would overwrite
+// another module, or be refused as one that is not there.
 var errOtherName = errors.New("the name of a module cannot be changed: release the VM, and protect it under its " +
 	"new one")
 
@@ -92,7 +98,9 @@ func sameName(text []byte, module string) error {
 	return nil
 }
 
-// edited lets an admin edit text, and returns what it is then and the file that it is in.
+// edited lets an admin edit text in a new file, and returns what it is then and the file that it is in, which is
+// the caller's to remove if err is nil. After a failed editor the file is removed if it is as it was, else the
+// error names it. The editor has this command's terminal; the end of ctx kills it.
 func (a *app) edited(ctx context.Context, module string, text []byte) (path string, now []byte, err error) {
 	f, err := os.CreateTemp("", "duet-"+module+"-*.yaml")
 	if err != nil {
@@ -102,7 +110,8 @@ func (a *app) edited(ctx context.Context, module string, text []byte) (path stri
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", nil, err
 	}
-	// An editor may have arguments, as "code --wait": the shell takes them apart.
+	// An editor may have arguments, as "code --wait": the shell takes them apart. The file is $0 of that shell, so
+	// that no character of its name means anything to it.
 	editor := or(or(a.env("VISUAL"), a.env("EDITOR")), "vi")
 	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$0"`, f.Name())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err

@@ -22,6 +22,8 @@ type explained struct {
 	Troubles []docs.Trouble `json:"troubles,omitempty"`
 }
 
+// explainCommand needs no daemon: it has the glossary and the table of troubles in it (package docs), of its own
+// release. A word without an explanation is exit 1, with those that look like it.
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain [WORD] [STATUS]", Short: "Explain a word or a state, such as epoch or WAIT NotReady, or list them",
@@ -61,6 +63,8 @@ var states = map[string]string{
 	"DOWN":      "something does not run: the sentence beside it says what, and the line below its module why",
 }
 
+// explain looks a word up, whatever its case: a state or two words of status first, then the glossary, then the
+// troubles that are about it, or that are it. What is not known has neither text nor troubles.
 func explain(word string) explained {
 	e := explained{Word: word, Text: states[strings.ToUpper(word)]}
 	role, status, both := strings.Cut(word, " ")
@@ -108,6 +112,7 @@ func meant(word string) string {
 	return ", did you mean " + strings.Join(near, " or ") + "?"
 }
 
+// explainable are all words that have a text, sorted, each once.
 func explainable() []string {
 	var out []string
 	for _, w := range docs.Words() {
@@ -120,6 +125,7 @@ func explainable() []string {
 	return slices.Compact(out)
 }
 
+// writeExplained writes the text, then each trouble with what to do.
 func writeExplained(w io.Writer, e explained) error {
 	if e.Text != "" {
 		fmt.Fprintf(w, "%s: %s\n", e.Word, e.Text)
@@ -130,7 +136,8 @@ func writeExplained(w io.Writer, e explained) error {
 	return nil
 }
 
-// explainKeyCommand explains the keys of a module's configuration.
+// explainKeyCommand explains the keys of a module's configuration, as this program knows them: the daemon may be of
+// another release.
 func (a *app) explainKeyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain [KEY]", Short: "Explain a key of a module's configuration, such as policy.restart, or all",
@@ -157,7 +164,8 @@ type explainedKey struct {
 	Default string // "" where there is none
 }
 
-// keysUnder are the keys of every kind at a path or below it.
+// keysUnder are the keys of every kind at a path or below it; "" is the root of all. A key of a list goes on with
+// "[".
 func keysUnder(path string) (found []explainedKey) {
 	all := slices.Clone(appmodules.CommonKeys)
 	for _, k := range appmodules.Kinds() {

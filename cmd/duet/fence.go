@@ -17,6 +17,9 @@ import (
 	"duet/console/client"
 )
 
+// fenceCommand holds what is known of how nodes are switched off. set and remove count at once on all nodes that
+// answer; where one does not, they exit with 1 although the others know it. list and the document of a test show
+// secrets as ***. test switches nothing; it exits with 1 at the first device that could not do its work.
 func (a *app) fenceCommand() *cobra.Command {
 	c := &cobra.Command{Use: "fence", Short: "Say how a node can be switched off by the other one",
 		Long: `Say how a node can be switched off by the other one, through the executables of the
@@ -55,6 +58,8 @@ case before a VM starts on the other node.`}
 	return c
 }
 
+// fenceSetCommand replaces all devices of a node. One device comes from flags; more, in levels, only from a file,
+// which has to be readable for this command, not for the daemon.
 func (a *app) fenceSetCommand() *cobra.Command {
 	var agent, file string
 	var options []string
@@ -82,6 +87,9 @@ devices of a level have to confirm, the first level that does wins.`,
 	return c
 }
 
+// fenceLevels reads the devices from either source; both, or none, is a wrong command line. A file without a device
+// is refused: the daemon would take it for a removal. Only one option can be "-": it reads standard input to its
+// end.
 func (a *app) fenceLevels(agent string, options []string, file string) (levels [][]api.FenceDevice, err error) {
 	switch {
 	case (agent == "") == (file == ""), file != "" && len(options) > 0:
@@ -117,6 +125,7 @@ func (a *app) fenceLevels(agent string, options []string, file string) (levels [
 	return [][]api.FenceDevice{{d}}, nil
 }
 
+// writeFences writes a row for each device; levels count from 1, the first is tried first.
 func (a *app) writeFences(w io.Writer, all []api.FenceStatus) error {
 	if len(all) == 0 {
 		_, err := io.WriteString(w, "No node has a fence device.\n")

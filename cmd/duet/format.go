@@ -69,7 +69,8 @@ func percent(s api.Sync) int {
 	return int(100 * min(1, max(0, done)))
 }
 
-// together is two syncs as one, which ends when the later of them does.
+// together is two syncs as one, which ends when the later of them does; of the kind of the first. Where one of them
+// cannot say when it ends, both cannot. Either may be nil; neither is changed.
 func together(a, b *api.Sync) *api.Sync {
 	if a == nil || b == nil {
 		return cmp.Or(a, b)
@@ -106,14 +107,15 @@ func progressText(s api.Sync) string {
 	return strings.Join(parts, " ")
 }
 
-// barText is a progress bar of that many cells.
+// barText is a progress bar of that many cells, full at 100 % only.
 func barText(pct, width int) string {
 	full := min(width, max(0, pct*width/100))
 	return "[" + strings.Repeat("#", full) + strings.Repeat("-", width-full) + "]"
 }
 
-// clean makes text of others safe to print: one line, no control characters, so
-// that no name can move the cursor.
+// clean makes text of others safe to print: one line, no control characters, so that no name can move the cursor,
+// hide what stands behind it, or begin a line that looks like ours. Rune for rune, so that widths can be counted
+// after it.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -126,7 +128,8 @@ func clean(s string) string {
 	}, s)
 }
 
-// clip shortens s to that many characters.
+// clip shortens s to that many characters, the last of which is then an ellipsis; a width of 0 or less does not. It
+// counts runes, not cells: wide ones may still wrap.
 func clip(s string, width int) string {
 	if width <= 0 || utf8.RuneCountInString(s) <= width {
 		return s

@@ -22,7 +22,8 @@ type Local interface {
 // thisHost is the Local of a real computer.
 type thisHost struct{ version string }
 
-// Look sees less than a daemon does, and says so.
+// Look sees less than a daemon does, and says so in Unlooked. It takes each port of the node for a moment, to find
+// out whether a daemon could have it, and connects to the other nodes; ctx bounds that.
 func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	f := doctor.Facts{Version: h.version, Host: host.Look(host.Config{Dir: dir}), Hypervisor: host.Libvirt(ctx)}
 	f.Node, _ = os.Hostname() // "" is what it is
@@ -42,7 +43,8 @@ func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	return f
 }
 
-// Collect is for root.
+// Collect is for root. The part is sealed: the secrets that were found in the node's directory are hidden in all of
+// it, so nothing may be added to it afterwards.
 func (h thisHost) Collect(ctx context.Context, dir string) support.Part {
 	p, secrets := support.Collect(ctx, dir)
 	if text, err := json.MarshalIndent(h.Look(ctx, dir), "", "  "); err == nil { // it holds nothing that cannot be written

@@ -16,6 +16,9 @@ import (
 	"duet/console/client"
 )
 
+// logCommand shows transitions: what changed, on which node, and why, which both nodes keep for people in journals
+// that turn over. The daemon merges those of both nodes and leaves out a node that is away. Without a MODULE each
+// module is asked for, one after the other. With --json an array, with -f a document for each line.
 func (a *app) logCommand() *cobra.Command {
 	var f logFlags
 	c := &cobra.Command{
@@ -50,13 +53,15 @@ func (a *app) logCommand() *cobra.Command {
 // logLines is how many transitions are shown unless more are asked for.
 const logLines = 50
 
+// logFlags are as they were typed.
 type logFlags struct {
 	n      int
 	since  string
 	follow bool
 }
 
-// check reads the flags; the time is zero if there is no limit.
+// check reads the flags; the time is zero if there is no limit. A time without a zone is this computer's; the
+// entries have the clocks of their nodes.
 func (f logFlags) check(now time.Time) (time.Time, error) {
 	if f.n < 1 {
 		return time.Time{}, fmt.Errorf("-n %d: must be at least 1", f.n)
@@ -75,16 +80,17 @@ func (f logFlags) check(now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("--since %q: write a duration as 2h, or a time as 2006-01-02 15:04", f.since)
 }
 
-// logReader reads the transitions of a module, or of all.
+// logReader reads the transitions of a module, or of all. One goroutine uses it.
 type logReader struct {
 	*app
 	c      *client.Client
-	module string
-	n      int
-	since  time.Time
+	module string    // empty: all
+	n      int       // how many in all; each module is asked for as many
+	since  time.Time // zero: no limit
 }
 
-// read returns the newest, oldest first.
+// read returns the newest n that are not older than since, oldest first: of different nodes in the order of their
+// clocks. It never returns nil, which would be null in JSON.
 func (l *logReader) read(ctx context.Context) ([]api.LogEntry, error) {
 	modules := []string{l.module}
 	if l.module == "" {
@@ -110,8 +116,11 @@ func (l *logReader) read(ctx context.Context) ([]api.LogEntry, error) {
 	return all[max(0, len(all)-l.n):], nil
 }
 
-// follow writes them as they come, until ctx ends, which is no error. A node that does not answer for the moment may
-// do so again.
+// follow writes them as they come, until ctx ends, which is no error. A node that does not answer for the moment
+// may do so again: that is told once, on standard error, and only the first reading has to succeed.
+//
+// It reads the newest n again in each tick and writes what it has not written yet: what a peer has to tell when it
+// is back may be older than the line before. More than n transitions within a tick are not all seen.
 func (l *logReader) follow(ctx context.Context) error {
 	seen := map[string]bool{}
 	first, away := true, false
@@ -144,7 +153,7 @@ func (l *logReader) follow(ctx context.Context) error {
 	}
 }
 
-// line writes one transition, with --json as a document of its own.
+// line writes one transition, with --json as a document of its own on one line.
 func (l *logReader) line(e api.LogEntry) error {
 	if l.json {
 		return json.NewEncoder(l.out).Encode(e)
@@ -154,6 +163,7 @@ func (l *logReader) line(e api.LogEntry) error {
 	return err
 }
 
+// writeLog writes them as a table, with the module where there may be several.
 func (a *app) writeLog(w io.Writer, entries []api.LogEntry, modules bool) error {
 	t := table{head: []string{"TIME", "NODE", "FROM", "TO", "WHY"}}
 	if modules {
@@ -170,6 +180,7 @@ func (a *app) writeLog(w io.Writer, entries []api.LogEntry, modules bool) error 
 	return t.write(w, a.color())
 }
 
+// logStyle colours by the status that was reached; To is ROLE/Status.
 func logStyle(to string) style {
 	_, status, _ := strings.Cut(to, "/")
 	return statusStyle(api.NodeState{Status: status})

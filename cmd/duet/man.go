@@ -27,6 +27,8 @@ func main() {
 	}
 }
 
+// write overwrites the files of those names in dir, which has to be there. Nothing of the environment or of this
+// computer shows in them: with SOURCE_DATE_EPOCH the same source gives the same bytes.
 func write(dir string) error {
 	a := &app{version: version.String(), env: func(string) string { return "" }} // defaults are nobody's own
 	root := a.root()

@@ -13,6 +13,8 @@ import (
 	"duet/console/client"
 )
 
+// metricsCommand prints what Prometheus needs to scrape every node itself: the figures of a node are its own, and a
+// node that is down must not take those of its peer along. Nothing is installed or copied.
 func (a *app) metricsCommand() *cobra.Command {
 	c := &cobra.Command{Use: "metrics", Short: "Help to bring the figures into Prometheus"}
 	a.group(c)
@@ -29,7 +31,8 @@ func (a *app) metricsCommand() *cobra.Command {
 	return c
 }
 
-// scrapeJob is one job of Prometheus: each node has a token of its own.
+// scrapeJob is one job of Prometheus for each node, since each has a token of its own. With --json there is a list
+// of them; the paths are on the computer of Prometheus.
 type scrapeJob struct {
 	Job    string `json:"job_name"`
 	Node   string `json:"node"`
@@ -38,8 +41,10 @@ type scrapeJob struct {
 	CA     string `json:"ca_file"`
 }
 
-const prometheusDir = "/etc/prometheus/duet"
+const prometheusDir = "/etc/prometheus/duet" // on the computer of Prometheus, where an admin copies the files to
 
+// scrapeJobs are those of the nodes whose address is known. It is the first address of the node with the usual
+// port; a node whose daemon serves elsewhere (duetd --listen) has to be written by hand.
 func scrapeJobs(st api.Status) []scrapeJob {
 	var out []scrapeJob
 	for _, n := range st.Nodes {
@@ -51,6 +56,7 @@ func scrapeJobs(st api.Status) []scrapeJob {
 	return out
 }
 
+// writeScrape writes it as YAML, to be pasted into prometheus.yml; names are quoted where they are values.
 func writeScrape(w io.Writer, st api.Status) error {
 	jobs := scrapeJobs(st)
 	var b strings.Builder

@@ -9,7 +9,8 @@ import (
 	"duet/console/client"
 )
 
-// checkProtect says what would come of a protect.
+// checkProtect says what would come of a protect, and changes nothing on either node. Exit 1 if it would be
+// refused, with the reasons on standard output: they are what was asked for.
 func (a *app) checkProtect(ctx context.Context, c *client.Client, vm string, r api.ProtectRequest) error {
 	check, err := c.CheckProtect(ctx, vm, r)
 	if err != nil {
@@ -53,6 +54,7 @@ func (a *app) writeNotices(w io.Writer, node string, all []api.Notice) error {
 	return nil
 }
 
+// noticeStyle: red is what keeps data or a VM from being on both nodes. A level of a newer release is not coloured.
 func noticeStyle(level string) style {
 	switch level {
 	case "alarm", "refused":

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	orderTime = 30 * time.Minute // longest that an order is followed
+	orderTime = 30 * time.Minute // longest that an order is followed: a guest may take long to shut down
 	orderLook = 5                // looks at the module within a tick
 )
 
-// module finds one in the status.
+// module finds one in the status. api.ErrNotFound names what there is.
 func (a *app) module(ctx context.Context, c *client.Client, name string) (api.ModuleStatus, error) {
 	st, err := c.Status(ctx)
 	if err != nil {
@@ -28,8 +28,13 @@ func (a *app) module(ctx context.Context, c *client.Client, name string) (api.Mo
 	return st.Module(name)
 }
 
-// followOrder waits until it is known what becomes of an order, and says so. Ending it early leaves the order
-// standing.
+// followOrder waits until it is known what becomes of an order, and says so: by package outcome, which looks at the
+// module's roles and at nothing that the order itself could tell, since the node that has the order may die over
+// it. Ending it early leaves the order standing; then the error is interrupted, as after orderTime.
+//
+// It looks orderLook times in a tick: a role that lasts for less would be missed. A daemon that does not answer, as
+// during its restart, has patience; any other refusal ends the following, and the order may still be carried out.
+// With --json nothing is written before the end.
 func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o *outcome.Order) error {
 	show, end := a.steps()
 	defer end()
@@ -63,7 +68,7 @@ func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o 
 	}
 }
 
-// digitless drops digits.
+// digitless drops digits, so that "ended in 12 s" and "ended in 11 s" are one text.
 func digitless(r rune) rune {
 	if unicode.IsDigit(r) {
 		return -1
@@ -72,7 +77,8 @@ func digitless(r rune) rune {
 }
 
 // steps gives the function that shows what is waited for: in place on a terminal, else a line for each that is new
-// and does not only count down. end clears it away.
+// and does not only count down, on standard error: what comes of the order is alone on standard output. end clears
+// it away; it may be called more than once. One goroutine calls both.
 func (a *app) steps() (show func(string), end func()) {
 	switch {
 	case a.json:

@@ -8,7 +8,8 @@ import (
 	"duet/console/api"
 )
 
-// writeProofs writes a sentence on the proof of each volume on the node that leads.
+// writeProofs writes a sentence on the proof of each volume on the node that leads: that one compares, and its peer
+// has none to tell of. What was last heard of a node that is away (Stale) is no proof now.
 func (a *app) writeProofs(w io.Writer, vols []api.Volume) error {
 	for _, v := range vols {
 		if v.Proof == nil || v.Stale {
@@ -21,7 +22,8 @@ func (a *app) writeProofs(w io.Writer, vols []api.Volume) error {
 	return nil
 }
 
-// proofText is how a proof stands, as the second half of a sentence.
+// proofText is how a proof stands, as the second half of a sentence: how old the oldest part is, what differs, and
+// when the present pass ends or why none goes on. v.Proof is not nil.
 func (a *app) proofText(v api.Volume) string {
 	p := v.Proof
 	age := durationText(time.Duration(p.Age * float64(time.Second)))

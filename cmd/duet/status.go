@@ -14,14 +14,16 @@ import (
 	"duet/console/client"
 )
 
-// The exit codes of "status" that are not those of roles.
+// The exit codes of "status" that are not those of roles. Scripts and monitors know them: they do not change. They
+// are apart from exitError and exitUsage, which say that the question was not answered.
 const (
-	exitUnknown  = 5 // the role cannot be told
-	exitDegraded = 10
-	exitDown     = 11
+	exitUnknown  = 5  // the role cannot be told
+	exitDegraded = 10 // everything runs, but not on two copies, or something is wrong
+	exitDown     = 11 // something that is to run does not
 )
 
-// roleExit gives the exit code of "status -q"; SafeKit's users know them.
+// roleExit gives the exit code of "status MODULE -q". Scripts of people who come from another HA product know these
+// numbers; they do not change, although WAIT is also exitError and ALONE is also exitUsage.
 func roleExit(role string) exit {
 	switch role {
 	case "STOP":
@@ -38,7 +40,8 @@ func roleExit(role string) exit {
 	return exitUnknown
 }
 
-// levelExit gives the exit code of status for the level of the cluster or of a module.
+// levelExit gives the exit code of status for the level of the cluster or of a module. What is not known here is
+// worse than it looks, never better.
 func levelExit(l api.Level) error {
 	switch l {
 	case api.OK, "": // a daemon that is older than levels
@@ -49,11 +52,16 @@ func levelExit(l api.Level) error {
 	return exit(exitDown) // a level of a newer version is not taken for good
 }
 
+// statusFlags: node "" is all nodes, and for the role of a module (quiet) the one that is asked.
 type statusFlags struct {
 	node         string
 	watch, quiet bool
 }
 
+// statusCommand asks the daemon for its view, which it gives without asking its peer: a node that is away costs no
+// time, and what was last heard of it is marked Stale. Once it prints and exits by level (levelExit); with -q it
+// prints nothing on standard output, and only an error on standard error; with -w it goes on and exits with 0 at
+// ctrl-C.
 func (a *app) statusCommand() *cobra.Command {
 	var f statusFlags
 	c := &cobra.Command{
@@ -82,6 +90,8 @@ be told (no answer, no such module). With -q alone it is how the cluster stands,
 	return c
 }
 
+// status is the command behind its flags. --json gives an api.Status, or with a module its api.ModuleStatus; with
+// -w it gives an api.Status in either case, with that one module in it.
 func (a *app) status(ctx context.Context, c *client.Client, module string, f statusFlags) error {
 	if f.quiet && f.watch {
 		return usageError{errors.New("-q and --watch: one of them")}
@@ -115,7 +125,8 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 	return errors.Join(err, levelExit(st.Modules[0].Level))
 }
 
-// role turns the state of the one module in st into an exit code.
+// role turns the state of the one module in st into an exit code. err is why there is none: it is told, and the
+// code is exitUnknown, which a node that does not answer has too, silently: what was last heard of it is no answer.
 func (a *app) role(st api.Status, node string, err error) error {
 	if err == nil {
 		var n api.NodeState
@@ -129,7 +140,9 @@ func (a *app) role(st api.Status, node string, err error) error {
 	return exit(exitUnknown)
 }
 
-// narrow keeps one module and one node of st; empty names keep all.
+// narrow keeps one module and one node of st; empty names keep all. The verdict stays that of the whole cluster.
+// One that is not there is api.ErrNotFound, with what there is. st's own lists are not changed: others may have
+// them.
 func narrow(st api.Status, module, node string) (api.Status, error) {
 	if module != "" {
 		m, err := st.Module(module)
@@ -145,6 +158,7 @@ func narrow(st api.Status, module, node string) (api.Status, error) {
 	if i < 0 {
 		return st, fmt.Errorf("node %s: %w: there are %s", node, api.ErrNotFound, strings.Join(nodeNames(st), ", "))
 	}
+	// A module that is not on that node is left out of a list; asked for by its name it is an error.
 	st.Nodes = st.Nodes[i : i+1]
 	var kept []api.ModuleStatus
 	for _, m := range st.Modules {
@@ -162,6 +176,7 @@ func narrow(st api.Status, module, node string) (api.Status, error) {
 	return st, nil
 }
 
+// nodeNames are those of the members, in the order of the configuration: for flags, completion and errors.
 func nodeNames(st api.Status) []string {
 	var out []string
 	for _, n := range st.Nodes {
@@ -170,7 +185,8 @@ func nodeNames(st api.Status) []string {
 	return out
 }
 
-// writeStatus writes the whole view, or one module in detail.
+// writeStatus writes the whole view, or one module in detail, which st has alone then. Its text is for people; the
+// columns may change.
 func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	if detail {
 		return a.writeModule(w, st.Modules[0])
@@ -199,6 +215,8 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	return nil
 }
 
+// writeNodes writes how the cluster stands, whose view that is, and a line for each node and witness. A view of one
+// node may differ from that of its peer; so its name is in the head.
 func (a *app) writeNodes(w io.Writer, st api.Status) error {
 	a.writeVerdict(w, st.Verdict)
 	fmt.Fprintf(w, "Cluster %s, as %s sees it (duetd %s)\n\n", clean(st.Cluster), clean(st.Self), clean(st.Version))
@@ -254,14 +272,18 @@ func pathsText(paths map[string]bool) string {
 	return strings.Join(out, ", ")
 }
 
+// moduleTable has a row for each node of a module; DATA says whether that copy has all that was acknowledged, and
+// DIRTY how much of it may differ from the peer's.
 func (a *app) moduleTable() table {
 	return table{head: []string{"MODULE", "NODE", "ROLE", "STATUS", "VM", "EPOCH", "DATA", "DIRTY", "SYNC"}, noteAt: 1,
 		width: a.width()}
 }
 
-// addModule adds one row per node, with the sentence why where it is not Ready or always.
+// addModule adds one row per node, with the sentence why where it is not Ready or always. The node that answers
+// stands first; of one that does not only its former role is said, in dim letters: nothing else of it is known now.
 func addModule(t *table, m api.ModuleStatus, always bool) {
 	name := m.Name
+	// The newest epoch that any node is known to know.
 	var newest uint64
 	for _, n := range m.Nodes {
 		newest = max(newest, n.Epoch)
@@ -276,6 +298,7 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 		var sync *api.Sync
 		for _, v := range n.Volumes {
 			dirty += v.DirtyBytes
+			// All disks of a module in one cell.
 			sync = together(sync, v.Sync)
 		}
 		color := statusStyle(n)
@@ -310,6 +333,8 @@ func liveFirst(all []api.NodeState) []api.NodeState {
 	return out
 }
 
+// statusStyle is the colour of a role and its status: what runs on one copy is no cause for alarm and not in order
+// either. A status of a newer release is red.
 func statusStyle(n api.NodeState) style {
 	switch {
 	case n.Status == "Ready" && n.Role == "ALONE":
@@ -322,7 +347,8 @@ func statusStyle(n api.NodeState) style {
 	return red
 }
 
-// writeModule writes one module in detail: why on every node, and the volumes.
+// writeModule writes one module in detail: why on every node, what is to be mended there, the task that goes on,
+// the volumes, and how their proofs stand.
 func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	t := a.moduleTable()
 	addModule(&t, m, true)

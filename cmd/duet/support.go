@@ -18,6 +18,9 @@ import (
 	"duet/console/client"
 )
 
+// supportCommand has the daemon gather a zip of all nodes that answer, for two minutes at most, or gathers this
+// host's part itself where the daemon does not answer (alone). It then reads the zip again and lists what is in it
+// and what was left out and why: an admin is to look before it leaves the house. With --json that list is a bundle.
 func (a *app) supportCommand() *cobra.Command {
 	var file, dir string
 	c := &cobra.Command{
@@ -45,7 +48,8 @@ out. Where duetd does not run, this host alone is in it. Look into it before you
 	return c
 }
 
-// makeZip writes the zip, whole or not at all.
+// makeZip writes the zip, whole or not at all: whatever fails, ctrl-C too, removes the file. Only its owner can
+// read it. A file that exists is never touched.
 func (a *app) makeZip(ctx context.Context, c *client.Client, path, dir string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -70,7 +74,7 @@ func (a *app) makeZip(ctx context.Context, c *client.Client, path, dir string) e
 	return nil
 }
 
-// bundle is what is in a zip and what is not.
+// bundle is what is in a zip and what is not. Left says so in a sentence each, as the nodes did.
 type bundle struct {
 	File  string       `json:"file"`
 	Size  int64        `json:"size"` // bytes
@@ -83,6 +87,8 @@ type bundleFile struct {
 	Size int64  `json:"size"` // bytes, unpacked
 }
 
+// readZip lists what is in the zip at path. It reads it whole: each node's part is bounded (cluster/support). What
+// is no zip, as from something that is no duetd, is an error.
 func readZip(path string) (bundle, error) {
 	out := bundle{File: path, Left: []string{}}
 	b, err := os.ReadFile(path)

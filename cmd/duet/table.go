@@ -27,20 +27,20 @@ func paint(s style, text string, color bool) string {
 	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
 }
 
-// cell is one text of a table.
+// cell is one text of a table. It is cleaned when it is written, so that text of others may stand in it as it is.
 type cell struct {
 	text  string
 	style style
 }
 
-// row is one line and a sentence below it.
+// row is one line and a sentence below it. It may have fewer cells than the head, not more.
 type row struct {
 	cells []cell
 	note  string
 }
 
-// table is written aligned. text/tabwriter would count colour codes as width
-// and begin new columns after each sentence, so widths are counted here.
+// table is written aligned. text/tabwriter would count colour codes as width and begin new columns after each
+// sentence, so widths are counted here: in runes, without the codes. A note never widens a column.
 type table struct {
 	head []string
 	rows []row
@@ -52,7 +52,8 @@ type table struct {
 // narrowest is the width below which breaking lines helps nobody.
 const narrowest = 30
 
-// wrap breaks text into lines of at most width runes, at spaces; a word that is longer stays whole.
+// wrap breaks text into lines of at most width runes, at spaces; a word that is longer stays whole. It returns at
+// least one line; where the width is not known, or too small to help, just that one.
 func wrap(text string, width int) []string {
 	if width < narrowest {
 		return []string{text}
@@ -75,10 +76,11 @@ func wrap(text string, width int) []string {
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, row{cells: cells}) }
 
-// note puts a sentence below the last row.
+// note puts a sentence below the last row, in place of one that was there; there has to be a row.
 func (t *table) note(s string) { t.rows[len(t.rows)-1].note = s }
 
-// write writes the table with two spaces between columns and none at the end of a line.
+// write writes the table with two spaces between columns and none at the end of a line, in one Write: a table is
+// whole or cut off by its reader.
 func (t *table) write(w io.Writer, color bool) error {
 	widths := make([]int, len(t.head))
 	for i, h := range t.head {

@@ -19,6 +19,10 @@ const (
 	patience = 30 * time.Second // with a node that does not answer while it works, as during its restart
 )
 
+// taskCommand takes up the following of a task that another call began. Its ID is known to the node that does the
+// work, for an hour after its end (console/tasks); another node says that there is no such task. It exits as the
+// call that began it would have: 1 if the task failed. With --no-wait it tells how far it is and exits with 0,
+// whatever that is.
 func (a *app) taskCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
@@ -38,11 +42,17 @@ func (a *app) taskCommand() *cobra.Command {
 	return c
 }
 
+// noWaitFlag is for commands that begin a task: the ID alone on standard output, so that a script can keep it.
 func noWaitFlag(c *cobra.Command, noWait *bool) {
 	c.Flags().BoolVar(noWait, "no-wait", false, "do not follow the work; print its id for \"duet task ID\"")
 }
 
-// follow shows t until it is done. Ending it early leaves the work going on.
+// follow shows t until it is done. Ending it early leaves the work going on: the error is interrupted. A task that
+// failed is exit 1 with the task's reason; with --json the task is on standard output in either case.
+//
+// The task is asked for once in a tick. While the daemon does not answer, as during its restart, it is waited for:
+// protect and release are plans, which the next run takes up under the same ID. Other works end with the daemon,
+// and the ID is unknown to its next run: that ends the following at once.
 func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait bool) error {
 	if noWait {
 		return a.say(t, "%s", clean(t.ID))
@@ -81,9 +91,8 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 	return a.say(t, "%s", clean(or(t.Result, t.Kind+" of "+t.Module+" is done")))
 }
 
-// progress gives the function that shows how far a task is: in place on a
-// terminal, else as lines, one per step and per lineGap. A finished task only
-// ends the line.
+// progress gives the function that shows how far a task is: in place on a terminal, else as lines, one per step and
+// per lineGap, on standard output like the result. A finished task only ends the line. One goroutine calls it.
 func (a *app) progress() func(api.Task) {
 	switch {
 	case a.json:
@@ -102,6 +111,8 @@ func (a *app) progress() func(api.Task) {
 	}
 }
 
+// progressBar draws the line of a step over and over, and leaves the last state of each step on the screen. A step
+// that is wider than the terminal is cut off: a line that wraps could not be drawn over.
 func (a *app) progressBar() func(api.Task) {
 	step, open := "", false
 	return func(t api.Task) {
@@ -121,7 +132,7 @@ func (a *app) progressBar() func(api.Task) {
 	}
 }
 
-// progressLine is a task as one line.
+// progressLine is a task as one line, also one that has ended.
 func progressLine(t api.Task) string {
 	line := clean(t.Step)
 	switch {

@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// isTerminal reports whether f is a console that understands ANSI codes, and makes it do so.
+// isTerminal reports whether f is a console that understands ANSI codes, and makes it do so: the mode is the
+// console's and is not put back. Nothing is written to standard input, so its mode is left alone.
 func isTerminal(f *os.File) bool {
 	h := windows.Handle(f.Fd())
 	var mode uint32

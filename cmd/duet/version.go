@@ -12,6 +12,8 @@ import (
 	"duet/console/client"
 )
 
+// versionCommand tells both versions, and why there is only one: a daemon that is away, or does not answer within 2
+// s, is no failure, exit 0, with the reason in "silent". "duet --version" asks nobody.
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the versions of duet and of the duetd it speaks to", Args: args(),

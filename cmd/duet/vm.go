@@ -20,6 +20,8 @@ func (a *app) vmCommand() *cobra.Command {
 	return c
 }
 
+// vmListCommand lists what the hypervisors of all nodes that answer have; of a node that does not there is a
+// sentence, in "missing" with --json, and no failure.
 func (a *app) vmListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the virtual machines of the nodes, protected or not", Args: args(),
@@ -54,6 +56,10 @@ func (a *app) writeVMs(w io.Writer, all api.VMs) error {
 	return nil
 }
 
+// protectCommand begins a protect on the node that is asked, where the VM has to be defined. First it names what
+// the doctor finds wrong on any node (glance), which does not keep it from anything; with --check it ends with what
+// would come of it. The policy comes from a file or from the two flags for what most admins decide, not from both;
+// the daemon judges it. What fails on the way leaves the VM as it was.
 func (a *app) protectCommand() *cobra.Command {
 	var r api.ProtectRequest
 	var file, arbitration, primary string
@@ -113,7 +119,8 @@ func (a *app) protectCommand() *cobra.Command {
 	return c
 }
 
-// parseImage reads NODE:DISK=PATH.
+// parseImage reads NODE:DISK=PATH; the path may have any character, also ":" and "=". Whether the place will do its
+// node says.
 func parseImage(text string) (api.ImageChoice, error) {
 	where, path, ok := strings.Cut(text, "=")
 	node, target, also := strings.Cut(where, ":")
@@ -124,7 +131,8 @@ func parseImage(text string) (api.ImageChoice, error) {
 	return api.ImageChoice{Node: node, Target: target, Path: path}, nil
 }
 
-// yamlKey is one line of the policy, nothing if it was not given.
+// yamlKey is one line of the policy, nothing if it was not given. The value is quoted: what a flag says cannot
+// become another key.
 func yamlKey(key, value string) string {
 	if value == "" {
 		return ""
@@ -132,6 +140,7 @@ func yamlKey(key, value string) string {
 	return "  " + key + ": " + strconv.Quote(value) + "\n"
 }
 
+// returnCommand begins a task on the node that is asked, which has to be the one that runs the VM.
 func (a *app) returnCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
@@ -153,6 +162,9 @@ func (a *app) returnCommand() *cobra.Command {
 	return c
 }
 
+// releaseCommand begins a release on the node that is asked: the VM stays there, so the newest data have to be
+// there. The peer forgets the module and keeps its images under another name. --without-peer does without its
+// answer; what it has missed it is told when it is back.
 func (a *app) releaseCommand() *cobra.Command {
 	var r api.ReleaseRequest
 	var noWait bool

@@ -13,6 +13,8 @@ import (
 	"duet/console/client"
 )
 
+// volumeCommand holds what is done with volumes. list has a row, or an object, for each volume on each node; what
+// is Stale is what was last heard of it.
 func (a *app) volumeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "Show and compare replicated disks"}
 	a.group(c)
@@ -30,7 +32,8 @@ func (a *app) volumeCommand() *cobra.Command {
 	return c
 }
 
-// volumesOf lists all volumes, or those of the module that is named.
+// volumesOf lists all volumes, or those of the module that is named. It never returns nil, which would be null in
+// JSON.
 func volumesOf(ctx context.Context, c *client.Client, args []string) ([]api.Volume, error) {
 	if len(args) == 0 {
 		return c.Volumes(ctx)
@@ -42,6 +45,9 @@ func volumesOf(ctx context.Context, c *client.Client, args []string) ([]api.Volu
 	return append([]api.Volume{}, api.Status{Modules: []api.ModuleStatus{m}}.Volumes()...), nil
 }
 
+// verifyCommand begins a task on the node that is asked, which has to be the primary's; both copies have to be in
+// step. A difference is a result and no failure: exit 0, with the number of regions and the first place in the
+// text. --repair takes the primary's copy for the right one.
 func (a *app) verifyCommand() *cobra.Command {
 	var repair, noWait bool
 	c := &cobra.Command{
@@ -66,7 +72,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	return c
 }
 
-// writeVolumes writes one row per volume and node.
+// writeVolumes writes one row per volume and node, the name in the first of its rows only.
 func (a *app) writeVolumes(w io.Writer, vols []api.Volume) error {
 	if len(vols) == 0 {
 		_, err := fmt.Fprintln(w, "No volumes.")

@@ -22,8 +22,13 @@ const (
 	restOfPage  = "\x1b[J"
 )
 
-// watch shows what look sees until ctx ends, which is no error. A node that
-// stops answering is shown too: this is when an admin looks.
+// watch shows what look sees until ctx ends, which is no error (exit 0). A node that stops answering is shown too:
+// this is when an admin looks. Only the first look has to succeed, so that a wrong name or a daemon that never was
+// there ends at once. It polls, once in a tick: the API has no stream, and a look asks nobody but this one daemon.
+//
+// On a terminal the page is redrawn on the terminal's other screen, and the last one is left behind; elsewhere
+// there is a line for each change, and with --json a document for each. A second ctrl-C leaves the other screen on:
+// the process is gone then.
 func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status, error), detail bool) error {
 	var show func(st api.Status, err error) error
 	switch {
@@ -42,6 +47,7 @@ func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status,
 	}
 	first := true
 	for {
+		// A daemon that hangs is told within a few seconds, not after the client's own minute.
 		asking, cancel := context.WithTimeout(ctx, max(5*time.Second, a.tick))
 		st, err := look(asking)
 		cancel()
@@ -63,7 +69,8 @@ func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status,
 	}
 }
 
-// showPage redraws the whole page in place.
+// showPage redraws the whole page in place, and puts it into last too. While there is no answer the last one stays,
+// with the time it is of: an admin must not take it for the present.
 func (a *app) showPage(last *bytes.Buffer, detail bool) func(api.Status, error) error {
 	var old api.Status
 	var answered time.Time
@@ -78,13 +85,15 @@ func (a *app) showPage(last *bytes.Buffer, detail bool) func(api.Status, error) 
 		if err := a.writeStatus(last, old, detail); err != nil {
 			return err
 		}
+		// Each line is cleared behind its text, and the page below it: nothing flickers as after a clear.
 		page := topLeft + strings.ReplaceAll(last.String(), "\n", restOfLine+"\r\n") + restOfPage
 		_, werr := io.WriteString(a.out, page)
 		return werr
 	}
 }
 
-// showJSON writes one JSON document per line, whenever it differs from the last.
+// showJSON writes one JSON document per line, whenever it differs from the last by any byte: figures that move
+// (dirty bytes, a resync) make a line in each tick.
 func (a *app) showJSON() func(api.Status, error) error {
 	var old []byte
 	return func(st api.Status, err error) error {
@@ -101,7 +110,9 @@ func (a *app) showJSON() func(api.Status, error) error {
 	}
 }
 
-// showChanges writes one line per change.
+// showChanges writes one line per change, with the time of this computer. The first look is told as if nothing had
+// been known. That there is no answer is told once for each reason, and once that there is one again; what changed
+// in between follows.
 func (a *app) showChanges() func(api.Status, error) error {
 	var old api.Status
 	failed := ""
@@ -127,7 +138,9 @@ func (a *app) showChanges() func(api.Status, error) error {
 	}
 }
 
-// changes tells in sentences what is new in now.
+// changes tells in sentences what is new in now: a node that comes or goes, by its heartbeats; a module's role,
+// status, VM or reason; notices. Figures (epochs, bytes, progress) make no line. A module that is not in now any
+// more is gone; a node that is not is not told.
 func changes(old, now api.Status) []string {
 	var out []string
 	was := map[string]string{}
@@ -171,7 +184,8 @@ func changes(old, now api.Status) []string {
 	return out
 }
 
-// newNotices tells which notices came and which are no longer there.
+// newNotices tells which notices came and which are no longer there. They are compared as a whole: one whose text
+// changes goes and comes.
 func newNotices(where string, old, now []api.Notice) []string {
 	var out []string
 	for _, n := range now {
@@ -196,6 +210,7 @@ func arrow(from, to string) string {
 	return from + " → " + to
 }
 
+// stateText is what of a node's state counts as a change.
 func stateText(n api.NodeState) string {
 	if n.Stale {
 		return "? (was " + n.Role + ")"
@@ -207,6 +222,7 @@ func stateText(n api.NodeState) string {
 	return out
 }
 
+// nodeText is the same of a node: whether it is up, and which of its paths are heard.
 func nodeText(n api.NodeStatus) string {
 	state := "down"
 	switch {

@@ -15,7 +15,8 @@ import (
 	"duet/console/client"
 )
 
-// witnessAddr adds the port that witnesses have unless they were given another.
+// witnessAddr adds the port that witnesses have unless they were given another. An IPv6 address may stand with or
+// without brackets; with a port it needs them.
 func witnessAddr(text string) string {
 	if _, port, err := net.SplitHostPort(text); err == nil && port != "" {
 		return text
@@ -24,7 +25,8 @@ func witnessAddr(text string) string {
 	return net.JoinHostPort(strings.Trim(text, "[]"), strconv.Itoa(cluster.DefaultWitnessPort))
 }
 
-// witnessState is whether a witness votes and answers.
+// witnessState is whether a witness votes and answers, as the node that is asked sees it. One that is silent is a
+// warning, no failure: a connected pair goes on without it.
 func (a *app) witnessState(wit api.WitnessStatus) cell {
 	state := cell{"voter", green}
 	if wit.Spare {
@@ -39,6 +41,9 @@ func (a *app) witnessState(wit api.WitnessStatus) cell {
 	return state
 }
 
+// witnessCommand holds add, list and remove. For add and remove all nodes have to answer, else the daemon refuses:
+// none may go on deciding by other means than its peer (cluster/DESIGN.md, the witness). When add returns, every
+// node has stored the new voter. list shows what the node that is asked knows, without asking the witnesses.
 func (a *app) witnessCommand() *cobra.Command {
 	c := &cobra.Command{Use: "witness", Short: "Add or remove the third voter, which decides when the nodes lose each " +
 		"other",

@@ -8,13 +8,17 @@ import (
 	"strings"
 )
 
-// Addr is this node's IP address on one heartbeat network.
+// Addr is this node's IP address on one heartbeat network. IP is in the form of netip, an IPv4 address never mapped
+// into IPv6: addresses are compared as text elsewhere.
 type Addr struct {
 	Network string
 	IP      string
 }
 
-// ParseAddrs reads "IP" and "NETWORK=IP". Networks without a name are hb1, hb2… by their place.
+// ParseAddrs reads "IP" and "NETWORK=IP". Networks without a name are hb1, hb2… by their place, so the nodes of a
+// cluster have to name them in the same order. It refuses what other nodes cannot reach, and an address or a
+// network that is given twice: two paths over one address fail together. Whether this computer has the address is
+// not looked at.
 func ParseAddrs(in []string) ([]Addr, error) {
 	if len(in) == 0 {
 		return nil, errors.New("give at least one IP address of this node")
@@ -46,6 +50,7 @@ func ParseAddrs(in []string) ([]Addr, error) {
 	return out, nil
 }
 
+// byNetwork is the form that cluster.Member keeps.
 func byNetwork(addrs []Addr) map[string]string {
 	out := map[string]string{}
 	for _, a := range addrs {

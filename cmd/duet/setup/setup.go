@@ -1,9 +1,13 @@
-// Package setup makes a node part of a cluster: the work of "duet cluster init"
-// and "duet cluster join", on the node's own files and before its daemon runs.
+// Package setup makes a node part of a cluster: the work of "duet cluster init", "join", "leave" and "rejoin", on
+// the node's own files and while its daemon does not run. It does not look whether that runs; the caller has to.
 //
-// A node's directory holds cluster.json (a cluster.Config) and the folder pki
-// (its identity). The folder gets its name last, so that a node either is a
-// member with both or is none, also after a crash in between.
+// A node's directory holds cluster.json (a cluster.Config) and the folder pki (its identity). The folder gets its
+// name last, so that a node is a member when it has both, and what a crash leaves in between is none yet: the next
+// init or join begins anew and overwrites it. Leaving goes the other way round: the identity goes first. The daemon
+// makes everything else in the directory (store, journals, images, its token).
+//
+//	setup.go  all of it
+//	addr.go   addresses as they are typed
 package setup
 
 import (
@@ -28,7 +32,7 @@ import (
 	"duet/cluster/pki"
 )
 
-// DefaultDir is where a node keeps its state.
+// DefaultDir is where a node keeps its state, unless --dir says otherwise to duet and to duetd.
 const DefaultDir = "/var/lib/duet"
 
 // The names in a node's directory.
@@ -44,33 +48,36 @@ const (
 	maxDetection = 5 * time.Minute
 )
 
-// InitRequest describes a new cluster and this node, its first.
+// InitRequest describes a new cluster and this node, its first. All fields are needed but Ping.
 type InitRequest struct {
 	Dir       string
-	Cluster   string
+	Cluster   string // for people and in the authority's certificate; it cannot be changed later
 	Node      cluster.NodeID
 	Addrs     []Addr
-	Port      int
-	Detection time.Duration
-	Ping      []string
+	Port      int           // TCP between nodes; Port+1 and Port+2 are used too
+	Detection time.Duration // of all nodes: silence after which one is taken for dead
+	Ping      []string      // IPs that arbitration "available" asks; empty: the gateway
 }
 
-// JoinRequest describes this node and the cluster it wants to join.
+// JoinRequest describes this node and the cluster it wants to join. Rejoin takes Node and Addrs from what the node
+// was.
 type JoinRequest struct {
 	Dir   string
 	At    string // address of a node, with or without port
-	Token string
+	Token string // of the node at At, and of no other
 	Node  cluster.NodeID
 	Addrs []Addr
 }
 
-// OnDisk does both on the disk of this computer.
+// OnDisk does all of it on the disk of this computer. Two at a time on one directory are not kept apart.
 type OnDisk struct {
 	// Dial connects to the join service of the node at addr (IP:port).
 	Dial func(ctx context.Context, addr string, conf *tls.Config) (net.Conn, error)
 }
 
-// Init makes a cluster of one node. It fails with pki.ErrExists on a node that is a member already.
+// Init makes a cluster of one node, durably, and connects to nobody. It fails with pki.ErrExists on a node that is
+// a member already. The configuration that it returns holds the key of the heartbeats, and the directory the
+// cluster's authority: who can read either is as good as a member.
 func (OnDisk) Init(_ context.Context, r InitRequest) (cluster.Config, error) {
 	conf, err := r.config()
 	if err != nil {
@@ -90,8 +97,10 @@ func (OnDisk) Init(_ context.Context, r InitRequest) (cluster.Config, error) {
 	return conf, nil
 }
 
-// Join makes this node a member of the cluster at r.At. It fails with
-// pki.ErrExists on a node that is a member already.
+// Join makes this node a member of the cluster at r.At: when it returns nil, both that node and this one have it
+// durably. It fails with pki.ErrExists on a node that is a member already, and before anything is sent. After a
+// failure of this node's disk the cluster has a member of its name that never came: its token is used up and its
+// name taken, so "duet cluster remove" there comes before another try.
 func (d OnDisk) Join(ctx context.Context, r JoinRequest) (cluster.Config, error) {
 	token, err := pki.ParseToken(r.Token)
 	if err != nil {
@@ -117,7 +126,9 @@ func (d OnDisk) Join(ctx context.Context, r JoinRequest) (cluster.Config, error)
 }
 
 // Leave ends the membership of this node: everything in its directory goes into a folder of it, whose path is
-// returned, so that the node can join a cluster anew and nothing is thrown away. The daemon must not run.
+// returned, so that the node can join a cluster anew and nothing is thrown away. The daemon must not run. Nobody is
+// told. It is durable when it returns; if it fails what was moved comes back, as far as it can. now only names the
+// folder.
 func (OnDisk) Leave(dir string, now time.Time) (string, error) {
 	if _, err := membership.Load(dir); err != nil {
 		return "", fmt.Errorf("leave cluster: %w", err)
@@ -132,9 +143,9 @@ func (OnDisk) Leave(dir string, now time.Time) (string, error) {
 // leftPrefix begins the names of the folders that Leave makes.
 const leftPrefix = "left-"
 
-// leave moves what dir holds to aside. The identity goes first: without it the node is no member, also after a crash.
-// What is mounted there, as a disk for the images, stays: it cannot be moved, and images that a node finds are in
-// nobody's way.
+// leave moves what dir holds to aside. The identity goes first, durably: without it the node is no member, also
+// after a crash. What earlier ones have put aside stays where it is. What is mounted there, as a disk for the
+// images, stays: it cannot be moved, and images that a node finds are in nobody's way.
 func leave(dir, aside string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -169,7 +180,8 @@ func leave(dir, aside string) error {
 	return errors.Join(durable.SyncDir(aside), durable.SyncDir(dir))
 }
 
-// Rejoin is Leave and Join under the same name and addresses. What was there comes back if it cannot join.
+// Rejoin is Leave and Join under the same name and addresses, of the networks that the node knew last. What was
+// there comes back if it cannot join; it is kept in the folder aside if it can.
 func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (
 	conf cluster.Config, aside string, err error,
 ) {
@@ -193,7 +205,8 @@ func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (
 	return conf, aside, nil
 }
 
-// comeBack undoes leave; the identity goes last.
+// comeBack undoes leave; the identity goes last. The configuration that a Join in between has stored is
+// overwritten.
 func comeBack(aside, dir string) error {
 	entries, err := os.ReadDir(aside)
 	if err != nil {
@@ -216,7 +229,7 @@ func comeBack(aside, dir string) error {
 	return errors.Join(os.Remove(aside), durable.SyncDir(dir))
 }
 
-// config is what cluster.json of the first node holds.
+// config is what cluster.json of the first node holds, but for the key of its member: the identity is not made yet.
 func (r InitRequest) config() (cluster.Config, error) {
 	switch {
 	case r.Port < 1 || r.Port > 65534: // Port+1 is used too
@@ -242,6 +255,8 @@ func (r InitRequest) config() (cluster.Config, error) {
 	return conf, nil
 }
 
+// withPort adds the port of a cluster that was made without --port. Anything with a port is taken as it is; an IPv6
+// address without one stands without brackets.
 func withPort(at string) (string, error) {
 	if _, _, err := net.SplitHostPort(at); err == nil {
 		return at, nil
@@ -252,8 +267,9 @@ func withPort(at string) (string, error) {
 	return net.JoinHostPort(at, strconv.Itoa(cluster.DefaultPort)), nil
 }
 
-// settle lets admit fill a new identity folder, stores the configuration it
-// returns and only then gives the folder its name.
+// settle lets admit fill a new identity folder, stores the configuration it returns and only then gives the folder
+// its name, which makes it count; all of it is durable then. An identity that counts is never touched; a staged
+// one, of a try that was broken off, is thrown away with its keys: it never counted here.
 func settle(dir string, admit func(folder string) (cluster.Config, error)) error {
 	final, staged := filepath.Join(dir, PKIFolder), filepath.Join(dir, PKIFolder+".new")
 	entries, err := os.ReadDir(final)
