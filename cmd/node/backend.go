@@ -17,7 +17,8 @@ import (
 
 var _ api.Backend = (*Node)(nil)
 
-// Status is this node's view of the cluster; it asks nobody.
+// Status is this node's view of the cluster; it asks nobody and waits for no peer and no disk. What a node that is
+// away said last is in it as Stale. The levels are judged here, so that each caller gets the same.
 func (n *Node) Status(context.Context) (api.Status, error) {
 	c, view := n.cluster(), n.gossip.View()
 	out := api.Status{Cluster: c.Name, Self: string(c.Self), Version: n.cfg.Version, Nodes: []api.NodeStatus{},
@@ -55,7 +56,8 @@ func (n *Node) removed() string {
 		"`duet cluster leave` ends it here", n.cluster().Name, who[0])
 }
 
-// moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for.
+// moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for. What
+// this host says of the VM is put to this node, what the peer said of it to the peer's.
 func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(),
 		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status(), Decides: n.decides(m.Module)}
@@ -80,7 +82,8 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	return out
 }
 
-// decides is what lets a node go on with a module when its nodes lose each other (cluster/DESIGN.md, rule 3).
+// decides is what lets a node go on with a module when its nodes lose each other (cluster/DESIGN.md, rule 3). The
+// order is that of the rule: where there is a witness a fence agent never stands in for it.
 func (n *Node) decides(m appmodules.Module) string {
 	switch {
 	case len(n.witnesses()) > 0:
@@ -93,7 +96,8 @@ func (n *Node) decides(m appmodules.Module) string {
 	return api.Nobody
 }
 
-// Log merges the newest transitions of both nodes; a node that is away is left out.
+// Log merges the newest transitions of both nodes, sorted by their clocks, which may differ. A node that does not
+// answer within two seconds is left out.
 func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry, error) {
 	m, err := n.Find(name)
 	if err != nil {
@@ -123,7 +127,8 @@ func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry,
 	return out, nil
 }
 
-// Act begins what an operator asked for, on the node that has to act.
+// Act begins what an operator asked for, on the node that has to act, and returns when that has accepted it. A node
+// that was taken off the cluster only stops modules.
 func (n *Node) Act(ctx context.Context, name string, a api.Action, r api.ActionRequest) (api.ActionResult, error) {
 	// Whoever took it off has gone on without it: what starts here would write beside that.
 	if why := n.removed(); why != "" && a != api.Stop {

@@ -13,8 +13,8 @@ import (
 	"duet/vmmanager"
 )
 
-// guardGuests keeps the guard told until this node has left: it is the last to end of all that peers hear. n.sentry is
-// nil where there is none.
+// guardGuests keeps the guard told until this node has left: it is the last to end of all that peers hear, and
+// begins before the heartbeats. n.sentry is nil where there is none; its methods know that.
 func (n *Node) guardGuests() {
 	if n.cfg.Guard == "" {
 		return
@@ -28,7 +28,8 @@ func (n *Node) guardGuests() {
 	n.outlive("guard", n.sentry.Run)
 }
 
-// charges are the modules whose guests the guard watches over.
+// charges are the modules whose guests the guard watches over, all mirrors of this node. It is called on each beat
+// of the sentry and never waits: hence Published, the standing of the last step.
 func (n *Node) charges() (out []guard.Charge) {
 	for _, m := range n.Mirrors() {
 		st := m.Engine.Published()
@@ -38,7 +39,8 @@ func (n *Node) charges() (out []guard.Charge) {
 	return out
 }
 
-// confirmed asks a peer how it stands with a module, for the guard.
+// confirmed asks a peer how it stands with a module, for the guard. The sentry lets a guest go on only by an answer
+// that was made after its question; so what is concluded without the peer's word has to be newer than the call.
 func (n *Node) confirmed(ctx context.Context, peer cluster.NodeID, name string) (guard.Standing, error) {
 	begun := time.Now()
 	st, err := askStanding(ctx, n.plane, peer, name)

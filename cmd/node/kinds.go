@@ -25,7 +25,8 @@ import (
 	"duet/vmmanager/images"
 )
 
-// newKinds is what this node runs: every kind of appmodules.Kinds.
+// newKinds is what this node runs: every kind of appmodules.Kinds. A kind is built from the mirrors' workshop and a
+// workload; nothing else of the program knows which kinds there are.
 func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 	hv := n.cfg.Hypervisor
 	return map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
@@ -45,20 +46,21 @@ func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 	}}
 }
 
-// parts is what modules are made of on this node.
+// parts is what modules are made of on this node. Node has them embedded: what the API asks of a room is promoted.
 type parts struct {
 	*registry.Registry
 	kinds   map[appmodules.Kind]registry.Kind
-	mirrors *mirror.Workshop
-	volumes *mirror.Volumes
-	images  *images.Room
-	fitness *fitness.Room
-	orders  *orders.Desk
-	works   *protect.Works
-	mends   mends
+	mirrors *mirror.Workshop // engines, and what they share on a node
+	volumes *mirror.Volumes  // where VMs find their disks: sockets and front ends
+	images  *images.Room     // what volumes lie in
+	fitness *fitness.Room    // what each host says of the other's VMs
+	orders  *orders.Desk     // operators' commands
+	works   *protect.Works   // protect, release, return; nil until newWorks
+	mends   mends            // see restore.go
 }
 
-// newParts builds them but works. The list of modules is empty until it is loaded.
+// newParts builds them but works. The list of modules is empty until it is loaded. The functions that are handed
+// over use parts that are set further down or by build: no room calls them before Start.
 func (n *Node) newParts(keeper *divergence.Keeper) {
 	self := n.self()
 	n.fitness = fitness.New(fitness.Config{Self: self, Sockets: n.cfg.RunDir, Hypervisor: n.cfg.Hypervisor,
@@ -98,7 +100,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Store: badgerlog.Values{Store: n.store}, Modules: n.Registry.Modules, Taken: n.fitness.Taken})
 }
 
-// judged are the modules whose VMs this node judges.
+// judged are the modules whose VMs this node judges: whether this host would start each.
 func (n *Node) judged() (out []fitness.Module) {
 	for _, m := range n.Mirrors() {
 		out = append(out, fitness.Module{Name: m.Module.Name, VM: m.Module.Subject(), Engine: m.Engine})
@@ -114,7 +116,9 @@ func (n *Node) states() (out []engine.State) {
 	return out
 }
 
-// bootID identifies this run of the kernel; empty where that is not known.
+// bootID identifies this run of the kernel; empty where that is not known. A copy whose node has another one since
+// was without power and is cold (cluster/DESIGN.md): it may have lost what was never flushed. A daemon that was
+// killed finds the same one.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"sync"
 )
 
-// life is what runs in a node and how it ends: what was begun last ends first. Its methods but spawn are for New, Start
-// and Stop only, which take turns.
+// life is what runs in a node and how it ends: what was begun last ends first. Its methods but spawn are for New,
+// Start and Stop only, which take turns; the list of steps has no lock.
 type life struct {
-	ctx    context.Context
+	ctx    context.Context // the node's: ends with the step "watchers", at the latest in teardown
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	undo   []step // what Stop does, last first
+	wg     sync.WaitGroup // of spawn, and of the connections that a spawned goroutine accepts
+	undo   []step         // what Stop does, last first
 }
 
 // step is one named teardown.
@@ -25,12 +25,15 @@ type step struct {
 // begin comes before all else: what is built may spawn.
 func (l *life) begin() { l.ctx, l.cancel = context.WithCancel(context.Background()) }
 
-// push has Stop do something before all that was pushed earlier.
+// push has Stop do something before all that was pushed earlier. Push right after what it undoes has begun: a step
+// that is missing leaves a part running on a closed store.
 func (l *life) push(name string, do func(context.Context) error) {
 	l.undo = append(l.undo, step{name, do})
 }
 
-// teardown ends everything; it may be repeated.
+// teardown ends everything; it may be repeated. Each step is taken, whatever the one before said, and off the list
+// before it is taken. ctx bounds the steps; the goroutines of spawn are waited for in the end, however long they
+// take. The store is closed before the last of them has ended.
 func (l *life) teardown(ctx context.Context) error {
 	var errs []error
 	for len(l.undo) > 0 {
@@ -45,12 +48,14 @@ func (l *life) teardown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// spawn runs a goroutine that ends with the node.
+// spawn runs a goroutine that ends with the node: fn returns soon after its context ends. Any goroutine may call
+// it.
 func (l *life) spawn(fn func(context.Context)) {
 	l.wg.Go(func() { fn(l.ctx) })
 }
 
-// outlive runs fn until Stop comes to it: not until the node's goroutines end, which is before.
+// outlive runs fn until Stop comes to it: not until the node's goroutines end, which is before. That step waits for
+// fn, which returns soon after its context ends, without a bound of its own.
 func (l *life) outlive(name string, fn func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

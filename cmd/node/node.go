@@ -42,11 +42,13 @@ import (
 
 // The services of the mux.
 const (
+	// The first byte of a connection; mux.Join is a third one. They are on the wire and stay.
 	serviceControl     byte = 'C' // HTTP/2 between nodes
 	serviceReplication byte = 'R' // one volume each
 )
 
-// Config says what a node is made of.
+// Config says what a node is made of. Dir, Socket, RunDir, Hypervisor and Logger are needed; Dir has to be a
+// member's. It is not changed after New.
 type Config struct {
 	Dir        string // certificates, cluster.json, store, journals, new images
 	Socket     string // unix socket of the API
@@ -78,10 +80,13 @@ type Config struct {
 	SpareAfter time.Duration
 }
 
-// Sockets keeps listening sockets beyond a run of the daemon.
+// Sockets keeps listening sockets beyond a run of the daemon: who connects meanwhile waits instead of being
+// refused. QEMU, once refused, sleeps for up to 16 s before it tries again, and its guest with it.
 type Sockets = mirror.Sockets
 
-// Node is one running daemon. The API's methods are those of its rooms, where one has them.
+// Node is one running daemon. The API's methods are those of its rooms, where one has them: they are promoted, so a
+// name that two rooms have would be none of Node's. Any number of goroutines may call them from Start to Stop. The
+// fields are set by New and not changed after; but for sentry, which Start sets before anything beats.
 type Node struct {
 	cfg Config
 	log *slog.Logger
@@ -108,8 +113,10 @@ type Node struct {
 	served  atomic.Value      // string: where the API is served over TLS; nil: not yet
 }
 
-// New opens what the node keeps and builds its parts; nothing runs yet. A failed
-// New leaves nothing open.
+// New opens what the node keeps and builds its parts; nothing runs yet, no port is bound, and no VM is touched.
+// After a failed New the store is closed, so that another try may open it. It fails with membership.ErrNoMember in
+// a directory of no member, where another try ends the same way; while another process has the store; and if one of
+// the stored modules cannot be built.
 func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, log: cfg.Logger, tasks: tasks.NewBoard()}
 	n.begin()
@@ -120,8 +127,9 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// build makes the parts, each before those that need it. What needs one of a later line gets a function that asks for
-// it.
+// build makes the parts, each before those that need it. What needs one of a later line gets a function that asks
+// for it, and may not call it before build is done. Steps of Stop are pushed for what is open from here on; Start
+// pushes the others.
 func (n *Node) build() error {
 	var err error
 	if n.members, err = membership.Open(n.cfg.Dir); err != nil {
@@ -159,6 +167,7 @@ func (n *Node) build() error {
 		return err
 	}
 	n.newParts(keeper)
+	// Before the modules: a release that was cut short decides whether its module is loaded (Held).
 	if n.works, err = n.newWorks(); err != nil {
 		return err
 	}
@@ -176,7 +185,8 @@ func (n *Node) listenAddr() string {
 	return net.JoinHostPort("", fmt.Sprint(n.cluster().Port+2))
 }
 
-// Start runs the node. If it fails, what was started is stopped again.
+// Start runs the node. If it fails, what was started is stopped again. It is called once. When it returns nil the
+// API's unix socket answers; the modules may still be finding out how they stand.
 func (n *Node) Start() error {
 	if err := n.start(); err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -187,7 +197,9 @@ func (n *Node) Start() error {
 	return nil
 }
 
-// start begins what serves others first and what acts last; Stop ends them in reverse.
+// start begins what serves others first and what acts last; Stop ends them in reverse: first nobody gives orders
+// any more (console), then the modules end in good order while their peer is still heard and answered, then whoever
+// watches, then the heartbeats say goodbye, then the guard has its last word, and the port and the store close.
 func (n *Node) start() error {
 	if err := n.mux.Start(); err != nil {
 		return err
@@ -201,6 +213,8 @@ func (n *Node) start() error {
 	if err := n.gossip.Start(); err != nil {
 		return fmt.Errorf("start gossip: %w", err)
 	}
+	// A peer that heard of it gives this node the time of a restart (LeaveGrace) before it takes over. The guard may
+	// count on that only if all heard it.
 	n.push("gossip", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -222,6 +236,7 @@ func (n *Node) start() error {
 	n.spawn(n.Meet)
 	n.spawn(n.Archive.Tidy)
 	n.spawn(n.keepAwake)
+	// Pushed before the modules: the goroutines of the node serve them to their end.
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	// The VMs of works that are taken up wait for their sockets.
 	n.volumes.WithdrawOthers(slices.Concat(n.Modules(), n.works.Left()))
@@ -236,8 +251,8 @@ func (n *Node) start() error {
 	return n.startConsole()
 }
 
-// startConsole serves the API. The unix socket must work; without TLS, whose address
-// may not be there yet, the node does its duty all the same.
+// startConsole serves the API. The unix socket must work; without TLS, whose address may not be there yet, the node
+// does its duty all the same, and it is not tried again before the next start.
 func (n *Node) startConsole() error {
 	c := console.Config{
 		Handler: api.Handler(n, n.cfg.Version, n.figures.Handler()),
@@ -253,7 +268,7 @@ func (n *Node) startConsole() error {
 	return err
 }
 
-// serveConsole serves the API once, on what c says.
+// serveConsole serves the API once, on what c says. A part of it that cannot be served fails it as a whole.
 func (n *Node) serveConsole(c console.Config) error {
 	s, err := console.New(c)
 	if err != nil {
@@ -267,11 +282,13 @@ func (n *Node) serveConsole(c console.Config) error {
 	return nil
 }
 
-// Stop ends the node in reverse order and leaves the VMs as they are. It may be
-// called more than once and is bounded by ctx plus local I/O.
+// Stop ends the node in reverse order and leaves the VMs as they are: their writes wait for the next Start. It may
+// be called more than once and is bounded by ctx plus local I/O. When it returns nothing of the node runs any more,
+// but for requests that outlived their callers.
 func (n *Node) Stop(ctx context.Context) error { return n.teardown(ctx) }
 
-// serveMux serves the three services of the port.
+// serveMux serves the three services of the port. From here on peers are answered, although no engine runs yet:
+// their questions wait for the engines.
 func (n *Node) serveMux() error {
 	control, err := n.mux.Listen(serviceControl)
 	if err != nil {
@@ -303,7 +320,7 @@ func (n *Node) serveMux() error {
 	return nil
 }
 
-// serveReplication hands each connection to the module of the volume it names.
+// serveReplication hands each connection to the module of the volume it names. The connections end with ctx.
 func (n *Node) serveReplication(ctx context.Context, ln net.Listener) {
 	for {
 		nc, err := ln.Accept()
@@ -314,7 +331,9 @@ func (n *Node) serveReplication(ctx context.Context, ln net.Listener) {
 	}
 }
 
-// serveVolume finds out whose volume a connection is for. The engine decides whether it wants it.
+// serveVolume finds out whose volume a connection is for, within five seconds. The engine decides whether it wants
+// it and closes it; the call lasts as long as the connection does. A peer may speak for itself only: the name in
+// the hello is that of the certificate.
 func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 	conn := wire.NewConn(nc)
 	helloCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -340,7 +359,7 @@ func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 	}
 }
 
-// watchView tells the engines when the view of the cluster changes.
+// watchView tells the modules when the view of the cluster changes. Views may be skipped, never the latest.
 func (n *Node) watchView(ctx context.Context) {
 	for range n.gossip.Watch(ctx) {
 		for _, m := range n.All() {
@@ -349,7 +368,8 @@ func (n *Node) watchView(ctx context.Context) {
 	}
 }
 
-// watchVMs hands the hypervisor's events to the engines.
+// watchVMs hands the hypervisor's events to the modules that run those VMs; events of other VMs are nobody's. A
+// hypervisor that cannot be watched is tried again: without events a VM that ends is not noticed here at once.
 func (n *Node) watchVMs(ctx context.Context) {
 	for ctx.Err() == nil {
 		events, err := n.cfg.Hypervisor.Watch(ctx)
@@ -371,7 +391,8 @@ func (n *Node) watchVMs(ctx context.Context) {
 	}
 }
 
-// keepAwake keeps the CPUs awake while replicated writes are under way.
+// keepAwake keeps the CPUs awake while replicated writes are under way: a CPU that wakes up for each answer of the
+// peer makes a single writer about half as fast. Where the kernel does not offer it nothing else is lost.
 func (n *Node) keepAwake(ctx context.Context) {
 	if n.cfg.Sleepy {
 		return
@@ -387,7 +408,8 @@ func (n *Node) keepAwake(ctx context.Context) {
 	}
 }
 
-// renew keeps this node's certificate fresh.
+// renew keeps this node's certificate fresh; pki.Load does so at each start too. The guard finds the new one by the
+// time of its folder.
 func (n *Node) renew(ctx context.Context) {
 	tick := time.NewTicker(24 * time.Hour)
 	defer tick.Stop()

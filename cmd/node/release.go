@@ -11,7 +11,9 @@ import (
 	"duet/console/api"
 )
 
-// mayLeave returns nil if the VM of a module can be taken off its volumes on this node as they are.
+// mayLeave returns nil if the VM of a module can be taken off its volumes on this node as they are: where it runs
+// here on the newest data, or is stopped and they are here for certain. It waits until the engine has found out how
+// it ended last. The answer is of now: who acts on it asks again when the module cannot change any more.
 func (n *Node) mayLeave(ctx context.Context, m *registry.Entry) error {
 	name := m.Module.Name
 	if err := m.Engine.Booted(ctx); err != nil {
@@ -33,8 +35,10 @@ func (n *Node) mayLeave(ctx context.Context, m *registry.Entry) error {
 	return nil
 }
 
-// newestHere returns nil if a module that is stopped has its newest data on this node for certain. Where that is not
-// known, as after a power loss, a start finds out: it brings the module to where they are, or says what it waits for.
+// newestHere returns nil if a module that is stopped has its newest data on this node for certain: by its own
+// record, as holder of the newest epoch with a complete copy (cluster/DESIGN.md, rules 1 and 4). Where that is not
+// known, as after a power loss, a start finds out: it brings the module to where they are, or says what it waits
+// for.
 func (n *Node) newestHere(m *registry.Entry) error {
 	name, record := m.Module.Name, m.Engine.State().Record
 	if record.Holds(n.self()) && record.IsComplete() {
@@ -51,15 +55,16 @@ func (n *Node) newestHere(m *registry.Entry) error {
 		record.Holder, name)
 }
 
-// removal asks a node to forget a module whose VM stays on the asking node.
+// removal asks a node to forget a module whose VM stays on the asking node. It is on the wire.
 type removal struct {
 	Epoch cluster.Epoch `json:"epoch"` // that the asking node knows
 	// Module is the identity of the one that is meant; empty: whichever has the name.
 	Module string `json:"module,omitempty"`
 }
 
-// dropModule forgets a module on the node that does not keep its VM, at the wish of from.
-// It refuses where this node has data that from does not know of.
+// dropModule forgets a module on the node that does not keep its VM, at the wish of from. It refuses where this
+// node has data that from does not know of. Asked again it does nothing: nobody has the name then, or another
+// module has it. The images get another name, so that nobody takes them for the newest data; they are not deleted.
 func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID, r removal) error {
 	return n.RemoveIf(ctx, name, func(m *registry.Entry) (bool, error) {
 		if r.Module != "" && r.Module != m.Module.Identity() {
@@ -77,7 +82,8 @@ func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID,
 	})
 }
 
-// mayDrop refuses where this node has data that from, which knows that epoch, does not know of.
+// mayDrop refuses where this node has data that from, which knows that epoch, does not know of: where the module
+// acts here, a newer epoch, or the same one held by this node. The order matters for the words only.
 func (n *Node) mayDrop(m *registry.Entry, from cluster.NodeID, epoch cluster.Epoch) error {
 	name, st, self := m.Module.Name, m.Engine.State(), n.self()
 	peer := m.Module.Peer(string(self))

@@ -18,17 +18,20 @@ import (
 	"duet/vmmanager/images"
 )
 
-// restoreAgain is the time between two attempts to give a peer a module.
+// restoreAgain is the time between two attempts to give a peer a module: the peer says twice a second that it lacks
+// it.
 const restoreAgain = 30 * time.Second
 
-// mending is what was done to give the peer a module that it does not know.
+// mending is what was done to give the peer a module that it does not know. Its methods may be called by several
+// goroutines.
 type mending struct {
 	mu      sync.Mutex
 	last    time.Time // when it was last tried
 	trouble string    // why that failed
 }
 
-// mends are those of all modules. The zero value is ready.
+// mends are those of all modules. The zero value is ready. They are in memory: the next run of the daemon tries at
+// once.
 type mends struct {
 	mu sync.Mutex
 	by map[string]*mending // by name of the module
@@ -54,7 +57,7 @@ func (a *mends) forget(name string) {
 	delete(a.by, name)
 }
 
-// due: it may be tried now, and the caller does.
+// due: it may be tried now, and the caller does: it has the next half minute for itself, whatever comes of it.
 func (m *mending) due() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,9 +85,10 @@ func (m *mending) problem() string {
 	return m.trouble
 }
 
-// unknownTo is called when the peer of a module says that it does not know the module:
-// it is a new computer under an old name, or a release was cut short. A node that has
-// the right to write, and so the newest data, gives the module to it.
+// unknownTo is called when the peer of a module says that it does not know the module: it is a new computer under
+// an old name, or a release was cut short. A node that has the right to write, and so the newest data, gives the
+// module to it. Another one does nothing: its copy may be the older one, and the peer's is gone. It is called by
+// the engine's exchange of states and does the work as a task.
 func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 	m, err := n.Mirror(name)
 	if err != nil || !hasRight(m, n.self()) {
@@ -112,13 +116,15 @@ func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 	})
 }
 
-// hasRight: the node runs the module on data that nobody has newer.
+// hasRight: the node runs the module on data that nobody has newer, as of now.
 func hasRight(m *registry.Entry, self cluster.NodeID) bool {
 	st := m.Engine.State()
 	return st.Record.Holds(self) && st.Record.IsComplete() && st.Status.Phase == appmodules.Running
 }
 
-// restore makes images on the peer, stores the module there and starts it.
+// restore makes images on the peer, stores the module there and starts it. Each step may be repeated; the images
+// are made for the ID of the task, by which the peer finds what it has made, and undoes it if the module could not
+// be stored. The peer's copy begins empty and the engine's resync fills it.
 func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.NodeID, task string) error {
 	def, err := m.Engine.Definition(ctx) // not the hypervisor's: an edit may not be fit for the peer
 	if err != nil {
@@ -150,7 +156,10 @@ func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.Node
 	return n.orders.Command(ctx, fresh, string(peer), appmodules.CmdStart, false)
 }
 
-// handOver stores the module on the peer, with the images that it made.
+// handOver stores the module on the peer, with the images that it made. Where they lie elsewhere than before the
+// configuration gets a new version: it is stored on the peer first, so that this node never names a place that the
+// peer does not know. A peer of version 1 is given nothing that has an identity: it would take it for an older
+// module of its name.
 func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.NodeID, images []protect.Made,
 	def engine.Definition) error {
 	if len(images) != len(m.Module.Volumes()) {

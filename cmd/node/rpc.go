@@ -24,7 +24,8 @@ import (
 	"duet/vmmanager/images"
 )
 
-// newPlane carries what nodes ask of each other.
+// newPlane carries what nodes ask of each other. The names of Kinds cross the wire: they stay as they are. A kind
+// that the other release does not know arrives as an error of no kind, with its words.
 func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Plane {
 	return control.New(control.Config{
 		Cluster: c, Transport: m.HTTPTransport(serviceControl), Logger: log, Translate: translate,
@@ -36,7 +37,12 @@ func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Pl
 	})
 }
 
-// rpcHandler serves what nodes ask of each other.
+// rpcHandler serves what nodes ask of each other, to members only (control.Plane). Who asks is known by the
+// certificate of the connection (mux.PeerFrom), never by what the request says. Every request may arrive twice,
+// also while the first one is at work; what it carries was checked before (control.Checked). It is served from
+// before this node's engines run: those let their callers wait.
+//
+// The paths are known to the release before (testdata): a new one is refused there with cluster.ErrOlder.
 func (n *Node) rpcHandler() http.Handler {
 	h := http.NewServeMux()
 	h.Handle("POST /modules/{name}/ask", onMirror(n,
@@ -54,6 +60,7 @@ func (n *Node) rpcHandler() http.Handler {
 		onMirror(n, func(ctx context.Context, m *registry.Entry, v engine.Complete) (none, error) {
 			return none{}, m.Engine.OnComplete(ctx, v)
 		}))
+	// Twice a second, and at once after a change: both sides' states, and what each host says of the VM.
 	h.Handle("POST /modules/{name}/tell", onMirror(n,
 		func(_ context.Context, m *registry.Entry, v mirror.Told) (mirror.Told, error) {
 			return n.mirrors.OnTell(m.Engine, v), nil
@@ -131,17 +138,20 @@ func (n *Node) rpcHandler() http.Handler {
 	return n.plane.Handler(h)
 }
 
-// maxLog bounds the transitions that a node asks another one for.
+// maxLog bounds the transitions that a node asks another one for, whatever number that names.
 const maxLog = 10000
 
+// none is a request or an answer that says nothing: {} on the wire.
 type none struct{}
 
-// handle serves one request.
+// handle serves one request. fn's context does not end with its caller, but after a while (control.Handle).
 func handle[In, Out any](n *Node, fn func(context.Context, In) (Out, error)) http.Handler {
 	return control.Handle(n.plane, fn)
 }
 
-// onModule is handle for the module named in the path, if it is the one that the caller means.
+// onModule is handle for the module named in the path, if it is the one that the caller means: an engine says in
+// the query which identity that is, since the name may have been used again. Commands, logs and standings go by the
+// name alone, and a node of version 1 says none.
 func onModule[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, in In) (out Out, err error) {
@@ -158,7 +168,7 @@ func onModule[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In
 	})
 }
 
-// onMirror is onModule for what only mirrors understand.
+// onMirror is onModule for what only mirrors understand. m.Engine is not nil in fn.
 func onMirror[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In) (Out, error)) http.Handler {
 	return onModule(n, func(ctx context.Context, m *registry.Entry, in In) (out Out, err error) {
 		m, err = n.Mirror(m.Module.Name)
@@ -179,7 +189,8 @@ func onName(n *Node, fn func(context.Context, string) error) http.Handler {
 	})
 }
 
-// translate gives the errors of other rooms the API's kinds.
+// translate gives the errors of other rooms the API's kinds, with their words as they are. What has a kind already,
+// or none, stays as it is.
 func translate(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrRefused):

@@ -21,7 +21,8 @@ import (
 
 // The node as package protect sees it.
 
-// newWorks reads what an earlier run left.
+// newWorks reads what an earlier run left. The contracts of what it is given are those of package protect's
+// interfaces (site.go there); here stands what differs.
 func (n *Node) newWorks() (*protect.Works, error) {
 	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor,
 		Modules: modules{n.Registry, n}, Volumes: volumes{n},
@@ -38,7 +39,7 @@ func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest
 	return n.works.Check(ctx, vm, r)
 }
 
-// Release gives the VM of a module back as an ordinary VM of the node that has its newest data.
+// Release gives the VM of a module back as an ordinary VM of this node, if that has its newest data.
 func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
 	m, err := n.Mirror(name)
 	if err != nil {
@@ -47,7 +48,8 @@ func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (
 	return n.works.Release(ctx, m.Module, r)
 }
 
-// Return copies the disks of a running VM that somebody has moved off their volumes back onto them.
+// Return copies the disks of a running VM that somebody has moved off their volumes back onto them, on the node
+// where it runs: api.ErrConflict names it.
 func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
 	m, err := n.Mirror(name)
 	if err != nil {
@@ -71,6 +73,7 @@ func (b board) Run(
 	})
 }
 
+// Again lists a task that an earlier run of the daemon began, under the ID that its followers know.
 func (b board) Again(id, kind, module string) func(string, error) {
 	return b.n.tasks.Again(id, kind, module).End
 }
@@ -118,6 +121,7 @@ func (a modules) Leaves(ctx context.Context, name string) error {
 	return a.n.mayLeave(ctx, m)
 }
 
+// Runs is the engine's word, of its last step; the hypervisor is not asked.
 func (a modules) Runs(name string) bool {
 	m, err := a.Mirror(name)
 	return err == nil && m.Engine.State().Status.Phase == appmodules.Running
@@ -136,6 +140,7 @@ func (a modules) Part(ctx context.Context, name, why string) error {
 	return err
 }
 
+// Rejoin does nothing for a module that is gone, or was never parted.
 func (a modules) Rejoin(name string) {
 	if m, err := a.Mirror(name); err == nil {
 		m.Engine.Rejoin()
@@ -156,6 +161,7 @@ func (a modules) Kept(ctx context.Context, name string) ([]byte, vmmanager.Defin
 	return def.Text, own, err
 }
 
+// Epoch is 0 for a module that has no engine: no node knows an older one.
 func (a modules) Epoch(name string) cluster.Epoch {
 	m, err := a.Mirror(name)
 	if err != nil {
@@ -164,7 +170,8 @@ func (a modules) Epoch(name string) cluster.Epoch {
 	return m.Engine.State().Record.Epoch
 }
 
-// fresh is the first version of a module that this node begins.
+// fresh is the first version of a module that this node begins. Made again from the same plan it is the same, so a
+// repeated Store on the peer is taken for what it is.
 func (n *Node) fresh(s protect.New) (registry.Fresh, error) {
 	own, err := json.Marshal(s.Own)
 	if err != nil {
@@ -188,6 +195,7 @@ func (a volumes) Disk(v appmodules.Volume) vmmanager.Disk { return a.n.images.Di
 
 func (a volumes) Made(m appmodules.Module, path string) bool { return a.n.images.Made(m.Name, path) }
 
+// Seed: the data of the volume are here, so this node is the holder of the log's first generation.
 func (a volumes) Seed(ctx context.Context, v appmodules.Volume) error {
 	return a.n.SeedLog(ctx, v, a.n.self())
 }
@@ -220,7 +228,7 @@ func (a peers) Drop(ctx context.Context, node cluster.NodeID, id string, all []p
 	return nil
 }
 
-// undo has another node undo a hosting.
+// undo has another node undo a hosting. One that is not known there, or was used by then, is left alone.
 func (a peers) undo(ctx context.Context, node cluster.NodeID, id string, all []protect.Made) error {
 	err := a.n.rpcTo(ctx, node, "hostings/"+id+"/drop", nil, nil)
 	if errors.Is(err, cluster.ErrOlder) { // which knows them by their paths
@@ -237,7 +245,8 @@ func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) er
 	return a.n.rpcTo(ctx, node, "modules", nm, nil)
 }
 
-// hasIdentities is the version from which nodes tell modules of one name apart.
+// hasIdentities is the version from which nodes tell modules of one name apart. It is asked anew each time: the
+// other node's release may change between two calls.
 const hasIdentities cluster.Version = 2
 
 // Identities: a node of version 1 would take a new module for an older one of its name.
@@ -255,6 +264,7 @@ func (a peers) Forget(ctx context.Context, node cluster.NodeID, m appmodules.Mod
 	return a.remove(ctx, node, m.Name, removal{epoch, m.Identity()})
 }
 
+// remove is answered when the peer has forgotten it, or has nothing of it. A refusal (mayDrop) is api.ErrConflict.
 func (a peers) remove(ctx context.Context, node cluster.NodeID, name string, r removal) error {
 	if err := a.n.rpcTo(ctx, node, "modules/"+name+"/remove", r, nil); err != nil {
 		return fmt.Errorf("have %s forget module %s: %w", node, name, err)
@@ -271,6 +281,7 @@ func (a peers) Answers(ctx context.Context, node cluster.NodeID, m appmodules.Mo
 	return nil
 }
 
+// Decided is only of now: a witness may be added or removed while a work goes on.
 func (a peers) Decided(node cluster.NodeID) bool {
 	return len(a.n.witnesses()) > 0 || a.n.Desk.Can(node)
 }

@@ -12,10 +12,13 @@ import (
 	"duet/cluster/mux"
 )
 
-// standingTime is how long a node may take to say how it stands: after that it does not know.
+// standingTime is how long a node may take to say how it stands: after that it does not know. The asker gives it a
+// second.
 const standingTime = 500 * time.Millisecond
 
-// standing tells the peer, whose daemon or guard asks, how this node stands with a module.
+// standing tells the peer, whose daemon or guard asks, how this node stands with a module. The asker lets a guest
+// go on, or ends it, by the answer; so a node that cannot find out between two steps of its engine says that it may
+// be taking the right (Taking), which confirms nothing, beside what it has stored, which stays true.
 func (n *Node) standing(ctx context.Context, m *registry.Entry, _ none) (guard.Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, standingTime)
 	defer cancel()
@@ -28,14 +31,16 @@ func (n *Node) standing(ctx context.Context, m *registry.Entry, _ none) (guard.S
 	return guard.Standing{Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking, Alive: alive}, nil
 }
 
-// askStanding asks another node how it stands with a module.
+// askStanding asks another node how it stands with a module. The request has the module's name only, not its
+// identity.
 func askStanding(ctx context.Context, p *control.Plane, node cluster.NodeID, module string) (guard.Standing, error) {
 	var s guard.Standing
 	err := p.Call(ctx, node, "modules/"+module+"/standing", none{}, &s)
 	return s, err
 }
 
-// Standings is how a process beside the daemon asks a peer how it stands, over a mux that was not started.
+// Standings is how a process beside the daemon asks a peer how it stands, over a mux that was not started: it dials
+// and accepts nothing, so it needs none of the node's ports.
 func Standings(
 	c func() cluster.Config, m *mux.Mux, log *slog.Logger,
 ) func(context.Context, cluster.NodeID, string) (guard.Standing, error) {

@@ -12,7 +12,7 @@ import (
 	"duet/cluster/survey"
 )
 
-// newLookout is what looks at this node.
+// newLookout is what looks at this node, for the doctor and for support of any node.
 func (n *Node) newLookout() *survey.Lookout {
 	return survey.New(survey.Config{Cluster: n.cluster, View: n.gossip.View, Dir: n.cfg.Dir, Version: n.cfg.Version,
 		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: n.Modules,
@@ -29,7 +29,8 @@ func (n *Node) seen() (out []doctor.Witness) {
 	return out
 }
 
-// more is what goes to support beside what was found out.
+// more is what goes to support beside what was found out. The caller takes the secrets out of all of it. What
+// cannot be had is left out: support is wanted most when something is broken.
 func (n *Node) more(ctx context.Context, p *support.Part) {
 	if st, err := n.Status(ctx); err == nil {
 		p.AddJSON("status.json", st)
@@ -42,7 +43,8 @@ func (n *Node) more(ctx context.Context, p *support.Part) {
 	}
 }
 
-// servedAt is where the API is served over TLS; every address counts as the first one.
+// servedAt is where the API is served over TLS, "" before it is or if it is not; where every address is, the first
+// one of this node counts.
 func (n *Node) servedAt() string {
 	at, _ := n.served.Load().(string)
 	if a, err := netip.ParseAddrPort(at); err == nil && a.Addr().IsUnspecified() {

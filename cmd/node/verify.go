@@ -18,7 +18,8 @@ func cutVolume(s string) (module, target string, ok bool) {
 	return module, target, ok && module != "" && target != ""
 }
 
-// Verify compares both copies of a volume.
+// Verify compares both copies of a volume, as a task of the node that has the primary: api.ErrConflict names it.
+// Where no primary is known this node tries, and its engine refuses. That the copies differ is a result, no error.
 func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
 	name, target, ok := cutVolume(volume)
 	if !ok {
@@ -56,7 +57,7 @@ func verdict(volume string, d blockrepl.VerifyDone) string {
 		"makes the peer's copy follow", d.Count, volume, d.Differs[0], volume)
 }
 
-// watchVerify shows how far a verify is.
+// watchVerify shows how far a verify is, until stop is closed or ctx ends.
 func watchVerify(ctx context.Context, stop <-chan struct{}, e *engine.Engine, target string, t *tasks.Task) {
 	began := time.Now()
 	tick := time.NewTicker(500 * time.Millisecond)

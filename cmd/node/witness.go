@@ -15,7 +15,8 @@ import (
 	"duet/console/metrics"
 )
 
-// newPanel builds the witnesses of this node.
+// newPanel builds the witnesses of this node from the configuration; it connects to none. A key there that is none
+// fails it.
 func (n *Node) newPanel() (*voting.Panel, error) {
 	return voting.New(voting.Config{
 		Book: n.members, View: n.gossip.View, Heard: n.heard, Logger: n.log,
@@ -29,6 +30,8 @@ func (n *Node) newPanel() (*voting.Panel, error) {
 }
 
 // heard fails unless all mirrors have heard their peers lately: others have no epochs that a witness could forget.
+// A new voter remembers none, so each engine has to know itself whether its copy is stale (cluster/DESIGN.md, the
+// witness).
 func (n *Node) heard(within time.Duration) error {
 	for _, m := range n.Mirrors() {
 		if _, heard := m.Engine.PeerState(); time.Since(heard) > within {
@@ -38,7 +41,7 @@ func (n *Node) heard(within time.Duration) error {
 	return nil
 }
 
-// witnesses are the voters of engines.
+// witnesses are the voters of engines, as they are now: during an exchange there are two, and a grant needs both.
 func (n *Node) witnesses() []engine.Witness {
 	var out []engine.Witness
 	for _, h := range n.voting.Active() {
@@ -47,7 +50,8 @@ func (n *Node) witnesses() []engine.Witness {
 	return out
 }
 
-// AddWitness has all nodes use a witness.
+// AddWitness has all nodes use a witness: when it returns nil all have stored that. After an error they may be a
+// step apart until they meet, which takes no right from anybody.
 func (n *Node) AddWitness(ctx context.Context, r api.WitnessRequest) (api.WitnessStatus, error) {
 	h, err := n.voting.Add(ctx, r.Addr, r.Token)
 	if err != nil {
@@ -56,12 +60,12 @@ func (n *Node) AddWitness(ctx context.Context, r api.WitnessRequest) (api.Witnes
 	return n.witnessStatus(h), nil
 }
 
-// RemoveWitness has all nodes do without one.
+// RemoveWitness has all nodes do without one; "" is the only one there is.
 func (n *Node) RemoveWitness(ctx context.Context, addr string) error {
 	return translate(n.voting.Remove(ctx, addr))
 }
 
-// witnessStatus is a witness for admins.
+// witnessStatus is a witness for admins, as this node has seen it: since when it is silent, and what that costs.
 func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
 	spare := slices.Contains(n.cluster().Voters.Spares, h.Witness())
 	since, why := h.Silent()
@@ -78,7 +82,7 @@ func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
 	return out
 }
 
-// ofVoting are the API's kinds of the errors of package voting.
+// ofVoting are the API's kinds of the errors of package voting; nil: it is none of them.
 func ofVoting(err error) error {
 	for from, to := range map[error]error{
 		voting.ErrInvalid: api.ErrInvalid, voting.ErrNotFound: api.ErrNotFound, voting.ErrConflict: api.ErrConflict,

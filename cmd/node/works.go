@@ -7,7 +7,9 @@ import (
 	"duet/console/tasks"
 )
 
-// run begins a task; one module has one task at a time.
+// run begins a task; one module has one task at a time, api.ErrConflict names the other. work runs on a goroutine
+// that ends with the node, not with the request that asked for it, and its error is what whoever follows the task
+// is told. A task is in memory only: what has to survive the daemon keeps a plan of its own (package protect).
 func (n *Node) run(kind, module string, work tasks.Work) (api.Task, error) {
 	t, err := n.tasks.Begin(kind, module)
 	if err != nil {
