@@ -1,4 +1,6 @@
-// Package docs is what of the documentation the programs show themselves, so that a word has one explanation.
+// Package docs is what of the documentation the programs show themselves, so that a word has one explanation. The
+// pages are built in: a program explains the release that it is of. Pages and their readers change together: a test
+// counts the rows.
 package docs
 
 import (
@@ -12,13 +14,14 @@ var glossary string
 //go:embed troubleshooting.md
 var troubleshooting string
 
-// Word is one word of the glossary.
+// Word is one word of the glossary, as the page writes it: mostly in lower case.
 type Word struct {
 	Name string
 	Text string // what it means: a sentence or two
 }
 
-// Words are those of the glossary, in its order.
+// Words are those of the glossary, in its order; two of one name are a mistake in the page. A row of n names has n
+// meanings, parted by "; ": fewer are a mistake too, and a panic, which the tests find.
 func Words() []Word {
 	var out []Word
 	for _, cells := range rows(glossary, 2) {
@@ -41,7 +44,7 @@ func Words() []Word {
 	return out
 }
 
-// Trouble is one row of the table of what can be wrong.
+// Trouble is one row of the table of what can be wrong. All three are text without the page's marks.
 type Trouble struct{ See, Because, Do string }
 
 // Troubles are the rows of that table, in its order.
@@ -53,7 +56,8 @@ func Troubles() []Trouble {
 	return out
 }
 
-// rows are the cells of the tables with n columns, without their heads.
+// rows are the cells of the tables with n columns, without their heads. A line that has another number of cells, as
+// one with a bar in a cell, is left out.
 func rows(page string, n int) [][]string {
 	var out [][]string
 	head := true

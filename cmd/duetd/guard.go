@@ -29,7 +29,9 @@ peer has. systemd runs it beside duetd.
 
 `
 
-// runGuard is duetd guard.
+// runGuard is duetd guard. It is to work when everything else does not: it locks its memory, never waits for who
+// reads its log, and reads the node's directory ahead. systemd's watchdog is fed apart from the guarding itself. It
+// ends with a signal and leaves the guests, and what it knows of them, to its next run.
 func runGuard(args []string) error {
 	var dir, run string
 	f := flag.NewFlagSet("duetd guard", flag.ContinueOnError)
@@ -67,7 +69,7 @@ const reread = 5 * time.Second
 // peers are the other nodes of the cluster, as the node's directory had it last. They are read ahead: a disk that
 // hangs later does not matter.
 type peers struct {
-	dir  string
+	dir  string // the node's, of which it needs two things: members and certificate
 	log  *slog.Logger
 	soon chan struct{} // has a token when that is looked at at once
 	seen string        // when the files that were read last were written; of run's goroutine
@@ -77,7 +79,8 @@ type peers struct {
 	call func(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error)
 }
 
-// run reads until ctx ends.
+// run reads until ctx ends, then closes what it has. It is the one goroutine that reads; a disk that hangs keeps
+// it, and nobody else.
 func (p *peers) run(ctx context.Context) {
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
@@ -101,7 +104,8 @@ func (p *peers) run(ctx context.Context) {
 	}
 }
 
-// written tells when what is read was written.
+// written tells when what is read was written: files are replaced as a whole, which changes a folder's time too.
+// What is not there has no part in it, so that its coming is seen.
 func (p *peers) written() string {
 	text := ""
 	for _, name := range []string{membership.File, pki.Folder} {
@@ -112,7 +116,7 @@ func (p *peers) written() string {
 	return text
 }
 
-// met has them looked at.
+// met has them looked at soon; it never waits.
 func (p *peers) met() {
 	select {
 	case p.soon <- struct{}{}:
@@ -120,6 +124,8 @@ func (p *peers) met() {
 	}
 }
 
+// read replaces what is known by what the directory has now; after an error the last is kept. It accepts no
+// connection: the mux is not started.
 func (p *peers) read() error {
 	c, err := membership.Load(p.dir)
 	if err != nil {
@@ -134,7 +140,7 @@ func (p *peers) read() error {
 	return nil
 }
 
-// use exchanges the mux; nil ends the last one.
+// use exchanges the mux; nil ends the last one. Calls over the last one end with an error, and are made again.
 func (p *peers) use(m *mux.Mux, c func() cluster.Config) {
 	p.mu.Lock()
 	old := p.mux
@@ -148,7 +154,7 @@ func (p *peers) use(m *mux.Mux, c func() cluster.Config) {
 	}
 }
 
-// ask asks one of them.
+// ask asks one of them, within ctx, and waits for no disk. It may be called by several goroutines.
 func (p *peers) ask(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error) {
 	p.mu.Lock()
 	call := p.call
@@ -163,10 +169,11 @@ func (p *peers) ask(ctx context.Context, peer cluster.NodeID, module string) (gu
 	return s, err
 }
 
-// spout is a log that never blocks who writes: what nobody takes for long is lost.
+// spout is a log that never blocks who writes: what nobody takes for long is lost. The journal may hang with the
+// disk, and a guard that waited for it would pause nobody.
 type spout struct {
-	lines chan []byte
-	ended chan struct{}
+	lines chan []byte   // nil ends it
+	ended chan struct{} // closed when the last line is written
 }
 
 func newSpout(to io.Writer) *spout {
@@ -183,7 +190,7 @@ func newSpout(to io.Writer) *spout {
 	return s
 }
 
-// Write implements io.Writer.
+// Write implements io.Writer: one line, whole or not at all. It copies the line, keeps order, and never fails.
 func (s *spout) Write(line []byte) (int, error) {
 	select {
 	case s.lines <- bytes.Clone(line):

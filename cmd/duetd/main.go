@@ -1,7 +1,17 @@
-// Command duetd is the daemon of one node. It runs until SIGTERM or SIGINT and
-// leaves the VMs as they are: their writes wait for its next start. When the whole
-// computer goes down it moves them to their peers first. "duetd witness" is the third
-// voter instead, "duetd guard" what ends guests that a dead daemon has left behind.
+// Command duetd is the daemon of one node. It runs until SIGTERM or SIGINT and leaves the VMs as they are: their
+// writes wait for its next start. When the whole computer goes down it moves them to their peers first. "duetd
+// witness" is the third voter instead, "duetd guard" what ends guests that a dead daemon has left behind.
+//
+// This package has the three command lines and what each takes from the system: signals, systemd, locked memory, the
+// hypervisor. What a node is made of is package node.
+//
+//	main.go      the daemon: flags, exit codes, its end
+//	guard.go     duetd guard
+//	witness.go   duetd witness, and the commands for a running one
+//	process_*.go what differs between systems
+//
+// All three log JSON lines on standard error, for the journal; what is wrong with a command line stands there too.
+// Standard output is for --version and for what a running witness answers.
 package main
 
 import (
@@ -29,7 +39,7 @@ const usage = `duetd is the daemon of one node; systemd runs it. Beside it there
 
 `
 
-// options are the flags.
+// options are the flags, as node.Config wants them or nearly so.
 type options struct {
 	dir, socket, run, listen, uri, log string
 	watchdog, guard                    string
@@ -37,6 +47,7 @@ type options struct {
 	images                             string
 }
 
+// main ends by itself only here, so that what was deferred has run. Help is no mistake: exit 0.
 func main() {
 	if err := command(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "duetd:", err)
@@ -44,7 +55,8 @@ func main() {
 	}
 }
 
-// command does what one command line says.
+// command does what one command line says, in this process: it takes over signals, the log and the memory. It
+// returns after the end of what it runs.
 func command(args []string) error {
 	if len(args) > 0 && args[0] == "witness" {
 		return runWitness(args[1:])
@@ -102,6 +114,7 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// exitCode is what systemd is told (RestartPreventExitStatus in the units); the reason may lie deep in err.
 func exitCode(err error) int {
 	switch usage := (usageError{}); {
 	case errors.As(err, &usage):
@@ -118,6 +131,12 @@ const (
 	evacuationTime = 100 * time.Second // guests shut down in it
 )
 
+// run is the daemon. The order counts: memory is locked and the priority raised first, kept sockets are taken
+// before any child could inherit them, systemd is told that the daemon is ready when the API answers. An error
+// before that is its exit; systemd tries again, for as long as it takes, but for what exitCode says.
+//
+// Another signal during the end changes nothing: it is not ended half-way. systemd kills what takes longer than
+// TimeoutStopSec, which is more than stopTime and evacuationTime together.
 func run(o options) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.log)); err != nil {
@@ -144,6 +163,7 @@ func run(o options) error {
 	log.Info("duetd runs", "version", version.String(), "dir", o.dir, "socket", o.socket)
 	ready(ctx, log)
 	stopping()
+	// Here and not in Stop: a restart of the daemon, or an upgrade, moves nothing.
 	if computerStops(log) {
 		log.Info("this computer goes down: its VMs move to their peers")
 		evacuation, cancel := context.WithTimeout(context.Background(), evacuationTime)

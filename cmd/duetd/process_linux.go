@@ -20,11 +20,12 @@ import (
 	"duet/vmmanager/libvirt"
 )
 
-// niceness puts the daemon before ordinary work: a late heartbeat costs a failover.
+// niceness puts the daemon before ordinary work: a late heartbeat costs a failover. Its unit says the same; a
+// daemon that is started otherwise does it itself.
 const niceness = -10
 
-// urgent locks the daemon's memory and raises its priority. Without the
-// right to do so it works all the same.
+// urgent locks the daemon's memory and raises its priority. Without the right to do so it works all the same, and
+// logs what may come of that.
 func urgent(log *slog.Logger) {
 	// Only what is touched: the store maps large sparse files.
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
@@ -71,8 +72,8 @@ func raise() error {
 	return nil
 }
 
-// hypervisor uses libvirt. A libvirtd that is away is waited for; where libvirt is
-// not installed the node takes part all the same and says so.
+// hypervisor uses libvirt. A libvirtd that is away is waited for; where libvirt is not installed the node takes
+// part all the same and says so: each call of it is refused with the reason. The second result closes it.
 func hypervisor(uri string, log *slog.Logger) (workload.Hypervisor, func()) {
 	hv, err := libvirt.New(libvirt.Config{URI: uri, Logger: log})
 	if err != nil {
@@ -85,7 +86,9 @@ func hypervisor(uri string, log *slog.Logger) (workload.Hypervisor, func()) {
 // sockets are those of volumes that an earlier run has left with systemd, and where this one leaves its own.
 func sockets(log *slog.Logger) node.Sockets { return fdstore.Open(log) }
 
-// ready tells systemd and feeds its watchdog until ctx ends.
+// ready tells systemd and feeds its watchdog until ctx ends, at a third of the time that the unit allows. That this
+// goroutine runs is all it vouches for: systemd then starts a process again that stands still as a whole. Whether
+// modules work is looked at for the hardware watchdog (package node).
 func ready(ctx context.Context, log *slog.Logger) {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd cannot be told that the daemon is ready", "err", err)
@@ -109,7 +112,8 @@ func ready(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// computerStops asks systemd whether the daemon ends because everything does.
+// computerStops asks systemd whether the daemon ends because everything does. No answer within two seconds is a no:
+// the VMs are left as they are, as by a restart of the daemon.
 func computerStops(log *slog.Logger) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -121,5 +125,5 @@ func computerStops(log *slog.Logger) bool {
 	return strings.TrimSpace(string(said)) == "stopping"
 }
 
-// stopping tells systemd that the end is on purpose.
+// stopping tells systemd that the end is on purpose. Nothing follows from an error.
 func stopping() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }

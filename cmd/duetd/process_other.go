@@ -27,7 +27,7 @@ func stayInMemory(*slog.Logger) {}
 // sockets are not kept on this system.
 func sockets(*slog.Logger) node.Sockets { return nil }
 
-// ready waits until ctx ends.
+// ready waits until ctx ends: nobody is to be told, and nothing feeds a watchdog.
 func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }
 
 // computerStops is not known on this system: a stop of the daemon leaves the VMs.

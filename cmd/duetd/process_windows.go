@@ -17,7 +17,7 @@ type hyperV struct {
 	vmmanager.Protector
 }
 
-// hypervisor uses Hyper-V.
+// hypervisor uses Hyper-V on this computer; there is no address of another one, and nothing to close.
 func hypervisor(_ string, _ *slog.Logger) (workload.Hypervisor, func()) {
 	refuse := vmmanager.Unavailable{Err: fmt.Errorf("%w: disks of Hyper-V VMs", vmmanager.ErrUnsupported)}
 	hv := hyperv.New()
@@ -33,10 +33,10 @@ func stayInMemory(*slog.Logger) {}
 // sockets are not kept on this system.
 func sockets(*slog.Logger) node.Sockets { return nil }
 
-// ready waits until ctx ends.
+// ready waits until ctx ends: the service manager is not told.
 func ready(ctx context.Context, _ *slog.Logger) { <-ctx.Done() }
 
-// computerStops is not known on this system: a stop of the daemon leaves the VMs.
+// computerStops is not known on this system: a stop of the daemon leaves the VMs, also when the computer goes down.
 func computerStops(*slog.Logger) bool { return false }
 
 // stopping does nothing.

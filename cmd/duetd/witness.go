@@ -44,7 +44,8 @@ type witnessOptions struct {
 	life        time.Duration
 }
 
-// runWitness is duetd witness.
+// runWitness is duetd witness. With a verb it is a client of the running one, over a socket in its directory that
+// only its own user and root can open; so it wants the same --dir, and makes nothing of --listen.
 func runWitness(args []string) error {
 	verb := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -87,7 +88,8 @@ func runWitness(args []string) error {
 // desk is the unix socket on which the running witness takes an admin's commands.
 func (o witnessOptions) desk() string { return filepath.Join(o.dir, "witness.sock") }
 
-// serveWitness runs until SIGTERM or SIGINT.
+// serveWitness runs until SIGTERM or SIGINT. The store's lock keeps a second witness from the directory before any
+// port or socket is touched. Admins are cut off when clusters have had their last answers.
 func serveWitness(o witnessOptions) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -132,7 +134,9 @@ func serveWitness(o witnessOptions) error {
 	return err
 }
 
-// deskHandler serves token, list and forget.
+// deskHandler serves token, list and forget. The answer is text for the admin's terminal, a refusal 422 with a
+// sentence. Forgetting a cluster drops its votes; one that still uses the witness has to register anew, with a
+// token.
 func deskHandler(s *witness.Server) http.Handler {
 	mux := http.NewServeMux()
 	handle := func(name string, fn func(in json.RawMessage) (string, error)) {
@@ -182,7 +186,8 @@ func deskHandler(s *witness.Server) http.Handler {
 	return mux
 }
 
-// print has the running witness do something and prints what it says.
+// print has the running witness do something and prints what it says, whole or not at all; a refusal is the error.
+// It gives up after ten seconds.
 func (o witnessOptions) print(what string, in any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

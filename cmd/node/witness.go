@@ -51,7 +51,7 @@ func (n *Node) witnesses() []engine.Witness {
 }
 
 // AddWitness has all nodes use a witness: when it returns nil all have stored that. After an error they may be a
-// step apart until they meet, which takes no right from anybody.
+// step apart until they meet or it is tried again.
 func (n *Node) AddWitness(ctx context.Context, r api.WitnessRequest) (api.WitnessStatus, error) {
 	h, err := n.voting.Add(ctx, r.Addr, r.Token)
 	if err != nil {

@@ -7,7 +7,9 @@ import "runtime/debug"
 var stamp string
 
 // String is the version that make stamped into this program. Without one it is the commit that the go command knows
-// of, and "(devel)" where it knows none. It is for eyes and logs: nothing is decided by it.
+// of, in 12 digits and with "+changes" where files differed from it, else the version of the main module: "(devel)"
+// where that has none. It is for eyes and logs: nothing is decided by it. It does not change while the program
+// runs.
 func String() string {
 	if stamp != "" {
 		return stamp

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// The parts of CycloneDX 1.5 that are used.
+// The parts of CycloneDX 1.5 that are used. The JSON names are its own.
 type (
 	document struct {
 		Format     string      `json:"bomFormat"`
@@ -43,7 +43,7 @@ type (
 	}
 )
 
-// bill is the document. It holds no time: the same programs give the same bill.
+// bill is the document. It holds no time: the same programs give the same bill. Programs go by their file names.
 func bill(version, toolchain string, mods []*debug.Module, programs []string) ([]byte, error) {
 	duet := component{Type: "application", Ref: "duet", Name: "duet", Version: version}
 	for _, p := range programs {
@@ -64,7 +64,8 @@ func bill(version, toolchain string, mods []*debug.Module, programs []string) ([
 	return append(b, '\n'), err
 }
 
-// library is one Go module. Its sum is go.sum's, over the module's zip, which is none of CycloneDX's hashes of a file.
+// library is one Go module. Its sum is go.sum's, over the module's zip, which is none of CycloneDX's hashes of a
+// file: so it is a property. "+" in a version is escaped, as package URLs want it.
 func library(path, version, sum string) component {
 	purl := "pkg:golang/" + path + "@" + strings.ReplaceAll(version, "+", "%2B")
 	c := component{Type: "library", Ref: purl, Name: path, Version: version, PURL: purl}

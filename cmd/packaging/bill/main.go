@@ -1,7 +1,13 @@
 // Command bill writes what the built programs are made of, read from the programs themselves: a CycloneDX bill of
-// materials, and the licences of every Go module in them.
+// materials, and the licences of every Go module in them. Read from them, and not from go.mod, it has just what the
+// linker took. It holds no time and no path of the builder: the same programs give the same bytes (build.sh).
 //
 //	bill -version 0.8.0 -sbom duet.cdx.json -licences THIRD-PARTY PROGRAM...
+//
+// A flag that is left out is a file that is not written. It fails, exit 1, rather than write a bill that lacks
+// something; a file that it has begun may be left. The licences need the modules' sources, which the go command has
+// after a build; it is run in the directory of Duet's go.mod. What is linked in or loaded beside Go (libvirt, libc)
+// is not in it.
 package main
 
 import (
@@ -29,6 +35,7 @@ func main() {
 	}
 }
 
+// run reads the programs once for both files.
 func run(version, sbom, licences string, programs []string) error {
 	mods, toolchain, err := modules(programs)
 	if err != nil {
@@ -53,7 +60,8 @@ func run(version, sbom, licences string, programs []string) error {
 	return nil
 }
 
-// modules returns the modules linked into the programs, in order and each once, and the Go release that built them.
+// modules returns the modules linked into the programs, in order and each once, and the Go release that built them,
+// which is that of the last one: one build makes them all. A module that is replaced counts as what replaces it.
 func modules(programs []string) (mods []*debug.Module, toolchain string, err error) {
 	for _, p := range programs {
 		info, err := buildinfo.ReadFile(p)
@@ -75,7 +83,8 @@ func modules(programs []string) (mods []*debug.Module, toolchain string, err err
 	return mods, toolchain, nil
 }
 
-// texts joins the licences of Go itself and of the modules. A module without one is an error: it could not be given on.
+// texts joins the licences of Go itself and of the modules. A module without one is an error: it could not be given
+// on. Go's own is that of the go command which runs now.
 func texts(mods []*debug.Module) ([]byte, error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -98,7 +107,7 @@ func texts(mods []*debug.Module) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// folders returns the directory of each module's source.
+// folders returns the directory of each module's source, as this build's go.mod has it.
 func folders(mods []*debug.Module) (map[string]string, error) {
 	args := []string{"list", "-m", "-f", "{{.Path}}\t{{.Dir}}"}
 	for _, m := range mods {
@@ -116,7 +125,8 @@ func folders(mods []*debug.Module) (map[string]string, error) {
 	return dirs, nil
 }
 
-// licence appends the files of dir that say on which terms it is given.
+// licence appends the files of dir that say on which terms it is given: those of the top directory whose names
+// begin as such files do. NOTICE and PATENTS belong to a licence and are none.
 func licence(out *bytes.Buffer, name, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
