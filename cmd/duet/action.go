@@ -87,6 +87,7 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	if err != nil {
 		return err
 	}
+	// --no-wait, or nobody could say how it stood before.
 	if order == nil {
 		return a.say(res, "%s %s", clean(module), clean(res.Said))
 	}

@@ -90,6 +90,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	switch {
 	case err == nil:
 		return exitOK
+	// Before all else: a code may be joined with the error of a write.
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage), !a.began:
@@ -197,6 +198,7 @@ Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags;
 func (a *app) group(c *cobra.Command) {
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
+		// Of "duet" alone help is what was wanted; of a group it would hide the mistake in a script.
 		if len(args) == 0 && c.Parent() == nil {
 			return c.Help()
 		}

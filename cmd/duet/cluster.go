@@ -73,6 +73,7 @@ func (a *app) initCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// After the result: it takes seconds, and what was done is done.
 			defer a.glanceHere(ctx, r.Dir)
 			return a.say(made{conf.Name, conf.Self, r.Dir},
 				"Cluster %s is made, this is its node %s.\nNext: systemctl enable --now duetd; then \"duet cluster token\" lets "+

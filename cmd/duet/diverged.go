@@ -37,6 +37,7 @@ which bytes differ, and when each side wrote.`,
 			if len(args) == 0 {
 				return a.emit(all, func(w io.Writer) error { return a.writeVersions(w, all) })
 			}
+			// A module that was released has its versions for their week.
 			if _, err := c.Module(ctx, args[0]); err != nil &&
 				!slices.ContainsFunc(all, func(v api.Version) bool { return v.Module == args[0] }) {
 				return err

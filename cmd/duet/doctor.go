@@ -55,6 +55,7 @@ Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no a
 			if err := a.emit(shown, func(w io.Writer) error { return a.writeFindings(w, shown) }); err != nil {
 				return err
 			}
+			// Of all findings, not of those that are shown.
 			if len(problems(d.Findings)) > 0 {
 				return exit(exitError)
 			}

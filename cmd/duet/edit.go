@@ -40,6 +40,7 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// It would be a change of the module that has that name.
 			if key == "name" {
 				return errOtherName
 			}
@@ -118,6 +119,7 @@ func (a *app) edited(ctx context.Context, module string, text []byte) (path stri
 	failed := cmd.Run()
 	now, err = os.ReadFile(f.Name())
 	switch {
+	// Nothing was written: most often there is no such editor.
 	case failed != nil && err == nil && bytes.Equal(now, text):
 		err = fmt.Errorf("%s: %w; set EDITOR to your editor", editor, errors.Join(failed, os.Remove(f.Name())))
 	case failed != nil:

@@ -67,6 +67,7 @@ var states = map[string]string{
 // troubles that are about it, or that are it. What is not known has neither text nor troubles.
 func explain(word string) explained {
 	e := explained{Word: word, Text: states[strings.ToUpper(word)]}
+	// A state is two words in the status; either may be asked for alone.
 	role, status, both := strings.Cut(word, " ")
 	if is, as := states[strings.ToUpper(role)], states[strings.ToUpper(status)]; both && is != "" && as != "" {
 		e.Text, word = is+"; "+status+": "+as, role // as status shows it

@@ -81,6 +81,7 @@ func together(a, b *api.Sync) *api.Sync {
 	out.Differed += b.Differed
 	out.Moved += b.Moved
 	out.Rate += b.Rate
+	// -1 is unknown, in either.
 	if out.ETA = max(a.ETA, b.ETA); min(a.ETA, b.ETA) < 0 {
 		out.ETA = -1
 	}

@@ -42,7 +42,7 @@ func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o 
 	for {
 		m, err := a.module(ctx, c, name)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil: // the look was cut off: that says nothing of the daemon
 		case err == nil:
 			heard = a.now()
 			look := o.At(m, heard)
@@ -50,11 +50,12 @@ func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o 
 				return look.Err
 			}
 			if look.Done {
+				// Not left to the defer: the outcome has a line of its own.
 				end()
 				return a.say(api.ActionResult{Module: name, Said: look.Said}, "%s %s", clean(name), clean(look.Said))
 			}
 			show(look.Said)
-		case !errors.Is(err, client.ErrAway) || a.now().Sub(heard) > patience:
+		case !errors.Is(err, client.ErrAway) || a.now().Sub(heard) > patience: // what answers and refuses will do so again
 			return fmt.Errorf("the order was given, what became of it is not known: %w", err)
 		}
 		select {

@@ -37,6 +37,7 @@ func (a *app) proofText(v api.Volume) string {
 	switch {
 	case p.Pass == 0:
 		return text + "; nothing compares it in the background (policy.proof: off)."
+	// A copy that catches up differs by right.
 	case v.State != "connected":
 		return text + "; the comparison goes on when both copies are in step."
 	case p.Ends == nil:

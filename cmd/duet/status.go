@@ -119,6 +119,7 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 		return levelExit(st.Verdict.Level)
 	case module == "":
 		err = a.emit(st, func(w io.Writer) error { return a.writeStatus(w, st, false) })
+		// Also of what could not be printed: the exit code is what monitors read.
 		return errors.Join(err, levelExit(st.Verdict.Level))
 	}
 	err = a.emit(st.Modules[0], func(w io.Writer) error { return a.writeStatus(w, st, true) })
@@ -222,6 +223,7 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 	fmt.Fprintf(w, "Cluster %s, as %s sees it (duetd %s)\n\n", clean(st.Cluster), clean(st.Self), clean(st.Version))
 	t := table{head: []string{"NODE", "STATE", "HEARTBEAT"}}
 	for _, n := range st.Nodes {
+		// By the heartbeats of this node; a node itself is always up in its own view.
 		state := cell{"up", green}
 		switch {
 		case n.Leaving:

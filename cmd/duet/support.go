@@ -101,6 +101,7 @@ func readZip(path string) (bundle, error) {
 		return out, fmt.Errorf("read zip %s: %w", path, err)
 	}
 	for _, f := range z.File {
+		// What is missing is a file of its own in the zip, so that who is to help sees it too.
 		if f.Name != support.LeftOut {
 			out.Holds = append(out.Holds, bundleFile{f.Name, int64(f.UncompressedSize64)})
 			continue

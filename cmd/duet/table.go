@@ -93,6 +93,7 @@ func (t *table) write(w io.Writer, color bool) error {
 	}
 	var b strings.Builder
 	line := func(cells []cell) {
+		// Blanks are written before the next text only, so none end a line, and colour codes do not count.
 		pad := 0
 		for i, c := range cells {
 			text := clean(c.text)

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	barCells = 24
+	barCells = 24               // of a progress bar
 	lineGap  = 2 * time.Second  // between lines of progress that are not drawn in place
 	patience = 30 * time.Second // with a node that does not answer while it works, as during its restart
 )
@@ -71,7 +71,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 		switch {
 		case err == nil:
 			t, heard = next, a.now()
-		case ctx.Err() != nil:
+		case ctx.Err() != nil: // told in the next round
 		case !errors.Is(err, client.ErrAway) || a.now().Sub(heard) > patience:
 			show(api.Task{Done: true})
 			return fmt.Errorf("follow %s of %s (task %s): %w", t.Kind, t.Module, t.ID, err)
@@ -82,6 +82,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 	show(t)
 	if t.Error != "" {
 		if a.json {
+			// Whoever reads JSON gets the whole task, whatever came of it; the error is told beside it.
 			if err := a.emit(t, nil); err != nil {
 				return err
 			}
@@ -103,6 +104,7 @@ func (a *app) progress() func(api.Task) {
 	step, last := "", time.Time{}
 	return func(t api.Task) {
 		now := a.now()
+		// A new step is told at once, progress within it seldom: a log of hours must not fill a disk.
 		if t.Done || t.Step == step && now.Sub(last) < lineGap {
 			return
 		}

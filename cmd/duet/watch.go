@@ -15,7 +15,7 @@ import (
 
 // Terminal codes: the other screen keeps what stood on this one.
 const (
-	otherScreen = "\x1b[?1049h\x1b[?25l"
+	otherScreen = "\x1b[?1049h\x1b[?25l" // xterm's alternate screen, without a cursor
 	thisScreen  = "\x1b[?25h\x1b[?1049l"
 	topLeft     = "\x1b[H"
 	restOfLine  = "\x1b[K"
@@ -35,6 +35,7 @@ func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status,
 	case a.json:
 		show = a.showJSON()
 	case a.outTTY:
+		// An error of the terminal shows in the first page.
 		io.WriteString(a.out, otherScreen)
 		last := &bytes.Buffer{}
 		defer func() { // leave the last view behind
@@ -54,6 +55,7 @@ func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status,
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		// Nothing was shown yet that could be of use beside the error.
 		case err != nil && first:
 			return err
 		}

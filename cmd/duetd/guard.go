@@ -52,6 +52,7 @@ func runGuard(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	var wg sync.WaitGroup
+	// Before its socket is open: duetd is started after the guard, and tries the socket again by itself.
 	wg.Go(func() { ready(ctx, log) })
 	peers := &peers{dir: dir, log: log, soon: make(chan struct{}, 1)}
 	peers.met() // at once: the last run may have left guests
@@ -93,6 +94,7 @@ func (p *peers) run(ctx context.Context) {
 			return
 		}
 		now := p.written()
+		// Nothing has changed: the disk is left alone but for two calls of stat.
 		if now == p.seen {
 			continue
 		}
@@ -149,6 +151,7 @@ func (p *peers) use(m *mux.Mux, c func() cluster.Config) {
 		p.call = node.Standings(c, m, p.log)
 	}
 	p.mu.Unlock()
+	// Without the lock: it waits for what runs in it, and ask must not.
 	if old != nil {
 		old.Stop()
 	}

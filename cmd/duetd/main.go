@@ -44,7 +44,7 @@ type options struct {
 	dir, socket, run, listen, uri, log string
 	watchdog, guard                    string
 	version, sleepy, admitRoot         bool
-	images                             string
+	images                             string // directories, with commas between
 }
 
 // main ends by itself only here, so that what was deferred has run. Help is no mistake: exit 0.
@@ -127,7 +127,7 @@ func exitCode(err error) int {
 
 // The end of the daemon is bounded; systemd waits longer.
 const (
-	stopTime       = 20 * time.Second
+	stopTime       = 20 * time.Second  // for the API's last calls, then the modules, then the word to the peers
 	evacuationTime = 100 * time.Second // guests shut down in it
 )
 
@@ -161,6 +161,7 @@ func run(o options) error {
 		return err
 	}
 	log.Info("duetd runs", "version", version.String(), "dir", o.dir, "socket", o.socket)
+	// It returns when a signal came.
 	ready(ctx, log)
 	stopping()
 	// Here and not in Stop: a restart of the daemon, or an upgrade, moves nothing.

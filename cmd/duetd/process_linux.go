@@ -52,6 +52,7 @@ func stayInMemory(log *slog.Logger) {
 // it; so it looks until there is none that it has not met.
 func raise() error {
 	raised := map[int]bool{}
+	// A thread that ends meanwhile (ESRCH) needs nothing.
 	for before := -1; len(raised) > before; {
 		before = len(raised)
 		threads, err := os.ReadDir("/proc/self/task")

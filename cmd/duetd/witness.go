@@ -41,7 +41,7 @@ serve many clusters. It belongs on a third computer.
 // witnessOptions are the flags of duetd witness.
 type witnessOptions struct {
 	dir, listen string
-	life        time.Duration
+	life        time.Duration // of a token; for "token" only
 }
 
 // runWitness is duetd witness. With a verb it is a client of the running one, over a socket in its directory that
@@ -61,6 +61,7 @@ func runWitness(args []string) error {
 		return usageError{err}
 	}
 	words := f.Args()
+	// Both are usual: "witness token --life 1h" and "witness --life 1h token".
 	if verb == "" && len(words) > 0 { // behind the flags
 		verb, words = words[0], words[1:]
 	}
@@ -114,6 +115,7 @@ func serveWitness(o witnessOptions) error {
 		_ = ln.Close() // nothing was served
 		return fmt.Errorf("serve admins: %w", err)
 	}
+	// Who can write to it can make a token and forget clusters.
 	if err := os.Chmod(o.desk(), 0o600); err != nil {
 		return errors.Join(err, ln.Close(), desk.Close())
 	}
@@ -126,6 +128,7 @@ func serveWitness(o witnessOptions) error {
 	})
 	log.Info("witness runs", "version", version.String(), "dir", o.dir, "listen", ln.Addr().String(), "key",
 		s.Fingerprint().String())
+	// The port is open: what connects from here on waits for Serve.
 	wg.Go(func() { ready(ctx, log) })
 	err = s.Serve(ctx, ln)
 	stop()

@@ -76,6 +76,7 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 			at.Notices = append(at.Notices, n.fitness.Peer(m.Module.Name)...)
 		}
 	}
+	// The same order on both nodes: that of the configuration, not own first.
 	slices.SortStableFunc(out.Nodes, func(a, b api.NodeState) int {
 		return cmp.Compare(slices.Index(m.Module.Nodes, a.Node), slices.Index(m.Module.Nodes, b.Node))
 	})

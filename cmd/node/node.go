@@ -50,12 +50,12 @@ const (
 // Config says what a node is made of. Dir, Socket, RunDir, Hypervisor and Logger are needed; Dir has to be a
 // member's. It is not changed after New.
 type Config struct {
-	Dir        string // certificates, cluster.json, store, journals, new images
-	Socket     string // unix socket of the API
-	RunDir     string // unix sockets of the volumes
-	Listen     string // address of the API over TLS; empty: all addresses of the computer, port+2
-	Version    string
-	Hypervisor workload.Hypervisor
+	Dir        string              // certificates, cluster.json, store, journals, new images
+	Socket     string              // unix socket of the API
+	RunDir     string              // unix sockets of the volumes
+	Listen     string              // address of the API over TLS; empty: all addresses of the computer, port+2
+	Version    string              // of this program, for people: nodes tell each other cluster.Version
+	Hypervisor workload.Hypervisor // of this host; the caller closes it after Stop
 	Logger     *slog.Logger
 	// Sockets keeps the volumes' sockets when this process ends, however it does; nil: they end with it.
 	Sockets Sockets
@@ -88,20 +88,20 @@ type Sockets = mirror.Sockets
 // name that two rooms have would be none of Node's. Any number of goroutines may call them from Start to Stop. The
 // fields are set by New and not changed after; but for sentry, which Start sets before anything beats.
 type Node struct {
-	cfg Config
+	cfg Config // as New got it
 	log *slog.Logger
 	life
 
 	members  *membership.Book // the configuration of the cluster
 	identity *pki.Identity
-	store    *badgerlog.Store
-	tasks    *tasks.Board
+	store    *badgerlog.Store // all that has to survive this process, but for the configuration and images
+	tasks    *tasks.Board     // works of this run of the daemon
 
-	mux    *mux.Mux // the port between nodes, and what goes over it
-	plane  *control.Plane
-	gossip *gossip.Gossip
-	voting *voting.Panel // the witnesses
-	sentry *guard.Sentry // nil without Config.Guard
+	mux    *mux.Mux       // the port between nodes, and what goes over it
+	plane  *control.Plane // requests of nodes to each other
+	gossip *gossip.Gossip // who is heard
+	voting *voting.Panel  // the witnesses
+	sentry *guard.Sentry  // nil without Config.Guard
 
 	parts                // of modules
 	*registrar.Registrar // of the cluster's nodes
@@ -201,6 +201,7 @@ func (n *Node) Start() error {
 // any more (console), then the modules end in good order while their peer is still heard and answered, then whoever
 // watches, then the heartbeats say goodbye, then the guard has its last word, and the port and the store close.
 func (n *Node) start() error {
+	// A port that another process has ends the start here, before anything was told to anybody.
 	if err := n.mux.Start(); err != nil {
 		return err
 	}
@@ -239,6 +240,7 @@ func (n *Node) start() error {
 	// Pushed before the modules: the goroutines of the node serve them to their end.
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	// The VMs of works that are taken up wait for their sockets.
+	// Sockets that an earlier run has kept for volumes which are nobody's now would hold whoever connects.
 	n.volumes.WithdrawOthers(slices.Concat(n.Modules(), n.works.Left()))
 	n.Registry.Start()
 	n.works.Resume()
@@ -336,6 +338,7 @@ func (n *Node) serveReplication(ctx context.Context, ln net.Listener) {
 // the hello is that of the certificate.
 func (n *Node) serveVolume(ctx context.Context, nc net.Conn) {
 	conn := wire.NewConn(nc)
+	// Who is admitted by the mux and says nothing must not keep a goroutine.
 	helloCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	hello, err := blockrepl.ReadHello(helloCtx, conn)
 	cancel()

@@ -72,6 +72,7 @@ func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID,
 		}
 		return true, n.mayDrop(m, from, r.Epoch)
 	}, func(m appmodules.Module, removed error) error {
+		// A plan that is left would keep the name from another protect.
 		if err := errors.Join(removed, n.works.End(name)); err != nil {
 			return err
 		}

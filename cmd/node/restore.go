@@ -149,6 +149,7 @@ func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.Node
 		_ = peers{n}.undo(ctx, peer, task, images) // else they are in nobody's way
 		return err
 	}
+	// The entry was exchanged if its configuration has a new version.
 	fresh, err := n.Find(m.Module.Name)
 	if err != nil {
 		return err
@@ -162,6 +163,7 @@ func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.Node
 // module of its name.
 func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.NodeID, images []protect.Made,
 	def engine.Definition) error {
+	// The peer's answer: what is indexed below was made up there.
 	if len(images) != len(m.Module.Volumes()) {
 		return fmt.Errorf("%s made %d images for %d volumes", peer, len(images), len(m.Module.Volumes()))
 	}

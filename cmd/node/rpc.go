@@ -97,6 +97,7 @@ func (n *Node) rpcHandler() http.Handler {
 		error) {
 		return n.images.Host(ctx, v)
 	}))
+	// Of version 1, which lists images; newer nodes undo by the ID of the request (hostings).
 	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) {
 		return none{},
 			n.images.DropListed(v)
@@ -127,6 +128,7 @@ func (n *Node) rpcHandler() http.Handler {
 		error) {
 		return n.voting.Take(ctx, v)
 	}))
+	// Of an older release; newer nodes bring both sides together (members/meet).
 	h.Handle("POST /members/{name}/remove", onName(n,
 		func(_ context.Context, name string) error { return n.Gone(cluster.NodeID(name)) }))
 	h.Handle("POST /members/meet", handle(n,

@@ -35,6 +35,7 @@ func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, 
 	}
 	return n.run("verify", name, func(ctx context.Context, t *tasks.Task) (string, error) {
 		t.Step("compares both copies of %s", volume)
+		// Engine.Verify tells only its end.
 		stop := make(chan struct{})
 		defer close(stop)
 		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.Engine, target, t) })
