@@ -45,7 +45,7 @@ type members struct {
 type made struct {
 	Cluster string         `json:"cluster"`
 	Node    cluster.NodeID `json:"node"`
-	Dir     string         `json:"dir"`
+	Dir     string         `json:"dir"` // as --dir said it
 }
 
 const addrUsage = "this node's IP address, once per heartbeat network: IP (they are named hb1, hb2…) or NETWORK=IP"
@@ -168,7 +168,7 @@ func (a *app) leaveCommand() *cobra.Command {
 
 // left is what leave and rejoin say.
 type left struct {
-	Kept string `json:"kept"`
+	Kept string `json:"kept"` // the folder, within the node's directory
 }
 
 // leaveFlags are those that leave and rejoin share.

@@ -40,6 +40,7 @@ func (a *app) completeNodes(c *cobra.Command, args []string, typed string) ([]st
 	return a.names(c, typed, nodeNames)
 }
 
+// completeModules offers those of the whole cluster, as the node that is asked knows them.
 func (a *app) completeModules(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

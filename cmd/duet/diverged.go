@@ -58,6 +58,8 @@ which bytes differ, and when each side wrote.`,
 	}
 }
 
+// writeVersions writes a row for each version: where it is kept, who won, when it was lost, how much of it was
+// overwritten since and so lies beside the image, and what is wrong with it.
 func (a *app) writeVersions(w io.Writer, list []api.Version) error {
 	if len(list) == 0 {
 		return noVersion(w)
@@ -82,6 +84,7 @@ func noVersion(w io.Writer) error {
 // rangesShown is how many ranges people see of a difference; --json has all that the daemon found.
 const rangesShown = 20
 
+// writeDifferences writes each side's first and last write, how much differs, and the first places.
 func (a *app) writeDifferences(w io.Writer, list []api.Difference) error {
 	if len(list) == 0 {
 		return noVersion(w)

@@ -17,8 +17,8 @@ import (
 
 // explained is what "explain" says of a word.
 type explained struct {
-	Word     string         `json:"word"`
-	Text     string         `json:"text,omitempty"`
+	Word     string         `json:"word"`           // as it was asked for
+	Text     string         `json:"text,omitempty"` // none where only troubles have the word
 	Troubles []docs.Trouble `json:"troubles,omitempty"`
 }
 

@@ -37,6 +37,7 @@ func durationText(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0s"
+	// Below a second it is a lag, of which the first digits tell something; above it nobody counts parts.
 	case d < time.Millisecond:
 		return d.Round(time.Microsecond).String()
 	case d < time.Second:

@@ -56,7 +56,7 @@ func scrapeJobs(st api.Status) []scrapeJob {
 	return out
 }
 
-// writeScrape writes it as YAML, to be pasted into prometheus.yml; names are quoted where they are values.
+// writeScrape writes it as YAML, to be pasted into prometheus.yml.
 func writeScrape(w io.Writer, st api.Status) error {
 	jobs := scrapeJobs(st)
 	var b strings.Builder
@@ -67,6 +67,7 @@ func writeScrape(w io.Writer, st api.Status) error {
 		b.WriteString(" " + j.Node + ".token")
 	}
 	b.WriteString("\nscrape_configs:\n")
+	// Each job has the file of its node's token: a token opens the API of that node only.
 	for _, j := range jobs {
 		fmt.Fprintf(&b, "  - job_name: %s\n    scheme: https\n    authorization: {credentials_file: %s}\n"+
 			"    tls_config: {ca_file: %s}\n    static_configs:\n      - targets: [%q]\n"+

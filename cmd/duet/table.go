@@ -13,7 +13,7 @@ type style string
 const (
 	plain  style = ""
 	red    style = "31"
-	orange style = "33"
+	orange style = "33" // yellow, by its name
 	green  style = "32"
 	bold   style = "1"
 	dim    style = "2"

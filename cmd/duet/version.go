@@ -25,7 +25,7 @@ func (a *app) versionCommand() *cobra.Command {
 				Go     string `json:"go"`
 				Duetd  string `json:"duetd,omitempty"`
 				Node   string `json:"node,omitempty"`
-				Silent string `json:"silent,omitempty"`
+				Silent string `json:"silent,omitempty"` // why duetd said nothing; then duetd and node are missing
 			}{Duet: a.version, Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}
 			st, err := c.Status(ctx)
 			if err != nil {

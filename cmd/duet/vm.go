@@ -35,6 +35,8 @@ func (a *app) vmListCommand() *cobra.Command {
 	}
 }
 
+// writeVMs writes a row for each VM on each node, then what is missing and why: a list must not look whole when it
+// is not.
 func (a *app) writeVMs(w io.Writer, all api.VMs) error {
 	t := table{head: []string{"VM", "NODE", "STATE", "MEMORY", "PROTECTED"}}
 	for _, vm := range all.VMs {

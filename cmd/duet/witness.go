@@ -100,6 +100,7 @@ and both nodes reach each other and a spare, that one takes its place.`}
 			if len(args) > 0 {
 				addr = witnessAddr(args[0])
 			}
+			// It is removed when this returns; what follows only says who votes now.
 			if err := c.RemoveWitness(ctx, addr); err != nil {
 				return err
 			}
