@@ -17,8 +17,8 @@
 // Those of spawn end with the node's context, which Stop ends after the modules and before the heartbeats. The
 // guard's sentry and the watchdog outlive them (outlive): they vouch for guests, or reset the computer, for as long
 // as something of a module may still run. Requests of other nodes and of the API run on goroutines of their
-// servers; such a request may outlive its caller (control.Handle) and is not waited for. The node itself has two
-// locks, of mends; everything else is guarded in its room.
+// servers. Stop waits for those of the API; one of another node may outlive its caller (control.Handle) and is not
+// waited for. The node itself has two locks, of mends; everything else is guarded in its room.
 //
 // # What must not change
 //

@@ -26,7 +26,7 @@ import (
 )
 
 // newKinds is what this node runs: every kind of appmodules.Kinds. A kind is built from the mirrors' workshop and a
-// workload; nothing else of the program knows which kinds there are.
+// workload; the registry knows it by this table alone.
 func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 	hv := n.cfg.Hypervisor
 	return map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
