@@ -16,10 +16,10 @@ import (
 const maxConfig = 1 << 20 // bytes of a file with configuration
 
 // configCommand holds what is done with the YAML of a module. The daemon parses and judges it; this command copies
-// it. show writes the YAML that is stored, with --json an api.Config, which has the
-// version beside it. check changes nothing and exits with 1 for a file that apply would refuse as such. apply makes
-// the file the newest version and returns when that is durable on the node that is asked; the peer gets it in the
-// background. A file that says what is stored already makes no new version.
+// it. show writes the YAML of what is stored, with --json an api.Config, which has the version beside it. check
+// changes nothing and exits with 1 for a file that apply would refuse as such. apply makes the file the newest
+// version and returns when that is durable on the node that is asked; the peer gets it in the background. A file
+// that says what is stored already makes no new version.
 func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Show, check and change the configuration of modules"}
 	a.group(c)

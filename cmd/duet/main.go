@@ -40,7 +40,7 @@
 //	man.go                           another program of the same commands: it writes the manual pages
 //
 // A new command is a method that returns a *cobra.Command and is listed in app.root or in its group; its work is in
-// app.call if it asks a node, else in app.do. A golden file in testdata has each line that is worth keeping.
+// app.call if it asks a node, else in app.do. testdata has a golden file for each command line that is worth keeping.
 package main
 
 import (

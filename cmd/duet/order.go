@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	orderTime = 30 * time.Minute // longest that an order is followed: a guest may take long to shut down
+	orderTime = 30 * time.Minute // longest that an order is followed; it stands after that too
 	orderLook = 5                // looks at the module within a tick
 )
 
@@ -33,7 +33,7 @@ func (a *app) module(ctx context.Context, c *client.Client, name string) (api.Mo
 // it. Ending it early leaves the order standing; then the error is interrupted, as after orderTime.
 //
 // It looks orderLook times in a tick: a role that lasts for less would be missed. A daemon that does not answer, as
-// during its restart, has patience; any other refusal ends the following, and the order may still be carried out.
+// during its restart, is waited for; any other refusal ends the following, and the order may still be carried out.
 // With --json nothing is written before the end.
 func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o *outcome.Order) error {
 	show, end := a.steps()
