@@ -7,7 +7,9 @@ import (
 	"time"
 )
 
-// ailing makes a schedule of faults of disks. The same seed makes the same schedule.
+// ailing makes a schedule of faults of disks. The same seed makes the same schedule. It is apart from random
+// because disks that lie need another end: a compare, a repair and a compare. In some schedules nothing but
+// disks goes wrong: then no VM may end for what its guest did not meet.
 func ailing(seed uint64) script {
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 2)), settling: 4 * time.Second}
 	g.add("calm 100")
@@ -41,6 +43,7 @@ func ailing(seed uint64) script {
 }
 
 // loud are faults that an operation tells of, and what ends them.
+// None hangs for good: that is for scenarios, as only a mend ends it.
 var loud = [...]string{
 	"disk N writes fails B", "disk N flushes fails", "disk N fail", "disk N full",
 	"disk N reads 50ms B", "disk N writes 50ms",
@@ -73,6 +76,8 @@ func (g *generator) ails(kinds []string) {
 }
 
 // mendsAll ends every fault: the pair finds together, and knows in what it differs.
+// The first compare names what differs, the second repairs it, the third must find nothing. Only what a disk
+// damaged may differ; checker.same looks at the rest.
 func (g *generator) mendsAll() {
 	g.add(ends)
 	for _, n := range names[:2] {

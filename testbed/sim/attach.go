@@ -10,6 +10,8 @@ import (
 )
 
 // Attach greets the peer over the connection and begins to replicate.
+// The end is closed if it fails, and dropped by the closer if not. The error is VerdictError, RefusedError,
+// ErrPeerIncomplete, ErrState, or the loss of the connection, as the engine reacts to each in another way.
 func (p *primary) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Closer, error) {
 	e := nc.(*end)
 	err := p.attach(ctx, e, epoch)
@@ -19,6 +21,7 @@ func (p *primary) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Clo
 	return e, err
 }
 
+// attach greets, and looks anew after the wait: the volume may have been fenced, promoted or attached meanwhile.
 func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
 	fits := func() bool { return p.state != blockrepl.Closed && (p.state == blockrepl.Detached || epoch == p.epoch) }
 	if p.link != nil || !fits() {
@@ -45,6 +48,9 @@ func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
 }
 
 // join judges the welcome and installs the link.
+// What both logs suspect is brought in step (or everything, as Decide says), and what is in flight is sent
+// again: the peer may not have it. A peer that is not complete is accepted only by a volume that is alone; any
+// other has no right yet that does not need the peer.
 func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
 	suspects, any := p.log.suspects, false
 	for b := range blocks {

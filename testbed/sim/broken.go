@@ -2,6 +2,8 @@ package sim
 
 // broken is a way in which the simulated cluster does not keep a contract, to prove
 // that the checks notice.
+// Each has to be noticed by a schedule that is sound without it (TestBroken); one that nobody notices means a
+// check that proves nothing.
 type broken uint8
 
 const (
@@ -15,7 +17,7 @@ const (
 	deafFence              // the fence agent confirms and does nothing
 	lonelyPrimary          // acknowledges without the peer it needs
 	stubbornGuest          // is not ended when the hypervisor says so
-	sleepyDisk             // of the standby: a second for each write now and then
+	sleepyDisk             // of either node: now and then an operation takes 1.5 s, with nothing wrong
 	brokenKinds
 )
 

@@ -8,7 +8,8 @@ import (
 	"duet/cluster"
 )
 
-// checker watches what must never happen.
+// checker watches what must never happen. It sees both nodes at the same instant and stops a run at its first
+// finding. Everything it knows comes from what guests were told, what disks hold and what records say.
 type checker struct {
 	c       *Cluster
 	value   uint64            // of the last write
@@ -42,6 +43,8 @@ func (k *checker) fail(format string, args ...any) {
 
 // acknowledged: one writer per instant. A write that the new holder has too may be
 // acknowledged late by the old one: it takes nothing back.
+// It is called before the guest learns of it. A write counts for the newest epoch that anybody was granted; one
+// of an older epoch is right only if the newer holder's copy has it, or had it when it began to count (rule 2).
 func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 	k.answered()
 	k.count++
@@ -69,8 +72,8 @@ func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 	k.acked[r.block] = max(k.acked[r.block], r.value)
 }
 
-// lives: a guest that another one has followed never gets on. What it remembers of the
-// disk is not what is there.
+// lives: a guest that another one has followed never gets on. What it remembers of the disk is not what is
+// there. A guest that was paused, overtaken and let go on would write by what it remembers.
 func (k *checker) lives(n *Node) {
 	life := n.guest.life
 	if life <= k.past[n.id] {
@@ -111,6 +114,7 @@ func (k *checker) begins() {
 	}
 }
 
+// Acknowledged and then flushed is what must survive the loss of both powers; acknowledged alone survives one.
 func (k *checker) flush(promised [blocks]uint64) {
 	for b := range blocks {
 		k.flushed[b] = max(k.flushed[b], min(promised[b], k.acked[b]))
@@ -134,6 +138,7 @@ func (n *Node) record() (r cluster.Record) {
 
 // granted: a copy that lost power gets the right to write. Where the policy prefers that
 // to waiting for a peer that does not answer, it may lack what was not flushed.
+// cold_start trades that away, and says so in its policy; what was flushed must be there all the same.
 func (k *checker) granted(n *Node) {
 	if n.cold && !n.ear.reach && k.c.module.Policy.ColdStart > 0 {
 		k.acked = k.flushed
@@ -142,6 +147,7 @@ func (k *checker) granted(n *Node) {
 
 // same: the copies of a pair that is in step hold the same, but for what the guest is
 // writing, and for what a disk wrote wrong without saying so.
+// It is asked when scripts settle, not at each step: a write is on one copy first.
 func (k *checker) same() {
 	a, b := k.c.nodes[0], k.c.nodes[1]
 	if !k.c.settled() {
@@ -160,7 +166,8 @@ func (g *guest) writes(block int) bool {
 	return g.op != nil && g.op.op == blockrepl.OpWrite && g.op.block == block
 }
 
-// promoted: a copy that begins to count has every acknowledged write.
+// promoted: a copy that begins to count has every acknowledged write. This is the check that no stale or cold
+// copy was promoted, where the other node was not granted a newer epoch meanwhile.
 func (k *checker) promoted(n *Node) {
 	if k.c.nodes[1-n.id].store.epoch > n.store.epoch {
 		return // it was frozen while it opened: its peer holds a newer epoch and acknowledges nothing of it
@@ -180,6 +187,7 @@ func (k *checker) promoted(n *Node) {
 }
 
 // good: this node's copy has everything acknowledged and was under power since.
+// It is by what is durable and by what really happened to its power, as the record may not know that yet.
 func (n *Node) good() bool {
 	r := n.record()
 	newest := max(r.Epoch, n.c.nodes[1-n.id].record().Epoch)
@@ -191,6 +199,7 @@ func (n *Node) good() bool {
 
 // powerCut is told before n loses what is not flushed. If no other copy has it, the
 // guest could not rely on it: it did not ask for a flush.
+// Two failures at a time are covered only for what was flushed.
 func (k *checker) powerCut(n *Node) {
 	if !k.c.nodes[1-n.id].good() {
 		k.acked = k.flushed
@@ -198,6 +207,7 @@ func (k *checker) powerCut(n *Node) {
 }
 
 // overridden: an operator chose a copy that may lack acknowledged writes.
+// From then on only what is acknowledged anew is promised (rule 10).
 func (k *checker) overridden(n *Node) {
 	if !n.good() {
 		k.acked, k.flushed = [blocks]uint64{}, [blocks]uint64{}

@@ -15,19 +15,21 @@ import (
 	"duet/vmmanager"
 )
 
-// Cluster is two nodes, a witness and one module, on a clock of their own.
+// Cluster is two nodes, a witness and one module, on a clock of their own. All of it belongs to the goroutine of
+// the world. A `set` line after start reaches an engine at the next boot of its daemon only, as an engine is
+// given a copy of the module.
 type Cluster struct {
 	w       *world
 	net     network
 	nodes   [2]*Node
 	witness witness
 	module  appmodules.Module
-	proves  bool // volumes are proven in the background
-	fence   bool
-	check   checker
-	broken  broken
-	avoided int // block that the guest does not write any more; 0: none
-	busy    int // the only one that it writes; 0: all
+	proves  bool    // volumes are proven in the background
+	fence   bool    // both nodes have a fence agent
+	check   checker // sees everything, as no node can
+	broken  broken  // which contract is not kept; 0: all are
+	avoided int     // block that the guest does not write any more; 0: none
+	busy    int     // the only one that it writes; 0: all
 	cover   *coverage
 	stirred int64            // when something last happened besides the guest's work
 	out     *strings.Builder // the transcript; nil: none is kept
@@ -40,6 +42,9 @@ var names = [...]string{"alpha", "beta", "witness"}
 const witnessName = 2
 
 // newCluster makes a cluster that is switched off. keep says whether a transcript is wanted.
+// Alpha has the module first: epoch 1 is its, and its copy is complete; beta begins without data, as after a
+// protect. A volume has eight blocks for the model, and as many bytes as production needs for the real byte
+// path.
 func newCluster(seed uint64, keep bool, live *live) *Cluster {
 	c := &Cluster{w: &world{rng: rand.New(rand.NewPCG(seed, 0)), live: live}}
 	c.check.c = c
@@ -85,6 +90,8 @@ func (c *Cluster) note(format string, args ...any) {
 }
 
 // witness is the third voter: its record is durable before it answers.
+// Kinder than a real one: it never loses its memory and has no spares, and what it answers takes no time. Off
+// means that nothing comes back, as from a computer that is down.
 type witness struct {
 	used, on bool
 	record   cluster.Record
@@ -96,7 +103,9 @@ type voter struct{ n *Node }
 // Name is the witness's.
 func (v voter) Name() string { return names[witnessName] }
 
-// Ask asks for its vote.
+// Ask asks for its vote. It follows cluster.Record.Vote, the code of production, so a vote that comes twice or
+// late is judged as there (rule 5). A question may arrive again up to three seconds later, and is voted on
+// again; whichever answer comes first counts.
 func (v voter) Ask(ctx context.Context, a cluster.Ask) (ans cluster.Answer, err error) {
 	c, n, life := v.n.c, v.n, v.n.proc
 	answered := make(chan struct{})
@@ -134,6 +143,8 @@ func (n *Node) witnesses() []engine.Witness {
 }
 
 // fencer switches the other computer off by a path of its own.
+// It takes a second, needs no network and confirms only what has happened, as rule 3c asks for; kinder than real
+// agents, it never fails and never lies, but for deafFence.
 func (n *Node) fencer() func(context.Context) error {
 	if !n.c.fence {
 		return nil
@@ -157,6 +168,8 @@ func (n *Node) fencer() func(context.Context) error {
 }
 
 // command gives the module on n an operator's command.
+// It is given on a node whose daemon answers, and does nothing otherwise: the line of the script is then in
+// vain. A refusal is kept for `refused` until the next command that is given here.
 func (n *Node) command(ev appmodules.Event, yes bool) {
 	e, p := n.engine, n.proc
 	if e == nil || p.frozen {
@@ -185,6 +198,7 @@ func (c *Cluster) helps(n *Node) bool {
 }
 
 // settled: one node is primary, the other in step.
+// It is what both nodes show. It says nothing of the content: checker.same looks at that.
 func (c *Cluster) settled() bool {
 	a, b := c.nodes[0].story.shown, c.nodes[1].story.shown
 	return (a == "PRIM/Ready" && b == "SECOND/Ready") || (b == "PRIM/Ready" && a == "SECOND/Ready")

@@ -22,6 +22,7 @@ func (c *Cluster) gone(text string) error {
 	return err
 }
 
+// settle wants more than the roles: the guest gets on, and the copies hold the same.
 func (c *Cluster) settle(text string) error {
 	d, err := time.ParseDuration(text)
 	if err != nil {
@@ -76,6 +77,8 @@ func (n *Node) explains(a []string) error {
 }
 
 // refused waits a moment: some commands are answered only when what is about to happen has happened.
+// The answer is that to the newest command that this node was given, so a command to a node without a daemon
+// must not come between.
 func (n *Node) refused(a []string) error {
 	want := strings.TrimSpace(strings.Join(a, " "))
 	n.c.until(3*time.Second, func() bool { return n.answer != nil })
@@ -96,6 +99,7 @@ func within(a []string) (time.Duration, error) {
 	return 0, nil
 }
 
+// Paused is not running.
 func (c *Cluster) runs(a []string) error {
 	d, err := within(a)
 	if err != nil {
@@ -116,6 +120,7 @@ func (c *Cluster) runs(a []string) error {
 }
 
 // holds looks at what nodes and witness keep durably.
+// Voters are looked at, not what engines say: the newest epoch is what anybody has durably.
 func (n *Node) holds(a []string) error {
 	epoch, err := strconv.ParseUint(a[0], 10, 64)
 	newest := n.c.witness.record

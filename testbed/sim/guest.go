@@ -9,18 +9,20 @@ import (
 	"duet/vmmanager"
 )
 
-// guest is the VM on one node: it checks every block when it boots, then writes one
-// after the other, with a flush now and then. Requests that are not answered are sent
-// again when the volume is served anew, as QEMU does.
+// guest is the VM on one node: it checks every block when it boots, then writes one after the other, with a
+// flush now and then. Requests that are not answered are sent again when the volume is served anew, as QEMU
+// does. One request is under way at a time, and every write has a value that no other has, growing: so a read
+// that returns less than was acknowledged is a loss, without any search for an order. Kinder than a real guest:
+// no request covers more than a block, and none is a discard.
 type guest struct {
 	n     *Node
-	state vmmanager.State
-	life  int   // counts starts; what an earlier life waited for is not its business
-	front front // nil: nobody serves the volume here
+	state vmmanager.State // what the hypervisor would say
+	life  int             // counts starts; what an earlier life waited for is not its business
+	front front           // nil: nobody serves the volume here
 
 	op   *request // under way
 	next func()   // when it has ended
-	sent *request // what was submitted for op
+	sent *request // what was submitted for op; an answer to an earlier one is not for it any more
 	done int      // operations of this life
 	deaf bool     // ignores a request to shut down
 	ill  bool     // panics as soon as it has started
@@ -28,12 +30,14 @@ type guest struct {
 }
 
 // front is a volume as the guest sees it.
+// It is the model's primary or the door of the real byte path.
 type front interface {
 	life() *process // of the daemon that serves it
 	submit(r *request)
 }
 
 // boot begins a life: first every block is read.
+// It is where lost writes are found: a VM that starts elsewhere reads everything before it writes.
 func (g *guest) boot() {
 	g.life++
 	g.state, g.op, g.sent, g.done, g.met = vmmanager.Running, nil, nil, 0, false
@@ -47,12 +51,14 @@ func (g *guest) boot() {
 	g.read(0)
 }
 
+// end ends a life, however it comes to that; nothing that was under way in it is answered.
 func (g *guest) end(state vmmanager.State) {
 	g.n.c.check.begins() // to be down is a pause
 	g.life++
 	g.state, g.op, g.sent = state, nil, nil
 }
 
+// read looks at one block after the other, then begins to write.
 func (g *guest) read(block int) {
 	r := &request{op: blockrepl.OpRead, block: block}
 	g.do(r, func() {
@@ -87,6 +93,7 @@ func (g *guest) write() {
 	})
 }
 
+// What it promises is what was acknowledged when it was sent, so promised is taken before.
 func (g *guest) flush() {
 	promised := g.n.c.check.acked
 	g.n.c.check.begins()
@@ -118,6 +125,8 @@ func (g *guest) do(op *request, next func()) {
 	g.submit()
 }
 
+// An error that reaches it is a violation, unless its own disk is ill and nobody else has the data: then the
+// hypervisor pauses the VM (error_policy stop). ErrClosed is none: QEMU connects again and submits it anew.
 func (g *guest) submit() {
 	if g.front == nil || g.op == nil || g.state != vmmanager.Running { // one that is paused sends nothing
 		return
@@ -156,6 +165,8 @@ func (g *guest) submit() {
 }
 
 // pauses is what the hypervisor does with a VM whose disk answers with an error.
+// The request is not answered: it is submitted anew when the VM goes on. The event may reach a daemon that knows
+// it already, or none.
 func (g *guest) pauses() {
 	g.sent = nil
 	g.state = vmmanager.IOError
@@ -185,6 +196,8 @@ func (g *guest) closed(f front) {
 }
 
 // hypervisor is the engine's view of the guest.
+// It belongs to one node and does not know the other's VM, so two can run at a time: only the checker sees that.
+// Calls are made by tasks of the daemon and end with it, but a VM that has started goes on.
 type hypervisor struct {
 	vmmanager.Unavailable
 	n *Node
@@ -204,6 +217,7 @@ func (h hypervisor) Definition(context.Context, string) (vmmanager.Definition, e
 }
 
 // Start takes a while.
+// The VM may run before Start returns, and a daemon that is killed between never learns that it has started it.
 func (h hypervisor) Start(ctx context.Context, _ string) error {
 	g := &h.n.guest
 	switch g.state {
@@ -232,7 +246,7 @@ func (h hypervisor) Start(ctx context.Context, _ string) error {
 	return nil
 }
 
-// Shutdown asks the guest.
+// Shutdown asks the guest. A deaf guest lets it wait until ctx ends, or until it obeys.
 func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
 	g := &h.n.guest
 	life := g.life
@@ -249,6 +263,7 @@ func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
 }
 
 // Kill ends the VM.
+// A VM that stubbornGuest keeps alive is one that a hypervisor says it has ended.
 func (h hypervisor) Kill(ctx context.Context, _ string) error {
 	if g := &h.n.guest; g.state != vmmanager.Off && h.n.c.broken != stubbornGuest {
 		h.n.c.check.spares(h.n)

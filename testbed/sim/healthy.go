@@ -8,8 +8,10 @@ import (
 	"duet/vmmanager"
 )
 
-// health is the promise that a pair in step to which nothing happens stays in step,
-// and that its guest never waits: whatever the witness does, and whatever happened before.
+// health is the promise that a pair in step to which nothing happens stays in step, and that its guest never
+// waits: whatever the witness does, and whatever happened before. It is rule 8: a lost witness or time alone
+// must not separate a pair. The promise begins when both nodes show that they are in step and grace has passed
+// since the last disturbance.
 type health struct {
 	disturbed int64 // when something last went wrong or was ordered
 	since     int64 // when the pair was well after that; 0: it is not
@@ -23,6 +25,8 @@ const (
 )
 
 // harmless are the lines of a script that disturb nobody.
+// A verb that is missing here only makes the promise begin anew. One that is here wrongly makes sound engines
+// fail.
 var harmless = []string{"wait", "expect", "why", "runs", "never", "may", "holder", "complete", "writes", "stalls",
 	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle",
 	"witness", "repeat"}

@@ -6,7 +6,8 @@ import (
 	"duet/cluster"
 )
 
-// detection is the time after which a silent peer is suspected.
+// detection is the time after which a silent peer is suspected. It stands for the detection time of a cluster;
+// the engine's own times follow from it by DefaultTimes.
 const detection = 2 * time.Second
 
 // quiet is when a peer that is silent on all paths is not waited for any more.
@@ -14,6 +15,8 @@ const quiet = detection / 3
 
 // hearing is what a node knows of the other by heartbeats. A view is made anew only when
 // what it is made of has changed, as engines compare views.
+// It stands in gossip's place, without its messages: reach is computed from what is true, and only the delays
+// are gossip's. Kinder: nothing is lost on the way and there is one path. Harsher: see view.
 type hearing struct {
 	reach  bool         // the other is within reach now
 	heard  int64        // when it last was
@@ -42,6 +45,8 @@ func (h *hearing) silentFor(now int64) time.Duration {
 func (n *Node) answers() bool { return n.proc != nil && !n.proc.frozen }
 
 // touch notes who is within reach of whom, after something changed.
+// Whatever changes a process, a computer or a cut of the control network has to call it. Both directions count:
+// gossip believes an answer only. Engines are told when their view may have changed, 50 ms late.
 func (c *Cluster) touch() {
 	for i, n := range c.nodes {
 		o := c.nodes[1-i]
@@ -62,7 +67,9 @@ func (c *Cluster) touch() {
 	}
 }
 
-// view is what heartbeats say. A node that was itself frozen begins to listen anew.
+// view is what heartbeats say. A node that was itself frozen begins to listen anew if its peer is within reach when it
+// is thawed. If it is not, the time since the freeze counts as silence: harsher than gossip, which counts only what it
+// has listened.
 func (n *Node) view(other cluster.NodeID) cluster.View {
 	silent := n.ear.silentFor(n.c.w.now)
 	at := sight{

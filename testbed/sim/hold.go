@@ -11,6 +11,8 @@ import (
 // Flushes of the primary, and Hold.
 
 // rounds are the flushes: one under way at a time, which covers all that waited when it began.
+// A round that fails gives its requests and its blocks back: they wait for the next one, and for ever if there
+// is none.
 type rounds struct {
 	waiting []*request
 	running bool
@@ -18,6 +20,10 @@ type rounds struct {
 }
 
 // flush does a round on this side, and on the peer's if it is required.
+// Blocks written since both sides flushed are the ones that a peer which is lost may lack; so written is cleared
+// when a round begins, and what that round covered comes back if it fails. While a peer that may have lost
+// writes catches up no round begins: a failover could take back what it promised (blockrepl/DESIGN.md, "Same
+// epoch, again").
 func (p *primary) flush() {
 	if p.rounds.running || len(p.rounds.waiting) == 0 || p.failed != nil {
 		return
@@ -57,6 +63,7 @@ func (p *primary) flush() {
 	})
 }
 
+// flushed ends a round: bad or not, the next may begin.
 func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err error) {
 	p.rounds.running = false
 	if err != nil {
@@ -77,6 +84,8 @@ func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err
 }
 
 // cool forgets the suspects that are on both sides for sure.
+// What is in flight, marked or not flushed on both sides stays hot. It is looked at again when the commit is
+// applied, as a write may have begun meanwhile.
 func (p *primary) cool() {
 	var keep [blocks]bool
 	for b := range blocks {
@@ -97,7 +106,9 @@ func (p *primary) cool() {
 	}
 }
 
-// Hold stops writes and returns when everything is flushed on both sides.
+// Hold stops writes and returns when everything is flushed on both sides. It is the first step of a planned swap
+// (rule 9): reads go on, writes that come wait for Release or for Fence. The loss of the peer meanwhile ends it
+// with ErrState, and the hold is released.
 func (p *primary) Hold(ctx context.Context) error {
 	if p.holding || p.state == blockrepl.Closed {
 		return blockrepl.ErrState
@@ -125,6 +136,7 @@ func (p *primary) Hold(ctx context.Context) error {
 	return nil
 }
 
+// writing counts writes of the guest that have begun; locks of a resync do not count.
 func (p *primary) writing() (n int) {
 	for _, f := range p.flights {
 		if f.req != nil {

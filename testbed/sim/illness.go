@@ -13,6 +13,8 @@ import (
 
 // illness is what a disk does wrong. By operation: reads, writes and flushes, the last
 // of which strike at block 0 of their row.
+// disk.mu guards it. Nothing here makes a disk return other data than it holds and no error: that is what lost,
+// astray and rot do to what it holds.
 type illness struct {
 	changed  sync.Cond // broadcast when something was mended, or a process has died
 	ailments [3][blocks]ailment
@@ -25,6 +27,8 @@ type illness struct {
 }
 
 // ailment is what an operation on a block meets.
+// An operation is slow first; then it hangs or fails by what is wrong at that moment, so one that is under way
+// when a disk falls ill meets it, and one that is mended in time does not.
 type ailment struct {
 	slow time.Duration
 	hang bool
@@ -45,6 +49,7 @@ func kindOf(op blockrepl.Op) int {
 }
 
 // put is a write that has come to its end, where it lands.
+// A sector that could not be read can be again once it was written, as disks remap it.
 func (d *disk) put(block int, value uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,6 +92,7 @@ func (d *disk) ail(a access) ailment {
 	return d.look(a)
 }
 
+// A disk that has failed as a whole answers every operation with that error.
 func (d *disk) look(at access) ailment {
 	a := d.ill.ailments[kindOf(at.op)][at.block]
 	if kindOf(at.op) == kindOf(blockrepl.OpWrite) {
@@ -98,6 +104,7 @@ func (d *disk) look(at access) ailment {
 }
 
 // mend ends all that is wrong, but for what was written wrong.
+// Whatever hung goes on, and finds nothing wrong. Damaged blocks stay damaged until they are written over.
 func (d *disk) mend() {
 	d.mu.Lock()
 	hung := d.ill.hung
@@ -111,6 +118,7 @@ func (d *disk) mend() {
 }
 
 // wakeDead lets operations of a process that has died see it.
+// A system call of a process that was killed ends with it; what hung in the model does not happen any more.
 func (d *disk) wakeDead() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,6 +127,7 @@ func (d *disk) wakeDead() {
 }
 
 // ails reports whether anything is wrong or was written wrong.
+// A block that was written wrong counts until it is written over, as whoever reads it is wronged by this disk.
 func (d *disk) ails() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -140,6 +149,8 @@ func (d *disk) isDamaged(block int) bool {
 }
 
 // strike lets an operation of a live goroutine take its time, and fail.
+// It sleeps without the lock; a hang waits on the condition, which gives the lock back. It returns when the
+// process is dead, and the caller must not touch the disk then.
 func (d *disk) strike(at access, base time.Duration, g *gate) error {
 	a := d.ail(at)
 	time.Sleep(base + a.slow)
@@ -152,6 +163,8 @@ func (d *disk) strike(at access, base time.Duration, g *gate) error {
 }
 
 // io is strike for the model: fn goes on with what came of it.
+// It does not happen in a dead process. fn does to the disk what the operation does: a write that fails changes
+// nothing.
 func (n *Node) io(at access, base time.Duration, life *process, fn func(error)) {
 	a := n.disk.ail(at)
 	var again func()

@@ -22,11 +22,13 @@ const (
 )
 
 // network says what passes. Places are the nodes 0 and 1 and the witness, 2.
+// A cut takes effect at once, also for what is under way. Directions are cut apart, as one-way links are what
+// deceives failure detection. Nothing is damaged or forged: TLS would find it.
 type network struct {
-	cut   [wires][3][3]bool // from, to
-	delay [wires]time.Duration
-	drop  float64 // part of the calls that is lost
-	again float64 // part of the calls that arrives a second time, later
+	cut   [wires][3][3]bool    // from, to
+	delay [wires]time.Duration // more for each message, both ways
+	drop  float64              // part of the calls that is lost
+	again float64              // part of the calls that arrives a second time, later
 }
 
 const latency = 200 * time.Microsecond
@@ -34,6 +36,7 @@ const latency = 200 * time.Microsecond
 var errNoAnswer = errors.New("connection refused")
 
 // passes reports whether a message would arrive.
+// It holds for this instant; a computer that is off is not looked at.
 func (c *Cluster) passes(k wire, from, to int) bool {
 	return !c.net.cut[k][from][to]
 }
@@ -43,6 +46,7 @@ func (c *Cluster) travel(k wire) time.Duration {
 }
 
 // send delivers fn at the other side, in no order, unless it is lost.
+// fn happens to the world, not in a process: whoever wants a process uses in.
 func (c *Cluster) send(k wire, from, to int, fn func()) {
 	if !c.passes(k, from, to) || (k == control && c.w.rng.Float64() < c.net.drop) {
 		return
@@ -60,6 +64,9 @@ type errand func(ctx context.Context, e *engine.Engine) (any, error)
 // call runs fn on the node to, as a task of its daemon, and returns what it says. An
 // answer that does not come is an error after ctx; a computer without the daemon
 // refuses at once.
+// All control calls are idempotent (cluster/DESIGN.md, "Paths"), which is what repetition tries: the errand is
+// done again up to three seconds later, perhaps by the next life of that daemon, and nobody is told. A daemon
+// that is frozen does it when it is thawed. The errand has ten seconds there, whatever ctx says here.
 func (n *Node) call(ctx context.Context, to int, fn errand) (any, error) {
 	c, from, life := n.c, n.id, n.proc
 	answered := make(chan struct{})
@@ -158,6 +165,8 @@ func (p peer) Define(ctx context.Context, d engine.Definition) error {
 }
 
 // Dial opens a replication connection.
+// The error is errNoAnswer where no daemon listens, and that of ctx where nothing comes back. The other side may
+// have accepted a connection that this one never gets.
 func (p peer) Dial(ctx context.Context) (net.Conn, error) {
 	c, from, to := p.n.c, p.n.id, 1-p.n.id
 	life, answered := p.n.proc, make(chan struct{})
@@ -186,8 +195,9 @@ func (p peer) Dial(ctx context.Context) (net.Conn, error) {
 	return &conn.ends[0], nil
 }
 
-// pipe is one replication connection: messages arrive in order, late while it is cut,
-// or not at all.
+// pipe is one replication connection: messages arrive in order, late while it is cut, or not at all. It is TCP
+// as far as replication can tell: order is kept, nothing is lost from the middle, and a cut is a delay until
+// patience is over. Harsher: one message travels at a time in each direction, so a delay adds up.
 type pipe struct {
 	c    *Cluster
 	ends [2]end // 0: who dialled
@@ -197,10 +207,10 @@ type pipe struct {
 type end struct {
 	net.Conn
 	pipe   *pipe
-	side   int
+	side   int // index in pipe.ends
 	node   *Node
-	proc   *process
-	closed bool
+	proc   *process // that opened it or accepted it; its end is the end of this side
+	closed bool     // by this side or for it: nothing is sent or delivered here any more
 	queue  []func() // on the way to the other side
 	moving bool
 	step   func()       // arrive
@@ -223,6 +233,7 @@ func (c *Cluster) newPipe(from, to *Node) *pipe {
 func (e *end) other() *end { return &e.pipe.ends[1-e.side] }
 
 // send queues a message that does fn in the process of the other side.
+// After Close it does nothing, without an error: the sender hears of the end by lost.
 func (e *end) send(fn func()) {
 	if e.closed {
 		return
@@ -241,6 +252,8 @@ func (e *end) move() {
 }
 
 // arrive delivers the first message, or waits until the network lets it pass.
+// A message that was sent before a Close of this side still arrives, as data before a FIN does. A side that has
+// closed takes nothing more.
 func (e *end) arrive() {
 	c, o := e.pipe.c, e.other()
 	e.moving = false
@@ -281,11 +294,13 @@ func (e *end) arrive() {
 }
 
 // patience is how long TCP waits for a computer that does not answer.
+// It is for both sides and for silence only; a daemon that has ended answers by a reset at the next message.
 const patience = 4 * time.Second
 
 var errTimeout = errors.New("connection timed out")
 
 // reset ends this side from outside.
+// It is an event of its process, so a frozen one hears of it when it is thawed.
 func (e *end) reset(cause error) {
 	e.pipe.c.w.at(0, e.proc, func() {
 		if e.closed {
@@ -303,6 +318,7 @@ func (e *end) Close() error {
 	return nil
 }
 
+// finish ends this side in order: what is queued, then the end of the stream.
 func (e *end) finish() {
 
 	o := e.other()
@@ -320,6 +336,7 @@ func (e *end) close(cause error) {
 }
 
 // sever breaks the connections of a node whose daemon died while the computer lives.
+// Its own callbacks are not called: there is nobody left to call. The kernel still sends what was written.
 func (n *Node) sever() {
 	for _, e := range n.pipes {
 		if !e.closed {

@@ -17,6 +17,8 @@ import (
 // Node is one computer. Its parts are apart by what ends them: daemon with the daemon's
 // life, power with the computer's; store, disk, log and kept survive both, but for
 // what was not flushed.
+// What is embedded goes as a whole by assignment of a zero value, so that a field that is added cannot survive
+// what ends it.
 type Node struct {
 	c    *Cluster
 	id   int
@@ -34,11 +36,11 @@ type Node struct {
 	log      dirtyLog
 	kept     [][blocks]uint64 // versions that were set aside
 	guest    guest
-	pipes    []*end
+	pipes    []*end                // of replication; emptied when the daemon or the computer ends
 	verified *blockrepl.VerifyDone // what the last verify found
-	ping     bool
-	skew     time.Duration // of the clock
-	answer   error         // to the last command that was refused
+	ping     bool                  // its ping target answers (rule 3d)
+	skew     time.Duration         // of the clock, from the next boot on
+	answer   error                 // to the last command that was refused
 }
 
 // daemon is what lives as long as one process of it: all of it goes at once, with end.
@@ -55,9 +57,9 @@ type daemon struct {
 type power struct {
 	on        bool     // under power
 	host      *process // its life since power came, in which the guest runs
-	boots     int
-	lostPower bool // and no engine was started since, that would know
-	cold      bool // it lost power, and its copy was not completed since
+	boots     int      // losses of power, as the kernel's boot id would tell them apart
+	lostPower bool     // and no engine was started since, that would know
+	cold      bool     // it lost power, and its copy was not completed since
 }
 
 // exit is an orderly end of the daemon. The peer remembers that it was told until the next start.
@@ -70,7 +72,9 @@ type vms struct {
 	forbidden bool          // the VM must not start here: an expectation of a script
 }
 
-// boot starts the daemon, and the computer if it is off.
+// boot starts the daemon, and the computer if it is off. It changes nothing of what is durable. The engine is
+// made as appmodules/mirror makes it, with the same default times; only its surroundings are ours. If it cannot
+// be made the node stays without a daemon, as when a unit fails, and a later boot tries again.
 func (n *Node) boot() {
 	if !n.on {
 		n.on = true
@@ -113,6 +117,7 @@ func (n *Node) boot() {
 }
 
 // storage is the byte path.
+// The engine cannot tell the two apart, which is what makes the same scenarios judge both.
 func (n *Node) storage() engine.Storage {
 	if n.real != nil {
 		return n.real
@@ -121,6 +126,8 @@ func (n *Node) storage() engine.Storage {
 }
 
 // kill ends the daemon between two instructions; the VM goes on and waits for its disk.
+// The page cache survives it: nothing written is lost (cluster/DESIGN.md, "Two words beside the epochs"). Its
+// connections are ended by the kernel, after what was under way in them.
 func (n *Node) kill() {
 	if n.proc == nil {
 		return
@@ -130,6 +137,9 @@ func (n *Node) kill() {
 	n.c.touch()
 }
 
+// end is what kill and powerCut have in common, and the end of a run: no task of the daemon, no live goroutine
+// and no commit of its log outlives it. Commits under way become durable from the first on, as many as chance
+// wants.
 func (n *Node) end() {
 	if n.proc == nil {
 		return
@@ -184,6 +194,9 @@ func (n *Node) stop(down bool) {
 }
 
 // powerCut ends everything on the computer.
+// The order matters: the checker is told first, because it has to know whether the other copy is good while this
+// one still is; then every process ends, and only then does the disk forget. The peer hears nothing until its
+// patience is over.
 func (n *Node) powerCut() {
 	if !n.on {
 		return
@@ -206,6 +219,7 @@ func (n *Node) powerCut() {
 }
 
 // forget is power loss of hardware that lies.
+// It is a breach of contract on purpose: TestBroken proves by it that the checks would notice.
 func (n *Node) forget() {
 	switch n.c.broken {
 	case forgetfulDisk:
@@ -218,6 +232,8 @@ func (n *Node) forget() {
 }
 
 // freeze stops the daemon, or with it the VM; thaw lets both go on.
+// With all it is a host that hangs, as one whose hypervisor stops it: the guest stands still with its daemon.
+// Without it the guest goes on and waits for its disk.
 func (n *Node) freeze(all bool) {
 	if n.proc != nil {
 		n.proc.freeze()

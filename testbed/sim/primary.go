@@ -24,7 +24,9 @@ type request struct {
 	done  func(err error)
 }
 
-// flight is a write that has begun, or a block a resync has locked.
+// flight is a write that has begun, or a block a resync has locked. It is the range lock of blockrepl, a block
+// wide: while one is in flights no other request for its block begins. It ends when here, peer and log are all
+// false, in whatever order they become so.
 type flight struct {
 	req        *request // nil: a lock
 	block      int
@@ -33,39 +35,46 @@ type flight struct {
 }
 
 // primary is the volume on the node that writes; see the table in blockrepl/DESIGN.md.
+// It does by callbacks on one goroutine what blockrepl.Primary does by locks: same states, same order of what is
+// durable before what ("What is durable before what" there), block by block. Kinder: hot extents have no bound,
+// as each block is marked by itself; a block that cannot be read is not unreadable for a resync or a verify;
+// Close never fails for a flush that does. Harsher: what a resync sends counts for the stall clock.
 type primary struct {
 	n      *Node
 	p      *process
 	disk   *disk
 	log    *dirtyLog
-	id     string // blockrepl.Lineage.Volume
-	budget time.Duration
-	report func(blockrepl.Event)
+	id     string                // blockrepl.Lineage.Volume, which nobody reads here
+	budget time.Duration         // policy stall_budget
+	report func(blockrepl.Event) // in order, as an event of this process; never within the call that causes it
 
 	state    blockrepl.State
-	epoch    uint64
+	epoch    uint64 // of the last GoAlone or Attach
 	holding  bool
-	failed   error
-	link     *link
-	wants    bool // a generation must be durable before a write is acknowledged
-	logging  bool // it is being stored
-	requests []*request
-	flights  []*flight
+	failed   error      // of this copy; never taken back, as in production
+	link     *link      // nil: no peer; one at most
+	wants    bool       // a generation must be durable before a write is acknowledged
+	logging  bool       // it is being stored
+	requests []*request // not begun, in the order in which they came
+	flights  []*flight  // begun, and locks
 	rounds   rounds
 	marking  [blocks]bool // being made suspect durably
 	catchup  catchup
-	locals   []*local
+	locals   []*local // writes and flushes here, the oldest first
 }
 
 // SetStallBudget changes how long a peer that owes an answer is waited for.
 func (v *primary) SetStallBudget(d time.Duration) { v.budget = d }
 
-// SetLocalBudget is about disks that hang, which are not simulated.
+// SetLocalBudget is not followed: the model counts a disk as hung after localBudget, the default of production,
+// whatever the policy says.
 func (v *primary) SetLocalBudget(time.Duration) {}
 
 // storage is an engine.Storage.
 type storage struct{ n *Node }
 
+// It does not read the dirty log, as that of the model cannot be damaged: `disk N torn` is for the real byte
+// path.
 func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	n := s.n
 	if err := n.disk.failed(); err != nil {
@@ -90,6 +99,8 @@ func (p *primary) submit(r *request) {
 }
 
 // pump begins whatever may begin, in the order in which it came.
+// A request that may not begin keeps its place. It is called after each change that may let one begin: of state,
+// hold, link, log or flights.
 func (p *primary) pump() {
 	if p.state == blockrepl.Closed {
 		return
@@ -104,6 +115,8 @@ func (p *primary) pump() {
 	p.flush()
 }
 
+// begin reports whether r has left the queue. The order of its questions is that of blockrepl's admission:
+// state, overlap, hold, durably hot.
 func (p *primary) begin(r *request) bool {
 	if p.state == blockrepl.Detached || p.state == blockrepl.Frozen || p.failed != nil {
 		return false
@@ -131,6 +144,8 @@ func (p *primary) begin(r *request) bool {
 }
 
 // before reports whether an earlier request for the same block waits.
+// That is so also where neither of both writes: two requests of a guest that overlap keep their order here,
+// which is more than NBD asks for.
 func (p *primary) before(r *request) bool {
 	for _, o := range p.requests {
 		if o.op != blockrepl.OpFlush && o.block == r.block {
@@ -149,11 +164,13 @@ func (p *primary) busy(block int) bool {
 	return false
 }
 
+// It is State.required of blockrepl: no write is acknowledged without the peer.
 func (p *primary) required() bool {
 	return p.state == blockrepl.Required || p.state == blockrepl.Connected
 }
 
 // mark makes a block durably suspect before anything is sent.
+// Law of blockrepl: what could differ after a crash now is durable before the first byte is sent anywhere.
 func (p *primary) mark(block int) {
 	if p.marking[block] {
 		return
@@ -169,6 +186,9 @@ func (p *primary) mark(block int) {
 func (p *primary) store(apply func(*dirtyLog), fn func()) { p.n.commit(p.p, apply, fn, p.broken) }
 
 // commit makes a change of this node's log durable. A full disk is told to fail.
+// It follows blockrepl.DirtyLog: it takes diskTime, keeps the order of the calls, and is atomic. The log changes
+// at that time also while the process is frozen, as the request lies in the kernel by then; fn is told when the
+// process runs. A process that dies before is not told, and crash decides what of it happened.
 func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func(error)) {
 	if err := n.store.room(); err != nil {
 		n.c.w.quiet(diskTime, life, func() { fail(err); life.wake() })
@@ -187,6 +207,8 @@ func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func
 }
 
 // issue sends a write to both copies.
+// The peer is sent it first and does its own write meanwhile, as in production. Without lonelyPrimary it is
+// waited for in every state that has a link, Syncing included.
 func (p *primary) issue(r *request) {
 	f := &flight{req: r, block: r.block, here: true, log: p.wants}
 	p.flights = append(p.flights, f)
@@ -214,6 +236,8 @@ const localBudget = 10 * time.Second
 var errHung = errors.New("an operation of the local disk does not end")
 
 // local does an operation on the disk here. One that does not end is a failed disk.
+// Only what the guest waits for is noted here, so a read that hangs fails nothing (kinder than production, where
+// any call counts that a guest waits for).
 func (p *primary) local(at access, base time.Duration, fn func(error)) {
 	op := &local{p.n.c.w.now}
 	p.locals = append(p.locals, op)
@@ -232,6 +256,8 @@ func (p *primary) overdue() bool {
 }
 
 // broken is the loss of the local copy: writes wait.
+// It is not returned to the guest: production holds a local write error, as the guest would remount read-only
+// although the peer has good data.
 func (p *primary) broken(err error) {
 	if p.failed == nil && p.state != blockrepl.Closed {
 		p.failed = err
@@ -241,6 +267,8 @@ func (p *primary) broken(err error) {
 }
 
 // generation stores the lineage that says who writes alone.
+// One commit at a time. Whoever waits for it is looked at again when it is durable, and the next is begun if the
+// epoch has become another one meanwhile.
 func (p *primary) generation() {
 	if p.logging {
 		return
@@ -262,13 +290,16 @@ func (p *primary) generation() {
 	})
 }
 
+// judge says whether a write without a complete peer has to wait for a generation. It follows from state, epoch
+// and lineage alone, so it is called whenever one of these has changed.
 func (p *primary) judge() {
 	newest, ok := p.log.lineage.Newest()
 	own := ok && newest.Is(blockrepl.Generation{Epoch: p.epoch, Holder: p.n.name})
 	p.wants = (p.state == blockrepl.Alone || p.state == blockrepl.Syncing) && (!own || p.log.lineage.Partial)
 }
 
-// settle acknowledges a write that is where it has to be.
+// settle acknowledges a write that is where it has to be. Nothing is acknowledged in Frozen or Closed, nor when
+// this copy has failed, even if both copies have it: the epoch may belong to somebody else by now (rule 2).
 func (p *primary) settle(f *flight) {
 	if f.req == nil || f.here || f.peer || f.log || p.failed != nil || p.state == blockrepl.Closed ||
 		p.state == blockrepl.Frozen {
@@ -298,6 +329,7 @@ func (p *primary) remove(f *flight) bool {
 }
 
 // finish answers the guest.
+// The checker is told of a write before the guest is, so no read can be judged before it.
 func (p *primary) finish(r *request, err error) {
 	if p.state == blockrepl.Closed {
 		err = blockrepl.ErrClosed
@@ -312,6 +344,8 @@ func (p *primary) finish(r *request, err error) {
 }
 
 // GoAlone lets writes go on without a peer.
+// The epoch must not be older than that of this volume: ErrState. Beyond that the engine is trusted to have
+// asked for it; the checker is not.
 func (p *primary) GoAlone(epoch uint64) error {
 	if l := p.link; l != nil {
 		p.drop(l, errors.New("the holder goes on without it"))
@@ -354,6 +388,8 @@ func (p *primary) releasePeer() {
 }
 
 // PeerComplete forgets what differed.
+// Before it the peer has durably said that it is complete (rule 7), which is why what differed may be forgotten.
+// It waits for Drained of this very link: ErrState.
 func (p *primary) PeerComplete() error {
 	if p.state != blockrepl.Required || !p.link.drained {
 		return blockrepl.ErrState
@@ -362,6 +398,8 @@ func (p *primary) PeerComplete() error {
 	return nil
 }
 
+// InStep is stored without waiting for it: until it is durable the log says less than is true, which costs a
+// compare and no data.
 func (p *primary) connected() {
 	p.state = blockrepl.Connected
 	newest, ok := p.log.lineage.Newest()
@@ -383,13 +421,15 @@ func (p *primary) Ticket() blockrepl.Ticket {
 	return t
 }
 
-// Close flushes; nothing is in flight after Fence.
+// Close fences and flushes. Production also waits for what is in the disk; here a write that is under way is nobody's
+// any more but still lands when its time has come, also in a copy that follows by then.
 func (p *primary) Close() error {
 	p.Fence()
 	return p.n.flushed()
 }
 
 // flushed makes durable what was written, unless the disk fails.
+// Kinder than a disk: it takes no time, and a flush that would fail is not one that Close sees.
 func (n *Node) flushed() error {
 	if n.disk.fail == nil {
 		n.disk.durable = n.disk.cached
@@ -398,6 +438,8 @@ func (n *Node) flushed() error {
 }
 
 // Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere.
+// It waits for nothing, as a vote must not (rule 5). What is in the disk still ends there and is acknowledged to
+// nobody, as settle finds Closed.
 func (p *primary) Fence() {
 	if p.state == blockrepl.Closed {
 		return

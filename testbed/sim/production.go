@@ -22,15 +22,19 @@ import (
 const hotExtents = 2
 
 // real is what one process of a node has of the real byte path.
+// Its methods are called by tasks, but for bury and the posted functions, which are the world's.
 type real struct {
 	n       *Node
 	life    *process
 	volumes []io.Closer // opened and perhaps closed since; to be closed when the process dies
 	logs    []*journal
-	streams []*stream
+	streams []*stream // of this life, closed ones too
 }
 
-// await lets the running task wait for fn, which a goroutine does.
+// await lets the running task wait for fn, which a goroutine does. A method of the byte path that may block on
+// disk or network must go through it: called by a task directly it would stop the world, and with it the time it
+// waits for. Fence, Release, GoAlone, PeerComplete, Verify and what only looks are called directly. If the
+// process dies meanwhile the goroutine goes on, and what it returns is not looked at.
 func (r *real) await(fn func()) {
 	done := false
 	live := r.n.c.w.live
@@ -55,6 +59,7 @@ func (r *real) storage(following bool) engine.Storage {
 }
 
 // opened notes a volume, so that nothing of it outlives the process.
+// A process may die while it opens one: then it is buried at once.
 func (r *real) opened(volume io.Closer) {
 	r.n.c.w.live.post(func() {
 		r.volumes = append(r.volumes, volume)
@@ -65,6 +70,7 @@ func (r *real) opened(volume io.Closer) {
 }
 
 // bury ends what is left of a process that is dead: nothing of it reaches the world any more.
+// Its streams end, its commits fail, and Close runs aside, as it may wait for a disk that hangs until wakeDead.
 func (r *real) bury() {
 	volumes := r.volumes
 	r.volumes = nil
@@ -80,6 +86,7 @@ func (r *real) bury() {
 }
 
 // Primary opens the volume and serves it to the guest.
+// An event is reported in order, as an event of the process, so a frozen daemon hears of it when it is thawed.
 func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	var inner engine.Primary
 	var err error
@@ -109,6 +116,8 @@ func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engin
 }
 
 // provingPrimary is one that is proven in the background.
+// It is another type because the engine asks a Primary by its type whether it can be proven; without `set proof`
+// it must not.
 type provingPrimary struct{ *realPrimary }
 
 var errNoProver = errors.New("it cannot be proven")
@@ -154,6 +163,7 @@ type realPrimary struct {
 }
 
 // counts: from here on this copy is the one that counts.
+// It is told once: before GoAlone, as that needs nobody, and after Attach, which may refuse.
 func (p *realPrimary) counts() {
 	if !p.opens {
 		p.opens = true
@@ -240,6 +250,7 @@ func (s *realSecondary) Close() (err error) {
 const greeting = 5 * time.Second
 
 // listen takes in a replication connection, as the node's listener does.
+// It is cmd/node's listener without TLS and without a look at who is a member.
 func (r *real) listen(e *end) {
 	s := r.stream(e)
 	live := r.n.c.w.live

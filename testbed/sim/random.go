@@ -9,6 +9,8 @@ import (
 )
 
 // random makes a schedule of faults. The same seed makes the same schedule.
+// The generator and the run have streams of their own, so a change of the simulator does not change the
+// schedules; a change of the lists here changes all of them.
 func random(seed uint64) script {
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 1)), settling: 4 * time.Second}
 	g.policy()
@@ -22,6 +24,8 @@ func random(seed uint64) script {
 	return g.s
 }
 
+// It keeps to what the checks can judge: two writers only where apart says so, and at the end a way back for
+// everything.
 type generator struct {
 	rng *rand.Rand
 	s   script
@@ -39,6 +43,7 @@ func (g *generator) one(n int) bool { return g.rng.IntN(n) == 0 }
 
 func (g *generator) pick(of ...string) string { return of[g.rng.IntN(len(of))] }
 
+// policy is what comes before start: arbitration in every way that DESIGN.md has, and reactions.
 func (g *generator) policy() {
 	g.add("calm 100")
 	g.apart = g.one(8)
@@ -98,6 +103,8 @@ func (g *generator) pause() {
 	g.add("wait %v", d.Round(time.Millisecond))
 }
 
+// link is a pair of places, in one direction or both. With a ping target the witness's cables stay whole: there
+// is none.
 func (g *generator) link() string {
 	a, b := g.rng.IntN(3), g.rng.IntN(3)
 	for a == b || (g.ping && (a == witnessName || b == witnessName)) {
@@ -120,6 +127,8 @@ var single = [...]string{
 }
 
 // chains are faults that hit at the worst moment.
+// The waits are those of steps of a start or a swap (a VM takes 100 to 200 ms here, a shutdown 200 ms), so that
+// the fault hits between two of them.
 var chains = [...]string{
 	"guest N deaf|command N OP|pause|single",
 	"command N OP|wait 199ms|FREEZE N|wait 5s|thaw N",
@@ -188,6 +197,8 @@ const ends = "drop 0"
 
 // recover ends every fault: the pair has to find together again by itself, and then
 // stays together whatever the witness does.
+// What an operator has to do is done: stopped modules are started, twice, as one may hear late of the other.
+// After that it has two minutes; a pair that does not settle by then is a violation as well.
 func (g *generator) recover() {
 	g.add(ends)
 	g.add("heal")

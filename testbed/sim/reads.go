@@ -11,6 +11,8 @@ import (
 
 // read takes a block from this disk, or from the peer if it cannot be read here and the
 // peer has it; then it is written back here.
+// The peer is asked only while it is required: one that catches up may not have the newest value. Writing it
+// back follows blockrepl's mend; it takes no time here.
 func (p *primary) read(r *request) {
 	epoch := p.epoch
 	p.n.io(access{blockrepl.OpRead, r.block, true}, 0, p.p, func(err error) {
@@ -40,7 +42,9 @@ func (p *primary) read(r *request) {
 	})
 }
 
-// Verify looks at one block after the other.
+// Verify looks at one block after the other. Every block is locked while both sides are read, where production
+// locks only regions that differ. What is wrong with this disk is not looked at; a read that fails on the other
+// one loses the peer (see ask). With repair the primary's content wins, as in production.
 func (p *primary) Verify(repair bool) error {
 	if p.state != blockrepl.Connected {
 		return blockrepl.ErrState

@@ -11,17 +11,21 @@ import (
 var errPeerLost = errors.New("peer lost")
 
 // link is one attachment.
+// It ends once, by drop, GoAlone or Fence; after that every callback finds that p.link is another one and does
+// nothing.
 type link struct {
 	end     *end
 	id      uint64
-	intact  bool
-	drained bool
-	oldest  int64 // when the oldest message that is not answered was sent; 0: none
-	pending int
+	intact  bool    // the peer lost nothing since it was complete: Welcome.Intact
+	drained bool    // all was sent and flushed on both sides; the ticket is good
+	oldest  int64   // when it last answered while it owed something, or was first asked; see ask
+	pending int     // messages that are not answered
 	calls   []*call // to be told when it is lost
 }
 
-// catchup is what a resync has still to bring in step; left is how much that is.
+// catchup is what a resync has still to bring in step; left is how much that is. Blocks are taken off only when
+// the peer has acknowledged them, and the whole of it is made anew from the log by the next attachment: an
+// interrupted resync compares again.
 type catchup struct {
 	work [blocks]bool
 	left int
@@ -46,7 +50,12 @@ func (c *catchup) done(block int) {
 // call is a message that was not answered yet.
 type call struct{ end func(error) }
 
-// ask sends the secondary something to do; end is told its answer, or the loss of the link.
+// ask sends the secondary something to do; end is told its answer, or the loss of the link. End is called once,
+// as an event of this process or within drop, and not at all after Fence. An answer with an error loses the
+// peer, also to a read, which production has the standby answer without data. What the peer does runs in the
+// process of the peer, and only if it still serves this connection. Kinder than production: each answer begins
+// the stall clock anew, where production looks at the oldest request; so a peer that answers everything but one
+// is not found. Harsher: a resync's messages count.
 func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end func(error)) {
 	if p.link != l {
 		p.n.c.w.quiet(0, p.p, func() { end(errPeerLost) })
@@ -97,6 +106,8 @@ func (p *primary) sendWrite(f *flight) {
 }
 
 // resync brings one block after the other in step, then reports.
+// The block is locked while it is read and sent, so a write of the guest comes before or after it as a whole.
+// What is busy is left for later. The content is read without a look at what is wrong with the disk.
 func (p *primary) resync(l *link, complete bool) {
 	if p.link != l {
 		return
@@ -130,6 +141,9 @@ func (p *primary) resync(l *link, complete bool) {
 }
 
 // drain requires the peer for every write from now on, makes both sides durable and reports.
+// The order is rule 7's: first every new write needs the peer; then all that differed is there; then a flush of
+// both; only then is it reported, and the engine asks the peer to say durably that it is complete. If it was
+// complete already the volume is Connected when Drained is reported.
 func (p *primary) drain(l *link, complete bool) {
 	p.state = blockrepl.Required
 	p.judge()
@@ -147,6 +161,8 @@ func (p *primary) drain(l *link, complete bool) {
 }
 
 // drop is the loss of the peer.
+// A required peer that is lost freezes the writes until the engine has arbitrated (rule 3); one that was
+// catching up was not needed, and writes go on at once.
 func (p *primary) drop(l *link, cause error) {
 	if p.link != l {
 		return
@@ -176,10 +192,13 @@ func (p *primary) drop(l *link, cause error) {
 	p.pump()
 }
 
+// clear forgets what the peer lacks, in memory only: what the log has of it stays until the peer is complete.
 func (p *primary) clear() { p.catchup = catchup{} }
 
 // watch loses a peer that does not answer within the stall budget. A tick that comes
 // late says that this process did not run, and proves nothing.
+// It is also what pings an idle peer, so that a broken connection is found without a guest that writes. It looks
+// every eighth of the budget, so a loss is told that much late.
 func (p *primary) watch() {
 	every := p.budget / 8
 	due := p.n.c.w.now + int64(every)

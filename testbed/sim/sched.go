@@ -10,15 +10,18 @@ import (
 )
 
 // world is the virtual time and everything that is going to happen.
+// Nothing here is locked: one goroutine drives it, and the tasks are coroutines of that goroutine. Events of one
+// instant happen in the order in which they were scheduled, so a run depends on rng alone; whatever ranges over
+// a map on the way to an event would break that (TestSame).
 type world struct {
-	now    int64 // ns since the beginning
-	seq    uint64
-	queue  []*event // a heap by (at, seq)
-	free   []*event // happened; used again
-	idle   []*task  // coroutines without work
-	rng    *rand.Rand
-	strict bool  // check that quiet events are quiet
-	live   *live // nil: nothing happens beside the world
+	now    int64      // ns since the beginning
+	seq    uint64     // of the last event; also its id, so that it is never used twice
+	queue  []*event   // a heap by (at, seq)
+	free   []*event   // happened; used again
+	idle   []*task    // coroutines without work
+	rng    *rand.Rand // the only source of chance while a script runs
+	strict bool       // check that quiet events are quiet: slow, for tests of the simulator itself
+	live   *live      // nil: nothing happens beside the world
 }
 
 // event is something that happens at an instant, in a process or, without one, to the world.
@@ -32,6 +35,7 @@ type event struct {
 }
 
 // timer is an event that can be cancelled.
+// An event is used again after it has happened, so the id tells whether it is still the same one.
 type timer struct {
 	e  *event
 	id uint64
@@ -44,30 +48,34 @@ func (t timer) stop() {
 }
 
 // process is one life of a daemon. It is the engine.Runtime of what runs in it.
+// The host has one as well, in which the guest runs. A process is not begun again: the next life of a daemon is
+// another value, and what was scheduled for the dead one does not happen.
 type process struct {
 	w       *world
 	skew    time.Duration // of its clock
-	dead    bool
-	frozen  bool
-	woken   bool     // something may have ended a wait
-	backlog []*event // what would have happened while it was frozen
-	waiting []*task
-	running *task
-	instant int64  // of the last wait
-	waits   int    // within it
-	spins   func() // is told that it never ends
-	gate    *gate  // of its live goroutines; nil: it has none
+	dead    bool          // for good
+	frozen  bool          // SIGSTOP: its events gather in backlog; computers around it go on
+	woken   bool          // something may have ended a wait
+	backlog []*event      // what would have happened while it was frozen
+	waiting []*task       // in the order in which they began to wait; the first that is ready goes on first
+	running *task         // innermost, as a task may start another one; nil: none runs
+	instant int64         // of the last wait
+	waits   int           // within it
+	spins   func()        // is told that it never ends
+	gate    *gate         // of its live goroutines; nil: it has none
 }
 
 var _ engine.Runtime = (*process)(nil)
 
 // task is one goroutine of a process, as a coroutine, and what it waits for. When it
 // has ended the coroutine serves another one.
+// At most one of cond and done, end is set: cond by what is simulated, the channels by the engine. All of them
+// are polled, so whoever changes what a cond looks at calls wake, or does so in an event that is not quiet.
 type task struct {
 	fn    func()
 	next  func() (waits, more bool)
 	stop  func()
-	yield func(waits bool) bool
+	yield func(waits bool) bool // false: the coroutine is stopped, as its process is dead
 
 	ctx       context.Context
 	cond      func() bool
@@ -85,6 +93,8 @@ const (
 )
 
 // killed unwinds the tasks of a process that died.
+// Calls that a task has deferred do run on the way, which a SIGKILL would not let them; a wait in one of them
+// panics again.
 type killed struct{}
 
 // at lets fn happen in p after d.
@@ -92,7 +102,9 @@ func (w *world) at(d time.Duration, p *process, fn func()) timer {
 	return w.schedule(d, p, fn, false)
 }
 
-// quiet is at for what ends no wait of a task: nobody is asked whether he can go on.
+// quiet is at for what ends no wait of a task: nobody is asked whether he can go on. That spares a poll of all
+// tasks for each request of the guest. A quiet event that ends a wait all the same leaves a task asleep, which
+// only strict notices.
 func (w *world) quiet(d time.Duration, p *process, fn func()) { w.schedule(d, p, fn, true) }
 
 func (w *world) schedule(d time.Duration, p *process, fn func(), quiet bool) timer {
@@ -112,7 +124,9 @@ func (w *world) event() *event {
 	return &event{}
 }
 
-// in lets fn happen in p now. Only what happens to the world itself may call it.
+// in lets fn happen in p now. Only what happens to the world itself may call it. It does not happen at once in a
+// frozen process, nor while one of its tasks runs: then it becomes an event of this instant. In a dead one it
+// does not happen at all.
 func (w *world) in(p *process, fn func()) {
 	if p.frozen || p.running != nil {
 		w.quiet(0, p, fn)
@@ -157,6 +171,7 @@ func (w *world) first() {
 }
 
 // happen reports whether e is over.
+// What a frozen process missed is kept and not lost: a packet lies in its socket, a timer is overdue.
 func (w *world) happen(e *event) bool {
 	p := e.p
 	switch {
@@ -191,6 +206,8 @@ func (p *process) settle() {
 	}
 }
 
+// A task that is resumed may end any other wait, that of an earlier one included; so it looks from the beginning
+// again until nobody is ready.
 func (p *process) poll() {
 	for i := 0; i < len(p.waiting); i++ {
 		if t := p.waiting[i]; t.ready() {
@@ -226,6 +243,7 @@ func (t *task) run(yield func(bool) bool) {
 	}
 }
 
+// A panic that is not killed is a fault of the program: it is not caught, and ends the test.
 func (t *task) once() {
 	defer func() {
 		if r := recover(); r != nil && r != any(killed{}) {
@@ -235,6 +253,8 @@ func (t *task) once() {
 	t.fn()
 }
 
+// resume lets a task run to its next wait or its end. It may kill its own process on the way, by what it does to
+// the world; then it is unwound as soon as it waits.
 func (p *process) resume(t *task) {
 	before := p.running
 	p.running = t
@@ -261,6 +281,7 @@ func (w *world) close() {
 }
 
 // kill ends the process between two instructions.
+// That is: while none of its tasks runs, or at the next wait of the one that does.
 func (p *process) kill() {
 	p.dead = true
 	p.gate.set(false, true)
@@ -276,6 +297,8 @@ func (p *process) freeze() {
 	p.gate.set(true, false)
 }
 
+// The order of what was missed is kept; its age is not. A process can tell that it did not run only by its
+// clock.
 func (p *process) thaw() {
 	p.frozen = false
 	p.gate.set(false, false)
@@ -287,7 +310,9 @@ func (p *process) thaw() {
 	p.backlog = nil
 }
 
-// ready reports whether the wait is over, and takes the token if there is one.
+// ready reports whether the wait is over, and takes the token if there is one. A token is taken from done or end
+// by the look itself, so a task that is ready must be resumed. What has happened counts before end, and both
+// before the end of ctx, as engine.Runtime says; a select of production takes any of those that are ready.
 func (t *task) ready() bool {
 	t.got = happened
 	if t.cond != nil && t.cond() || received(t.done) {
@@ -313,6 +338,7 @@ func received(ch <-chan struct{}) bool {
 }
 
 // wait lets the running task wait for what it has been given.
+// Only the running task may call it: it yields to the world. A wait that is over already does not yield.
 func (p *process) wait(t *task) error {
 	if p.dead {
 		panic(killed{})
@@ -339,11 +365,14 @@ func (p *process) waitFor(ctx context.Context, cond func() bool) error {
 }
 
 // Now is the process's own clock.
+// Skew is taken over at boot, so a clock does not jump while its daemon runs. Clocks decide nothing
+// (cluster/DESIGN.md); a peer whose clock is hours away must change no outcome.
 func (p *process) Now() time.Time {
 	return time.Unix(1_000_000_000, p.w.now).Add(p.skew)
 }
 
 // Go starts a task at this instant or a moment later.
+// The moment is random, so that two goroutines that are started together begin in any order.
 func (p *process) Go(fn func()) { p.w.at(p.w.jitter(20*time.Microsecond), p, func() { p.start(fn) }) }
 
 // Begin starts a task at once.
@@ -355,6 +384,7 @@ func (p *process) After(d time.Duration, fn func()) (stop func()) {
 }
 
 // tooOften is how many waits of one process within an instant mean that it spins.
+// No time passes while it does, so without this a livelock would look like a hang of the test.
 const tooOften = 20_000
 
 // Wait lets the running task wait.
@@ -397,6 +427,7 @@ func (d *deadline) Err() error {
 }
 
 // sleep lets the running task wait for d.
+// It is by virtual time and the error is that of ctx. A frozen process sleeps on until it is thawed.
 func (p *process) sleep(ctx context.Context, d time.Duration) error {
 	over := false
 	t := p.w.at(d, p, func() { over = true })

@@ -17,6 +17,7 @@ import (
 //	set POLICY VALUE       before start: arbitration, failback, primary, cold_start, split_brain, frozen, witness,
 //	                       fence, crash, panic, shutdown (reactions), patience (of a shutdown), restarts, stall_budget;
 //	                       two-writers allowed: what both acknowledge is not compared
+//	                       pause (between restarts); proof, proof_repair: of the real byte path only
 //	start                  both nodes, the module, until the pair is in step
 //	wait D                 let time pass
 //	command N start|stop|stop-all|restart|swap|prim|second [yes]
@@ -59,6 +60,13 @@ import (
 //	only-disks             from here on no VM may end for a fault that its guest did not meet
 //	gone within D          no daemon is being stopped any more
 //	settle within D        PRIM and SECOND, and the guest writes
+//	differs BLOCK within D the copies differ there, as a disk has seen to it
+//	proven N within D      all of it was found the same from now on
+//	finds N SIDE within D  one place differs, and SIDE has changed by itself: alpha, beta or nobody
+//
+// A line that gives N a command while its daemon is dead or frozen does nothing. A word too many is not an error.
+// It ends at the first violation or expectation that is not met. Time passes only in lines that wait, so lines
+// without one happen at one instant.
 type script []string
 
 // parse cuts a text into lines without comments.
@@ -88,6 +96,8 @@ func (s script) run(seed uint64, keep bool) (transcript string, err error) {
 	return s.with(seed, options{keep: keep})
 }
 
+// The error begins with the line, but for a violation, which may be noticed lines after what caused it. opt.live
+// must belong to the bubble it is called in.
 func (s script) with(seed uint64, opt options) (transcript string, err error) {
 	c := newCluster(seed, opt.keep, opt.live)
 	c.broken, c.cover, c.w.strict = opt.broken, opt.cover, opt.strict
@@ -118,6 +128,8 @@ func (s script) with(seed uint64, opt options) (transcript string, err error) {
 }
 
 // close ends every task, so that nothing is left behind.
+// With the real byte path this waits until volumes of dead processes are closed, as a bubble may not end before
+// its goroutines.
 func (c *Cluster) close() {
 	for _, n := range c.nodes {
 		n.end()
@@ -197,6 +209,7 @@ var verbs = map[string]verb{
 	"settle":     {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
 }
 
+// Lines change what conditions look at without being events, so every task is asked anew.
 func (c *Cluster) doLine(line string) error {
 	c.stirred = c.w.now
 	c.check.health.line(c.w.now, line)
@@ -302,6 +315,7 @@ func (c *Cluster) pass(text string) error {
 }
 
 // until lets time pass until cond, at most for d.
+// It also ends at a violation. What it returns is cond at the end.
 func (c *Cluster) until(d time.Duration, cond func() bool) bool {
 	c.w.run(time.Duration(c.w.now)+d, func() bool { return c.check.problem != "" || cond() })
 	return cond()

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Failure is a schedule that breaks a promise.
+// Failure is a schedule that breaks a promise. Script is what is left after shrinking: it fails in the same way,
+// perhaps with other numbers, so Err and the transcript need not agree to the letter.
 type Failure struct {
 	Seed       uint64   // to run Script with
 	Schedule   uint64   // whose random schedule it was, before it was shrunk
@@ -43,6 +44,8 @@ func (p *Progress) Simulated() time.Duration { return time.Duration(p.virtual.Lo
 // Search runs the random schedules first to first+n-1 on so many workers and gives each
 // failure to found, shrunk; calls do not overlap. It ends early when found returns
 // false, or with the error of ctx. It returns when no worker runs any more.
+// It uses the model, whose runs are the same each time, and not the real byte path, which needs a test around
+// it. Without workers it returns at once. A schedule under way when ctx ends is finished.
 func Search(ctx context.Context, first, n uint64, workers int, p *Progress, found func(Failure) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -94,8 +97,9 @@ func explainBy(run runner, s script, seed uint64, err error) Failure {
 	return f
 }
 
-// shrink removes faults from a failing script as long as it fails in the same way:
-// what is before the start and what ends all faults stays.
+// shrink removes faults from a failing script as long as it fails in the same way: what is before the start and
+// what ends all faults stays. A script without a line often fails by another chance only, so each candidate is
+// tried with eight seeds. It ends when no line can be spared.
 func shrink(run runner, s script, seed uint64, failure string) (script, uint64) {
 	fails := func(s script) (uint64, bool) {
 		for try := range uint64(8) {
@@ -129,6 +133,7 @@ func shrink(run runner, s script, seed uint64, failure string) (script, uint64) 
 }
 
 // kind is what a failure is about, without its numbers.
+// Node names count as one, as the mirror image of a failure is the same failure.
 func kind(failure string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {

@@ -12,16 +12,20 @@ import (
 )
 
 // secondary is the volume on the node that follows.
+// At most one session serves. Answers of an earlier one are dropped, which is what keeps an acknowledgement from
+// reaching a primary that this copy has left. Kinder than blockrepl.Secondary: Complete and Close never fail for
+// a flush that does.
 type secondary struct {
 	n       *Node
 	p       *process
-	serving *incoming
-	closed  bool
-	intact  uint64
-	heard   time.Time
+	serving *incoming // nil: no session
+	closed  bool      // by Fence, for good
+	intact  uint64    // epoch in which it was completed in this life; 0: it may have lost writes since
+	heard   time.Time // by the clock of this node
 }
 
-// incoming is a connection from a primary: an engine.Incoming.
+// incoming is a connection from a primary: an engine.Incoming. It is read by both nodes: hello is from the
+// primary; answered to suspects are set when the answer has reached it; the rest is the secondary's own.
 type incoming struct {
 	end      *end
 	hello    blockrepl.Hello
@@ -30,7 +34,7 @@ type incoming struct {
 	welcome  blockrepl.Welcome
 	suspects [blocks]bool
 
-	complete, finished bool
+	complete, finished bool  // when the session began; and by now
 	over               error // why it ended
 }
 
@@ -49,6 +53,8 @@ func (i *incoming) Refuse(r blockrepl.Refusal) error {
 func (i *incoming) Close() error { return i.end.Close() }
 
 // incoming hands a connection to the engine, as the node's listener does.
+// The answer to the primary is the engine's, by Refuse or by Serve; one that gives none leaves the primary
+// waiting until its own limit.
 func (n *Node) incoming(in *incoming) {
 	p, e := n.proc, n.engine
 	p.start(func() {
@@ -71,6 +77,7 @@ func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 // Written is not known: nobody looks at it here.
 func (s storage) Written(appmodules.Volume) time.Time { return time.Time{} }
 
+// It counts blocks, where production counts bytes.
 func (s storage) Known(appmodules.Volume) (blockrepl.Lineage, int64, error) {
 	var dirty int64
 	for _, suspect := range s.n.log.suspects {
@@ -82,6 +89,8 @@ func (s storage) Known(appmodules.Volume) (blockrepl.Lineage, int64, error) {
 }
 
 // Serve welcomes the primary and applies what it sends until the connection ends.
+// A new session ends the one before. It returns only when the session is over, and always with a reason;
+// ErrLocalCopy is in it if this copy failed.
 func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete bool) error {
 	in := ein.(*incoming)
 	s.stop()
@@ -114,6 +123,7 @@ func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete boo
 	return fmt.Errorf("session ended: %w", err)
 }
 
+// end1 keeps the first reason why it ended.
 func (i *incoming) end1(err error) {
 	if i.over == nil {
 		i.over = err
@@ -132,6 +142,8 @@ func (s *secondary) stop() {
 
 // write applies one write. Before the first change of a copy that is not complete
 // it is durably partial.
+// A frame of another epoch is refused, as its sender may be deposed (rule 2). The answer means that the write is
+// in the page cache, not that it is durable: that is what a flush is for.
 func (s *secondary) write(epoch uint64, block int, value uint64, answer func(error)) {
 	in := s.serving
 	if epoch != in.hello.Epoch {
@@ -160,12 +172,14 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		func(err error) { s.broken(in, err, answer) })
 }
 
+// It tells the primary first, so that this is known as the loss of a copy and not of a connection.
 func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 	s.intact = 0
 	answer(err)
 	in.end1(fmt.Errorf("%w: %w", blockrepl.ErrLocalCopy, err))
 }
 
+// What is written while it lasts is not covered.
 func (s *secondary) flush(answer func(error)) {
 	seen := s.n.disk.now()
 	in := s.serving
@@ -184,6 +198,8 @@ func (s *secondary) flush(answer func(error)) {
 }
 
 // Complete makes this copy complete, if the ticket is of the running attachment.
+// The order is that of blockrepl: everything applied is durable before one commit says so and forgets this
+// copy's own suspects. A session that has ended since does not take it back: what it applied is here.
 func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 	in := s.serving
 	if in == nil || in.hello.Epoch != t.Epoch || in.hello.Link != t.Link {
@@ -212,6 +228,7 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 }
 
 // Yield keeps what is here and forgets the generations the winner does not have.
+// It keeps before it forgets: a copy that is overwritten first would be lost (rule 11).
 func (s *secondary) Yield(ctx context.Context, d engine.Divergence) error {
 	s.n.kept = append(s.n.kept, s.n.disk.now())
 	s.n.c.note("%s: its version is set aside", s.n.name)

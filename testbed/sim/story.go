@@ -8,6 +8,7 @@ import (
 )
 
 // story is what the transcript and the checks have seen of a node.
+// It is told by transitions, not by a look at the engine, so `expect` and `settled` see what an admin would see.
 type story struct {
 	shown string           // role and status
 	phase appmodules.Phase // as the transitions say, for coverage
@@ -20,6 +21,8 @@ const off = "off"
 
 func (n *Node) show(s engine.Status) { n.story.shown = s.Role.String() + "/" + s.Status.String() }
 
+// transition is where every engine tells every transition, so what must hold at each of them is checked here: no
+// false alarm of the proof, no pair that separates for nothing, no row that the table does not have.
 func (c *Cluster) transition(n *Node, t engine.Transition) {
 	if t.On == engine.OnProof && !c.harmed() {
 		c.check.fail("%s raises a false alarm: %s", n.name, t.Why)
@@ -37,6 +40,7 @@ func (c *Cluster) transition(n *Node, t engine.Transition) {
 }
 
 // tell adds a transition to the transcript. Two that alternate are told once.
+// So a transcript stays short where a node tries again and again; the checks see every one.
 func (s *story) tell(n *Node, text string) {
 	if text == s.told[0] {
 		s.told[0], s.told[1] = s.told[1], text

@@ -10,6 +10,9 @@ import (
 )
 
 // stream is an end of a pipe as a net.Conn that carries bytes, for the real byte path.
+// Read and Write are called by goroutines of the byte path, receive and fail by the world; mu is held for
+// moments only. What has arrived is read before the error of its end, as from a TCP socket, unless this side has
+// closed it.
 type stream struct {
 	net.Conn // nil: what is missing here nobody calls
 	w        *world
@@ -38,6 +41,7 @@ func newStream(e *end) *stream {
 }
 
 // receive takes bytes from the network.
+// The bytes are the stream's from then on: Write has copied them.
 func (s *stream) receive(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,6 +83,8 @@ func (s *stream) Read(p []byte) (int, error) {
 }
 
 // Write sends a copy of p. It waits only while the process is frozen.
+// It never waits for the peer: there is no window, so a peer that does not read is found by the stall budget
+// only. Success says nothing of arrival.
 func (s *stream) Write(p []byte) (int, error) {
 	if !s.gate.pass() {
 		return 0, net.ErrClosed
@@ -102,6 +108,7 @@ func (s *stream) Write(p []byte) (int, error) {
 }
 
 // Close ends the stream; the other side hears of it when the network lets it.
+// A Read or Write that waits ends with net.ErrClosed.
 func (s *stream) Close() error {
 	s.fail(net.ErrClosed)
 	s.w.live.post(func() { s.w.quiet(0, s.e.proc, func() { _ = s.e.Close() }) })
