@@ -42,8 +42,8 @@ func ailing(seed uint64) script {
 	return g.s
 }
 
-// loud are faults that an operation tells of, and what ends them.
-// None hangs for good: that is for scenarios, as only a mend ends it.
+// loud are faults that an operation tells of, and what ends them. None hangs for good: that is for scenarios, as
+// only a mend ends it.
 var loud = [...]string{
 	"disk N writes fails B", "disk N flushes fails", "disk N fail", "disk N full",
 	"disk N reads 50ms B", "disk N writes 50ms",
@@ -75,9 +75,9 @@ func (g *generator) ails(kinds []string) {
 	}
 }
 
-// mendsAll ends every fault: the pair finds together, and knows in what it differs.
-// The first compare names what differs, the second repairs it, the third must find nothing. Only what a disk
-// damaged may differ; checker.same looks at the rest.
+// mendsAll ends every fault: the pair finds together, and knows in what it differs. The first compare names what
+// differs, the second repairs it, the third must find nothing. Only what a disk damaged may differ; checker.same
+// looks at the rest.
 func (g *generator) mendsAll() {
 	g.add(ends)
 	for _, n := range names[:2] {

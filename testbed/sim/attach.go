@@ -9,9 +9,9 @@ import (
 	"duet/blockrepl"
 )
 
-// Attach greets the peer over the connection and begins to replicate.
-// The end is closed if it fails, and dropped by the closer if not. The error is VerdictError, RefusedError,
-// ErrPeerIncomplete, ErrState, or the loss of the connection, as the engine reacts to each in another way.
+// Attach greets the peer over the connection and begins to replicate. The end is closed if it fails, and dropped
+// by the closer if not. The error is VerdictError, RefusedError, ErrPeerIncomplete, ErrState, or the loss of the
+// connection, as the engine reacts to each in another way.
 func (p *primary) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Closer, error) {
 	e := nc.(*end)
 	err := p.attach(ctx, e, epoch)
@@ -47,10 +47,9 @@ func (p *primary) attach(ctx context.Context, e *end, epoch uint64) error {
 	return p.join(e, hello, in)
 }
 
-// join judges the welcome and installs the link.
-// What both logs suspect is brought in step (or everything, as Decide says), and what is in flight is sent
-// again: the peer may not have it. A peer that is not complete is accepted only by a volume that is alone; any
-// other has no right yet that does not need the peer.
+// join judges the welcome and installs the link. What both logs suspect is brought in step (or everything, as
+// Decide says), and what is in flight is sent again: the peer may not have it. A peer that is not complete is
+// accepted only by a volume that is alone; any other has no right yet that does not need the peer.
 func (p *primary) join(e *end, hello blockrepl.Hello, in *incoming) error {
 	suspects, any := p.log.suspects, false
 	for b := range blocks {

@@ -1,9 +1,8 @@
 package sim
 
-// broken is a way in which the simulated cluster does not keep a contract, to prove
-// that the checks notice.
-// Each has to be noticed by a schedule that is sound without it (TestBroken); one that nobody notices means a
-// check that proves nothing.
+// broken is a way in which the simulated cluster does not keep a contract, to prove that the checks notice. Each
+// has to be noticed by a schedule that is sound without it (TestBroken); one that nobody notices means a check
+// that proves nothing.
 type broken uint8
 
 const (

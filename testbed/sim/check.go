@@ -41,10 +41,10 @@ func (k *checker) fail(format string, args ...any) {
 	}
 }
 
-// acknowledged: one writer per instant. A write that the new holder has too may be
-// acknowledged late by the old one: it takes nothing back.
-// It is called before the guest learns of it. A write counts for the newest epoch that anybody was granted; one
-// of an older epoch is right only if the newer holder's copy has it, or had it when it began to count (rule 2).
+// acknowledged: one writer per instant. A write that the new holder has too may be acknowledged late by the old
+// one: it takes nothing back. It is called before the guest learns of it. A write counts for the newest epoch
+// that anybody was granted; one of an older epoch is right only if the newer holder's copy has it, or had it
+// when it began to count (rule 2).
 func (k *checker) acknowledged(n *Node, epoch uint64, r *request) {
 	k.answered()
 	k.count++
@@ -136,18 +136,18 @@ func (n *Node) record() (r cluster.Record) {
 	return r
 }
 
-// granted: a copy that lost power gets the right to write. Where the policy prefers that
-// to waiting for a peer that does not answer, it may lack what was not flushed.
-// cold_start trades that away, and says so in its policy; what was flushed must be there all the same.
+// granted: a copy that lost power gets the right to write. Where the policy prefers that to waiting for a peer
+// that does not answer, it may lack what was not flushed. cold_start trades that away, and says so in its
+// policy; what was flushed must be there all the same.
 func (k *checker) granted(n *Node) {
 	if n.cold && !n.ear.reach && k.c.module.Policy.ColdStart > 0 {
 		k.acked = k.flushed
 	}
 }
 
-// same: the copies of a pair that is in step hold the same, but for what the guest is
-// writing, and for what a disk wrote wrong without saying so.
-// It is asked when scripts settle, not at each step: a write is on one copy first.
+// same: the copies of a pair that is in step hold the same, but for what the guest is writing, and for what a
+// disk wrote wrong without saying so. It is asked when scripts settle, not at each step: a write is on one copy
+// first.
 func (k *checker) same() {
 	a, b := k.c.nodes[0], k.c.nodes[1]
 	if !k.c.settled() {
@@ -186,8 +186,8 @@ func (k *checker) promoted(n *Node) {
 	}
 }
 
-// good: this node's copy has everything acknowledged and was under power since.
-// It is by what is durable and by what really happened to its power, as the record may not know that yet.
+// good: this node's copy has everything acknowledged and was under power since. It is by what is durable and by
+// what really happened to its power, as the record may not know that yet.
 func (n *Node) good() bool {
 	r := n.record()
 	newest := max(r.Epoch, n.c.nodes[1-n.id].record().Epoch)
@@ -197,17 +197,16 @@ func (n *Node) good() bool {
 	return r.Complete == newest && r.Epoch == newest && !r.Cold && !n.lostPower && n.disk.failed() == nil
 }
 
-// powerCut is told before n loses what is not flushed. If no other copy has it, the
-// guest could not rely on it: it did not ask for a flush.
-// Two failures at a time are covered only for what was flushed.
+// powerCut is told before n loses what is not flushed. If no other copy has it, the guest could not rely on it:
+// it did not ask for a flush. Two failures at a time are covered only for what was flushed.
 func (k *checker) powerCut(n *Node) {
 	if !k.c.nodes[1-n.id].good() {
 		k.acked = k.flushed
 	}
 }
 
-// overridden: an operator chose a copy that may lack acknowledged writes.
-// From then on only what is acknowledged anew is promised (rule 10).
+// overridden: an operator chose a copy that may lack acknowledged writes. From then on only what is acknowledged
+// anew is promised (rule 10).
 func (k *checker) overridden(n *Node) {
 	if !n.good() {
 		k.acked, k.flushed = [blocks]uint64{}, [blocks]uint64{}

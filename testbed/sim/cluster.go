@@ -41,10 +41,9 @@ var names = [...]string{"alpha", "beta", "witness"}
 // witnessName is its place.
 const witnessName = 2
 
-// newCluster makes a cluster that is switched off. keep says whether a transcript is wanted.
-// Alpha has the module first: epoch 1 is its, and its copy is complete; beta begins without data, as after a
-// protect. A volume has eight blocks for the model, and as many bytes as production needs for the real byte
-// path.
+// newCluster makes a cluster that is switched off. keep says whether a transcript is wanted. Alpha has the
+// module first: epoch 1 is its, and its copy is complete; beta begins without data, as after a protect. A volume
+// has eight blocks for the model, and as many bytes as production needs for the real byte path.
 func newCluster(seed uint64, keep bool, live *live) *Cluster {
 	c := &Cluster{w: &world{rng: rand.New(rand.NewPCG(seed, 0)), live: live}}
 	c.check.c = c
@@ -89,9 +88,9 @@ func (c *Cluster) note(format string, args ...any) {
 	}
 }
 
-// witness is the third voter: its record is durable before it answers.
-// Kinder than a real one: it never loses its memory and has no spares, and what it answers takes no time. Off
-// means that nothing comes back, as from a computer that is down.
+// witness is the third voter: its record is durable before it answers. Kinder than a real one: it never loses
+// its memory and has no spares, and what it answers takes no time. Off means that nothing comes back, as from a
+// computer that is down.
 type witness struct {
 	used, on bool
 	record   cluster.Record
@@ -142,9 +141,9 @@ func (n *Node) witnesses() []engine.Witness {
 	return []engine.Witness{voter{n}}
 }
 
-// fencer switches the other computer off by a path of its own.
-// It takes a second, needs no network and confirms only what has happened, as rule 3c asks for; kinder than real
-// agents, it never fails and never lies, but for deafFence.
+// fencer switches the other computer off by a path of its own. It takes a second, needs no network and confirms
+// only what has happened, as rule 3c asks for; kinder than real agents, it never fails and never lies, but for
+// deafFence.
 func (n *Node) fencer() func(context.Context) error {
 	if !n.c.fence {
 		return nil
@@ -167,9 +166,9 @@ func (n *Node) fencer() func(context.Context) error {
 	}
 }
 
-// command gives the module on n an operator's command.
-// It is given on a node whose daemon answers, and does nothing otherwise: the line of the script is then in
-// vain. A refusal is kept for `refused` until the next command that is given here.
+// command gives the module on n an operator's command. It is given on a node whose daemon answers, and does
+// nothing otherwise: the line of the script is then in vain. A refusal is kept for `refused` until the next
+// command that is given here.
 func (n *Node) command(ev appmodules.Event, yes bool) {
 	e, p := n.engine, n.proc
 	if e == nil || p.frozen {
@@ -197,8 +196,8 @@ func (c *Cluster) helps(n *Node) bool {
 	return awake && !peer.disk.ails() && c.passes(data, n.id, peer.id) && c.passes(data, peer.id, n.id)
 }
 
-// settled: one node is primary, the other in step.
-// It is what both nodes show. It says nothing of the content: checker.same looks at that.
+// settled: one node is primary, the other in step. It is what both nodes show. It says nothing of the content:
+// checker.same looks at that.
 func (c *Cluster) settled() bool {
 	a, b := c.nodes[0].story.shown, c.nodes[1].story.shown
 	return (a == "PRIM/Ready" && b == "SECOND/Ready") || (b == "PRIM/Ready" && a == "SECOND/Ready")

@@ -8,10 +8,9 @@ import (
 	"duet/appmodules/engine"
 )
 
-// coverage counts how often each row of the table of appmodules was taken. A row that
-// changes neither phase nor link nor reason is not told to anybody and not counted.
-// It is for one goroutine and may be filled by many runs. A transition that no row explains is a failure: table
-// and engine have drifted apart.
+// coverage counts how often each row of the table of appmodules was taken. A row that changes neither phase nor
+// link nor reason is not told to anybody and not counted. It is for one goroutine and may be filled by many
+// runs. A transition that no row explains is a failure: table and engine have drifted apart.
 type coverage struct {
 	rows  []appmodules.Row
 	at    map[moment][]int // rows by phase and event
@@ -33,8 +32,8 @@ func newCoverage() *coverage {
 	return c
 }
 
-// transition finds the row that t is of, and with it the phase n is in now.
-// Two rows of one moment that say and show the same cannot be told apart: the first counts.
+// transition finds the row that t is of, and with it the phase n is in now. Two rows of one moment that say and
+// show the same cannot be told apart: the first counts.
 func (c *coverage) transition(n *Node, t engine.Transition) error {
 	for _, i := range c.at[moment{n.story.phase, t.On}] {
 		if r := c.rows[i]; said(t.Why, r) && shows(r, t.To) {

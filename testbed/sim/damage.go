@@ -12,10 +12,9 @@ import (
 
 // What must hold when a disk is ill.
 
-// harmed: a disk has damaged a block and did not say so. Whoever reads it there gets what
-// lies there, and so does who resyncs from it: only a verify can tell.
-// Checks leave such a block out on both nodes, as damage spreads by a resync; it ends when a good write has come
-// over it wherever it lies.
+// harmed: a disk has damaged a block and did not say so. Whoever reads it there gets what lies there, and so
+// does who resyncs from it: only a verify can tell. Checks leave such a block out on both nodes, as damage
+// spreads by a resync; it ends when a good write has come over it wherever it lies.
 func (k *checker) harmed(block int) bool {
 	return k.c.nodes[0].disk.isDamaged(block) || k.c.nodes[1].disk.isDamaged(block)
 }
@@ -25,10 +24,9 @@ func (c *Cluster) harmed() bool {
 	return c.nodes[0].disk.harmed.Load() || c.nodes[1].disk.harmed.Load()
 }
 
-// spares: the VM is not ended for what neither its guest nor its node's dirty log has met. It is told before the
-// hypervisor ends one.
-// It holds where only-disks says that nothing else goes wrong. A metadata disk that is full and a log that is
-// torn may end a VM: the node cannot take part any more.
+// spares: the VM is not ended for what its guest has not met. It is told before the hypervisor ends one. It
+// holds where only-disks says that nothing else goes wrong. A metadata disk that was full when something was to be
+// kept, and a log that is torn, may end a VM: the node cannot take part any more.
 func (k *checker) spares(n *Node) {
 	if k.disks && !n.guest.met && !n.disk.met() && !n.store.met && n.log.damaged == nil {
 		k.fail("the VM on %s is ended for a fault that its guest did not meet", n.name)
@@ -55,9 +53,9 @@ func (c *Cluster) glance([]string) error {
 	return nil
 }
 
-// verify has the pair compared: every block in which the copies differ is named, and no
-// other. With repair they are the same afterwards.
-// What differs is taken before, so blocks that the guest writes meanwhile may be left out by the verify.
+// verify has the pair compared: every block in which the copies differ is named, and no other. With repair they
+// are the same afterwards. What differs is taken before, so blocks that the guest writes meanwhile may be left
+// out by the verify.
 func (n *Node) verify(a []string) error {
 	if n.prim == nil {
 		return errors.New("it is not primary")
@@ -127,8 +125,8 @@ func (c *Cluster) same([]string) error {
 	return nil
 }
 
-// truncate takes the second half of the image away, until it is mended.
-// Reads and writes there fail; flushes do not, and nothing is forgotten.
+// truncate takes the second half of the image away, until it is mended. Reads and writes there fail; flushes do
+// not, and nothing is forgotten.
 func (d *disk) truncate() {
 	d.harmed.Store(true)
 	d.mu.Lock()

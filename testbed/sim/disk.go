@@ -12,14 +12,13 @@ import (
 	"duet/cluster"
 )
 
-// blocks is the size of the simulated disk. It is small so that schedules meet: two requests of the same block, a
-// resync under way where the guest writes. A block holds one number, 0 if it was never written.
+// blocks is the size of the simulated disk. It is small so that schedules meet: two requests of the same block,
+// a resync under way where the guest writes. A block holds one number, 0 if it was never written.
 const blocks = 8
 
-// disk is the image of a volume: what reads see, and what power loss leaves. The real
-// byte path uses it from its own goroutines.
-// A block changes as a whole: torn writes are not simulated. The lock is held for moments only and never while
-// time passes, see live.
+// disk is the image of a volume: what reads see, and what power loss leaves. The real byte path uses it from its
+// own goroutines. A block changes as a whole: torn writes are not simulated. The lock is held for moments only
+// and never while time passes, see live.
 type disk struct {
 	mu              sync.Mutex
 	cached, durable [blocks]uint64 // the page cache, and what survives powerCut
@@ -62,9 +61,9 @@ func (d *disk) flushed(seen [blocks]uint64) {
 	d.durable = seen
 }
 
-// powerCut loses writes that were not flushed: each of them, or none.
-// It is decided for each block by itself, so order between blocks is lost, as a write cache loses it. Of several
-// writes of one block the newest survives or none, never one between.
+// powerCut loses writes that were not flushed: each of them, or none. It is decided for each block by itself, so
+// order between blocks is lost, as a write cache loses it. Of several writes of one block the newest survives or
+// none, never one between.
 func (d *disk) powerCut(rng *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,9 +75,9 @@ func (d *disk) powerCut(rng *rand.Rand) {
 	}
 }
 
-// dirtyLog is the durable memory of a volume: its lineage and which blocks may differ.
-// It follows blockrepl.DirtyLog: a commit is atomic, and commits take effect in the order in which they were
-// asked for. What has been applied is durable, so it needs no copy of its own for a loss of power.
+// dirtyLog is the durable memory of a volume: its lineage and which blocks may differ. It follows
+// blockrepl.DirtyLog: a commit is atomic, and commits take effect in the order in which they were asked for.
+// What has been applied is durable, so it needs no copy of its own for a loss of power.
 type dirtyLog struct {
 	lineage  blockrepl.Lineage
 	suspects [blocks]bool               // of the model
@@ -93,8 +92,8 @@ type commit struct {
 	gone  bool // the process that wanted it is dead
 }
 
-// crash settles what was being written when the process died.
-// Commits that are not in the prefix must not be applied by their timers later: gone says so.
+// crash settles what was being written when the process died. Commits that are not in the prefix must not be
+// applied by their timers later: gone says so.
 func (l *dirtyLog) crash(rng *rand.Rand) {
 	for _, c := range l.pending[:rng.IntN(len(l.pending)+1)] {
 		c.apply(l)
@@ -107,9 +106,9 @@ func (l *dirtyLog) crash(rng *rand.Rand) {
 
 var errDiskFull = errors.New("no space left on device")
 
-// store is an engine.Store: each Save is durable when it returns.
-// Kinder than badgerlog: it takes no time, so no engine is killed between a save that was asked for and its end.
-// It is where the checker learns of a grant, before the engine can act on it.
+// store is an engine.Store: each Save is durable when it returns. Kinder than badgerlog: it takes no time, so no
+// engine is killed between a save that was asked for and its end. It is where the checker learns of a grant,
+// before the engine can act on it.
 type store struct {
 	values map[string][]byte
 	before []byte // the record before the last Save

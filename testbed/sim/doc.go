@@ -39,16 +39,17 @@
 //
 // A run depends on its script and its seed only.
 //
-// Promises. A failure is a broken promise of docs/safety.md or an expectation of a script that was not met; it can be
-// done again from script and seed. Nothing sleeps by the real clock and no run leaves a goroutine behind (TestLeak).
+// Promises. A failure is a broken promise of docs/safety.md or an expectation of a script that was not met; it
+// can be done again from script and seed. Nothing sleeps by the real clock and no run leaves a goroutine behind
+// (TestLeak).
 //
 // Not here: two modules at a time (the start order), the spares of a witness, members that come and go, the
 // daemon's own start (cmd/node), the formats in which badgerlog and backing keep things.
 //
-// Kinder than the real thing: a block is written whole or not at all; the store of the engine is durable at once; the
-// witness loses nothing; a fence agent never fails; a frozen process of the real byte path computes on until it
-// reaches out. Harsher: calls come twice, late and in any order; what was not flushed is lost block by block; a
-// process dies between any two of its waits; messages of a connection travel one after the other.
+// Kinder than the real thing: a block is written whole or not at all; the store of the engine is durable at
+// once; the witness loses nothing; a fence agent never fails; a frozen process of the real byte path computes on
+// until it reaches out. Harsher: calls come twice, late and in any order; what was not flushed is lost block by
+// block; a process dies between any two of its waits; messages of a connection travel one after the other.
 //
 // Goroutines. The world is one goroutine. Tasks of a process are coroutines in it (sched.go): they need no lock,
 // and nothing else happens while one of them runs. With the real byte path its goroutines run beside the world,

@@ -76,9 +76,9 @@ func (n *Node) explains(a []string) error {
 	return err
 }
 
-// refused waits a moment: some commands are answered only when what is about to happen has happened.
-// The answer is that to the newest command that this node was given, so a command to a node without a daemon
-// must not come between.
+// refused waits a moment: some commands are answered only when what is about to happen has happened. The answer
+// is that to the newest command that this node was given, so a command to a node without a daemon must not come
+// between.
 func (n *Node) refused(a []string) error {
 	want := strings.TrimSpace(strings.Join(a, " "))
 	n.c.until(3*time.Second, func() bool { return n.answer != nil })
@@ -119,8 +119,8 @@ func (c *Cluster) runs(a []string) error {
 	return nil
 }
 
-// holds looks at what nodes and witness keep durably.
-// Voters are looked at, not what engines say: the newest epoch is what anybody has durably.
+// holds looks at what nodes and witness keep durably. Voters are looked at, not what engines say: the newest
+// epoch is what anybody has durably.
 func (n *Node) holds(a []string) error {
 	epoch, err := strconv.ParseUint(a[0], 10, 64)
 	newest := n.c.witness.record

@@ -29,15 +29,14 @@ type guest struct {
 	met  bool     // its disk answered with an error in this life
 }
 
-// front is a volume as the guest sees it.
-// It is the model's primary or the door of the real byte path.
+// front is a volume as the guest sees it. It is the model's primary or the door of the real byte path.
 type front interface {
 	life() *process // of the daemon that serves it
 	submit(r *request)
 }
 
-// boot begins a life: first every block is read.
-// It is where lost writes are found: a VM that starts elsewhere reads everything before it writes.
+// boot begins a life: first every block is read. It is where lost writes are found: a VM that starts elsewhere
+// reads everything before it writes.
 func (g *guest) boot() {
 	g.life++
 	g.state, g.op, g.sent, g.done, g.met = vmmanager.Running, nil, nil, 0, false
@@ -164,9 +163,8 @@ func (g *guest) submit() {
 	g.n.c.w.in(front.life(), func() { front.submit(r) })
 }
 
-// pauses is what the hypervisor does with a VM whose disk answers with an error.
-// The request is not answered: it is submitted anew when the VM goes on. The event may reach a daemon that knows
-// it already, or none.
+// pauses is what the hypervisor does with a VM whose disk answers with an error. The request is not answered: it
+// is submitted anew when the VM goes on. The event may reach a daemon that knows it already, or none.
 func (g *guest) pauses() {
 	g.sent = nil
 	g.state = vmmanager.IOError
@@ -195,9 +193,9 @@ func (g *guest) closed(f front) {
 	}
 }
 
-// hypervisor is the engine's view of the guest.
-// It belongs to one node and does not know the other's VM, so two can run at a time: only the checker sees that.
-// Calls are made by tasks of the daemon and end with it, but a VM that has started goes on.
+// hypervisor is the engine's view of the guest. It belongs to one node and does not know the other's VM, so two
+// can run at a time: only the checker sees that. Calls are made by tasks of the daemon and end with it, but a VM
+// that has started goes on.
 type hypervisor struct {
 	vmmanager.Unavailable
 	n *Node
@@ -216,8 +214,8 @@ func (h hypervisor) Definition(context.Context, string) (vmmanager.Definition, e
 	return vmmanager.Definition{Name: "vm", Text: []byte("vm")}, nil
 }
 
-// Start takes a while.
-// The VM may run before Start returns, and a daemon that is killed between never learns that it has started it.
+// Start takes a while. The VM may run before Start returns, and a daemon that is killed between never learns
+// that it has started it.
 func (h hypervisor) Start(ctx context.Context, _ string) error {
 	g := &h.n.guest
 	switch g.state {
@@ -262,8 +260,7 @@ func (h hypervisor) Shutdown(ctx context.Context, _ string) error {
 	return nil
 }
 
-// Kill ends the VM.
-// A VM that stubbornGuest keeps alive is one that a hypervisor says it has ended.
+// Kill ends the VM. A VM that stubbornGuest keeps alive is one that a hypervisor says it has ended.
 func (h hypervisor) Kill(ctx context.Context, _ string) error {
 	if g := &h.n.guest; g.state != vmmanager.Off && h.n.c.broken != stubbornGuest {
 		h.n.c.check.spares(h.n)

@@ -24,9 +24,8 @@ const (
 	hiccup = time.Second
 )
 
-// harmless are the lines of a script that disturb nobody.
-// A verb that is missing here only makes the promise begin anew. One that is here wrongly makes sound engines
-// fail.
+// harmless are the lines of a script that disturb nobody. A verb that is missing here only makes the promise
+// begin anew. One that is here wrongly makes sound engines fail.
 var harmless = []string{"wait", "expect", "why", "runs", "never", "may", "holder", "complete", "writes", "stalls",
 	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle",
 	"witness", "repeat"}

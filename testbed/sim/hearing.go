@@ -13,10 +13,10 @@ const detection = 2 * time.Second
 // quiet is when a peer that is silent on all paths is not waited for any more.
 const quiet = detection / 3
 
-// hearing is what a node knows of the other by heartbeats. A view is made anew only when
-// what it is made of has changed, as engines compare views.
-// It stands in gossip's place, without its messages: reach is computed from what is true, and only the delays
-// are gossip's. Kinder: nothing is lost on the way and there is one path. Harsher: see view.
+// hearing is what a node knows of the other by heartbeats. A view is made anew only when what it is made of has
+// changed, as engines compare views. It stands in gossip's place, without its messages: reach is computed from
+// what is true, and only the delays are gossip's. Kinder: nothing is lost on the way and there is one path.
+// Harsher: see view.
 type hearing struct {
 	reach  bool         // the other is within reach now
 	heard  int64        // when it last was
@@ -44,9 +44,9 @@ func (h *hearing) silentFor(now int64) time.Duration {
 // answers reports whether heartbeats are answered.
 func (n *Node) answers() bool { return n.proc != nil && !n.proc.frozen }
 
-// touch notes who is within reach of whom, after something changed.
-// Whatever changes a process, a computer or a cut of the control network has to call it. Both directions count:
-// gossip believes an answer only. Engines are told when their view may have changed, 50 ms late.
+// touch notes who is within reach of whom, after something changed. Whatever changes a process, a computer or a
+// cut of the control network has to call it. Both directions count: gossip believes an answer only. Engines are
+// told when their view may have changed, 50 ms late.
 func (c *Cluster) touch() {
 	for i, n := range c.nodes {
 		o := c.nodes[1-i]
@@ -67,9 +67,9 @@ func (c *Cluster) touch() {
 	}
 }
 
-// view is what heartbeats say. A node that was itself frozen begins to listen anew if its peer is within reach when it
-// is thawed. If it is not, the time since the freeze counts as silence: harsher than gossip, which counts only what it
-// has listened.
+// view is what heartbeats say. A node that was itself frozen begins to listen anew if its peer is within reach
+// when it is thawed. If it is not, the time since the freeze counts as silence: harsher than gossip, which
+// counts only what it has listened.
 func (n *Node) view(other cluster.NodeID) cluster.View {
 	silent := n.ear.silentFor(n.c.w.now)
 	at := sight{

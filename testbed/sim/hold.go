@@ -10,20 +10,18 @@ import (
 
 // Flushes of the primary, and Hold.
 
-// rounds are the flushes: one under way at a time, which covers all that waited when it began.
-// A round that fails gives its requests and its blocks back: they wait for the next one, and for ever if there
-// is none.
+// rounds are the flushes: one under way at a time, which covers all that waited when it began. A round that
+// fails gives its requests and its blocks back: they wait for the next one, and for ever if there is none.
 type rounds struct {
 	waiting []*request
 	running bool
 	written [blocks]bool // on both sides, not flushed on both
 }
 
-// flush does a round on this side, and on the peer's if it is required.
-// Blocks written since both sides flushed are the ones that a peer which is lost may lack; so written is cleared
-// when a round begins, and what that round covered comes back if it fails. While a peer that may have lost
-// writes catches up no round begins: a failover could take back what it promised (blockrepl/DESIGN.md, "Same
-// epoch, again").
+// flush does a round on this side, and on the peer's if it is required. Blocks written since both sides flushed
+// are the ones that a peer which is lost may lack; so written is cleared when a round begins, and what that
+// round covered comes back if it fails. While a peer that may have lost writes catches up no round begins: a
+// failover could take back what it promised (blockrepl/DESIGN.md, "Same epoch, again").
 func (p *primary) flush() {
 	if p.rounds.running || len(p.rounds.waiting) == 0 || p.failed != nil {
 		return
@@ -83,9 +81,8 @@ func (p *primary) flushed(round []*request, covered [blocks]bool, both bool, err
 	p.pump()
 }
 
-// cool forgets the suspects that are on both sides for sure.
-// What is in flight, marked or not flushed on both sides stays hot. It is looked at again when the commit is
-// applied, as a write may have begun meanwhile.
+// cool forgets the suspects that are on both sides for sure. What is in flight, marked or not flushed on both
+// sides stays hot. It is looked at again when the commit is applied, as a write may have begun meanwhile.
 func (p *primary) cool() {
 	var keep [blocks]bool
 	for b := range blocks {

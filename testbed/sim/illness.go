@@ -11,10 +11,9 @@ import (
 	"duet/blockrepl"
 )
 
-// illness is what a disk does wrong. By operation: reads, writes and flushes, the last
-// of which strike at block 0 of their row.
-// disk.mu guards it. Nothing here makes a disk return other data than it holds and no error: that is what lost,
-// astray and rot do to what it holds.
+// illness is what a disk does wrong. By operation: reads, writes and flushes, the last of which strike at block
+// 0 of their row. disk.mu guards it. Nothing here makes a disk return other data than it holds and no error:
+// that is what lost, astray and rot do to what it holds.
 type illness struct {
 	changed  sync.Cond // broadcast when something was mended, or a process has died
 	ailments [3][blocks]ailment
@@ -26,9 +25,9 @@ type illness struct {
 	bad      [blocks]uint64
 }
 
-// ailment is what an operation on a block meets.
-// An operation is slow first; then it hangs or fails by what is wrong at that moment, so one that is under way
-// when a disk falls ill meets it, and one that is mended in time does not.
+// ailment is what an operation on a block meets. An operation is slow first; then it hangs or fails by what is
+// wrong at that moment, so one that is under way when a disk falls ill meets it, and one that is mended in time
+// does not.
 type ailment struct {
 	slow time.Duration
 	hang bool
@@ -48,8 +47,8 @@ func kindOf(op blockrepl.Op) int {
 	return 1
 }
 
-// put is a write that has come to its end, where it lands.
-// A sector that could not be read can be again once it was written, as disks remap it.
+// put is a write that has come to its end, where it lands. A sector that could not be read can be again once it
+// was written, as disks remap it.
 func (d *disk) put(block int, value uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,8 +102,8 @@ func (d *disk) look(at access) ailment {
 	return a
 }
 
-// mend ends all that is wrong, but for what was written wrong.
-// Whatever hung goes on, and finds nothing wrong. Damaged blocks stay damaged until they are written over.
+// mend ends all that is wrong, but for what was written wrong. Whatever hung goes on, and finds nothing wrong.
+// Damaged blocks stay damaged until they are written over.
 func (d *disk) mend() {
 	d.mu.Lock()
 	hung := d.ill.hung
@@ -117,8 +116,8 @@ func (d *disk) mend() {
 	}
 }
 
-// wakeDead lets operations of a process that has died see it.
-// A system call of a process that was killed ends with it; what hung in the model does not happen any more.
+// wakeDead lets operations of a process that has died see it. A system call of a process that was killed ends
+// with it; what hung in the model does not happen any more.
 func (d *disk) wakeDead() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -126,8 +125,8 @@ func (d *disk) wakeDead() {
 	d.ill.changed.Broadcast()
 }
 
-// ails reports whether anything is wrong or was written wrong.
-// A block that was written wrong counts until it is written over, as whoever reads it is wronged by this disk.
+// ails reports whether anything is wrong or was written wrong. A block that was written wrong counts until it is
+// written over, as whoever reads it is wronged by this disk.
 func (d *disk) ails() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -148,9 +147,9 @@ func (d *disk) isDamaged(block int) bool {
 	return d.ill.damaged[block]
 }
 
-// strike lets an operation of a live goroutine take its time, and fail.
-// It sleeps without the lock; a hang waits on the condition, which gives the lock back. It returns when the
-// process is dead, and the caller must not touch the disk then.
+// strike lets an operation of a live goroutine take its time, and fail. It sleeps without the lock; a hang waits
+// on the condition, which gives the lock back. It returns when the process is dead, and the caller must not
+// touch the disk then.
 func (d *disk) strike(at access, base time.Duration, g *gate) error {
 	a := d.ail(at)
 	time.Sleep(base + a.slow)
@@ -162,9 +161,8 @@ func (d *disk) strike(at access, base time.Duration, g *gate) error {
 	return a.err
 }
 
-// io is strike for the model: fn goes on with what came of it.
-// It does not happen in a dead process. fn does to the disk what the operation does: a write that fails changes
-// nothing.
+// io is strike for the model: fn goes on with what came of it. It does not happen in a dead process. fn does to
+// the disk what the operation does: a write that fails changes nothing.
 func (n *Node) io(at access, base time.Duration, life *process, fn func(error)) {
 	a := n.disk.ail(at)
 	var again func()

@@ -12,9 +12,9 @@ import (
 	"duet/blockrepl"
 )
 
-// The real byte path sees a volume of some extents. A block is the first sector of a
-// region; two blocks lie in each extent, far apart. Everything else is zeroes. So one hot extent covers two blocks, and
-// hotExtents is reached: the bookkeeping of extents and regions has work, which the model does not have.
+// The real byte path sees a volume of some extents. A block is the first sector of a region; two blocks lie in
+// each extent, far apart. Everything else is zeroes. So one hot extent covers two blocks, and hotExtents is
+// reached: the bookkeeping of extents and regions has work, which the model does not have.
 const (
 	perExtent  = 2
 	sideBySide = blockrepl.RegionSize * (blockrepl.RegionsPerExtent - 1)
@@ -39,9 +39,8 @@ func covered(off, n int64, f func(block int)) {
 // errDead is what a process that was killed would get, if anybody could see it.
 var errDead = errors.New("the process is dead")
 
-// image is a disk as an engine.Image of one process.
-// Several goroutines of one process use it at a time. It must do nothing for a dead process: each method passes
-// the gate after its own time and before its effect.
+// image is a disk as an engine.Image of one process. Several goroutines of one process use it at a time. It must
+// do nothing for a dead process: each method passes the gate after its own time and before its effect.
 type image struct {
 	n    *Node
 	gate *gate
@@ -52,8 +51,8 @@ type image struct {
 
 var _ engine.Image = (*image)(nil)
 
-// open is the disk of n for a process.
-// It has chance of its own, taken from the world's here, as goroutines that drew from that would change the run.
+// open is the disk of n for a process. It has chance of its own, taken from the world's here, as goroutines that
+// drew from that would change the run.
 func (n *Node) open(g *gate, following bool) *image {
 	rng := rand.New(rand.NewPCG(n.c.w.rng.Uint64(), 0))
 	var mu sync.Mutex // several goroutines use rng
@@ -145,8 +144,7 @@ func (i *image) write(block int, value uint64) {
 	}
 }
 
-// Flush makes durable what was written when it began.
-// A write that ends while it lasts is not covered.
+// Flush makes durable what was written when it began. A write that ends while it lasts is not covered.
 func (i *image) Flush() error {
 	seen := i.n.disk.now()
 	err := i.n.disk.strike(access{blockrepl.OpFlush, 0, true}, diskTime, i.gate)
@@ -159,9 +157,9 @@ func (i *image) Flush() error {
 	return err
 }
 
-// disks are the engine.Disks of one process of a node. The log is read here, before
-// anything else happens, and not when it is asked for.
-// Methods of Disks are called by live goroutines, which must not read what belongs to the world.
+// disks are the engine.Disks of one process of a node. The log is read here, before anything else happens, and
+// not when it is asked for. Methods of Disks are called by live goroutines, which must not read what belongs to
+// the world.
 type disks struct {
 	n     *Node
 	life  *process
@@ -190,9 +188,8 @@ func (d disks) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error) {
 // Written is not known: nobody looks at it here.
 func (d disks) Written(appmodules.Volume) time.Time { return time.Time{} }
 
-// SetAside keeps what is here.
-// It is whole at the instant of the call, which takes no time: a version half kept is for blockrepl/divergence's
-// own tests.
+// SetAside keeps what is here. It is whole at the instant of the call, which takes no time: a version half kept
+// is for blockrepl/divergence's own tests.
 func (d disks) SetAside(appmodules.Volume, engine.Image, engine.Divergence) error {
 	seen := d.n.disk.now()
 	d.n.c.w.live.post(func() {
@@ -202,9 +199,9 @@ func (d disks) SetAside(appmodules.Volume, engine.Image, engine.Divergence) erro
 	return nil
 }
 
-// journal is the dirty log of a node as one process has it.
-// It follows blockrepl.DirtyLog. done runs on the goroutine of the world, which plays that of the log; so it
-// must not wait for anything but locks that are held for moments.
+// journal is the dirty log of a node as one process has it. It follows blockrepl.DirtyLog. done runs on the
+// goroutine of the world, which plays that of the log; so it must not wait for anything but locks that are held
+// for moments.
 type journal struct {
 	n       *Node
 	life    *process
@@ -232,9 +229,9 @@ func (j *journal) Load() ([]blockrepl.Entry, *blockrepl.Lineage, error) {
 	return j.entries, &l, nil
 }
 
-// Commit stores entries and lineage, or a part of what was asked for before a crash.
-// Nothing is stored for a process that is dead when its turn comes; done is told errDead then, as nobody may be
-// left waiting when its volume is closed.
+// Commit stores entries and lineage, or a part of what was asked for before a crash. Nothing is stored for a
+// process that is dead when its turn comes; done is told errDead then, as nobody may be left waiting when its
+// volume is closed.
 func (j *journal) Commit(entries []blockrepl.Entry, lineage *blockrepl.Lineage, done func(error)) {
 	entries = append([]blockrepl.Entry(nil), entries...)
 	var next blockrepl.Lineage
@@ -279,9 +276,8 @@ func (l *dirtyLog) keep(entries []blockrepl.Entry) {
 	}
 }
 
-// door is the blockrepl.Frontend through which the guest of a node reaches a volume.
-// It stands in the place of the NBD server and QEMU's client: one request at a time, no TCP, no reconnect of its
-// own.
+// door is the blockrepl.Frontend through which the guest of a node reaches a volume. It stands in the place of
+// the NBD server and QEMU's client: one request at a time, no TCP, no reconnect of its own.
 type door struct {
 	n    *Node
 	p    *process
@@ -313,8 +309,8 @@ func (d *door) Close() error {
 
 func (d *door) life() *process { return d.p }
 
-// submit takes a request of the guest, as a connection of NBD would.
-// The buffer belongs to the byte path until Complete, as blockrepl.Request asks for; a new one is made for each.
+// submit takes a request of the guest, as a connection of NBD would. The buffer belongs to the byte path until
+// Complete, as blockrepl.Request asks for; a new one is made for each.
 func (d *door) submit(r *request) {
 	b := &blockrepl.Request{Op: r.op, By: answer{d, r}}
 	if r.op != blockrepl.OpFlush {
@@ -337,8 +333,8 @@ type answer struct {
 	r *request
 }
 
-// Complete tells the guest, if the daemon lives long enough.
-// Epoch is read when the answer is handed over, so a write is judged by the epoch its volume has then.
+// Complete tells the guest, if the daemon lives long enough. Epoch is read when the answer is handed over, so a
+// write is judged by the epoch its volume has then.
 func (a answer) Complete(b *blockrepl.Request, err error) {
 	n, r := a.d.n, a.r
 	n.c.w.live.post(func() {

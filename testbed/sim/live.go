@@ -5,13 +5,11 @@ import (
 	"time"
 )
 
-// live lets goroutines of production take part in a world. Their clock is that of a
-// testing/synctest bubble, in which the world itself is one goroutine: time passes only
-// when all of them wait, and an event happens only when they do. What they have to say
-// to the world they post.
-// A goroutine that waits for a mutex does not count as waiting: virtual time stands still as long as it does. So
-// nothing may wait in virtual time (sleep, channel, condition of somebody else) while it holds a lock that
-// another one wants.
+// live lets goroutines of production take part in a world. Their clock is that of a testing/synctest bubble, in
+// which the world itself is one goroutine: time passes only when all of them wait, and an event happens only
+// when they do. What they have to say to the world they post. A goroutine that waits for a mutex does not count
+// as waiting: virtual time stands still as long as it does. So nothing may wait in virtual time (sleep, channel,
+// condition of somebody else) while it holds a lock that another one wants.
 type live struct {
 	quiesce func() // returns when every other goroutine waits: synctest.Wait
 	start   time.Time
@@ -27,9 +25,8 @@ func newLive(quiesce func()) *live {
 	return &live{quiesce: quiesce, start: time.Now(), bell: make(chan struct{}, 1)}
 }
 
-// post has the world do fn. Any goroutine.
-// It never blocks. What one goroutine posts happens in its order; between goroutines there is none, which is why
-// runs of the real byte path are not quite the same each time.
+// post has the world do fn. Any goroutine. It never blocks. What one goroutine posts happens in its order;
+// between goroutines there is none, which is why runs of the real byte path are not quite the same each time.
 func (l *live) post(fn func()) {
 	l.mu.Lock()
 	l.posted = append(l.posted, fn)
@@ -40,8 +37,8 @@ func (l *live) post(fn func()) {
 	}
 }
 
-// settle does what was posted until every goroutine waits for time or for an event.
-// Whatever fn does may set goroutines going, so it waits anew after each round. Events happen only after it.
+// settle does what was posted until every goroutine waits for time or for an event. Whatever fn does may set
+// goroutines going, so it waits anew after each round. Events happen only after it.
 func (l *live) settle() {
 	for {
 		l.quiesce()
@@ -58,9 +55,8 @@ func (l *live) settle() {
 	}
 }
 
-// runLive is run for a world with live goroutines.
-// The clock of the bubble is the one that counts: w.now follows it, and an event happens at the first instant at
-// which it is due and everybody waits.
+// runLive is run for a world with live goroutines. The clock of the bubble is the one that counts: w.now follows
+// it, and an event happens at the first instant at which it is due and everybody waits.
 func (w *world) runLive(end int64, stop func() bool) {
 	for {
 		w.live.settle()
@@ -80,8 +76,8 @@ func (w *world) runLive(end int64, stop func() bool) {
 	}
 }
 
-// sleep lets time pass until then, or until something is posted.
-// The world is one of the goroutines of the bubble, so this is what lets the virtual clock go on.
+// sleep lets time pass until then, or until something is posted. The world is one of the goroutines of the
+// bubble, so this is what lets the virtual clock go on.
 func (w *world) sleep(then int64) {
 	timer := time.NewTimer(time.Duration(then - w.now))
 	select {
@@ -92,12 +88,12 @@ func (w *world) sleep(then int64) {
 	w.now = int64(time.Since(w.live.start))
 }
 
-// gate is the life of a process as its live goroutines meet it at whatever reaches out
-// of it: a frozen one gets no further, a dead one reaches nothing.
-// Kinder than SIGSTOP and SIGKILL: a goroutine computes on until it meets the gate, and its timers run.
-// Everything that a process does to others (its disk, its connections, its guest) passes a gate or an event of
-// the process, so nobody can tell. What the process does to itself can differ: a watch that should find that it
-// did not run ticks on time here. The model, whose timers are events of the process, has that case.
+// gate is the life of a process as its live goroutines meet it at whatever reaches out of it: a frozen one gets
+// no further, a dead one reaches nothing. Kinder than SIGSTOP and SIGKILL: a goroutine computes on until it
+// meets the gate, and its timers run. Everything that a process does to others (its disk, its connections, its
+// guest) passes a gate or an event of the process, so nobody can tell. What the process does to itself can
+// differ: a watch that should find that it did not run ticks on time here. The model, whose timers are events of
+// the process, has that case.
 type gate struct {
 	mu           sync.Mutex
 	changed      sync.Cond

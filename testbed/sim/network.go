@@ -21,9 +21,9 @@ const (
 	wires
 )
 
-// network says what passes. Places are the nodes 0 and 1 and the witness, 2.
-// A cut takes effect at once, also for what is under way. Directions are cut apart, as one-way links are what
-// deceives failure detection. Nothing is damaged or forged: TLS would find it.
+// network says what passes. Places are the nodes 0 and 1 and the witness, 2. A cut takes effect at once, also
+// for what is under way. Directions are cut apart, as one-way links are what deceives failure detection. Nothing
+// is damaged or forged: TLS would find it.
 type network struct {
 	cut   [wires][3][3]bool    // from, to
 	delay [wires]time.Duration // more for each message, both ways
@@ -35,8 +35,8 @@ const latency = 200 * time.Microsecond
 
 var errNoAnswer = errors.New("connection refused")
 
-// passes reports whether a message would arrive.
-// It holds for this instant; a computer that is off is not looked at.
+// passes reports whether a message would arrive. It holds for this instant; a computer that is off is not looked
+// at.
 func (c *Cluster) passes(k wire, from, to int) bool {
 	return !c.net.cut[k][from][to]
 }
@@ -45,8 +45,8 @@ func (c *Cluster) travel(k wire) time.Duration {
 	return latency + c.net.delay[k] + c.w.jitter(latency)
 }
 
-// send delivers fn at the other side, in no order, unless it is lost.
-// fn happens to the world, not in a process: whoever wants a process uses in.
+// send delivers fn at the other side, in no order, unless it is lost. fn happens to the world, not in a process:
+// whoever wants a process uses in.
 func (c *Cluster) send(k wire, from, to int, fn func()) {
 	if !c.passes(k, from, to) || (k == control && c.w.rng.Float64() < c.net.drop) {
 		return
@@ -61,12 +61,11 @@ func (c *Cluster) send(k wire, from, to int, fn func()) {
 // errand is what a call has done by the engine of another node.
 type errand func(ctx context.Context, e *engine.Engine) (any, error)
 
-// call runs fn on the node to, as a task of its daemon, and returns what it says. An
-// answer that does not come is an error after ctx; a computer without the daemon
-// refuses at once.
-// All control calls are idempotent (cluster/DESIGN.md, "Paths"), which is what repetition tries: the errand is
-// done again up to three seconds later, perhaps by the next life of that daemon, and nobody is told. A daemon
-// that is frozen does it when it is thawed. The errand has ten seconds there, whatever ctx says here.
+// call runs fn on the node to, as a task of its daemon, and returns what it says. An answer that does not come
+// is an error after ctx; a computer without the daemon refuses at once. All control calls are idempotent
+// (cluster/DESIGN.md, "Paths"), which is what repetition tries: the errand is done again up to three seconds
+// later, perhaps by the next life of that daemon, and nobody is told. A daemon that is frozen does it when it is
+// thawed. The errand has ten seconds there, whatever ctx says here.
 func (n *Node) call(ctx context.Context, to int, fn errand) (any, error) {
 	c, from, life := n.c, n.id, n.proc
 	answered := make(chan struct{})
@@ -164,9 +163,8 @@ func (p peer) Define(ctx context.Context, d engine.Definition) error {
 	return err
 }
 
-// Dial opens a replication connection.
-// The error is errNoAnswer where no daemon listens, and that of ctx where nothing comes back. The other side may
-// have accepted a connection that this one never gets.
+// Dial opens a replication connection. The error is errNoAnswer where no daemon listens, and that of ctx where
+// nothing comes back. The other side may have accepted a connection that this one never gets.
 func (p peer) Dial(ctx context.Context) (net.Conn, error) {
 	c, from, to := p.n.c, p.n.id, 1-p.n.id
 	life, answered := p.n.proc, make(chan struct{})
@@ -232,8 +230,8 @@ func (c *Cluster) newPipe(from, to *Node) *pipe {
 
 func (e *end) other() *end { return &e.pipe.ends[1-e.side] }
 
-// send queues a message that does fn in the process of the other side.
-// After Close it does nothing, without an error: the sender hears of the end by lost.
+// send queues a message that does fn in the process of the other side. After Close it does nothing, without an
+// error: the sender hears of the end by lost.
 func (e *end) send(fn func()) {
 	if e.closed {
 		return
@@ -251,9 +249,8 @@ func (e *end) move() {
 	c.w.at(c.travel(data), nil, e.step)
 }
 
-// arrive delivers the first message, or waits until the network lets it pass.
-// A message that was sent before a Close of this side still arrives, as data before a FIN does. A side that has
-// closed takes nothing more.
+// arrive delivers the first message, or waits until the network lets it pass. A message that was sent before a
+// Close of this side still arrives, as data before a FIN does. A side that has closed takes nothing more.
 func (e *end) arrive() {
 	c, o := e.pipe.c, e.other()
 	e.moving = false
@@ -293,14 +290,14 @@ func (e *end) arrive() {
 	e.move()
 }
 
-// patience is how long TCP waits for a computer that does not answer.
-// It is for both sides and for silence only; a daemon that has ended answers by a reset at the next message.
+// patience is how long TCP waits for a computer that does not answer. It is for both sides and for silence only;
+// a daemon that has ended answers by a reset at the next message.
 const patience = 4 * time.Second
 
 var errTimeout = errors.New("connection timed out")
 
-// reset ends this side from outside.
-// It is an event of its process, so a frozen one hears of it when it is thawed.
+// reset ends this side from outside. It is an event of its process, so a frozen one hears of it when it is
+// thawed.
 func (e *end) reset(cause error) {
 	e.pipe.c.w.at(0, e.proc, func() {
 		if e.closed {
@@ -335,8 +332,8 @@ func (e *end) close(cause error) {
 	}
 }
 
-// sever breaks the connections of a node whose daemon died while the computer lives.
-// Its own callbacks are not called: there is nobody left to call. The kernel still sends what was written.
+// sever breaks the connections of a node whose daemon died while the computer lives. Its own callbacks are not
+// called: there is nobody left to call. The kernel still sends what was written.
 func (n *Node) sever() {
 	for _, e := range n.pipes {
 		if !e.closed {

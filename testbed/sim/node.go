@@ -14,11 +14,9 @@ import (
 	"duet/vmmanager"
 )
 
-// Node is one computer. Its parts are apart by what ends them: daemon with the daemon's
-// life, power with the computer's; store, disk, log and kept survive both, but for
-// what was not flushed.
-// What is embedded goes as a whole by assignment of a zero value, so that a field that is added cannot survive
-// what ends it.
+// Node is one computer. Its parts are apart by what ends them: daemon with the daemon's life, power with the
+// computer's; store, disk, log and kept survive both, but for what was not flushed. What is embedded goes as a
+// whole by assignment of a zero value, so that a field that is added cannot survive what ends it.
 type Node struct {
 	c    *Cluster
 	id   int
@@ -116,8 +114,8 @@ func (n *Node) boot() {
 	n.c.touch()
 }
 
-// storage is the byte path.
-// The engine cannot tell the two apart, which is what makes the same scenarios judge both.
+// storage is the byte path. The engine cannot tell the two apart, which is what makes the same scenarios judge
+// both.
 func (n *Node) storage() engine.Storage {
 	if n.real != nil {
 		return n.real
@@ -125,9 +123,9 @@ func (n *Node) storage() engine.Storage {
 	return storage{n}
 }
 
-// kill ends the daemon between two instructions; the VM goes on and waits for its disk.
-// The page cache survives it: nothing written is lost (cluster/DESIGN.md, "Two words beside the epochs"). Its
-// connections are ended by the kernel, after what was under way in them.
+// kill ends the daemon between two instructions; the VM goes on and waits for its disk. The page cache survives
+// it: nothing written is lost (cluster/DESIGN.md, "Two words beside the epochs"). Its connections are ended by
+// the kernel, after what was under way in them.
 func (n *Node) kill() {
 	if n.proc == nil {
 		return
@@ -193,10 +191,9 @@ func (n *Node) stop(down bool) {
 	})
 }
 
-// powerCut ends everything on the computer.
-// The order matters: the checker is told first, because it has to know whether the other copy is good while this
-// one still is; then every process ends, and only then does the disk forget. The peer hears nothing until its
-// patience is over.
+// powerCut ends everything on the computer. The order matters: the checker is told first, because it has to know
+// whether the other copy is good while this one still is; then every process ends, and only then does the disk
+// forget. The peer hears nothing until its patience is over.
 func (n *Node) powerCut() {
 	if !n.on {
 		return
@@ -218,8 +215,8 @@ func (n *Node) powerCut() {
 	n.c.touch()
 }
 
-// forget is power loss of hardware that lies.
-// It is a breach of contract on purpose: TestBroken proves by it that the checks would notice.
+// forget is power loss of hardware that lies. It is a breach of contract on purpose: TestBroken proves by it
+// that the checks would notice.
 func (n *Node) forget() {
 	switch n.c.broken {
 	case forgetfulDisk:
@@ -231,9 +228,9 @@ func (n *Node) forget() {
 	}
 }
 
-// freeze stops the daemon, or with it the VM; thaw lets both go on.
-// With all it is a host that hangs, as one whose hypervisor stops it: the guest stands still with its daemon.
-// Without it the guest goes on and waits for its disk.
+// freeze stops the daemon, or with it the VM; thaw lets both go on. With all it is a host that hangs, as one
+// whose hypervisor stops it: the guest stands still with its daemon. Without it the guest goes on and waits for
+// its disk.
 func (n *Node) freeze(all bool) {
 	if n.proc != nil {
 		n.proc.freeze()

@@ -34,11 +34,11 @@ type flight struct {
 	log        bool // waits for the generation to be durable
 }
 
-// primary is the volume on the node that writes; see the table in blockrepl/DESIGN.md.
-// It does by callbacks on one goroutine what blockrepl.Primary does by locks: same states, same order of what is
-// durable before what ("What is durable before what" there), block by block. Kinder: hot extents have no bound,
-// as each block is marked by itself; a block that cannot be read is not unreadable for a resync or a verify;
-// Close never fails for a flush that does. Harsher: what a resync sends counts for the stall clock.
+// primary is the volume on the node that writes; see the table in blockrepl/DESIGN.md. It does by callbacks on
+// one goroutine what blockrepl.Primary does by locks: same states, same order of what is durable before what
+// ("What is durable before what" there), block by block. Kinder: hot extents have no bound, as each block is
+// marked by itself; a block that cannot be read is not unreadable for a resync or a verify; Close never fails
+// for a flush that does. Harsher: what a resync sends counts for the stall clock.
 type primary struct {
 	n      *Node
 	p      *process
@@ -98,9 +98,8 @@ func (p *primary) submit(r *request) {
 	p.pump()
 }
 
-// pump begins whatever may begin, in the order in which it came.
-// A request that may not begin keeps its place. It is called after each change that may let one begin: of state,
-// hold, link, log or flights.
+// pump begins whatever may begin, in the order in which it came. A request that may not begin keeps its place.
+// It is called after each change that may let one begin: of state, hold, link, log or flights.
 func (p *primary) pump() {
 	if p.state == blockrepl.Closed {
 		return
@@ -143,9 +142,8 @@ func (p *primary) begin(r *request) bool {
 	return true
 }
 
-// before reports whether an earlier request for the same block waits.
-// That is so also where neither of both writes: two requests of a guest that overlap keep their order here,
-// which is more than NBD asks for.
+// before reports whether an earlier request for the same block waits. That is so also where neither of both
+// writes: two requests of a guest that overlap keep their order here, which is more than NBD asks for.
 func (p *primary) before(r *request) bool {
 	for _, o := range p.requests {
 		if o.op != blockrepl.OpFlush && o.block == r.block {
@@ -169,8 +167,8 @@ func (p *primary) required() bool {
 	return p.state == blockrepl.Required || p.state == blockrepl.Connected
 }
 
-// mark makes a block durably suspect before anything is sent.
-// Law of blockrepl: what could differ after a crash now is durable before the first byte is sent anywhere.
+// mark makes a block durably suspect before anything is sent. Law of blockrepl: what could differ after a crash
+// now is durable before the first byte is sent anywhere.
 func (p *primary) mark(block int) {
 	if p.marking[block] {
 		return
@@ -185,10 +183,10 @@ func (p *primary) mark(block int) {
 // store makes a change of the log durable, then calls fn.
 func (p *primary) store(apply func(*dirtyLog), fn func()) { p.n.commit(p.p, apply, fn, p.broken) }
 
-// commit makes a change of this node's log durable. A full disk is told to fail.
-// It follows blockrepl.DirtyLog: it takes diskTime, keeps the order of the calls, and is atomic. The log changes
-// at that time also while the process is frozen, as the request lies in the kernel by then; fn is told when the
-// process runs. A process that dies before is not told, and crash decides what of it happened.
+// commit makes a change of this node's log durable. A full disk is told to fail. It follows blockrepl.DirtyLog:
+// it takes diskTime, keeps the order of the calls, and is atomic. The log changes at that time also while the
+// process is frozen, as the request lies in the kernel by then; fn is told when the process runs. A process that
+// dies before is not told, and crash decides what of it happened.
 func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func(error)) {
 	if err := n.store.room(); err != nil {
 		n.c.w.quiet(diskTime, life, func() { fail(err); life.wake() })
@@ -206,9 +204,8 @@ func (n *Node) commit(life *process, apply func(*dirtyLog), fn func(), fail func
 	})
 }
 
-// issue sends a write to both copies.
-// The peer is sent it first and does its own write meanwhile, as in production. Without lonelyPrimary it is
-// waited for in every state that has a link, Syncing included.
+// issue sends a write to both copies. The peer is sent it first and does its own write meanwhile, as in
+// production. Without lonelyPrimary it is waited for in every state that has a link, Syncing included.
 func (p *primary) issue(r *request) {
 	f := &flight{req: r, block: r.block, here: true, log: p.wants}
 	p.flights = append(p.flights, f)
@@ -235,9 +232,9 @@ const localBudget = 10 * time.Second
 
 var errHung = errors.New("an operation of the local disk does not end")
 
-// local does an operation on the disk here. One that does not end is a failed disk.
-// Only what the guest waits for is noted here, so a read that hangs fails nothing (kinder than production, where
-// any call counts that a guest waits for).
+// local does an operation on the disk here. One that does not end is a failed disk. Only what the guest waits
+// for is noted here, so a read that hangs fails nothing (kinder than production, where any call counts that a
+// guest waits for).
 func (p *primary) local(at access, base time.Duration, fn func(error)) {
 	op := &local{p.n.c.w.now}
 	p.locals = append(p.locals, op)
@@ -255,9 +252,8 @@ func (p *primary) overdue() bool {
 	return len(p.locals) > 0 && p.n.c.w.now-p.locals[0].since > int64(localBudget)
 }
 
-// broken is the loss of the local copy: writes wait.
-// It is not returned to the guest: production holds a local write error, as the guest would remount read-only
-// although the peer has good data.
+// broken is the loss of the local copy: writes wait. It is not returned to the guest: production holds a local
+// write error, as the guest would remount read-only although the peer has good data.
 func (p *primary) broken(err error) {
 	if p.failed == nil && p.state != blockrepl.Closed {
 		p.failed = err
@@ -266,9 +262,8 @@ func (p *primary) broken(err error) {
 	}
 }
 
-// generation stores the lineage that says who writes alone.
-// One commit at a time. Whoever waits for it is looked at again when it is durable, and the next is begun if the
-// epoch has become another one meanwhile.
+// generation stores the lineage that says who writes alone. One commit at a time. Whoever waits for it is looked
+// at again when it is durable, and the next is begun if the epoch has become another one meanwhile.
 func (p *primary) generation() {
 	if p.logging {
 		return
@@ -328,8 +323,8 @@ func (p *primary) remove(f *flight) bool {
 	return false
 }
 
-// finish answers the guest.
-// The checker is told of a write before the guest is, so no read can be judged before it.
+// finish answers the guest. The checker is told of a write before the guest is, so no read can be judged before
+// it.
 func (p *primary) finish(r *request, err error) {
 	if p.state == blockrepl.Closed {
 		err = blockrepl.ErrClosed
@@ -343,9 +338,8 @@ func (p *primary) finish(r *request, err error) {
 	}
 }
 
-// GoAlone lets writes go on without a peer.
-// The epoch must not be older than that of this volume: ErrState. Beyond that the engine is trusted to have
-// asked for it; the checker is not.
+// GoAlone lets writes go on without a peer. The epoch must not be older than that of this volume: ErrState.
+// Beyond that the engine is trusted to have asked for it; the checker is not.
 func (p *primary) GoAlone(epoch uint64) error {
 	if l := p.link; l != nil {
 		p.drop(l, errors.New("the holder goes on without it"))
@@ -387,9 +381,8 @@ func (p *primary) releasePeer() {
 	}
 }
 
-// PeerComplete forgets what differed.
-// Before it the peer has durably said that it is complete (rule 7), which is why what differed may be forgotten.
-// It waits for Drained of this very link: ErrState.
+// PeerComplete forgets what differed. Before it the peer has durably said that it is complete (rule 7), which is
+// why what differed may be forgotten. It waits for Drained of this very link: ErrState.
 func (p *primary) PeerComplete() error {
 	if p.state != blockrepl.Required || !p.link.drained {
 		return blockrepl.ErrState
@@ -421,15 +414,15 @@ func (p *primary) Ticket() blockrepl.Ticket {
 	return t
 }
 
-// Close fences and flushes. Production also waits for what is in the disk; here a write that is under way is nobody's
-// any more but still lands when its time has come, also in a copy that follows by then.
+// Close fences and flushes. Production also waits for what is in the disk; here a write that is under way is
+// nobody's any more but still lands when its time has come, also in a copy that follows by then.
 func (p *primary) Close() error {
 	p.Fence()
 	return p.n.flushed()
 }
 
-// flushed makes durable what was written, unless the disk fails.
-// Kinder than a disk: it takes no time, and a flush that would fail is not one that Close sees.
+// flushed makes durable what was written, unless the disk fails. Kinder than a disk: it takes no time, and a
+// flush that would fail is not one that Close sees.
 func (n *Node) flushed() error {
 	if n.disk.fail == nil {
 		n.disk.durable = n.disk.cached
@@ -437,9 +430,9 @@ func (n *Node) flushed() error {
 	return n.disk.fail
 }
 
-// Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere.
-// It waits for nothing, as a vote must not (rule 5). What is in the disk still ends there and is acknowledged to
-// nobody, as settle finds Closed.
+// Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere. It waits for
+// nothing, as a vote must not (rule 5). What is in the disk still ends there and is acknowledged to nobody, as
+// settle finds Closed.
 func (p *primary) Fence() {
 	if p.state == blockrepl.Closed {
 		return

@@ -21,8 +21,8 @@ import (
 // hotExtents is a bound that two busy extents of the four reach.
 const hotExtents = 2
 
-// real is what one process of a node has of the real byte path.
-// Its methods are called by tasks, but for bury and the posted functions, which are the world's.
+// real is what one process of a node has of the real byte path. Its methods are called by tasks, but for bury
+// and the posted functions, which are the world's.
 type real struct {
 	n       *Node
 	life    *process
@@ -58,8 +58,8 @@ func (r *real) storage(following bool) engine.Storage {
 	})
 }
 
-// opened notes a volume, so that nothing of it outlives the process.
-// A process may die while it opens one: then it is buried at once.
+// opened notes a volume, so that nothing of it outlives the process. A process may die while it opens one: then
+// it is buried at once.
 func (r *real) opened(volume io.Closer) {
 	r.n.c.w.live.post(func() {
 		r.volumes = append(r.volumes, volume)
@@ -69,8 +69,8 @@ func (r *real) opened(volume io.Closer) {
 	})
 }
 
-// bury ends what is left of a process that is dead: nothing of it reaches the world any more.
-// Its streams end, its commits fail, and Close runs aside, as it may wait for a disk that hangs until wakeDead.
+// bury ends what is left of a process that is dead: nothing of it reaches the world any more. Its streams end,
+// its commits fail, and Close runs aside, as it may wait for a disk that hangs until wakeDead.
 func (r *real) bury() {
 	volumes := r.volumes
 	r.volumes = nil
@@ -85,8 +85,8 @@ func (r *real) bury() {
 	}
 }
 
-// Primary opens the volume and serves it to the guest.
-// An event is reported in order, as an event of the process, so a frozen daemon hears of it when it is thawed.
+// Primary opens the volume and serves it to the guest. An event is reported in order, as an event of the
+// process, so a frozen daemon hears of it when it is thawed.
 func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	var inner engine.Primary
 	var err error
@@ -115,9 +115,8 @@ func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engin
 	return p, nil
 }
 
-// provingPrimary is one that is proven in the background.
-// It is another type because the engine asks a Primary by its type whether it can be proven; without `set proof`
-// it must not.
+// provingPrimary is one that is proven in the background. It is another type because the engine asks a Primary
+// by its type whether it can be proven; without `set proof` it must not.
 type provingPrimary struct{ *realPrimary }
 
 var errNoProver = errors.New("it cannot be proven")
@@ -162,8 +161,8 @@ type realPrimary struct {
 	opens bool // this copy counts
 }
 
-// counts: from here on this copy is the one that counts.
-// It is told once: before GoAlone, as that needs nobody, and after Attach, which may refuse.
+// counts: from here on this copy is the one that counts. It is told once: before GoAlone, as that needs nobody,
+// and after Attach, which may refuse.
 func (p *realPrimary) counts() {
 	if !p.opens {
 		p.opens = true
@@ -249,8 +248,8 @@ func (s *realSecondary) Close() (err error) {
 // greeting is how long a connection may take to say who it is.
 const greeting = 5 * time.Second
 
-// listen takes in a replication connection, as the node's listener does.
-// It is cmd/node's listener without TLS and without a look at who is a member.
+// listen takes in a replication connection, as the node's listener does. It is cmd/node's listener without TLS
+// and without a look at who is a member.
 func (r *real) listen(e *end) {
 	s := r.stream(e)
 	live := r.n.c.w.live

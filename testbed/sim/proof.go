@@ -11,8 +11,8 @@ import (
 
 // What scripts say of the proof in the background.
 
-// ledger is what the node that leads says of its volume; false: nothing.
-// It is what the status shows, so the scenarios see what an admin sees.
+// ledger is what the node that leads says of its volume; false: nothing. It is what the status shows, so the
+// scenarios see what an admin sees.
 func (n *Node) ledger() (l proof.Ledger, yes bool) {
 	if n.proc == nil || n.engine == nil {
 		return l, false
@@ -24,8 +24,8 @@ func (n *Node) ledger() (l proof.Ledger, yes bool) {
 	return all[0].Proof.Ledger, true
 }
 
-// proven waits until all of the volume was found the same from now on: proven NODE within D.
-// By the clock of N, which must be up.
+// proven waits until all of the volume was found the same from now on: proven NODE within D. By the clock of N,
+// which must be up.
 func (n *Node) proven(a []string) error {
 	d, err := within(append([]string{n.name}, a...))
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// random makes a schedule of faults. The same seed makes the same schedule.
-// The generator and the run have streams of their own, so a change of the simulator does not change the
-// schedules; a change of the lists here changes all of them.
+// random makes a schedule of faults. The same seed makes the same schedule. The generator and the run have
+// streams of their own, so a change of the simulator does not change the schedules; a change of the lists here
+// changes all of them.
 func random(seed uint64) script {
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 1)), settling: 4 * time.Second}
 	g.policy()
@@ -126,9 +126,8 @@ var single = [...]string{
 	"command N restart", "command N stop-all",
 }
 
-// chains are faults that hit at the worst moment.
-// The waits are those of steps of a start or a swap (a VM takes 100 to 200 ms here, a shutdown 200 ms), so that
-// the fault hits between two of them.
+// chains are faults that hit at the worst moment. The waits are those of steps of a start or a swap (a VM takes
+// 100 to 200 ms here, a shutdown 200 ms), so that the fault hits between two of them.
 var chains = [...]string{
 	"guest N deaf|command N OP|pause|single",
 	"command N OP|wait 199ms|FREEZE N|wait 5s|thaw N",
@@ -195,10 +194,9 @@ func (g *generator) fault() {
 // ends is the first line after which nothing goes wrong any more.
 const ends = "drop 0"
 
-// recover ends every fault: the pair has to find together again by itself, and then
-// stays together whatever the witness does.
-// What an operator has to do is done: stopped modules are started, twice, as one may hear late of the other.
-// After that it has two minutes; a pair that does not settle by then is a violation as well.
+// recover ends every fault: the pair has to find together again by itself, and then stays together whatever the
+// witness does. What an operator has to do is done: stopped modules are started, twice, as one may hear late of
+// the other. After that it has two minutes; a pair that does not settle by then is a violation as well.
 func (g *generator) recover() {
 	g.add(ends)
 	g.add("heal")

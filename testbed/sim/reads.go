@@ -9,10 +9,9 @@ import (
 
 // Reads of the primary: the guest's, and those of a verify.
 
-// read takes a block from this disk, or from the peer if it cannot be read here and the
-// peer has it; then it is written back here.
-// The peer is asked only while it is required: one that catches up may not have the newest value. Writing it
-// back follows blockrepl's mend; it takes no time here.
+// read takes a block from this disk, or from the peer if it cannot be read here and the peer has it; then it is
+// written back here. The peer is asked only while it is required: one that catches up may not have the newest
+// value. Writing it back follows blockrepl's mend; it takes no time here.
 func (p *primary) read(r *request) {
 	epoch := p.epoch
 	p.n.io(access{blockrepl.OpRead, r.block, true}, 0, p.p, func(err error) {

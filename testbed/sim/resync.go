@@ -10,9 +10,8 @@ import (
 
 var errPeerLost = errors.New("peer lost")
 
-// link is one attachment.
-// It ends once, by drop, GoAlone or Fence; after that every callback finds that p.link is another one and does
-// nothing.
+// link is one attachment. It ends once, by drop, GoAlone or Fence; after that every callback finds that p.link
+// is another one and does nothing.
 type link struct {
 	end     *end
 	id      uint64
@@ -105,9 +104,9 @@ func (p *primary) sendWrite(f *flight) {
 	})
 }
 
-// resync brings one block after the other in step, then reports.
-// The block is locked while it is read and sent, so a write of the guest comes before or after it as a whole.
-// What is busy is left for later. The content is read without a look at what is wrong with the disk.
+// resync brings one block after the other in step, then reports. The block is locked while it is read and sent,
+// so a write of the guest comes before or after it as a whole. What is busy is left for later. The content is
+// read without a look at what is wrong with the disk.
 func (p *primary) resync(l *link, complete bool) {
 	if p.link != l {
 		return
@@ -140,10 +139,10 @@ func (p *primary) resync(l *link, complete bool) {
 	})
 }
 
-// drain requires the peer for every write from now on, makes both sides durable and reports.
-// The order is rule 7's: first every new write needs the peer; then all that differed is there; then a flush of
-// both; only then is it reported, and the engine asks the peer to say durably that it is complete. If it was
-// complete already the volume is Connected when Drained is reported.
+// drain requires the peer for every write from now on, makes both sides durable and reports. The order is rule
+// 7's: first every new write needs the peer; then all that differed is there; then a flush of both; only then is
+// it reported, and the engine asks the peer to say durably that it is complete. If it was complete already the
+// volume is Connected when Drained is reported.
 func (p *primary) drain(l *link, complete bool) {
 	p.state = blockrepl.Required
 	p.judge()
@@ -160,9 +159,8 @@ func (p *primary) drain(l *link, complete bool) {
 	p.pump()
 }
 
-// drop is the loss of the peer.
-// A required peer that is lost freezes the writes until the engine has arbitrated (rule 3); one that was
-// catching up was not needed, and writes go on at once.
+// drop is the loss of the peer. A required peer that is lost freezes the writes until the engine has arbitrated
+// (rule 3); one that was catching up was not needed, and writes go on at once.
 func (p *primary) drop(l *link, cause error) {
 	if p.link != l {
 		return
@@ -195,10 +193,9 @@ func (p *primary) drop(l *link, cause error) {
 // clear forgets what the peer lacks, in memory only: what the log has of it stays until the peer is complete.
 func (p *primary) clear() { p.catchup = catchup{} }
 
-// watch loses a peer that does not answer within the stall budget. A tick that comes
-// late says that this process did not run, and proves nothing.
-// It is also what pings an idle peer, so that a broken connection is found without a guest that writes. It looks
-// every eighth of the budget, so a loss is told that much late.
+// watch loses a peer that does not answer within the stall budget. A tick that comes late says that this process
+// did not run, and proves nothing. It is also what pings an idle peer, so that a broken connection is found
+// without a guest that writes. It looks every eighth of the budget, so a loss is told that much late.
 func (p *primary) watch() {
 	every := p.budget / 8
 	due := p.n.c.w.now + int64(every)

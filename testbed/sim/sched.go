@@ -9,10 +9,10 @@ import (
 	"duet/appmodules/engine"
 )
 
-// world is the virtual time and everything that is going to happen.
-// Nothing here is locked: one goroutine drives it, and the tasks are coroutines of that goroutine. Events of one
-// instant happen in the order in which they were scheduled, so a run depends on rng alone; whatever ranges over
-// a map on the way to an event would break that (TestSame).
+// world is the virtual time and everything that is going to happen. Nothing here is locked: one goroutine drives
+// it, and the tasks are coroutines of that goroutine. Events of one instant happen in the order in which they
+// were scheduled, so a run depends on rng alone; whatever ranges over a map on the way to an event would break
+// that (TestSame).
 type world struct {
 	now    int64      // ns since the beginning
 	seq    uint64     // of the last event; also its id, so that it is never used twice
@@ -34,8 +34,8 @@ type event struct {
 	quiet bool   // it ends no wait, unless it says so by wake
 }
 
-// timer is an event that can be cancelled.
-// An event is used again after it has happened, so the id tells whether it is still the same one.
+// timer is an event that can be cancelled. An event is used again after it has happened, so the id tells whether
+// it is still the same one.
 type timer struct {
 	e  *event
 	id uint64
@@ -47,9 +47,9 @@ func (t timer) stop() {
 	}
 }
 
-// process is one life of a daemon. It is the engine.Runtime of what runs in it.
-// The host has one as well, in which the guest runs. A process is not begun again: the next life of a daemon is
-// another value, and what was scheduled for the dead one does not happen.
+// process is one life of a daemon. It is the engine.Runtime of what runs in it. The host has one as well, in
+// which the guest runs. A process is not begun again: the next life of a daemon is another value, and what was
+// scheduled for the dead one does not happen.
 type process struct {
 	w       *world
 	skew    time.Duration // of its clock
@@ -67,10 +67,10 @@ type process struct {
 
 var _ engine.Runtime = (*process)(nil)
 
-// task is one goroutine of a process, as a coroutine, and what it waits for. When it
-// has ended the coroutine serves another one.
-// At most one of cond and done, end is set: cond by what is simulated, the channels by the engine. All of them
-// are polled, so whoever changes what a cond looks at calls wake, or does so in an event that is not quiet.
+// task is one goroutine of a process, as a coroutine, and what it waits for. When it has ended the coroutine
+// serves another one. At most one of cond and done, end is set: cond by what is simulated, the channels by the
+// engine. All of them are polled, so whoever changes what a cond looks at calls wake, or does so in an event
+// that is not quiet.
 type task struct {
 	fn    func()
 	next  func() (waits, more bool)
@@ -92,9 +92,8 @@ const (
 	ended
 )
 
-// killed unwinds the tasks of a process that died.
-// Calls that a task has deferred do run on the way, which a SIGKILL would not let them; a wait in one of them
-// panics again.
+// killed unwinds the tasks of a process that died. Calls that a task has deferred do run on the way, which a
+// SIGKILL would not let them; a wait in one of them panics again.
 type killed struct{}
 
 // at lets fn happen in p after d.
@@ -170,8 +169,8 @@ func (w *world) first() {
 	}
 }
 
-// happen reports whether e is over.
-// What a frozen process missed is kept and not lost: a packet lies in its socket, a timer is overdue.
+// happen reports whether e is over. What a frozen process missed is kept and not lost: a packet lies in its
+// socket, a timer is overdue.
 func (w *world) happen(e *event) bool {
 	p := e.p
 	switch {
@@ -280,8 +279,8 @@ func (w *world) close() {
 	w.idle = nil
 }
 
-// kill ends the process between two instructions.
-// That is: while none of its tasks runs, or at the next wait of the one that does.
+// kill ends the process between two instructions. That is: while none of its tasks runs, or at the next wait of
+// the one that does.
 func (p *process) kill() {
 	p.dead = true
 	p.gate.set(false, true)
@@ -337,8 +336,8 @@ func received(ch <-chan struct{}) bool {
 	}
 }
 
-// wait lets the running task wait for what it has been given.
-// Only the running task may call it: it yields to the world. A wait that is over already does not yield.
+// wait lets the running task wait for what it has been given. Only the running task may call it: it yields to
+// the world. A wait that is over already does not yield.
 func (p *process) wait(t *task) error {
 	if p.dead {
 		panic(killed{})
@@ -364,15 +363,14 @@ func (p *process) waitFor(ctx context.Context, cond func() bool) error {
 	return p.wait(t)
 }
 
-// Now is the process's own clock.
-// Skew is taken over at boot, so a clock does not jump while its daemon runs. Clocks decide nothing
-// (cluster/DESIGN.md); a peer whose clock is hours away must change no outcome.
+// Now is the process's own clock. Skew is taken over at boot, so a clock does not jump while its daemon runs.
+// Clocks decide nothing (cluster/DESIGN.md); a peer whose clock is hours away must change no outcome.
 func (p *process) Now() time.Time {
 	return time.Unix(1_000_000_000, p.w.now).Add(p.skew)
 }
 
-// Go starts a task at this instant or a moment later.
-// The moment is random, so that two goroutines that are started together begin in any order.
+// Go starts a task at this instant or a moment later. The moment is random, so that two goroutines that are
+// started together begin in any order.
 func (p *process) Go(fn func()) { p.w.at(p.w.jitter(20*time.Microsecond), p, func() { p.start(fn) }) }
 
 // Begin starts a task at once.
@@ -383,8 +381,8 @@ func (p *process) After(d time.Duration, fn func()) (stop func()) {
 	return p.w.at(d, p, func() { p.start(fn) }).stop
 }
 
-// tooOften is how many waits of one process within an instant mean that it spins.
-// No time passes while it does, so without this a livelock would look like a hang of the test.
+// tooOften is how many waits of one process within an instant mean that it spins. No time passes while it does,
+// so without this a livelock would look like a hang of the test.
 const tooOften = 20_000
 
 // Wait lets the running task wait.
@@ -426,8 +424,8 @@ func (d *deadline) Err() error {
 	return d.Context.Err()
 }
 
-// sleep lets the running task wait for d.
-// It is by virtual time and the error is that of ctx. A frozen process sleeps on until it is thawed.
+// sleep lets the running task wait for d. It is by virtual time and the error is that of ctx. A frozen process
+// sleeps on until it is thawed.
 func (p *process) sleep(ctx context.Context, d time.Duration) error {
 	over := false
 	t := p.w.at(d, p, func() { over = true })

@@ -64,9 +64,9 @@ import (
 //	proven N within D      all of it was found the same from now on
 //	finds N SIDE within D  one place differs, and SIDE has changed by itself: alpha, beta or nobody
 //
-// A line that gives N a command while its daemon is dead or frozen does nothing. A word too many is not an error.
-// It ends at the first violation or expectation that is not met. Time passes only in lines that wait, so lines
-// without one happen at one instant.
+// A line that gives N a command while its daemon is dead or frozen does nothing. A word too many is not an
+// error. It ends at the first violation or expectation that is not met. Time passes only in lines that wait, so
+// lines without one happen at one instant.
 type script []string
 
 // parse cuts a text into lines without comments.
@@ -127,9 +127,8 @@ func (s script) with(seed uint64, opt options) (transcript string, err error) {
 	return transcript, err
 }
 
-// close ends every task, so that nothing is left behind.
-// With the real byte path this waits until volumes of dead processes are closed, as a bubble may not end before
-// its goroutines.
+// close ends every task, so that nothing is left behind. With the real byte path this waits until volumes of
+// dead processes are closed, as a bubble may not end before its goroutines.
 func (c *Cluster) close() {
 	for _, n := range c.nodes {
 		n.end()
@@ -314,8 +313,8 @@ func (c *Cluster) pass(text string) error {
 	return nil
 }
 
-// until lets time pass until cond, at most for d.
-// It also ends at a violation. What it returns is cond at the end.
+// until lets time pass until cond, at most for d. It also ends at a violation. What it returns is cond at the
+// end.
 func (c *Cluster) until(d time.Duration, cond func() bool) bool {
 	c.w.run(time.Duration(c.w.now)+d, func() bool { return c.check.problem != "" || cond() })
 	return cond()

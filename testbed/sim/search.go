@@ -41,11 +41,11 @@ func (p *Progress) Failed() uint64 { return p.failed.Load() }
 // Simulated is how much time has passed on the virtual clocks of those that have ended.
 func (p *Progress) Simulated() time.Duration { return time.Duration(p.virtual.Load()) }
 
-// Search runs the random schedules first to first+n-1 on so many workers and gives each
-// failure to found, shrunk; calls do not overlap. It ends early when found returns
-// false, or with the error of ctx. It returns when no worker runs any more.
-// It uses the model, whose runs are the same each time, and not the real byte path, which needs a test around
-// it. Without workers it returns at once. A schedule under way when ctx ends is finished.
+// Search runs the random schedules first to first+n-1 on so many workers and gives each failure to found,
+// shrunk; calls do not overlap. It ends early when found returns false, or with the error of ctx. It returns
+// when no worker runs any more. It uses the model, whose runs are the same each time, and not the real byte
+// path, which needs a test around it. Without workers it returns at once. A schedule under way when ctx ends is
+// finished.
 func Search(ctx context.Context, first, n uint64, workers int, p *Progress, found func(Failure) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,8 +132,8 @@ func shrink(run runner, s script, seed uint64, failure string) (script, uint64) 
 	return s, seed
 }
 
-// kind is what a failure is about, without its numbers.
-// Node names count as one, as the mirror image of a failure is the same failure.
+// kind is what a failure is about, without its numbers. Node names count as one, as the mirror image of a
+// failure is the same failure.
 func kind(failure string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {

@@ -11,10 +11,9 @@ import (
 	"duet/blockrepl"
 )
 
-// secondary is the volume on the node that follows.
-// At most one session serves. Answers of an earlier one are dropped, which is what keeps an acknowledgement from
-// reaching a primary that this copy has left. Kinder than blockrepl.Secondary: Complete and Close never fail for
-// a flush that does.
+// secondary is the volume on the node that follows. At most one session serves. Answers of an earlier one are
+// dropped, which is what keeps an acknowledgement from reaching a primary that this copy has left. Kinder than
+// blockrepl.Secondary: Complete and Close never fail for a flush that does.
 type secondary struct {
 	n       *Node
 	p       *process
@@ -52,9 +51,8 @@ func (i *incoming) Refuse(r blockrepl.Refusal) error {
 
 func (i *incoming) Close() error { return i.end.Close() }
 
-// incoming hands a connection to the engine, as the node's listener does.
-// The answer to the primary is the engine's, by Refuse or by Serve; one that gives none leaves the primary
-// waiting until its own limit.
+// incoming hands a connection to the engine, as the node's listener does. The answer to the primary is the
+// engine's, by Refuse or by Serve; one that gives none leaves the primary waiting until its own limit.
 func (n *Node) incoming(in *incoming) {
 	p, e := n.proc, n.engine
 	p.start(func() {
@@ -88,9 +86,9 @@ func (s storage) Known(appmodules.Volume) (blockrepl.Lineage, int64, error) {
 	return s.n.log.lineage, dirty, nil
 }
 
-// Serve welcomes the primary and applies what it sends until the connection ends.
-// A new session ends the one before. It returns only when the session is over, and always with a reason;
-// ErrLocalCopy is in it if this copy failed.
+// Serve welcomes the primary and applies what it sends until the connection ends. A new session ends the one
+// before. It returns only when the session is over, and always with a reason; ErrLocalCopy is in it if this copy
+// failed.
 func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete bool) error {
 	in := ein.(*incoming)
 	s.stop()
@@ -140,10 +138,9 @@ func (s *secondary) stop() {
 	}
 }
 
-// write applies one write. Before the first change of a copy that is not complete
-// it is durably partial.
-// A frame of another epoch is refused, as its sender may be deposed (rule 2). The answer means that the write is
-// in the page cache, not that it is durable: that is what a flush is for.
+// write applies one write. Before the first change of a copy that is not complete it is durably partial. A frame
+// of another epoch is refused, as its sender may be deposed (rule 2). The answer means that the write is in the
+// page cache, not that it is durable: that is what a flush is for.
 func (s *secondary) write(epoch uint64, block int, value uint64, answer func(error)) {
 	in := s.serving
 	if epoch != in.hello.Epoch {
@@ -197,9 +194,9 @@ func (s *secondary) flush(answer func(error)) {
 	})
 }
 
-// Complete makes this copy complete, if the ticket is of the running attachment.
-// The order is that of blockrepl: everything applied is durable before one commit says so and forgets this
-// copy's own suspects. A session that has ended since does not take it back: what it applied is here.
+// Complete makes this copy complete, if the ticket is of the running attachment. The order is that of blockrepl:
+// everything applied is durable before one commit says so and forgets this copy's own suspects. A session that
+// has ended since does not take it back: what it applied is here.
 func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 	in := s.serving
 	if in == nil || in.hello.Epoch != t.Epoch || in.hello.Link != t.Link {
@@ -227,8 +224,8 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 	return nil
 }
 
-// Yield keeps what is here and forgets the generations the winner does not have.
-// It keeps before it forgets: a copy that is overwritten first would be lost (rule 11).
+// Yield keeps what is here and forgets the generations the winner does not have. It keeps before it forgets: a
+// copy that is overwritten first would be lost (rule 11).
 func (s *secondary) Yield(ctx context.Context, d engine.Divergence) error {
 	s.n.kept = append(s.n.kept, s.n.disk.now())
 	s.n.c.note("%s: its version is set aside", s.n.name)

@@ -7,8 +7,8 @@ import (
 	"duet/appmodules/engine"
 )
 
-// story is what the transcript and the checks have seen of a node.
-// It is told by transitions, not by a look at the engine, so `expect` and `settled` see what an admin would see.
+// story is what the transcript and the checks have seen of a node. It is told by transitions, not by a look at
+// the engine, so `expect` and `settled` see what an admin would see.
 type story struct {
 	shown string           // role and status
 	phase appmodules.Phase // as the transitions say, for coverage
@@ -39,8 +39,8 @@ func (c *Cluster) transition(n *Node, t engine.Transition) {
 	}
 }
 
-// tell adds a transition to the transcript. Two that alternate are told once.
-// So a transcript stays short where a node tries again and again; the checks see every one.
+// tell adds a transition to the transcript. Two that alternate are told once. So a transcript stays short where
+// a node tries again and again; the checks see every one.
 func (s *story) tell(n *Node, text string) {
 	if text == s.told[0] {
 		s.told[0], s.told[1] = s.told[1], text

@@ -9,10 +9,9 @@ import (
 	"time"
 )
 
-// stream is an end of a pipe as a net.Conn that carries bytes, for the real byte path.
-// Read and Write are called by goroutines of the byte path, receive and fail by the world; mu is held for
-// moments only. What has arrived is read before the error of its end, as from a TCP socket, unless this side has
-// closed it.
+// stream is an end of a pipe as a net.Conn that carries bytes, for the real byte path. Read and Write are called
+// by goroutines of the byte path, receive and fail by the world; mu is held for moments only. What has arrived
+// is read before the error of its end, as from a TCP socket, unless this side has closed it.
 type stream struct {
 	net.Conn // nil: what is missing here nobody calls
 	w        *world
@@ -40,8 +39,7 @@ func newStream(e *end) *stream {
 	return s
 }
 
-// receive takes bytes from the network.
-// The bytes are the stream's from then on: Write has copied them.
+// receive takes bytes from the network. The bytes are the stream's from then on: Write has copied them.
 func (s *stream) receive(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,9 +80,8 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 }
 
-// Write sends a copy of p. It waits only while the process is frozen.
-// It never waits for the peer: there is no window, so a peer that does not read is found by the stall budget
-// only. Success says nothing of arrival.
+// Write sends a copy of p. It waits only while the process is frozen. It never waits for the peer: there is no
+// window, so a peer that does not read is found by the stall budget only. Success says nothing of arrival.
 func (s *stream) Write(p []byte) (int, error) {
 	if !s.gate.pass() {
 		return 0, net.ErrClosed
@@ -107,8 +104,8 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the stream; the other side hears of it when the network lets it.
-// A Read or Write that waits ends with net.ErrClosed.
+// Close ends the stream; the other side hears of it when the network lets it. A Read or Write that waits ends
+// with net.ErrClosed.
 func (s *stream) Close() error {
 	s.fail(net.ErrClosed)
 	s.w.live.post(func() { s.w.quiet(0, s.e.proc, func() { _ = s.e.Close() }) })
