@@ -15,16 +15,17 @@ import (
 	"duet/testbed/testcluster"
 )
 
-// injection carries one Plan out.
+// injection carries one Plan out. The maps are for the goroutine of Inject; said is also written by the
+// commands.
 type injection struct {
 	*Pair
 	plan     Plan
 	off      map[string]bool // hosts that are switched off, by any fault
 	still    map[string]bool // hosts that are frozen, or whose daemon is
-	commands sync.WaitGroup  // operator's commands under way
+	commands sync.WaitGroup  // operator's commands under way; heal waits for them
 	mu       sync.Mutex
-	said     []string // what happened beside the plan
-	stopped  map[string]bool
+	said     []string        // what happened beside the plan
+	stopped  map[string]bool // modules that may be stopped on purpose, which heal starts
 }
 
 // instant is the begin or the end of a fault.
@@ -41,8 +42,10 @@ func (s *injection) say(format string, args ...any) {
 	s.said = append(s.said, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// Inject carries the plan out and heals everything. It returns what it did, line by
-// line; the error is that of the test bed, not of the cluster.
+// Inject carries the plan out and heals everything. It returns what it did, line by line; the error is that of
+// the test bed, not of the cluster. Faults begin and end at their times as far as the test bed keeps up: an end
+// that takes long (a boot) delays all that follows. When it returns nil nothing is broken any more, but the pair
+// need not be whole yet: that is Judge's question.
 func (p *Pair) Inject(ctx context.Context, plan Plan) (did []string, err error) {
 	s := &injection{Pair: p, plan: plan, off: map[string]bool{}, still: map[string]bool{}, stopped: map[string]bool{}}
 	var all []instant
@@ -73,7 +76,8 @@ func (p *Pair) Inject(ctx context.Context, plan Plan) (did []string, err error) 
 	return s.said, err
 }
 
-// begin strikes. What cannot be struck because it is dead already is let be.
+// begin strikes. What cannot be struck because it is dead already is let be. A fault on a host that is off is
+// left out, but for a power cut, which also takes what a dead host did not flush.
 func (s *injection) begin(ctx context.Context, f Fault) error {
 	h := s.Hosts[f.Host]
 	if h != nil && s.off[f.Host] && f.Kind != PowerCut {
@@ -120,7 +124,8 @@ func (s *injection) begin(ctx context.Context, f Fault) error {
 	return fmt.Errorf("unknown fault %q", f.Kind)
 }
 
-// end takes a fault back; one that something else has taken back already is let be.
+// end takes a fault back; one that something else has taken back already is let be. After an end that boots a
+// host its libvirtd answers; its daemon is started and not waited for.
 func (s *injection) end(ctx context.Context, f Fault) error {
 	h := s.Hosts[f.Host]
 	if h != nil && s.off[f.Host] {
@@ -157,7 +162,8 @@ func (s *injection) end(ctx context.Context, f Fault) error {
 	return nil
 }
 
-// cuts are what a fault of the network does.
+// cuts are what a fault of the network does. It is the same for begin and end, so that Restore takes back
+// exactly what Cut has added. Of the two directions OneWay keeps the one from the host.
 func cuts(f Fault) []netns.Cut {
 	var all []netns.Cut
 	switch f.Kind {
@@ -188,8 +194,10 @@ func other(host string) string {
 	return testcluster.Alpha
 }
 
-// switchOff ends a host. A disk is struck only while the other host has everything, or
-// all of them are: otherwise a loss would be nobody's fault.
+// switchOff ends a host. A disk is struck only while the other host has everything, or all of them are:
+// otherwise a loss would be nobody's fault. KillHost leaves the kernel to close its connections in order;
+// SilenceHost cuts the cables first, so that nobody hears it die, as with a real loss of power. PowerCut loses
+// what was not flushed, FailDisk all access to it.
 func (s *injection) switchOff(ctx context.Context, f Fault, h *testcluster.Host) error {
 	switch f.Kind {
 	case FailDisk:
@@ -211,6 +219,8 @@ func (s *injection) switchOff(ctx context.Context, f Fault, h *testcluster.Host)
 	return err
 }
 
+// The network namespace is new, as a kernel that boots knows nothing of the connections before. The cuts of
+// SilenceHost are taken back.
 func (s *injection) switchOn(ctx context.Context, h *testcluster.Host) error {
 	if !s.off[h.Name] {
 		return nil
@@ -231,7 +241,7 @@ const (
 	contSignal = unix.SIGCONT
 )
 
-// revive starts a dead daemon.
+// revive starts a dead daemon. It plays systemd's Restart=; only a daemon that has ended is started.
 func (s *injection) revive(h *testcluster.Host) error {
 	select {
 	case <-h.Duetd().Done():
@@ -241,7 +251,8 @@ func (s *injection) revive(h *testcluster.Host) error {
 	}
 }
 
-// restart ends the daemon in order; one that does not end in time is frozen, and left.
+// restart ends the daemon in order; one that does not end in time is frozen, and left. A frozen host or a swap
+// under way may keep it; then its end comes later, and heal starts it again if it has ended by then.
 func (s *injection) restart(ctx context.Context, h *testcluster.Host) error {
 	ctx, cancel := context.WithTimeout(ctx, 25*time.Second)
 	defer cancel()
@@ -265,7 +276,8 @@ func (s *injection) signal(module string, sig unix.Signal) error {
 	return err
 }
 
-// machines are the QEMUs of a module by host.
+// machines are the QEMUs of a module by host. They are told apart by QEMU's own argument guest=NAME, which
+// libvirt sets. Two hosts in the result are two VMs.
 func (p *Pair) machines(module string) (map[string][]int, error) {
 	found := map[string][]int{}
 	for name, h := range p.Hosts {
@@ -282,7 +294,9 @@ func (p *Pair) machines(module string) (map[string][]int, error) {
 	return found, nil
 }
 
-// operate gives an operator's command, which may fail as long as it harms nothing.
+// operate gives an operator's command, which may fail as long as it harms nothing. The host that gets it follows
+// from the plan, alpha or beta by the parity of the fault's time, so a seed gives it to the same one. It runs
+// beside the faults for a minute at most.
 func (s *injection) operate(ctx context.Context, f Fault) {
 	name := testcluster.Alpha
 	if s.off[name] || f.At%2 == 0 && !s.off[testcluster.Beta] {
@@ -309,7 +323,8 @@ func (s *injection) tolerate(err error) error {
 	return nil
 }
 
-// heal repairs everything and waits for the operator's commands.
+// heal repairs everything and waits for the operator's commands. Cuts go first, as what follows needs the
+// network. Everything that may be whole already is asked all the same: each step is one that does nothing then.
 func (s *injection) heal(ctx context.Context) error {
 	s.say("heal everything")
 	err := s.LAN.RestoreAll()

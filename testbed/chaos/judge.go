@@ -21,8 +21,10 @@ type Violation struct {
 	Proof string // the history of the bad block, for example
 }
 
-// Judge waits for the pair to be whole after an Inject and says what is broken; nothing
-// is. Then new histories begin.
+// Judge waits for the pair to be whole after an Inject and says what is broken; nothing is. Then new histories
+// begin. After a violation nothing is forgotten, so that the histories can be looked at. It bounds itself by
+// healTime. Judged are: that the pair is whole by itself; that no write was refused; each page as a register;
+// the records of the guest; that a verify finds both copies the same; that each VM runs once.
 func (p *Pair) Judge(ctx context.Context, plan Plan) []Violation {
 	ctx, cancel := context.WithTimeout(ctx, healTime)
 	defer cancel()
@@ -50,7 +52,8 @@ func (p *Pair) Judge(ctx context.Context, plan Plan) []Violation {
 	return all
 }
 
-// judgeWriter ends the history of a writer by reading everything and judges it.
+// judgeWriter ends the history of a writer by reading everything and judges it. A refused request is a
+// violation: the guest would have seen an I/O error, which the promise excludes whatever breaks.
 func (p *Pair) judgeWriter(ctx context.Context, w *Writer) []Violation {
 	if err := errors.Join(w.Pause(ctx, testcluster.Until), w.Sweep()); err != nil {
 		return []Violation{{What: err.Error()}}
@@ -66,7 +69,9 @@ func (p *Pair) judgeWriter(ctx context.Context, w *Writer) []Violation {
 	return all
 }
 
-// afterBlackout reads the volumes before anybody writes to them again.
+// afterBlackout reads the volumes before anybody writes to them again. Writers are held from the first loss of
+// power on, so what is read is what survived. The history before it is judged as registers, what is found only
+// by what was flushed.
 func (p *Pair) afterBlackout(ctx context.Context) []Violation {
 	var all []Violation
 	for _, w := range p.writers {
@@ -99,7 +104,8 @@ func (p *Pair) afterBlackout(ctx context.Context) []Violation {
 	return all
 }
 
-// proof is the end of the history of the block that an error names.
+// proof is the end of the history of the block that an error names. Sixty operations before the end, or around
+// the first read that no write explains; times are seconds of the writer's clock.
 func proof(ops []check.Op, err error) string {
 	_, rest, _ := strings.Cut(err.Error(), "block ")
 	var block uint64
@@ -144,7 +150,8 @@ func later(between []check.Op, w, r check.Op) bool {
 	})
 }
 
-// darken remembers that everything unflushed may be lost now.
+// darken remembers that everything unflushed may be lost now. It is called when the first host of a blackout has
+// lost its power and again after the second: boots that ended by then count only for what they flushed.
 func (p *Pair) darken() error {
 	for name := range p.Hosts {
 		log, err := p.ReadConsoleOf(name, Records)
@@ -161,7 +168,8 @@ func (p *Pair) darken() error {
 	return nil
 }
 
-// judgeRecords compares what the Linux guest was told on both hosts with its disk.
+// judgeRecords compares what the Linux guest was told on both hosts with its disk. Consoles are read before the
+// disk: what they promise by then has to be there, what is promised later need not be.
 func (p *Pair) judgeRecords(ctx context.Context) []Violation {
 	primary, err := p.inStep(ctx, Records)
 	if err != nil {
@@ -213,8 +221,9 @@ func (p *Pair) promised(b guest.Boot) check.Boot {
 	return out
 }
 
-// readDisk reads the disk of the running Linux guest through its socket, while QEMU is
-// stopped: a record that it writes at this instant might be read half.
+// readDisk reads the disk of the running Linux guest through its socket, while QEMU is stopped: a record that it
+// writes at this instant might be read half. It uses the socket of the primary beside QEMU, as the daemon was
+// started with -admit-root. QEMU goes on whatever comes of it.
 func (p *Pair) readDisk(primary *testcluster.Host) (check.Disk, error) {
 	s := injection{Pair: p}
 	if err := s.signal(Records, stopSignal); err != nil {
@@ -260,7 +269,8 @@ func (r reader) ReadAt(b []byte, off int64) (int, error) {
 
 var _ io.ReaderAt = reader{}
 
-// judgeCopies has both copies of a module compared, and counts its VMs.
+// judgeCopies has both copies of a module compared, and counts its VMs. Two QEMUs of one module, on one host or
+// two, are a violation even when the data are whole.
 func (p *Pair) judgeCopies(ctx context.Context, module string) []Violation {
 	primary, err := p.inStep(ctx, module)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// NBD commands and flags, as far as a guest would use them.
+// NBD commands and flags, as far as a guest would use them: the section "Request message" of the NBD specification.
 const (
 	cmdRead       = 0
 	cmdWrite      = 1
@@ -28,10 +28,12 @@ type refused uint32
 
 func (r refused) Error() string { return fmt.Sprintf("NBD error %d", uint32(r)) }
 
-// conn is one NBD connection. Its requests may be made by several goroutines.
+// conn is one NBD connection. Its requests may be made by several goroutines. receive must run on a goroutine,
+// or no request ends. Nothing bounds a request: a volume whose writes are frozen does not answer for as long as
+// that lasts, as a guest is to wait.
 type conn struct {
 	net.Conn
-	send sync.Mutex
+	send sync.Mutex // one request after the other on the wire; never held together with mu
 
 	mu      sync.Mutex
 	cookie  uint64
@@ -39,11 +41,12 @@ type conn struct {
 }
 
 type call struct {
-	into []byte // where the data of a read goes
-	done chan error
+	into []byte     // where the data of a read goes
+	done chan error // capacity one: receive never waits for it
 }
 
-// dialNBD connects to the volume of a unix socket. It shares no code with the server.
+// dialNBD connects to the volume of a unix socket. It shares no code with the server. A server and a client that
+// share a mistake would agree on it.
 func dialNBD(path string) (*conn, error) {
 	const patience = 2 * time.Second // a frozen daemon's socket accepts and is silent
 	nc, err := net.DialTimeout("unix", path, patience)
@@ -60,7 +63,8 @@ func dialNBD(path string) (*conn, error) {
 	return c, nil
 }
 
-// negotiate asks for the default export, without structured replies.
+// negotiate asks for the default export, without structured replies. It is NBD_OPT_EXPORT_NAME, the oldest way:
+// the server answers with size and flags, without the 124 zeroes that were declined.
 func (c *conn) negotiate() error {
 	var hello [18]byte
 	if _, err := io.ReadFull(c, hello[:]); err != nil {
@@ -96,6 +100,8 @@ func (c *conn) receive() {
 	c.waiting = nil
 }
 
+// answer hands over one simple reply. The error ends the connection: after a wrong header nobody knows where the
+// next one begins.
 func (c *conn) answer(r io.Reader) error {
 	var h [16]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -133,7 +139,9 @@ type request struct {
 	data       []byte // of a write; where a read goes
 }
 
-// do makes a request and waits for its answer: nil, refused or errLost.
+// do makes a request and waits for its answer: nil, refused or errLost. The data of a write are copied before it
+// returns; a read is written to until it does. A connection that is lost with a request under way leaves it
+// unknown whether that happened.
 func (c *conn) do(q request) error {
 	w := &call{done: make(chan error, 1)}
 	if q.cmd == cmdRead {

@@ -19,16 +19,17 @@ import (
 // Pair is a cluster under test. Its methods are for one goroutine.
 type Pair struct {
 	*testcluster.Cluster
-	Witness bool
-	dir     string
-	writers map[string]*Writer
+	Witness bool               // arbitration safe with a witness; otherwise available with a ping target
+	dir     string             // of the cluster
+	writers map[string]*Writer // by module: Left and Right
 	// dark are boots of the Linux guest that a blackout ended: only what they flushed
 	// had to survive.
 	dark map[string]bool
 }
 
-// Build makes the cluster, protects its modules and waits until they are in step. The
-// cluster of cfg gets disks and consoles of each host's own. On an error nothing is left.
+// Build makes the cluster, protects its modules and waits until they are in step. The cluster of cfg gets disks
+// and consoles of each host's own. On an error nothing is left. 160 MiB of disk for each host hold the images,
+// the daemon's state and what FillDisk takes.
 func Build(ctx context.Context, cfg testcluster.Config, witness bool) (*Pair, error) {
 	cfg.DiskMiB, cfg.Apart = 160, true
 	cfg.Args = append(cfg.Args, "-admit-root") // the writers are no QEMU
@@ -43,7 +44,9 @@ func Build(ctx context.Context, cfg testcluster.Config, witness bool) (*Pair, er
 	return p, nil
 }
 
-// Dump ends the daemons and has them write their goroutines into their logs.
+// Dump ends the daemons and has them write their goroutines into their logs. It is for the report of a test that
+// has failed: SIGQUIT makes Go write all stacks. It does not need ctx to be alive. The pair is of no use
+// afterwards.
 func (p *Pair) Dump(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -58,7 +61,7 @@ func (p *Pair) Dump(ctx context.Context) error {
 	return err
 }
 
-// Close ends the writers and the cluster.
+// Close ends the writers and the cluster. Writers first: their sockets lie in the hosts.
 func (p *Pair) Close() error {
 	for _, w := range p.writers {
 		w.Close()
@@ -66,6 +69,7 @@ func (p *Pair) Close() error {
 	return p.Cluster.Close()
 }
 
+// The writers are made last, with a context that outlives the caller's: only Close ends them.
 func (p *Pair) build(ctx context.Context) error {
 	if err := p.Form(ctx); err != nil {
 		return err
@@ -100,7 +104,8 @@ func (p *Pair) build(ctx context.Context) error {
 	return nil
 }
 
-// protect makes a VM a module that may be restarted any number of times.
+// protect makes a VM a module that may be restarted any number of times. A schedule restarts a VM more often
+// than the default policy allows within a day, which would end in a module that has given up and not in a fault.
 func (p *Pair) protect(ctx context.Context, h *testcluster.Host, module string) error {
 	arbitration := "available"
 	if p.Witness {
@@ -133,7 +138,8 @@ const recordsSize = 8 << 20
 // modules of the pair.
 func modules() []string { return []string{Records, Left, Right} }
 
-// state is how a module stands, by each host's own account.
+// state is how a module stands, by each host's own account. Each host is asked itself, as one that is asked of
+// the other may tell old news.
 func (p *Pair) state(ctx context.Context, module string) (map[string]api.NodeState, error) {
 	all := map[string]api.NodeState{}
 	for name, h := range p.Hosts {
@@ -146,7 +152,8 @@ func (p *Pair) state(ctx context.Context, module string) (map[string]api.NodeSta
 	return all, nil
 }
 
-// inStep tells the primary of a module that is PRIM on one host and SECOND on the other.
+// inStep tells the primary of a module that is PRIM on one host and SECOND on the other. Anything else is an
+// error that says how both stand, and why.
 func (p *Pair) inStep(ctx context.Context, module string) (primary *testcluster.Host, err error) {
 	all, err := p.state(ctx, module)
 	if err != nil {
@@ -188,7 +195,8 @@ func (p *Pair) allInStep(ctx context.Context) error {
 	return nil
 }
 
-// answered waits until the guest and the writers get on.
+// answered waits until the guest and the writers get on. Five writes more of each, so that what was answered
+// from before the fault's end does not count.
 func (p *Pair) answered(ctx context.Context) error {
 	const more = 5
 	acked, err := p.acked()

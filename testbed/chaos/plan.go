@@ -40,12 +40,12 @@ const (
 // Fault is one fault of a Plan.
 type Fault struct {
 	Kind    Kind
-	At, For time.Duration
-	Host    string
-	Module  string
-	Network string // "" = all
-	OneWay  bool
-	Amount  int // percent of Lossy, KiB per second of Slow
+	At, For time.Duration // since the beginning of the plan; For is 0 where the fault has no end
+	Host    string        // that is struck; "" where a module, the network or the witness is
+	Module  string        // "" where a host is struck
+	Network string        // "" = all
+	OneWay  bool          // of CutHosts: only frames from Host are lost
+	Amount  int           // percent of Lossy, KiB per second of Slow
 }
 
 // String is one line.
@@ -68,7 +68,8 @@ func (f Fault) String() string {
 	return s
 }
 
-// Plan is what happens to a pair.
+// Plan is what happens to a pair. Make and a seed give the same plan on every computer; a change of weights or
+// of the order of draws changes all of them.
 type Plan struct {
 	Seed uint64
 	// Blackout says that all hosts lose their power: only what was flushed must survive.
@@ -97,8 +98,10 @@ const (
 // window is the time in which faults begin.
 const window = 5 * time.Second
 
-// Make makes the plan of a seed. In a pair without a witness, whose modules go on when
-// a ping target answers, the hosts are never cut off from each other wholly.
+// Make makes the plan of a seed. In a pair without a witness, whose modules go on when a ping target answers,
+// the hosts are never cut off from each other wholly. Eight of a hundred plans are blackouts, seven cut the
+// power of one host, five fail a disk, the rest mix two to five faults. No disk loses data in a mix: with
+// another fault at the same time that could be the second failure, which nothing covers.
 func Make(seed uint64, witness bool) Plan {
 	d := dice{rand.New(rand.NewPCG(seed, 0x0d0e)), witness}
 	p := Plan{Seed: seed}
@@ -149,8 +152,9 @@ func (d dice) blackout() []Fault {
 	}
 }
 
-// power strikes the disk of one host of a pair that is in step: the other has
-// everything. What else happens keeps the other's data.
+// power strikes the disk of one host of a pair that is in step: the other has everything. What else happens
+// keeps the other's data. FailDisk and PowerCut leave the other host with the only good copy, so neither its
+// host nor its network is struck; its daemon may be, as its page cache survives that.
 func (d dice) power(k Kind) []Fault {
 	host := d.host()
 	all := []Fault{{Kind: k, Host: host, At: d.between(200*time.Millisecond, time.Second),
@@ -168,7 +172,9 @@ func (d dice) power(k Kind) []Fault {
 	return all
 }
 
-// mixed are a few faults that may overlap.
+// mixed are a few faults that may overlap. Without a witness all faults of the network strike the same network,
+// so that the other one always carries: Isolate becomes KillHost, and what would strike the witness a
+// KillDaemon.
 func (d dice) mixed() []Fault {
 	network := d.network() // the one that suffers in a pair without a witness
 	var all []Fault
@@ -214,7 +220,8 @@ func (d dice) kind() Kind {
 	panic("unreachable")
 }
 
-// choose fills in what the fault strikes.
+// choose fills in what the fault strikes. What lasts no time in itself has no For: a restart, a kill of QEMU, a
+// swap.
 func (d dice) choose(f *Fault) {
 	f.Kind = d.kind()
 	switch f.Kind {

@@ -26,7 +26,8 @@ const (
 // to be judged.
 const pause = 5 * time.Millisecond
 
-// session is one connection of a Writer: what it did and what it was told.
+// session is one connection of a Writer: what it did and what it was told. Each group has one goroutine, so
+// within a connection requests of one page never overlap; those of two connections may.
 type session struct {
 	w    *Writer
 	host string
@@ -36,8 +37,8 @@ type session struct {
 	mu      sync.Mutex
 	ops     []check.Op
 	flushes []check.Flush
-	proven  int64 // the last acknowledged write was made at this instant
-	acked   int
+	proven  int64 // Call of the newest write that was acknowledged, -1: none; reads that ended before it count
+	acked   int   // writes of the present history
 }
 
 // work runs all groups until the connection ends.
@@ -50,7 +51,8 @@ func (s *session) work() {
 	all.Wait()
 }
 
-// group makes random requests on the pages of one group.
+// group makes random requests on the pages of one group. It ends with the connection only: while the writer is
+// paused it looks at each tick whether that is lost.
 func (s *session) group(g int) {
 	rng := rand.New(rand.NewPCG(uint64(s.id), uint64(g)))
 	tick := time.NewTicker(pause)
@@ -70,6 +72,7 @@ func (s *session) group(g int) {
 	}
 }
 
+// Of a hundred requests 55 write, 5 write zeroes, 35 read and 5 flush; one write in eight has FUA.
 func (s *session) random(rng *rand.Rand, g int) error {
 	first := rng.IntN(groupPages)
 	n := 1 + rng.IntN(groupPages-first)
@@ -92,7 +95,9 @@ func (s *session) random(rng *rand.Rand, g int) error {
 
 func at(p int) int64 { return firstByte + int64(p)*page }
 
-// write fills n pages with one value; 0 means zeroes without data.
+// write fills n pages with one value; 0 means zeroes without data. One request covers n blocks of the history:
+// each is judged as a register of its own, as nothing promises that a write of several pages is atomic. A write
+// that is refused or lost counts as one that may have happened at any time.
 func (s *session) write(first, n int, flags uint16, value uint64) error {
 	q := request{cmd: cmdWriteZeros, flags: flags, off: at(first), length: n * page}
 	if value != 0 {
@@ -117,6 +122,7 @@ func (s *session) write(first, n int, flags uint16, value uint64) error {
 	return err
 }
 
+// read of which no answer came is not in the history: it says nothing.
 func (s *session) read(first, n int) error {
 	op := check.Op{Client: s.id, Call: s.w.now()}
 	b := make([]byte, n*page)
@@ -135,7 +141,8 @@ func (s *session) read(first, n int) error {
 	return nil
 }
 
-// valueOf is the value a page was filled with.
+// valueOf is the value a page was filled with. A page whose words differ was written half, which is a value that
+// nobody wrote.
 func valueOf(b []byte) uint64 {
 	v := binary.LittleEndian.Uint64(b)
 	for ; len(b) > 0; b = b[8:] {
@@ -181,7 +188,8 @@ func (s *session) history() ([]check.Op, []check.Flush) {
 	return ops, slices.Clone(s.flushes)
 }
 
-// sweep reads every page and proves by a write that the volume was the holder's.
+// sweep reads every page and proves by a write that the volume was the holder's. Without the write at the end
+// the reads would not count. It goes to a page of its own, which nobody reads.
 func (s *session) sweep() error {
 	for p := range pages - 1 {
 		if err := s.read(p, 1); err != nil {

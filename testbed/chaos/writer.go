@@ -10,8 +10,9 @@ import (
 	"duet/testbed/check"
 )
 
-// Writer works on a volume wherever it is served: it holds a connection to the socket
-// of each host that accepts one, as the guest of two hosts would if two hosts ran it.
+// Writer works on a volume wherever it is served: it holds a connection to the socket of each host that accepts
+// one, as the guest of two hosts would if two hosts ran it. Several goroutines work for it; its methods may be
+// called by any, but Pause, Sweep, History and Forget by one at a time.
 type Writer struct {
 	Volume string // for messages
 	begin  time.Time
@@ -31,7 +32,8 @@ type Writer struct {
 // errNoVolume is returned when no host serves the volume.
 var errNoVolume = errors.New("no host serves the volume")
 
-// NewWriter starts a writer of a volume; where finds its socket on a host. Close ends it.
+// NewWriter starts a writer of a volume; where finds its socket on a host. Close ends it. where is called again
+// before each attempt, by the goroutine of that host; its error counts as a host that serves nothing.
 func NewWriter(ctx context.Context, volume string, hosts []string, where func(host string) (string, error)) *Writer {
 	ctx, stop := context.WithCancel(ctx)
 	w := &Writer{Volume: volume, begin: time.Now(), stop: stop, sessions: map[*session]bool{},
@@ -42,13 +44,14 @@ func NewWriter(ctx context.Context, volume string, hosts []string, where func(ho
 	return w
 }
 
-// Close ends all connections and waits for their goroutines.
+// Close ends all connections and waits for their goroutines. Requests that are frozen end with their connection.
 func (w *Writer) Close() {
 	w.stop()
 	w.runs.Wait()
 }
 
-// follow connects to one host again and again.
+// follow connects to one host again and again. A host that does not serve the volume has no socket, or one that
+// takes no connection: it is tried twenty times a second.
 func (w *Writer) follow(ctx context.Context, host string, where func() (string, error)) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -89,6 +92,7 @@ func (w *Writer) value() uint64 {
 	return w.last
 }
 
+// enter counts a request that begins; false while the writer is paused. Every true is followed by leave.
 func (w *Writer) enter() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -138,7 +142,8 @@ func (w *Writer) Hold() {
 	w.paused = true
 }
 
-// Pause lets no request begin; it returns when none is under way.
+// Pause lets no request begin; it returns when none is under way. It waits for requests that are frozen as well,
+// so it may last until the volume goes on.
 func (w *Writer) Pause(ctx context.Context, until func(context.Context, string, func() error) error) error {
 	w.Hold()
 	return until(ctx, "the writer of "+w.Volume+" is idle", func() error {
@@ -151,8 +156,8 @@ func (w *Writer) Pause(ctx context.Context, until func(context.Context, string, 
 	})
 }
 
-// Sweep reads the whole of a paused writer's pages where they are served, as a part
-// of the history.
+// Sweep reads the whole of a paused writer's pages where they are served, as a part of the history. One
+// connection that answers is enough. errNoVolume is in the error if there is none.
 func (w *Writer) Sweep() error {
 	err := errNoVolume
 	for _, s := range w.all() {
@@ -172,8 +177,8 @@ type Past struct {
 	Refused []string
 }
 
-// History is what happened since the last Forget; what the pages held then is in it as
-// a first write.
+// History is what happened since the last Forget; what the pages held then is in it as a first write. It may be
+// called while requests are under way: those are not in it yet.
 func (w *Writer) History() Past {
 	var p Past
 	for b, v := range w.initial {

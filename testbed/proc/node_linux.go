@@ -42,7 +42,7 @@ type Node struct {
 
 	mu    sync.Mutex
 	first *exec.Cmd      // process 1 inside, nil while the node is off
-	plug  *os.File       // process 1 ends when this pipe has no writer left
+	plug  *os.File       // process 1 ends when this pipe has no writer left: also when this process dies
 	pidns uint64         // inode of the process-id namespace
 	alive sync.WaitGroup // one count per Process that nobody has reaped yet
 }
@@ -90,6 +90,8 @@ func (n *Node) Boot() error {
 	return nil
 }
 
+// The mounts are private to the node, so whatever it mounts goes with it; namespaces of others are taken out of
+// its /run/netns, or it would keep those alive.
 func (n *Node) boot() error {
 	args := []string{"-c", setup, "sh", n.cfg.Name, n.cfg.Hosts}
 	for _, b := range n.cfg.Binds {
@@ -145,10 +147,11 @@ func (n *Node) boot() error {
 	return nil
 }
 
-// Kill switches the node off: every process in it is killed. It returns nil when none is left, and also if the node was
-// off. The kernel still closes their connections in order and answers for the node's addresses; to make the others see
-// the silence of a power cut, cut the node off the network first (netns.LAN.CutAll), and give it a new network
-// (netns.LAN.Reset) before the next Boot.
+// Kill switches the node off: every process in it is killed. It returns nil when none is left, and also if the
+// node was off. The kernel still closes their connections in order and answers for the node's addresses; to make
+// the others see the silence of a power cut, cut the node off the network first (netns.LAN.CutAll), and give it
+// a new network (netns.LAN.Reset) before the next Boot. It may wait: a process in a system call that no signal
+// ends (a disk that hangs) keeps process 1, and with it mu.
 func (n *Node) Kill() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -180,7 +183,8 @@ type Info struct {
 	stat    byte   // state letter of /proc/PID/stat
 }
 
-// Processes lists what runs in the node, its first process excepted. A node that is off has none.
+// Processes lists what runs in the node, its first process excepted. A node that is off has none. It is a
+// picture of an instant: a process in it may be gone.
 func (n *Node) Processes() ([]Info, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -260,7 +264,7 @@ func (n *Node) stopAll(told map[int]bool) (running int, err error) {
 	return running, nil
 }
 
-// Thaw lets every process of the node go on.
+// Thaw lets every process of the node go on. A node that is off has nothing to thaw: no error.
 func (n *Node) Thaw() error {
 	all, err := n.Processes()
 	if err != nil {
@@ -274,8 +278,9 @@ func (n *Node) Thaw() error {
 	return nil
 }
 
-// Outside returns the path by which a process outside the node reaches the absolute path inside it, as long as the node
-// is on. Unix sockets can be dialled through it.
+// Outside returns the path by which a process outside the node reaches the absolute path inside it, as long as
+// the node is on. Unix sockets can be dialled through it. The path is that of this boot; after the next one it
+// leads nowhere.
 func (n *Node) Outside(path string) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

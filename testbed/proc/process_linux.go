@@ -29,7 +29,9 @@ type Process struct {
 	done chan struct{} // closed when the process was reaped
 }
 
-// Start runs a process in the node and does not wait for it.
+// Start runs a process in the node and does not wait for it. ErrDown if the node is off. The folder of Output is
+// this computer's, everything else is looked up inside. The caller need not wait for it: it is reaped by a
+// goroutine.
 func (n *Node) Start(spec Spec) (*Process, error) {
 	var out *os.File
 	if spec.Output != "" {
@@ -111,8 +113,9 @@ func enter(pid int) error {
 	return nil
 }
 
-// Run runs a command in the node to its end and returns its standard output; the error holds its standard error. When
-// ctx ends the command is killed.
+// Run runs a command in the node to its end and returns its standard output; the error holds its standard error.
+// When ctx ends the command is killed. Output may be there beside an error. A child that stays behind is not
+// killed.
 func (n *Node) Run(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var out, fault bytes.Buffer
 	p, err := n.start(func() *exec.Cmd {

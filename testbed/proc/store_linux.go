@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Store stands in for systemd's file descriptor store of one service: it keeps what the service hands it (FDSTORE=1)
-// and passes that to each later start of a Spec that has it.
+// Store stands in for systemd's file descriptor store of one service: it keeps what the service hands it
+// (FDSTORE=1) and passes that to each later start of a Spec that has it. Like systemd's it outlives the service
+// but not the host (Clear). Unlike it, it has no limit, looks at no sender and keeps two of one name apart.
 type Store struct {
 	path string
 	conn *net.UnixConn

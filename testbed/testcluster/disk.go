@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is the disk of a host: an ext4 in a file, for what a host must not lose (Duet's
-// state and the images of VMs). Unlike a folder of this computer it can be filled, it
-// can fail, and what was not flushed is gone after a power cut.
+// disk is the disk of a host: an ext4 in a file, for what a host must not lose (Duet's state and the images of
+// VMs). Unlike a folder of this computer it can be filled, it can fail, and what was not flushed is gone after a
+// power cut. It needs mkfs.ext4 and a loop device. The image grows as it is written.
 type disk struct {
 	dir string // where it is mounted
 	n   int    // the image in use is dir.n.img
@@ -58,7 +58,7 @@ const (
 	noLogFlush = 2
 )
 
-// fail makes the disk fail from now on.
+// fail makes the disk fail from now on. Only what ext4 has written to its image by then is there after replug.
 func (d *disk) fail() error {
 	f, err := os.Open(d.dir)
 	if err != nil {
@@ -71,8 +71,9 @@ func (d *disk) fail() error {
 	return nil
 }
 
-// replug mounts what a failed disk holds. The old mount may live on in namespaces of
-// other tests, and the kernel may still write to its image: so a copy is mounted.
+// replug mounts what a failed disk holds. The old mount may live on in namespaces of other tests, and the kernel
+// may still write to its image: so a copy is mounted. It needs room for a second image for a moment. If it fails
+// the disk stays as it is, failed and mounted, or is not mounted.
 func (d *disk) replug(ctx context.Context) error {
 	old := d.image()
 	d.n++
@@ -82,7 +83,8 @@ func (d *disk) replug(ctx context.Context) error {
 	return errors.Join(command(ctx, "umount", "-l", d.dir), os.Remove(old), d.mount(ctx))
 }
 
-// close unmounts; the image stays in the directory of the cluster.
+// close unmounts; the image stays in the directory of the cluster. It is lazy: what a namespace still holds goes
+// when that does.
 func (d *disk) close() error {
 	if err := unix.Unmount(d.dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("unmount %s: %w", d.dir, err)
@@ -93,7 +95,7 @@ func (d *disk) close() error {
 // ErrNoDisk is returned for a fault of a disk that a cluster without Config.DiskMiB has not.
 var ErrNoDisk = errors.New("the hosts of this cluster have no disks of their own")
 
-// FailDisk makes every access to the host's disk fail until PowerCut.
+// FailDisk makes every access to the host's disk fail until PowerCut. The host lives on with it.
 func (h *Host) FailDisk() error {
 	if h.disk == nil {
 		return ErrNoDisk
@@ -107,8 +109,9 @@ const (
 	thaw   = 0xc0045878
 )
 
-// HangDisk has no write to the host's disk end until ThawDisk: an answer does not come, and no
-// error either.
+// HangDisk has no write to the host's disk end until ThawDisk: an answer does not come, and no error either.
+// Reads go on. A process that writes waits where no signal reaches it, so neither Kill nor PowerCut of the host
+// ends before the thaw.
 func (h *Host) HangDisk() error { return h.frost(freeze) }
 
 // ThawDisk takes back HangDisk; without one it fails.
@@ -129,7 +132,8 @@ func (h *Host) frost(how uint) error {
 	return nil
 }
 
-// FillDisk leaves no room on the host's disk until EmptyDisk.
+// FillDisk leaves no room on the host's disk until EmptyDisk. It takes space by ever smaller steps down to 4
+// KiB, without writing it. What the daemon has allocated already it can still write.
 func (h *Host) FillDisk(ctx context.Context) error {
 	if h.disk == nil {
 		return ErrNoDisk
@@ -167,8 +171,8 @@ func (h *Host) EmptyDisk() error {
 	return nil
 }
 
-// PowerCut is Kill, and what was not flushed to the host's disk is gone. Boot switches
-// the host on again.
+// PowerCut is Kill, and what was not flushed to the host's disk is gone. Boot switches the host on again. On an
+// error the host is off and its disk may not be mounted.
 func (h *Host) PowerCut(ctx context.Context) error {
 	if h.disk == nil {
 		return ErrNoDisk

@@ -7,7 +7,8 @@ import (
 	"duet/testbed/proc"
 )
 
-// LaunchGuard starts the guard beside the daemon, as systemd does, unless it runs. It does not wait for it.
+// LaunchGuard starts the guard beside the daemon, as systemd does, unless it runs. It does not wait for it. On a
+// real host it is a unit of its own, so it outlives the daemon.
 func (h *Host) LaunchGuard() error {
 	if h.guard != nil {
 		select {
@@ -23,7 +24,7 @@ func (h *Host) LaunchGuard() error {
 	return err
 }
 
-// Guard is the guard's process.
+// Guard is the guard's process. nil before the first start; perhaps ended.
 func (h *Host) Guard() *proc.Process { return h.guard }
 
 // GuardLog is the file of the guard's messages.

@@ -1,6 +1,15 @@
 // Package testcluster is a whole cluster on one computer: two hosts as namespaces, each with
 // a libvirtd and a duetd of its own, and test VMs. Scenarios, the demo and the
 // benchmarks of failover drive it; it knows nothing of what they prove.
+//
+// It needs root, Linux with namespaces, veth, nft and loop devices, libvirt and QEMU, and for the first run
+// Debian's mirror for the guest's kernel. Everything is in Config.Dir and in namespaces of Config.Prefix;
+// nothing of this computer's own libvirt or network is touched. Close ends all of it but the folder. If the
+// process dies the hosts die with it; namespaces are left, which the next New of the same prefix removes, and
+// mounts of Config.DiskMiB.
+//
+// Kinder than two computers: one kernel, one clock and one page cache serve both hosts, so a power cut loses
+// only what is on a disk of Config.DiskMiB.
 package testcluster
 
 import (
@@ -39,12 +48,12 @@ const stateDir = "/var/lib/duet"
 
 // Config says where a cluster is made. All fields but Subnet are needed.
 type Config struct {
-	Prefix string // of the namespaces
+	Prefix string // of the namespaces; one cluster at a time may have it
 	Dir    string // everything the cluster keeps; its path must be short, for unix sockets
 	Bin    string // directory with duet and duetd
 	Cache  string // kernel of the test VM, capabilities of QEMU
 	Module string // directory inside this Go module, to build the guest's program; "" is the working directory
-	Subnet int    // third byte of the first network; the others have the next two
+	Subnet int    // third byte of the first network, 10.77.Subnet.0/24; the others have the next two
 	// Args are added to the arguments of duetd.
 	Args []string
 	// DiskMiB gives each host a disk of its own of so many MiB for Duet's state and the
@@ -62,7 +71,7 @@ type Cluster struct {
 	Hosts map[string]*Host
 
 	disks   []*disk
-	third   *proc.Node    // the witness's computer; nil until it is started
+	third   *proc.Node    // the witness's computer; nil until it is started, then on until Close
 	witness *proc.Process // of its last start
 	Guest   guest.Files
 }
@@ -75,14 +84,15 @@ type Host struct {
 	Node    *proc.Node
 	Libvirt *libvirtd.Daemon
 	cluster *Cluster
-	duetd   *proc.Process
+	duetd   *proc.Process // of its last start, perhaps ended; nil before
 	guard   *proc.Process // nil before the first start of duetd
 	disk    *disk         // nil without Config.DiskMiB
 	store   *proc.Store   // of duetd, in systemd's place
 }
 
-// New builds the network and the guest and boots both hosts with their libvirtd.
-// On an error nothing is left running.
+// New builds the network and the guest and boots both hosts with their libvirtd. On an error nothing is left
+// running. It takes some seconds, more where QEMU is asked for its capabilities for the first time. The daemons
+// are not started: see Form.
 func New(ctx context.Context, cfg Config) (*Cluster, error) {
 	l := &Cluster{cfg: cfg, Hosts: map[string]*Host{}}
 	if err := l.build(ctx); err != nil {
@@ -168,7 +178,9 @@ func (h *Host) folders(ctx context.Context) ([]proc.Bind, error) {
 	return binds, nil
 }
 
-// Close ends everything and removes the network; the directory stays.
+// Close ends everything and removes the network; the directory stays. Processes go before disks and network, as
+// they use both. A host whose disk hangs (HangDisk) has to be thawed before: its writers cannot be killed until
+// then.
 func (l *Cluster) Close() error {
 	var errs []error
 	for _, h := range l.Hosts {
@@ -259,7 +271,9 @@ func readConsole(path string) (guest.Log, error) {
 	return guest.ParseConsole(f)
 }
 
-// Boot switches the host on and starts its libvirtd.
+// Boot switches the host on and starts its libvirtd. The store of file descriptors is emptied and the boot id is
+// a new one, so the daemon takes it for a computer that lost power. The daemon is not started. A host that is on
+// keeps its processes, and gets a new boot id all the same.
 func (h *Host) Boot(ctx context.Context) error {
 	if err := h.Node.Boot(); err != nil {
 		return err
@@ -274,7 +288,8 @@ func (h *Host) Boot(ctx context.Context) error {
 	return h.Libvirt.Start(ctx)
 }
 
-// Kill ends every process of the host at once, as a power cut would.
+// Kill ends every process of the host at once, as a power cut would. What was written is still there, as the
+// page cache is this computer's: see PowerCut. The others see its connections closed.
 func (h *Host) Kill() error { return h.Node.Kill() }
 
 // LaunchDuetd starts the daemon and does not wait for it. Its guard is started first unless it runs.
@@ -300,7 +315,8 @@ func (h *Host) LaunchDuetdAlone() error {
 // tools is a directory of programs that the daemon finds before those of this computer.
 func (h *Host) tools() string { return filepath.Join(h.cluster.cfg.Dir, h.Name, "tools") }
 
-// ShutDown ends the daemon as systemd does when the whole host goes down, then the host.
+// ShutDown ends the daemon as systemd does when the whole host goes down, then the host. The daemon asks
+// systemctl whether the host goes down; the one in tools says yes.
 func (h *Host) ShutDown(ctx context.Context) error {
 	if err := os.MkdirAll(h.tools(), 0o700); err != nil {
 		return err
@@ -313,7 +329,8 @@ func (h *Host) ShutDown(ctx context.Context) error {
 	return errors.Join(err, os.Remove(systemctl), h.Kill())
 }
 
-// StartDuetd starts the daemon and waits until it answers.
+// StartDuetd starts the daemon and waits until it answers. It answers before it has met its peer: see Is and
+// Whole for that.
 func (h *Host) StartDuetd(ctx context.Context) error {
 	if err := h.LaunchDuetd(); err != nil {
 		return err
@@ -333,13 +350,14 @@ func (h *Host) StartDuetd(ctx context.Context) error {
 // Log is the file of the daemon's own messages.
 func (h *Host) Log() string { return filepath.Join(h.cluster.cfg.Dir, h.Name, "duetd.log") }
 
-// Duetd is the daemon's process.
+// Duetd is the daemon's process. nil before the first start.
 func (h *Host) Duetd() *proc.Process { return h.duetd }
 
 // Kept names the sockets of volumes that systemd's stand-in keeps for the daemon.
 func (h *Host) Kept() []string { return h.store.Names() }
 
-// StopDuetd ends the daemon in order and waits for it.
+// StopDuetd ends the daemon in order and waits for it. It fails only with ctx: how the daemon ended is not
+// looked at.
 func (h *Host) StopDuetd(ctx context.Context) error {
 	if err := h.duetd.Signal(unix.SIGTERM); err != nil {
 		return err
@@ -348,7 +366,8 @@ func (h *Host) StopDuetd(ctx context.Context) error {
 	return err
 }
 
-// Duet runs the command line on the host and returns what it printed.
+// Duet runs the command line on the host and returns what it printed. An exit code other than 0 is an error with
+// what it said on standard error.
 func (h *Host) Duet(ctx context.Context, args ...string) (string, error) {
 	out, err := h.Node.Run(ctx, filepath.Join(h.Bin, "duet"), args...)
 	return strings.TrimSpace(string(out)), err
@@ -391,8 +410,8 @@ func (h *Host) Is(ctx context.Context, module, role string) error {
 	})
 }
 
-// Whole waits until the module runs on this host with every volume in step with the other's. PRIM (Ready) alone is not
-// that: it is also while the other host gets what it missed.
+// Whole waits until the module runs on this host with every volume in step with the other's. PRIM (Ready) alone
+// is not that: it is also while the other host gets what it missed. Only this host's own account is asked.
 func (h *Host) Whole(ctx context.Context, module string) error {
 	if err := h.Is(ctx, module, "PRIM"); err != nil {
 		return err
@@ -458,7 +477,8 @@ func (h *Host) Define(ctx context.Context, vm VM) error {
 	return h.define(ctx, vm.Name, text)
 }
 
-// Until waits until check returns nil; its last error says what was missing.
+// Until waits until check returns nil; its last error says what was missing. It checks at once and then twenty
+// times a second; check bounds itself.
 func Until(ctx context.Context, what string, check func() error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -479,8 +499,8 @@ func Until(ctx context.Context, what string, check func() error) error {
 	}
 }
 
-// Protect defines a VM on this host, protects it so that its peer may take over
-// when a ping target answers, starts it and waits until both copies are in step.
+// Protect defines a VM on this host, protects it so that its peer may take over when a ping target answers,
+// starts it and waits until both copies are in step. Both hosts need a running duetd.
 func (h *Host) Protect(ctx context.Context, vm VM) error {
 	if err := h.Define(ctx, vm); err != nil {
 		return err

@@ -49,9 +49,9 @@ const tinyXML = `<domain type='qemu'>
 </domain>
 `
 
-// DefineTiny makes the disk of a VM that needs next to no memory and CPU, and defines
-// it on this host: a real QEMU whose guest is one boot sector. Everything on the disk
-// but its first sector is free for the test.
+// DefineTiny makes the disk of a VM that needs next to no memory and CPU, and defines it on this host: a real
+// QEMU whose guest is one boot sector. Everything on the disk but its first sector is free for the test. Size
+// must be at least one sector.
 func (h *Host) DefineTiny(ctx context.Context, name string, size int64) error {
 	image, err := h.image(ctx, name, "raw", size)
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 // witnessPort is where the witness serves.
 const witnessPort = "7425"
 
-// StartWitness starts the witness on its own computer, or again after KillWitness. One
-// that runs is left alone.
+// StartWitness starts the witness on its own computer, or again after KillWitness. One that runs is left alone.
+// It finds the votes that it gave before: they lie in the cluster's folder. It answers when it returns, but
+// votes only after AddWitness.
 func (l *Cluster) StartWitness(ctx context.Context) error {
 	if l.witness != nil {
 		select {
@@ -52,7 +53,8 @@ func (l *Cluster) runWitness(ctx context.Context, verb string) (string, error) {
 	return string(out), err
 }
 
-// KillWitness ends it by SIGKILL.
+// KillWitness ends it by SIGKILL. It must have been started. Its memory is durable, so it comes back as the same
+// voter.
 func (l *Cluster) KillWitness(ctx context.Context) error {
 	if err := l.witness.Kill(); err != nil {
 		return err
@@ -61,7 +63,7 @@ func (l *Cluster) KillWitness(ctx context.Context) error {
 	return err
 }
 
-// AddWitness makes it the third voter of the cluster.
+// AddWitness makes it the third voter of the cluster. It is done on alpha, whose duetd must run.
 func (l *Cluster) AddWitness(ctx context.Context) error {
 	said, err := l.runWitness(ctx, "token")
 	if err != nil {
