@@ -41,7 +41,8 @@ func (d *Daemon) saveCapabilities() error {
 	return copyMissing(d.ownCapabilities(), d.cfg.Capabilities, newer)
 }
 
-// copyMissing copies each XML file that dst lacks, or that replace prefers, under its name and time.
+// copyMissing copies each XML file that dst lacks, or that replace prefers, under its name and time. Times are
+// kept, as libvirt compares them; two nodes may do it at once, and the last one wins.
 func copyMissing(src, dst string, replace func(src, dst fs.FileInfo) bool) error {
 	files, err := filepath.Glob(filepath.Join(src, "*.xml"))
 	if err != nil {

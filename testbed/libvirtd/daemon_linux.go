@@ -79,7 +79,8 @@ func configure(dir string, lines map[string][]string) error {
 	return nil
 }
 
-// Prepare writes the configuration of a daemon and returns the folders that its node must be made with.
+// Prepare writes the configuration of a daemon and returns the folders that its node must be made with. It
+// writes the files of own anew each time; the others are copied only where the folder is new.
 func Prepare(cfg Config, name string) ([]proc.Bind, error) {
 	var binds []proc.Bind
 	for _, part := range []string{"/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"} {
@@ -110,7 +111,9 @@ func New(node *proc.Node, cfg Config) *Daemon { return &Daemon{cfg: cfg, node: n
 // Log is the file of the daemon's own messages.
 func (d *Daemon) Log() string { return filepath.Join(d.cfg.Dir, "libvirtd.log") }
 
-// Start runs the daemon and returns when it has answered. It does nothing if the daemon runs.
+// Start runs the daemon and returns when it has answered. It does nothing if the daemon runs. The node must be
+// on. On an error the daemon does not run. The first start on a computer asks QEMU for its capabilities, for
+// some seconds.
 func (d *Daemon) Start(ctx context.Context) error {
 	if d.Running() {
 		return nil
@@ -176,7 +179,7 @@ func (d *Daemon) answered(ctx context.Context) error {
 	}
 }
 
-// Running tells whether the daemon's process is there.
+// Running tells whether the daemon's process is there. A daemon that hangs is there as well.
 func (d *Daemon) Running() bool {
 	if d.run == nil {
 		return false

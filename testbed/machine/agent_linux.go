@@ -15,7 +15,9 @@ import (
 	"time"
 )
 
-// agent speaks with Debian's QEMU guest agent, through which commands and files get into a machine without a network.
+// agent speaks with Debian's QEMU guest agent, through which commands and files get into a machine without a
+// network. It is not locked: as QEMU serves one connection at a time, a second one waits in its backlog and
+// fails by syncing.
 type agent struct {
 	socket string // QEMU's end of the agent's port
 }
@@ -24,12 +26,14 @@ type agent struct {
 type session struct {
 	conn net.Conn
 	in   *bufio.Reader
-	end  func() bool
+	end  func() bool // takes back that the end of ctx closes conn
 }
 
 // syncing is the time the agent has to answer at all: it is not there before the machine has booted.
 const syncing = 5 * time.Second
 
+// The deadline for the first answer holds whatever ctx says. From then on the end of ctx closes the connection,
+// which ends every call.
 func (a *agent) open(ctx context.Context) (*session, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", a.socket)
@@ -49,7 +53,8 @@ func (s *session) close() {
 	s.conn.Close()
 }
 
-// sync skips what an earlier session has not read: the agent answers with the mark 0xff before.
+// sync skips what an earlier session has not read: the agent answers with the mark 0xff before. An answer with
+// another id belongs to a session that was given up; the agent has no other way to tell.
 func (s *session) sync() error {
 	if err := s.conn.SetDeadline(time.Now().Add(syncing)); err != nil {
 		return err
@@ -70,6 +75,8 @@ func (s *session) sync() error {
 	}
 }
 
+// answer reads one line into result, which must take what the command returns; an error of the agent is one
+// here.
 func (s *session) answer(result any) error {
 	line, err := s.in.ReadBytes('\n')
 	if err != nil {
@@ -90,6 +97,7 @@ func (s *session) answer(result any) error {
 	return json.Unmarshal(reply.Return, result)
 }
 
+// One call at a time: answers have no number.
 func (s *session) call(command string, arguments map[string]any, result any) error {
 	b, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
 	if err != nil {
@@ -101,7 +109,8 @@ func (s *session) call(command string, arguments map[string]any, result any) err
 	return s.answer(result)
 }
 
-// run runs a shell command to its end. It gives up when the machine goes off.
+// run runs a shell command to its end. It gives up when the machine goes off. A command whose ctx ends goes on
+// inside; only its result is lost.
 func (a *agent) run(ctx context.Context, off <-chan struct{}, command string) (Result, error) {
 	ctx, cancel := whileOn(ctx, off)
 	defer cancel()
@@ -114,6 +123,8 @@ func (a *agent) run(ctx context.Context, off <-chan struct{}, command string) (R
 	return r, because(ctx, err)
 }
 
+// The agent keeps what a command says until it has ended, in memory, and forgets what is beyond its own limit of
+// 16 MiB.
 func (s *session) run(ctx context.Context, command string) (Result, error) {
 	var started struct {
 		PID int `json:"pid"`
@@ -163,6 +174,7 @@ func (a *agent) push(ctx context.Context, off <-chan struct{}, file, path string
 	return because(ctx, s.push(ctx, file, path))
 }
 
+// A path must not have a quote in it. Half a file stays if it fails.
 func (s *session) push(ctx context.Context, file, path string) error {
 	f, err := os.Open(file)
 	if err != nil {

@@ -14,11 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is the control group of a container, in each hierarchy that systemd uses here: its folders, that of version 2
-// first. Without one of its own, two containers would take each other's services for theirs.
+// group is the control group of a container, in each hierarchy that systemd uses here: its folders, that of
+// version 2 first. Without one of its own, two containers would take each other's services for theirs. It
+// outlives this process if that dies; newContainer of the same names removes it then.
 type group []string
 
-// newGroup returns the group of a machine below the roots of the hierarchies.
+// newGroup returns the group of a machine below the roots of the hierarchies. It makes nothing. The error says
+// that this computer has no unified hierarchy.
 func newGroup(prefix, machine string) (group, error) {
 	name := "duet-" + prefix + "-" + machine
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -55,7 +57,8 @@ func (g group) leader() (int, error) {
 	return strconv.Atoi(first)
 }
 
-// kill kills every process of the group at once and returns when none is left. A group that is not there has none.
+// kill kills every process of the group at once and returns when none is left. A group that is not there has
+// none. A process that no signal ends lets it wait for ever.
 func (g group) kill() error {
 	if err := os.WriteFile(filepath.Join(g[0], "cgroup.kill"), []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -88,7 +91,8 @@ func (g group) make() error {
 	return nil
 }
 
-// remove removes the group and those that systemd has made below it. No process is left in them.
+// remove removes the group and those that systemd has made below it. No process is left in them. The innermost
+// go first. One that is gone already is no error.
 func (g group) remove() error {
 	for _, top := range g {
 		var dirs []string

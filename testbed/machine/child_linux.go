@@ -17,7 +17,8 @@ type child struct {
 	ended chan struct{} // closed when it was reaped
 }
 
-// start runs a program whose output is appended to a file. It keeps this process's environment but for env.
+// start runs a program whose output is appended to a file. It keeps this process's environment but for env. The
+// child is returned also with an error, as one that ends at once.
 func start(output string, env []string, name string, args ...string) (*child, error) {
 	out, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -61,7 +62,7 @@ func (c *child) signal(sig os.Signal) error {
 	return nil
 }
 
-// state says how it ended.
+// state says how it ended. It is valid after ended only.
 func (c *child) state() *os.ProcessState { return c.cmd.ProcessState }
 
 // tail returns the end of a file.

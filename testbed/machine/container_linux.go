@@ -17,7 +17,9 @@ import (
 	"duet/testbed/netns"
 )
 
-// container is a Machine on this computer's kernel: a whole Debian with systemd in systemd-nspawn.
+// container is a Machine on this computer's kernel: a whole Debian with systemd in systemd-nspawn. What it has
+// written survives Kill, as the page cache is this computer's. Its network namespace is the LAN's and new at
+// each boot but the first.
 type container struct {
 	name  string
 	image Image
@@ -29,6 +31,8 @@ type container struct {
 	leader int    // the container's process 1, seen from outside
 }
 
+// The control group has the name of site and machine, so what a process that died has left there is killed and
+// removed.
 func newContainer(im Image, lan *netns.LAN, prefix, name string) (*container, error) {
 	g, err := newGroup(prefix, name)
 	if err != nil {
@@ -73,6 +77,7 @@ func (c *container) Boot(ctx context.Context) error {
 	return nil
 }
 
+// It waits for the READY=1 of its systemd; a unit that has failed does not show here.
 func (c *container) boot(ctx context.Context) error {
 	if c.nspawn != nil { // the kernel of a machine forgets its network when it goes off
 		if err := c.lan.Reset(c.name); err != nil {
@@ -144,6 +149,8 @@ func (c *container) Run(ctx context.Context, command string) (Result, error) {
 	return c.run(ctx, nil, command)
 }
 
+// The command is in all namespaces and the root of process 1, but not in its control group. It dies with the
+// process-id namespace. A command whose ctx ends is killed; what it has started goes on.
 func (c *container) run(ctx context.Context, stdin io.Reader, command string) (Result, error) {
 	if !c.nspawn.running() {
 		return Result{}, fmt.Errorf("run on %s: it is off", c.name)
@@ -211,7 +218,7 @@ func (c *container) Kill() error {
 // rebooted is how nspawn says that the container asked for a reboot.
 const rebooted = 133
 
-// Reboot implements Machine.
+// Reboot implements Machine. The network is a new one, as after any boot. If it fails the container may be off.
 func (c *container) Reboot(ctx context.Context) error {
 	began := time.Now()
 	if _, err := c.Run(ctx, "systemctl reboot"); err != nil {

@@ -19,4 +19,12 @@
 // It needs root and Linux, and for the first run a Debian mirror. What a container is not: its kernel, and so AppArmor,
 // kvm and block devices, is this computer's; what its programs wrote survives its loss of power although it was not
 // synced; and its network is there before its first process.
+//
+//	machine.go            Machine, what both kinds promise
+//	site_linux.go         some machines and their networks
+//	container_linux.go    a container; cgroup_linux.go its control groups
+//	emulated_linux.go     an emulated machine; agent_linux.go how commands get into it
+//	image_linux.go        layers and private copies; release_linux.go where packages come from
+//	exec_linux.go         a program in a root; tests_linux.go a test binary of this module
+//	child_linux.go        a process that dies with this one
 package machine

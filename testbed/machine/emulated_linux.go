@@ -16,8 +16,9 @@ import (
 	"duet/testbed/netns"
 )
 
-// emulated is a Machine with Debian's own kernel, in QEMU without hardware virtualization: some ten times slower than a
-// container, for what depends on the kernel.
+// emulated is a Machine with Debian's own kernel, in QEMU without hardware virtualization: some ten times slower
+// than a container, for what depends on the kernel. A Kill loses nothing that QEMU has written: its cache is
+// this computer's page cache (cache=writeback), so a guest's unflushed writes may survive.
 type emulated struct {
 	name     string
 	disk     scratch
@@ -88,7 +89,8 @@ func (e *emulated) interfaces() error {
 	return os.WriteFile(filepath.Join(dir, "interfaces"), []byte(b.String()), 0o644)
 }
 
-// image turns the root tree into a file with ext4.
+// image turns the root tree into a file with ext4. It copies the whole tree, which takes a while; the file is
+// sparse.
 func (e *emulated) image(ctx context.Context, im Image) error {
 	const fstab = "/dev/vda / ext4 errors=remount-ro 0 1\n"
 	if err := os.WriteFile(filepath.Join(e.disk.upper(), "etc/fstab"), []byte(fstab), 0o644); err != nil {
@@ -166,7 +168,8 @@ func (e *emulated) boot(ctx context.Context) error {
 	return e.up(ctx)
 }
 
-// up waits until systemd in the machine has ended its start.
+// up waits until systemd in the machine has ended its start. Degraded is good enough: a unit may have failed
+// that has nothing to do here.
 func (e *emulated) up(ctx context.Context) error {
 	for {
 		r, err := e.Run(ctx, "systemctl is-system-running --wait")
@@ -219,7 +222,8 @@ func (e *emulated) Kill() error {
 	return nil
 }
 
-// Reboot implements Machine. QEMU ends with the machine's kernel.
+// Reboot implements Machine. QEMU ends with the machine's kernel. -no-reboot makes QEMU end then, so devices are
+// new as well.
 func (e *emulated) Reboot(ctx context.Context) error {
 	if r, err := e.Run(ctx, "systemctl --no-block reboot"); err != nil || r.Code != 0 {
 		return fmt.Errorf("reboot %s: %s %w", e.name, r.Output, err)

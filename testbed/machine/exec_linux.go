@@ -50,9 +50,10 @@ cd "$1"; shift
 exec "$@"
 `
 
-// Exec runs a program in a private copy of the image, with this computer's kernel, in process-id, mount, network, IPC
-// and host-name namespaces of its own, without a way out. It is for what makes its own nodes, such as the module's
-// tests; a machine with systemd is made by Boot. All of it ends when the program, ctx or this process does.
+// Exec runs a program in a private copy of the image, with this computer's kernel, in process-id, mount,
+// network, IPC and host-name namespaces of its own, without a way out. It is for what makes its own nodes, such
+// as the module's tests; a machine with systemd is made by Boot. All of it ends when the program, ctx or this
+// process does. The exit code is in the error, as an exec.ExitError. Binds are writable.
 func (im Image) Exec(ctx context.Context, c Command, stdout, stderr *os.File) error {
 	tmp, err := im.scratch()
 	if err == nil {

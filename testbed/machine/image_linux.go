@@ -17,15 +17,18 @@ import (
 // edition goes up when images must be built anew although their packages are the same.
 const edition = "1"
 
-// Image is the root tree of a Debian release, in layers that nobody writes to any more. It lies in the cache and stays
-// there; Boot and Exec work on private copies.
+// Image is the root tree of a Debian release, in layers that nobody writes to any more. It lies in the cache and
+// stays there; Boot and Exec work on private copies. It is a value and needs no end. Nothing locks its layers: a
+// process of another tree, whose layers of the same name have other packages, removes them while they are in
+// use.
 type Image struct {
 	Release Release
 	cache   string
 	layers  []string // the topmost first, as overlayfs wants them
 }
 
-// layer is one step of making an image: packages on top of what is below.
+// layer is one step of making an image: packages on top of what is below. Its folder has a hash of edition,
+// release and the packages of all layers up to it in its name.
 type layer struct {
 	name     string
 	packages []string
@@ -66,6 +69,8 @@ func Kernel(ctx context.Context, cache string, r Release) (Image, error) {
 	return build(ctx, cache, r, base, host, kernel)
 }
 
+// The lock is that of the release, so two processes do not make one image at the same time; the second one finds
+// it made.
 func build(ctx context.Context, cache string, r Release, layers ...layer) (Image, error) {
 	im := Image{Release: r, cache: filepath.Join(cache, "machine")}
 	if err := os.MkdirAll(im.cache, 0o755); err != nil {
@@ -193,7 +198,9 @@ func (s scratch) remove() error {
 	return err
 }
 
-// scratch makes such a folder and removes those whose owners have died.
+// scratch makes such a folder and removes those whose owners have died. The folder is locked for as long as its
+// owner lives: that is how a later process tells what has been left. A process that is killed leaves the folder
+// and no mounts, as those are in namespaces of their own.
 func (im Image) scratch() (scratch, error) {
 	parent := filepath.Join(im.cache, "run")
 	if err := os.MkdirAll(parent, 0o755); err != nil {
@@ -235,7 +242,8 @@ func (im Image) scratch() (scratch, error) {
 	return s, os.Chmod(s.dir, 0o755)
 }
 
-// lock takes a lock of a file or a folder that ends with the process at the latest.
+// lock takes a lock of a file or a folder that ends with the process at the latest. Flock is of the open file: a
+// child that inherits it would keep it, so files are opened close-on-exec, as Go does.
 func lock(path string, how int) (unlock func(), err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 )
 
 // Machine is a computer with a Debian of its own. Its methods are for one goroutine, but for Kill and Console.
+// Boot and Reboot may be given minutes by ctx; after an error of theirs the machine is off, or is to be killed.
 type Machine interface {
 	// Name is its host name.
 	Name() string

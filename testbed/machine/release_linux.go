@@ -35,8 +35,9 @@ type source struct {
 	suite string
 }
 
-// sources returns where this computer's apt gets Debian from, for another release of it. The first is the release
-// itself; updates and security fixes follow.
+// sources returns where this computer's apt gets Debian from, for another release of it. The first is the
+// release itself; updates and security fixes follow. It asks apt what it has lists of, so apt-get update must
+// have been run here once, and this must be a Debian.
 func (r Release) sources(ctx context.Context) ([]source, error) {
 	const format = "$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)"
 	out, err := run(exec.CommandContext(ctx, "apt-get", "indextargets", "--format", format, "Identifier: Packages"))
@@ -50,7 +51,9 @@ func (r Release) sources(ctx context.Context) ([]source, error) {
 	return found, nil
 }
 
-// retarget reads lines ORIGIN|COMPONENT|CODENAME|URI. The code name of a part of a release is CODENAME-updates, say.
+// retarget reads lines ORIGIN|COMPONENT|CODENAME|URI. The code name of a part of a release is CODENAME-updates,
+// say. A mirror that serves one release serves the other at the same address. Backports are left out: an admin
+// has to ask for them.
 func retarget(lines, codename string) []source {
 	var found []source
 	for _, line := range strings.Split(lines, "\n") {

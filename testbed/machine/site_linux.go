@@ -27,7 +27,8 @@ type Spec struct {
 	Emulated bool
 }
 
-// Site is some machines and the networks between them, with no way to the outside.
+// Site is some machines and the networks between them, with no way to the outside. Machines are made off; it
+// owns them and closes them.
 type Site struct {
 	LAN      *netns.LAN
 	Machines map[string]Machine
@@ -77,7 +78,8 @@ func (s *Site) build(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// Close ends the machines and removes their disks and the networks.
+// Close ends the machines and removes their disks and the networks. It goes on after an error, and returns all.
+// Images stay in the cache.
 func (s *Site) Close() error {
 	var errs []error
 	for _, m := range s.Machines {
@@ -96,6 +98,7 @@ var environment = []string{"PATH=" + path, "HOME=/root", "LOGNAME=root", "USER=r
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // identity writes what an installer would ask for into the private copy of an image: names and addresses.
+// machine-id is a new one for each copy: two machines of one id would be one to systemd and to libvirt.
 func identity(disk scratch, name string, lan *netns.LAN) error {
 	id, err := os.ReadFile("/proc/sys/kernel/random/uuid")
 	if err != nil {

@@ -18,7 +18,9 @@ const (
 )
 
 // Tests runs a test binary of this module in a suite image. Nothing of Go is needed inside: the binary, Duet's
-// programs and the test VM are built here and bound in.
+// programs and the test VM are built here and bound in. built and kept are folders of the cache that all
+// processes of this user share, and nothing locks them: two that run tests of packages of one last name at the
+// same time would overwrite each other's binary.
 type Tests struct {
 	image  Image
 	module string // folder of this module
@@ -70,8 +72,9 @@ func (t *Tests) goTool(ctx context.Context, verb string, args ...string) error {
 	return err
 }
 
-// Run compiles the tests of a package, "./vmmanager/libvirt" say, and runs them inside with the given flags, which are
-// those of a test binary: -test.run and so on.
+// Run compiles the tests of a package, "./vmmanager/libvirt" say, and runs them inside with the given flags,
+// which are those of a test binary: -test.run and so on. The module is bound in writable, so tests that write
+// testdata do so in this tree. The error has the exit code in it.
 func (t *Tests) Run(ctx context.Context, pkg string, flags []string, stdout, stderr *os.File) error {
 	binary := filepath.Join(t.built, filepath.Base(pkg)+".test")
 	if err := t.goTool(ctx, "test", "-c", "-o", binary, pkg); err != nil {

@@ -20,8 +20,9 @@ type Frame struct {
 	Text string    // what tcpdump says of it
 }
 
-// Capture notes what a node sends in a network from now on, as the switch sees it; filter is in tcpdump's words. It
-// returns when tcpdump listens. stop ends it and may be called once; it fails if frames were lost.
+// Capture notes what a node sends in a network from now on, as the switch sees it; filter is in tcpdump's words.
+// It returns when tcpdump listens. stop ends it and may be called once; it fails if frames were lost. Who does
+// not call stop leaves a tcpdump and a goroutine, until Close kills the one. What is captured is kept in memory.
 func (l *LAN) Capture(node, network, filter string) (stop func() ([]Frame, error), err error) {
 	cmd := exec.Command("tcpdump", "-i", portName(node, network), "-Q", "in", "--immediate-mode", "-l", "-n", "-e", "-tt",
 		filter)
@@ -69,8 +70,8 @@ func (l *LAN) Capture(node, network, filter string) (stop func() ([]Frame, error
 	return stop, nil
 }
 
-// frames reads what tcpdump printed: a line for each frame, which begins with the seconds since 1970, and indented
-// ones about some.
+// frames reads what tcpdump printed: a line for each frame, which begins with the seconds since 1970, and
+// indented ones about some. Microseconds since 1970 still fit into a float64 to the microsecond.
 func frames(text string) (out []Frame, err error) {
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")

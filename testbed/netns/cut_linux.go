@@ -12,7 +12,8 @@ import (
 )
 
 // Cut says which frames the switch drops: those in Network that go From → To. An empty name means any. It is one
-// direction only; Between makes both. Frames vanish without a trace, as on a broken wire.
+// direction only; Between makes both. Frames vanish without a trace, as on a broken wire. It is a key: two that
+// are equal are one cut, and Restore needs the same value.
 type Cut struct {
 	Network string
 	From    string // a node or Gateway
@@ -29,8 +30,9 @@ func Between(a, b, network string) []Cut {
 // Around returns the cut of everything a node sends and receives in a network ("" = in all).
 func Around(node, network string) []Cut { return Between(node, "", network) }
 
-// Cut adds cuts. Traffic of connections that exist is dropped too. When it returns nil all of them work; on an error
-// none of them was added.
+// Cut adds cuts. Traffic of connections that exist is dropped too. When it returns nil all of them work; on an
+// error none of them was added. Both ends see silence and no error; what TCP has under way is sent again after
+// Restore.
 func (l *LAN) Cut(cuts ...Cut) error {
 	return l.change(cuts, func(all map[Cut]bool, c Cut) { all[c] = true })
 }
@@ -38,7 +40,8 @@ func (l *LAN) Cut(cuts ...Cut) error {
 // CutAll isolates a node in every network, also from the gateway.
 func (l *LAN) CutAll(node string) error { return l.Cut(Around(node, "")...) }
 
-// Restore takes back exactly these cuts; those that are not there are ignored.
+// Restore takes back exactly these cuts; those that are not there are ignored. A narrower cut does not take a
+// wider one back: Around is not undone by Between.
 func (l *LAN) Restore(cuts ...Cut) error {
 	return l.change(cuts, func(all map[Cut]bool, c Cut) { delete(all, c) })
 }
@@ -64,7 +67,8 @@ func (l *LAN) change(cuts []Cut, each func(all map[Cut]bool, c Cut)) error {
 	return l.replace(all)
 }
 
-// replace makes cuts the ones in force. On an error the old ones stay.
+// replace makes cuts the ones in force. On an error the old ones stay. The caller holds mu, so the rules in the
+// kernel are always those of cuts.
 func (l *LAN) replace(cuts map[Cut]bool) error {
 	if err := l.apply(slices.Collect(maps.Keys(cuts))); err != nil {
 		return err
@@ -73,7 +77,9 @@ func (l *LAN) replace(cuts map[Cut]bool) error {
 	return nil
 }
 
-// apply replaces the rules of the switch by one transaction, so no cut flickers while another is added.
+// apply replaces the rules of the switch by one transaction, so no cut flickers while another is added. The
+// table is made, deleted and made in one script: the first of these keeps the deletion from failing where there
+// is none.
 func (l *LAN) apply(cuts []Cut) error {
 	rules := l.cfg.rules(cuts)
 	err := l.Do(Switch, func() error {
@@ -88,8 +94,9 @@ func (l *LAN) apply(cuts []Cut) error {
 	return nil
 }
 
-// rules compiles cuts into an nft script: frames between nodes pass the bridge's forward hook, frames to the gateway
-// its input hook, frames from the gateway its output hook.
+// rules compiles cuts into an nft script: frames between nodes pass the bridge's forward hook, frames to the
+// gateway its input hook, frames from the gateway its output hook. Order is fixed so that equal cuts make equal
+// scripts.
 func (c Config) rules(cuts []Cut) string {
 	slices.SortFunc(cuts, func(a, b Cut) int {
 		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To),
@@ -192,6 +199,7 @@ func cableName(n Network) string {
 	return n.Name
 }
 
+// Names end up in names of links, which have at most 15 bytes, and in files below /run/netns.
 func (c Config) validate(prefix string) error {
 	plain := regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 	if !plain.MatchString(prefix) {

@@ -18,9 +18,10 @@ import (
 // errUnfinished is reported by Do when fn ended its goroutine instead of returning.
 var errUnfinished = errors.New("function did not return")
 
-// Do runs fn in the network namespace of a node and returns its error. fn runs on an operating system thread of its
-// own, which dies afterwards instead of returning, so the namespace cannot leak into other goroutines. Sockets that fn
-// opens stay in the namespace for their life; goroutines that fn starts are not in it.
+// Do runs fn in the network namespace of a node and returns its error. fn runs on an operating system thread of
+// its own, which dies afterwards instead of returning, so the namespace cannot leak into other goroutines.
+// Sockets that fn opens stay in the namespace for their life; goroutines that fn starts are not in it. It blocks
+// for as long as fn does. Several may be in one namespace at a time.
 func (l *LAN) Do(node string, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -57,8 +58,9 @@ func finish(cmd *exec.Cmd) ([]byte, error) {
 	return out, nil
 }
 
-// sweep removes every namespace of a prefix and kills the processes in them. The caller holds the lock of the prefix,
-// so they belong to nobody alive or to the caller.
+// sweep removes every namespace of a prefix and kills the processes in them. The caller holds the lock of the
+// prefix, so they belong to nobody alive or to the caller. It is called by New before there is anything of its
+// own, and by Close.
 func sweep(prefix string) error {
 	paths, err := filepath.Glob(filepath.Join(folder, prefix+"-*"))
 	if err != nil {
@@ -71,7 +73,8 @@ func sweep(prefix string) error {
 	return errors.Join(errs...)
 }
 
-// remove kills the processes in a namespace and takes its name away.
+// remove kills the processes in a namespace and takes its name away. The namespace itself goes when its last
+// process and socket have gone, some time later.
 func remove(path string) error {
 	err := killInside(path)
 	// A file without a mount is what a crash between the two steps of ip netns add leaves.
@@ -81,7 +84,9 @@ func remove(path string) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-// killInside ends every process in the network namespace that path stands for.
+// killInside ends every process in the network namespace that path stands for. This process is spared, though a
+// thread of its own may be in there. A process that forks while it looks may be missed; it keeps a network
+// without links.
 func killInside(path string) error {
 	var want unix.Stat_t
 	if err := unix.Stat(path, &want); err != nil {

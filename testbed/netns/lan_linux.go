@@ -24,7 +24,7 @@ type Config struct {
 
 // Network is one broadcast domain.
 type Network struct {
-	Name   string       // also the name of the interface in every node
+	Name   string       // also the name of the interface in every node; [a-z][a-z0-9]*, short
 	Subnet netip.Prefix // IPv4, at least a /27
 	// Guests: it is for VMs. In every node the interface is a bridge with the cable as its port, and has no address.
 	// The gateway has one.
@@ -44,18 +44,20 @@ const (
 // ErrInUse is returned by New when another process runs a LAN of the same prefix.
 var ErrInUse = errors.New("prefix is in use by another process")
 
-// LAN is a running network. Its methods may be called from several goroutines.
+// LAN is a running network. Its methods may be called from several goroutines. mu guards cuts only. Reset,
+// SetLink and Slow of one node must not run at the same time; nothing keeps them apart.
 type LAN struct {
 	prefix string
 	cfg    Config
 	lock   io.Closer // held for the life of the LAN, so that a second New does not take this one for a leftover
 
 	mu   sync.Mutex
-	cuts map[Cut]bool
+	cuts map[Cut]bool // in force; replaced as a whole, never changed
 }
 
 // New removes what an earlier, dead process left under this prefix and builds the LAN. The namespaces are named
-// PREFIX-NODE and PREFIX-switch, for ip netns. On an error nothing stays behind.
+// PREFIX-NODE and PREFIX-switch, for ip netns. On an error nothing stays behind. It returns when every link is
+// up; a bridge without STP forwards at once. ErrInUse if a living process has the prefix.
 func New(prefix string, cfg Config) (*LAN, error) {
 	if err := cfg.validate(prefix); err != nil {
 		return nil, fmt.Errorf("make LAN: %w", err)
@@ -74,8 +76,9 @@ func New(prefix string, cfg Config) (*LAN, error) {
 	return l, nil
 }
 
-// claim takes a name that only one process can have: that of an abstract socket, which the kernel drops when its holder
-// dies and which leaves no file behind.
+// claim takes a name that only one process can have: that of an abstract socket, which the kernel drops when its
+// holder dies and which leaves no file behind. The name is one of the network namespace of this process, so it
+// keeps apart only processes that share that.
 func (l *LAN) claim() error {
 	lock, err := net.Listen("unix", "@duet-netns-"+l.prefix)
 	if errors.Is(err, unix.EADDRINUSE) {
@@ -85,7 +88,8 @@ func (l *LAN) claim() error {
 	return err
 }
 
-// Close removes the namespaces and everything in them. Processes that still run there keep a network without links.
+// Close removes the namespaces and everything in them. Processes that still run there keep a network without
+// links. Processes in them are killed first. The LAN must not be used afterwards.
 func (l *LAN) Close() error {
 	err := sweep(l.prefix)
 	return errors.Join(err, l.lock.Close())
@@ -182,8 +186,10 @@ func (l *LAN) connect(node string) error {
 }
 
 // Reset gives a node a new network namespace, as a boot of its host would: addresses, routes and rules that its
-// programs have set are gone, and so are processes that still run there. Cuts stay, a missing cable is plugged in. A
-// proc.Node finds the new namespace at its next Boot.
+// programs have set are gone, and so are processes that still run there. Cuts stay, a missing cable is plugged
+// in. A proc.Node finds the new namespace at its next Boot. It kills what still runs there, as a proc.Node that
+// is off has nothing. If it fails half way the node has lost links that a further Reset looks for in vain: only
+// a new LAN helps.
 func (l *LAN) Reset(node string) error {
 	if !slices.Contains(l.cfg.Nodes, node) {
 		return fmt.Errorf("reset network of %q: no such node", node)
@@ -226,6 +232,7 @@ func bridge(h *netlink.Handle, n Network, gateway bool) error {
 	return up(h, bridgeName(n.Name))
 }
 
+// Without snooping multicast reaches everybody, as through a plain switch.
 func addBridge(h *netlink.Handle, name string) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
@@ -234,7 +241,8 @@ func addBridge(h *netlink.Handle, name string) (netlink.Link, error) {
 	return b, h.LinkAdd(b)
 }
 
-// inner makes the bridge in a node of a network of guests, with the cable as its port.
+// inner makes the bridge in a node of a network of guests, with the cable as its port. It needs no address: the
+// host only carries what its guests say.
 func inner(h *netlink.Handle, n Network) error {
 	b, err := addBridge(h, n.Name)
 	if err != nil {
@@ -250,7 +258,9 @@ func inner(h *netlink.Handle, n Network) error {
 	return errors.Join(up(h, cableName(n)), up(h, n.Name))
 }
 
-// plug connects a node to a network by a veth pair: one end in the node, the other a port of the bridge.
+// plug connects a node to a network by a veth pair: one end in the node, the other a port of the bridge. Both
+// ends are made in one step, the inner one already in its namespace: its name may be one that exists where the
+// switch is.
 func (l *LAN) plug(node string, n Network, first bool) error {
 	inside, err := vnetns.GetFromPath(l.Path(node))
 	if err != nil {
@@ -291,7 +301,8 @@ func (l *LAN) plug(node string, n Network, first bool) error {
 	})
 }
 
-// with calls fn with a netlink handle that works in the namespace of a node or of the switch.
+// with calls fn with a netlink handle that works in the namespace of a node or of the switch. The calling thread
+// does not change its namespace: the handle's socket is made in the other one.
 func (l *LAN) with(name string, fn func(*netlink.Handle) error) error {
 	ns, err := vnetns.GetFromPath(l.Path(name))
 	if err != nil {
@@ -327,6 +338,7 @@ func address(h *netlink.Handle, link string, addr netip.Addr, subnet netip.Prefi
 }
 
 // SetLink takes the cable of a node in one network away or plugs it in again: the node sees the carrier change.
+// Of a Cut the node knows nothing.
 func (l *LAN) SetLink(node, network string, plugged bool) error {
 	err := l.with(Switch, func(h *netlink.Handle) error {
 		port, err := h.LinkByName(portName(node, network))

@@ -10,8 +10,9 @@ import (
 // long; what does not fit is lost.
 const maxQueue = 300
 
-// Slow limits what a node receives in a network to some bytes per second, with a queue of 0.3 s. 0 takes it back.
-// Reset takes it back too.
+// Slow limits what a node receives in a network to some bytes per second, with a queue of 0.3 s. 0 takes it
+// back. Reset takes it back too. It is one direction: what the node sends is not slowed. It counts for all its
+// peers together.
 func (l *LAN) Slow(node, network string, rate uint64) error {
 	err := l.with(Switch, func(h *netlink.Handle) error {
 		port, err := h.LinkByName(portName(node, network))

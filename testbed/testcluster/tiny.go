@@ -50,8 +50,7 @@ const tinyXML = `<domain type='qemu'>
 `
 
 // DefineTiny makes the disk of a VM that needs next to no memory and CPU, and defines it on this host: a real
-// QEMU whose guest is one boot sector. Everything on the disk but its first sector is free for the test. Size
-// must be at least one sector.
+// QEMU whose guest is one boot sector. Everything on the disk but its first sector is free for the test.
 func (h *Host) DefineTiny(ctx context.Context, name string, size int64) error {
 	image, err := h.image(ctx, name, "raw", size)
 	if err != nil {

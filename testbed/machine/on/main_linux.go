@@ -3,7 +3,10 @@
 //	go run ./testbed/machine/on -release 13 ./vmmanager/libvirt -test.run TestRealLibvirt -test.v
 //	go run ./testbed/machine/on -release 13 -- virsh --version
 //
-// It is run in the folder of the module, by root. The first run makes the root, in some minutes.
+// It is run in the folder of the module, by root. The first run makes the root, in some minutes. The root stays
+// in the user's cache (duet-testbed/machine); what the tests wrote in their private copy is removed.
+//
+// Exit status: that of the test binary or program, 1 if it could not be run.
 package main
 
 import (
