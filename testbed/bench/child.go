@@ -29,24 +29,24 @@ const (
 	patience   = 2 * time.Minute // for a first synchronisation
 )
 
-// order is what the bench tells a child: the first line says what it is, later
-// ones what to do. The end of its input ends the child.
+// order is what the bench tells a child: the first line says what it is, later ones what to do. The end of its
+// input ends the child. A line of JSON on standard input. Fields that a role does not know are ignored.
 type order struct {
-	Role   string `json:"role,omitempty"` // primary, alone, secondary
-	Image  string `json:"image,omitempty"`
-	Log    string `json:"log,omitempty"` // directory
-	Socket string `json:"socket,omitempty"`
-	Sleepy bool   `json:"sleepy,omitempty"` // do not keep CPUs awake, as duetd does
-	Peer   string `json:"peer,omitempty"`   // address of the secondary
-	TLS    *keys  `json:"tls,omitempty"`    // nil: none
-	Ticket *blockrepl.Ticket
+	Role   string            `json:"role,omitempty"`   // primary, alone, secondary
+	Image  string            `json:"image,omitempty"`  // raw, complete
+	Log    string            `json:"log,omitempty"`    // directory
+	Socket string            `json:"socket,omitempty"` // of primary and alone: where NBD is served
+	Sleepy bool              `json:"sleepy,omitempty"` // do not keep CPUs awake, as duetd does
+	Peer   string            `json:"peer,omitempty"`   // address of the secondary
+	TLS    *keys             `json:"tls,omitempty"`    // nil: none
+	Ticket *blockrepl.Ticket // a later order to the secondary: be complete
 }
 
-// news is what a child tells the bench.
+// news is what a child tells the bench. A line of JSON on standard output; standard error is for people.
 type news struct {
-	Is     string            `json:"is"` // listening, drained, complete, serving
-	Addr   string            `json:"addr,omitempty"`
-	Ticket *blockrepl.Ticket `json:"ticket,omitempty"`
+	Is     string            `json:"is"`               // listening, drained, complete, serving
+	Addr   string            `json:"addr,omitempty"`   // with listening
+	Ticket *blockrepl.Ticket `json:"ticket,omitempty"` // with drained
 }
 
 // node is a child process: one copy of the volume.
@@ -58,7 +58,8 @@ type node struct {
 	log    blockrepl.DirtyLog
 }
 
-// child is the life of a child process.
+// child is the life of a child process. Device and log are closed last, after whatever uses them. The error of a
+// child is its exit status; the bench sees the end of its news.
 func child(in io.Reader, out io.Writer) (err error) {
 	n := &node{orders: json.NewDecoder(bufio.NewReader(in)), tell: json.NewEncoder(out)}
 	if err := n.orders.Decode(&n.order); err != nil {
@@ -83,7 +84,8 @@ func child(in io.Reader, out io.Writer) (err error) {
 // next reads one more order; io.EOF when the bench wants the end.
 func (n *node) next() (o order, err error) { return o, n.orders.Decode(&o) }
 
-// secondary applies what one primary sends until the bench ends it.
+// secondary applies what one primary sends until the bench ends it. It serves one connection: a primary that
+// comes back would be measured in another state. The end of the orders closes it.
 func (n *node) secondary() error {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{Volume: "bench", Node: "beta", Identity: "bench",
@@ -137,7 +139,8 @@ func (n *node) apply(ctx context.Context, s *blockrepl.Secondary, raw net.Conn) 
 	return s.Serve(ctx, c, hello, false)
 }
 
-// primary serves the volume until the bench ends it.
+// primary serves the volume until the bench ends it. What it loses, peer or disk, ends it with an error, so that
+// no figure is of a volume that is not what its name says.
 func (n *node) primary() (err error) {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	drained, failed := make(chan struct{}, 1), make(chan error, 1)
@@ -179,8 +182,8 @@ func (n *node) primary() (err error) {
 	}
 }
 
-// keepAwake does for a child what duetd does for its volumes; wait returns when it
-// has ended, after ctx.
+// keepAwake does for a child what duetd does for its volumes; wait returns when it has ended, after ctx. Without
+// the right to hold them (no root) it says so once and goes on.
 func (n *node) keepAwake(ctx context.Context, writes func() uint64) (wait func()) {
 	ended := make(chan struct{})
 	go func() {
@@ -218,7 +221,9 @@ func react(e blockrepl.Event, drained chan<- struct{}, failed chan<- error) {
 	}
 }
 
-// connect brings the volume to Connected, as the module engine does.
+// connect brings the volume to Connected, as the module engine does. GoAlone came before, so the peer, which
+// knows nothing of this volume, is resynced as a new copy is. The steps are those of blockrepl/DESIGN.md,
+// "States and the engine's part", with the bench in place of the peer's engine.
 func (n *node) connect(p *blockrepl.Primary, drained <-chan struct{}, failed <-chan error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -266,6 +271,7 @@ func ignoreEOF(err error) error {
 // keys are one side's certificate and key and the authority of both, in PEM.
 type keys struct{ CA, Cert, Key []byte }
 
+// It is as strict as cluster/pki: TLS 1.3, and certificates of both sides, of one authority.
 func (k *keys) config() (*tls.Config, error) {
 	pair, err := tls.X509KeyPair(k.Cert, k.Key)
 	if err != nil {
@@ -286,6 +292,7 @@ func (k *keys) client(raw net.Conn) (net.Conn, error) { return k.secure(raw, tls
 
 func (k *keys) server(raw net.Conn) (net.Conn, error) { return k.secure(raw, tls.Server) }
 
+// The handshake is done here and not by the first write, which wire would hold back. raw is closed on its error.
 func (k *keys) secure(raw net.Conn, side func(net.Conn, *tls.Config) *tls.Conn) (net.Conn, error) {
 	if k == nil {
 		return raw, nil

@@ -9,7 +9,7 @@ import (
 	"strconv"
 )
 
-// job is one load of fio.
+// job is one load of fio. Unit and rate are of the direction that counts; args are fio's.
 type job struct {
 	Name string
 	Unit string
@@ -18,7 +18,8 @@ type job struct {
 	read bool
 }
 
-// jobs in the order they run. Reads come last, from a full page cache.
+// jobs in the order they run. Reads come last, from a full page cache. Each runs over the whole image. A job
+// leaves the page cache to the next one as it is, so the order is part of what is measured.
 var jobs = [...]job{
 	{"write-qd1", "IOPS", []string{"--rw=randwrite", "--bs=4k", "--iodepth=1"}, iops, false},
 	{"write-qd32", "IOPS", []string{"--rw=randwrite", "--bs=4k", "--iodepth=32"}, iops, false},
@@ -37,7 +38,8 @@ type fioSide struct {
 func iops(s fioSide) float64  { return s.IOPS }
 func mibps(s fioSide) float64 { return s.BW / (1 << 20) }
 
-// run measures the job once on s.
+// run measures the job once on s. It blocks for o.seconds and fio's start. fio is killed when ctx ends. A
+// request that fails is an error of the job.
 func (j job) run(ctx context.Context, s setup, o options) (float64, error) {
 	args := append([]string{"--name=" + j.Name, "--ioengine=nbd", "--uri=nbd+unix:///" + exportName +
 		"?socket=" + s.socket,

@@ -14,7 +14,8 @@ import (
 
 const tlsName = "bench"
 
-// newKeys makes an authority and a certificate for each side.
+// newKeys makes an authority and a certificate for each side. They are valid for a day and live in memory only.
+// ECDSA P-256 costs a connection its handshake and no write.
 func newKeys() (near, far *keys, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

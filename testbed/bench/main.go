@@ -18,6 +18,17 @@
 // What the comparison hides is in favour of QEMU: our replicated volumes make a
 // flush durable on both copies and keep a durable dirty log; the mirror flushes
 // its source only and keeps its bitmap in memory.
+//
+// It needs fio with the nbd engine, qemu-nbd and qemu-storage-daemon, and room for an image of each copy; root
+// only where idle CPUs are to be held awake. It removes its folder when it ends, also by SIGINT and SIGTERM. If
+// it is killed the children end with their standard input, but QEMU's programs and the folder stay.
+//
+// Exit status: 0 every target that was measured is met, 2 one is not, 1 it could not be measured.
+//
+//	setups.go   what is compared, and how each is brought up
+//	process.go  the programs that are started; child.go is what ours does
+//	qmp.go      QEMU's mirror job; keys.go our certificates
+//	jobs.go     the loads; report.go medians and targets
 package main
 
 import (
@@ -97,7 +108,9 @@ func split(list string) []string {
 
 func chosen(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
 
-// bench runs everything and reports whether every target that was measured is met.
+// bench runs everything and reports whether every target that was measured is met. Setups are all up before the
+// first job, as each is measured in turns with the others; those that are not measured are idle. An error of one
+// job ends the bench: no table is made of a part.
 func bench(ctx context.Context, o options) (met bool, err error) {
 	if o.rounds < 1 || o.seconds < 1 || o.size < 1<<20 || o.fill < 1 {
 		return false, errors.New("rounds, seconds, size and fill must be positive")

@@ -21,7 +21,8 @@ type process struct {
 	news   *json.Decoder
 }
 
-// startTool starts a program of others; it ends by signal.
+// startTool starts a program of others; it ends by signal. What it says on standard error is shown. Nothing ends
+// it but stop and the end of ctx.
 func startTool(ctx context.Context, name string, args ...string) (*process, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stderr = os.Stderr
@@ -31,7 +32,8 @@ func startTool(ctx context.Context, name string, args ...string) (*process, erro
 	return &process{cmd: cmd}, nil
 }
 
-// startChild starts this program as a node and gives it its first order.
+// startChild starts this program as a node and gives it its first order. It is this executable with one
+// argument, so the figures are of one build.
 func startChild(ctx context.Context, o order) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -58,7 +60,8 @@ func startChild(ctx context.Context, o order) (*process, error) {
 	return p, nil
 }
 
-// expect reads the next news, which must be of this kind.
+// expect reads the next news, which must be of this kind. It waits without a limit of its own; the child has one
+// for its synchronisation, and its end is an error here.
 func (p *process) expect(is string) (n news, err error) {
 	if err := p.news.Decode(&n); err != nil {
 		return n, fmt.Errorf("wait for %q: %w", is, err)
@@ -69,10 +72,11 @@ func (p *process) expect(is string) (n news, err error) {
 	return n, nil
 }
 
+// For the end of a process, for a socket to appear and for a handshake.
 const endPatience = 10 * time.Second
 
-// stop ends the process and waits for it: ours by closing their input, others by a
-// signal, and whoever does not listen by force.
+// stop ends the process and waits for it: ours by closing their input, others by a signal, and whoever does not
+// listen by force. It may be called once.
 func (p *process) stop() {
 	if p.stdin != nil {
 		p.stdin.Close()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// qmp is a connection to QEMU's control socket.
+// qmp is a connection to QEMU's control socket. The whole conversation has patience as its limit.
 type qmp struct {
 	conn   net.Conn
 	in     *json.Decoder
@@ -16,7 +16,9 @@ type qmp struct {
 	events []string // seen while waiting for answers
 }
 
-// mirror exports the source and starts the mirror job; it returns when the job is ready.
+// mirror exports the source and starts the mirror job; it returns when the job is ready. The connection is
+// closed then; job and export belong to the daemon and go on. write-blocking is the mode in which a write is
+// answered when both sides have it, which is what ours promises.
 func mirror(ctx context.Context, socket string) error {
 	q, err := dialQMP(ctx, socket)
 	if err != nil {
@@ -66,6 +68,8 @@ type reply struct {
 	Event  string
 }
 
+// Events come between answers at any time and are kept for await. It returns nothing, as no answer is needed
+// here.
 func (q *qmp) execute(command string, args map[string]any) error {
 	m := map[string]any{"execute": command}
 	if args != nil {
@@ -90,7 +94,8 @@ func (q *qmp) execute(command string, args map[string]any) error {
 	}
 }
 
-// await returns when the event was seen.
+// await returns when the event was seen. One that came before, and was kept, counts. A job that fails sends
+// another event, so that ends by the limit of the connection.
 func (q *qmp) await(event string) error {
 	for {
 		for _, e := range q.events {

@@ -19,7 +19,7 @@ type results struct {
 	Ratios  []ratio                         `json:"ratios"`
 }
 
-// ratio is one target and how it was met.
+// ratio is one target and how it was met. Of and To are setups; Got is the ratio of their medians.
 type ratio struct {
 	What   string  `json:"what"`
 	Job    string  `json:"job"`
@@ -30,7 +30,8 @@ type ratio struct {
 	Met    bool    `json:"met"`
 }
 
-// targets are the project's. A limit on latency at queue depth 1 is one on the inverse of the rate.
+// targets are the project's. A limit on latency at queue depth 1 is one on the inverse of the rate. They are
+// ratios of one run on one computer: absolute figures depend on it too much.
 var targets = [...]ratio{
 	{What: "QD32 write, replicated ÷ QEMU mirror", Job: "write-qd32", Of: "replicated-tls", To: "mirror", Target: 4},
 	{What: "QD32 write, replicated ÷ qemu-nbd unreplicated", Job: "write-qd32", Of: "replicated-tls", To: "qemu-nbd",
@@ -71,7 +72,8 @@ func median(vs []float64) float64 {
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }
 
-// judge compares the medians with the targets; what was not measured is left out.
+// judge compares the medians with the targets; what was not measured is left out. A target without a floor is
+// met by every ratio.
 func (r *results) judge() (met bool) {
 	met, r.Ratios = true, nil
 	for _, t := range targets {

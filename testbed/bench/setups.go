@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 )
 
-// setup is one of the things compared. It serves exportName on socket.
+// setup is one of the things compared. It serves exportName on socket. start may leave processes in procs also
+// when it fails; startAll notes them.
 type setup struct {
 	name   string
 	start  func(ctx context.Context, s *setup) error
-	dir    string
+	dir    string // shared by all; files are named after the setup
 	socket string
-	size   int64
+	size   int64 // bytes of each image
 	fill   int64
 	procs  []*process
 }
@@ -28,7 +29,8 @@ var setups = [...]setup{
 	{name: "qemu-nbd", start: startQemuNBD},
 }
 
-// startAll starts the chosen setups. stop ends every process, also after an error.
+// startAll starts the chosen setups. stop ends every process, also after an error. They are ended in the reverse
+// order of their start, so that a server goes after its client.
 func startAll(ctx context.Context, dir string, o options) (running []setup, stop func(), err error) {
 	stop = func() {
 		for _, s := range running {
@@ -66,7 +68,8 @@ func (s *setup) child(ctx context.Context, o order) (*process, error) {
 	return p, err
 }
 
-// startPair brings up a volume on two nodes and waits until both copies are complete.
+// startPair brings up a volume on two nodes and waits until both copies are complete. The bench carries the
+// ticket from one to the other, as engines do.
 func startPair(ctx context.Context, s *setup, secure, sleepy bool) error {
 	var near, far *keys
 	if secure {
@@ -113,7 +116,8 @@ func startAlone(ctx context.Context, s *setup) error {
 	return err
 }
 
-// qemuNBD serves an image the way an admin would for speed.
+// qemuNBD serves an image the way an admin would for speed. As fast as it can be made: page cache, threads, and
+// as many clients as fio may have.
 func (s *setup) qemuNBD(ctx context.Context, role string, listen ...string) error {
 	image, err := newImage(s.dir, s.name+"-"+role, s.size, s.fill)
 	if err != nil {
@@ -171,6 +175,7 @@ func startMirror(ctx context.Context, s *setup) error {
 	return mirror(ctx, control)
 }
 
+// Another program may take it before it is used; then the start fails.
 func freePort() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -3,9 +3,13 @@
 //
 //	go run ./testbed/campaign -n 1000000 [-first SEED] [-workers N] [-keep DIR] [-all]
 //
-// It ends at the first schedule that breaks a promise, shrinks it and prints it as a
-// scenario of testbed/sim; with -keep it writes it to DIR, with -all it goes on. Exit
-// status: 0 nothing was found, 1 something was, 2 it could not run to its end.
+// It ends at the first schedule that breaks a promise, shrinks it and prints it as a scenario of testbed/sim;
+// with -keep it writes it to DIR, with -all it goes on. Exit status: 0 nothing was found, 1 something was, 2 it
+// could not run to its end. It tells every ten seconds how far it is.
+//
+// It uses the model of the byte path, needs no rights and leaves nothing but -keep. The other byte path and
+// faults of disks are searched by TestCampaign of testbed/sim. SIGINT ends it after the schedules under way and
+// their shrinking.
 package main
 
 import (
@@ -34,7 +38,7 @@ func main() {
 type campaign struct {
 	first, n uint64
 	workers  int
-	keep     string
+	keep     string // folder, made when it is needed; "" prints
 	all      bool
 	out      io.Writer
 }
@@ -70,7 +74,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	return ok
 }
 
-// search returns how many schedules failed.
+// search returns how many schedules failed. A scenario that cannot be kept ends it with that error.
 func (c campaign) search(ctx context.Context) (failed uint64, err error) {
 	var p sim.Progress
 	began := time.Now()
@@ -120,7 +124,8 @@ func (c campaign) line(p *sim.Progress, began time.Time) string {
 		left.Round(time.Second))
 }
 
-// found prints or keeps a failure.
+// found prints or keeps a failure. It is called by one worker at a time. A file of the same name is written
+// over.
 func (c campaign) found(f sim.Failure) error {
 	fmt.Fprintf(c.out, "schedule %d: %v\n", f.Schedule, f.Err)
 	if c.keep == "" {

@@ -60,8 +60,9 @@ type Violation struct {
 // String returns rule and text.
 func (v Violation) String() string { return string(v.Rule) + ": " + v.Text }
 
-// History compares what all consoles of one VM say with its disk. A nil result means that nothing promised was lost and
-// that no two boots wrote at the same time.
+// History compares what all consoles of one VM say with its disk. A nil result means that nothing promised was
+// lost and that no two boots wrote at the same time. A line that is missing on a console only makes it say less,
+// so no loss is found that was none.
 func History(consoles []Console, disk Disk, promise Promise) []Violation {
 	h := history{disk: disk, promise: promise}
 	for _, c := range consoles {

@@ -33,8 +33,9 @@ var (
 	ErrUndecided = errors.New("history is too long to decide in time")
 )
 
-// Linearizable judges each block as one register: every read must return the newest write in some order that respects
-// real time. The error wraps ErrNotLinearizable or ErrUndecided and names the first such block; timeout is per block.
+// Linearizable judges each block as one register: every read must return the newest write in some order that
+// respects real time. The error wraps ErrNotLinearizable or ErrUndecided and names the first such block; timeout
+// is per block. ErrUndecided says nothing of the history but that it is too long.
 func Linearizable(ops []Op, timeout time.Duration) error {
 	blocks := map[uint64][]porcupine.Operation{}
 	for _, op := range ops {

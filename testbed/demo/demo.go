@@ -17,7 +17,7 @@ const (
 	size = 32 << 20 // of each disk, bytes
 )
 
-// demo is the story, step by step.
+// demo is the story, step by step. a and b are alpha and beta; a step uses what the steps before have left.
 type demo struct {
 	cluster *testcluster.Cluster
 	show    *show
@@ -26,6 +26,7 @@ type demo struct {
 	killed  time.Time
 }
 
+// The first step that fails ends it: the cluster is as that step left it.
 func (d *demo) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{d.form, d.protect, d.kill, d.failover, d.comeback, d.swap} {
 		if err := step(ctx); err != nil {
@@ -36,6 +37,7 @@ func (d *demo) run(ctx context.Context) error {
 	return nil
 }
 
+// form makes the cluster of both hosts, without a witness: a ping target decides.
 func (d *demo) form(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -46,6 +48,7 @@ func (d *demo) form(ctx context.Context) error {
 	return nil
 }
 
+// protect makes a VM at home on each host a module, and waits until both write.
 func (d *demo) protect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
@@ -66,7 +69,8 @@ func (d *demo) protect(ctx context.Context) error {
 	return nil
 }
 
-// writes waits until the guest has n more acknowledged records.
+// writes waits until the guest has n more acknowledged records. Acknowledged is what the guest said on its
+// console, wherever it runs.
 func (d *demo) writes(ctx context.Context, vm string, n uint64) (log guest.Log, err error) {
 	first, err := d.cluster.ReadConsole(vm)
 	if err != nil {
@@ -84,6 +88,8 @@ func (d *demo) writes(ctx context.Context, vm string, n uint64) (log guest.Log, 
 	return log, err
 }
 
+// kill ends every process of alpha at once. The console is read after it: what is said there by then was
+// acknowledged, and must be found again.
 func (d *demo) kill(context.Context) error {
 	d.show.title("Host alpha dies: SIGKILL to every process of it")
 	d.killed = time.Now()
@@ -96,6 +102,8 @@ func (d *demo) kill(context.Context) error {
 	return err
 }
 
+// failover waits until web01 writes on beta: a second boot, that has scanned the disk and had a record
+// acknowledged.
 func (d *demo) failover(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

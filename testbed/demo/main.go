@@ -1,5 +1,12 @@
 // Command demo shows the main job on this computer with real parts: two hosts, two
 // VMs, one host killed, nothing lost. `make demo` runs it.
+//
+// It needs root and what testcluster needs. One demo runs at a time on a computer, as its namespaces have fixed
+// names. When it ends its processes and namespaces are gone, and after a success its folder too; -keep waits for
+// ctrl-C before that. The kernel of the test VM stays in -cache.
+//
+// What it shows is measured, not told: each step fails the demo if it does not come true. Boots are emulated, so
+// times with a boot in them say nothing of a real host.
 package main
 
 import (
@@ -29,6 +36,7 @@ func main() {
 	}
 }
 
+// The first error counts; its text then says where the logs are.
 func run(ctx context.Context, bin, cache string, keep bool) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: it makes network namespaces and runs libvirtd; try `sudo make demo`")

@@ -10,7 +10,8 @@ import (
 	"duet/testbed/testcluster"
 )
 
-// transitions reads web's log on beta since the kill.
+// transitions reads web's log on beta since the kill. All is on one computer, so alpha's death and beta's log
+// are by one clock.
 func (d *demo) transitions(ctx context.Context) ([]api.LogEntry, error) {
 	out, err := d.b.Duet(ctx, "log", web, "--json")
 	if err != nil {
@@ -28,7 +29,9 @@ func (d *demo) transitions(ctx context.Context) ([]api.LogEntry, error) {
 	return since, nil
 }
 
-// phases tells how long each part of the failover took.
+// phases tells how long each part of the failover took. The moments are those of events of the state machine in
+// beta's log: Look that finds alpha silent, Granted, Up. One that is not in the log counts as the zero time, and
+// makes its figures nonsense.
 func (d *demo) phases(entries []api.LogEntry, firstWrite time.Time) {
 	at := func(on string) time.Time {
 		for _, e := range entries {
@@ -49,6 +52,8 @@ func (d *demo) phases(entries []api.LogEntry, firstWrite time.Time) {
 	d.show.note("… → first guest write (boot under emulation)", "%.2f s", firstWrite.Sub(d.killed).Seconds())
 }
 
+// comeback boots alpha and waits until both VMs are replicated again. What was compared and moved is beta's own
+// count of the last resync.
 func (d *demo) comeback(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
@@ -105,6 +110,7 @@ func (d *demo) comeback(ctx context.Context) error {
 	return d.a.Is(ctx, mail, "SECOND")
 }
 
+// swap brings web01 home by a planned swap: its guest shuts down and starts on alpha, and has lost nothing.
 func (d *demo) swap(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

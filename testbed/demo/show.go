@@ -11,7 +11,7 @@ import (
 	"duet/testbed/testcluster"
 )
 
-// show prints the story and keeps what the summary repeats.
+// show prints the story and keeps what the summary repeats. It is for one goroutine, and prints as it goes.
 type show struct {
 	began time.Time
 	step  int
@@ -44,7 +44,8 @@ func (s *show) summary() {
 // again is how soon a daemon is started that has died, as its unit would have it.
 const again = 200 * time.Millisecond
 
-// revive starts the daemon of a host again whenever it ends, until ctx does.
+// revive starts the daemon of a host again whenever it ends, until ctx does. It ends also when the host is off,
+// or the daemon cannot be started. It is for a host whose daemon was started once.
 func revive(ctx context.Context, h *testcluster.Host) {
 	for {
 		select {
@@ -64,7 +65,8 @@ func revive(ctx context.Context, h *testcluster.Host) {
 	}
 }
 
-// keep leaves the cluster up and tells how to play with it.
+// keep leaves the cluster up and tells how to play with it. It returns at the end of ctx, with no goroutine
+// left. The daemons are kept alive, so that one that a visitor kills comes back.
 func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -88,7 +90,8 @@ func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 	<-ctx.Done()
 }
 
-// door makes a program, named after a host, that runs a command on that host.
+// door makes a program, named after a host, that runs a command on that host. It is named by the process id of
+// this boot of the host, so it leads nowhere after the next one. It lies beside duet and duetd.
 func door(l *testcluster.Cluster, name string) (remove func(), err error) {
 	path, err := l.Hosts[name].Node.Outside("/")
 	if err != nil {

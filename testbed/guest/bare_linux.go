@@ -14,8 +14,9 @@ import (
 //go:embed bare
 var bare embed.FS
 
-// BuildBare compiles the small guest into dir with gcc: the writer of Build without an operating system, which boots
-// within a moment where a kernel takes minutes. It needs no initramfs and knows no mode, see bare/bare.c.
+// BuildBare compiles the small guest into dir with gcc: the writer of Build without an operating system, which
+// boots within a moment where a kernel takes minutes. It needs no initramfs and knows no mode, see bare/bare.c.
+// dir must be there; the sources are left beside the program. Not for two callers in one folder.
 func BuildBare(ctx context.Context, dir string) (Files, error) {
 	for _, name := range []string{"bare.c", "bare.ld"} {
 		text, err := bare.ReadFile("bare/" + name)

@@ -28,9 +28,11 @@ const (
 )
 
 // Build returns the guest's kernel and initramfs from cacheDir and makes what is missing there: the first call
-// downloads Debian's cloud kernel (25 MB, never installed), every call builds the guest's program with the go command
-// in moduleDir ("" is the working directory, which must be inside this module). Safe to call from several processes.
-// Where the environment names a folder of things built elsewhere (Prebuilt), they are taken and nothing is built.
+// downloads Debian's cloud kernel (25 MB, never installed), every call builds the guest's program with the go
+// command in moduleDir ("" is the working directory, which must be inside this module). Safe to call from
+// several processes. Where the environment names a folder of things built elsewhere (Prebuilt), they are taken
+// and nothing is built. ErrNoKernel is in the error if Debian's kernel cannot be had. A second caller waits for
+// the first, for minutes perhaps; ctx does not end that wait.
 func Build(ctx context.Context, cacheDir, moduleDir string) (Files, error) {
 	if dir := os.Getenv(Prebuilt); dir != "" {
 		return Files{Kernel: filepath.Join(dir, PrebuiltKernel), Initrd: filepath.Join(dir, PrebuiltInitrd)}, nil
@@ -55,7 +57,8 @@ func Build(ctx context.Context, cacheDir, moduleDir string) (Files, error) {
 	return Files{Kernel: filepath.Join(kernel, "vmlinuz"), Initrd: initrd}, nil
 }
 
-// lock waits for the file lock of path, which ends with the process at the latest.
+// lock waits for the file lock of path, which ends with the process at the latest. The kernel gives it back when
+// the file is closed, so a process that is killed leaves no lock.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -74,6 +77,7 @@ func lock(path string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// It holds the lock of the cache, so nobody else writes there.
 type builder struct {
 	ctx   context.Context
 	cache string
@@ -89,7 +93,9 @@ func (b builder) run(cmd *exec.Cmd) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// kernelDir returns a folder with vmlinuz and the modules, named so that their sorted order is the order to load them.
+// kernelDir returns a folder with vmlinuz and the modules, named so that their sorted order is the order to load
+// them. The folder's name ends in a hash of the wanted modules: another list is another folder. A kernel is
+// never replaced by a newer one.
 func (b builder) kernelDir() (string, error) {
 	// One kernel with these modules is as good as another, so an unpacked one spares the look into the package lists.
 	suffix := fmt.Sprintf(".%x", sha256.Sum256([]byte(strings.Join(wanted(), " "))))[:9]
@@ -172,7 +178,8 @@ func (b builder) uncompressed(file string) ([]string, error) {
 	return readDepends(file)
 }
 
-// initrd builds /init and packs it with the modules of kernelDir. The name of the file is the hash of its content.
+// initrd builds /init and packs it with the modules of kernelDir. The name of the file is the hash of its
+// content. Two guests of one content are one file, so a test that runs keeps its own while the program changes.
 func (b builder) initrd(kernelDir, moduleDir string) (string, error) {
 	tmp, err := os.MkdirTemp(b.cache, "tmp-")
 	if err != nil {
@@ -201,7 +208,8 @@ func (b builder) initrd(kernelDir, moduleDir string) (string, error) {
 	return path, os.Rename(part, path)
 }
 
-// pack makes the initramfs. It is not compressed: the guest would spend more time on unpacking than QEMU on loading.
+// pack makes the initramfs. It is not compressed: the guest would spend more time on unpacking than QEMU on
+// loading. Times and numbers of inodes are fixed, so equal content makes an equal file.
 func pack(program, kernelDir string) ([]byte, error) {
 	var image bytes.Buffer
 	a := &archive{w: &image}

@@ -9,7 +9,9 @@ import (
 	"strings"
 )
 
-// Log is what a console says of all boots of its VM, in their order.
+// Log is what a console says of all boots of its VM, in their order. A VM that moves between hosts has one
+// console, or one for each host: see testcluster.Config.Apart. It is what survives of what the guest was
+// promised, as the console is outside the VM.
 type Log struct {
 	Boots []Boot
 }
@@ -29,8 +31,9 @@ type Boot struct {
 	Off     bool     // it switched itself off in order
 }
 
-// ParseConsole reads a console. Kernel messages and lines that a sudden end has cut are skipped: what they might have
-// said then counts as never said. The error is that of r.
+// ParseConsole reads a console. Kernel messages and lines that a sudden end has cut are skipped: what they might
+// have said then counts as never said. The error is that of r. It is safe to call while the guest writes. A boot
+// whose first line is lost does not begin: its lines count for the boot before.
 func ParseConsole(r io.Reader) (Log, error) {
 	var log Log
 	lines := bufio.NewReader(r)
@@ -55,6 +58,7 @@ func ParseConsole(r io.Reader) (Log, error) {
 	}
 }
 
+// boot begins a boot; a line that is not whole begins none.
 func (l *Log) boot(rest string) {
 	id, slots, _ := strings.Cut(rest, " slots=")
 	n, err := strconv.ParseUint(slots, 10, 64)
@@ -63,6 +67,7 @@ func (l *Log) boot(rest string) {
 	}
 }
 
+// line takes one line; a verb that it does not know, such as hole or note, is left out.
 func (b *Boot) line(verb, rest string) {
 	n, err := strconv.ParseUint(rest, 10, 64)
 	switch {

@@ -44,7 +44,8 @@ func (f Files) CopyTo(dir string) (Files, error) {
 // as opposed to a guest program that does not compile.
 var ErrNoKernel = errors.New("no kernel for the guest")
 
-// Domain describes a test VM for libvirt.
+// Domain describes a test VM for libvirt. Name, Console and a disk are needed. Folder and file of the console
+// must be writable for QEMU's user.
 type Domain struct {
 	Name      string
 	UUID      string // "" lets libvirt choose; two nodes that define the same VM must give the same
@@ -75,7 +76,8 @@ type Disk struct {
 	Export string // its export
 }
 
-// kernelLine makes the boot short on an emulated CPU: nothing is probed twice and nothing is hardened.
+// kernelLine makes the boot short on an emulated CPU: nothing is probed twice and nothing is hardened. panic=0
+// keeps a kernel that has panicked where it is, so that the panic device and on_crash decide.
 const kernelLine = "console=ttyS0,115200 quiet panic=0 mitigations=off nokaslr no_timer_check tsc=reliable audit=0 " +
 	"nmi_watchdog=0 rcupdate.rcu_expedited=1 ipv6.disable=1 transparent_hugepage=never cryptomgr.notests i8042.noaux"
 
@@ -153,7 +155,8 @@ func (d Domain) Cmdline() string {
 	return line
 }
 
-// XML returns the libvirt definition. It uses software emulation, which works on every computer.
+// XML returns the libvirt definition. It uses software emulation, which works on every computer. It opens and
+// makes nothing.
 func (d Domain) XML() (string, error) {
 	if d.Name == "" || d.Console == "" || len(d.Disks) == 0 || len(d.Disks) > 8 {
 		return "", fmt.Errorf("define VM %q: it needs a name, a console and 1 to 8 disks", d.Name)

@@ -67,8 +67,9 @@ func readTree(root string) (*kernelTree, error) {
 	return t, nil
 }
 
-// closure returns the files of names and of all they depend on, dependencies first. Drivers built into the kernel need
-// no file. depends reads the dependencies of one module file.
+// closure returns the files of names and of all they depend on, dependencies first. Drivers built into the
+// kernel need no file. depends reads the dependencies of one module file. A name that is neither a file nor
+// built in is fs.ErrNotExist: the guest would miss a device in silence.
 func (t *kernelTree) closure(names []string, depends func(file string) ([]string, error)) ([]string, error) {
 	var order []string
 	seen := map[string]bool{}

@@ -31,20 +31,21 @@ const (
 // Bug is a bug that was there once, here or elsewhere.
 type Bug struct {
 	Name   string
-	Source string // where it is known from
+	Source string // where it is known from: a project and its number, or our own commit
 	Breaks string // what it breaks, in a few words
 	By     Search
 	Within uint64 // schedules in which it has to be found
 	Edit   Edit
 }
 
-// Edit is a change of one file. Before must be in it exactly once.
+// Edit is a change of one file. Before must be in it exactly once. A comment within Before belongs to it.
 type Edit struct{ File, Before, After string }
 
 // all is the table.
 func all() []Bug { return slices.Concat(authority(), engines(), writePath(), copies()) }
 
-// fit returns the file's text after the edit, below root.
+// fit returns the file's text after the edit, below root. The error says which file, and how often Before is in
+// it.
 func (e Edit) fit(root string) (text string, err error) {
 	src, err := os.ReadFile(filepath.Join(root, e.File))
 	if err != nil {

@@ -7,9 +7,13 @@
 // schedules it was found and how long that took. Exit status: 0 all were found within
 // the schedules that their row allows, 1 one was not, 2 it could not be tried.
 //
-// A bug is one small change of the source (bugs_*.go), made in a copy of the file that
-// the compiler gets by -overlay: the tree itself is not touched. A change whose text is
-// not in the tree any more, or is there twice, fails the test of this package.
+// A bug is one small change of the source (bugs_*.go), made in a copy of the file that the compiler gets by
+// -overlay: the tree itself is not touched. A change whose text is not in the tree any more, or is there twice,
+// fails the test of this package. That test also tells whoever changes a line which an Edit names, a comment at
+// its end included: then Before is to follow it.
+//
+// It needs the go command and takes long: each bug compiles the tests of its package anew. Everything is made in
+// the temporary directory and removed, unless the program is killed.
 package main
 
 import (
@@ -76,7 +80,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	return ok
 }
 
-// tree is the root of the module this runs in.
+// tree is the root of the module this runs in. It is the nearest folder with a go.mod, from the working
+// directory upwards.
 func tree() (string, error) {
 	dir, err := os.Getwd()
 	for err == nil {
@@ -96,14 +101,15 @@ func tree() (string, error) {
 type result struct {
 	bug   Bug
 	found bool
-	tried uint64 // schedules
+	tried uint64 // schedules, or scenarios, until it was found; all of them if it was not
 	seed  uint64 // of the one that failed; 0: it has none
 	where string // seed or scenario
 	what  string // was broken
 	took  time.Duration
 }
 
-// tryAll tries jobs bugs at a time and tells each end.
+// tryAll tries jobs bugs at a time and tells each end. Bugs are tried to their end even if one could not be; the
+// first such error is returned then, and no table is made.
 func tryAll(ctx context.Context, root string, bugs []Bug, jobs int, progress io.Writer) ([]result, error) {
 	dir, err := os.MkdirTemp("", "knownbugs-sound-")
 	if err != nil {
@@ -150,7 +156,7 @@ func (r result) verdict() string {
 	return fmt.Sprintf("%s %d: %s (%s), %v", r.bug.By, r.tried, short(r.what), r.where, r.took.Round(time.Second))
 }
 
-// render makes the table.
+// render makes the table. It is Markdown, in the order of the table of bugs.
 func render(results []result) string {
 	b := &strings.Builder{}
 	fmt.Fprintln(b, "| bug | known from | what it breaks | found by | schedules (allowed) | seen as | time |")

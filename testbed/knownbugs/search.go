@@ -45,7 +45,8 @@ func (s Search) pkg() string {
 	return "testbed/sim"
 }
 
-// args are the arguments for n schedules from first on.
+// args are the arguments for n schedules from first on. Scenarios are done all, whatever n says. Of Crashes n
+// schedules from the first one on are done, or the single one of a number.
 func (s Search) args(first, n uint64) []string {
 	switch s {
 	case Rules:
@@ -61,7 +62,9 @@ func (s Search) args(first, n uint64) []string {
 }
 
 // try compiles the tests with the bug and lets them search. A schedule that fails without the bug too proves
-// nothing: the search goes on after it.
+// nothing: the search goes on after it. That is told apart by seed, so not for scenarios, whose tests are sound
+// or fail by themselves, nor for Rules. Of Crashes the search ends there, as its schedules cannot begin at a
+// number.
 func (h *hunter) try(ctx context.Context, b Bug) (result, error) {
 	r := result{bug: b}
 	dir, err := os.MkdirTemp("", "knownbugs-")
@@ -97,7 +100,8 @@ func (h *hunter) try(ctx context.Context, b Bug) (result, error) {
 	return r, nil
 }
 
-// search runs a test binary.
+// search runs a test binary. It runs in the folder of the package, where the testdata is. A panic of the program
+// counts as found; so does the one with which a test ends that has run for half an hour.
 func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uint64) (result, error) {
 	r := result{tried: n}
 	cmd := exec.CommandContext(ctx, bin, append(by.args(first, n), "-test.timeout", "30m")...)
@@ -116,7 +120,8 @@ func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uin
 	return r, nil
 }
 
-// infect compiles the tests with the bug.
+// infect compiles the tests with the bug. -overlay has the compiler read the changed copy in the place of the
+// file, which is left alone; so several bugs can be tried at a time.
 func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) {
 	text, err := b.Edit.fit(h.root)
 	if err != nil {
@@ -137,6 +142,7 @@ func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) 
 	return bin, compile(ctx, h.root, b.By.pkg(), bin, "-overlay", overlay)
 }
 
+// Vet is left out, as a bug put back need not please it.
 func compile(ctx context.Context, root, pkg, bin string, flags ...string) error {
 	cmd := exec.CommandContext(ctx, "go",
 		append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)
@@ -160,7 +166,8 @@ func crashed(out []byte) string {
 // failing is where a test of a package says that it failed, and with what.
 var failing = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+).*\n((?: +\S+_test\.go:.*\n)?)`)
 
-// judge reads what the tests of a package said. Of a search with numbered schedules it takes the number.
+// judge reads what the tests of a package said. Of a search with numbered schedules it takes the number. The
+// last failure in the output counts.
 func (r *result) judge(by string, out []byte, failed bool) {
 	if !failed {
 		return
@@ -179,7 +186,8 @@ func (r *result) judge(by string, out []byte, failed bool) {
 	}
 }
 
-// read takes the line of what was found.
+// read takes the line of what was found. A search that says neither is an error: the output is of something
+// else.
 func (r *result) read(out []byte) error {
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	for lines.Scan() {

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchPowerButton tells stop when the ACPI power button is pressed (`virsh shutdown --mode acpi`).
+// watchPowerButton tells stop when the ACPI power button is pressed (`virsh shutdown --mode acpi`). It looks for
+// the button once, so its module has to be loaded before. stop has room for what all may send.
 func watchPowerButton(stop chan<- os.Signal) {
 	const evKey, keyPower = 1, 116
 	names, _ := filepath.Glob("/dev/input/event*") // the pattern is constant: no error
@@ -40,8 +41,9 @@ func watchPowerButton(stop chan<- os.Signal) {
 	}
 }
 
-// serveAgent speaks the part of the QEMU guest agent's protocol that libvirt uses to ask whether a guest lives and to
-// switch it off. It returns at once if the VM has no agent channel.
+// serveAgent speaks the part of the QEMU guest agent's protocol that libvirt uses to ask whether a guest lives
+// and to switch it off. It returns at once if the VM has no agent channel. Commands it does not know are
+// answered with an error, as libvirt waits for an answer.
 func serveAgent(stop chan<- os.Signal) {
 	port, err := openAgentPort()
 	if err != nil {
@@ -69,6 +71,7 @@ func serveAgent(stop chan<- os.Signal) {
 	}
 }
 
+// It is found by the name that libvirt gives it; the device node needs no udev.
 func openAgentPort() (*os.File, error) {
 	names, _ := filepath.Glob("/sys/class/virtio-ports/*/name")
 	for _, name := range names {

@@ -2,7 +2,12 @@
 // on the serial console what it did. A line about a record is printed only after the kernel acknowledged that record.
 //
 // Lines: "DUET boot ID slots=N", "DUET scan last=N holes=N torn=N breaks=N", "DUET ack N", "DUET flush N" (every
-// record up to N is durable), "DUET error TEXT", "DUET poweroff".
+// record up to N is durable), "DUET hole N" (one that should be there), "DUET note TEXT", "DUET error TEXT",
+// "DUET poweroff". Package guest reads them; a line that a sudden end has cut counts as not said, so what is
+// said is always less than what was acknowledged.
+//
+// The options are words of the kernel's command line: duet.mode=writer|idle|poweroff-after=N|panic-after=N,
+// duet.rate=N, duet.flush=N, duet.net=ADDRESS/BITS.
 package main
 
 import (
@@ -67,6 +72,7 @@ func prepare() (*console, error) {
 	return con, nil
 }
 
+// The file must be the module itself, not compressed.
 func insmod(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -76,6 +82,8 @@ func insmod(name string) error {
 	return unix.FinitModule(int(f.Fd()), "", 0)
 }
 
+// run returns when the VM is to switch itself off, and only then. After an error of the disk it waits to be
+// told.
 func run(con *console) error {
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -132,8 +140,9 @@ func newBootID() (id record.BootID, err error) {
 	return id, nil
 }
 
-// openDisk waits for path to be a block device. Without this check a missing driver would make the guest write to a
-// plain file in its own memory and call that durable.
+// openDisk waits for path to be a block device. Without this check a missing driver would make the guest write
+// to a plain file in its own memory and call that durable. O_DIRECT keeps this guest's own page cache out of it:
+// what is acknowledged was acknowledged by the host's side.
 func openDisk(path string, wait time.Duration) (*disk, error) {
 	for deadline := time.Now().Add(wait); ; time.Sleep(20 * time.Millisecond) {
 		st, err := os.Stat(path)

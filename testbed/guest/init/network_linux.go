@@ -18,7 +18,8 @@ const (
 	hello    = 100 * time.Millisecond // between two of them: switches learn where this guest is
 )
 
-// serveNetwork gives the card its address and answers from then on.
+// serveNetwork gives the card its address and answers from then on. It does not wait for anybody: without a
+// cable it sends in vain. The number of the boot tells whoever asks which of two guests has answered.
 func serveNetwork(at netip.Prefix, boot record.BootID) error {
 	if err := configure(at); err != nil {
 		return fmt.Errorf("configure %s: %w", card, err)
@@ -53,7 +54,8 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// configure sets address and mask, and switches the card on.
+// configure sets address and mask, and switches the card on. By ioctl, as there is no program of the network in
+// here. IPv4 only.
 func configure(at netip.Prefix) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -17,7 +17,8 @@ type options struct {
 	net   netip.Prefix // address of this guest; not valid: it has no network
 }
 
-// parseOptions reads duet.mode=, duet.rate=, duet.flush= and duet.net= and ignores every other word.
+// parseOptions reads duet.mode=, duet.rate=, duet.flush= and duet.net= and ignores every other word. A word of
+// ours that cannot be read is an error, or a typing mistake would make a test of something else.
 func parseOptions(cmdline string) (options, error) {
 	opt := options{rate: 50, every: 10}
 	for _, word := range strings.Fields(cmdline) {
@@ -43,6 +44,7 @@ func parseOptions(cmdline string) (options, error) {
 	return opt, nil
 }
 
+// mode reads writer, idle, poweroff-after=N or panic-after=N; N counts the records of this boot.
 func (o *options) mode(value string) (err error) {
 	name, n, counted := strings.Cut(value, "=")
 	switch {

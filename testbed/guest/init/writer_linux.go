@@ -12,14 +12,16 @@ import (
 	"duet/testbed/guest/record"
 )
 
-// console collects lines and writes them in batches.
+// console collects lines and writes them in batches. It is for one goroutine.
 type console struct {
 	w    io.Writer
 	buf  bytes.Buffer
 	last time.Time
 }
 
-// say adds a line. The line is on the wire after the next flush.
+// say adds a line. The line is on the wire after the next flush. A serial port is slow, so lines go out
+// together: at once if the last ones are 50 ms old, at the latest with a KiB. What is in the buffer when the
+// power goes is not said.
 func (c *console) say(format string, args ...any) {
 	fmt.Fprintf(&c.buf, "DUET "+format+"\n", args...)
 	if c.buf.Len() > 1024 || time.Since(c.last) > 50*time.Millisecond {
@@ -49,6 +51,7 @@ type disk struct {
 	block []byte // one record, page aligned
 }
 
+// It is for one goroutine. next and prev follow from the scan, so records of all boots make one chain.
 type writer struct {
 	con  *console
 	opt  options
@@ -85,8 +88,9 @@ func (w *writer) scan() error {
 	return nil
 }
 
-// append writes records until told to stop, until the count of the options is reached (done is true then), or until the
-// disk fails. It flushes what it wrote before it returns without an error.
+// append writes records until told to stop, until the count of the options is reached (done is true then), or
+// until the disk fails. It flushes what it wrote before it returns without an error. A stop is looked at between
+// two records only: one that waits for its disk, as a frozen one does, cannot be stopped but by force.
 func (w *writer) append(stop <-chan os.Signal) (done bool, err error) {
 	if w.opt.idle {
 		<-stop
@@ -109,7 +113,8 @@ func (w *writer) append(stop <-chan os.Signal) (done bool, err error) {
 	return true, w.sync()
 }
 
-// pace returns a function that waits for the moment of the next record, and is false when it is time to stop.
+// pace returns a function that waits for the moment of the next record, and is false when it is time to stop. A
+// record that took longer than its time is not made up for: ticks that nobody takes are dropped.
 func (w *writer) pace(stop <-chan os.Signal) func() bool {
 	if w.opt.rate == 0 {
 		return func() bool { return len(stop) == 0 }
@@ -126,6 +131,8 @@ func (w *writer) pace(stop <-chan os.Signal) func() bool {
 	}
 }
 
+// The line is said after the kernel has acknowledged the write, never before: the other way round would accuse
+// the cluster of a loss.
 func (w *writer) write() error {
 	sum := record.Encode(w.disk.block, record.Record{Number: w.next, Boot: w.boot, Prev: w.prev})
 	at := int64(record.Slot(w.next, uint64(w.disk.size/record.Size))) * record.Size
@@ -138,6 +145,7 @@ func (w *writer) write() error {
 	return nil
 }
 
+// The line names the newest record that had been acknowledged before the flush began.
 func (w *writer) sync() error {
 	if err := unix.Fdatasync(int(w.disk.f.Fd())); err != nil {
 		return fmt.Errorf("flush %d: %w", w.next-1, err)
