@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	childArg   = "child"
-	exportName = "vol"
-	epoch      = 1
+	childArg   = "child"         // the argument that makes this program one
+	exportName = "vol"           // of every setup
+	epoch      = 1               // nobody else is there to have another one
 	patience   = 2 * time.Minute // for a first synchronisation
 )
 
@@ -52,10 +52,10 @@ type news struct {
 // node is a child process: one copy of the volume.
 type node struct {
 	order
-	orders *json.Decoder
-	tell   *json.Encoder
-	dev    *backing.File
-	log    blockrepl.DirtyLog
+	orders *json.Decoder      // standard input
+	tell   *json.Encoder      // standard output
+	dev    *backing.File      // the image; closed by child
+	log    blockrepl.DirtyLog // durable, as in production
 }
 
 // child is the life of a child process. Device and log are closed last, after whatever uses them. The error of a
@@ -126,6 +126,7 @@ func (n *node) secondary() error {
 	}
 }
 
+// apply secures the connection, reads the greeting and serves until the connection ends.
 func (n *node) apply(ctx context.Context, s *blockrepl.Secondary, raw net.Conn) error {
 	conn, err := n.TLS.server(raw)
 	if err != nil {

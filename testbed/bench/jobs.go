@@ -11,11 +11,11 @@ import (
 
 // job is one load of fio. Unit and rate are of the direction that counts; args are fio's.
 type job struct {
-	Name string
-	Unit string
+	Name string // for -jobs and the tables
+	Unit string // of rate
 	args []string
 	rate func(fioSide) float64 // what counts
-	read bool
+	read bool                  // rate is of fio's reads, not of its writes
 }
 
 // jobs in the order they run. Reads come last, from a full page cache. Each runs over the whole image. A job
@@ -31,8 +31,8 @@ var jobs = [...]job{
 
 // fioSide is one direction of a job in fio's JSON.
 type fioSide struct {
-	IOPS float64 `json:"iops"`
-	BW   float64 `json:"bw_bytes"`
+	IOPS float64 `json:"iops"`     // mean of the run
+	BW   float64 `json:"bw_bytes"` // bytes per second
 }
 
 func iops(s fioSide) float64  { return s.IOPS }

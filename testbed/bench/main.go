@@ -49,13 +49,13 @@ import (
 
 // options are what the flags say.
 type options struct {
-	rounds  int
-	seconds int
-	size    int64 // bytes of each image
-	fill    int64 // bytes per write when it is filled
-	awake   bool  // idle CPUs stay awake for every setup
-	json    string
-	dir     string
+	rounds  int      // of all jobs on all setups
+	seconds int      // of each run
+	size    int64    // bytes of each image
+	fill    int64    // bytes per write when it is filled
+	awake   bool     // idle CPUs stay awake for every setup
+	json    string   // file for the results; "" keeps none
+	dir     string   // where the folder of images is made; "" is the temporary directory
 	only    []string // setups
 	jobs    []string
 }

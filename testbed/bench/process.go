@@ -16,9 +16,9 @@ import (
 // process is one program the bench started. Ours are talked to through orders and news.
 type process struct {
 	cmd    *exec.Cmd
-	stdin  io.Closer
-	orders *json.Encoder
-	news   *json.Decoder
+	stdin  io.Closer     // nil for a program of others
+	orders *json.Encoder // to a child of ours
+	news   *json.Decoder // from it
 }
 
 // startTool starts a program of others; it ends by signal. What it says on standard error is shown. Nothing ends

@@ -13,10 +13,10 @@ type setup struct {
 	name   string
 	start  func(ctx context.Context, s *setup) error
 	dir    string // shared by all; files are named after the setup
-	socket string
-	size   int64 // bytes of each image
+	socket string // unix; where fio connects
+	size   int64  // bytes of each image
 	fill   int64
-	procs  []*process
+	procs  []*process // in the order of their start
 }
 
 // setups in the order of the table.
@@ -107,6 +107,7 @@ func startPair(ctx context.Context, s *setup, secure, sleepy bool) error {
 	return err
 }
 
+// startAlone brings up our volume with one copy; its dirty log is durable as in a pair.
 func startAlone(ctx context.Context, s *setup) error {
 	p, err := s.child(ctx, order{Role: "alone", Socket: s.socket})
 	if err != nil {

@@ -36,11 +36,11 @@ func main() {
 
 // campaign is what was asked for.
 type campaign struct {
-	first, n uint64
-	workers  int
-	keep     string // folder, made when it is needed; "" prints
-	all      bool
-	out      io.Writer
+	first, n uint64    // seed of the first schedule; how many
+	workers  int       // at least one
+	keep     string    // folder, made when it is needed; "" prints
+	all      bool      // go on after a failure
+	out      io.Writer // used by two goroutines
 }
 
 const (

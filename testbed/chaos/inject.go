@@ -19,7 +19,7 @@ import (
 // commands.
 type injection struct {
 	*Pair
-	plan     Plan
+	plan     Plan            // what is carried out; Blackout changes what a power cut means
 	off      map[string]bool // hosts that are switched off, by any fault
 	still    map[string]bool // hosts that are frozen, or whose daemon is
 	commands sync.WaitGroup  // operator's commands under way; heal waits for them
@@ -28,7 +28,7 @@ type injection struct {
 	stopped  map[string]bool // modules that may be stopped on purpose, which heal starts
 }
 
-// instant is the begin or the end of a fault.
+// instant is the begin or the end of a fault. Of two at the same time the one of the earlier fault comes first.
 type instant struct {
 	at  time.Duration
 	f   Fault
@@ -263,7 +263,8 @@ func (s *injection) restart(ctx context.Context, h *testcluster.Host) error {
 	return h.LaunchDuetd()
 }
 
-// signal strikes the QEMU of a module on every host that has one.
+// signal strikes the QEMU of a module on every host that has one. A host that has none is left alone, and a
+// process that has gone meanwhile is no error.
 func (s *injection) signal(module string, sig unix.Signal) error {
 	all, err := s.machines(module)
 	for _, pids := range all {
@@ -346,8 +347,9 @@ func (s *injection) heal(ctx context.Context) error {
 	return err
 }
 
-// start gives the operator's command on both hosts: a module that is stopped on one of
-// them only follows there again.
+// start gives the operator's command on both hosts: a module that is stopped on one of them only follows there
+// again. It says which node, as a module that was stopped on purpose is started where the command is given;
+// twenty seconds for both hosts together.
 func (s *injection) start(ctx context.Context, module string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()

@@ -17,7 +17,7 @@ import (
 
 // Violation is a broken promise, with what is needed to understand it.
 type Violation struct {
-	What  string
+	What  string // a sentence
 	Proof string // the history of the bad block, for example
 }
 
@@ -143,7 +143,8 @@ func proof(ops []check.Op, err error) string {
 	return b.String()
 }
 
-// later tells whether a write between w and r was acknowledged after w and before r.
+// later tells whether a write between w and r was acknowledged after w and before r. Such a write hides w from
+// r: then r has read what was written over.
 func later(between []check.Op, w, r check.Op) bool {
 	return slices.ContainsFunc(between, func(o check.Op) bool {
 		return o.Write && !o.Unknown && o.Call > w.Return && o.Return < r.Call
@@ -257,7 +258,8 @@ func (p *Pair) readDisk(primary *testcluster.Host) (check.Disk, error) {
 	return d, nil
 }
 
-// reader reads a volume.
+// reader reads a volume. It reads through one connection, so its pages are of one instant only while nobody
+// writes.
 type reader struct{ *conn }
 
 func (r reader) ReadAt(b []byte, off int64) (int, error) {

@@ -23,7 +23,7 @@ const (
 // errLost is returned for a request whose connection ended before its answer came.
 var errLost = errors.New("connection lost")
 
-// refused is the error number of an answer.
+// refused is the error number of an answer. It is an errno of the NBD specification, "Error values".
 type refused uint32
 
 func (r refused) Error() string { return fmt.Sprintf("NBD error %d", uint32(r)) }
@@ -36,7 +36,7 @@ type conn struct {
 	send sync.Mutex // one request after the other on the wire; never held together with mu
 
 	mu      sync.Mutex
-	cookie  uint64
+	cookie  uint64           // of the newest request
 	waiting map[uint64]*call // nil when the connection is lost
 }
 
@@ -86,7 +86,8 @@ func (c *conn) negotiate() error {
 	return err
 }
 
-// receive hands answers to their requests until the connection ends.
+// receive hands answers to their requests until the connection ends. It is for one goroutine. Whoever waits is
+// told errLost, and do makes no further request.
 func (c *conn) receive() {
 	r := bufio.NewReaderSize(c, 64<<10)
 	for c.answer(r) == nil {
@@ -134,8 +135,8 @@ func (c *conn) answer(r io.Reader) error {
 // request is what do sends.
 type request struct {
 	cmd, flags uint16
-	off        int64
-	length     int
+	off        int64  // bytes
+	length     int    // bytes; of a flush 0
 	data       []byte // of a write; where a read goes
 }
 

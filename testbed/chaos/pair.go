@@ -132,7 +132,8 @@ func (p *Pair) protect(ctx context.Context, h *testcluster.Host, module string) 
 	return err
 }
 
-// recordsSize is the disk of the Linux guest: 2048 records, then it begins anew.
+// recordsSize is the disk of the Linux guest: 2048 records, then it begins anew. So the ring is written over
+// within a minute at a hundred records a second: losses have to be found at once, by the records that are left.
 const recordsSize = 8 << 20
 
 // modules of the pair.
@@ -236,6 +237,6 @@ func (p *Pair) acked() (n int, err error) {
 	return n, nil
 }
 
-// healTime bounds how long a pair may take to be whole again after everything that was
-// broken works: detection, boots of emulated guests and resync on a busy computer.
+// healTime bounds how long a pair may take to be whole again after everything that was broken works: detection,
+// boots of emulated guests and resync on a busy computer. It bounds Judge as a whole.
 const healTime = 90 * time.Second

@@ -23,14 +23,14 @@ const (
 	FreezeHost   Kind = "freeze the host"  // SIGSTOP of all its processes
 	KillGuest    Kind = "kill -9 QEMU"     // of one module, where it runs
 	FreezeGuest  Kind = "freeze QEMU"      // of one module, where it runs
-	RestartVirt  Kind = "restart libvirtd" //
-	KillWitness  Kind = "kill -9 witness"  //
+	RestartVirt  Kind = "restart libvirtd" // in order; VMs run on
+	KillWitness  Kind = "kill -9 witness"  // and started again at the end, with what it remembers
 	CutHosts     Kind = "cut the hosts"    // from each other: one network or all, one direction or both
 	CutWitness   Kind = "cut the witness"  // from one host
 	Isolate      Kind = "isolate the host" // from everything
 	Lossy        Kind = "lose frames"      // some percent, in one network
 	Slow         Kind = "slow link"        // some bytes per second to one host, in one network
-	FillDisk     Kind = "fill the disk"    //
+	FillDisk     Kind = "fill the disk"    // of one host: images and the daemon's state
 	Swap         Kind = "duet swap"        // of one module
 	StopStart    Kind = "duet stop"        // of one module, and duet start
 	PowerCut     Kind = "power cut"        // the host dies and what it did not flush is gone
@@ -95,7 +95,8 @@ const (
 	Right   = "reg02"
 )
 
-// window is the time in which faults begin.
+// window is the time in which faults begin. A fault that begins last may end six seconds later, and healTime is
+// counted from the end of all.
 const window = 5 * time.Second
 
 // Make makes the plan of a seed. In a pair without a witness, whose modules go on when a ping target answers,
@@ -196,7 +197,7 @@ func (d dice) mixed() []Fault {
 	return all
 }
 
-// kinds are those of mixed with their weights.
+// kinds are those of mixed with their weights. The order is part of what a seed means.
 func (d dice) kind() Kind {
 	weights := []struct {
 		kind Kind

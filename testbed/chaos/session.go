@@ -14,12 +14,12 @@ import (
 // The part of a volume that a Writer works on: groups of pages, one request at a time
 // and connection in each group. It leaves the first MiB to the guest.
 const (
-	page       = 4096
-	groupPages = 4
+	page       = 4096 // bytes; no request is smaller
+	groupPages = 4    // so a request covers one to four pages
 	groups     = 6
 	pages      = groups*groupPages + 1 // one more for the confirming write of a sweep
-	firstByte  = 1 << 20
-	torn       = ^uint64(0) // the value of a page whose words differ
+	firstByte  = 1 << 20               // of the first page, in the volume
+	torn       = ^uint64(0)            // the value of a page whose words differ
 )
 
 // pause is the time between the requests of one group: it keeps histories short enough
@@ -29,19 +29,19 @@ const pause = 5 * time.Millisecond
 // session is one connection of a Writer: what it did and what it was told. Each group has one goroutine, so
 // within a connection requests of one page never overlap; those of two connections may.
 type session struct {
-	w    *Writer
+	w    *Writer // whose values and clock it uses
 	host string
 	id   int // the client's number in the history
 	conn *conn
 
 	mu      sync.Mutex
-	ops     []check.Op
-	flushes []check.Flush
-	proven  int64 // Call of the newest write that was acknowledged, -1: none; reads that ended before it count
-	acked   int   // writes of the present history
+	ops     []check.Op    // of the present history, in the order in which they ended
+	flushes []check.Flush // that were acknowledged
+	proven  int64         // Call of the newest write that was acknowledged, -1: none; reads that ended before it count
+	acked   int           // writes of the present history
 }
 
-// work runs all groups until the connection ends.
+// work runs all groups until the connection ends. It returns when the reader and every group have ended.
 func (s *session) work() {
 	var all sync.WaitGroup
 	all.Go(s.conn.receive)
@@ -153,6 +153,7 @@ func valueOf(b []byte) uint64 {
 	return v
 }
 
+// What it covers is what had returned on any connection: it is the volume that is flushed.
 func (s *session) flush() error {
 	f := check.Flush{Call: s.w.now()}
 	err := s.conn.do(request{cmd: cmdFlush})
@@ -166,6 +167,7 @@ func (s *session) flush() error {
 	return err
 }
 
+// refuse notes an answer with an error number; a lost connection is none, as QEMU would connect again.
 func (s *session) refuse(what string, err error) {
 	var code refused
 	if errors.As(err, &code) {
@@ -173,9 +175,9 @@ func (s *session) refuse(what string, err error) {
 	}
 }
 
-// history is what the session did. A read counts only if the same connection was told
-// later that a write had succeeded: the former holder of a volume may answer reads
-// until it learns that it is not any more (cluster/DESIGN.md, "Not covered").
+// history is what the session did. A read counts only if the same connection was told later that a write had
+// succeeded: the former holder of a volume may answer reads until it learns that it is not any more
+// (cluster/DESIGN.md, "Not covered"). It is a copy; requests may go on meanwhile.
 func (s *session) history() ([]check.Op, []check.Flush) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

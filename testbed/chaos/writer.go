@@ -14,18 +14,18 @@ import (
 // one, as the guest of two hosts would if two hosts ran it. Several goroutines work for it; its methods may be
 // called by any, but Pause, Sweep, History and Forget by one at a time.
 type Writer struct {
-	Volume string // for messages
-	begin  time.Time
-	stop   context.CancelFunc
-	runs   sync.WaitGroup
+	Volume string             // for messages
+	begin  time.Time          // of its clock, on which all times of its history are
+	stop   context.CancelFunc // closes all connections
+	runs   sync.WaitGroup     // one for each host
 
 	mu       sync.Mutex
-	last     uint64 // newest value
-	clients  int
+	last     uint64            // newest value
+	clients  int               // connections so far: each is another client of the history
 	sessions map[*session]bool // those of the present history; true while it is connected
-	paused   bool
-	busy     int // requests under way
-	refusals []string
+	paused   bool              // no request begins
+	busy     int               // requests under way
+	refusals []string          // answers with an error, of the present history
 	initial  map[uint64]uint64 // what each page held when the history began
 }
 
@@ -69,6 +69,7 @@ func (w *Writer) follow(ctx context.Context, host string, where func() (string, 
 	}
 }
 
+// session works on one connection until it ends.
 func (w *Writer) session(ctx context.Context, host string, c *conn) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	w.mu.Lock()
@@ -135,7 +136,7 @@ func (w *Writer) all() (out []*session) {
 	return out
 }
 
-// Hold lets no request begin until Forget.
+// Hold lets no request begin until Forget. Requests under way go on: see Pause.
 func (w *Writer) Hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

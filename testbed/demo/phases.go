@@ -30,8 +30,8 @@ func (d *demo) transitions(ctx context.Context) ([]api.LogEntry, error) {
 }
 
 // phases tells how long each part of the failover took. The moments are those of events of the state machine in
-// beta's log: Look that finds alpha silent, Granted, Up. One that is not in the log counts as the zero time, and
-// makes its figures nonsense.
+// beta's log: the first Look, Granted and Up. One that is not in the log counts as the zero time, and makes its
+// figures nonsense.
 func (d *demo) phases(entries []api.LogEntry, firstWrite time.Time) {
 	at := func(on string) time.Time {
 		for _, e := range entries {

@@ -136,8 +136,8 @@ func (b builder) kernelDir() (string, error) {
 	return dir, b.pick(tree, filepath.Join(tmp, "out"), dir)
 }
 
-// pick copies the kernel and the modules the guest loads from tree to out and renames out to dir at the end, so that
-// dir is either complete or missing.
+// pick copies the kernel and the modules the guest loads from tree to out and renames out to dir at the end, so
+// that dir is either complete or missing. Files are moved out of tree, which is of no use afterwards.
 func (b builder) pick(tree, out, dir string) error {
 	if err := os.Mkdir(out, 0o755); err != nil {
 		return err

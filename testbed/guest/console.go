@@ -96,7 +96,8 @@ func (l Log) Newest() Boot {
 	return l.Boots[len(l.Boots)-1]
 }
 
-// Acked returns the highest record that any boot says was acknowledged.
+// Acked returns the highest record that any boot says was acknowledged. Of all boots: a record that was promised
+// once is promised for ever.
 func (l Log) Acked() uint64 {
 	var top uint64
 	for _, b := range l.Boots {

@@ -18,7 +18,8 @@ type Files struct {
 	Initrd string // path of the initramfs; "" if it needs none
 }
 
-// CopyTo copies the files into a folder that the user can reach whom QEMU runs as, which the cache of root is not.
+// CopyTo copies the files into a folder that the user can reach whom QEMU runs as, which the cache of root is
+// not. Files that are there are written over. A kernel and an initramfs of one name would be one file.
 func (f Files) CopyTo(dir string) (Files, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Files{}, fmt.Errorf("copy guest: %w", err)
@@ -44,8 +45,7 @@ func (f Files) CopyTo(dir string) (Files, error) {
 // as opposed to a guest program that does not compile.
 var ErrNoKernel = errors.New("no kernel for the guest")
 
-// Domain describes a test VM for libvirt. Name, Console and a disk are needed. Folder and file of the console
-// must be writable for QEMU's user.
+// Domain describes a test VM for libvirt. Name, Console and a disk are needed.
 type Domain struct {
 	Name      string
 	UUID      string // "" lets libvirt choose; two nodes that define the same VM must give the same

@@ -100,7 +100,8 @@ func Prepare(cfg Config, name string) ([]proc.Bind, error) {
 	return binds, nil
 }
 
-// path returns where a folder of the node lies outside it.
+// path returns where a folder of the node lies outside it. Slashes become dashes, so that it is one folder below
+// Dir.
 func (c Config) path(inside string) string {
 	return filepath.Join(c.Dir, strings.ReplaceAll(strings.TrimPrefix(inside, "/"), "/", "-"))
 }
@@ -238,7 +239,8 @@ func (d *Daemon) URI() (string, error) {
 	return "qemu+unix:///system?socket=" + path, nil
 }
 
-// Virsh runs one command of virsh inside the node and returns what it printed.
+// Virsh runs one command of virsh inside the node and returns what it printed. It needs a daemon that answers;
+// ctx is its only limit.
 func (d *Daemon) Virsh(ctx context.Context, args ...string) (string, error) {
 	out, err := d.node.Run(ctx, "virsh", append([]string{"-q", "-c", "qemu:///system"}, args...)...)
 	return strings.TrimSpace(string(out)), err

@@ -218,7 +218,7 @@ func (s *session) push(ctx context.Context, file, path string) error {
 
 var errOff = errors.New("it went off")
 
-// whileOn ends with the machine.
+// whileOn ends with the machine. The goroutine ends when the returned function is called.
 func whileOn(ctx context.Context, off <-chan struct{}) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -231,7 +231,8 @@ func whileOn(ctx context.Context, off <-chan struct{}) (context.Context, context
 	return ctx, func() { cancel(nil) }
 }
 
-// because prefers the reason why ctx ended to what broke by its end.
+// because prefers the reason why ctx ended to what broke by its end. So whoever waits reads that the machine
+// went off, or that the time was up, and not of a closed connection.
 func because(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

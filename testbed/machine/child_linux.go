@@ -13,7 +13,7 @@ import (
 
 // child is a process on which a machine lives. It dies with this process. A nil child does not run.
 type child struct {
-	cmd   *exec.Cmd
+	cmd   *exec.Cmd     // its ProcessState is for whoever has seen ended
 	ended chan struct{} // closed when it was reaped
 }
 
@@ -55,6 +55,7 @@ func (c *child) running() bool {
 	}
 }
 
+// One that has ended is no error.
 func (c *child) signal(sig os.Signal) error {
 	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -65,7 +66,7 @@ func (c *child) signal(sig os.Signal) error {
 // state says how it ended. It is valid after ended only.
 func (c *child) state() *os.ProcessState { return c.cmd.ProcessState }
 
-// tail returns the end of a file.
+// tail returns the end of a file. It is for messages: a file that cannot be read has none.
 func tail(path string) string {
 	const last = 2 << 10
 	f, err := os.Open(path)

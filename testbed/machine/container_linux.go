@@ -22,10 +22,10 @@ import (
 // each boot but the first.
 type container struct {
 	name  string
-	image Image
-	disk  scratch
-	lan   *netns.LAN
-	group group
+	image Image      // what its disk is a copy of
+	disk  scratch    // its own until Close
+	lan   *netns.LAN // of the site, which closes it
+	group group      // made at each boot, removed when it is off
 
 	nspawn *child // nil before the first Boot
 	leader int    // the container's process 1, seen from outside
@@ -105,7 +105,8 @@ func (c *container) boot(ctx context.Context) error {
 // notify is the socket on which nspawn says how far the machine is.
 func (c *container) notify() string { return filepath.Join(c.disk.dir, "notify") }
 
-// start runs nspawn and returns at once.
+// start runs nspawn and returns at once. Its end ends everything in the container: nsenter, unshare and nspawn
+// are one chain, whose process-id namespace dies with it.
 func (c *container) start() error {
 	// nspawn makes /sys before it enters the network namespace, so it is in there from the beginning.
 	network := c.lan.Path(c.name)
@@ -179,7 +180,8 @@ func (c *container) run(ctx context.Context, stdin io.Reader, command string) (R
 	return Result{Output: strings.TrimRight(string(text), "\n"), Code: cmd.ProcessState.ExitCode()}, nil
 }
 
-// Push implements Machine.
+// Push implements Machine. The file is read here and written inside, so it may be larger than an argument. A
+// path must not have a quote in it.
 func (c *container) Push(ctx context.Context, file, path string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -200,7 +202,7 @@ func (c *container) Push(ctx context.Context, file, path string) error {
 	return nil
 }
 
-// Kill implements Machine.
+// Kill implements Machine. Cables are cut for good: the next boot gives it new ones.
 func (c *container) Kill() error {
 	if !c.nspawn.running() {
 		return nil
@@ -215,7 +217,8 @@ func (c *container) Kill() error {
 	return nil
 }
 
-// rebooted is how nspawn says that the container asked for a reboot.
+// rebooted is how nspawn says that the container asked for a reboot. Any other code is a machine that has gone
+// down instead.
 const rebooted = 133
 
 // Reboot implements Machine. The network is a new one, as after any boot. If it fails the container may be off.

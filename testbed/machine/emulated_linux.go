@@ -23,8 +23,8 @@ type emulated struct {
 	name     string
 	disk     scratch
 	lan      *netns.LAN
-	networks []netns.Network
-	kernel   string
+	networks []netns.Network // one card each, eth0 on; in this order
+	kernel   string          // of the image, outside the machine: an upgrade inside changes nothing of it
 	initrd   string
 
 	qemu  *child // nil before the first Boot
@@ -32,7 +32,7 @@ type emulated struct {
 }
 
 const (
-	emulatedMiB  = 1536
+	emulatedMiB  = 1536             // of memory
 	emulatedBoot = 10 * time.Minute // longest that a boot may take
 	emulatedDisk = "16G"            // sparse
 )
@@ -108,7 +108,8 @@ func (e *emulated) Name() string    { return e.name }
 func (e *emulated) Console() string { return e.file("console") }
 
 // plugging runs in the machine's network namespace: what was the machine's end of a cable becomes a port of a
-// bridge with its network card. $1 is the number of the card, $2 the cable.
+// bridge with its network card. $1 is the number of the card, $2 the cable. So a cut of the LAN's switch strikes
+// the card as it strikes a container: the switch sees the same port.
 const plugging = `set -e
 ip address flush dev "$2"
 ip link add "br$1" type bridge
@@ -129,6 +130,7 @@ func (e *emulated) Boot(ctx context.Context) error {
 	return nil
 }
 
+// A reboot keeps the disk and makes everything else anew: namespace, bridges, cards.
 func (e *emulated) boot(ctx context.Context) error {
 	// The kernel of a machine forgets its network when it goes off; a first boot has nothing to forget.
 	if err := errors.Join(e.lan.Reset(e.name), e.lan.Restore(netns.Around(e.name, "")...)); err != nil {
@@ -209,7 +211,7 @@ func (e *emulated) Push(ctx context.Context, file, path string) error {
 	return nil
 }
 
-// Kill implements Machine.
+// Kill implements Machine. Cables first, as with a container: QEMU's end must not be seen on the network.
 func (e *emulated) Kill() error {
 	if !e.qemu.running() {
 		return nil

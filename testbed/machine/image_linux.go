@@ -23,7 +23,7 @@ const edition = "1"
 // use.
 type Image struct {
 	Release Release
-	cache   string
+	cache   string   // folder of all images and private copies
 	layers  []string // the topmost first, as overlayfs wants them
 }
 
@@ -31,7 +31,7 @@ type Image struct {
 // release and the packages of all layers up to it in its name.
 type layer struct {
 	name     string
-	packages []string
+	packages []string // what apt is asked for; nil is debootstrap's own choice
 }
 
 // base is what debootstrap makes, a Debian as it comes.
@@ -129,6 +129,7 @@ func (im Image) add(ctx context.Context, l layer, dir string) error {
 	return os.Rename(tmp.upper(), dir)
 }
 
+// It ends with all parts of the release in apt's list, so what is installed next is up to date.
 func (im Image) debootstrap(ctx context.Context, tmp scratch, sources []source) error {
 	args := []string{"--include=ca-certificates", im.Release.Codename(), tmp.upper(), sources[0].uri}
 	if _, err := run(exec.CommandContext(ctx, "debootstrap", args...)); err != nil {
@@ -166,6 +167,7 @@ left=$(chroot "$root" dpkg --audit)
 [ -z "$left" ] || { echo "$left" >&2; exit 1; }
 `
 
+// What apt says is in the error. The mounts go with the namespace; what has changed is in tmp.upper().
 func (im Image) install(ctx context.Context, tmp scratch, packages []string) error {
 	args := []string{"--mount", "--pid", "--fork", "--kill-child",
 		"sh", "-c", im.mount(tmp) + installing, "sh", tmp.root()}
@@ -173,8 +175,9 @@ func (im Image) install(ctx context.Context, tmp scratch, packages []string) err
 	return err
 }
 
-// mount returns the shell commands that put a private copy of the image at tmp.root(). They are for a mount namespace
-// of their own, with which the mounts go away.
+// mount returns the shell commands that put a private copy of the image at tmp.root(). They are for a mount
+// namespace of their own, with which the mounts go away. The paths must not have a colon or a comma, which
+// overlayfs would take for its own.
 func (im Image) mount(tmp scratch) string {
 	return fmt.Sprintf(`set -eu
 mount --make-rprivate /
@@ -184,8 +187,8 @@ mount -t overlay overlay -o lowerdir=%s,upperdir=%s,workdir=%s %s
 
 // scratch is the folder of one private copy of an image.
 type scratch struct {
-	dir    string
-	unlock func()
+	dir    string // below run in the cache
+	unlock func() // when it is removed, or by the end of this process
 }
 
 func (s scratch) upper() string { return filepath.Join(s.dir, "upper") } // what the copy has changed

@@ -16,7 +16,7 @@ import (
 
 // Frame is one that a node has sent.
 type Frame struct {
-	At   time.Time // when it reached the switch, by the kernel's clock
+	At   time.Time // when it reached the switch, by the kernel's clock, to the microsecond
 	Text string    // what tcpdump says of it
 }
 

@@ -27,7 +27,8 @@ func Between(a, b, network string) []Cut {
 	return []Cut{{Network: network, From: a, To: b}, {Network: network, From: b, To: a}}
 }
 
-// Around returns the cut of everything a node sends and receives in a network ("" = in all).
+// Around returns the cut of everything a node sends and receives in a network ("" = in all). It cuts the gateway
+// too, but nothing within the node.
 func Around(node, network string) []Cut { return Between(node, "", network) }
 
 // Cut adds cuts. Traffic of connections that exist is dropped too. When it returns nil all of them work; on an
@@ -46,7 +47,7 @@ func (l *LAN) Restore(cuts ...Cut) error {
 	return l.change(cuts, func(all map[Cut]bool, c Cut) { delete(all, c) })
 }
 
-// RestoreAll takes all cuts back. Links without carrier stay so.
+// RestoreAll takes all cuts back. Links without carrier stay so. Slow links stay slow as well.
 func (l *LAN) RestoreAll() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,7 +132,7 @@ func (c Config) rules(cuts []Cut) string {
 // pair is the way from one end to another; both are named.
 type pair struct{ from, to string }
 
-// pairs spells out what a cut with empty names covers.
+// pairs spells out what a cut with empty names covers. The gateway is one of the ends that an empty name means.
 func (c Config) pairs(cut Cut) []pair {
 	ends := func(name string) []string {
 		if name != "" {
@@ -151,6 +152,7 @@ func (c Config) pairs(cut Cut) []pair {
 }
 
 // hook returns the hook of the bridge that frames of this way pass in a network, and what identifies them there.
+// Ports are told apart by name, so a node that forges another one's address is still cut.
 func (p pair) hook(network string) (name, match string) {
 	in, out := fmt.Sprintf("iifname %q ", portName(p.from, network)), fmt.Sprintf("oifname %q ", portName(p.to, network))
 	switch {
@@ -174,7 +176,8 @@ func (c Cut) verdicts() []string {
 	return []string{fmt.Sprintf("tcp dport %d %s", c.TCPPort, drop), fmt.Sprintf("tcp sport %d %s", c.TCPPort, drop)}
 }
 
-// known reports a cut that names what is not there, which would otherwise cut nothing in silence.
+// known reports a cut that names what is not there, which would otherwise cut nothing in silence. It is asked
+// for Restore as well, where a wrong name would leave a cut in force.
 func (c Config) known(cut Cut) error {
 	node := func(name string) bool { return name == "" || name == Gateway || slices.Contains(c.Nodes, name) }
 	network := func(n Network) bool { return n.Name == cut.Network }

@@ -48,6 +48,8 @@ func output(name string, args ...string) ([]byte, error) {
 	return finish(exec.Command(name, args...))
 }
 
+// finish runs a command on the calling thread's behalf: its child is in the namespace that the thread has
+// entered.
 func finish(cmd *exec.Cmd) ([]byte, error) {
 	var fault bytes.Buffer
 	cmd.Stderr = &fault

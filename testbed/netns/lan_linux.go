@@ -47,8 +47,8 @@ var ErrInUse = errors.New("prefix is in use by another process")
 // LAN is a running network. Its methods may be called from several goroutines. mu guards cuts only. Reset,
 // SetLink and Slow of one node must not run at the same time; nothing keeps them apart.
 type LAN struct {
-	prefix string
-	cfg    Config
+	prefix string    // of the names below folder
+	cfg    Config    // as it was given; never changed
 	lock   io.Closer // held for the life of the LAN, so that a second New does not take this one for a leftover
 
 	mu   sync.Mutex
@@ -95,7 +95,8 @@ func (l *LAN) Close() error {
 	return errors.Join(err, l.lock.Close())
 }
 
-// Path returns the file that stands for the node's network namespace.
+// Path returns the file that stands for the node's network namespace. It is a name only, also of a node that is
+// not there. The file is another one after Reset.
 func (l *LAN) Path(node string) string { return filepath.Join(folder, l.prefix+"-"+node) }
 
 // Addr returns the address of a node, or of Gateway, in a network. It is the zero Addr for unknown names.
@@ -134,7 +135,7 @@ func (l *LAN) Hosts() string {
 	return b.String()
 }
 
-// number returns host number n of a subnet.
+// number returns host number n of a subnet. It does not look whether that is still in the subnet; validate does.
 func number(subnet netip.Prefix, n int) netip.Addr {
 	a := subnet.Masked().Addr()
 	for range n {
@@ -146,6 +147,7 @@ func number(subnet netip.Prefix, n int) netip.Addr {
 // Switch is the name by which Do means where the switch runs. The gateway's addresses are there.
 const Switch = "switch"
 
+// build leaves what it has made on an error; New removes that.
 func (l *LAN) build() error {
 	if err := l.space(Switch); err != nil {
 		return err
@@ -317,6 +319,7 @@ func (l *LAN) with(name string, fn func(*netlink.Handle) error) error {
 	return fn(h)
 }
 
+// up switches a link on; it does not wait for its carrier.
 func up(h *netlink.Handle, link string) error {
 	l, err := h.LinkByName(link)
 	if err != nil {

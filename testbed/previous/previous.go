@@ -28,8 +28,8 @@ func Commit() string { return strings.TrimSpace(commit) }
 
 // Build puts duet and duetd of the release below dir and returns the folder of the two. What a call before it
 // has built is taken again. root is any folder inside the repository. Not for several goroutines or processes at
-// once. ErrNoHistory is in the error where there is nothing to build from. It takes a minute and needs git, tar
-// and the go command; a folder NAME.half may stay if it is killed, and is built over.
+// once. ErrNoHistory is in the error where there is nothing to build from. It needs git, tar and the go command;
+// a folder NAME.half may stay if it is killed, and is built over.
 func Build(ctx context.Context, root, dir string) (string, error) {
 	if err := git(ctx, root, "cat-file", "-e", Commit()+"^{commit}").Run(); err != nil {
 		return "", fmt.Errorf("%w: %s", ErrNoHistory, Commit())

@@ -24,8 +24,8 @@ type Spec struct {
 
 // Process is a process of a node. It ends by itself, by a signal or with its node.
 type Process struct {
-	name string
-	cmd  *exec.Cmd
+	name string        // for errors: the path as it was found
+	cmd  *exec.Cmd     // its ProcessState is for whoever has seen done
 	done chan struct{} // closed when the process was reaped
 }
 
@@ -167,7 +167,7 @@ func (p *Process) Signal(sig os.Signal) error {
 // Kill kills this process alone, at once. Its children go on.
 func (p *Process) Kill() error { return p.Signal(unix.SIGKILL) }
 
-// Freeze stops this process alone until Thaw.
+// Freeze stops this process alone until Thaw. It does not wait until the process stands still; Node.Freeze does.
 func (p *Process) Freeze() error { return p.Signal(unix.SIGSTOP) }
 
 // Thaw lets the process go on.

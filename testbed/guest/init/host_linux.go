@@ -83,7 +83,8 @@ func openAgentPort() (*os.File, error) {
 	return nil, os.ErrNotExist
 }
 
-// answer returns the reply to one request, nil if there is none to give.
+// answer returns the reply to one request, nil if there is none to give. A request that is not JSON has no
+// reply: the agent's line may have begun in the middle.
 func answer(line []byte, stop chan<- os.Signal) []byte {
 	line = bytes.TrimLeft(line, "\xff \r\n") // 0xff resets the parser of a real agent
 	var req struct {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	card     = "eth0"
-	echoPort = 7
+	card     = "eth0"                 // the only one
+	echoPort = 7                      // UDP, that of RFC 862, though what comes back is the number of the boot
 	hello    = 100 * time.Millisecond // between two of them: switches learn where this guest is
 )
 
@@ -46,7 +46,7 @@ func serveNetwork(at netip.Prefix, boot record.BootID) error {
 	return nil
 }
 
-// broadcast is the address of everybody in a subnet.
+// broadcast is the address of everybody in a subnet. A prefix of 32 bits is its own.
 func broadcast(p netip.Prefix) netip.Addr {
 	a := p.Addr().As4()
 	all := binary.BigEndian.Uint32(a[:]) | ^uint32(0)>>p.Bits()

@@ -15,13 +15,13 @@ import (
 // console collects lines and writes them in batches. It is for one goroutine.
 type console struct {
 	w    io.Writer
-	buf  bytes.Buffer
-	last time.Time
+	buf  bytes.Buffer // whole lines
+	last time.Time    // of the last flush
 }
 
 // say adds a line. The line is on the wire after the next flush. A serial port is slow, so lines go out
-// together: at once if the last ones are 50 ms old, at the latest with a KiB. What is in the buffer when the
-// power goes is not said.
+// together: at once if the last ones are 50 ms old, or when they are a KiB. What is in the buffer when the power
+// goes is not said.
 func (c *console) say(format string, args ...any) {
 	fmt.Fprintf(&c.buf, "DUET "+format+"\n", args...)
 	if c.buf.Len() > 1024 || time.Since(c.last) > 50*time.Millisecond {
@@ -29,6 +29,7 @@ func (c *console) say(format string, args ...any) {
 	}
 }
 
+// It blocks for as long as the port takes the bytes.
 func (c *console) flush() {
 	// Nobody can be told that the console itself fails.
 	_, _ = c.w.Write(c.buf.Bytes())
@@ -45,25 +46,25 @@ func (c *console) drain() {
 }
 
 type disk struct {
-	f     *os.File
+	f     *os.File // O_DIRECT
 	path  string
-	size  int64
+	size  int64  // bytes
 	block []byte // one record, page aligned
 }
 
 // It is for one goroutine. next and prev follow from the scan, so records of all boots make one chain.
 type writer struct {
-	con  *console
+	con  *console // where it says what was acknowledged
 	opt  options
-	disk *disk
+	disk *disk // nil before openDisk
 	boot record.BootID
 	next uint64 // number of the next record
 	prev uint32 // checksum of the record before it
 }
 
-// scan reads the whole disk and says what it holds. It uses a second descriptor, because record.Scan does not promise
-// the aligned buffers that O_DIRECT needs; right after boot the page cache is empty, so the bytes do come from the
-// disk.
+// scan reads the whole disk and says what it holds. It uses a second descriptor, because record.Scan does not
+// promise the aligned buffers that O_DIRECT needs; right after boot the page cache is empty, so the bytes do
+// come from the disk. At most 16 holes are named.
 func (w *writer) scan() error {
 	slots := uint64(w.disk.size / record.Size)
 	w.con.say("boot %s slots=%d", w.boot, slots)
