@@ -14,7 +14,7 @@
 //	demo/     the main job, shown on this computer
 //	deps/     Debian packages that all of this needs
 //
-// Nothing here is part of what is installed. What makes namespaces, mounts or VMs needs root on Linux, and ends with the
-// process that made it, or is removed by the next one of the same name; sim, check and record need nothing. How it is
-// thought out, and which ring shows which fault, is in DESIGN.md.
+// Nothing here is part of what is installed. What makes namespaces, mounts or VMs needs root on Linux, and ends with
+// the process that made it, or is removed by the next one of the same name; sim, check and record need nothing. How
+// it is thought out, and which ring shows which fault, is in DESIGN.md.
 package testbed
