@@ -272,7 +272,7 @@ func ignoreEOF(err error) error {
 // keys are one side's certificate and key and the authority of both, in PEM.
 type keys struct{ CA, Cert, Key []byte }
 
-// It is as strict as cluster/pki: TLS 1.3, and certificates of both sides, of one authority.
+// config: it is as strict as cluster/pki: TLS 1.3, and certificates of both sides, of one authority.
 func (k *keys) config() (*tls.Config, error) {
 	pair, err := tls.X509KeyPair(k.Cert, k.Key)
 	if err != nil {
@@ -293,7 +293,8 @@ func (k *keys) client(raw net.Conn) (net.Conn, error) { return k.secure(raw, tls
 
 func (k *keys) server(raw net.Conn) (net.Conn, error) { return k.secure(raw, tls.Server) }
 
-// The handshake is done here and not by the first write, which wire would hold back. raw is closed on its error.
+// secure: the handshake is done here and not by the first write, which wire would hold back. raw is closed on
+// its error.
 func (k *keys) secure(raw net.Conn, side func(net.Conn, *tls.Config) *tls.Conn) (net.Conn, error) {
 	if k == nil {
 		return raw, nil

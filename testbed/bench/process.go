@@ -72,7 +72,7 @@ func (p *process) expect(is string) (n news, err error) {
 	return n, nil
 }
 
-// For the end of a process, for a socket to appear and for a handshake.
+// endPatience: for the end of a process, for a socket to appear and for a handshake.
 const endPatience = 10 * time.Second
 
 // stop ends the process and waits for it: ours by closing their input, others by a signal, and whoever does not

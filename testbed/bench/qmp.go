@@ -68,8 +68,8 @@ type reply struct {
 	Event  string
 }
 
-// Events come between answers at any time and are kept for await. It returns nothing, as no answer is needed
-// here.
+// execute: events come between answers at any time and are kept for await. It returns nothing, as no answer is
+// needed here.
 func (q *qmp) execute(command string, args map[string]any) error {
 	m := map[string]any{"execute": command}
 	if args != nil {

@@ -176,7 +176,7 @@ func startMirror(ctx context.Context, s *setup) error {
 	return mirror(ctx, control)
 }
 
-// Another program may take it before it is used; then the start fails.
+// freePort: another program may take it before it is used; then the start fails.
 func freePort() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -219,8 +219,8 @@ func (s *injection) switchOff(ctx context.Context, f Fault, h *testcluster.Host)
 	return err
 }
 
-// The network namespace is new, as a kernel that boots knows nothing of the connections before. The cuts of
-// SilenceHost are taken back.
+// switchOn: the network namespace is new, as a kernel that boots knows nothing of the connections before. The
+// cuts of SilenceHost are taken back.
 func (s *injection) switchOn(ctx context.Context, h *testcluster.Host) error {
 	if !s.off[h.Name] {
 		return nil

@@ -23,7 +23,7 @@ type Violation struct {
 
 // Judge waits for the pair to be whole after an Inject and says what is broken; nothing is. Then new histories
 // begin. After a violation nothing is forgotten, so that the histories can be looked at. It bounds itself by
-// healTime. Judged are: that the pair is whole by itself; that no write was refused; each page as a register;
+// healTime. Judged are: that the pair is whole by itself; that no request was refused; each page as a register;
 // the records of the guest; that a verify finds both copies the same; that each VM runs once.
 func (p *Pair) Judge(ctx context.Context, plan Plan) []Violation {
 	ctx, cancel := context.WithTimeout(ctx, healTime)

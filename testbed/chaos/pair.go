@@ -69,7 +69,7 @@ func (p *Pair) Close() error {
 	return p.Cluster.Close()
 }
 
-// The writers are made last, with a context that outlives the caller's: only Close ends them.
+// build: the writers are made last, with a context that outlives the caller's: only Close ends them.
 func (p *Pair) build(ctx context.Context) error {
 	if err := p.Form(ctx); err != nil {
 		return err

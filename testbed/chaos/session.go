@@ -72,7 +72,7 @@ func (s *session) group(g int) {
 	}
 }
 
-// Of a hundred requests 55 write, 5 write zeroes, 35 read and 5 flush; one write in eight has FUA.
+// random: of a hundred requests 55 write, 5 write zeroes, 35 read and 5 flush; one write in eight has FUA.
 func (s *session) random(rng *rand.Rand, g int) error {
 	first := rng.IntN(groupPages)
 	n := 1 + rng.IntN(groupPages-first)
@@ -122,7 +122,7 @@ func (s *session) write(first, n int, flags uint16, value uint64) error {
 	return err
 }
 
-// read of which no answer came is not in the history: it says nothing.
+// read: one of which no answer came is not in the history, as it says nothing.
 func (s *session) read(first, n int) error {
 	op := check.Op{Client: s.id, Call: s.w.now()}
 	b := make([]byte, n*page)
@@ -153,7 +153,7 @@ func valueOf(b []byte) uint64 {
 	return v
 }
 
-// What it covers is what had returned on any connection: it is the volume that is flushed.
+// flush: what it covers is what had returned on any connection: it is the volume that is flushed.
 func (s *session) flush() error {
 	f := check.Flush{Call: s.w.now()}
 	err := s.conn.do(request{cmd: cmdFlush})

@@ -26,7 +26,7 @@ type demo struct {
 	killed  time.Time
 }
 
-// The first step that fails ends it: the cluster is as that step left it.
+// run: the first step that fails ends it: the cluster is as that step left it.
 func (d *demo) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{d.form, d.protect, d.kill, d.failover, d.comeback, d.swap} {
 		if err := step(ctx); err != nil {

@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// The first error counts; its text then says where the logs are.
+// run: the first error counts; its text then says where the logs are.
 func run(ctx context.Context, bin, cache string, keep bool) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: it makes network namespaces and runs libvirtd; try `sudo make demo`")

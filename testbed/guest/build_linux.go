@@ -77,7 +77,7 @@ func lock(path string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// It holds the lock of the cache, so nobody else writes there.
+// builder: it holds the lock of the cache, so nobody else writes there.
 type builder struct {
 	ctx   context.Context
 	cache string

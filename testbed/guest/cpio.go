@@ -28,7 +28,7 @@ func (a *archive) close() error {
 	return a.err
 }
 
-// Header and name, then the content, are each padded to four bytes; folders come before what is in them.
+// entry: header and name, then the content, are each padded to four bytes; folders come before what is in them.
 func (a *archive) entry(name string, mode uint32, content []byte) {
 	a.ino++
 	// magic, ino, mode, uid, gid, nlink, mtime, filesize, device major and minor, rdev major and minor, namesize, check

@@ -142,7 +142,7 @@ func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) 
 	return bin, compile(ctx, h.root, b.By.pkg(), bin, "-overlay", overlay)
 }
 
-// Vet is left out, as a bug put back need not please it.
+// compile: vet is left out, as a bug put back need not please it.
 func compile(ctx context.Context, root, pkg, bin string, flags ...string) error {
 	cmd := exec.CommandContext(ctx, "go",
 		append(append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...), "./"+pkg)...)

@@ -32,8 +32,8 @@ type session struct {
 // syncing is the time the agent has to answer at all: it is not there before the machine has booted.
 const syncing = 5 * time.Second
 
-// The deadline for the first answer holds whatever ctx says. From then on the end of ctx closes the connection,
-// which ends every call.
+// open: the deadline for the first answer holds whatever ctx says. From then on the end of ctx closes the
+// connection, which ends every call.
 func (a *agent) open(ctx context.Context) (*session, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", a.socket)
@@ -97,7 +97,7 @@ func (s *session) answer(result any) error {
 	return json.Unmarshal(reply.Return, result)
 }
 
-// One call at a time: answers have no number.
+// call: one call at a time: answers have no number.
 func (s *session) call(command string, arguments map[string]any, result any) error {
 	b, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
 	if err != nil {
@@ -123,8 +123,8 @@ func (a *agent) run(ctx context.Context, off <-chan struct{}, command string) (R
 	return r, because(ctx, err)
 }
 
-// The agent keeps what a command says until it has ended, in memory, and forgets what is beyond its own limit of
-// 16 MiB.
+// run: the agent keeps what a command says until it has ended, in memory, and forgets what is beyond its own
+// limit of 16 MiB.
 func (s *session) run(ctx context.Context, command string) (Result, error) {
 	var started struct {
 		PID int `json:"pid"`
@@ -174,7 +174,7 @@ func (a *agent) push(ctx context.Context, off <-chan struct{}, file, path string
 	return because(ctx, s.push(ctx, file, path))
 }
 
-// A path must not have a quote in it. Half a file stays if it fails.
+// push: a path must not have a quote in it. Half a file stays if it fails.
 func (s *session) push(ctx context.Context, file, path string) error {
 	f, err := os.Open(file)
 	if err != nil {

@@ -55,7 +55,7 @@ func (c *child) running() bool {
 	}
 }
 
-// One that has ended is no error.
+// signal: one that has ended is no error.
 func (c *child) signal(sig os.Signal) error {
 	if err := c.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

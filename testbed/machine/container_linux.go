@@ -31,8 +31,8 @@ type container struct {
 	leader int    // the container's process 1, seen from outside
 }
 
-// The control group has the name of site and machine, so what a process that died has left there is killed and
-// removed.
+// newContainer: the control group has the name of site and machine, so what a process that died has left there
+// is killed and removed.
 func newContainer(im Image, lan *netns.LAN, prefix, name string) (*container, error) {
 	g, err := newGroup(prefix, name)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *container) Boot(ctx context.Context) error {
 	return nil
 }
 
-// It waits for the READY=1 of its systemd; a unit that has failed does not show here.
+// boot: it waits for the READY=1 of its systemd; a unit that has failed does not show here.
 func (c *container) boot(ctx context.Context) error {
 	if c.nspawn != nil { // the kernel of a machine forgets its network when it goes off
 		if err := c.lan.Reset(c.name); err != nil {
@@ -150,8 +150,8 @@ func (c *container) Run(ctx context.Context, command string) (Result, error) {
 	return c.run(ctx, nil, command)
 }
 
-// The command is in all namespaces and the root of process 1, but not in its control group. It dies with the
-// process-id namespace. A command whose ctx ends is killed; what it has started goes on.
+// run: the command is in all namespaces and the root of process 1, but not in its control group. It dies with
+// the process-id namespace. A command whose ctx ends is killed; what it has started goes on.
 func (c *container) run(ctx context.Context, stdin io.Reader, command string) (Result, error) {
 	if !c.nspawn.running() {
 		return Result{}, fmt.Errorf("run on %s: it is off", c.name)

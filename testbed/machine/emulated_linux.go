@@ -130,7 +130,7 @@ func (e *emulated) Boot(ctx context.Context) error {
 	return nil
 }
 
-// A reboot keeps the disk and makes everything else anew: namespace, bridges, cards.
+// boot: a reboot keeps the disk and makes everything else anew: namespace, bridges, cards.
 func (e *emulated) boot(ctx context.Context) error {
 	// The kernel of a machine forgets its network when it goes off; a first boot has nothing to forget.
 	if err := errors.Join(e.lan.Reset(e.name), e.lan.Restore(netns.Around(e.name, "")...)); err != nil {

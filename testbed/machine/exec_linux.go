@@ -65,7 +65,7 @@ func (im Image) Exec(ctx context.Context, c Command, stdout, stderr *os.File) er
 	return nil
 }
 
-// The goroutine keeps its thread until the program ends, as the death signal is bound to it.
+// exec: the goroutine keeps its thread until the program ends, as the death signal is bound to it.
 func (im Image) exec(ctx context.Context, tmp scratch, c Command, stdout, stderr *os.File) error {
 	// /tmp is on a disk, as programs use O_DIRECT there, and short, as unix sockets lie there.
 	own := filepath.Join(tmp.dir, "tmp")

@@ -69,8 +69,8 @@ func Kernel(ctx context.Context, cache string, r Release) (Image, error) {
 	return build(ctx, cache, r, base, host, kernel)
 }
 
-// The lock is that of the release, so two processes do not make one image at the same time; the second one finds
-// it made.
+// build: the lock is that of the release, so two processes do not make one image at the same time; the second
+// one finds it made.
 func build(ctx context.Context, cache string, r Release, layers ...layer) (Image, error) {
 	im := Image{Release: r, cache: filepath.Join(cache, "machine")}
 	if err := os.MkdirAll(im.cache, 0o755); err != nil {
@@ -129,7 +129,7 @@ func (im Image) add(ctx context.Context, l layer, dir string) error {
 	return os.Rename(tmp.upper(), dir)
 }
 
-// It ends with all parts of the release in apt's list, so what is installed next is up to date.
+// debootstrap: it ends with all parts of the release in apt's list, so what is installed next is up to date.
 func (im Image) debootstrap(ctx context.Context, tmp scratch, sources []source) error {
 	args := []string{"--include=ca-certificates", im.Release.Codename(), tmp.upper(), sources[0].uri}
 	if _, err := run(exec.CommandContext(ctx, "debootstrap", args...)); err != nil {
@@ -167,7 +167,7 @@ left=$(chroot "$root" dpkg --audit)
 [ -z "$left" ] || { echo "$left" >&2; exit 1; }
 `
 
-// What apt says is in the error. The mounts go with the namespace; what has changed is in tmp.upper().
+// install: what apt says is in the error. The mounts go with the namespace; what has changed is in tmp.upper().
 func (im Image) install(ctx context.Context, tmp scratch, packages []string) error {
 	args := []string{"--mount", "--pid", "--fork", "--kill-child",
 		"sh", "-c", im.mount(tmp) + installing, "sh", tmp.root()}

@@ -44,7 +44,7 @@ func NewSite(ctx context.Context, cfg Config) (*Site, error) {
 	return s, nil
 }
 
-// Images come first, as they may take minutes: networks that wait would be of no use.
+// build: images come first, as they may take minutes: networks that wait would be of no use.
 func (s *Site) build(ctx context.Context, cfg Config) error {
 	var names []string
 	images := make([]Image, len(cfg.Machines))

@@ -202,7 +202,7 @@ func cableName(n Network) string {
 	return n.Name
 }
 
-// Names end up in names of links, which have at most 15 bytes, and in files below /run/netns.
+// validate: names end up in names of links, which have at most 15 bytes, and in files below /run/netns.
 func (c Config) validate(prefix string) error {
 	plain := regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 	if !plain.MatchString(prefix) {

@@ -234,7 +234,7 @@ func bridge(h *netlink.Handle, n Network, gateway bool) error {
 	return up(h, bridgeName(n.Name))
 }
 
-// Without snooping multicast reaches everybody, as through a plain switch.
+// addBridge: without snooping multicast reaches everybody, as through a plain switch.
 func addBridge(h *netlink.Handle, name string) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name

@@ -90,8 +90,8 @@ func (n *Node) Boot() error {
 	return nil
 }
 
-// The mounts are private to the node, so whatever it mounts goes with it; namespaces of others are taken out of
-// its /run/netns, or it would keep those alive.
+// boot: the mounts are private to the node, so whatever it mounts goes with it; namespaces of others are taken
+// out of its /run/netns, or it would keep those alive.
 func (n *Node) boot() error {
 	args := []string{"-c", setup, "sh", n.cfg.Name, n.cfg.Hosts}
 	for _, b := range n.cfg.Binds {

@@ -114,7 +114,8 @@ func (k *checker) begins() {
 	}
 }
 
-// Acknowledged and then flushed is what must survive the loss of both powers; acknowledged alone survives one.
+// flush: acknowledged and then flushed is what must survive the loss of both powers; acknowledged alone survives
+// one.
 func (k *checker) flush(promised [blocks]uint64) {
 	for b := range blocks {
 		k.flushed[b] = max(k.flushed[b], min(promised[b], k.acked[b]))

@@ -99,7 +99,7 @@ func within(a []string) (time.Duration, error) {
 	return 0, nil
 }
 
-// Paused is not running.
+// runs: paused is not running.
 func (c *Cluster) runs(a []string) error {
 	d, err := within(a)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 // The lines of a script that make something happen.
 
-// Without words all is healed. A cut of data to the witness means nothing.
+// reachable: without words all is healed. A cut of data to the witness means nothing.
 func (c *Cluster) reachable(a []string, cut bool) error {
 	kinds, pairs := []wire{control, data}, [][2]int{{0, 1}, {1, 0}, {0, 2}, {2, 0}, {1, 2}, {2, 1}}
 	if len(a) >= 2 {
@@ -59,8 +59,8 @@ func (c *Cluster) setDelay(a []string) error {
 // errTorn is what a dirty log says that cannot be read.
 var errTorn = errors.New("dirty log: checksum mismatch")
 
-// A failed disk takes the promise of unflushed writes with it if the other copy is not good: that is the second
-// failure at a time, which nothing covers.
+// setDisk: a failed disk takes the promise of unflushed writes with it if the other copy is not good: that is
+// the second failure at a time, which nothing covers.
 func (n *Node) setDisk(a []string) (err error) {
 	switch a[0] {
 	case "fail":
@@ -92,8 +92,8 @@ func (n *Node) setDisk(a []string) (err error) {
 	return err
 }
 
-// It counts from the next boot of daemon or computer on: a clock that jumps under a running daemon is not
-// simulated.
+// setClock: it counts from the next boot of daemon or computer on: a clock that jumps under a running daemon is
+// not simulated.
 func (n *Node) setClock(a []string) (err error) {
 	n.skew, err = time.ParseDuration(a[0])
 	return err

@@ -92,7 +92,7 @@ func (g *guest) write() {
 	})
 }
 
-// What it promises is what was acknowledged when it was sent, so promised is taken before.
+// flush: what it promises is what was acknowledged when it was sent, so promised is taken before.
 func (g *guest) flush() {
 	promised := g.n.c.check.acked
 	g.n.c.check.begins()
@@ -124,8 +124,8 @@ func (g *guest) do(op *request, next func()) {
 	g.submit()
 }
 
-// An error that reaches it is a violation, unless its own disk is ill and nobody else has the data: then the
-// hypervisor pauses the VM (error_policy stop). ErrClosed is none: QEMU connects again and submits it anew.
+// submit: an error that reaches it is a violation, unless its own disk is ill and nobody else has the data: then
+// the hypervisor pauses the VM (error_policy stop). ErrClosed is none: QEMU connects again and submits it anew.
 func (g *guest) submit() {
 	if g.front == nil || g.op == nil || g.state != vmmanager.Running { // one that is paused sends nothing
 		return

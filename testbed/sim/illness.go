@@ -91,7 +91,7 @@ func (d *disk) ail(a access) ailment {
 	return d.look(a)
 }
 
-// A disk that has failed as a whole answers every operation with that error.
+// look: a disk that has failed as a whole answers every operation with that error.
 func (d *disk) look(at access) ailment {
 	a := d.ill.ailments[kindOf(at.op)][at.block]
 	if kindOf(at.op) == kindOf(blockrepl.OpWrite) {

@@ -74,7 +74,7 @@ func (i *image) Size() int64 { return volumeSize }
 // Close leaves everything as it is.
 func (i *image) Close() error { return nil }
 
-// A range without a block takes no time and meets only a disk that has failed as a whole.
+// do: a range without a block takes no time and meets only a disk that has failed as a whole.
 func (i *image) do(op blockrepl.Op, off, n int64) error {
 	var err error
 	any := false

@@ -106,7 +106,7 @@ func newGate(frozen bool) *gate {
 	return g
 }
 
-// A gate of nil belongs to a process of the model. Death is for good.
+// set: a gate of nil belongs to a process of the model. Death is for good.
 func (g *gate) set(frozen, dead bool) {
 	if g == nil {
 		return

@@ -73,8 +73,8 @@ func (v *primary) SetLocalBudget(time.Duration) {}
 // storage is an engine.Storage.
 type storage struct{ n *Node }
 
-// It does not read the dirty log, as that of the model cannot be damaged: `disk N torn` is for the real byte
-// path.
+// Primary: it does not read the dirty log, as that of the model cannot be damaged: `disk N torn` is for the real
+// byte path.
 func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	n := s.n
 	if err := n.disk.failed(); err != nil {
@@ -162,7 +162,7 @@ func (p *primary) busy(block int) bool {
 	return false
 }
 
-// It is State.required of blockrepl: no write is acknowledged without the peer.
+// required: it is State.required of blockrepl: no write is acknowledged without the peer.
 func (p *primary) required() bool {
 	return p.state == blockrepl.Required || p.state == blockrepl.Connected
 }
@@ -391,8 +391,8 @@ func (p *primary) PeerComplete() error {
 	return nil
 }
 
-// InStep is stored without waiting for it: until it is durable the log says less than is true, which costs a
-// compare and no data.
+// connected: InStep is stored without waiting for it: until it is durable the log says less than is true, which
+// costs a compare and no data.
 func (p *primary) connected() {
 	p.state = blockrepl.Connected
 	newest, ok := p.log.lineage.Newest()

@@ -24,8 +24,8 @@ func random(seed uint64) script {
 	return g.s
 }
 
-// It keeps to what the checks can judge: two writers only where apart says so, and at the end a way back for
-// everything.
+// generator: it keeps to what the checks can judge: two writers only where apart says so, and at the end a way
+// back for everything.
 type generator struct {
 	rng *rand.Rand
 	s   script

@@ -205,8 +205,8 @@ func (p *process) settle() {
 	}
 }
 
-// A task that is resumed may end any other wait, that of an earlier one included; so it looks from the beginning
-// again until nobody is ready.
+// poll: a task that is resumed may end any other wait, that of an earlier one included; so it looks from the
+// beginning again until nobody is ready.
 func (p *process) poll() {
 	for i := 0; i < len(p.waiting); i++ {
 		if t := p.waiting[i]; t.ready() {
@@ -242,7 +242,7 @@ func (t *task) run(yield func(bool) bool) {
 	}
 }
 
-// A panic that is not killed is a fault of the program: it is not caught, and ends the test.
+// once: a panic that is not killed is a fault of the program: it is not caught, and ends the test.
 func (t *task) once() {
 	defer func() {
 		if r := recover(); r != nil && r != any(killed{}) {
@@ -296,7 +296,7 @@ func (p *process) freeze() {
 	p.gate.set(true, false)
 }
 
-// The order of what was missed is kept; its age is not. A process can tell that it did not run only by its
+// thaw: the order of what was missed is kept; its age is not. A process can tell that it did not run only by its
 // clock.
 func (p *process) thaw() {
 	p.frozen = false

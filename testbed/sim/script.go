@@ -96,8 +96,8 @@ func (s script) run(seed uint64, keep bool) (transcript string, err error) {
 	return s.with(seed, options{keep: keep})
 }
 
-// The error begins with the line, but for a violation, which may be noticed lines after what caused it. opt.live
-// must belong to the bubble it is called in.
+// with: the error begins with the line, but for a violation, which may be noticed lines after what caused it.
+// opt.live must belong to the bubble it is called in.
 func (s script) with(seed uint64, opt options) (transcript string, err error) {
 	c := newCluster(seed, opt.keep, opt.live)
 	c.broken, c.cover, c.w.strict = opt.broken, opt.cover, opt.strict
@@ -208,7 +208,7 @@ var verbs = map[string]verb{
 	"settle":     {2, func(c *Cluster, a []string) error { return c.settle(a[1]) }},
 }
 
-// Lines change what conditions look at without being events, so every task is asked anew.
+// doLine: lines change what conditions look at without being events, so every task is asked anew.
 func (c *Cluster) doLine(line string) error {
 	c.stirred = c.w.now
 	c.check.health.line(c.w.now, line)

@@ -75,7 +75,7 @@ func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 // Written is not known: nobody looks at it here.
 func (s storage) Written(appmodules.Volume) time.Time { return time.Time{} }
 
-// It counts blocks, where production counts bytes.
+// Known: it counts blocks, where production counts bytes.
 func (s storage) Known(appmodules.Volume) (blockrepl.Lineage, int64, error) {
 	var dirty int64
 	for _, suspect := range s.n.log.suspects {
@@ -169,14 +169,14 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		func(err error) { s.broken(in, err, answer) })
 }
 
-// It tells the primary first, so that this is known as the loss of a copy and not of a connection.
+// broken: it tells the primary first, so that this is known as the loss of a copy and not of a connection.
 func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 	s.intact = 0
 	answer(err)
 	in.end1(fmt.Errorf("%w: %w", blockrepl.ErrLocalCopy, err))
 }
 
-// What is written while it lasts is not covered.
+// flush: what is written while it lasts is not covered.
 func (s *secondary) flush(answer func(error)) {
 	seen := s.n.disk.now()
 	in := s.serving

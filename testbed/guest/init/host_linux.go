@@ -16,7 +16,7 @@ import (
 )
 
 // watchPowerButton tells stop when the ACPI power button is pressed (`virsh shutdown --mode acpi`). It looks for
-// the button once, so its module has to be loaded before. stop has room for what all may send.
+// the button once, so its module has to be loaded before.
 func watchPowerButton(stop chan<- os.Signal) {
 	const evKey, keyPower = 1, 116
 	names, _ := filepath.Glob("/dev/input/event*") // the pattern is constant: no error
@@ -71,7 +71,7 @@ func serveAgent(stop chan<- os.Signal) {
 	}
 }
 
-// It is found by the name that libvirt gives it; the device node needs no udev.
+// openAgentPort: it is found by the name that libvirt gives it; the device node needs no udev.
 func openAgentPort() (*os.File, error) {
 	names, _ := filepath.Glob("/sys/class/virtio-ports/*/name")
 	for _, name := range names {

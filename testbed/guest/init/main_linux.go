@@ -4,7 +4,7 @@
 // Lines: "DUET boot ID slots=N", "DUET scan last=N holes=N torn=N breaks=N", "DUET ack N", "DUET flush N" (every
 // record up to N is durable), "DUET hole N" (one that should be there), "DUET note TEXT", "DUET error TEXT",
 // "DUET poweroff". Package guest reads them; a line that a sudden end has cut counts as not said, so what is
-// said is always less than what was acknowledged.
+// said is never more than what was acknowledged.
 //
 // The options are words of the kernel's command line: duet.mode=writer|idle|poweroff-after=N|panic-after=N,
 // duet.rate=N, duet.flush=N, duet.net=ADDRESS/BITS.
@@ -73,7 +73,7 @@ func prepare() (*console, error) {
 	return con, nil
 }
 
-// The file must be the module itself, not compressed.
+// insmod: the file must be the module itself, not compressed.
 func insmod(name string) error {
 	f, err := os.Open(name)
 	if err != nil {

@@ -29,7 +29,7 @@ func (c *console) say(format string, args ...any) {
 	}
 }
 
-// It blocks for as long as the port takes the bytes.
+// flush: it blocks for as long as the port takes the bytes.
 func (c *console) flush() {
 	// Nobody can be told that the console itself fails.
 	_, _ = c.w.Write(c.buf.Bytes())
@@ -52,7 +52,7 @@ type disk struct {
 	block []byte // one record, page aligned
 }
 
-// It is for one goroutine. next and prev follow from the scan, so records of all boots make one chain.
+// writer: it is for one goroutine. next and prev follow from the scan, so records of all boots make one chain.
 type writer struct {
 	con  *console // where it says what was acknowledged
 	opt  options
@@ -132,8 +132,8 @@ func (w *writer) pace(stop <-chan os.Signal) func() bool {
 	}
 }
 
-// The line is said after the kernel has acknowledged the write, never before: the other way round would accuse
-// the cluster of a loss.
+// write: the line is said after the kernel has acknowledged the write, never before: the other way round would
+// accuse the cluster of a loss.
 func (w *writer) write() error {
 	sum := record.Encode(w.disk.block, record.Record{Number: w.next, Boot: w.boot, Prev: w.prev})
 	at := int64(record.Slot(w.next, uint64(w.disk.size/record.Size))) * record.Size
@@ -146,7 +146,7 @@ func (w *writer) write() error {
 	return nil
 }
 
-// The line names the newest record that had been acknowledged before the flush began.
+// sync: the line names the newest record that had been acknowledged before the flush began.
 func (w *writer) sync() error {
 	if err := unix.Fdatasync(int(w.disk.f.Fd())); err != nil {
 		return fmt.Errorf("flush %d: %w", w.next-1, err)

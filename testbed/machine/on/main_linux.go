@@ -43,7 +43,8 @@ func main() {
 	}
 }
 
-// What does not begin with ./ is a program inside, looked up there; the flag package has taken the -- before it.
+// run: what does not begin with ./ is a program inside, looked up there; the flag package has taken the --
+// before it.
 func run(ctx context.Context, release machine.Release, args []string) error {
 	if release.Codename() == "" || len(args) == 0 {
 		return errors.New("want -release 12 or 13 and what to run: ./PACKAGE FLAGS of a test binary, or -- PROGRAM ARGUMENTS")
