@@ -14,7 +14,7 @@ import (
 
 // Store stands in for systemd's file descriptor store of one service: it keeps what the service hands it
 // (FDSTORE=1) and passes that to each later start of a Spec that has it. Like systemd's it outlives the service
-// but not the host (Clear). Unlike it, it has no limit, looks at no sender and keeps two of one name apart.
+// but not the host (Clear). Unlike it, it has no limit and looks at no sender.
 type Store struct {
 	path string
 	conn *net.UnixConn

@@ -135,9 +135,9 @@ func (n *Node) kill() {
 	n.c.touch()
 }
 
-// end is what kill and powerCut have in common, and the end of a run: no task of the daemon, no live goroutine
-// and no commit of its log outlives it. Commits under way become durable from the first on, as many as chance
-// wants.
+// end is what kill and powerCut have in common, and the end of a run: no task of the daemon and no commit of its
+// log outlives it, and its live goroutines reach nothing any more (bury). Commits under way become durable from
+// the first on, as many as chance wants.
 func (n *Node) end() {
 	if n.proc == nil {
 		return

@@ -339,7 +339,7 @@ func (p *primary) finish(r *request, err error) {
 }
 
 // GoAlone lets writes go on without a peer. The epoch must not be older than that of this volume: ErrState.
-// Beyond that the engine is trusted to have asked for it; the checker is not.
+// Beyond that it believes the engine; the checker does not.
 func (p *primary) GoAlone(epoch uint64) error {
 	if l := p.link; l != nil {
 		p.drop(l, errors.New("the holder goes on without it"))
@@ -382,7 +382,7 @@ func (p *primary) releasePeer() {
 }
 
 // PeerComplete forgets what differed. Before it the peer has durably said that it is complete (rule 7), which is
-// why what differed may be forgotten. It waits for Drained of this very link: ErrState.
+// why what differed may be forgotten. Before Drained of this very link it is ErrState.
 func (p *primary) PeerComplete() error {
 	if p.state != blockrepl.Required || !p.link.drained {
 		return blockrepl.ErrState
