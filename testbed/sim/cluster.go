@@ -16,8 +16,8 @@ import (
 )
 
 // Cluster is two nodes, a witness and one module, on a clock of their own. All of it belongs to the goroutine of
-// the world. A `set` line after start reaches an engine at the next boot of its daemon only, as an engine is
-// given a copy of the module.
+// the world. What a `set` line changes of the policy after start reaches an engine at the next boot of its
+// daemon only, as an engine is given a copy of the module.
 type Cluster struct {
 	w       *world
 	net     network
