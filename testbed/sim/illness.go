@@ -21,7 +21,7 @@ type illness struct {
 	astray   [blocks]bool // the next write hits the next block
 	hung     []func()     // of the model: what goes on when it is mended
 	met      bool         // an operation of the guest failed or hung
-	damaged  [blocks]bool // holds what nobody wrote there, namely
+	damaged  [blocks]bool // was left at some time with what nobody wrote there, namely
 	bad      [blocks]uint64
 }
 
@@ -66,7 +66,6 @@ func (d *disk) put(block int, value uint64) {
 		d.harm((block+1)%blocks, value)
 	default:
 		d.cached[block] = value
-		i.damaged[block] = i.damaged[block] && value == i.bad[block] // by a resync from where it had spread
 	}
 }
 
@@ -130,7 +129,12 @@ func (d *disk) wakeDead() {
 func (d *disk) ails() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.fail != nil || d.slow > 0 || d.ill.ailments != [3][blocks]ailment{} || d.ill.damaged != [blocks]bool{}
+	for b := range blocks {
+		if d.spoilt(b) {
+			return true
+		}
+	}
+	return d.fail != nil || d.slow > 0 || d.ill.ailments != [3][blocks]ailment{}
 }
 
 // met: the guest has met a disk that failed or hung.
@@ -144,7 +148,13 @@ func (d *disk) met() bool {
 func (d *disk) isDamaged(block int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.ill.damaged[block]
+	return d.spoilt(block)
+}
+
+// spoilt is isDamaged with mu held. What the block holds is compared, and no mark is taken off when it is written over:
+// a power cut may bring back what had been flushed, and a resync what had spread to the other copy.
+func (d *disk) spoilt(block int) bool {
+	return d.ill.damaged[block] && d.cached[block] == d.ill.bad[block]
 }
 
 // strike lets an operation of a live goroutine take its time, and fail. It sleeps without the lock; a hang waits
