@@ -226,7 +226,8 @@ func (l *leading) forgetDirty() {
 }
 
 // hold stops writes on all volumes and flushes both copies, within holdTime. It ends in Held or HoldFailed, or in the
-// loss of the peer. A volume whose Hold fails lets its writes go on by itself; the others hold until Release or Close.
+// loss of the peer. Unless it ends in Held no volume holds: one whose Hold fails lets its writes go on by itself, and
+// nobody else would let those of the others.
 func (l *leading) hold() {
 	all, token := l.all, l.e.token
 	l.e.spawn(func(ctx context.Context) {
@@ -238,12 +239,14 @@ func (l *leading) hold() {
 		})
 		err := errors.Join(errs...)
 		l.e.post(func() {
-			switch {
-			case l.e.token != token:
-				// The handover was given up meanwhile: nobody else would let the writes go on.
+			over := l.e.token != token // the handover was given up meanwhile
+			if over || err != nil {
 				for _, vol := range all {
 					vol.Release()
 				}
+			}
+			switch {
+			case over:
 			case err != nil && l.attachedAll():
 				l.e.step(appmodules.HoldFailed, err.Error())
 			case err != nil:
