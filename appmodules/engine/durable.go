@@ -71,16 +71,16 @@ func (e *Engine) put(ctx context.Context, values ...value) error {
 
 // saveLimit is how long a save may take. Where the workload is off already and the right is
 // to go to the peer, that is not long: a peer that hears that this node takes no part any
-// more gets the right without it.
+// more gets the right without it. Nor is it before the first step, while other modules wait for their start.
 func (e *Engine) saveLimit() time.Duration {
-	if e.m.Phase == appmodules.Handing {
-		return min(e.diskBudget(), handSave)
+	if e.m.Phase == appmodules.Handing || !e.booted {
+		return min(e.diskBudget(), briefSave)
 	}
 	return e.diskBudget()
 }
 
-// handSave is many times what a save takes on a disk that is only busy.
-const handSave = 2 * time.Second
+// briefSave is many times what a save takes on a disk that is only busy.
+const briefSave = 2 * time.Second
 
 // diskBudget is how long a disk of this node may take for one operation. Of the goroutine.
 func (e *Engine) diskBudget() time.Duration { return e.cfg.Module.Policy.Disk() }
@@ -155,18 +155,14 @@ func (e *Engine) recall(rec cluster.Record, keep kept, err error) {
 // noteBoot notices that power was lost since the last run, in which writes may have
 // been acknowledged that never left this computer's memory. Until that is durable this
 // node takes no part; the next start would notice it again. Of this run of the computer
-// nothing is unflushed then, until the volumes are opened. Without volumes there are no writes. It waits for the store
-// itself, without a limit. The record goes first: kept.Boot is empty durably only where the record says cold.
+// nothing is unflushed then, until the volumes are opened. Without volumes there are no writes. The record goes first:
+// kept.Boot is empty durably only where the record says cold.
 func (e *Engine) noteBoot() {
 	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") {
 		e.rec.Cold = e.rec.Cold || e.rec.Complete > 0 && len(e.cfg.Module.Volumes()) > 0
 		e.keep.Boot = ""
 	}
-	err := e.cfg.Store.Save(recordKey, e.rec)
-	if err == nil {
-		err = e.cfg.Store.Save(keptKey, e.keep)
-	}
-	if err != nil {
+	if err := e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}); err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)
 		e.impaired, e.probed = true, e.rt.Now()
 	}

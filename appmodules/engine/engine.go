@@ -111,7 +111,7 @@ type peerLink struct {
 // peer is brought into step.
 const heirAgain = 5 * time.Second
 
-// handTime bounds a handover: two flushes and a round trip. It is longer than holdTime, handSave and the call to the
+// handTime bounds a handover: two flushes and a round trip. It is longer than holdTime, briefSave and the call to the
 // peer together, so that the phase does not end while the peer's confirmation may still come.
 const handTime = 15 * time.Second
 
@@ -144,8 +144,8 @@ func New(cfg Config) (*Engine, error) {
 }
 
 // Start runs the engine until Stop. An engine that it replaces has stopped, and what that has saved since New is read
-// here. It waits for the metadata disk, without a limit. Until the workload has said how it stands, at most quickTime,
-// votes are given and states exchanged, but commands are refused and nothing is decided.
+// here. It waits for the metadata disk: to read without a limit, to save for briefSave. Until the workload has said how
+// it stands, at most quickTime, votes are given and states exchanged, but commands are refused and nothing is decided.
 func (e *Engine) Start() {
 	e.began = e.rt.Now()
 	e.recall(e.read())

@@ -46,9 +46,9 @@ func (d twoDisks) Frontend(module string, v appmodules.Volume) (blockrepl.Fronte
 }
 
 // twins is a pair whose VM has a second disk, which it does not write.
-func twins(p *pair) (a, b *simNode, fronts map[*simNode]*front) {
+func twins(p *pair) (a, b *simNode, others map[*simNode]twoDisks) {
 	p.t.Helper()
-	fronts = map[*simNode]*front{}
+	others = map[*simNode]twoDisks{}
 	a, b = p.formedAs(func(n *simNode, c *Config) {
 		d := twoDisks{n, backing.NewFaulty(backing.NewMemory(volumeSize)), memlog.New(), newFront()}
 		p.t.Cleanup(d.logs.Close)
@@ -59,7 +59,7 @@ func twins(p *pair) (a, b *simNode, fronts map[*simNode]*front) {
 		done := make(chan error, 1)
 		d.logs.Commit(nil, &l, func(err error) { done <- err })
 		must(p.t, <-done)
-		fronts[n] = d.front
+		others[n] = d
 		c.Storage = NewStorage(StorageConfig{Module: c.Module, Node: string(n.name), Disks: d, Logger: c.Logger})
 	}, func(m *appmodules.Module) {
 		vm := m.Spec.(appmodules.VM)
@@ -67,14 +67,14 @@ func twins(p *pair) (a, b *simNode, fronts map[*simNode]*front) {
 			Paths: map[string]string{"alpha": "a2", "beta": "b2"}})
 		m.Spec = vm
 	})
-	return a, b, fronts
+	return a, b, others
 }
 
 // TestTwoVolumes: the volumes of a module are one: what happens to the one that the guest does not even write ends the
 // link of both, and moves both; a peer counts when both are in step.
 func TestTwoVolumes(t *testing.T) {
 	p := newPair(t)
-	a, b, fronts := twins(p)
+	a, b, others := twins(p)
 	a.inside(func(e *Engine) { _ = e.leading.all[1].conn.Close() })
 	p.until("the link is lost", func() bool { return strings.Contains(journal(a), "the peer was lost: ") })
 	p.inStep(a, b)
@@ -88,7 +88,7 @@ func TestTwoVolumes(t *testing.T) {
 	}
 	states(a, blockrepl.Connected.String())
 	states(b, second)
-	fronts[a].last().Close()
+	others[a].front.last().Close()
 	p.inStep(b, a)
 	if log := journal(a); !strings.Contains(log, "move to the peer: volume vdb: its front end ended") {
 		t.Errorf("alpha says\n%s", log)

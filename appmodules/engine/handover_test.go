@@ -9,7 +9,6 @@ import (
 	"duet/appmodules"
 	"duet/blockrepl"
 	"duet/blockrepl/backing"
-	"duet/blockrepl/memlog"
 )
 
 // TestHandoverWithoutAnAnswer: the peer has taken over, but its word of it is lost. The right is the peer's all the
@@ -53,33 +52,13 @@ func TestHandoverToOneThatStops(t *testing.T) {
 	}
 }
 
-// twoDisks gives both nodes of a new pair, and the module, a second volume.
-func (p *pair) twoDisks() (edit func(*appmodules.Module)) {
-	p.t.Helper()
-	for _, n := range p.nodes {
-		n.other = &simDisk{backing.NewFaulty(backing.NewMemory(volumeSize)), memlog.New(), newFront()}
-		p.t.Cleanup(n.other.logs.Close)
-		l := blockrepl.Lineage{Volume: "vol2"}
-		if n.name == "alpha" {
-			l = l.With(blockrepl.Generation{Epoch: 1, Holder: "alpha"})
-		}
-		done := make(chan error, 1)
-		n.other.logs.Commit(nil, &l, func(err error) { done <- err })
-		must(p.t, <-done)
-	}
-	return func(m *appmodules.Module) {
-		vdb := appmodules.Volume{Target: "vdb", ID: "vol2", Size: volumeSize, Paths: map[string]string{"alpha": "c", "beta": "d"}}
-		m.Spec = m.Spec.On(append(m.Volumes(), vdb))
-	}
-}
-
 // TestHandoverOfTwoDisks: one of two disks was ready to be handed over when the peer was lost. The guest goes on here,
 // on both.
 func TestHandoverOfTwoDisks(t *testing.T) {
 	p := newPair(t)
-	a, b := p.formedAs(func(*simNode, *Config) {}, p.twoDisks())
+	a, b, others := twins(p)
 	hold := make(chan struct{})
-	remove := b.other.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpFlush}, Hold: hold})
+	remove := others[b].image.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpFlush}, Hold: hold})
 	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
 	p.until("alpha has lost beta in the handover", func() bool {
 		return strings.Contains(journal(a), "the peer was lost before it could take over")

@@ -272,6 +272,28 @@ func TestHungMetadata(t *testing.T) {
 	p.inStep(a, b)
 }
 
+// TestHungMetadataAtStart: a start waits for a metadata disk that does not answer a moment, not for ever: others are
+// started after it, and the watchdog asks whether this one is alive. It takes part when the disk answers.
+func TestHungMetadataAtStart(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	a.halt()
+	release := a.store.hang()
+	t.Cleanup(release)
+	var given atomic.Bool // up: this is what the test waits for where a start waits for ever
+	late := time.AfterFunc(10*time.Second, func() { given.Store(true); release() })
+	a.boot()
+	late.Stop()
+	if given.Load() {
+		t.Error("the start waited for the disk")
+	}
+	must(t, a.running().Alive(t.Context()))
+	p.is(b, "ALONE", "Ready")
+	release()
+	p.inStep(b, a)
+	p.writes(20)
+}
+
 // TestSaveOfUnknownEnd: a save that took too long may have become durable after all. Nothing
 // counts as saved then but what is saved anew, though it seems unchanged.
 func TestSaveOfUnknownEnd(t *testing.T) {

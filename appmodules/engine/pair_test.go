@@ -60,7 +60,6 @@ type simNode struct {
 	ping  atomic.Bool
 	boots atomic.Int64 // power cycles
 	front *front
-	other *simDisk      // of the volume vdb, where the module has one; no guest uses it
 	none  workload.None // what runs where the module has no volumes
 	// withdrawn counts how often waiting for its volume was ended.
 	withdrawn atomic.Int64
@@ -74,13 +73,6 @@ type simNode struct {
 	conns  []net.Conn
 	log    []Transition
 	aside  []Divergence // versions that were kept
-}
-
-// simDisk is what survives of another volume than the first.
-type simDisk struct {
-	disk  *backing.Faulty
-	logs  *memlog.Log
-	front *front
 }
 
 // guest writes numbered slots and remembers what was acknowledged. Before it writes
@@ -187,15 +179,7 @@ func must(t *testing.T, err error) {
 }
 
 // Open, Log and Frontend make simNode its own Disks.
-func (n *simNode) Open(v appmodules.Volume) (Image, error) { return keepOpen{n.of(v).disk, n}, nil }
-
-// of is what a volume is made of.
-func (n *simNode) of(v appmodules.Volume) *simDisk {
-	if v.Target == "vdb" {
-		return n.other
-	}
-	return &simDisk{n.disk, n.logs, n.front}
-}
+func (n *simNode) Open(appmodules.Volume) (Image, error) { return keepOpen{n.disk, n}, nil }
 
 type keepOpen struct {
 	*backing.Faulty
@@ -211,7 +195,7 @@ func (k keepOpen) Flush() error {
 
 func (keepOpen) Close() error { return nil }
 
-func (n *simNode) Log(v appmodules.Volume) blockrepl.DirtyLog { return n.of(v).logs }
+func (n *simNode) Log(appmodules.Volume) blockrepl.DirtyLog { return n.logs }
 
 func (n *simNode) Written(appmodules.Volume) time.Time { return written }
 
@@ -231,8 +215,8 @@ func (n *simNode) kept() int {
 	return len(n.aside)
 }
 
-func (n *simNode) Frontend(_ string, v appmodules.Volume) (blockrepl.Frontend, error) {
-	return &session{f: n.of(v).front, done: make(chan struct{})}, nil
+func (n *simNode) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error) {
+	return &session{f: n.front, done: make(chan struct{})}, nil
 }
 
 // module is the configuration of all tests.
