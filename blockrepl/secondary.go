@@ -117,11 +117,25 @@ func (s *Secondary) Serve(ctx context.Context, conn *wire.Conn, hello Hello, com
 	return fmt.Errorf("session with %s ended: %w", hello.Node, n.watch())
 }
 
+// SetLocalBudget changes how long a call of the device or log may last, also in a session that is watched already. Any
+// goroutine may call it.
+func (s *Secondary) SetLocalBudget(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.local.budget = d
+}
+
+func (s *Secondary) localBudget() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.local.budget
+}
+
 // begin makes n the session and lets it run, when the lineage is known: a change of it may
 // still be on its way to the log.
 func (s *Secondary) begin(ctx context.Context, n *session) error {
 	claiming := ctx
-	if budget := s.local.budget; budget != 0 {
+	if budget := s.localBudget(); budget != 0 {
 		hung := fmt.Errorf("%w: dirty log: %w within %v", ErrLocalCopy, ErrHung, budget)
 		var cancel context.CancelFunc
 		claiming, cancel = context.WithTimeoutCause(ctx, budget, hung)

@@ -115,7 +115,7 @@ func (n *session) live(welcome Welcome, entries []Entry) {
 // than the budget. It returns why the session ended. It runs on Serve's goroutine, which is so never stuck in the
 // device.
 func (n *session) watch() error {
-	budget := n.s.local.budget
+	budget := n.s.localBudget()
 	if budget == 0 {
 		<-n.ended
 		return n.why
@@ -132,6 +132,10 @@ func (n *session) watch() error {
 		}
 		now := n.s.clock()
 		pulse.beat(now, int64(every))
+		if edited := n.s.localBudget(); edited != budget && edited != 0 {
+			budget, every = edited, max(edited/8, time.Millisecond)
+			ticker.Reset(every)
+		}
 		if err := n.s.overdue(now, pulse.thawed); err != nil {
 			n.stopped.Store(true)
 			_ = n.conn.Close() // the reason of the end is err

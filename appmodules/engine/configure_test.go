@@ -53,3 +53,23 @@ func TestConfigure(t *testing.T) {
 	p.settle([]*simNode{a, b})
 	p.writes(20)
 }
+
+// TestConfigureOfStandby: an edit of the disk budget counts on the node that follows, too, and in the session that it
+// has.
+func TestConfigureOfStandby(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	p := newPair(t)
+	m := module()
+	m.Policy.StallBudget, m.Policy.DiskBudget = appmodules.Duration(time.Minute), appmodules.Duration(16*time.Second)
+	a, b := p.formedAs(func(*simNode, *Config) {}, func(of *appmodules.Module) { of.Policy = m.Policy })
+	m.Policy.DiskBudget = appmodules.Duration(time.Second)
+	must(t, b.running().Configure(t.Context(), m))
+	release := b.hang()
+	p.is(a, "ALONE", "Ready") // else in a minute
+	p.says(b, "disk-hangs")
+	if log := journal(b); !strings.Contains(log, "a disk of this node does not answer for 1s") {
+		t.Errorf("beta says\n%s", log)
+	}
+	release()
+	p.inStep(a, b)
+}

@@ -334,6 +334,7 @@ func (e *Engine) Configure(ctx context.Context, m appmodules.Module) error {
 			governed.SetPolicy(m.Policy)
 		}
 		e.leading.configure()
+		e.following.configure()
 		e.clock()
 		e.look()
 		e.publish()

@@ -64,8 +64,16 @@ func (e *Engine) follow() {
 			e.step(appmodules.StorageFailed, err.Error())
 		default:
 			f.all = all
+			f.configure()
 		}
 	})
+}
+
+// configure gives open volumes what the policy says now. It is called when they open, too, as that of leading is.
+func (f *following) configure() {
+	for _, vol := range f.all {
+		vol.SetLocalBudget(f.e.diskBudget())
+	}
 }
 
 // close ends the role: when it returns nothing more is written or acknowledged.

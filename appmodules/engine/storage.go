@@ -77,6 +77,7 @@ type Secondary interface {
 	// Fence ends Serve for ever, at once, whatever the disk does: afterwards nothing is
 	// acknowledged and no new write begins.
 	Fence()
+	SetLocalBudget(d time.Duration) // how long the disk here may take
 	// Close fences, waits for what is in flight on the image, flushes and closes it. A nil
 	// error says that everything acknowledged here survives power loss.
 	Close() error
@@ -106,7 +107,7 @@ func (c *Connection) Close() error { return c.Conn.Close() }
 
 // StorageConfig is what real volumes are made of. All fields but HotExtents are needed.
 type StorageConfig struct {
-	Module appmodules.Module // its policy is that of the moment: later edits reach primaries by leading.configure only
+	Module appmodules.Module // its policy is that of the moment: later edits reach open volumes by configure
 	Node   string
 	Disks  Disks
 	Logger *slog.Logger

@@ -64,6 +64,9 @@ func (n *Node) incoming(in *incoming) {
 	})
 }
 
+// SetLocalBudget is not followed, as that of the model's primary is not.
+func (s *secondary) SetLocalBudget(time.Duration) {}
+
 func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 	if err := s.n.disk.failed(); err != nil {
 		return nil, err
