@@ -53,7 +53,7 @@ func (e *Engine) act(a appmodules.Action) bool {
 }
 
 // want records whether an operator wants the module to run. What cannot be saved counts in this run, and is
-// saved with the next change of kept.
+// tried again, see keepAgain.
 func (e *Engine) want(yes bool) {
 	if e.keep.Wanted != yes {
 		e.keep.Wanted = yes

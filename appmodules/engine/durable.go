@@ -119,10 +119,21 @@ func (e *Engine) saveKept() bool {
 		values = []value{{recordKey, e.rec}, {keptKey, e.keep}}
 	}
 	err := e.put(e.ctx, values...)
-	if err != nil {
+	if err != nil && !e.unkept {
 		e.cfg.Logger.Error("cannot save the module's state", "module", e.cfg.Module.Name, "err", err)
 	}
+	if e.unkept = err != nil; e.unkept {
+		e.probed = e.rt.Now()
+	}
 	return err == nil
+}
+
+// keepAgain saves what could not be saved beside the record, trying once a second: an operator's stop was confirmed,
+// and must not be forgotten by the next run.
+func (e *Engine) keepAgain() {
+	if e.unkept && e.rt.Now().Sub(e.probed) >= time.Second {
+		e.saveKept()
+	}
 }
 
 // remembers: this node can save what it decides. A waiting one that could not takes no

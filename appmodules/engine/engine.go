@@ -54,7 +54,8 @@ type mandate struct {
 	above    cluster.Epoch             // the newest promise that a denied ask heard of: the next ask is for one after it
 	impaired bool                      // a record could not be saved; remembers ends that, in Waiting, or a recall
 	unread   bool                      // what was kept could not be read at Start
-	probed   time.Time                 // when that was last tried
+	unkept   bool                      // what is kept beside the record could not be saved; keepAgain ends that
+	probed   time.Time                 // when either was last tried
 	patience time.Time                 // no Look before it: an ask was denied just now, or the workload did not start here
 	denied   bool                      // an ask was denied in the present phase
 	held     bool                      // Hold succeeded since the volumes were opened: both copies are equal, and flushed

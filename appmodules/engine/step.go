@@ -125,6 +125,7 @@ func (e *Engine) clock() {
 // look has the table see what is true now: after each exchange of states, when the view of the cluster changes, and
 // in a new phase. Here a waiting node that could not save tries again (remembers).
 func (e *Engine) look() {
+	e.keepAgain()
 	if e.booted && !e.rt.Now().Before(e.patience) && e.remembers() {
 		e.step(appmodules.Look, "")
 	}
