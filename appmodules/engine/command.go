@@ -134,7 +134,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	return nil
 }
 
-// satisfied: what was asked for is so already.
+// satisfied: what was asked for is so already, or under way.
 func (e *Engine) satisfied(ev appmodules.Event) bool {
 	role, _ := e.m.Display()
 	switch ev {
@@ -144,6 +144,10 @@ func (e *Engine) satisfied(ev appmodules.Event) bool {
 		return role == appmodules.Stop || e.m.Phase == appmodules.Stopping
 	case appmodules.CmdPrim:
 		return role == appmodules.Prim || role == appmodules.Alone
+	case appmodules.CmdSwap: // said again by a network that lost the answer
+		return e.m.Phase == appmodules.Leaving || e.m.Phase == appmodules.Handing
+	case appmodules.CmdRestart:
+		return e.m.Phase == appmodules.Restarting
 	}
 	return false
 }

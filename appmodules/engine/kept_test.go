@@ -220,3 +220,42 @@ func TestStoppedNodeShowsWhatItKnows(t *testing.T) {
 		return s.Record.Holder == "beta" && s.Status.Holder == "beta" && !s.Status.Complete
 	})
 }
+
+// TestStopThatCannotBeSaved: an operator's stop that could not be made durable at once is, as soon as the metadata disk
+// takes it, and the next run keeps to it.
+func TestStopThatCannotBeSaved(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formedAs(func(*simNode, *Config) {}, safe)
+	b.halt()
+	a.die()
+	b.boot(safe)
+	p.is(b, "WAIT", "NotReady")
+	b.store.breaks(errors.New("no space left"))
+	must(t, b.running().Command(t.Context(), appmodules.CmdStop, false))
+	p.is(b, "STOP", "NotReady") // no volume was open: nothing else is to be noted
+	b.store.breaks(nil)
+	p.until("it is saved", func() bool {
+		var k kept
+		_, err := b.store.Load(keptKey, &k)
+		return err == nil && !k.Wanted
+	})
+	b.halt()
+	b.boot(safe)
+	p.is(b, "STOP", "NotReady")
+}
+
+// TestOrderSaidAgain: an order whose answer a network has lost is sent again. It is taken once, and not refused.
+func TestOrderSaidAgain(t *testing.T) {
+	for ev, way := range map[appmodules.Event]string{appmodules.CmdSwap: "swapped by an operator",
+		appmodules.CmdRestart: "restarted by an operator"} {
+		p := newPair(t)
+		a, _ := p.formed()
+		must(t, a.hv.Deafen("web01"))
+		for range 3 {
+			must(t, a.running().Command(t.Context(), ev, false))
+		}
+		if n := strings.Count(journal(a), way); n != 1 {
+			t.Errorf("%s %d times", way, n)
+		}
+	}
+}

@@ -60,7 +60,9 @@ type figures interface {
 	mirrored() uint64
 }
 
-func newShelf(e *Engine) *shelf { return &shelf{e: e, uses: make(map[string]*use)} }
+func newShelf(e *Engine) *shelf {
+	return &shelf{e: e, uses: make(map[string]*use), idle: make(map[string]VolumeStatus)}
+}
 
 // take opens every volume of the module for one role, all at once, and returns their uses; then is called on the
 // engine's goroutine with why they could not be opened, nil if all are, and sees for itself whether the role has ended

@@ -155,28 +155,40 @@ func (s *shelf) lookAfter(uses []*use) {
 }
 
 // look reads what only the disks know; closed: the volumes have just been closed, and their
-// history is read too. Any goroutine that may wait for a disk.
+// history is read too. Any goroutine that may wait for a disk. Only what was read is noted: another look may have read
+// the rest meanwhile.
 func (s *shelf) look(closed bool) {
-	idle := make(map[string]VolumeStatus)
+	type found struct {
+		written time.Time
+		history bool // read, namely
+		gen     string
+		dirty   int64
+	}
+	all := map[string]found{}
 	for _, c := range s.e.cfg.Module.Spec.Volumes() {
-		s.mu.Lock()
-		st := s.idle[c.Target]
-		s.mu.Unlock()
-		st.Written = s.e.cfg.Storage.Written(c)
+		f := found{written: s.e.cfg.Storage.Written(c)}
 		if closed {
 			l, dirty, err := s.e.cfg.Storage.Known(c)
 			if err != nil {
 				s.e.cfg.Logger.Warn("cannot read the history of a volume", "module", s.e.cfg.Module.Name, "volume", c.Target, "err",
 					err)
 			} else {
-				st.Generation, st.Dirty = generation(l), dirty
+				f.history, f.gen, f.dirty = true, generation(l), dirty
 			}
 		}
-		idle[c.Target] = st
+		all[c.Target] = f
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.idle, s.looked, s.reading = idle, s.e.rt.Now(), false
+	for target, f := range all {
+		st := s.idle[target]
+		st.Written = f.written
+		if f.history {
+			st.Generation, st.Dirty = f.gen, f.dirty
+		}
+		s.idle[target] = st
+	}
+	s.looked, s.reading = s.e.rt.Now(), false
 }
 
 // Mirrored counts the writes of all volumes that went over the network, on either
