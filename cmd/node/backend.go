@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"duet/appmodules"
 	"duet/appmodules/mirror"
 	"duet/appmodules/registry"
 	"duet/cluster"
@@ -67,7 +66,7 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 			if trouble := n.mends.of(m).problem(); trouble != "" {
 				at.Why += "; " + trouble
 			}
-			at.Notices = append(at.Notices, n.fitness.Of(m.Module.Name)...)
+			at.Notices = append(at.Notices, notices{n.fitness, n}.Of(m.Module.Name)...)
 			// Where nothing runs there is nothing to guard.
 			if m.Run.Holds() {
 				at.Notices = append(at.Notices, n.guardNotices(m.Module.Name)...)
@@ -81,20 +80,6 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 		return cmp.Compare(slices.Index(m.Module.Nodes, a.Node), slices.Index(m.Module.Nodes, b.Node))
 	})
 	return out
-}
-
-// decides is what lets a node go on with a module when its nodes lose each other (cluster/DESIGN.md, rule 3). The
-// order is that of the rule: where there is a witness a fence agent never stands in for it.
-func (n *Node) decides(m appmodules.Module) string {
-	switch {
-	case len(n.witnesses()) > 0:
-		return "witness"
-	case n.Desk.Can(cluster.NodeID(m.Peer(string(n.self())))):
-		return "fence"
-	case m.Policy.Arbitration == "available":
-		return "ping"
-	}
-	return api.Nobody
 }
 
 // Log merges the newest transitions of both nodes, sorted by their clocks, which may differ. A node that does not

@@ -57,6 +57,7 @@ type parts struct {
 	orders  *orders.Desk     // operators' commands
 	works   *protect.Works   // protect, release, return; nil until newWorks
 	mends   mends            // see restore.go
+	beyond  beyond           // what answers beside the other nodes
 }
 
 // newParts builds them but works. The list of modules is empty until it is loaded. The functions that are handed
@@ -77,7 +78,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Dial: func(ctx context.Context, node cluster.NodeID) (net.Conn, error) {
 			return n.mux.Dial(ctx, node, serviceReplication, mux.Replication)
 		},
-		Notices: n.fitness, Fence: n.Desk.Off, CanFence: n.Desk.Can, Witnesses: n.witnesses,
+		Notices: notices{n.fitness, n}, Fence: n.Desk.Off, CanFence: n.Desk.Can, Witnesses: n.witnesses,
 		Store:   func(module string) engine.Store { return registry.EngineStore(n.store, module) },
 		Volumes: n.volumes, Boot: bootID(), Logger: n.log})
 	n.kinds = n.newKinds()

@@ -25,6 +25,18 @@ type Verdict struct {
 	Safe []string `json:"safe" doc:"nodes of which any one may be lost now"`
 }
 
+// Undecided is the code of the notice of a node that nobody would let go on without its peer at present.
+const Undecided = "undecided"
+
+// undecidedEnd is what follows in its text on what does not decide.
+const undecidedEnd = ": without "
+
+// CannotDecide is that notice: what does not decide at present, for the VM or so of a module whose peer is a node.
+func CannotDecide(what, peer, noun, remedy string) Notice {
+	return Notice{Level: "warning", Code: Undecided,
+		Text: what + undecidedEnd + peer + " the " + noun + " would stand still here", Remedy: remedy}
+}
+
 // Nobody is the Decides of a module that waits for a human when its nodes lose each other.
 const Nobody = "nobody"
 
@@ -39,10 +51,12 @@ func (s Status) Judged(now time.Time) Status {
 	return s
 }
 
-// level is how a module stands. One that an operator has stopped stands as it should. Where a node does not answer,
-// what it said last makes no copy and runs nothing.
+// level is how a module stands. One that an operator has stopped stands as it should where its data are on two nodes.
+// Where a node does not answer, what it said last makes no copy and runs nothing.
 func (m ModuleStatus) level() Level {
 	switch {
+	case m.Stopped() && m.lone():
+		return Degraded
 	case m.Stopped():
 		return OK
 	case m.runs() == "":
@@ -58,6 +72,25 @@ func (m ModuleStatus) level() Level {
 func (m ModuleStatus) Stopped() bool {
 	heard := slices.DeleteFunc(slices.Clone(m.Nodes), func(n NodeState) bool { return n.Stale })
 	return len(heard) > 0 && !slices.ContainsFunc(heard, func(n NodeState) bool { return !n.Stopped })
+}
+
+// lone: it is stopped, and not two nodes that answer have all of its data, of those that it has on volumes.
+func (m ModuleStatus) lone() bool {
+	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return len(n.Volumes) > 0 }) && len(m.whole()) < 2
+}
+
+// whole are the nodes that answer and have every acknowledged write, by what they say themselves.
+func (m ModuleStatus) whole() (nodes []string) {
+	var newest uint64
+	for _, n := range m.Nodes {
+		newest = max(newest, n.Epoch)
+	}
+	for _, n := range m.Nodes {
+		if n.Complete && !n.Stale && n.Epoch == newest {
+			nodes = append(nodes, n.Node)
+		}
+	}
+	return nodes
 }
 
 // runs is the node on which it runs, as far as is known; empty: on none.
@@ -94,17 +127,33 @@ func (m ModuleStatus) alarmed() bool {
 	})
 }
 
-// survives: the module goes on by itself when the node is lost. Where nobody decides it stands still until a human
-// does, even if the node that is lost only has the second copy.
+// survives: the module goes on by itself when the node is lost, with all its data; a stopped one still has them. Where
+// nobody decides it stands still until a human does, even if the node that is lost only has the second copy. Where the
+// copies are known to differ, and it is not known which is right, none may be lost.
 func (m ModuleStatus) survives(node string) bool {
-	if m.Stopped() || !slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return n.Node == node }) {
+	if !slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return n.Node == node }) {
 		return true
 	}
+	if m.Stopped() {
+		others := slices.DeleteFunc(m.whole(), func(n string) bool { return n == node })
+		return len(others) > 0 || !m.lone()
+	}
 	at := m.runs()
-	if at == "" || m.Decides == Nobody {
+	if at == "" || m.Decides == Nobody || m.alarmed() {
 		return false
 	}
-	return at != node || m.second() != ""
+	stuck := func(n NodeState) bool { return n.Node != node && n.notice(Undecided) != nil }
+	return (at != node || m.second() != "") && !slices.ContainsFunc(m.Nodes, stuck)
+}
+
+// notice is the first of a code; nil: there is none.
+func (n NodeState) notice(code string) *Notice {
+	for i := range n.Notices {
+		if n.Notices[i].Code == code {
+			return &n.Notices[i]
+		}
+	}
+	return nil
 }
 
 // Each module is counted once, by the first of the cases that fits: what stands still or is being started is Down
@@ -114,12 +163,14 @@ func (s Status) verdict(now time.Time) Verdict {
 		return Verdict{Level: Down, Text: s.Removed, Safe: []string{}}
 	}
 	v := Verdict{Level: OK, Safe: s.safe()}
-	var down, single, moving, still, alarmed []string
+	var down, single, moving, still, alarmed, lone []string
 	stopped := 0
 	for _, m := range s.Modules {
 		switch {
 		case m.Stopped():
-			stopped++
+			if stopped++; m.lone() {
+				lone = append(lone, m.Name)
+			}
 		case m.still():
 			still = append(still, m.Name)
 		case m.moves():
@@ -152,7 +203,17 @@ func (s Status) verdict(now time.Time) Verdict {
 	say(Down, moving, "is being started", "are being started")
 	say(Degraded, single, "has one copy only", "have one copy only")
 	say(Degraded, alarmed, "has an alarm", "have an alarm")
-	for _, trouble := range s.troubles(now) {
+	if len(lone) > 0 {
+		if v.Level == OK {
+			v.Level = Degraded
+		}
+		words := "is stopped with one copy only"
+		if len(lone) > 1 {
+			words = "are stopped with one copy only"
+		}
+		facts = append(facts, few(lone)+" "+words)
+	}
+	for _, trouble := range append(s.troubles(now), s.stuck()...) {
 		facts = append(facts, trouble)
 		if v.Level == OK {
 			v.Level = Degraded
@@ -165,7 +226,7 @@ func (s Status) verdict(now time.Time) Verdict {
 		facts = append(facts, fmt.Sprintf("%d stopped", stopped))
 	}
 	v.Text = strings.Join(facts, ", ")
-	if all > 0 {
+	if all > 0 || len(lone) > 0 {
 		v.Text += "; safe to lose: " + s.spare(v.Safe)
 	}
 	return v
@@ -208,6 +269,31 @@ func (s Status) spare(safe []string) string {
 	return "no node"
 }
 
+// stuck says what would let nobody go on without its peer, and on which nodes.
+func (s Status) stuck() (facts []string) {
+	where := map[string][]string{}
+	var all []string
+	for _, m := range s.Modules {
+		for _, n := range m.Nodes {
+			x := n.notice(Undecided)
+			if x == nil || n.Stale || m.Stopped() {
+				continue
+			}
+			what, _, _ := strings.Cut(x.Text, undecidedEnd)
+			if where[what] == nil {
+				all = append(all, what)
+			}
+			if !slices.Contains(where[what], n.Node) {
+				where[what] = append(where[what], n.Node)
+			}
+		}
+	}
+	for _, what := range all {
+		facts = append(facts, fmt.Sprintf("%s on %s", what, strings.Join(where[what], " and ")))
+	}
+	return facts
+}
+
 // troubles are what is wrong with the cluster itself. A spare witness that is silent is none: it takes nothing away
 // yet.
 func (s Status) troubles(now time.Time) []string {
@@ -224,11 +310,16 @@ func (s Status) troubles(now time.Time) []string {
 		}
 	}
 	for _, w := range s.Witnesses {
-		if !w.Alive && !w.Spare {
-			out = append(out, "the witness "+w.Addr+" is silent")
+		if fact := "the witness " + w.Addr + " is silent"; !w.Alive && !w.Spare && !s.tells(fact) {
+			out = append(out, fact)
 		}
 	}
 	return out
+}
+
+// tells: stuck says that already, with the nodes.
+func (s Status) tells(fact string) bool {
+	return slices.ContainsFunc(s.stuck(), func(f string) bool { return strings.HasPrefix(f, fact) })
 }
 
 // count is a number of things: 1 module, 2 modules.

@@ -58,12 +58,41 @@ func TestVerdict(t *testing.T) {
 			}
 		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
 		{"a disk is elsewhere", func(s *Status) { s.Modules[0].Nodes[0].Notices = []Notice{{Level: "alarm"}} }, Degraded,
-			"1 of 2 modules has an alarm (web01); safe to lose: alpha or beta", "alpha beta"},
+			"1 of 2 modules has an alarm (web01); safe to lose: no node", ""},
 		{"nobody decides", func(s *Status) { s.Modules[0].Decides = Nobody }, OK,
 			"2 modules on both of their nodes; safe to lose: no node, because nobody decides when they lose each other: add a " +
 				"witness", ""},
-		{"the witness is gone", func(s *Status) { s.Witnesses[0].Alive = false }, Degraded,
-			"the witness w:7425 is silent; safe to lose: alpha or beta", "alpha beta"},
+		{"the witness is gone", func(s *Status) {
+			s.Witnesses[0].Alive = false
+			for i := range s.Modules {
+				for j := range s.Modules[i].Nodes {
+					s.Modules[i].Nodes[j].Notices = []Notice{CannotDecide("the witness w:7425 is silent", "x", "VM", "")}
+				}
+			}
+		}, Degraded, "the witness w:7425 is silent on alpha and beta; safe to lose: no node", ""},
+		{"a witness is gone that nothing goes by", func(s *Status) { s.Modules, s.Witnesses[0].Alive = nil, false }, Degraded,
+			"the witness w:7425 is silent", "alpha beta"},
+		{"no ping target answers on one", func(s *Status) {
+			s.Modules[1].Nodes[0].Notices = []Notice{CannotDecide("no ping target answers", "alpha", "VM", "")}
+		}, Degraded, "no ping target answers on beta; safe to lose: beta", "beta"},
+		{"one that is stopped is on one node only", func(s *Status) {
+			for i := range s.Modules[0].Nodes {
+				n := &s.Modules[0].Nodes[i]
+				n.Role, n.Status, n.Stopped, n.Complete, n.Volumes = "STOP", "NotReady", true, i == 0, []VolumeStatus{{}}
+			}
+		}, Degraded, "web01 is stopped with one copy only, 1 stopped; safe to lose: beta", "beta"},
+		{"one that is stopped, and the copy there is of an older epoch", func(s *Status) {
+			for i := range s.Modules[0].Nodes {
+				n := &s.Modules[0].Nodes[i]
+				n.Role, n.Status, n.Stopped, n.Epoch, n.Volumes = "STOP", "NotReady", true, uint64(i), []VolumeStatus{{}}
+			}
+		}, Degraded, "web01 is stopped with one copy only, 1 stopped; safe to lose: alpha", "alpha"},
+		{"one that is stopped is on both", func(s *Status) {
+			for i := range s.Modules[0].Nodes {
+				n := &s.Modules[0].Nodes[i]
+				n.Role, n.Status, n.Stopped, n.Volumes = "STOP", "NotReady", true, []VolumeStatus{{}}
+			}
+		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := office(c.change).Judged(now).Verdict

@@ -1,0 +1,97 @@
+package node
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"duet/appmodules"
+	"duet/cluster"
+	"duet/cluster/ping"
+	"duet/console/api"
+	"duet/vmmanager/fitness"
+)
+
+// decides is what lets a node go on with a module when its nodes lose each other (cluster/DESIGN.md, rule 3). The
+// order is that of the rule: where there is a witness a fence agent never stands in for it.
+func (n *Node) decides(m appmodules.Module) string {
+	switch {
+	case len(n.witnesses()) > 0:
+		return "witness"
+	case n.Desk.Can(cluster.NodeID(m.Peer(string(n.self())))):
+		return "fence"
+	case m.Policy.Arbitration == "available":
+		return "ping"
+	}
+	return api.Nobody
+}
+
+// undecided says that what decides could not do so for this node at present: the VM would stand still here if the
+// peer were lost. It is noticed before that happens, as a spare that nobody has looked at for a year is none.
+func (n *Node) undecided(m appmodules.Module) []api.Notice {
+	peer := m.Peer(string(n.self()))
+	still := func(what, remedy string) []api.Notice {
+		return []api.Notice{api.CannotDecide(what, peer, m.Kind.Words().Noun, remedy)}
+	}
+	switch n.decides(m) {
+	case "witness":
+		var silent []string
+		for _, h := range n.voting.Active() {
+			if since, _ := h.Silent(); since.IsZero() {
+				return nil
+			}
+			silent = append(silent, h.Name())
+		}
+		return still("the witness "+strings.Join(silent, ", ")+" is silent", "duet cluster witness list")
+	case "ping":
+		if n.beyond.silent.Load() {
+			return still("no ping target answers", "look at this host's gateway, or name targets that answer: "+
+				"`duet cluster init --ping` sets them")
+		}
+	}
+	return nil
+}
+
+// beyond is whether anything but the other nodes answers, for modules that go by that.
+type beyond struct {
+	silent atomic.Bool // none did, twice in a row
+}
+
+// watchBeyond asks the ping targets now and then, as long as a module would go by them.
+func (n *Node) watchBeyond(ctx context.Context) {
+	const every = 10 * time.Second
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for missed := false; ; {
+		answers := true
+		for _, m := range n.Modules() {
+			if n.decides(m) == "ping" {
+				answers = ping.Any(ctx, n.cluster().Ping)
+				break
+			}
+		}
+		n.beyond.silent.Store(!answers && missed) // one lost packet is no news
+		missed = !answers
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// notices are what this host says of a module beside its state, and what the peer said: they travel with it.
+type notices struct {
+	*fitness.Room
+	n *Node
+}
+
+// Of are those of this host.
+func (x notices) Of(module string) []api.Notice {
+	out := x.Room.Of(module)
+	if e, err := x.n.Find(module); err == nil {
+		out = append(out, x.n.undecided(e.Module)...)
+	}
+	return out
+}
