@@ -111,8 +111,16 @@ func (m ModuleStatus) where(roles ...string) string {
 
 // moves: it runs nowhere, and a node is about to change that.
 func (m ModuleStatus) moves() bool {
-	return m.runs() == "" && slices.ContainsFunc(m.Nodes,
-		func(n NodeState) bool { return !n.Stale && n.Status == "Transient" })
+	return m.runs() == "" && slices.ContainsFunc(m.Nodes, m.OnTheWay)
+}
+
+// OnTheWay: the node answers, and is about to be in another state than it is. One that follows is not where the other
+// node has stopped: it may wait for ever.
+func (m ModuleStatus) OnTheWay(n NodeState) bool {
+	stopped := func(o NodeState) bool {
+		return o.Node != n.Node && !o.Stale && o.Role == "STOP" && o.Status == "NotReady"
+	}
+	return !n.Stale && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
 }
 
 // still: its writes wait for the right to go on, and it with them.

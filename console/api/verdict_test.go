@@ -48,6 +48,10 @@ func TestVerdict(t *testing.T) {
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "NotReady"}
 			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "STOP", Status: "NotReady"}
 		}, Down, "1 of 2 modules does not run (web01); safe to lose: no node", ""},
+		{"one has given up, and the other follows it", func(s *Status) {
+			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "SECOND", Status: "Transient"}
+			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "STOP", Status: "NotReady"}
+		}, Down, "1 of 2 modules does not run (web01); safe to lose: no node", ""},
 		{"a failover", func(s *Status) {
 			s.Modules[0].Nodes[0].Stale = true
 			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "ALONE", Status: "Transient"}

@@ -187,7 +187,7 @@ func follows(n api.NodeState) bool { return !n.Stale && n.Role == "SECOND" }
 func busy(m api.ModuleStatus) bool {
 	at := runs(m, true)
 	return slices.ContainsFunc(m.Nodes, func(n api.NodeState) bool {
-		return !n.Stale && n.Status == "Transient" && n.VM != "frozen" && (at == "" || n.Role != "SECOND")
+		return m.OnTheWay(n) && n.VM != "frozen" && (at == "" || n.Role != "SECOND")
 	})
 }
 

@@ -58,6 +58,7 @@ func TestOutcome(t *testing.T) {
 		{api.Start, "", stopped, stopped, "…"},
 		{api.Start, "", stopped, "alpha WAIT/NotReady 1, beta STOP/NotReady 0", "error in the end: start of web has come"},
 		{api.Start, "", stopped, "alpha ALONE/Transient 1, beta SECOND/Transient 1", "…"},
+		{api.Start, "", stopped, "alpha SECOND/Transient 2, beta STOP/NotReady 3", "error soon: start of web has come"},
 		{api.Start, "", stopped, "alpha PRIM/Ready 2, beta SECOND/Ready 2", "runs on alpha; beta has the second copy"},
 		{api.Start, "", stopped, "alpha PRIM/Ready 2, beta SECOND/Transient 2", "runs on alpha; beta is getting its copy"},
 		{api.Start, "", stopped, "alpha ALONE/Ready 2, beta STOP/NotReady? 0", "runs on alpha; beta does not answer"},
@@ -100,6 +101,9 @@ func TestOutcome(t *testing.T) {
 		if got == "…" {
 			if look = o.At(after, now.Add(stillFor-1)); look.Done {
 				t.Errorf("%s %s from %s to %s: no longer waited for before %v", c.action, c.node, c.before, c.after, stillFor)
+			}
+			if look = o.At(after, now.Add(stillFor)); strings.HasPrefix(c.want, "error soon") {
+				got = strings.Replace(outcome(look), "error", "error soon", 1)
 			}
 			if look = o.At(after, now.Add(stuckFor)); !look.Done || look.Err == nil {
 				t.Errorf("%s %s from %s to %s: waited for for ever", c.action, c.node, c.before, c.after)
