@@ -197,20 +197,35 @@ type stopped struct {
 const mostStops = 8
 
 // note remembers that Duet ends that run of the VM. Noting twice keeps the stronger: a Kill after a Shutdown is a
-// Kill. It is called before the stop, whose event may come sooner than its answer.
-func (s *stops) note(name string, run int, how stop) {
+// Kill. It is called before the stop, whose event may come sooner than its answer. takeBack is for a stop that did not
+// come about: what was noted before it stays, and so does a stronger one since.
+func (s *stops) note(name string, run int, how stop) (takeBack func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.by == nil {
 		s.by = map[string][]stopped{}
 	}
 	all := s.by[name]
-	if i := slices.IndexFunc(all, func(o stopped) bool { return o.run == run && !o.past }); i >= 0 {
-		all[i].how = max(all[i].how, how)
-		return
+	i := slices.IndexFunc(all, func(o stopped) bool { return o.run == run && !o.past })
+	if i < 0 {
+		all = append(all[max(0, len(all)+1-mostStops):], stopped{run: run})
+		s.by[name] = all
+		i = len(all) - 1
 	}
-	all = append(all, stopped{run: run, how: how})
-	s.by[name] = all[max(0, len(all)-mostStops):]
+	before := all[i].how
+	all[i].how = max(before, how)
+	return func() { s.setBack(name, run, how, before) }
+}
+
+// setBack has the note of a stop say again what it said before.
+func (s *stops) setBack(name string, run int, how, before stop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.by[name]
+	if i := slices.IndexFunc(all, func(o stopped) bool { return o.run == run && !o.past }); i >= 0 && all[i].how == how {
+		all[i].how = before
+	}
+	s.keep(name, slices.DeleteFunc(all, func(o stopped) bool { return o.how == untouched }))
 }
 
 // forget is called when the VM is known to be off, by a connection that gets no event of what was before.

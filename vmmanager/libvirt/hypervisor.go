@@ -202,20 +202,14 @@ func (h *Hypervisor) letIn(ctx context.Context, name string) error {
 	return nil
 }
 
-// create starts a VM that is off. The end of an earlier run is marked as past before, since the new run's events
-// may be told before the call returns.
+// create starts a VM that is off, without any memory that was saved.
 func (h *Hypervisor) create(ctx context.Context, name string) error {
 	err := h.bringUp(ctx, name, writeTime, func(dom *libvirt.Domain) error {
 		// Told, since an admin may have saved it on purpose; the contract of Start has it dropped.
 		if saved, err := dom.HasManagedSaveImage(0); err == nil && saved {
 			h.log.Warn("saved memory of the VM is dropped, it may be older than its disks", "vm", name)
 		}
-		h.stops.begin(name)
-		err := h.withoutMissing(name, dom, func() error { return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT) })
-		if err == nil {
-			h.stops.began(name, runOf(dom))
-		}
-		return err
+		return h.withoutMissing(name, dom, func() error { return dom.CreateWithFlags(libvirt.DOMAIN_START_FORCE_BOOT) })
 	})
 	var refused libvirt.Error
 	if errors.As(err, &refused) && refused.Code == libvirt.ERR_OPERATION_INVALID {
@@ -231,7 +225,8 @@ func (h *Hypervisor) create(ctx context.Context, name string) error {
 }
 
 // bringUp has libvirtd make a process of a VM that is off, in which its endpoints can be opened. QEMU opens its
-// disks while libvirt starts it, so the sockets are given away before.
+// disks while libvirt starts it, so the sockets are given away before. The ends of earlier runs are marked as past
+// before too, since the new run's events may be told before the call returns.
 func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Duration,
 	up func(*libvirt.Domain) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -245,7 +240,12 @@ func (h *Hypervisor) bringUp(ctx context.Context, name string, limit time.Durati
 		if err := h.grant(conn, dom); err != nil {
 			return err
 		}
-		return up(dom)
+		h.stops.begin(name)
+		if err := up(dom); err != nil {
+			return err
+		}
+		h.stops.began(name, runOf(dom))
+		return nil
 	})
 }
 

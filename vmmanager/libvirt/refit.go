@@ -52,13 +52,17 @@ func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit
 		return h.redefine(ctx, name, edit, between)
 	}
 	// The end of this run is Duet's doing, and must not be taken for an admin's save.
-	h.stops.note(name, now.run, asked)
+	takeBack := h.stops.note(name, now.run, asked)
+	lasting := context.WithoutCancel(ctx)
 	if err := h.save(ctx, name); err != nil {
+		// The VM runs on, and how that ends is not Duet's doing. One that libvirt still holds may be saved yet.
+		if on, lookErr := h.status(lasting, name, readTime); lookErr != nil || on.run == now.run && !on.passing() {
+			takeBack()
+		}
 		return err
 	}
 	// From here on the VM is off, and whatever happens it must run again. So ctx ends nothing any more, each call
 	// has its own limit.
-	lasting := context.WithoutCancel(ctx)
 	err = ctx.Err()
 	if err == nil {
 		err = h.exchange(lasting, name, edit, between)
