@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"encoding/xml"
+	"regexp"
 	"strings"
 )
 
@@ -24,19 +25,15 @@ func withoutSecrets(text []byte) []byte {
 func hideIn(text []byte, e *element) []edit {
 	name := e.name[strings.LastIndexByte(e.name, ':')+1:]
 	switch name {
-	case "metadata", "sysinfo", "launchSecurity", "cookies": // other programs' notes, strings for the guest, keys
+	case "title", "description", "metadata", // notes of people and of other programs
+		"cmdline", "initarg", "initenv", "sysinfo", // strings for the guest
+		"launchSecurity", "cookies": // keys
 		return hideInside(text, e)
-	case "commandline": // of QEMU: arguments and environment
-		var out []edit
-		for _, c := range e.children {
-			out = append(out, retag(text, c, set("value", hidden)))
-		}
-		return out
 	}
 	var out []edit
 	var masked []xml.Attr
 	for _, a := range e.attrs {
-		if secretAttr(a.Name.Local) {
+		if secretAttr(a.Name.Local) || secretValue(a.Value) || handedOn(name) && a.Name.Local == "value" {
 			masked = append(masked, xml.Attr{Name: a.Name, Value: hidden})
 		}
 	}
@@ -49,19 +46,30 @@ func hideIn(text []byte, e *element) []edit {
 	return out
 }
 
-// secretAttr tells by its name that an attribute holds a secret: passwd, password, cookie… passwdValidTo is a time.
+// handedOn tells by its name that an element is one of those that go to QEMU as they are: of its command line and its
+// environment, and properties of its devices.
+func handedOn(name string) bool { return name == "arg" || name == "env" || name == "property" }
+
+// secretAttr tells by its name that an attribute holds a secret: passwd, password, cookie… passwdValidTo is a time. The
+// query of a disk's URL is all the proof of who asks that some servers want.
 func secretAttr(name string) bool {
 	name = strings.ToLower(name)
 	if name == "passwdvalidto" {
 		return false
 	}
-	for _, part := range []string{"passw", "secret", "token", "cookie"} {
+	for _, part := range []string{"passw", "secret", "token", "cookie", "query"} {
 		if strings.Contains(name, part) {
 			return true
 		}
 	}
 	return false
 }
+
+// secretValue tells by how it looks that a value holds a secret: a URL with the password of its user, or a string of
+// options with one, as the name of an image in Ceph may be (pool/image:id=admin:key=…).
+func secretValue(value string) bool { return secretValues.MatchString(value) }
+
+var secretValues = regexp.MustCompile(`(?i)://[^/?#]*@|(key|passw[a-z]*|secret|token)["']?[=:]`)
 
 // hideInside replaces all that stands between the tags of e. One that is empty stays.
 func hideInside(text []byte, e *element) []edit {
