@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,8 +28,9 @@ type Journal struct {
 	lines chan line // nil after Close
 
 	// Of the goroutine that writes.
-	file *os.File // nil when it could not be turned over
+	file *os.File // nil when it could not be turned over, until it can
 	size int64
+	torn bool // the file does not end with a whole line
 }
 
 // line is one to write, or a question whether those before it are written. The channel is the order: an answer to
@@ -39,8 +41,9 @@ type line struct {
 }
 
 const (
-	full    = 1 << 20 // bytes
-	waiting = 2048    // lines, while the disk does not take them; more are lost
+	full    = 1 << 20  // bytes
+	longest = 64 << 10 // bytes of a line that is read
+	waiting = 2048     // lines, while the disk does not take them; more are lost
 	patient = time.Second
 )
 
@@ -59,17 +62,22 @@ func Open(dir, module string) (*Journal, error) {
 	return j, nil
 }
 
-// open opens the file for the writing goroutine, which alone calls it once that runs.
+// open opens the file for the writing goroutine, which alone calls it once that runs. A file may end within a line, or
+// with zeroes, after a loss of power or on a disk that was full.
 func (j *Journal) open() error {
-	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
 	st, err := f.Stat()
+	end := []byte{'\n'}
+	if err == nil && st.Size() > 0 {
+		_, err = f.ReadAt(end, st.Size()-1)
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("open journal: %w", err), f.Close())
 	}
-	j.file, j.size = f, st.Size()
+	j.file, j.size, j.torn = f, st.Size(), end[0] != '\n'
 	return nil
 }
 
@@ -97,8 +105,7 @@ func (j *Journal) put(l line) bool {
 }
 
 // write is the goroutine that the disk may keep. Its end is that of lines: Close closes them, and what waits is
-// written first. A file is turned over before the line that finds it too large, and takes the place of the one
-// before it: a journal has about twice full at most.
+// written first.
 func (j *Journal) write(lines <-chan line) {
 	defer close(j.over)
 	for l := range lines {
@@ -106,20 +113,39 @@ func (j *Journal) write(lines <-chan line) {
 			close(l.written)
 			continue
 		}
-		if j.file != nil && j.size > full {
-			_ = j.file.Close()
-			j.file = nil
-			if os.Rename(j.path, j.path+".1") == nil {
-				_ = j.open() // else the line is lost, as on a full disk
-			}
-		}
-		if j.file != nil {
-			n, _ := j.file.Write(l.text)
-			j.size += int64(n)
+		if j.ready() {
+			j.append(l.text)
 		}
 	}
 	if j.file != nil {
 		_ = j.file.Close()
+	}
+}
+
+// ready reports whether there is a file for the next line; if not the line is lost, as on a full disk, and the one
+// after it tries again. A file is turned over before the line that finds it too large, and takes the place of the one
+// before it: a journal has about twice full at most.
+func (j *Journal) ready() bool {
+	if j.file == nil && j.open() != nil {
+		return false
+	}
+	if j.size <= full {
+		return true
+	}
+	_ = j.file.Close()
+	j.file = nil
+	return os.Rename(j.path, j.path+".1") == nil && j.open() == nil
+}
+
+// append writes a line. What is left of one before that was cut short is ended first: that one is lost alone.
+func (j *Journal) append(text []byte) {
+	if j.torn {
+		text = append([]byte{'\n'}, text...)
+	}
+	n, _ := j.file.Write(text)
+	j.size += int64(n)
+	if n > 0 {
+		j.torn = text[n-1] != '\n'
 	}
 }
 
@@ -136,7 +162,7 @@ func (j *Journal) settle() {
 }
 
 // Last returns the newest n transitions, oldest first. It reads both files whole, waits for the disk, and may be
-// called while lines are written. Lines that are no JSON are skipped.
+// called while lines are written. Lines that are no JSON, or longer than any, are skipped.
 func (j *Journal) Last(n int) ([]api.LogEntry, error) {
 	j.settle()
 	var out []api.LogEntry
@@ -148,20 +174,36 @@ func (j *Journal) Last(n int) ([]api.LogEntry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read journal: %w", err)
 		}
-		lines := bufio.NewScanner(f)
-		lines.Buffer(nil, 64<<10)
-		for lines.Scan() {
-			var e api.LogEntry
-			if json.Unmarshal(lines.Bytes(), &e) == nil { // a torn last line is skipped
-				out = append(out, e)
-			}
-		}
+		all, err := read(f)
 		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read journal: %w", err)
+		}
+		out = append(out, all...)
 	}
 	if len(out) > n {
 		out = out[len(out)-n:]
 	}
 	return out, nil
+}
+
+// read returns the transitions of a file.
+func read(f io.Reader) (out []api.LogEntry, err error) {
+	in := bufio.NewReaderSize(f, longest)
+	for within := false; ; { // within a line that does not fit
+		text, more, err := in.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		var e api.LogEntry
+		if !within && !more && json.Unmarshal(text, &e) == nil {
+			out = append(out, e)
+		}
+		within = more
+	}
 }
 
 // Close ends it; what is added later is lost. A disk that does not take what was added

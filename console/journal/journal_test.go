@@ -56,3 +56,74 @@ func TestJournal(t *testing.T) {
 		}
 	}
 }
+
+// TestTornTail: what a loss of power or a full disk leaves at the end of a journal costs no line but its own.
+func TestTornTail(t *testing.T) {
+	for name, tail := range map[string]string{
+		"torn line":       `{"why":"torn`,
+		"some zeroes":     strings.Repeat("\x00", 100),
+		"many zeroes":     strings.Repeat("\x00", 100<<10),
+		"a line too long": `{"why":"` + strings.Repeat("x", 300<<10) + "\"}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			whole := `{"why":"before"}` + "\n"
+			if err := os.WriteFile(filepath.Join(dir, "web01.jsonl"), []byte(whole+tail), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, why := range []string{"first", "second"} { // each by a journal of its own
+				j := open(t, dir)
+				j.Add(api.LogEntry{Why: why})
+				if err := j.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			j := open(t, dir)
+			defer j.Close()
+			if got := whys(t, j); got != "before first second" {
+				t.Errorf("it has %s", got)
+			}
+		})
+	}
+}
+
+// whys are those of all that is in a journal.
+func whys(t *testing.T, j *journal.Journal) string {
+	t.Helper()
+	all, err := j.Last(10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range all {
+		out = append(out, e.Why)
+	}
+	return strings.Join(out, " ")
+}
+
+// TestTurnOverFails: a journal that cannot be turned over loses lines until it can, and then goes on.
+func TestTurnOverFails(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "web01.jsonl")
+	big := `{"why":"big"}` + strings.Repeat(" ", 1<<20) + "\n"
+	if err := os.WriteFile(path, []byte(big), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := path + ".1" // a directory: nothing can take its place
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	j := open(t, dir)
+	defer j.Close()
+	j.Add(api.LogEntry{Why: "lost"})
+	if _, err := j.Last(1); err == nil { // it waits for the line
+		t.Error("a directory was read as a journal")
+	}
+	if err := os.RemoveAll(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	j.Add(api.LogEntry{Why: "kept"})
+	if got := whys(t, j); got != "kept" {
+		t.Errorf("it has %s, want what was added when it could be turned over", got)
+	}
+}
