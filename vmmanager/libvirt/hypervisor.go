@@ -63,7 +63,7 @@ type Config struct {
 
 // Hypervisor is the QEMU driver of one libvirtd. Its methods may be called by
 // several goroutines. It needs no daemon to be made: calls return ErrUnavailable
-// while libvirtd is away, except Kill, which does without. The locks trial.looking, trial.turn and defining are
+// while libvirtd is away, except Kill, which does without. The tokens of trial and the lock defining are
 // held during calls of libvirt's; the others for moments, and none of these while another one is taken.
 type Hypervisor struct {
 	uri       string // never empty

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -29,18 +30,15 @@ const (
 	dryBad  = 15 * time.Second
 )
 
-// trial keeps what definitions were judged by. Its methods may be called by several goroutines. It is kept in
-// memory only: after a restart of the daemon each definition is tried out once more. An entry stays until its VM is
-// judged anew, even if the VM is gone.
+// trial keeps what definitions were judged by. It is kept in memory only: after a restart of the daemon each
+// definition is tried out once more.
 type trial struct {
-	turn chan struct{} // dry runs go one at a time: each keeps one of libvirtd's few workers busy
+	looking chan struct{} // holds a token while the host is looked at
+	host    *host         // what the last look found
+	looked  time.Time     // when that look began
 
-	looking sync.Mutex // held while the host is looked at
-	host    *host      // what the last look found
-	looked  time.Time  // when that look began
-
-	mu  sync.Mutex
-	dry map[string]dryRun // the last of each VM, by name
+	turn chan struct{}     // holds a token during a dry run: each keeps one of libvirtd's few workers busy
+	dry  map[string]dryRun // the last of each VM, by name, while it counts
 }
 
 // dryRun is what libvirt said to a definition.
@@ -51,13 +49,20 @@ type dryRun struct {
 }
 
 func newTrial() *trial {
-	return &trial{turn: make(chan struct{}, 1), dry: map[string]dryRun{}}
+	return &trial{looking: make(chan struct{}, 1), turn: make(chan struct{}, 1), dry: map[string]dryRun{}}
+}
+
+// keep stores a dry run, and drops those that count no more: VMs come and go. It has the turn.
+func (t *trial) keep(vm string, run dryRun) {
+	maps.DeleteFunc(t.dry, func(_ string, old dryRun) bool { return time.Now().After(old.until) })
+	t.dry[vm] = run
 }
 
 // Judge tells all that would keep a VM of that definition from running on this host. A
 // clash of UUIDs is told alone and at once; otherwise a dry run by libvirt follows the
 // look at the host. An error is no judgement, as where libvirt does not answer or ctx has ended. A dry run
-// takes dryTime at most, and waits for its turn until ctx ends.
+// takes dryTime at most, and waits for its turn until ctx ends. It goes on when ctx ends: who asks again has the
+// answer then.
 func (h *Hypervisor) Judge(ctx context.Context, def vmmanager.Definition) ([]vmmanager.Finding, error) {
 	domain, err := parseXML(def.Text)
 	if err != nil {
@@ -79,12 +84,15 @@ func (h *Hypervisor) Judge(ctx context.Context, def vmmanager.Definition) ([]vmm
 }
 
 // look reads what this host has. Those who ask while it is being looked at share the next
-// look: nobody gets one that began before he asked. A look that fails is made anew by the next one who waits. The
-// waiting does not end with ctx, only the look does.
+// look: nobody gets one that began before he asked. A look that fails is made anew by the next one who waits.
 func (h *Hypervisor) look(ctx context.Context) (*host, error) {
 	t, asked := h.trial, time.Now()
-	t.looking.Lock()
-	defer t.looking.Unlock()
+	select {
+	case t.looking <- struct{}{}:
+		defer func() { <-t.looking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if t.looked.After(asked) {
 		return t.host, nil
 	}
@@ -185,7 +193,7 @@ func hostNetworkOf(net *libvirt.Network) (name string, n hostNetwork, err error)
 
 // dryRun has libvirt do all that it does for a start, but for the start. What it said is kept for the definition
 // and the file of its emulator, which an update changes. One that went badly is repeated after dryBad, or ten times
-// as long as it took.
+// as long as it took. When ctx ends first it goes on alone, for the next one who asks.
 func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emulator *element) (
 	[]vmmanager.Finding, error,
 ) {
@@ -193,30 +201,37 @@ func (h *Hypervisor) dryRun(ctx context.Context, def vmmanager.Definition, emula
 	t := h.trial
 	select {
 	case t.turn <- struct{}{}:
-		defer func() { <-t.turn }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("libvirt is still trying out another definition: %w", ctx.Err())
 	}
-	t.mu.Lock()
-	last := t.dry[def.Name]
-	t.mu.Unlock()
-	if last.of == of && time.Now().Before(last.until) {
+	if last := t.dry[def.Name]; last.of == of && time.Now().Before(last.until) {
+		<-t.turn
 		return last.found, nil
 	}
-	began := time.Now()
-	found, err := h.tryOut(ctx, def.Text)
-	if err != nil {
-		return nil, err
+	type answer struct {
+		found []vmmanager.Finding
+		err   error
 	}
-	took := time.Since(began)
-	run := dryRun{of: of, until: time.Now().Add(dryGood), found: found}
-	if len(found) > 0 {
-		run.until = time.Now().Add(max(dryBad, 10*took)) // not all the time, where it takes long
+	done := make(chan answer, 1)
+	go func() {
+		defer func() { <-t.turn }()
+		began := time.Now()
+		found, err := h.tryOut(context.WithoutCancel(ctx), def.Text)
+		if err == nil {
+			run := dryRun{of: of, until: time.Now().Add(dryGood), found: found}
+			if len(found) > 0 {
+				run.until = time.Now().Add(max(dryBad, 10*time.Since(began))) // not all the time, where it takes long
+			}
+			t.keep(def.Name, run)
+		}
+		done <- answer{found, err}
+	}()
+	select {
+	case a := <-done:
+		return a.found, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("libvirt is still trying it out: %w", ctx.Err())
 	}
-	t.mu.Lock()
-	t.dry[def.Name] = run
-	t.mu.Unlock()
-	return found, nil
 }
 
 // stamp changes when the file does.
