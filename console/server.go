@@ -12,15 +12,16 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/console/api"
 )
 
 // Times of the HTTP servers. Answers are small and no call waits for long work.
 const (
 	// headerTimeout and readTimeout are for a caller that sends slowly, writeTimeout is for the work and the answer
-	// together, from the end of the header on: the zip of Support takes the longest.
+	// together, from the end of the header on: the zip of Support and CheckProtect take the longest.
 	headerTimeout = 5 * time.Second
 	readTimeout   = 30 * time.Second
-	writeTimeout  = 2 * time.Minute
+	writeTimeout  = api.WorkTime
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10        // bytes
 	cutTimeout    = 2 * time.Second // for calls to end whose connection was cut

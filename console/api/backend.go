@@ -7,6 +7,10 @@ import (
 	"time"
 )
 
+// WorkTime is how long a node may work on one call: after that the console cuts it. Clients of the calls that take long
+// wait a little longer, and what a node asks of another one for a call ends a little sooner.
+const WorkTime = 2 * time.Minute
+
 // The kinds of failure a Backend tells apart. Each error wraps one of them and
 // its text names the thing and the remedy.
 var (
@@ -72,7 +76,8 @@ type Members interface {
 // long as the daemon, not as the request.
 type Tasks interface {
 	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
-	// CheckProtect tells what would come of Protect and changes nothing.
+	// CheckProtect tells what would come of Protect and changes nothing. Where the peer is still finding out it is
+	// ErrConflict within WorkTime, and can be asked again.
 	CheckProtect(ctx context.Context, vm string, r ProtectRequest) (ProtectCheck, error)
 	Release(ctx context.Context, module string, r ReleaseRequest) (Task, error)
 	// Return copies disks of a running VM that are not on their volumes back onto them.

@@ -22,9 +22,9 @@ import (
 
 const (
 	maxAnswer   = 64 << 20         // bytes of one answer
-	longestCall = 60 * time.Second // of every call but Support, whatever deadline its caller has
-	// longestSupport is how long gathering and sending may take.
-	longestSupport = 2 * time.Minute
+	longestCall = 60 * time.Second // of every call but those that take long, whatever deadline its caller has
+	// longestWork is of Support and CheckProtect. It is longer than the node's own limit, which says more.
+	longestWork = api.WorkTime + 10*time.Second
 )
 
 // Client calls one node. It may be used by several goroutines. It keeps connections for a minute after their last
@@ -66,9 +66,10 @@ func (c *Client) Protect(ctx context.Context, vm string, r api.ProtectRequest) (
 	return call[api.Task](ctx, c, "POST", path("vms", vm, "protect"), r)
 }
 
-// CheckProtect tells what would come of Protect and changes nothing.
+// CheckProtect tells what would come of Protect and changes nothing. On a slow host it takes minutes, or is
+// api.ErrConflict and can be asked again.
 func (c *Client) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
-	return call[api.ProtectCheck](ctx, c, "POST", path("vms", vm, "check"), r)
+	return callWithin[api.ProtectCheck](ctx, longestWork, c, "POST", path("vms", vm, "check"), r)
 }
 
 // Release ends the protection of a module's VM and returns the work to follow.
@@ -107,8 +108,8 @@ func (c *Client) Check(ctx context.Context, yaml []byte) error {
 	return c.do(ctx, request{"POST", "config/check", "application/yaml", yaml}, nil)
 }
 
-// Apply stores a new configuration of the module that it names: an edit of version base, refused with api.ErrConflict if
-// there is another by now; 0: of whatever there is.
+// Apply stores a new configuration of the module that it names: an edit of version base, refused with api.ErrConflict
+// if there is another by now; 0: of whatever there is.
 func (c *Client) Apply(ctx context.Context, yaml []byte, base uint64) (api.Config, error) {
 	var out api.Config
 	to := "config"
@@ -191,7 +192,7 @@ func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
 // Support writes a zip of what somebody needs who is to help. On an error part of it may be written. An answer that
 // the node had to cut short is an error too.
 func (c *Client) Support(ctx context.Context, w io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, longestSupport)
+	ctx, cancel := context.WithTimeout(ctx, longestWork)
 	defer cancel()
 	res, err := c.send(ctx, request{method: "GET", path: "support"})
 	if err != nil {
@@ -224,6 +225,11 @@ type request struct {
 
 // call sends in as JSON, or nothing if it is nil, and decodes the answer. With an error the answer is empty.
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
+	return callWithin[T](ctx, longestCall, c, method, path, in)
+}
+
+// callWithin is call with another limit.
+func callWithin[T any](ctx context.Context, limit time.Duration, c *Client, method, path string, in any) (T, error) {
 	var out T
 	r := request{method: method, path: path}
 	if in != nil {
@@ -233,14 +239,19 @@ func call[T any](ctx context.Context, c *Client, method, path string, in any) (T
 		}
 		r.contentType, r.body = "application/json", b
 	}
-	err := c.do(ctx, r, &out)
+	err := c.doWithin(ctx, limit, r, &out)
 	return out, err
 }
 
 // do sends r and decodes the answer into out, if out is not nil. The whole answer is read, up to maxAnswer, so that
 // the connection can be used again.
 func (c *Client) do(ctx context.Context, r request, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, longestCall)
+	return c.doWithin(ctx, longestCall, r, out)
+}
+
+// doWithin is do with another limit.
+func (c *Client) doWithin(ctx context.Context, limit time.Duration, r request, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	res, err := c.send(ctx, r)
 	if err != nil {

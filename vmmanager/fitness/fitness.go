@@ -75,6 +75,10 @@ const (
 	// fitTime limits one judgement; a dry run on a busy host takes long. It is longer than libvirt's own limit of that,
 	// which says more.
 	fitTime = 4 * time.Minute
+	// answerTime is how long a node that is asked looks before it says that it is still looking, askTime how long the
+	// one that asks waits for that. Who asks for an admin has to answer within api.WorkTime, and has other things to do.
+	answerTime = askTime - 10*time.Second
+	askTime    = api.WorkTime * 3 / 4
 )
 
 // begin says that a module is to be judged; false: it is already.
@@ -187,13 +191,20 @@ type Question struct {
 }
 
 // Answer is what this host says to a VM that is to be protected, with its second copy here. What a lost module has
-// left under the name is no refusal: it would be replaced.
+// left under the name is no refusal: it would be replaced. Where the hypervisor takes longer than answerTime it is
+// ErrConflict, and can be asked again: the hypervisor goes on.
 func (r *Room) Answer(ctx context.Context, q Question) ([]vmmanager.Finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	taken, err := r.Taken(ctx, q.VM)
 	if err != nil {
 		return nil, err
 	}
 	found, err := r.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: q.VM, Text: q.Text})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w: whether VM %s would run on %s is still being looked at there, its hypervisor is slow: "+
+			"ask again in a minute", api.ErrConflict, q.VM, r.cfg.Self)
+	}
 	if err != nil || taken == nil {
 		return found, err
 	}
@@ -243,7 +254,7 @@ func (r *Room) leftover(ctx context.Context, def vmmanager.Definition) (bool, er
 func (r *Room) Ask(ctx context.Context, peer cluster.NodeID, def vmmanager.Definition) (
 	found []vmmanager.Finding, err error,
 ) {
-	ctx, cancel := context.WithTimeout(ctx, fitTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	err = r.cfg.Call(ctx, peer, Question{def.Name, def.Text}, &found)
 	if errors.Is(err, cluster.ErrOlder) {

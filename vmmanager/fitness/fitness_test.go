@@ -23,6 +23,7 @@ type judge struct {
 	found []vmmanager.Finding
 	err   error
 	asked int
+	slow  bool                 // it goes on as long as it may
 	on    []vmmanager.Endpoint // of every VM, where a test says so
 }
 
@@ -33,8 +34,12 @@ func (j *judge) On(def vmmanager.Definition) []vmmanager.Endpoint {
 	return j.Hypervisor.On(def)
 }
 
-func (j *judge) Judge(context.Context, vmmanager.Definition) ([]vmmanager.Finding, error) {
+func (j *judge) Judge(ctx context.Context, _ vmmanager.Definition) ([]vmmanager.Finding, error) {
 	j.asked++
+	if j.slow {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return j.found, j.err
 }
 
@@ -227,6 +232,37 @@ func TestAsk(t *testing.T) {
 	if (Question{VM: "a/b"}).Check() == nil || (Question{VM: "web01"}).Check() != nil {
 		t.Error("what is the name of a VM?")
 	}
+}
+
+// TestSlowHost: a host whose hypervisor takes minutes says that it is still looking, before anybody who waits for that
+// gives it up for dead.
+func TestSlowHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace()
+		p.hv.slow = true
+		p.cfg.Call = func(ctx context.Context, _ cluster.NodeID, q Question, found *[]vmmanager.Finding) (err error) {
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				*found, err = p.Answer(context.WithoutCancel(ctx), q)
+			}()
+			select {
+			case <-answered:
+				return err
+			case <-ctx.Done():
+				return errors.Join(api.ErrUnreach, ctx.Err())
+			}
+		}
+		began := time.Now()
+		_, err := p.Ask(t.Context(), "beta", vmmanager.Definition{Name: "web01"})
+		if !errors.Is(err, api.ErrConflict) ||
+			!strings.Contains(err.Error(), "web01 would run on beta is still being looked at") {
+			t.Errorf("a slow host: %v", err)
+		}
+		if took := time.Since(began); took >= api.WorkTime {
+			t.Errorf("it took %v: the admin's call was cut before", took)
+		}
+	})
 }
 
 // TestMayMove: a VM is moved to a node that would not start it only when that is confirmed.
