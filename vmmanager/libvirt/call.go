@@ -103,6 +103,20 @@ func (h *Hypervisor) dial(ctx context.Context) (*libvirt.Connect, error) {
 	return conn, nil
 }
 
+// of is ask for what one VM says. The handle is freed when f returns. ErrNotFound if there is no such VM.
+func of[T any](ctx context.Context, h *Hypervisor, name string, limit time.Duration,
+	f func(*libvirt.Domain) (T, error)) (T, error) {
+	return ask(ctx, h, limit, func(conn *libvirt.Connect) (T, error) {
+		dom, err := conn.LookupDomainByName(name)
+		if err != nil {
+			var none T
+			return none, err
+		}
+		defer dom.Free()
+		return f(dom)
+	})
+}
+
 // onDomain is ask for a call on one VM. The handle is freed when f returns. ErrNotFound if there is no such VM.
 func (h *Hypervisor) onDomain(ctx context.Context, name string, limit time.Duration,
 	f func(*libvirt.Domain) error) error {

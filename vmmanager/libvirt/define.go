@@ -73,12 +73,7 @@ func (h *Hypervisor) definition(ctx context.Context, name string,
 // Endpoints are those that the disks of the running VM are on, or of one that is off. One that is off tells those
 // of its persistent definition.
 func (h *Hypervisor) Endpoints(ctx context.Context, name string) ([]vmmanager.Endpoint, error) {
-	found, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) ([]vmmanager.Endpoint, error) {
-		dom, err := conn.LookupDomainByName(name)
-		if err != nil {
-			return nil, err
-		}
-		defer dom.Free()
+	found, err := of(ctx, h, name, readTime, func(dom *libvirt.Domain) ([]vmmanager.Endpoint, error) {
 		text, err := dom.GetXMLDesc(0) // live if it runs
 		if err != nil {
 			return nil, err

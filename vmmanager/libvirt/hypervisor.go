@@ -134,14 +134,7 @@ func (h *Hypervisor) State(ctx context.Context, name string) (vmmanager.State, e
 
 // status is State together with the run it is about. A VM that is not defined is Absent, which is no error.
 func (h *Hypervisor) status(ctx context.Context, name string, limit time.Duration) (status, error) {
-	now, err := ask(ctx, h, limit, func(conn *libvirt.Connect) (status, error) {
-		dom, err := conn.LookupDomainByName(name)
-		if err != nil {
-			return status{}, err
-		}
-		defer dom.Free()
-		return statusOf(dom)
-	})
+	now, err := of(ctx, h, name, limit, statusOf)
 	if errors.Is(err, vmmanager.ErrNotFound) {
 		return status{state: vmmanager.Absent}, nil
 	}

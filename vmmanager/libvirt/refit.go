@@ -82,12 +82,10 @@ func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanage
 
 // live is the definition that the VM runs with. Secrets are in it, as an edit returns the whole text.
 func (h *Hypervisor) live(ctx context.Context, name string) ([]byte, error) {
-	var text string
-	err := h.onDomain(ctx, name, probeTime, func(dom *libvirt.Domain) (err error) {
-		text, err = dom.GetXMLDesc(libvirt.DOMAIN_XML_SECURE)
-		return err
+	return of(ctx, h, name, probeTime, func(dom *libvirt.Domain) ([]byte, error) {
+		text, err := dom.GetXMLDesc(libvirt.DOMAIN_XML_SECURE)
+		return []byte(text), err
 	})
-	return []byte(text), err
 }
 
 // Reload ends a Refit whose process died.
@@ -205,22 +203,17 @@ func (h *Hypervisor) save(ctx context.Context, name string) error {
 // question QEMU for it, which takes long on some hosts. The memory itself is not touched. DOMAIN_SAVE_RUNNING: it
 // goes on running, not paused, whatever it was saved as.
 func (h *Hypervisor) refitSaved(ctx context.Context, name string, edit vmmanager.Edit) (old []byte, err error) {
-	err = h.onDomain(ctx, name, writeTime, func(dom *libvirt.Domain) error {
+	return of(ctx, h, name, writeTime, func(dom *libvirt.Domain) ([]byte, error) {
 		was, err := dom.ManagedSaveGetXMLDesc(libvirt.DOMAIN_SAVE_IMAGE_XML_SECURE)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		edited, err := edit(vmmanager.Definition{Name: name, Text: []byte(was)})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := dom.ManagedSaveDefineXML(string(edited.Text), uint32(libvirt.DOMAIN_SAVE_RUNNING)); err != nil {
-			return err
-		}
-		old = []byte(was)
-		return nil
+		return []byte(was), dom.ManagedSaveDefineXML(string(edited.Text), uint32(libvirt.DOMAIN_SAVE_RUNNING))
 	})
-	return old, err
 }
 
 // load lets a saved guest go on. Unlike create it takes no FORCE_BOOT, which would drop the memory.

@@ -14,18 +14,19 @@ import (
 // Strays are the disks of the running VM that are not on the endpoints, and those that have none.
 func (h *Hypervisor) Strays(ctx context.Context, name string, endpoints []vmmanager.Endpoint) ([]vmmanager.Stray,
 	error) {
-	var found []vmmanager.Stray
-	err := h.onDomain(ctx, name, readTime, func(dom *libvirt.Domain) error {
+	found, err := of(ctx, h, name, readTime, func(dom *libvirt.Domain) ([]vmmanager.Stray, error) {
 		if active, err := dom.IsActive(); err != nil || !active {
-			return err
+			return nil, err
 		}
 		text, err := dom.GetXMLDesc(0)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		domain, err := parseXML([]byte(text))
-		found = strays(domain, endpoints)
-		return err
+		if err != nil {
+			return nil, err
+		}
+		return strays(domain, endpoints), nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read disks of %s: %w", name, err)
