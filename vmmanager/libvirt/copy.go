@@ -136,6 +136,9 @@ func (j *copyJob) run(ctx context.Context) error {
 	return j.abort(ctx, err)
 }
 
+// errStopped says that there is no running VM any more whose disk could be copied.
+var errStopped = errors.New("the VM does not run")
+
 // errLeft says that a copy of an earlier process was ended.
 var errLeft = errors.New("copy of an earlier process")
 
@@ -161,15 +164,12 @@ func (l live) ready() bool { return l.child("mirror").attr("ready") == "yes" }
 
 // look reads the live definition and the progress of the copy.
 func (j *copyJob) look(ctx context.Context) (live, error) {
-	return ask(ctx, j.h, readTime, func(conn *libvirt.Connect) (live, error) {
-		dom, err := conn.LookupDomainByName(j.name)
-		if err != nil {
-			return live{}, err
-		}
-		defer dom.Free()
+	return of(ctx, j.h, j.name, readTime, func(dom *libvirt.Domain) (live, error) {
 		// The text of one that is off is the persistent definition, whose disks say nothing of a copy.
-		if active, err := dom.IsActive(); err != nil || !active {
-			return live{}, errors.Join(err, errors.New("the VM does not run"))
+		if active, err := dom.IsActive(); err != nil {
+			return live{}, err
+		} else if !active {
+			return live{}, errStopped
 		}
 		text, err := dom.GetXMLDesc(0)
 		if err != nil {
@@ -303,6 +303,12 @@ func (j *copyJob) pivot(ctx context.Context) error {
 func (j *copyJob) abort(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
 	defer cancel()
+	return j.end(ctx, cause)
+}
+
+// end is abort until ctx ends. Only what it has seen counts: an error of a look may be of libvirt or of ctx, and says
+// nothing of the VM.
+func (j *copyJob) end(ctx context.Context, cause error) error {
 	for {
 		now, err := j.look(ctx)
 		switch {
@@ -310,8 +316,8 @@ func (j *copyJob) abort(ctx context.Context, cause error) error {
 			return nil // the switch over had just been made
 		case err == nil && !now.copying():
 			return cause
-		case err != nil && !errors.Is(err, vmmanager.ErrUnavailable):
-			return cause // the VM has stopped, and the copy with it
+		case errors.Is(err, errStopped), errors.Is(err, vmmanager.ErrNotFound), errors.Is(err, vmmanager.ErrUnsupported):
+			return cause // the VM has stopped, or has lost the disk, and the copy with it
 		}
 		// Errors show in the next look.
 		_ = j.h.onDomain(ctx, j.name, writeTime, func(dom *libvirt.Domain) error { return dom.BlockJobAbort(j.target, 0) })
