@@ -65,15 +65,14 @@ func (h *Hypervisor) stays(ctx context.Context, name string) (bool, error) {
 	return true, nil
 }
 
-// endpointsReady reports whether all endpoints of a running VM accept connections. What cannot be found out counts as
-// ready.
+// endpointsReady reports whether all endpoints of a VM accept connections. What cannot be found out counts as ready,
+// and so does a VM that is not paused any more: whether it is still there is found out by resuming it.
 func (h *Hypervisor) endpointsReady(ctx context.Context, name string) bool {
-	text, err := ask(ctx, h, readTime, func(conn *libvirt.Connect) (string, error) {
-		dom, err := conn.LookupDomainByName(name)
-		if err != nil {
+	text, err := of(ctx, h, name, readTime, func(dom *libvirt.Domain) (string, error) {
+		now, err := statusOf(dom)
+		if err != nil || now.state != vmmanager.IOError && now.state != vmmanager.Paused {
 			return "", err
 		}
-		defer dom.Free()
 		return dom.GetXMLDesc(0)
 	})
 	if err != nil {
