@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"libvirt.org/go/libvirt"
 
@@ -192,13 +193,17 @@ func (h *Hypervisor) validated(conn *libvirt.Connect, text []byte) (*libvirt.Dom
 }
 
 // define stores the text. libvirt does not let a definition take the name of one
-// with another UUID, so that one goes first, and comes back if the new one is refused. What comes back is its text:
-// its autostart and a saved memory do not. One that runs is left alone, and the new one refused.
+// with another UUID, so that one goes first, with its saved memory and snapshots. It goes only where nothing else is in
+// the way of the new one, which libvirt has checked then; if the new one cannot be stored all the same, text and
+// autostart come back. One that runs is left alone, and the new one refused.
 func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*libvirt.Domain, error) {
 	dom, refused := h.validated(conn, def.Text)
 	// That code is also libvirt's for a name or UUID that another domain has.
 	if refused == nil || !hasCode(refused, libvirt.ERR_OPERATION_FAILED) {
 		return dom, refused
+	}
+	if !freeUUID(conn, def) {
+		return nil, refused
 	}
 	old, err := conn.LookupDomainByName(def.Name)
 	if err != nil {
@@ -213,6 +218,10 @@ func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*l
 	if err != nil {
 		return nil, refused
 	}
+	autostart, err := old.GetAutostart()
+	if err != nil {
+		return nil, refused
+	}
 	if err := old.UndefineFlags(keepFiles); err != nil {
 		return nil, err
 	}
@@ -220,11 +229,31 @@ func (h *Hypervisor) define(conn *libvirt.Connect, def vmmanager.Definition) (*l
 	if err != nil {
 		back, restoreErr := conn.DomainDefineXML(text)
 		if restoreErr == nil {
+			restoreErr = back.SetAutostart(autostart)
 			_ = back.Free()
 		}
 		return nil, errors.Join(err, restoreErr)
 	}
 	return dom, nil
+}
+
+// freeUUID reports whether the UUID of a definition is no other VM's. One without gets a new one.
+func freeUUID(conn *libvirt.Connect, def vmmanager.Definition) bool {
+	domain, err := parseXML(def.Text)
+	if err != nil {
+		return false
+	}
+	id := domain.child("uuid")
+	if id == nil {
+		return true
+	}
+	other, err := conn.LookupDomainByUUIDString(strings.TrimSpace(id.text))
+	if err != nil {
+		return hasCode(err, libvirt.ERR_NO_DOMAIN)
+	}
+	defer other.Free()
+	name, err := other.GetName()
+	return err == nil && name == def.Name
 }
 
 // Undefine forgets a stopped VM. Its disks and UEFI variables stay. It succeeds if there is none. A saved memory

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ func TestRealLibvirt(t *testing.T) {
 	t.Run("strays", n.testStrays)
 	t.Run("whom QEMU runs as", n.testUser)
 	t.Run("definition", n.testDefinition)
+	t.Run("definition refused", n.testDefinitionRefused)
 	t.Run("definition while QEMU hangs", n.testDefinitionHanging)
 	t.Run("shapes", n.testShapes)
 	t.Run("goldens are valid", n.testGoldens)
@@ -530,6 +532,44 @@ func (n *node) testDefinition(t *testing.T) {
 	}
 	if err := n.h.Define(ctx, vmmanager.Definition{Name: "another", Text: []byte(text)}); err == nil {
 		t.Error("a definition of another VM was taken")
+	}
+}
+
+// testDefinitionRefused: a VM whose new definition is refused is as it was, with its autostart, saved memory and
+// snapshots. One with the UUID of another VM took them along.
+func (n *node) testDefinitionRefused(t *testing.T) {
+	const name, other = "overwritten", "holder"
+	ctx := vmtest.Context(t)
+	n.run(t, name, string(n.definition(name).Text))
+	must(t, n.h.Define(ctx, n.definition(other)))
+	defer func() { check(t, n.h.Undefine(vmtest.Context(t), other)) }()
+	before, err := n.h.Definition(ctx, name)
+	must(t, err)
+	text := string(before.Text)
+	id, err := n.virsh("domuuid", other)
+	must(t, err)
+	for _, hand := range [][]string{
+		{"autostart", name},
+		{"snapshot-create", name, "--redefine", n.file(t, name+".xml", "<domainsnapshot><name>before</name><state>shutoff"+
+			"</state><creationTime>1</creationTime><disks><disk name='vda' snapshot='internal'/></disks>"+text+
+			"</domainsnapshot>")},
+		{"managedsave", name},
+	} {
+		_, err := n.virsh(hand...)
+		must(t, err)
+	}
+	domain, err := parseXML([]byte(text))
+	must(t, err)
+	bad := strings.Replace(text, textOf(domain.child("uuid")), strings.TrimSpace(id), 1)
+	if err := n.h.Define(ctx, vmmanager.Definition{Name: name, Text: []byte(bad)}); err == nil {
+		t.Fatal("a VM got the UUID of another one")
+	}
+	if def, err := n.h.Definition(ctx, name); err != nil || !def.Autostart || !def.Saved ||
+		!bytes.Equal(def.Text, before.Text) {
+		t.Errorf("autostart %t, saved %t, %v\n%s\nwant\n%s", def.Autostart, def.Saved, err, def.Text, text)
+	}
+	if all, err := n.virsh("snapshot-list", "--name", name); err != nil || strings.TrimSpace(all) != "before" {
+		t.Errorf("snapshots %q, %v", all, err)
 	}
 }
 
