@@ -31,7 +31,7 @@ func (h *Hypervisor) Process(name string) (int, error) {
 	if err != nil || pid <= 0 {
 		return 0, nil // it is being written
 	}
-	if !runs(pid, name) {
+	if shows(pid, name) == "" {
 		return 0, nil
 	}
 	return pid, nil

@@ -37,7 +37,7 @@ func findProcesses(runDir, name string) ([]process, error) {
 	var found []process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || !runs(pid, name) {
+		if err != nil || shows(pid, name) == "" {
 			continue
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -50,7 +50,7 @@ func findProcesses(runDir, name string) ([]process, error) {
 		}
 		p := process{pid, fd}
 		// Look again now that the number is pinned.
-		if !runs(pid, name) || !sees(pid, runDir) {
+		if at := shows(pid, name); at == "" || !sees(at, runDir) {
 			p.close()
 			continue
 		}
@@ -59,10 +59,33 @@ func findProcesses(runDir, name string) ([]process, error) {
 	return found, nil
 }
 
-// runs reports whether the process is a QEMU for a VM of that name.
-func runs(pid int, name string) bool {
-	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	return err == nil && guestName(cmdline) == name && name != ""
+// shows returns where in /proc the process shows that it is a QEMU for a VM of that name; "" if it is none. One whose
+// main thread has exited has no command line any more, while another thread may still be in the kernel and write: then
+// it is that thread. One all of whose threads have let go of their memory is not found.
+func shows(pid int, name string) string {
+	at := filepath.Join("/proc", strconv.Itoa(pid))
+	is := func(at string) (is, exited bool) {
+		cmdline, err := os.ReadFile(filepath.Join(at, "cmdline"))
+		return err == nil && guestName(cmdline) == name && name != "", err == nil && len(cmdline) == 0
+	}
+	found, exited := is(at)
+	if found {
+		return at
+	}
+	if !exited {
+		return ""
+	}
+	threads, err := os.ReadDir(filepath.Join(at, "task"))
+	if err != nil {
+		return "" // it has just ended
+	}
+	for _, t := range threads {
+		thread := filepath.Join(at, "task", t.Name())
+		if found, _ := is(thread); found {
+			return thread
+		}
+	}
+	return ""
 }
 
 // guestName returns the VM's name in the command line of a QEMU started by
@@ -84,15 +107,15 @@ func guestName(cmdline []byte) string {
 	return ""
 }
 
-// sees reports whether our run directory is the one the process has at libvirt's
+// sees reports whether our run directory is the one that the process at that place in /proc has at libvirt's
 // place for it: VMs of the same name may run for another libvirtd in other
 // namespaces of this computer.
-func sees(pid int, runDir string) bool {
+func sees(at, runDir string) bool {
 	ours, err := os.Stat(runDir)
 	if err != nil {
 		return false // this libvirtd never ran
 	}
-	theirs, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", defaultRunDir))
+	theirs, err := os.Stat(filepath.Join(at, "root", defaultRunDir))
 	return err == nil && os.SameFile(ours, theirs)
 }
 

@@ -41,9 +41,9 @@ func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 }
 
 // killOnce ends what there is now and reports whether the VM is gone for good. The processes are pinned first, so
-// that those that run now die even if libvirtd has lost them; libvirt gets its grace beside that. Where libvirtd
-// answers, a start that it still has must then have come to its end, and it is asked again; /proc is in any case. What
-// came up meanwhile is for the next round.
+// that those that run now die even if libvirtd has lost them; libvirt gets its grace beside that. A start that libvirtd
+// still has must then have come to its end, or its connection to its own; where libvirtd answers it is asked again, and
+// /proc is in any case. What came up meanwhile is for the next round.
 func (h *Hypervisor) killOnce(ctx context.Context, name string) (bool, error) {
 	processes, err := findProcesses(h.runDir, name)
 	if err != nil {
@@ -62,10 +62,10 @@ func (h *Hypervisor) killOnce(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if err := h.awaitCreate(ctx, name); err != nil {
+		return false, err
+	}
 	if !errors.Is(answer, vmmanager.ErrUnavailable) {
-		if err := h.awaitCreate(ctx, name); err != nil {
-			return false, err
-		}
 		now, err := h.status(ctx, name, killAnswer)
 		if err != nil && !errors.Is(err, vmmanager.ErrUnavailable) {
 			return false, err
@@ -122,7 +122,8 @@ func (h *Hypervisor) destroy(ctx context.Context, name string) error {
 }
 
 // awaitCreate waits until libvirtd has answered a start that we sent and gave
-// up waiting for: it could still bring the VM up after it was destroyed.
+// up waiting for: it could still bring the VM up after it was destroyed. Where libvirtd hangs its connection is given
+// up after 8 s; a libvirtd that goes on later than that may still carry the start out.
 func (h *Hypervisor) awaitCreate(ctx context.Context, name string) error {
 	h.mu.Lock()
 	answered := h.creating[name]
