@@ -125,9 +125,13 @@ func (s *Server) serve(ln net.Listener, h http.Handler) {
 
 // Stop lets the calls in flight end until ctx does, then cuts them, and returns
 // when nothing is served any more. The servers are stopped one after the other, so the last may get what is left of
-// the time. That connections were cut is no error; a call that goes on all the same is.
+// the time. The socket's path goes first. That connections were cut is no error; a call that goes on all the same is.
 func (s *Server) Stop(ctx context.Context) error {
 	var errs []error
+	if s.socket != nil {
+		errs = append(errs, s.socket.remove())
+		s.socket = nil
+	}
 	for _, srv := range s.servers {
 		if err := srv.Shutdown(ctx); err != nil {
 			errs = append(errs, srv.Close())
@@ -136,10 +140,6 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.servers = nil
 	s.wg.Wait()
 	errs = append(errs, s.join())
-	if s.socket != nil {
-		errs = append(errs, s.socket.remove())
-		s.socket = nil
-	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop console: %w", err)
 	}

@@ -108,6 +108,26 @@ func TestSocket(t *testing.T) {
 	}
 }
 
+// TestStopLeavesOthers: a duetd that stops leaves the socket that another one has moved into its place.
+func TestStopLeavesOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "d.sock")
+	h := api.Handler(apitest.New(), "1.0", nil)
+	first := start(t, h, console.Config{Socket: path})
+	if err := os.Remove(path); err != nil { // else the second one finds that the first one answers
+		t.Fatal(err)
+	}
+	start(t, h, console.Config{Socket: path})
+	stop(t, first)
+	c, err := client.New(client.Options{Connect: "unix://" + path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("the second one lost its socket: %v", err)
+	}
+}
+
 func TestSocketKeepsFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "d.sock")
 	if err := os.WriteFile(path, []byte("mine"), 0o644); err != nil {

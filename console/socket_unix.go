@@ -16,6 +16,7 @@ import (
 type socket struct {
 	net.Listener
 	path string
+	file fs.FileInfo // that the socket is
 }
 
 // openSocket listens at path, mode 0600. The socket is made in a folder of its
@@ -43,21 +44,30 @@ func openSocket(path string) (*socket, error) {
 	}
 	ln.SetUnlinkOnClose(false) // its name changes
 	err = os.Chmod(made, 0o600)
+	var file fs.FileInfo
+	if err == nil {
+		file, err = os.Lstat(made)
+	}
 	if err == nil {
 		err = os.Rename(made, path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	return &socket{ln, path}, nil
+	return &socket{ln, path, file}, nil
 }
 
-// remove takes the path away. It is called after the listener was closed.
+// remove takes the path away, unless another duetd has moved its own socket there. It is called while the listener is
+// open: nobody takes the place of one that answers.
 func (s *socket) remove() error {
-	if err := os.Remove(s.path); !errors.Is(err, fs.ErrNotExist) {
+	file, err := os.Lstat(s.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(file, s.file) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return nil
+	return os.Remove(s.path)
 }
 
 // readableByOthers: group or others have any right on it.
