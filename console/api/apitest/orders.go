@@ -7,8 +7,9 @@ import (
 	"duet/console/api"
 )
 
-// carryOut changes the status as an order would, at once. The module has two nodes, of which one leads unless the
-// order is a start or stop. What was handed out before is not changed: callers may hold it.
+// carryOut changes the status as an order would, at once. The module has two nodes. An order about the node that leads
+// leads to nothing where none does, and so does one about a node that is not there. What was handed out before is not
+// changed: callers may hold it.
 func (b *Backend) carryOut(module string, a api.Action, node string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -24,28 +25,36 @@ func (b *Backend) carryOut(module string, a api.Action, node string) {
 	if node != "" {
 		at = slices.IndexFunc(m.Nodes, func(n api.NodeState) bool { return n.Node == node })
 	}
+	first := max(lead, 0) // who leads afterwards: as before, or after a start
 	switch {
 	case a == api.Stop && node == "":
 		for i := range m.Nodes {
 			become(&m.Nodes[i], "STOP", "NotReady", "stopped by an operator")
 		}
-	case a == api.Stop && at == lead:
-		become(&m.Nodes[at], "STOP", "NotReady", "stopped by an operator")
-		become(&m.Nodes[1-at], "ALONE", "Ready", "the VM runs")
+		return
+	case a != api.Start && at < 0, a == api.Swap && lead < 0:
+		return
 	case a == api.Stop:
 		become(&m.Nodes[at], "STOP", "NotReady", "stopped by an operator")
+		if at == lead {
+			become(&m.Nodes[1-at], "ALONE", "Ready", "the VM runs")
+		}
+		return
 	case a == api.Restart:
 		become(&m.Nodes[at], "PRIM", "Ready", "the VM runs")
-	case a == api.Swap, a == api.Prim && at != lead, a == api.Second && at == lead:
-		become(&m.Nodes[lead], "SECOND", "Ready", "may take over")
-		become(&m.Nodes[1-lead], "PRIM", "Ready", "the VM runs")
-	default: // start, or as it is already
-		for i := range m.Nodes {
-			if i == max(lead, 0) {
-				become(&m.Nodes[i], "PRIM", "Ready", "the VM runs")
-			} else {
-				become(&m.Nodes[i], "SECOND", "Ready", "may take over")
-			}
+		return
+	case a == api.Swap:
+		first = 1 - lead
+	case a == api.Prim:
+		first = at
+	case a == api.Second && (at == lead || lead < 0):
+		first = 1 - at
+	}
+	for i := range m.Nodes {
+		if i == first {
+			become(&m.Nodes[i], "PRIM", "Ready", "the VM runs")
+		} else {
+			become(&m.Nodes[i], "SECOND", "Ready", "may take over")
 		}
 	}
 }
