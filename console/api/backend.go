@@ -71,9 +71,9 @@ type Members interface {
 	RemoveWitness(ctx context.Context, addr string) error
 }
 
-// Tasks is long work. Protect, Release, Return and Verify return when the work has begun, with what it does first;
-// Task tells of it until a while after its end. A module has one at a time: another is ErrConflict. A work lives as
-// long as the daemon, not as the request.
+// Tasks is long work. Protect, Release, Return, Verify and ExportVersion return when the work has begun, with what it
+// does first; Task tells of it until a while after its end. A module has one at a time: another is ErrConflict. A work
+// lives as long as the daemon, not as the request.
 type Tasks interface {
 	Protect(ctx context.Context, vm string, r ProtectRequest) (Task, error)
 	// CheckProtect tells what would come of Protect and changes nothing. Where the peer is still finding out it is

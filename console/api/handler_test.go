@@ -93,7 +93,7 @@ func TestCalls(t *testing.T) {
 		{"POST", "/v1/volumes/db/vda/verify?repair=true", "", "", 200, "verify db/vda true", ""},
 		{"POST", "/v1/volumes/db/vda/verify?repair=maybe", "", "", 422, "", "invalid boolean"},
 		{"GET", "/v1/tasks/t1", "", "", 200, "", "making the volume"},
-		{"GET", "/v1/tasks/t2", "", "", 404, "", "kept for a day"},
+		{"GET", "/v1/tasks/t2", "", "", 404, "", "kept for an hour"},
 		{"GET", "/v1/config/db", "", "", 200, "config db", `kind: vm`},
 		{"PUT", "/v1/config", "application/yaml", "name: web01\n", 200, `apply to 0; check "name: web01\n"`, `"version":4`},
 		{"PUT", "/v1/config?base=3", "application/yaml", "name: web01\n", 200, `apply to 3; check "name: web01\n"`,

@@ -58,8 +58,8 @@ type ModuleStatus struct {
 // Stale.
 type NodeState struct {
 	Node   string    `json:"node"`
-	Role   string    `json:"role" enum:"STOP,WAIT,ALONE,PRIM,SECOND,UNKNOWN"`
-	Status string    `json:"status" enum:"NotReady,Transient,Ready"`
+	Role   string    `json:"role" enum:"STOP,WAIT,ALONE,PRIM,SECOND,UNKNOWN" doc:"UNKNOWN: not heard of yet, or of a newer release"`
+	Status string    `json:"status" doc:"NotReady, Transient or Ready; another word is of a newer release"`
 	Why    string    `json:"why" doc:"one sentence: why it is in this state and what would change that"`
 	Since  time.Time `json:"since"`
 	// Stopped: an operator has stopped the module on this node; otherwise it is to run or to follow.
@@ -102,7 +102,7 @@ type VolumeStatus struct {
 	Sync       *Sync      `json:"sync,omitempty" doc:"resync or verify going on"`
 	Compared   int64      `json:"resync_compared,omitempty" doc:"bytes the present or last resync compared"`
 	Moved      int64      `json:"resync_moved,omitempty" doc:"bytes the present or last resync sent"`
-	LagMicros  int64      `json:"lag_us" doc:"time the newest write waited for the peer, microseconds"`
+	LagMicros  int64      `json:"lag_us" doc:"age of the oldest write that the peer has not answered, microseconds; 0: none waits"`
 	Proven     *time.Time `json:"proven,omitempty" doc:"when the oldest part was last compared and found the same on both nodes"`
 	Proof      *Proof     `json:"proof,omitempty" doc:"the proof in the background, on the node that leads"`
 	WriteOps   uint64     `json:"write_ops"`
@@ -131,9 +131,10 @@ type ProofPlace struct {
 	Proven  *time.Time `json:"proven,omitempty" doc:"when it was the same, at the least"`
 }
 
-// Sync is the progress of a resync or a verify.
+// Sync is the progress of a resync or a verify, or of a copy: of a disk onto its volume (adopt), or of a kept version
+// to an image (export).
 type Sync struct {
-	Kind     string  `json:"kind" enum:"resync,verify,adopt,release"`
+	Kind     string  `json:"kind" enum:"resync,verify,adopt,export"`
 	Total    int64   `json:"total" doc:"bytes to compare"`
 	Compared int64   `json:"compared" doc:"bytes compared"`
 	Differed int64   `json:"differed" doc:"bytes found to differ"`
@@ -270,11 +271,11 @@ type ImageChoice struct {
 	Path   string `json:"path" doc:"whole path of a file to make, or of a file or block device of the disk's size, whose content is overwritten"`
 }
 
-// Task is long work: protect, release, verify. Done is set with Ended and with Result or Error; Sync is of the
+// Task is long work. Done is set with Ended and with Result or Error; Sync is of the
 // present step, and of the last one after the end.
 type Task struct {
 	ID     string     `json:"id"`
-	Kind   string     `json:"kind"`
+	Kind   string     `json:"kind" doc:"protect, release, return, restore, verify or export"`
 	Module string     `json:"module"`
 	Step   string     `json:"step" doc:"what it does now, one sentence"`
 	Sync   *Sync      `json:"sync,omitempty"`

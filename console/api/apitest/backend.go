@@ -173,7 +173,7 @@ func (b *Backend) Task(_ context.Context, id string) (api.Task, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if id != "t1" || len(b.Steps) == 0 {
-		return api.Task{}, fmt.Errorf("task %s: %w: finished tasks are kept for a day", id, api.ErrNotFound)
+		return api.Task{}, fmt.Errorf("task %s: %w: finished tasks are kept for an hour", id, api.ErrNotFound)
 	}
 	t := b.Steps[0]
 	if len(b.Steps) > 1 {
