@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	wmi "github.com/microsoft/wmi/pkg/wmiinstance"
@@ -25,14 +24,12 @@ const (
 // Hypervisor is the Hyper-V of this computer. Its methods may be called by several goroutines.
 type Hypervisor struct {
 	slots chan struct{} // one per operation under way: a WMI that hangs must not collect threads
-
-	mu    sync.Mutex
-	stops map[string]bool // VMs that Duet stopped, or tried to, since it last started them itself
+	stops stops
 }
 
 // New returns the Hypervisor of this computer. It does not connect.
 func New() *Hypervisor {
-	return &Hypervisor{slots: make(chan struct{}, 8), stops: map[string]bool{}}
+	return &Hypervisor{slots: make(chan struct{}, 8)}
 }
 
 // State tells what the VM does now. A VM that is not there is Absent, which is no error.
@@ -92,15 +89,15 @@ func (h *Hypervisor) Define(_ context.Context, def vmmanager.Definition) error {
 		def.Name, vmmanager.ErrUnsupported)
 }
 
-// Start makes the VM run. Saved memory is dropped first: the disks may have gone on since on the other node. The
-// mark of an earlier stop is taken off before the request: the end of the new run is not Duet's.
+// Start makes the VM run. Saved memory is dropped first: the disks may have gone on since on the other node. One that
+// somebody paused stays so. The note of an earlier stop goes before the request: the end of the new run is not Duet's.
 func (h *Hypervisor) Start(ctx context.Context, name string) error {
 	state, err := h.enabled(ctx, name)
 	if err == nil && isSaved(state) {
 		err = h.reach(ctx, name, off, func(s enabledState) bool { return s == off })
 	}
-	if err == nil && stateOf(state) != vmmanager.Running {
-		h.mark(name, false)
+	if err == nil && toStart(state) {
+		h.stops.forget(name)
 		err = h.bringUp(ctx, name)
 	}
 	if err != nil {
@@ -166,7 +163,7 @@ func (h *Hypervisor) request(ctx context.Context, name string, to enabledState) 
 // seconds (a guest that is still booting does not hear it), and waits until it is off. It goes on while WMI does
 // not answer: the guest may be stopping. The error is ctx's, with the last refusal.
 func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
-	h.mark(name, true)
+	h.stops.note(name)
 	var refused error
 	// A request that is refused is not the end: a guest that boots has no integration services yet.
 	for asked := (time.Time{}); ; {
@@ -187,7 +184,7 @@ func (h *Hypervisor) Shutdown(ctx context.Context, name string) error {
 // Kill switches the VM off and returns nil when Hyper-V says that it is off or gone. Its error is ctx's, with what
 // was last in the way; until ctx ends it tries again.
 func (h *Hypervisor) Kill(ctx context.Context, name string) error {
-	h.mark(name, true)
+	h.stops.note(name)
 	for {
 		state, err := h.State(ctx, name)
 		if err == nil && (state == vmmanager.Off || state == vmmanager.Absent) {
@@ -200,20 +197,6 @@ func (h *Hypervisor) Kill(ctx context.Context, name string) error {
 			return fmt.Errorf("kill %s: %w", name, errors.Join(sleepErr, err))
 		}
 	}
-}
-
-// mark notes before a stop that it is Duet's, or before a start that none is: the watcher may see the change sooner
-// than the call returns.
-func (h *Hypervisor) mark(name string, stopped bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stops[name] = stopped
-}
-
-func (h *Hypervisor) stopped(name string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.stops[name]
 }
 
 // sleep waits, or returns ctx's error when that ends first.

@@ -1,7 +1,10 @@
 package hyperv
 
 import (
+	"maps"
 	"strings"
+	"sync"
+	"time"
 
 	"duet/vmmanager"
 )
@@ -43,6 +46,54 @@ func stateOf(s enabledState) vmmanager.State {
 // isSaved reports whether the memory of the VM is in a file and it does not run.
 func isSaved(s enabledState) bool {
 	return s == saved || s == savedOld || s == fastSaved || s == hibernated || s == savedCritical
+}
+
+// toStart reports whether a Start has something to do. A VM that somebody paused stays so.
+func toStart(s enabledState) bool {
+	now := stateOf(s)
+	return now != vmmanager.Running && now != vmmanager.Paused
+}
+
+// stops are the VMs that Duet stopped, or tried to, and when. Its methods may be called by several goroutines.
+type stops struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// note is called before a stop: a look may see the change sooner than the call returns.
+func (s *stops) note(vm string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at == nil {
+		s.at = map[string]time.Time{}
+	}
+	s.at[vm] = time.Now()
+}
+
+// forget is called before a start: the end of the new run is not Duet's.
+func (s *stops) forget(vm string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.at, vm)
+}
+
+// ours reports whether the end of a VM's run is Duet's doing.
+func (s *stops) ours(vm string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.at[vm].IsZero()
+}
+
+// past forgets the stops of VMs that were off in one look and are up or gone in the next: somebody else may have
+// started them. A stop since the first of the two began may be of the new run, and stays.
+func (s *stops) past(was, is map[string]vmmanager.State, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.at, func(vm string, at time.Time) bool {
+		old, known := was[vm]
+		now, there := is[vm]
+		return known && old == vmmanager.Off && (!there || now != vmmanager.Off) && at.Before(since)
+	})
 }
 
 // causeOf says why a VM is found in a state; ours reports that Duet stopped it. Only what a look can see is told

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"duet/vmmanager"
 )
@@ -19,6 +21,62 @@ func TestStateOf(t *testing.T) {
 			t.Errorf("state %d: %s, want %s", s, got, want)
 		}
 	}
+}
+
+// TestToStart: a VM that an admin paused went on when Duet started it.
+func TestToStart(t *testing.T) {
+	for s, want := range map[enabledState]bool{off: true, offCritical: true, saved: true, savedOld: true, hibernated: true,
+		pausedCritical: true, running: false, starting: false, paused: false, pausedOld: false, shutDown: false} {
+		if got := toStart(s); got != want {
+			t.Errorf("state %d: %t, want %t", s, got, want)
+		}
+	}
+}
+
+// TestStops: a VM that Duet stopped once, and that an admin has started since, was told as stopped by Duet when its
+// guest shut it down.
+func TestStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s stops
+		state := func(s vmmanager.State) map[string]vmmanager.State { return map[string]vmmanager.State{"vm": s} }
+		up, down := state(vmmanager.Running), state(vmmanager.Off)
+		var since time.Time
+		look := func(was, is map[string]vmmanager.State) {
+			time.Sleep(time.Second)
+			began := time.Now()
+			s.past(was, is, since)
+			since = began
+			time.Sleep(time.Second)
+		}
+		look(up, up)
+		s.note("vm")
+		look(up, up)
+		look(up, down)
+		look(down, down)
+		if !s.ours("vm") {
+			t.Error("it is forgotten before the VM is up again")
+		}
+		look(down, up)
+		if s.ours("vm") {
+			t.Error("somebody has started the VM, and its end would be Duet's")
+		}
+		look(up, down)
+		s.note("vm") // it is up, which no look has seen yet
+		look(down, up)
+		if !s.ours("vm") {
+			t.Error("a stop of the new run is forgotten")
+		}
+		look(up, down)
+		look(down, nil)
+		if s.ours("vm") {
+			t.Error("what is gone is remembered")
+		}
+		s.note("vm")
+		s.forget("vm")
+		if s.ours("vm") {
+			t.Error("Duet has started it")
+		}
+	})
 }
 
 func TestIsVM(t *testing.T) {

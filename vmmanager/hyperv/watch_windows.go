@@ -17,7 +17,7 @@ func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) 
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	w := &watcher{h: h, due: map[string]vmmanager.Event{}, out: make(chan vmmanager.Event)}
+	w := &watcher{h: h, began: time.Now(), due: map[string]vmmanager.Event{}, out: make(chan vmmanager.Event)}
 	w.known, w.err = h.list(ctx)
 	go w.run(ctx)
 	return w.out, nil
@@ -27,6 +27,7 @@ func (h *Hypervisor) Watch(ctx context.Context) (<-chan vmmanager.Event, error) 
 type watcher struct {
 	h     *Hypervisor
 	known map[string]vmmanager.State // as the last look that succeeded found them
+	began time.Time                  // when that look began
 	err   error                      // of the last look
 	due   map[string]vmmanager.Event // not taken yet, the last one of each VM
 	out   chan vmmanager.Event
@@ -58,13 +59,14 @@ func (w *watcher) run(ctx context.Context) {
 // look takes what has changed for due; an event that was not taken yet is replaced by the newer one of its VM.
 // After a look that failed every VM is told, with ByReconnect.
 func (w *watcher) look(ctx context.Context) {
+	began := time.Now()
 	is, err := w.h.list(ctx)
 	lost := w.err != nil
 	w.err = err
 	if err != nil {
 		return // an answer that does not come says nothing about the VMs
 	}
-	for _, e := range changes(w.known, is, w.h.stopped) {
+	for _, e := range changes(w.known, is, w.h.stops.ours) {
 		w.due[e.VM] = e
 	}
 	if lost {
@@ -72,7 +74,8 @@ func (w *watcher) look(ctx context.Context) {
 			w.due[name] = vmmanager.Event{VM: name, State: state, Cause: vmmanager.ByReconnect}
 		}
 	}
-	w.known = is
+	w.h.stops.past(w.known, is, w.began)
+	w.known, w.began = is, began
 }
 
 // list reads the state of all VMs by name.
