@@ -117,8 +117,8 @@ func Format(m appmodules.Module) ([]byte, error) {
 	return text, nil
 }
 
-// Initial is what a new module has at the path of a key of its policy, as YAML writes it; "" for what each module has of
-// its own, such as its name.
+// Initial is what a new module has at the path of a key of its policy, as YAML writes it; "" for what each module has
+// of its own, such as its name.
 func Initial(path string) string {
 	text, err := Format(appmodules.Default())
 	if err != nil || !strings.HasPrefix(path, "policy.") {

@@ -310,7 +310,8 @@ func (l *leave) released(ctx context.Context) (string, error) {
 	return l.result(ctx, peer, told), nil
 }
 
-// result is what became of it, for its task. Somebody may have deleted the VM meanwhile: the data are there all the same.
+// result is what became of it, for its task. Somebody may have deleted the VM meanwhile: the data are there all the
+// same.
 func (l *leave) result(ctx context.Context, peer cluster.NodeID, told bool) string {
 	var where []string
 	for _, d := range l.Images {

@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 )
 
-// TestFlushesAtOnce: the kernel tells one flush of a lost page, and the next that all is well. The next is not believed,
-// also where it began before the first had told.
+// TestFlushesAtOnce: the kernel tells one flush of a lost page, and the next that all is well. The next is not
+// believed, also where it began before the first had told.
 func TestFlushesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f flushes

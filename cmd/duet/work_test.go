@@ -91,8 +91,8 @@ func TestEditRefused(t *testing.T) {
 // was faster with is not lost.
 func TestEditsSayOfWhat(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	for line, want := range map[string]string{"config edit db": "apply to 3", "config set db policy.restart.max=4": "apply to 3",
-		"config apply -": "apply to 0"} {
+	for line, want := range map[string]string{"config edit db": "apply to 3",
+		"config set db policy.restart.max=4": "apply to 3", "config apply -": "apply to 0"} {
 		b := editors(t, "", "sed -i s/3/5/")
 		b.in = strings.NewReader("name: db\n")
 		b.node.Fail = func(call string) error {
