@@ -98,16 +98,18 @@ func (r *Registry) Store(ctx context.Context, n Fresh) error {
 	return r.inTurn(ctx, n.Stored.Module.Name, func() error { return r.store(ctx, n) })
 }
 
-// store is Store in the turn of its name: on an error everything of that name is forgotten. A log that cannot be
-// begun ends it before anything of that name was stored; those begun before it stay.
+// store is Store in the turn of its name: on an error everything of that name is forgotten, with the logs.
 func (r *Registry) store(ctx context.Context, n Fresh) error {
 	m, self := n.Stored.Module, r.self()
+	var err error
 	for _, v := range m.Replicated() {
-		if err := r.SeedLog(ctx, v, n.Source); err != nil {
-			return err
+		if err == nil {
+			err = r.SeedLog(ctx, v, n.Source)
 		}
 	}
-	err := engine.Create(r.EngineStore(m.Name), self, n.Source, n.Definition)
+	if err == nil {
+		err = engine.Create(r.EngineStore(m.Name), self, n.Source, n.Definition)
+	}
 	if define := r.cfg.Kinds[m.Kind].Define; err == nil && define != nil {
 		err = define(ctx, m, n.Definition.Text)
 	}
