@@ -44,7 +44,8 @@ type Config struct {
 	Call func(ctx context.Context, node cluster.NodeID, path string, in, out any) error
 	// Dial opens a replication connection.
 	Dial func(ctx context.Context, node cluster.NodeID) (net.Conn, error)
-	// Unknown is told that a peer does not know a module, with each exchange, twice a second. It never waits.
+	// Unknown is told that a peer does not know a module, with each exchange, twice a second. It never waits, as
+	// the engine's Stop waits for it.
 	Unknown func(peer cluster.NodeID, module string)
 	Notices Notices
 	// Fence switches a node off, where CanFence says so. It may take a minute; nil only if the node is confirmed to be

@@ -79,9 +79,9 @@ func unchangeable(have, want appmodules.Module) error {
 }
 
 // Apply stores YAML as the newest version and sends it to the peer, without
-// Apply stores YAML as the newest version and sends it to the peer, without
 // waiting for one that is away: it is sent again until the peer is back, or when this daemon starts. YAML that says
-// what is so already makes no version. After an error it may be stored and in force here all the same. Two edits on
+// what is so already makes no version. After an error it may be stored and in force here all the same, and then the
+// peer gets it, too. Two edits on
 // two nodes at once make two versions of one number, of which that of the later name is kept on both, see Version.
 // The text is an edit of version base; 0: of whatever there is.
 func (r *Registry) Apply(ctx context.Context, text string, base uint64) (api.Config, error) {
@@ -113,11 +113,20 @@ func (r *Registry) Apply(ctx context.Context, text string, base uint64) (api.Con
 		return s.API()
 	}
 	s = Stored{Version{have.Version.Number + 1, time.Now().UTC(), string(r.self())}, m}
-	if err := r.replace(ctx, s); err != nil {
+	if err := r.edit(ctx, s); err != nil {
 		return api.Config{}, err
 	}
-	r.send(m)
 	return s.API()
+}
+
+// edit is replace with what this node makes the newest version, which the peer is sent if it counts here: also where
+// the Runner takes it later than ctx lasts, as another edit of the peer would have the same number.
+func (r *Registry) edit(ctx context.Context, s Stored) error {
+	err := r.replace(ctx, s)
+	if now, findErr := r.Find(s.Module.Name); findErr == nil && now.Version == s.Version {
+		r.send(s.Module)
+	}
+	return err
 }
 
 // alike: the modules say the same.
@@ -155,11 +164,34 @@ func (r *Registry) Take(ctx context.Context, s Stored) error {
 	return r.replace(ctx, s)
 }
 
+// Given takes the configuration s, of which the peer was given the module: it is that of version base, or the one after
+// it with the places where the peer has its images. Where the module has another version than base by now, an edit has
+// come meanwhile, of which the peer may have heard nothing: it stays, gets those places and is sent.
+func (r *Registry) Given(ctx context.Context, base Version, s Stored) error {
+	return r.inTurn(ctx, s.Module.Name, func() error {
+		e, err := r.Find(s.Module.Name)
+		if err != nil {
+			return err
+		}
+		if e.Version == base {
+			return r.replace(ctx, s)
+		}
+		if s.Version == base { // in the places that it had
+			r.send(e.Module)
+			return nil
+		}
+		next := e.Stored()
+		next.Module.Spec = next.Module.Spec.On(s.Module.Volumes())
+		number := max(e.Version.Number, s.Version.Number) + 1
+		next.Version = Version{number, time.Now().UTC(), string(r.self())}
+		return r.edit(ctx, next)
+	})
+}
+
 // replace is Take in the turn of the module's name. The configuration is durable before anything goes by it. A Runner
-// is exchanged under exchange, so that no order gets lost in between.
+// is exchanged under exchange, so that no order gets lost in between. After an error of Configure it counts all the
+// same: the Runner takes it a little later.
 func (r *Registry) replace(ctx context.Context, s Stored) error {
-	r.exchange.Lock()
-	defer r.exchange.Unlock()
 	e, err := r.Find(s.Module.Name)
 	if err != nil {
 		return err
@@ -169,6 +201,10 @@ func (r *Registry) replace(ctx context.Context, s Stored) error {
 	}
 	if err := mayBecome(e.Module, s.Module); err != nil {
 		return err
+	}
+	if s.Version.Number == e.Version.Number {
+		r.cfg.Logger.Warn("two edits at once on two nodes: the other one is kept", "module", s.Module.Name, "version",
+			s.Version.Number, "by", s.Version.By, "lost", e.Version.By, "remedy", "duet config show "+s.Module.Name)
 	}
 	// An entry is a value: who has the old one goes on with what it said.
 	next := *e
@@ -181,6 +217,11 @@ func (r *Registry) replace(ctx context.Context, s Stored) error {
 		r.list(&next)
 		return err
 	}
+	done, err := r.exchange.take(ctx, s.Module.Name)
+	if err != nil {
+		return err
+	}
+	defer done()
 	// The one that runs goes on if this fails: a module without a Runner would be fenced, and say PRIM.
 	if err := r.build(&next); err != nil {
 		return err

@@ -118,14 +118,14 @@ type Config struct {
 
 // Registry has the modules. Any number of goroutines may use it.
 //
-// The locks are taken in this order: a turn, exchange, mu. Under mu nothing waits; the others are held while a Runner
-// stops or takes an edit, so a call that has one must not call another node.
+// The locks are taken in this order: a turn, one of exchange, mu. Under mu nothing waits; the others are held while a
+// Runner stops, takes an edit or a command, so a call that has one must not call another node.
 type Registry struct {
 	cfg Config
 
 	turns turns // of whoever makes, changes or removes a module
 
-	exchange sync.RWMutex // held while a Runner is exchanged for one with a new configuration; orders read
+	exchange turns // of whoever exchanges a module's Runner for one with a new configuration, or gives it an order
 
 	mu  sync.Mutex
 	all map[string]*Entry // by name
@@ -307,11 +307,14 @@ func (r *Registry) OfVolume(id string) *Entry {
 }
 
 // Order gives the module on this node a command, but not to a Runner that a new
-// configuration is about to replace: it would be lost. It waits for an edit of any module that is being taken,
-// whatever its ctx, and then as Command does.
+// configuration is about to replace: it would be lost. It waits for that, and for another order of the module, as
+// long as ctx lasts, and then as Command does.
 func (r *Registry) Order(ctx context.Context, name string, ev appmodules.Event, yes bool) error {
-	r.exchange.RLock()
-	defer r.exchange.RUnlock()
+	done, err := r.exchange.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer done()
 	e, err := r.Find(name)
 	if err != nil {
 		return err

@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// turns lets one goroutine at a time make, change or remove the module of a name. A peer's call is repeated when its
-// path falls silent, and then the first one is often still at work: what one of them undoes another has just made.
+// turns lets one goroutine at a time do something with the module of a name, as to make, change or remove it: a peer's
+// call is repeated when its path falls silent, and then the first one is often still at work, and what one of them
+// undoes another has just made.
 type turns struct {
 	mu sync.Mutex
 	of map[string]*turn

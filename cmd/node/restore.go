@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -28,6 +29,7 @@ type mending struct {
 	mu      sync.Mutex
 	last    time.Time // when it was last tried
 	trouble string    // why that failed
+	request string    // by which the peer may have made images that it has not undone; empty: there is none
 }
 
 // mends are those of all modules. The zero value is ready. They are in memory: the next run of the daemon tries at
@@ -78,6 +80,22 @@ func (m *mending) end(err error) {
 	}
 }
 
+// asks is the ID of the request by which the peer makes the images: that of a try before, whose images it may have, as
+// it makes none twice for it; else id.
+func (m *mending) asks(id string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.request = cmp.Or(m.request, id)
+	return m.request
+}
+
+// asked ends asks: the peer has undone the images, or has the module on them.
+func (m *mending) asked() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.request = ""
+}
+
 // problem is why the last try failed; empty: it did not.
 func (m *mending) problem() string {
 	m.mu.Lock()
@@ -88,19 +106,23 @@ func (m *mending) problem() string {
 // unknownTo is called when the peer of a module says that it does not know the module: it is a new computer under
 // an old name, or a release was cut short. A node that has the right to write, and so the newest data, gives the
 // module to it. Another one does nothing: its copy may be the older one, and the peer's is gone. It is called by
-// the engine's exchange of states and does the work as a task.
+// the engine's exchange of states, which waits for nothing here, and does the work as a task.
 func (n *Node) unknownTo(peer cluster.NodeID, name string) {
 	m, err := n.Mirror(name)
-	if err != nil || !hasRight(m, n.self()) {
+	if err != nil || !hasRight(m, n.self()) || !n.mends.of(m).due() {
 		return
 	}
-	if n.works.Busy(name) {
-		return // it is about to be released, or not quite protected yet
-	}
-	if !n.mends.of(m).due() {
-		return
-	}
-	// Another work of the module has the way; the peer is asked again.
+	n.spawn(func(context.Context) {
+		if !n.works.Busy(name) { // else it is about to be released, or not quite protected yet
+			n.give(m, peer)
+		}
+	})
+}
+
+// give begins the task that gives a peer a module.
+func (n *Node) give(m *registry.Entry, peer cluster.NodeID) {
+	name := m.Module.Name
+	// Where another work of the module has the way the peer is asked again.
 	_, _ = n.run("restore", name, func(ctx context.Context, t *tasks.Task) (string, error) {
 		t.Step("gives %s the module, which it does not know", peer)
 		err := n.restore(ctx, m, peer, t.State().ID)
@@ -123,14 +145,15 @@ func hasRight(m *registry.Entry, self cluster.NodeID) bool {
 }
 
 // restore makes images on the peer, stores the module there and starts it. Each step may be repeated; the images
-// are made for the ID of the task, by which the peer finds what it has made, and undoes it if the module could not
-// be stored. The peer's copy begins empty and the engine's resync fills it.
+// are made for the ID of a task, by which the peer finds what it has made, and undoes it if the module could not
+// be stored, or if its answer was lost. The peer's copy begins empty and the engine's resync fills it.
 func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.NodeID, task string) error {
 	def, err := m.Engine.Definition(ctx) // not the hypervisor's: an edit may not be fit for the peer
 	if err != nil {
 		return err
 	}
-	h := images.Hosting{ID: task, Module: m.Module.Name, VM: m.Module.Subject()}
+	again := n.mends.of(m)
+	h := images.Hosting{ID: again.asks(task), Module: m.Module.Name, VM: m.Module.Subject()}
 	for _, v := range m.Module.Volumes() {
 		pl := protect.Place{Target: v.Target, Size: v.Size}
 		// Where an admin put it; what the peer chose itself it may choose again.
@@ -140,15 +163,19 @@ func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.Node
 		h.Places = append(h.Places, pl)
 	}
 	var images []protect.Made
-	if err := n.rpcTo(ctx, peer, "images", h, &images); err != nil {
-		return err
+	err = n.rpcTo(ctx, peer, "images", h, &images)
+	if err == nil {
+		err = n.handOver(ctx, m, peer, images, def)
 	}
-	if err := n.handOver(ctx, m, peer, images, def); err != nil {
+	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_ = peers{n}.undo(ctx, peer, task, images) // else they are in nobody's way
+		if (peers{n}).undo(ctx, peer, h.ID, images) == nil { // else the next try uses them
+			again.asked()
+		}
 		return err
 	}
+	again.asked()
 	// The entry was exchanged if its configuration has a new version.
 	fresh, err := n.Find(m.Module.Name)
 	if err != nil {
@@ -159,8 +186,8 @@ func (n *Node) restore(ctx context.Context, m *registry.Entry, peer cluster.Node
 
 // handOver stores the module on the peer, with the images that it made. Where they lie elsewhere than before the
 // configuration gets a new version: it is stored on the peer first, so that this node never names a place that the
-// peer does not know. A peer of version 1 is given nothing that has an identity: it would take it for an older
-// module of its name.
+// peer does not know. An edit of which the peer has not heard meanwhile is kept (Registry.Given). A peer of version 1
+// is given nothing that has an identity: it would take it for an older module of its name.
 func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.NodeID, images []protect.Made,
 	def engine.Definition) error {
 	// The peer's answer: what is indexed below was made up there.
@@ -192,8 +219,5 @@ func (n *Node) handOver(ctx context.Context, m *registry.Entry, peer cluster.Nod
 		nil); err != nil {
 		return err
 	}
-	if !moved {
-		return nil
-	}
-	return n.Registry.Take(ctx, s)
+	return n.Registry.Given(ctx, m.Version, s)
 }

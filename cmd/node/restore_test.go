@@ -1,13 +1,16 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"duet/blockrepl/badgerlog"
 	"duet/console/api"
 	"duet/vmmanager"
 	"duet/vmmanager/fake"
@@ -144,4 +147,42 @@ func (h hypervisor) mustRun(t *testing.T, name string) {
 	if _, runs := h.Live(name); !runs {
 		t.Errorf("VM %s does not run", name)
 	}
+}
+
+// TestAnswerOfRestoreIsLost: the peer makes images for a module that it does not know, and its answer does not arrive:
+// it undoes them. Each try once left a set of images there.
+func TestAnswerOfRestoreIsLost(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	p.protected("web01")
+	_, err := p.a.node.Act(ctx, "web01", api.Stop, api.ActionRequest{})
+	must(t, err)
+	p.is(p.a, "web01", "STOP") // so that nobody gives it to beta but this test
+	p.is(p.b, "web01", "STOP")
+	must(t, p.b.node.Remove(ctx, "web01"))
+	must(t, p.b.hv.Undefine(ctx, "web01"))
+	before := p.images(p.b)
+
+	h := p.slowed("definition")
+	m, err := p.a.node.Mirror("web01")
+	must(t, err)
+	waits, cut := context.WithCancel(ctx)
+	restored := make(chan error, 1)
+	go func() { restored <- p.a.node.restore(waits, m, "beta", "task1") }()
+	<-h.begun
+	cut()
+	close(h.goOn)
+	if err := <-restored; !errors.Is(err, api.ErrUnreach) {
+		t.Errorf("without an answer it was given to beta: %v", err)
+	}
+	until(t, "beta has undone it", func() error {
+		notes, err := badgerlog.Values{Store: p.b.node.store}.Keys("hosted/task1")
+		if left := p.images(p.b); err == nil && (len(left) != len(before) || len(notes) > 0) {
+			err = fmt.Errorf("%v are there, they were %v; notes %v", left, before, notes)
+		}
+		return err
+	})
+	must(t, p.a.node.restore(ctx, m, "beta", "task2"))
+	_, err = p.b.node.Mirror("web01")
+	must(t, err)
 }
