@@ -87,7 +87,7 @@ func (f *faults) oneOf(path, v string, allowed ...string) {
 var moduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
 
 // Validate lists every fault of m; none means it can be used. It asks nothing of the cluster: that the nodes are
-// members is for the caller. The order of the faults of a policy is not always the same.
+// members is for the caller.
 func (m Module) Validate() []Fault {
 	var f faults
 	if !moduleName.MatchString(m.Name) {

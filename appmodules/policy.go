@@ -244,7 +244,7 @@ const defaultDisk = 10 * time.Second
 // Disk is the DiskBudget in force, never 0, which would be no budget.
 func (p Policy) Disk() time.Duration { return cmp.Or(time.Duration(p.DiskBudget), defaultDisk) }
 
-// Validate lists every fault of p in a module on nodes.
+// Validate lists every fault of p in a module on nodes, in the same order each time.
 func (p Policy) Validate(nodes []string) []Fault {
 	var f faults
 	f.oneOf("policy.arbitration", p.Arbitration, "safe", "available")
@@ -259,12 +259,8 @@ func (p Policy) Validate(nodes []string) []Fault {
 	if p.Restart.Max < 0 {
 		f.add("policy.restart.max", "must be ≥ 0")
 	}
-	for path, d := range map[string]Duration{"policy.restart.window": p.Restart.Window,
-		"policy.start.delay": p.Start.Delay} {
-		if d < 0 {
-			f.add(path, "must be ≥ 0")
-		}
-	}
+	f.notNegative("policy.restart.window", p.Restart.Window)
+	f.notNegative("policy.start.delay", p.Start.Delay)
 	if d := time.Duration(p.DiskBudget); d != 0 && (d < time.Second || d > 10*time.Minute) {
 		f.add("policy.disk_budget", "%s must be between 1s and 10m", d)
 	}
@@ -274,11 +270,38 @@ func (p Policy) Validate(nodes []string) []Fault {
 	if time.Duration(p.Shutdown) < time.Second {
 		f.add("policy.shutdown", "must be ≥ 1s")
 	}
-	for path, r := range map[string]Reaction{"policy.on.crash": p.On.Crash, "policy.on.panic": p.On.Panic,
-		"policy.on.shutdown": p.On.Shutdown, "policy.on.admin": p.On.Admin} {
-		f.oneOf(path, string(r), string(React), string(ReactMove), string(ReactStop))
+	f.reaction("policy.on.crash", p.On.Crash)
+	f.reaction("policy.on.panic", p.On.Panic)
+	f.reaction("policy.on.shutdown", p.On.Shutdown)
+	f.reaction("policy.on.admin", p.On.Admin)
+	return f
+}
+
+// maxRestarts is more than anybody has patience for. Each restart is kept with its time until the window has passed.
+const maxRestarts = 1000
+
+// Mistakes are what may be stored and is not what an admin means who writes it: it has no effect, or no end. Nodes take
+// it from each other, as older releases have stored it.
+func (p Policy) Mistakes() []Fault {
+	var f faults
+	if p.Failback == "auto" && (p.Primary == "last" || p.Primary == "any") {
+		f.add("policy.failback", "auto has no effect while policy.primary is %s: give policy.primary the node to come back "+
+			"to first, or leave policy.failback at manual", p.Primary)
+	}
+	if p.Restart.Max > maxRestarts {
+		f.add("policy.restart.max", "must be ≤ %d", maxRestarts)
 	}
 	return f
+}
+
+func (f *faults) notNegative(path string, d Duration) {
+	if d < 0 {
+		f.add(path, "must be ≥ 0")
+	}
+}
+
+func (f *faults) reaction(path string, r Reaction) {
+	f.oneOf(path, string(r), string(React), string(ReactMove), string(ReactStop))
 }
 
 // Duration is a time.Duration written as text: 500ms, 2s, 24h.

@@ -50,3 +50,28 @@ func TestProofPolicy(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultsHaveAnOrder: where only one fault is told it is the same one each time; older nodes have stored mistakes, and
+// they are no fault.
+func TestFaultsHaveAnOrder(t *testing.T) {
+	p := DefaultPolicy()
+	p.Restart.Window, p.Start.Delay, p.On = -1, -1, On{}
+	for range 50 {
+		var got []string
+		for _, f := range p.Validate([]string{"a", "b"}) {
+			got = append(got, strings.TrimPrefix(f.Path, "policy."))
+		}
+		if all := strings.Join(got, " "); all != "restart.window start.delay on.crash on.panic on.shutdown on.admin" {
+			t.Fatalf("the faults are %s", all)
+		}
+	}
+	p = DefaultPolicy()
+	p.Failback, p.Restart.Max = "auto", maxRestarts+1
+	if f := p.Validate([]string{"a", "b"}); len(f) > 0 || len(p.Mistakes()) != 2 {
+		t.Errorf("faults %v, mistakes %v", f, p.Mistakes())
+	}
+	p.Primary, p.Restart.Max = "a", maxRestarts
+	if f := p.Mistakes(); len(f) > 0 {
+		t.Errorf("mistakes %v", f)
+	}
+}

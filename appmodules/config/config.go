@@ -30,8 +30,8 @@ var ErrFaulty = errors.New("faulty configuration")
 const maxSize = 256 << 10
 
 // Parse reads the YAML of one module. Unknown keys are refused. file names it in
-// errors, as "file:line: path: text", one line for each fault. What cannot be read is told alone, what Validate finds
-// all at once. Keys that are left out have their defaults; after an error the module is of no use.
+// errors, as "file:line: path: text", one line for each fault. What cannot be read is told alone, what Validate and
+// Mistakes find all at once. Keys that are left out have their defaults; after an error the module is of no use.
 func Parse(file string, text []byte) (appmodules.Module, error) {
 	return ParseOnto(appmodules.Default(), file, text)
 }
@@ -55,7 +55,7 @@ func ParseOnto(m appmodules.Module, file string, text []byte) (appmodules.Module
 		}
 		m = doc.Module()
 	}
-	faults := m.Validate()
+	faults := append(m.Validate(), m.Policy.Mistakes()...)
 	if len(faults) == 0 {
 		return m, nil
 	}

@@ -51,6 +51,10 @@ func TestFaults(t *testing.T) {
 		{"wrong type", "{max: 3,", "{max: many,", "web01.yaml:9: "},
 		{"bare duration", "stall_budget: 2s", "stall_budget: 2", "not a duration"},
 		{"out of range", "{max: 3,", "{max: -1,", "web01.yaml:9: policy.restart.max: must be ≥ 0"},
+		{"out of all bounds", "{max: 3,", "{max: 1000000000000,", "web01.yaml:9: policy.restart.max: must be ≤ 1000"},
+		{"no effect", "primary: alpha", "primary: last", "web01.yaml:8: policy.failback: auto has no effect while " +
+			"policy.primary is last: give policy.primary the node"},
+		{"no effect either", "primary: alpha", "primary: any", "while policy.primary is any"},
 		{"no pass", "proof: 48h", "proof: daily", `neither "week" nor "off"`},
 		{"no rule", "proof_repair: auto", "proof_repair: always",
 			`web01.yaml:13: policy.proof_repair: "always" is not one of`},
