@@ -59,6 +59,30 @@ func TestRefusals(t *testing.T) {
 	a.hv.SetAway(false)
 }
 
+// TestSwapAwayFromHome: a module that would be moved back at once is not moved at all: that costs its guest two restarts
+// for nothing. The other way, and with failback manual, it moves.
+func TestSwapAwayFromHome(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formedAs(func(*simNode, *Config) {}, func(m *appmodules.Module) {
+		m.Policy.Failback, m.Policy.Primary = "auto", "alpha"
+	})
+	a.refuses(appmodules.CmdSwap, "policy.failback is auto and policy.primary is alpha",
+		"`duet config set web01 policy.failback=manual` first")
+	p.inStep(a, b)
+	m := module()
+	m.Policy.Failback, m.Policy.Primary = "manual", "alpha"
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Configure(t.Context(), m))
+	}
+	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
+	p.inStep(b, a)
+	m.Policy.Failback, m.Policy.Primary = "auto", "beta"
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Configure(t.Context(), m))
+	}
+	b.refuses(appmodules.CmdSwap, "policy.primary is beta")
+}
+
 // TestStoppingGuest: while a guest is asked to shut down the status says how long it still may; a start is refused
 // with what goes on, and a guest that does not hear is ended then.
 func TestStoppingGuest(t *testing.T) {
