@@ -108,7 +108,10 @@ func (b beta) Forget(ctx context.Context, n cluster.NodeID, m appmodules.Module,
 func (b beta) Make(ctx context.Context, n cluster.NodeID, id string, m appmodules.Module,
 	places []protect.Place) ([]protect.Made, error) {
 	made, err := b.peers.Make(ctx, n, id, m, places)
-	return made, errors.Join(err, b.imageErr)
+	if b.imageErr != nil { // it has made them, and nobody hears of it
+		return nil, errors.Join(err, b.imageErr)
+	}
+	return made, err
 }
 
 func (b beta) Store(ctx context.Context, n cluster.NodeID, m protect.New) error {

@@ -153,6 +153,9 @@ func (w *world) faults(state vmmanager.State) (out []string) {
 		if strings.Contains(path, made) && !strings.HasPrefix(path, "beta:") && !used(path) && !w.leaky {
 			bad("image %s is left", path)
 		}
+		if strings.HasPrefix(path, "beta:") && !w.was { // after a release it keeps them
+			bad("image %s is left", path)
+		}
 	}
 	return out
 }

@@ -18,6 +18,7 @@ import (
 // that of the task, then that which insists.
 type protection struct {
 	record
+	asked   record // as it was accepted; does not change, see Works.accept
 	w       *Works
 	task    Task               // nil: nobody follows
 	notices []api.Notice       // what the peer says of the VM; an earlier run's are gone
@@ -52,13 +53,19 @@ func (p *protection) plan() *plan {
 // run protects the VM. What fails before the module is durable is undone, if need be later. It is the work of the
 // task: id is the task's, and of the images that the peer makes. When ctx ends, as the daemon stops, nothing is
 // undone any more but that volumes are no longer served; a VM on them waits for the next run.
-func (p *protection) run(ctx context.Context, id string, t Task) (string, error) {
+func (p *protection) run(ctx context.Context, id string, t Task) (_ string, err error) {
 	p.Task, p.task = id, t
+	goesOn := false // beside the task, which ends
+	defer func() {
+		if !goesOn {
+			p.w.end(p)
+		}
+	}()
 	t.Step("asks %s what it would say to the VM", p.peer())
 	if err := p.fit(ctx); err != nil {
 		return "", err // nothing was begun
 	}
-	err := p.plan().forward(ctx)
+	err = p.plan().forward(ctx)
 	through := err == nil
 	if through {
 		if err = p.w.End(p.Module.Name); err == nil {
@@ -69,7 +76,7 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 	case p.Mark.At == "":
 		return "", err
 	case ctx.Err() != nil:
-		return "", errors.Join(err, p.closeCopies(), errors.New("the daemon stops; its next run undoes the rest"))
+		return "", errors.Join(err, p.closeCopies(), p.nextRun(ctx))
 	}
 	if !through {
 		t.Step("undoes what was begun")
@@ -77,9 +84,11 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 	result, failed, again := p.resume(ctx)
 	switch {
 	case again != nil && ctx.Err() != nil:
-		return "", errors.Join(err, errors.New("the daemon stops; its next run undoes the rest"))
+		return "", errors.Join(err, p.nextRun(ctx))
 	case again != nil:
+		goesOn = true
 		p.w.cfg.Spawn(func(ctx context.Context) {
+			defer p.w.end(p)
 			p.w.insist(ctx, p.record, func(ctx context.Context) error { _, _, err := p.resume(ctx); return err })
 		})
 		if through {
@@ -90,6 +99,17 @@ func (p *protection) run(ctx context.Context, id string, t Task) (string, error)
 		return "", err
 	}
 	return result, nil
+}
+
+// nextRun says what becomes of a plan in whose midst the daemon stops.
+func (p *protection) nextRun(ctx context.Context) error {
+	switch on, err := p.plan().committed(ctx); {
+	case err != nil:
+		return fmt.Errorf("the daemon stops; its next run finds out whether module %s is stored: %w", p.Module.Name, err)
+	case on:
+		return fmt.Errorf("the daemon stops; module %s is stored, and its next run begins it", p.Module.Name)
+	}
+	return errors.New("the daemon stops; its next run undoes the rest")
 }
 
 // resume ends a protect that was cut short or has failed: it goes on where the module is durable, and is undone where
@@ -170,10 +190,10 @@ func (p *protection) makeImages(ctx context.Context) error {
 // move copies the disks of the running VM into the volumes and switches it over, one after the other. The volumes are
 // served first, by this process alone and without an engine. Each disk is set to pause the VM on errors before: from
 // the switch on a daemon that dies must look to the guest like a disk that is slow. Only whole copies count; a disk
-// that is on its volume already is left there.
+// that is on its volume already is left there. A VM that is off only gets the definition on its volumes.
 func (p *protection) move(ctx context.Context) error {
 	if !p.Running {
-		return nil
+		return p.hold(ctx)
 	}
 	p.say("lets the VM pause, not fail, when a disk does not answer")
 	if err := p.harden(ctx); err != nil {
@@ -194,6 +214,25 @@ func (p *protection) move(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// hold keeps a VM that is off from its images, which become those of its volumes: on these, which nobody serves yet, it
+// does not start. One that was started since the protect was asked for writes its images by itself, and is refused.
+func (p *protection) hold(ctx context.Context) error {
+	hv, vm := p.w.cfg.Hypervisor, p.Definition.Name
+	rewired, err := p.rewired()
+	if err != nil {
+		return err
+	}
+	if err := hv.Define(ctx, rewired); err != nil {
+		return err
+	}
+	state, err := hv.State(ctx, vm)
+	if err == nil && state != vmmanager.Off {
+		err = fmt.Errorf("%w: VM %s was started meanwhile (it is %s): `duet vm protect %s` again takes it in while it runs",
+			api.ErrConflict, vm, state, vm)
+	}
+	return err
 }
 
 func (p *protection) copied(done, total int64, began time.Time) {

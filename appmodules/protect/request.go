@@ -32,10 +32,17 @@ func (w *Works) Protect(ctx context.Context, vm string, r api.ProtectRequest) (a
 		return api.Task{}, err
 	}
 	p, err := w.requested(ctx, def, r)
+	if err == nil {
+		err = w.accept(p)
+	}
 	if err != nil {
 		return api.Task{}, err
 	}
-	return w.cfg.Tasks.Run(protecting, p.Module.Name, p.run)
+	t, err := w.cfg.Tasks.Run(protecting, p.Module.Name, p.run)
+	if err != nil {
+		w.end(p)
+	}
+	return t, err
 }
 
 // Check tells what would come of Protect and changes nothing. What Protect would refuse of the VM's devices, and what
@@ -83,8 +90,8 @@ func (w *Works) defined(ctx context.Context, vm string) (vmmanager.Definition, e
 	return def, err
 }
 
-// requested is a protect that may begin, and has changed nothing yet. Its findings are those of this moment: the task
-// does not look again whether the VM runs.
+// requested is a protect that may begin, and has changed nothing yet. Its findings are those of this moment: accept looks
+// again for others, and the plan whether the VM runs (move).
 func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.ProtectRequest) (*protection, error) {
 	vm := def.Name
 	m, err := w.module(def, r)
@@ -130,14 +137,8 @@ func (w *Works) module(def vmmanager.Definition, r api.ProtectRequest) (appmodul
 		}
 		m.Nodes, m.Spec = []string{string(c.Self), peer}, appmodules.VM{Domain: def.Name}
 	}
-	for _, have := range all {
-		switch {
-		case have.Subject() == def.Name:
-			return m, fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, def.Name, have.Name)
-		case have.Name == m.Name:
-			return m, fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict,
-				m.Name, have.Subject())
-		}
+	if err := w.free(m); err != nil {
+		return m, err
 	}
 	m.ID = strings.ToLower(rand.Text())
 	if faults := m.Validate(); len(faults) > 0 {

@@ -69,8 +69,8 @@ func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []v
 	var newer []vmmanager.Disk
 	for _, e := range on {
 		for _, v := range p.Module.Volumes() {
-			if v.Target == e.Target {
-				image := p.w.cfg.Volumes.Disk(v)
+			image := p.w.cfg.Volumes.Disk(v)
+			if v.Target == e.Target && !p.has(image) {
 				newer = append(newer, image)
 				p.keepImage(image.Path)
 			}
@@ -99,6 +99,13 @@ func (p *protection) redefine(ctx context.Context, state vmmanager.State, on []v
 		return hv.Reload(ctx, def.Name, back, func() error { return nil })
 	}
 	return hv.Define(ctx, def)
+}
+
+// has reports whether that image is the one of the VM's own definition: that of one that was off stays where it is.
+func (p *protection) has(image vmmanager.Disk) bool {
+	return slices.ContainsFunc(p.Definition.Disks, func(d vmmanager.Disk) bool {
+		return d.Target == image.Target && d.Path == image.Path
+	})
 }
 
 // placed are the disks with those that lie elsewhere by now in their place.

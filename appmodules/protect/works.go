@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"duet/appmodules"
@@ -13,11 +14,14 @@ import (
 	"duet/vmmanager"
 )
 
-// Works are the plans of this node. Its methods may be called by several goroutines. It keeps no list in memory of
-// what goes on: the store has it, and a question about it waits for the disk.
+// Works are the plans of this node. Its methods may be called by several goroutines. What goes on is in the store, and a
+// question about it waits for the disk; only what a protect owns before its plan is stored is in memory.
 type Works struct {
 	cfg  Config
 	left map[string]record // by an earlier run, by module, or by module and peer; does not change
+
+	mu       sync.Mutex               // held while a protect is accepted, which waits for the store
+	accepted map[*protection]struct{} // in this run, and not ended
 }
 
 // record is a plan as it is stored, until it has ended. There is one for each name of a module, and beside it one for
@@ -32,7 +36,7 @@ type record struct {
 	Images     []vmmanager.Disk     `json:"images"`  // that the VM is put on, of a release
 	Running    bool                 `json:"running"` // the VM ran when it began
 	Mine       []Made               `json:"mine"`    // images made on this node, which an undo drops
-	Theirs     []Made               `json:"theirs"`  // and on the peer; empty: none, as far as this node was told
+	Theirs     []Made               `json:"theirs"`  // and on the peer, as far as this node was told
 	// Back: the VM has its own disks; the peer still has to forget the module.
 	Back  bool          `json:"back"`
 	Epoch cluster.Epoch `json:"epoch"` // of a release: the newest known here; see Peers.Forget
@@ -59,7 +63,7 @@ const prefix = "unfinished/"
 // NewWorks reads what an earlier run left; Resume takes it up. A plan that cannot be read is an error, and the node
 // does not start.
 func NewWorks(cfg Config) (*Works, error) {
-	w := &Works{cfg: cfg}
+	w := &Works{cfg: cfg, accepted: map[*protection]struct{}{}}
 	var err error
 	w.left, err = w.stored()
 	return w, err
@@ -127,21 +131,73 @@ func (w *Works) Busy(module string) bool {
 	return err != nil || all[module].Kind != ""
 }
 
-// mayBegin refuses a protect while an earlier one of the VM or of its name goes on. Of two that begin at once under
-// one name Tasks refuses one; what a peer has still to hear of an earlier one is in nobody's way.
+// mayBegin refuses a protect while an earlier one of the VM or of its name goes on, or a module has either. What a peer
+// has still to hear of an earlier one is in nobody's way. The modules are asked last: who ends a plan has begun its
+// module.
 func (w *Works) mayBegin(m appmodules.Module) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refuse(m)
+}
+
+// refuse is mayBegin with w.mu held.
+func (w *Works) refuse(m appmodules.Module) error {
+	goes := func(r record) error {
+		if r.Back || r.Module.Name != m.Name && r.Definition.Name != m.Subject() {
+			return nil
+		}
+		return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more",
+			api.ErrConflict, r.Kind, r.Definition.Name, r.Module.Name)
+	}
+	for p := range w.accepted {
+		if err := goes(p.asked); err != nil {
+			return err
+		}
+	}
 	all, err := w.stored()
 	if err != nil {
 		return err
 	}
 	for _, r := range all {
-		if !r.Back && (r.Module.Name == m.Name || r.Definition.Name == m.Subject()) {
-			return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more",
-				api.ErrConflict,
-				r.Kind, r.Definition.Name, r.Module.Name)
+		if err := goes(r); err != nil {
+			return err
+		}
+	}
+	return w.free(m)
+}
+
+// free refuses a module whose VM or whose name another module has.
+func (w *Works) free(m appmodules.Module) error {
+	for _, have := range w.cfg.Modules.All() {
+		switch {
+		case have.Subject() == m.Subject():
+			return fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, m.Subject(), have.Name)
+		case have.Name == m.Name:
+			return fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict,
+				m.Name, have.Subject())
 		}
 	}
 	return nil
+}
+
+// accept gives a protect the names of its VM and of its module, until end: the plan is stored only once the peer has
+// judged the VM.
+func (w *Works) accept(p *protection) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.refuse(p.Module); err != nil {
+		return err
+	}
+	p.asked = p.record
+	w.accepted[p] = struct{}{}
+	return nil
+}
+
+// end ends accept.
+func (w *Works) end(p *protection) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.accepted, p)
 }
 
 // Resume takes up what an earlier run left. It is called once the modules of this node have begun, as a release may
@@ -243,7 +299,7 @@ func (w *Works) farewell(ctx context.Context, r record) error {
 			return err
 		}
 	}
-	if member && r.Kind == protecting && len(r.Theirs) > 0 { // it may have heard of the module
+	if member && r.Kind == protecting { // it may have made images although its answer was lost
 		err := w.cfg.Peers.Forget(ctx, peer, r.Module, 1)
 		if err == nil {
 			err = w.cfg.Peers.Drop(ctx, peer, r.Task, r.Theirs)

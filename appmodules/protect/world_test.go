@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -32,13 +33,15 @@ type world struct {
 
 	mu     sync.Mutex
 	store  map[string][]byte
-	here   map[string]protect.New // modules stored on alpha
-	there  map[string]protect.New // and on beta
-	begun  map[string]bool        // modules with an engine, in the present run
-	images map[string]bool        // files of alpha by path, of beta with its name before
-	asked  map[string][]protect.Made
-	deny   bool // images cannot be given to the VM's process
-	leaky  bool // images were made and are not noted yet
+	here   map[string]protect.New    // modules stored on alpha
+	there  map[string]protect.New    // and on beta
+	begun  map[string]bool           // modules with an engine, in the present run
+	images map[string]bool           // files of alpha by path, of beta with its name before
+	asked  map[string][]protect.Made // of beta, by the ID of the task
+	tasks  int                       // so far
+	was    bool                      // it was protected at some time
+	deny   bool                      // images cannot be given to the VM's process
+	leaky  bool                      // images were made and are not noted yet
 }
 
 // made is part of the path of images that Duet makes.
@@ -200,11 +203,18 @@ func (d *daemon) alive() error {
 type board struct{ *daemon }
 
 func (b board) Run(_, _ string, work func(context.Context, string, protect.Task) (string, error)) (api.Task, error) {
+	b.mu.Lock()
+	b.tasks++
+	id := fmt.Sprintf("task-%d", b.tasks)
+	b.mu.Unlock()
 	b.spawn(func(ctx context.Context) {
-		_, b.failed = work(ctx, "task-1", task{})
+		_, err := work(ctx, id, task{})
+		b.mu.Lock()
+		b.failed = err
+		b.mu.Unlock()
 		b.ended <- struct{}{}
 	})
-	return api.Task{ID: "task-1"}, nil
+	return api.Task{ID: id}, nil
 }
 
 func (b board) Again(string, string, string) func(string, error) { return func(string, error) {} }
@@ -350,7 +360,7 @@ func (m modules) Store(ctx context.Context, n protect.New) error {
 	return m.change(func() error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.here[n.Module.Name] = n
+		m.here[n.Module.Name], m.was = n, true
 		return nil
 	})
 }
@@ -499,18 +509,20 @@ func (p peers) Make(_ context.Context, _ cluster.NodeID, id string, m appmodules
 			p.images["beta:"+path] = true
 			out = append(out, protect.Made{Path: path})
 		}
+		p.asked[id] = out
 		return nil
 	})
 	return out, err
 }
 
-func (p peers) Drop(_ context.Context, _ cluster.NodeID, _ string, all []protect.Made) error {
+func (p peers) Drop(_ context.Context, _ cluster.NodeID, id string, _ []protect.Made) error {
 	return p.change(func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for _, m := range all {
+		for _, m := range p.asked[id] {
 			delete(p.images, "beta:"+m.Path)
 		}
+		delete(p.asked, id)
 		return nil
 	})
 }
