@@ -236,6 +236,13 @@ func TestProtectTwice(t *testing.T) {
 			t.Errorf("another VM: %+v, %v", check, err)
 		}
 	})
+	twin := vmmanager.Definition{Name: "twin01", Disks: []vmmanager.Disk{
+		{Target: "vdc", Path: "/run/web01-vda", Format: "endpoint", Size: diskSize}}}
+	w.must(w.hv.Define(t.Context(), twin))
+	w.altered(nil, func(d *daemon, _ *string) {
+		_, err := d.works.Check(d.ctx, "twin01", api.ProtectRequest{})
+		wants(t, "a copy", err, api.ErrConflict, "disk vdc of VM twin01 is the volume vda of module web01")
+	})
 	w = newWorld(t, vmmanager.Off)
 	w.must(w.hv.Define(t.Context(), db))
 	w.run(3, false, func(d *daemon) { d.follow(d.begin("protect")) })

@@ -112,9 +112,27 @@ func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.P
 	if err := w.mayBegin(m); err != nil {
 		return nil, err
 	}
+	if err := w.notOfOthers(def); err != nil {
+		return nil, err
+	}
 	p := &protection{w: w, record: record{Kind: protecting, Module: m, Definition: def,
 		Running: state == vmmanager.Running}}
 	return p, p.layout(r.Images)
+}
+
+// notOfOthers refuses a VM that has a module's volume for a disk, as the copy of a protected VM's definition does.
+func (w *Works) notOfOthers(def vmmanager.Definition) error {
+	on := w.cfg.Hypervisor.On(def)
+	for _, m := range w.cfg.Modules.All() {
+		for _, e := range w.cfg.Modules.Endpoints(m) {
+			i := slices.IndexFunc(on, func(o vmmanager.Endpoint) bool { return o.Socket == e.Socket })
+			if i >= 0 {
+				return fmt.Errorf("%w: disk %s of VM %s is the volume %s of module %s, which VM %s has: give it a disk of its own",
+					api.ErrConflict, on[i].Target, def.Name, e.Target, m.Name, m.Subject())
+			}
+		}
+	}
+	return nil
 }
 
 // module makes the module's configuration from the request, with a new identity, which no earlier module of its name
