@@ -51,8 +51,8 @@ func TestProofPolicy(t *testing.T) {
 	}
 }
 
-// TestFaultsHaveAnOrder: where only one fault is told it is the same one each time; older nodes have stored mistakes, and
-// they are no fault.
+// TestFaultsHaveAnOrder: where only one fault is told it is the same one each time; older nodes have stored mistakes,
+// and they are no fault.
 func TestFaultsHaveAnOrder(t *testing.T) {
 	p := DefaultPolicy()
 	p.Restart.Window, p.Start.Delay, p.On = -1, -1, On{}

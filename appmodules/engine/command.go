@@ -114,8 +114,8 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	}
 	if policy := e.cfg.Module.Policy; ev == appmodules.CmdSwap && policy.Failback == "auto" &&
 		e.cfg.Module.Preferred() == string(e.self) {
-		return fmt.Errorf("%w: policy.failback is auto and policy.primary is %s: %s would be moved back at once: `duet config "+
-			"set %s policy.failback=manual` first", ErrRefused, e.self, e.cfg.Module.Name, e.cfg.Module.Name)
+		return fmt.Errorf("%w: policy.failback is auto and policy.primary is %s: %s would be moved back at once: `duet "+
+			"config set %s policy.failback=manual` first", ErrRefused, e.self, e.cfg.Module.Name, e.cfg.Module.Name)
 	}
 	switch ev { // also where it is so already: it is to stay so
 	case appmodules.CmdSecond, appmodules.CmdStart, appmodules.CmdPrim:

@@ -59,8 +59,8 @@ func TestRefusals(t *testing.T) {
 	a.hv.SetAway(false)
 }
 
-// TestSwapAwayFromHome: a module that would be moved back at once is not moved at all: that costs its guest two restarts
-// for nothing. The other way, and with failback manual, it moves.
+// TestSwapAwayFromHome: a module that would be moved back at once is not moved at all: that costs its guest two
+// restarts for nothing. The other way, and with failback manual, it moves.
 func TestSwapAwayFromHome(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formedAs(func(*simNode, *Config) {}, func(m *appmodules.Module) {

@@ -90,8 +90,8 @@ func (w *Works) defined(ctx context.Context, vm string) (vmmanager.Definition, e
 	return def, err
 }
 
-// requested is a protect that may begin, and has changed nothing yet. Its findings are those of this moment: accept looks
-// again for others, and the plan whether the VM runs (move).
+// requested is a protect that may begin, and has changed nothing yet. Its findings are those of this moment: accept
+// looks again for others, and the plan whether the VM runs (move).
 func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.ProtectRequest) (*protection, error) {
 	vm := def.Name
 	m, err := w.module(def, r)

@@ -14,8 +14,8 @@ import (
 	"duet/vmmanager"
 )
 
-// Works are the plans of this node. Its methods may be called by several goroutines. What goes on is in the store, and a
-// question about it waits for the disk; only what a protect owns before its plan is stored is in memory.
+// Works are the plans of this node. Its methods may be called by several goroutines. What goes on is in the store, and
+// a question about it waits for the disk; only what a protect owns before its plan is stored is in memory.
 type Works struct {
 	cfg  Config
 	left map[string]record // by an earlier run, by module, or by module and peer; does not change

@@ -61,8 +61,8 @@ func TestEditWhileTheDiskHangs(t *testing.T) {
 	}
 }
 
-// TestPlacesBesideAnEdit: a peer that was given a module has put its images elsewhere, and an admin has edited the policy
-// meanwhile: both count, on both nodes.
+// TestPlacesBesideAnEdit: a peer that was given a module has put its images elsewhere, and an admin has edited the
+// policy meanwhile: both count, on both nodes.
 func TestPlacesBesideAnEdit(t *testing.T) {
 	for _, edited := range []bool{false, true} {
 		for _, moved := range []bool{false, true} {
