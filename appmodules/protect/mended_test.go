@@ -111,6 +111,7 @@ func TestReleaseOfVMThatIsGone(t *testing.T) {
 			if !d.calm() {
 				t.Errorf("it does not end: %s", &d.log)
 			}
+			synctest.Wait() // the work has said it
 			if !strings.HasPrefix(*said, "VM web01 is protected no more; it was deleted from alpha meanwhile, its data are in") {
 				t.Errorf("it says %q", *said)
 			}

@@ -81,8 +81,8 @@ func unchangeable(have, want appmodules.Module) error {
 // Apply stores YAML as the newest version and sends it to the peer, without
 // waiting for one that is away: it is sent again until the peer is back, or when this daemon starts. YAML that says
 // what is so already makes no version. After an error it may be stored and in force here all the same, and then the
-// peer gets it, too. Two edits on
-// two nodes at once make two versions of one number, of which that of the later name is kept on both, see Version.
+// peer gets it, too. Two edits on two nodes at once make two versions of one number, of which that of the later name is
+// kept on both, see Version.
 // The text is an edit of version base; 0: of whatever there is.
 func (r *Registry) Apply(ctx context.Context, text string, base uint64) (api.Config, error) {
 	m, err := r.parse(text)
