@@ -100,8 +100,13 @@ func (c *Config) Learn(f Fact) bool {
 }
 
 // put replaces what is known of a node; what c refers to is not changed. So a copy of a Config may be changed while
-// others read the one before.
+// others read the one before. The fence devices of a computer go with it: they would switch off the wrong one once
+// another has its name, and confirm that.
 func (c *Config) put(f Fact) {
+	if have, ok := c.Member(f.Node); f.Gone || !ok || have.Key != f.Key {
+		c.Fence = maps.Clone(c.Fence)
+		delete(c.Fence, f.Node)
+	}
 	c.Members = slices.DeleteFunc(slices.Clone(c.Members), func(m Member) bool { return m.Node == f.Node })
 	c.Removed = slices.DeleteFunc(slices.Clone(c.Removed), func(o Fact) bool { return o.Node == f.Node })
 	switch {

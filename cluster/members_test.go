@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -47,6 +48,40 @@ func TestMembershipChanges(t *testing.T) {
 	}
 	if !old.Learn(Fact{Member: Member{Node: "gamma"}}) || !old.Trusts("gamma", "any") {
 		t.Errorf("an admission without a number: %+v", old)
+	}
+}
+
+// TestFenceDevicesGoWithTheComputer: whoever has the name next would be taken for off when the old devices say so.
+func TestFenceDevicesGoWithTheComputer(t *testing.T) {
+	with := func(change func(c *Config)) (devices string) {
+		c := town("alpha")
+		before := map[NodeID]json.RawMessage{"beta": json.RawMessage(`"old"`), "alpha": json.RawMessage(`"mine"`)}
+		c.Fence = before
+		change(&c)
+		if len(before) != 2 || string(c.Fence["alpha"]) != `"mine"` {
+			t.Errorf("others have %s, who reads the configuration before %s", c.Fence, before)
+		}
+		return string(c.Fence["beta"])
+	}
+	other := Fact{Member: Member{Node: "beta", Key: "new", Since: 3}}
+	for what, change := range map[string]func(c *Config){
+		"removed":               func(c *Config) { c.Remove("beta") },
+		"removed elsewhere":     func(c *Config) { c.Learn(Fact{Member: Member{Node: "beta", Since: 2}, Gone: true}) },
+		"the removal is missed": func(c *Config) { c.Learn(other) },
+		"a release before this one kept them": func(c *Config) {
+			kept := c.Fence
+			c.Remove("beta")
+			c.Fence = kept
+			c.Learn(other)
+		},
+	} {
+		if got := with(change); got != "" {
+			t.Errorf("%s: there are still %s", what, got)
+		}
+	}
+	moved := Fact{Member: Member{Node: "beta", Key: "b", Since: 3, Addrs: map[string]string{"hb1": "10.0.0.9"}}}
+	if with(func(c *Config) { c.Learn(moved) }) == "" {
+		t.Error("they are forgotten although the computer is the same")
 	}
 }
 

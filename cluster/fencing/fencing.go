@@ -3,9 +3,9 @@
 // is decided by the engines, which call Off.
 //
 // The devices of a node are part of cluster.Config, as package fence encodes them, with their passwords. They are
-// known by the name of the node alone: they stay when it is removed, and are those of whoever has its name next. The
-// exchange of the membership (cluster.Exchange) does not carry them: a member that was away knows them only after
-// SetFence is repeated.
+// known by the name of the node, and forgotten when it is removed or another computer has the name. The exchange of
+// the membership (cluster.Exchange) does not carry them: a member that was away knows them only after SetFence is
+// repeated.
 package fencing
 
 import (
@@ -214,8 +214,9 @@ func (s Set) Check() error {
 }
 
 // Take stores the devices of a node durably. A node that would use them first asks their agents, on this computer,
-// whether they are complete. The one whose devices they are never uses them, so its computer needs no agent. It
-// blocks on the agents and the disk.
+// whether they are complete. The one whose devices they are never uses them, so its computer needs no agent. No
+// devices are taken for who is no member: whoever has the name next is another computer. It blocks on the agents and
+// the disk.
 func (d *Desk) Take(ctx context.Context, set Set) error {
 	if self := d.cfg.Book.Config().Self; set.Node != self && len(set.Levels) > 0 {
 		levels, err := fence.Decode(set.Levels)
@@ -229,7 +230,11 @@ func (d *Desk) Take(ctx context.Context, set Set) error {
 		}
 	}
 	// No levels take the node off the list: nil in it would be devices that cannot be read.
-	_, err := d.cfg.Book.Change(func(c *cluster.Config) bool {
+	member := false
+	c, err := d.cfg.Book.Change(func(c *cluster.Config) bool {
+		if _, member = c.Member(set.Node); !member && len(set.Levels) > 0 {
+			return false
+		}
 		c.Fence = maps.Clone(c.Fence) // who reads the configuration has the old map
 		if c.Fence == nil {
 			c.Fence = make(map[cluster.NodeID]json.RawMessage)
@@ -241,6 +246,9 @@ func (d *Desk) Take(ctx context.Context, set Set) error {
 		}
 		return true
 	})
+	if err == nil && !member && len(set.Levels) > 0 {
+		err = fmt.Errorf("%w: %s does not know node %s (any more): `duet cluster status`", api.ErrNotFound, c.Self, set.Node)
+	}
 	return err
 }
 

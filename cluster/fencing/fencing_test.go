@@ -107,6 +107,11 @@ func TestSetFence(t *testing.T) {
 		t.Errorf("it shows %+v, %v", all, err)
 	}
 	away = nil
+	late := told[0]
+	late.Node = "gamma"
+	if err := d.Take(ctx, late); !errors.Is(err, api.ErrNotFound) || d.Can("gamma") {
+		t.Errorf("devices of a node that was removed: %v, can %v", err, d.Can("gamma"))
+	}
 	if err := d.SetFence(ctx, "beta", nil); err != nil || d.Can("beta") {
 		t.Errorf("no devices: %v, can %v", err, d.Can("beta"))
 	}

@@ -150,7 +150,7 @@ func (r *Registrar) Change(alter func(c *cluster.Config) bool) error {
 
 // RemoveNode takes a node that is gone for good off the cluster. What it has is left to it: were it to come back,
 // the others would not let it in. It is durable here when it returns nil, and others may not know it yet. It touches
-// no module: those whose other copy was there are listed.
+// no module: those whose other copy was there are listed. Its fence devices are forgotten with it.
 func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemoval, error) {
 	node, c := cluster.NodeID(name), r.cfg.Book.Config()
 	_, known := c.Member(node)
@@ -172,7 +172,12 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 	if err := r.Change(func(c *cluster.Config) bool { c.Remove(node); return true }); err != nil {
 		return api.NodeRemoval{}, err
 	}
-	r.cfg.Logger.Info("node removed", "node", node)
+	forgotten := ""
+	if len(c.Fence[node]) > 0 {
+		forgotten = fmt.Sprintf(" Its fence devices are forgotten: if another computer joins as %s, set those of that one "+
+			"with `duet cluster fence set %s`.", name, name)
+	}
+	r.cfg.Logger.Info("node removed", "node", node, "fence_devices", forgotten != "")
 	for _, other := range r.cfg.Book.Config().Members {
 		if other.Node == c.Self {
 			continue
@@ -185,7 +190,7 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 	}
 	gone := api.NodeRemoval{Node: name, Modules: r.cfg.With(node), Keeps: fmt.Sprintf("No node and no witness answers %s "+
 		"any more, and the key of the heartbeats is exchanged. What cannot be taken back is its copy of the "+
-		"cluster's authority: wipe /var/lib/duet on it; if it is in foreign hands, found a new cluster.", name)}
+		"cluster's authority: wipe /var/lib/duet on it; if it is in foreign hands, found a new cluster.%s", name, forgotten)}
 	return gone, nil
 }
 

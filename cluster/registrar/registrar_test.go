@@ -116,10 +116,15 @@ func TestRemoveNode(t *testing.T) {
 		}
 	}
 	o.did(t, "what is refused", 0)
+	_, err := o.book.Change(func(c *cluster.Config) bool {
+		c.Fence = map[cluster.NodeID]json.RawMessage{"beta": json.RawMessage(`[]`)}
+		return true
+	})
+	must(t, err)
 	o.answers["members/meet"] = cluster.ErrOlder
 	gone, err := o.RemoveNode(t.Context(), "beta")
 	if err != nil || gone.Node != "beta" || !slices.Equal(gone.Modules, []string{"web01"}) ||
-		!strings.Contains(gone.Keeps, "authority") || o.members() != "alpha gamma" {
+		!strings.Contains(gone.Keeps, "authority") || !strings.Contains(gone.Keeps, "fence devices are forgotten") || o.members() != "alpha gamma" {
 		t.Errorf("%+v, %v; members are %q", gone, err, o.members())
 	}
 	o.did(t, "a removal", 1, "gamma members/meet", "gamma members/beta/remove")
