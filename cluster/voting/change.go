@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/enroll"
 	"duet/cluster/witness"
 )
 
@@ -17,10 +18,12 @@ import (
 const metWithin = 5 * time.Second
 
 // Add registers this cluster with a witness and has all nodes use it: as the voter, or as a spare if there is one.
-// All nodes have to answer: none may go on deciding by other means. A witness that is known already is registered
-// again under its ID, as when it has lost its store; who votes stays as it is then. After an error beyond the
-// registration the witness may know this cluster without being used; the command may be repeated with a new token.
-// It blocks on the witness and on all nodes.
+// All nodes have to answer: none may go on deciding by other means. One that is known at that address and answers
+// stays as it is, and its token is not used. One that does not answer under its registration, as when it has lost
+// its store or its key, is registered under another ID, as a witness like any new one, and then takes the place of
+// itself: under the old ID its empty memory would be taken for the one that was told what was decided. After an
+// error beyond the registration the witness may know this cluster without being used; the command may be repeated
+// with a new token. It blocks on the witness and on all nodes.
 func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -38,29 +41,49 @@ func (p *Panel) Add(ctx context.Context, addr, token string) (*Handle, error) {
 	}
 	p.busy.Lock()
 	defer p.busy.Unlock()
-	v := p.voters()
-	w, again := v.Find(addr)
-	if !again {
-		w = cluster.Witness{Addr: addr, ID: rand.Text()}
+	known := slices.DeleteFunc(p.voters().All(), func(w cluster.Witness) bool { return w.Addr != addr })
+	h := p.answering(ctx, known)
+	if h == nil {
+		if h, err = p.register(ctx, addr, t); err != nil {
+			return nil, err
+		}
 	}
+	for _, w := range known {
+		if w == h.cfg {
+			continue
+		}
+		if err := p.without(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// register makes this cluster known to a witness under a new ID, and has all nodes know it. It is greeted.
+func (p *Panel) register(ctx context.Context, addr string, t enroll.Token) (*Handle, error) {
+	w := cluster.Witness{Addr: addr, ID: rand.Text()}
 	key, err := witness.Register(ctx, addr, t, witness.Registration{ID: w.ID, Name: p.cfg.Book.Config().Name,
 		CA: p.cfg.Authority()})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrConflict, err)
 	}
-	if again && w.Key != key.String() {
-		return nil, fmt.Errorf("%w: the witness at %s has another key than before: `duet cluster witness remove %s` first",
-			ErrConflict, addr, addr)
-	}
-	if !again {
-		w.Key = key.String()
-		if err := p.agree(ctx, v.With(w)); err != nil {
-			return nil, err
-		}
+	w.Key = key.String()
+	if err := p.agree(ctx, p.voters().With(w)); err != nil {
+		return nil, err
 	}
 	h := p.handles([]cluster.Witness{w})[0]
 	p.greet(ctx, h)
 	return h, nil
+}
+
+// without has all nodes do without a witness; a spare takes the voter's place first.
+func (p *Panel) without(ctx context.Context, w cluster.Witness) error {
+	if v := p.voters(); len(v.Active) > 0 && v.Active[0] == w {
+		if err := p.exchange(ctx); err != nil {
+			return err
+		}
+	}
+	return p.agree(ctx, p.voters().Without(w))
 }
 
 // apart refuses a host that is one of the nodes: its death would take two of three votes. It looks the name up once:
@@ -110,12 +133,7 @@ func (p *Panel) Remove(ctx context.Context, addr string) error {
 	if err := p.everybody(ctx); err != nil {
 		return err
 	}
-	if len(v.Active) > 0 && v.Active[0] == w {
-		if err := p.exchange(ctx); err != nil {
-			return err
-		}
-	}
-	return p.agree(ctx, p.voters().Without(w))
+	return p.without(ctx, w)
 }
 
 // exchange gives the voter's place to the first spare that answers, if there is one. It goes on with an exchange

@@ -23,8 +23,8 @@
 //
 // A witness must not forget: a yes is durable before it is said, and if it cannot be
 // made durable the caller gets an error, which is no vote. A witness that lost its
-// store has lost its registrations too and answers nobody; it has to be registered under another ID (after
-// voting.Panel.Remove, Add makes one), so that a node that was away meanwhile and asks under the old one cannot win
+// store has lost its registrations too and answers nobody; it has to be registered under another ID (voting.Panel.Add
+// does so), so that a node that was away meanwhile and asks under the old one cannot win
 // with stale data from an empty memory. For the same reason its store must never be put back to an
 // older state, be it by a backup or by a snapshot of its computer: nothing can tell that.
 //

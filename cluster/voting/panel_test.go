@@ -1,0 +1,194 @@
+package voting
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"duet/cluster"
+	"duet/cluster/membership"
+	"duet/cluster/pki"
+	"duet/cluster/witness"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// memory is a witness's Store.
+type memory struct {
+	mu   sync.Mutex
+	data map[string][]byte
+}
+
+func (m *memory) Load(key string, v any) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.data[key]
+	if !ok {
+		return false, nil
+	}
+	return true, json.Unmarshal(b, v)
+}
+
+func (m *memory) Save(key string, v any) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.data[key], err = json.Marshal(v)
+	return err
+}
+
+func (m *memory) Delete(key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.data, key)
+	return nil
+}
+
+func (m *memory) Keys(prefix string) (out []string, _ error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k := range m.data {
+		if strings.HasPrefix(k, prefix) {
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+// third is a witness, which may lose what it has.
+type third struct {
+	t    *testing.T
+	dir  string
+	addr string
+	srv  *witness.Server
+	stop func()
+}
+
+func newThird(t *testing.T) *third {
+	w := &third{t: t, dir: t.TempDir(), addr: "127.0.0.1:0"}
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	return w
+}
+
+// start runs it with the key of its directory and an empty store.
+func (w *third) start() {
+	w.t.Helper()
+	var err error
+	w.srv, err = witness.New(witness.Config{Dir: w.dir, Store: &memory{data: make(map[string][]byte)}})
+	must(w.t, err)
+	ln, err := net.Listen("tcp", w.addr)
+	must(w.t, err)
+	w.addr = ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- w.srv.Serve(ctx, ln) }()
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			w.t.Error(err)
+		}
+	})
+}
+
+// loses is the store, and the key too where all is lost.
+func (w *third) loses(all bool) {
+	w.t.Helper()
+	w.stop()
+	if all {
+		must(w.t, os.RemoveAll(w.dir))
+	}
+	w.start()
+}
+
+func (w *third) token() string {
+	w.t.Helper()
+	t, err := w.srv.NewToken(0)
+	must(w.t, err)
+	return t.String()
+}
+
+// pair are the panels of two nodes. Both show alpha's certificate, which is nothing to what they do here.
+type pair struct {
+	alpha, beta *Panel
+	heard       error // what beta's engines say of their peers
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	id, err := pki.Init(t.TempDir(), "office", "alpha")
+	must(t, err)
+	p := &pair{}
+	node := func(self, other cluster.NodeID, peer **Panel, heard func() error) *Panel {
+		dir := t.TempDir()
+		must(t, membership.Save(dir, cluster.Config{Name: "office", Self: self, Members: []cluster.Member{
+			{Node: "alpha", Since: 1, Addrs: map[string]string{"hb1": "127.0.81.1"}},
+			{Node: "beta", Since: 2, Addrs: map[string]string{"hb1": "127.0.81.2"}}}}))
+		book, err := membership.Open(dir)
+		must(t, err)
+		alive := cluster.View{Self: self, Peers: map[cluster.NodeID]cluster.PeerView{
+			other: {Paths: map[string]bool{"hb1": true}}}}
+		panel, err := New(Config{Book: book, View: func() cluster.View { return alive },
+			Call: func(ctx context.Context, _ cluster.NodeID, v cluster.Voters) (cluster.Voters, error) {
+				return (*peer).Take(ctx, v)
+			},
+			Heard:     func(time.Duration) error { return heard() },
+			Authority: id.Authority, Certificate: id.Certificate,
+			SpareAfter: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		t.Cleanup(func() { must(t, panel.Close()) })
+		return panel
+	}
+	p.alpha = node("alpha", "beta", &p.beta, func() error { return nil })
+	p.beta = node("beta", "alpha", &p.alpha, func() error { return p.heard })
+	return p
+}
+
+// TestForgetfulWitness: a witness that lost what it knew is another one. Nobody takes it for the one that was told
+// the present epochs, and it votes only once all engines know what their peers know.
+func TestForgetfulWitness(t *testing.T) {
+	for what, all := range map[string]bool{"its store is lost": false, "its store and its key are lost": true} {
+		p, w := newPair(t), newThird(t)
+		before, err := p.alpha.Add(t.Context(), w.addr, w.token())
+		must(t, err)
+		if again, err := p.alpha.Add(t.Context(), w.addr, w.token()); err != nil || again != before {
+			t.Errorf("%s: one that answers became %v, %v", what, again, err)
+		}
+		w.loses(all)
+		p.heard = errors.New("web01 has not heard its peer")
+		if _, err := p.alpha.Add(t.Context(), w.addr, w.token()); !errors.Is(err, p.heard) ||
+			p.alpha.Active()[0] != before {
+			t.Fatalf("%s: while an engine knows nothing of its peer: %v, %v votes", what, err, p.alpha.Active()[0].cfg)
+		}
+		p.heard = nil
+		after, err := p.alpha.Add(t.Context(), w.addr, w.token())
+		must(t, err)
+		if _, silent := after.Silent(); silent != nil || after == before || after.cfg.ID == before.cfg.ID {
+			t.Errorf("%s: before it is %+v, then %+v, %v", what, before.cfg, after.cfg, silent)
+		}
+		for _, panel := range []*Panel{p.alpha, p.beta} {
+			if v := panel.voters(); len(v.Spares) != 0 || len(v.Active) != 1 || v.Active[0] != after.cfg {
+				t.Errorf("%s: %s has %+v", what, panel.cfg.Book.Config().Self, v)
+			}
+		}
+		ask := cluster.Ask{Module: "web01", Node: "alpha", Epoch: 2, Complete: 1}
+		if ans, err := after.Ask(t.Context(), ask); err != nil || !ans.Yes {
+			t.Errorf("%s: it votes %+v, %v", what, ans, err)
+		}
+	}
+}
