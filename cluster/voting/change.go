@@ -244,7 +244,8 @@ func (p *Panel) Take(ctx context.Context, v cluster.Voters) (cluster.Voters, err
 	if err := p.fit(ctx, v); err != nil {
 		return p.voters(), err
 	}
-	return p.voters(), p.store(v)
+	err := p.store(v)
+	return p.voters(), err
 }
 
 // fit checks that this node can do with the voters v: a spare that becomes one answers it too, and its engines know

@@ -159,6 +159,21 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
+// TestTake: what is stored is answered, not what was before.
+func TestTake(t *testing.T) {
+	p, w := newPair(t), newThird(t)
+	_, err := p.alpha.Add(t.Context(), w.addr, w.token())
+	must(t, err)
+	v := p.alpha.voters()
+	next := v.With(cluster.Witness{Addr: "127.0.0.1:1", Key: v.Active[0].Key, ID: "another"})
+	if theirs, err := p.beta.Take(t.Context(), next); err != nil || !theirs.Equal(next) {
+		t.Errorf("it has taken %+v, %v", theirs, err)
+	}
+	if theirs, err := p.beta.Take(t.Context(), v); err != nil || !theirs.Equal(next) {
+		t.Errorf("what is older: it has %+v, %v", theirs, err)
+	}
+}
+
 // TestForgetfulWitness: a witness that lost what it knew is another one. Nobody takes it for the one that was told
 // the present epochs, and it votes only once all engines know what their peers know.
 func TestForgetfulWitness(t *testing.T) {
