@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,9 +129,19 @@ func (c *Client) ForgetModule(ctx context.Context, module string) error {
 
 // TellMembers has the witness know which nodes are members and which were removed; it may be told again. A witness
 // of an older release does not know the call: ErrBadRequest. What it knows is durable when it returns nil, and it
-// answers none of those that are gone from then on. Facts without a number are refused, and all of them must fit
-// into maxBody.
+// answers none of those that are gone from then on. Facts without a number are refused. After an error some of the
+// facts may be known.
 func (c *Client) TellMembers(ctx context.Context, facts []cluster.Fact) error {
+	facts = slices.Clone(facts)
+	for i := range facts {
+		facts[i].Addrs = nil // nothing to the witness
+	}
+	for len(facts) > factsAtOnce {
+		if err := c.call(ctx, pathMembers, membersRequest{facts[:factsAtOnce]}, nil); err != nil {
+			return err
+		}
+		facts = facts[factsAtOnce:]
+	}
 	return c.call(ctx, pathMembers, membersRequest{facts}, nil)
 }
 

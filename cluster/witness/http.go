@@ -13,8 +13,8 @@ import (
 	"duet/cluster/ratelimit"
 )
 
-// maxBody bounds requests and answers, in bytes. A registration holds one certificate; what the nodes tell of
-// members grows with the nodes that were ever removed, by some 120 bytes each.
+// maxBody bounds requests and answers, in bytes. A registration holds one certificate; of members factsAtOnce are
+// told.
 const maxBody = 32 << 10
 
 // The calls, all POST, JSON in both directions. Where {id} stands the caller shows a

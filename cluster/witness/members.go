@@ -19,6 +19,9 @@ import (
 // ever. ErrFull comes for a new name only; what changes for a known one is always taken.
 const maxFacts = 1000
 
+// factsAtOnce are what one call tells: without addresses each takes 220 bytes at most, and a call maxBody.
+const factsAtOnce = 100
+
 // membersRequest tells of nodes.
 type membersRequest struct {
 	Facts []cluster.Fact `json:"facts"`

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -59,6 +62,29 @@ func TestRemovedNode(t *testing.T) {
 	}
 	if left, _ := b.store.Keys(memberPrefix); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestManyMembers: as many nodes as a witness remembers can be told, however long their names are.
+func TestManyMembers(t *testing.T) {
+	b := newBench(t)
+	c := b.town()
+	alpha := c.client("alpha", "")
+	var facts []cluster.Fact
+	for i := range maxFacts {
+		name := fmt.Sprintf("%s%04d", strings.Repeat("n", 59), i)
+		facts = append(facts, cluster.Fact{Gone: true, Member: cluster.Member{Node: cluster.NodeID(name),
+			Addrs: map[string]string{"hb1": "10.0.0.1"}, Key: keyOf([]byte(name)), Since: math.MaxUint64 - 1}})
+	}
+	if err := alpha.TellMembers(t.Context(), facts); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := b.store.Keys(memberPrefix); len(got) != maxFacts || facts[0].Addrs == nil {
+		t.Errorf("it knows %d; the caller has %+v", len(got), facts[0])
+	}
+	one := cluster.Fact{Member: cluster.Member{Node: "one-too-many", Since: 1}}
+	if err := alpha.TellMembers(t.Context(), append(facts, one)); !errors.Is(err, ErrFull) {
+		t.Errorf("one more: %v", err)
 	}
 }
 
