@@ -27,8 +27,10 @@ type Handle struct {
 	failed error     // of the last call
 	silent time.Time // since when; zero: it answers
 
-	telling sync.Mutex     // one Tell at a time
+	telling sync.Mutex     // one tell at a time
 	told    []cluster.Fact // nil: nothing yet
+	release string         // of the witness, as it said last
+	older   error          // why that release cannot be told; nil: it can
 }
 
 // errNotAsked is the state of a witness that was not greeted yet.
@@ -47,7 +49,9 @@ func (h *Handle) Ask(ctx context.Context, a cluster.Ask) (cluster.Answer, error)
 		return cluster.Answer{}, errors.New("this node cannot use it")
 	}
 	ans, err := h.client.Ask(ctx, a)
-	h.note(err)
+	if !errors.Is(context.Cause(ctx), context.Canceled) { // who has given up says nothing of the witness
+		h.note(err)
+	}
 	return ans, err
 }
 
@@ -80,17 +84,33 @@ func (h *Handle) silentFor() time.Duration {
 	return max(time.Since(since), 1)
 }
 
+// greeted notes which release the witness is of: another one may know what the last did not, or have forgotten.
+func (h *Handle) greeted(release string) {
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	if release != h.release {
+		h.release, h.told, h.older = release, nil, nil
+	}
+}
+
 // tell has the witness know who is a member, unless it was told before. One of an older release knows no members: it
-// goes on to answer those that were removed. A restart of this node tells again, which changes nothing there.
-func (h *Handle) tell(ctx context.Context, facts []cluster.Fact) error {
+// goes on to answer those that were removed, and is told again when it is of another release. news is false for an
+// error that was returned before. A restart of this node tells again, which changes nothing there.
+func (h *Handle) tell(ctx context.Context, facts []cluster.Fact) (news bool, _ error) {
 	h.telling.Lock()
 	defer h.telling.Unlock()
 	if reflect.DeepEqual(facts, h.told) {
-		return nil
+		return false, h.older
 	}
-	if err := h.client.TellMembers(ctx, facts); err != nil {
-		return fmt.Errorf("tell the witness %s of the members: %w", h.cfg.Addr, err)
+	err := h.client.TellMembers(ctx, facts)
+	if errors.Is(err, witness.ErrBadRequest) {
+		h.told, h.older = facts, fmt.Errorf("tell the witness %s of the members: its release knows none, update it: %w",
+			h.cfg.Addr, err)
+		return true, h.older
 	}
-	h.told = facts
-	return nil
+	if err != nil {
+		return true, fmt.Errorf("tell the witness %s of the members: %w", h.cfg.Addr, err)
+	}
+	h.told, h.older = facts, nil
+	return true, nil
 }

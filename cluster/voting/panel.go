@@ -196,7 +196,7 @@ func (p *Panel) greet(ctx context.Context, h *Handle) {
 	before := h.silentFor() == 0
 	callCtx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
-	_, err := h.client.Hello(callCtx)
+	hello, err := h.client.Hello(callCtx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -208,22 +208,23 @@ func (p *Panel) greet(ctx context.Context, h *Handle) {
 		p.log.Info("the witness answers again", "witness", h.Name())
 	}
 	if err == nil {
+		h.greeted(hello.Version)
 		p.tell(callCtx, h)
 	}
 }
 
 // tell reports whether the witness knows all that this node knows.
 func (p *Panel) tell(ctx context.Context, h *Handle) bool {
-	err := h.tell(ctx, p.cfg.Book.Config().Facts())
-	if err != nil && ctx.Err() == nil {
+	news, err := h.tell(ctx, p.cfg.Book.Config().Facts())
+	if err != nil && news && ctx.Err() == nil {
 		p.log.Warn("the witness does not know yet which nodes were removed", "witness", h.Name(), "err", err)
 	}
 	return err == nil
 }
 
 // Forget ends a module at all witnesses, after both nodes dropped it or the other one was removed from the cluster.
-// A witness that is away, or does not know of the removal, remembers it for nothing: votes belong to the module's
-// identity. A witness is told of the members first: it must refuse a node that was removed before it forgets what it
+// A witness that is away, or does not know of the removal, as one of an older release, remembers it for nothing: votes
+// belong to the module's identity. A witness is told of the members first: it must refuse a node that was removed before it forgets what it
 // promised to others. All share helloTime.
 func (p *Panel) Forget(ctx context.Context, module string) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)

@@ -2,13 +2,19 @@ package voting
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +177,79 @@ func TestTake(t *testing.T) {
 	}
 	if theirs, err := p.beta.Take(t.Context(), v); err != nil || !theirs.Equal(next) {
 		t.Errorf("what is older: it has %+v, %v", theirs, err)
+	}
+}
+
+// TestBrokenOffAsk: that somebody gave up asking does not make a witness silent.
+func TestBrokenOffAsk(t *testing.T) {
+	p, w := newPair(t), newThird(t)
+	h, err := p.alpha.Add(t.Context(), w.addr, w.token())
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ask := cluster.Ask{Module: "web01", Node: "alpha", Epoch: 2, Complete: 1}
+	if _, err := h.Ask(ctx, ask); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if since, err := h.Silent(); err != nil {
+		t.Errorf("it is silent since %s: %v", since, err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), -1)
+	defer cancel()
+	if _, err := h.Ask(ctx, ask); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if _, err := h.Silent(); err == nil {
+		t.Error("one that did not answer in time is not silent")
+	}
+}
+
+// told counts the lines of a log.
+type told struct {
+	slog.Handler
+	lines atomic.Int32
+}
+
+func (*told) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *told) Handle(context.Context, slog.Record) error { l.lines.Add(1); return nil }
+
+// TestOlderWitness: one whose release knows no members is told of them again only when it is of another release.
+func TestOlderWitness(t *testing.T) {
+	p, log := newPair(t), &told{}
+	p.alpha.log = slog.New(log)
+	release, calls := "1.0", 0
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/hello"):
+			fmt.Fprintf(w, `{"version":%q}`, release)
+		case release == "1.0":
+			calls++
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"kind":"request","error":"no call"}`)
+		default:
+			calls++
+			fmt.Fprint(w, `{}`)
+		}
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	key := sha256.Sum256(srv.Certificate().RawSubjectPublicKeyInfo)
+	h, err := p.alpha.newHandle(cluster.Witness{Addr: srv.Listener.Addr().String(), Key: hex.EncodeToString(key[:]),
+		ID: "this"})
+	must(t, err)
+	defer h.client.Close()
+	for range 3 {
+		p.alpha.greet(t.Context(), h)
+	}
+	if _, err := h.Silent(); err != nil || calls != 1 || log.lines.Load() != 2 || p.alpha.tell(t.Context(), h) {
+		t.Errorf("an older one: %v, told %d times, %d lines", err, calls, log.lines.Load())
+	}
+	release = "1.1"
+	p.alpha.greet(t.Context(), h)
+	if calls != 2 || log.lines.Load() != 2 || !p.alpha.tell(t.Context(), h) {
+		t.Errorf("one that was updated: told %d times, %d lines", calls, log.lines.Load())
 	}
 }
 
