@@ -1,6 +1,8 @@
 package witness
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -155,23 +157,24 @@ func (s *Server) serveRegister(_ *http.Request, body []byte) (any, error) {
 	return struct{}{}, s.register(req.Secret, req.Registration)
 }
 
-// caller finds the cluster and the node of a call. It looks anew each time, so that what was removed or has ended
-// does not live on in an open connection. A node that is removed between this look and its vote may still get that
-// vote.
-func (s *Server) caller(r *http.Request) (*tenant, cluster.NodeID, error) {
+// caller finds out who makes a call. It looks anew each time, so that what was removed or has ended does not live on
+// in an open connection. What the call changes asks party.present once more, under its lock.
+func (s *Server) caller(r *http.Request) (party, error) {
 	t, err := s.tenant(r.PathValue("id"))
 	if err != nil {
-		return nil, "", err
+		return party{}, err
 	}
 	node, err := caller(r.TLS.PeerCertificates, t.ca, s.cfg.Now())
-	if err == nil {
-		err = t.admits(node, r.TLS.PeerCertificates[0])
+	if err != nil {
+		return party{}, err
 	}
-	return t, node, err
+	sum := sha256.Sum256(r.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	p := party{t, node, hex.EncodeToString(sum[:])}
+	return p, p.admitted()
 }
 
 func (s *Server) serveAsk(r *http.Request, body []byte) (any, error) {
-	t, node, err := s.caller(r)
+	p, err := s.caller(r)
 	if err != nil {
 		return nil, err
 	}
@@ -179,11 +182,11 @@ func (s *Server) serveAsk(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.ask(t, node, a)
+	return s.ask(p, a)
 }
 
 func (s *Server) serveForget(r *http.Request, body []byte) (any, error) {
-	t, _, err := s.caller(r)
+	p, err := s.caller(r)
 	if err != nil {
 		return nil, err
 	}
@@ -191,17 +194,17 @@ func (s *Server) serveForget(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, s.forgetModule(t, req.Module)
+	return struct{}{}, s.forgetModule(p, req.Module)
 }
 
 func (s *Server) serveHello(r *http.Request, _ []byte) (any, error) {
-	t, node, err := s.caller(r)
+	p, err := s.caller(r)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
 	clusters := len(s.tenants)
 	s.mu.RUnlock()
-	return Greeting{Version: s.cfg.Version, Node: node, Cluster: t.Name, Modules: t.modules(), Clusters: clusters,
+	return Greeting{Version: s.cfg.Version, Node: p.node, Cluster: p.Name, Modules: p.modules(), Clusters: clusters,
 		Time: s.cfg.Now().UTC()}, nil
 }

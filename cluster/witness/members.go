@@ -1,9 +1,6 @@
 package witness
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -51,25 +48,40 @@ func loadFacts(st Store, all map[string]*tenant) error {
 	return nil
 }
 
-// admits refuses a node of which it is known that it was removed, or that another computer has its name now. A node
+// party is who makes a call.
+type party struct {
+	*tenant
+	node cluster.NodeID
+	key  string // fingerprint of the public key that it has shown, hexadecimal
+}
+
+// admitted refuses a node of which it is known that it was removed, or that another computer has its name now. A node
 // of which nothing is known is admitted: clusters of older releases tell nothing. One without a Key in its fact is
 // known by its name only.
-func (t *tenant) admits(node cluster.NodeID, cert *x509.Certificate) error {
-	t.mu.Lock()
-	f, known := t.facts[node]
-	t.mu.Unlock()
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+func (p party) admitted() error {
+	p.mu.Lock()
+	f, known := p.facts[p.node]
+	p.mu.Unlock()
 	switch {
 	case known && f.Gone:
-		return fmt.Errorf("%w: %s; give it a new directory and join it anew", ErrRemoved, node)
-	case known && f.Key != "" && f.Key != hex.EncodeToString(sum[:]):
-		return fmt.Errorf("%w: another computer is %s now", ErrRemoved, node)
+		return fmt.Errorf("%w: %s; give it a new directory and join it anew", ErrRemoved, p.node)
+	case known && f.Key != "" && f.Key != p.key:
+		return fmt.Errorf("%w: another computer is %s now", ErrRemoved, p.node)
 	}
 	return nil
 }
 
+// present is admitted while forgetting is held, so that it stays true: the cluster or the node may have been removed
+// since the call began.
+func (p party) present() error {
+	if p.gone {
+		return fmt.Errorf("%w: it was removed just now", ErrUnknownCluster)
+	}
+	return p.admitted()
+}
+
 func (s *Server) serveMembers(r *http.Request, body []byte) (any, error) {
-	t, _, err := s.caller(r)
+	p, err := s.caller(r)
 	if err != nil {
 		return nil, err
 	}
@@ -82,16 +94,17 @@ func (s *Server) serveMembers(r *http.Request, body []byte) (any, error) {
 			return nil, fmt.Errorf("%w: %q is no member with a number", ErrBadRequest, f.Node)
 		}
 	}
-	return struct{}{}, s.learn(t, req.Facts)
+	return struct{}{}, s.learn(p, req.Facts)
 }
 
 // learn makes what is newer durable, before it counts. An error half-way leaves the facts before it known; the same
 // call may be repeated.
-func (s *Server) learn(t *tenant, facts []cluster.Fact) error {
+func (s *Server) learn(p party, facts []cluster.Fact) error {
+	t := p.tenant
 	t.forgetting.Lock() // one at a time, and no vote meanwhile
 	defer t.forgetting.Unlock()
-	if t.gone {
-		return fmt.Errorf("%w: it was removed just now", ErrUnknownCluster)
+	if err := p.present(); err != nil {
+		return err
 	}
 	for _, f := range facts {
 		t.mu.Lock()

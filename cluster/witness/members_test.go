@@ -65,6 +65,32 @@ func TestRemovedNode(t *testing.T) {
 	}
 }
 
+// TestRemovedMeanwhile: a node that is removed after its call began, but before it counts, changes nothing any more.
+func TestRemovedMeanwhile(t *testing.T) {
+	srv, err := New(Config{Dir: t.TempDir(), Store: newMemory()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tn := newTenant(clusterRecord{}, newAuthority(t).cert)
+	alpha, beta := party{tn, "alpha", "a"}, party{tn, "beta", "b"}
+	if err := beta.admitted(); err != nil { // its call begins
+		t.Fatal(err)
+	}
+	fact := func(node cluster.NodeID) []cluster.Fact {
+		return []cluster.Fact{{Member: cluster.Member{Node: node, Since: 2}, Gone: true}}
+	}
+	if err := srv.learn(alpha, fact("beta")); err != nil {
+		t.Fatal(err)
+	}
+	_, asks := srv.ask(beta, ask("beta", 1, 0))
+	for what, err := range map[string]error{"asks": asks, "forgets": srv.forgetModule(beta, "web01"),
+		"tells": srv.learn(beta, fact("alpha"))} {
+		if !errors.Is(err, ErrRemoved) {
+			t.Errorf("it %s: %v", what, err)
+		}
+	}
+}
+
 // TestManyMembers: as many nodes as a witness remembers can be told, however long their names are.
 func TestManyMembers(t *testing.T) {
 	b := newBench(t)
@@ -108,19 +134,19 @@ func TestNobodyWaitsForTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tn := newTenant(clusterRecord{}, ca.cert)
+		alpha := party{newTenant(clusterRecord{}, ca.cert), "alpha", ""}
 		srv.log = slog.New(stuckLog{slog.DiscardHandler, wait})
 		answered := make(chan error, 3)
-		go func() { _, err := srv.ask(tn, "alpha", ask("alpha", 1, 0)); answered <- err }()
-		go func() { answered <- srv.forgetModule(tn, "web02") }()
+		go func() { _, err := srv.ask(alpha, ask("alpha", 1, 0)); answered <- err }()
+		go func() { answered <- srv.forgetModule(alpha, "web02") }()
 		synctest.Wait() // both wait for the log
-		if _, err := srv.askOnce(tn, ask("alpha", 1, 0)); err != nil {
+		if _, err := srv.askOnce(alpha, ask("alpha", 1, 0)); err != nil {
 			t.Error(err)
 		}
-		if !tn.forgetting.TryLock() {
+		if !alpha.forgetting.TryLock() {
 			t.Error("a vote waits for the log under its lock")
 		} else {
-			tn.forgetting.Unlock()
+			alpha.forgetting.Unlock()
 		}
 		close(wait)
 		for range 2 {

@@ -12,35 +12,35 @@ const voter cluster.NodeID = "the witness"
 
 func voteKey(id, module string) string { return votePrefix + id + "/" + module }
 
-// ask answers a node of t by the rules of cluster.Record. Only a yes that is
+// ask answers a node by the rules of cluster.Record. Only a yes that is
 // durable is returned; an error is no vote.
-func (s *Server) ask(t *tenant, node cluster.NodeID, a cluster.Ask) (cluster.Answer, error) {
-	if err := checkAsk(node, a); err != nil {
+func (s *Server) ask(p party, a cluster.Ask) (cluster.Answer, error) {
+	if err := checkAsk(p.node, a); err != nil {
 		return cluster.Answer{}, err
 	}
-	ans, err := s.askOnce(t, a)
+	ans, err := s.askOnce(p, a)
 	if err != nil {
 		return cluster.Answer{}, err
 	}
 	// Without a lock: a log may be a pipe that nobody reads, and others vote meanwhile.
-	s.log.Info("asked for the right to write", "cluster", t.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch,
+	s.log.Info("asked for the right to write", "cluster", p.Name, "module", a.Module, "node", a.Node, "epoch", a.Epoch,
 		"yes", ans.Yes, "why", ans.Why)
 	return ans, nil
 }
 
-// askOnce votes while nothing of t can be forgotten: a record that is taken away under a vote would come back by its
-// Save.
-func (s *Server) askOnce(t *tenant, a cluster.Ask) (cluster.Answer, error) {
-	t.forgetting.RLock()
-	defer t.forgetting.RUnlock()
-	if t.gone {
-		return cluster.Answer{}, fmt.Errorf("%w: it was removed just now", ErrUnknownCluster)
+// askOnce votes while nothing of the cluster can be forgotten, and no node be removed: a record that is taken away
+// under a vote would come back by its Save.
+func (s *Server) askOnce(p party, a cluster.Ask) (cluster.Answer, error) {
+	p.forgetting.RLock()
+	defer p.forgetting.RUnlock()
+	if err := p.present(); err != nil {
+		return cluster.Answer{}, err
 	}
-	seat, err := t.seat(a.Module)
+	seat, err := p.seat(a.Module)
 	if err != nil {
 		return cluster.Answer{}, err
 	}
-	return s.vote(seat, voteKey(t.ID, a.Module), a)
+	return s.vote(seat, voteKey(p.ID, a.Module), a)
 }
 
 // checkAsk refuses what Record.Vote does not expect. The name of the module becomes part of a key in the store.
@@ -84,27 +84,30 @@ func (s *Server) vote(seat *sync.Mutex, key string, a cluster.Ask) (cluster.Answ
 }
 
 // forgetModule removes the record of a module that was released. It may come again, and for a module that never was.
-func (s *Server) forgetModule(t *tenant, module string) error {
+func (s *Server) forgetModule(p party, module string) error {
 	if !isName(module) {
 		return fmt.Errorf("%w: %q is not the name of a module", ErrBadRequest, module)
 	}
-	if err := s.dropVote(t, module); err != nil {
-		return fmt.Errorf("%w: delete vote: %w", ErrStore, err)
+	if err := s.dropVote(p, module); err != nil {
+		return err
 	}
-	s.log.Info("module is forgotten", "cluster", t.Name, "module", module) // without a lock, as below
+	s.log.Info("module is forgotten", "cluster", p.Name, "module", module) // without a lock, as below
 	return nil
 }
 
 // dropVote keeps votes of the whole cluster out while the store deletes: one seat would not be enough, for it is
 // taken out of the map with it, and who waits for it would vote beside whoever makes a new one.
-func (s *Server) dropVote(t *tenant, module string) error {
-	t.forgetting.Lock()
-	defer t.forgetting.Unlock()
-	if err := s.cfg.Store.Delete(voteKey(t.ID, module)); err != nil {
+func (s *Server) dropVote(p party, module string) error {
+	p.forgetting.Lock()
+	defer p.forgetting.Unlock()
+	if err := p.present(); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.seats, module)
+	if err := s.cfg.Store.Delete(voteKey(p.ID, module)); err != nil {
+		return fmt.Errorf("%w: delete vote: %w", ErrStore, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.seats, module)
 	return nil
 }

@@ -282,7 +282,7 @@ func TestFull(t *testing.T) {
 	}
 	for i := range maxModules + 1 {
 		a := cluster.Ask{Module: fmt.Sprint("m", i), Node: "alpha", Epoch: 1}
-		if _, err := c.srv.ask(tn, "alpha", a); (i == maxModules) != errors.Is(err, ErrFull) {
+		if _, err := c.srv.ask(party{tn, "alpha", ""}, a); (i == maxModules) != errors.Is(err, ErrFull) {
 			t.Fatalf("module %d: %v", i, err)
 		}
 	}
