@@ -82,13 +82,23 @@ type nodePool struct {
 	tr   *http.Transport
 
 	mu    sync.Mutex
-	conns map[string]*liveConn // by address, the newest of each
+	conns map[*liveConn]bool // those that are open: calls that come at once may open several over one path
 }
 
 // liveConn knows when it last heard from the other side.
 type liveConn struct {
 	*Conn
+	np    *nodePool
+	addr  string       // that it was dialled by
 	heard atomic.Int64 // Unix nanoseconds
+}
+
+// Close is called by the HTTP transport, also for a connection that it does not want in the end.
+func (c *liveConn) Close() error {
+	c.np.mu.Lock()
+	delete(c.np.conns, c)
+	c.np.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // Read notes when something came. Answers to pings arrive here too, so heard grows as long as the other side runs,
@@ -109,7 +119,7 @@ func (p *pool) node(n cluster.NodeID) *nodePool {
 	if np := p.nodes[n]; np != nil {
 		return np
 	}
-	np := &nodePool{pool: p, node: n, conns: make(map[string]*liveConn)}
+	np := &nodePool{pool: p, node: n, conns: make(map[*liveConn]bool)}
 	var h2 http.Protocols
 	h2.SetUnencryptedHTTP2(true)
 	np.tr = &http.Transport{
@@ -128,7 +138,7 @@ func (p *pool) close() {
 	for _, np := range p.nodes {
 		np.tr.CloseIdleConnections()
 		np.mu.Lock()
-		for _, c := range np.conns {
+		for c := range np.conns {
 			c.abort()
 		}
 		np.mu.Unlock()
@@ -148,7 +158,7 @@ func (np *nodePool) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	lc := &liveConn{Conn: conn}
+	lc := &liveConn{Conn: conn, np: np, addr: addr}
 	lc.heard.Store(time.Now().UnixNano())
 	np.mu.Lock()
 	defer np.mu.Unlock()
@@ -156,7 +166,7 @@ func (np *nodePool) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 		conn.Close()
 		return nil, ErrStopped
 	}
-	np.conns[addr] = lc
+	np.conns[lc] = true
 	return lc, nil
 }
 
@@ -165,23 +175,24 @@ func (np *nodePool) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 func (np *nodePool) silence(addr string, since time.Time) time.Duration {
 	np.mu.Lock()
 	defer np.mu.Unlock()
-	if c := np.conns[addr]; c != nil {
-		if heard := time.Unix(0, c.heard.Load()); heard.After(since) {
+	for c := range np.conns {
+		if heard := time.Unix(0, c.heard.Load()); c.addr == addr && heard.After(since) {
 			since = heard
 		}
 	}
 	return time.Since(since)
 }
 
-// shed ends the connection over a path if it no longer answers pings, so that the next request dials anew. Requests
-// on it go on elsewhere. Without it the request would join a dead connection, and wait pingLost for its end.
+// shed ends the connections over a path that no longer answer pings, so that the next request dials anew. Requests
+// on them go on elsewhere. Without it the request would join a dead connection, and wait pingLost for its end.
 func (np *nodePool) shed(addr string) {
 	np.mu.Lock()
 	defer np.mu.Unlock()
-	c := np.conns[addr]
-	if c != nil && time.Since(time.Unix(0, c.heard.Load())) >= patience {
-		c.abort()
-		delete(np.conns, addr)
+	for c := range np.conns {
+		if c.addr == addr && time.Since(time.Unix(0, c.heard.Load())) >= patience {
+			c.abort()
+			delete(np.conns, c)
+		}
 	}
 }
 

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,6 +117,63 @@ func TestHTTPSlowHandler(t *testing.T) {
 	}
 	if n := calls.Load(); n != 1 {
 		t.Errorf("handler ran %d times", n)
+	}
+}
+
+// TestHTTPFirstCallsAtOnce: first calls that come at once dial as often, and all but one of these connections are
+// given up. The one that stays is the one that is watched.
+func TestHTTPFirstCallsAtOnce(t *testing.T) {
+	const calls = 8
+	p := newPair(t)
+	var dialled atomic.Int32
+	all := make(chan struct{})
+	p.alpha.cfg.WrapConn = func(c net.Conn) net.Conn {
+		if dialled.Add(1) == calls {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-time.After(patience / 2): // before another path is tried
+		}
+		return c
+	}
+	var ran atomic.Int32
+	release := make(chan struct{})
+	c := p.serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		if b, _ := io.ReadAll(r.Body); string(b) == "slow" {
+			ran.Add(1)
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			if _, err := post(t.Context(), c, "x"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if dialled.Load() < 2 {
+		t.Fatal("they did not come at once")
+	}
+	np := p.alpha.pools[0].node("beta")
+	for open, late := -1, time.Now().Add(5*time.Second); open != 1; {
+		np.mu.Lock()
+		open = len(np.conns)
+		np.mu.Unlock()
+		if time.Now().After(late) {
+			t.Fatalf("%d connections are open", open)
+		}
+		runtime.Gosched()
+	}
+	timer := time.AfterFunc(3*patience, func() { close(release) })
+	defer timer.Stop()
+	if _, err := post(t.Context(), c, "slow"); err != nil || ran.Load() != 1 {
+		t.Errorf("a slow handler ran %d times, %v", ran.Load(), err)
 	}
 }
 
