@@ -101,7 +101,7 @@ func (a *Admission) Join(ctx context.Context, req JoinRequest) (resp JoinRespons
 // answer signs and admits. It signs first: an admitted member without a certificate would block its name.
 func (a *Admission) answer(ctx context.Context, req JoinRequest, csr *x509.CertificateRequest) (JoinResponse, error) {
 	ca := a.cfg.Identity.ca
-	der, err := ca.sign(req.Node, csr.PublicKey, a.cfg.Now())
+	der, err := ca.admit(req.Node, csr.PublicKey, a.cfg.Now(), time.Time{})
 	if err != nil {
 		return JoinResponse{}, err
 	}

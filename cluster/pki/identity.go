@@ -45,7 +45,7 @@ func Init(dir, clusterName string, node cluster.NodeID) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := ca.sign(node, key.Public(), time.Now())
+	der, err := ca.admit(node, key.Public(), time.Now(), time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -84,18 +84,27 @@ func settle(dir string, ca authority, key *ecdsa.PrivateKey, der []byte) error {
 	return nil
 }
 
-// Load reads the identity in dir and renews the certificate if it is due. A file that is missing wraps
-// fs.ErrNotExist. Files that do not belong together are refused, as after a directory was restored from two backups.
-// It fails if a certificate that is due cannot be renewed, though the old one may still be good.
+// Load is Read, and renews the certificate if it is due. It fails if one that is due cannot be renewed, though the
+// old one may still be good.
 func Load(dir string) (*Identity, error) {
+	id, err := Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := id.Renew(time.Now()); err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
+	}
+	return id, nil
+}
+
+// Read reads the identity in dir and writes nothing: somebody else renews it. A file that is missing wraps
+// fs.ErrNotExist. Files that do not belong together are refused, as after a directory was restored from two backups.
+func Read(dir string) (*Identity, error) {
 	id, err := load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("load identity: %w; run `duet cluster init` or `duet cluster join` on this node", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load identity: %w", err)
-	}
-	if _, err := id.Renew(time.Now()); err != nil {
 		return nil, fmt.Errorf("load identity: %w", err)
 	}
 	return id, nil
@@ -141,9 +150,9 @@ func (id *Identity) use(cert *x509.Certificate, key *ecdsa.PrivateKey) {
 }
 
 // named is the certificate for callers of one address of this node, which it names beside the node: they may know no
-// other name. It has the node's key, by which members know it, and is made when it is needed first. Signing takes
-// the lock, so handshakes that come in wait for it once per address. What cannot be made is no failure: the
-// certificate without addresses is good for all members.
+// other name. It has the node's key, by which members know it, and is made when it is needed first, and anew when it is
+// not valid now, as after the clock was set. Signing takes the lock, so handshakes that come in wait for it once per
+// address. What cannot be made is no failure: the certificate without addresses is good for all members.
 func (id *Identity) named(local net.Addr, now time.Time) *tls.Certificate {
 	base := id.current()
 	at, err := netip.ParseAddrPort(local.String())
@@ -153,11 +162,11 @@ func (id *Identity) named(local net.Addr, now time.Time) *tls.Certificate {
 	ip := at.Addr().Unmap().WithZone("")
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if c := id.local[ip]; c != nil {
+	if c := id.local[ip]; c != nil && !now.Before(c.Leaf.NotBefore) && !now.After(c.Leaf.NotAfter) {
 		return c
 	}
 	key := id.cert.PrivateKey.(*ecdsa.PrivateKey)
-	der, err := id.ca.sign(id.node, key.Public(), now, ip.AsSlice())
+	der, err := id.ca.sign(id.node, key.Public(), now.Add(-backdate), now.Add(nodeLife), ip.AsSlice())
 	if err != nil {
 		return base
 	}
@@ -192,14 +201,15 @@ func (id *Identity) Node() cluster.NodeID { return id.node }
 // Expires is when this node's certificate ends unless it is renewed. Peers refuse this node from then on.
 func (id *Identity) Expires() time.Time { return id.current().Leaf.NotAfter }
 
-// Renew makes a new certificate for this node if less than a third of the life of the old one remains, and reports
-// whether it did. New connections use it at once. Call it about daily. One caller at a time. What is new is durable
-// before it is used. An error leaves the old certificate in use; it wraps ErrExpired if the authority itself has
-// ended.
+// Renew makes a new certificate for this node if less than a third of nodeLife remains of the old one, or if that
+// begins in the future, as one of an older release made while the clock was ahead; and reports whether it did. The new
+// one ends no sooner, for it may be this clock that is wrong. New connections use it at once. Call it about daily. One
+// caller at a time. What is new is durable before it is used. An error leaves the old certificate in use; it wraps
+// ErrExpired if the authority itself has ended.
 func (id *Identity) Renew(now time.Time) (bool, error) {
 	old := id.current()
-	life := old.Leaf.NotAfter.Sub(old.Leaf.NotBefore)
-	if old.Leaf.NotAfter.Sub(now) >= life/3 {
+	early := now.Before(old.Leaf.NotBefore) && id.ca.cert.NotBefore.Before(old.Leaf.NotBefore)
+	if !early && old.Leaf.NotAfter.Sub(now) >= nodeLife/3 {
 		return false, nil
 	}
 	if now.After(id.ca.cert.NotAfter) {
@@ -209,7 +219,7 @@ func (id *Identity) Renew(now time.Time) (bool, error) {
 	}
 	// The key stays, so that a crash cannot part it from its certificate.
 	key := old.PrivateKey.(*ecdsa.PrivateKey)
-	der, err := id.ca.sign(id.node, key.Public(), now)
+	der, err := id.ca.admit(id.node, key.Public(), now, old.Leaf.NotAfter)
 	if err != nil {
 		return false, err
 	}
@@ -217,7 +227,7 @@ func (id *Identity) Renew(now time.Time) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("renew certificate: %w", err)
 	}
-	if !cert.NotAfter.After(old.Leaf.NotAfter) {
+	if !early && !cert.NotAfter.After(old.Leaf.NotAfter) {
 		return false, nil // the authority's own end is the limit
 	}
 	if err := store(id.dir, file{nodeCertFile, encodeCert(der)}); err != nil {

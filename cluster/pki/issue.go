@@ -19,7 +19,8 @@ import (
 const (
 	caLife   = 10 * 365 * 24 * time.Hour // no way to exchange it: a cluster lasts as long
 	nodeLife = 365 * 24 * time.Hour      // renewed when a third of it is left
-	// backdate lets nodes meet whose clocks are not set yet.
+	// backdate lets nodes meet whose clocks are not set yet. It is for the authority, and for certificates that name
+	// addresses, which programs refuse that live for years; those that nodes know each other by begin with the authority.
 	backdate = 24 * time.Hour
 )
 
@@ -74,10 +75,19 @@ func newAuthority(clusterName string, now time.Time) (authority, error) {
 	return authority{cert, key}, err
 }
 
-// sign makes the certificate of a node, which may name addresses of it too; it does not outlive the authority. It
-// begins a day before now (backdate). Verifiers look at the common name alone; DNSNames and addresses are there for
-// programs that know TLS only.
-func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time, ips ...net.IP) ([]byte, error) {
+// admit makes the certificate by which others know a node. It begins when the authority does, so that none begins in
+// the future, whatever the clock says now; it ends after nodeLife, or at the time until where that is later.
+func (a authority) admit(node cluster.NodeID, pub crypto.PublicKey, now, until time.Time) ([]byte, error) {
+	if end := now.Add(nodeLife); end.After(until) {
+		until = end
+	}
+	return a.sign(node, pub, a.cert.NotBefore, until)
+}
+
+// sign makes the certificate of a node, which may name addresses of it too; it does not outlive the authority.
+// Verifiers look at the common name alone; DNSNames and addresses are there for programs that know TLS only.
+func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, from, until time.Time, ips ...net.IP) ([]byte,
+	error) {
 	if err := checkName(node); err != nil {
 		return nil, err
 	}
@@ -85,15 +95,14 @@ func (a authority) sign(node cluster.NodeID, pub crypto.PublicKey, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	end := now.Add(nodeLife)
-	if end.After(a.cert.NotAfter) {
-		end = a.cert.NotAfter
+	if until.After(a.cert.NotAfter) {
+		until = a.cert.NotAfter
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber: sn,
 		Subject:      pkix.Name{CommonName: string(node), Organization: a.cert.Subject.Organization},
 		DNSNames:     []string{string(node)}, IPAddresses: ips,
-		NotBefore: now.Add(-backdate), NotAfter: end,
+		NotBefore: from, NotAfter: until,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

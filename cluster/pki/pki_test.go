@@ -35,7 +35,7 @@ func sibling(t *testing.T, id *Identity, node cluster.NodeID, when time.Time) *I
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := id.ca.sign(node, key.Public(), when)
+	der, err := id.ca.sign(node, key.Public(), when.Add(-backdate), when.Add(nodeLife))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +245,58 @@ func TestRenew(t *testing.T) {
 	old := sibling(t, alpha, "beta", now.Add(-nodeLife))
 	if id, err := Load(old.dir); err != nil || id.Expires().Before(now.Add(nodeLife-time.Hour)) {
 		t.Errorf("Load did not renew: %v", err)
+	}
+}
+
+// TestWrongClock: a certificate that was made while the clock was wrong is good once it is right.
+func TestWrongClock(t *testing.T) {
+	alpha := found(t, "one", "alpha")
+	now := time.Now()
+	good := func(what string, id *Identity, at *tls.Certificate) {
+		t.Helper()
+		if _, err := verifyNode([]*x509.Certificate{at.Leaf}, id.ca.cert, x509.ExtKeyUsageClientAuth, now); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if renewed, err := alpha.Renew(now.Add(2 * nodeLife)); err != nil || !renewed {
+		t.Fatal(renewed, err)
+	}
+	good("renewed two years ahead", alpha, alpha.Certificate())
+	local := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 7420}
+	for what, wrong := range map[string]time.Duration{"ahead": 2 * nodeLife, "behind": -2 * nodeLife} {
+		if at := alpha.named(local, now.Add(wrong)); len(at.Leaf.IPAddresses) != 1 {
+			t.Errorf("for its address while the clock is %s: %v", what, at.Leaf)
+		}
+		first := alpha.named(local, now)
+		good("for its address, made "+what, alpha, first)
+		if alpha.named(local, now) != first {
+			t.Error("one that is good is made again")
+		}
+	}
+	// Of a release that made them so.
+	early := sibling(t, alpha, "beta", now.Add(nodeLife))
+	end := early.Expires()
+	reloaded, err := Load(early.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good("one that begins next year", reloaded, reloaded.Certificate())
+	if reloaded.Expires().Before(end) {
+		t.Errorf("it ends on %v, before: %v", reloaded.Expires(), end)
+	}
+	if renewed, err := reloaded.Renew(alpha.ca.cert.NotBefore.Add(-nodeLife)); err != nil || renewed {
+		t.Errorf("while the clock is before the authority: renewed %v, %v", renewed, err)
+	}
+}
+
+// TestRead: who only reads an identity renews nothing.
+func TestRead(t *testing.T) {
+	due := sibling(t, found(t, "one", "alpha"), "beta", time.Now().Add(-nodeLife+time.Hour))
+	if id, err := Read(due.dir); err != nil || !id.Expires().Equal(due.Expires()) {
+		t.Errorf("%v, was %v", err, due.Expires())
+	}
+	if _, err := Read(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no identity: %v", err)
 	}
 }
 
