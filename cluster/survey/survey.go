@@ -4,8 +4,9 @@
 // A node that does not answer is a line in the result, never an error; an error means that the caller has given up.
 // What one node tells another is a Reply or a support.Part, and both have to be understood by the release before.
 //
-// Goroutines run only while a call waits for them. Locks: Lookout.mu is held while this node is looked at, so a look
-// waits for the one before; other nodes are asked without it.
+// Goroutines run only while a call waits for them, but one: that which measures disks stays until they answer. Locks:
+// Lookout.mu is held while this node is looked at, so a look waits for the one before; other nodes are asked without
+// it.
 //
 // Files: survey.go looks at this node, doctor.go asks the others and has the facts judged, support.go gathers the
 // zip.
@@ -13,6 +14,7 @@ package survey
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -56,15 +58,19 @@ type Lookout struct {
 	at    time.Time  // when facts and vms were complete; zero: never
 	facts doctor.Facts
 	vms   []vmmanager.VMReport // with their definitions, which do not travel as facts
+	disks chan []doctor.Space  // of the measurement that was begun last; nil: it was taken
+
+	measure func(dir string, images []string) []doctor.Space // host.Spaces, but in tests
 }
 
 // New returns a Lookout that has seen nothing yet.
-func New(cfg Config) *Lookout { return &Lookout{cfg: cfg} }
+func New(cfg Config) *Lookout { return &Lookout{cfg: cfg, measure: host.Spaces} }
 
-// How long a look at this node takes at most, and how long what it found is told again:
-// many who ask at once cost one look.
+// How long a look at this node takes at most, how long its disks may take of that, and how long what was found is
+// told again: many who ask at once cost one look.
 const (
 	lookTime  = 25 * time.Second
+	diskTime  = 5 * time.Second
 	looksLast = 500 * time.Millisecond
 )
 
@@ -96,7 +102,7 @@ func (l *Lookout) lookAtSelf(ctx context.Context) (doctor.Facts, []vmmanager.VMR
 }
 
 // gather looks at everything at once: each part waits for something else, and some things are slow when they are
-// sick. Disks are looked at without a context: one that hangs holds the look up, and with it whoever comes next.
+// sick.
 func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMReport) {
 	c := l.cfg.Cluster()
 	f := doctor.Facts{Node: string(c.Self), Version: l.cfg.Version, Protocol: l.cfg.Protocol, Daemon: true,
@@ -117,15 +123,45 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	var vms []vmmanager.VMReport
 	var wg sync.WaitGroup
 	wg.Go(func() { host.Reach(ctx, f.Routes) })
-	wg.Go(func() { f.Host = host.Look(host.Config{Dir: l.cfg.Dir, Images: images}) })
+	wg.Go(func() { f.Host = host.Look(host.Config{}) })
 	wg.Go(func() { f.Hypervisor, vms = l.inspect(ctx) })
+	spaces, answered := l.spaces(ctx, images)
 	wg.Wait()
+	f.Host.Spaces = spaces
 	if f.Hypervisor.Name+f.Hypervisor.Problem == "" {
-		f.Unlooked = []string{"the hypervisor and its VMs: Duet knows no way to ask this one"}
+		f.Unlooked = append(f.Unlooked, "the hypervisor and its VMs: Duet knows no way to ask this one")
+	}
+	if !answered {
+		f.Unlooked = append(f.Unlooked, fmt.Sprintf("free space: the file system of %s or of an image does not answer: "+
+			"`dmesg` and `df` there tell which hangs", l.cfg.Dir))
 	}
 	l.heartbeats(f.Routes)
 	f.Guard = l.cfg.Guard()
 	return f, vms
+}
+
+// spaces measures the disks, and gives up after diskTime: a file system that hangs cannot be called off. Whoever looks
+// next begins no second measurement while the first one hangs. The caller holds mu.
+func (l *Lookout) spaces(ctx context.Context, images []string) (_ []doctor.Space, answered bool) {
+	ctx, cancel := context.WithTimeout(ctx, diskTime)
+	defer cancel()
+	select {
+	case <-l.disks: // of one that was given up: it is old
+		l.disks = nil
+	default:
+	}
+	if l.disks == nil {
+		disks := make(chan []doctor.Space, 1)
+		l.disks = disks
+		go func() { disks <- l.measure(l.cfg.Dir, images) }()
+	}
+	select {
+	case found := <-l.disks:
+		l.disks = nil
+		return found, true
+	case <-ctx.Done():
+		return nil, false
+	}
 }
 
 // heartbeats fills in whether UDP gets through: a heartbeat that came back has gone both ways. It comes after the

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"duet/appmodules"
@@ -148,6 +149,31 @@ func TestFacts(t *testing.T) {
 		routes[1].Probes[0].State != doctor.Silent {
 		t.Errorf("heartbeats say %+v", routes)
 	}
+}
+
+// TestHungDisk: a file system that hangs is named, and holds up neither this look nor the next one.
+func TestHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		began, free := 0, make(chan bool)
+		p.beta.measure = func(string, []string) []doctor.Space {
+			began++
+			<-free
+			return []doctor.Space{{Dir: "/", Free: int64(began)}}
+		}
+		for range 2 {
+			f := p.beta.Facts(t.Context()).Facts
+			if !strings.Contains(strings.Join(f.Unlooked, " "), "free space") || f.Hypervisor.Name == "" || began != 1 {
+				t.Errorf("while it hangs: %+v, %d measurements", f, began)
+			}
+			p.beta.at = time.Time{}
+		}
+		close(free)
+		synctest.Wait()
+		if f := p.beta.Facts(t.Context()).Facts; len(f.Unlooked) > 0 || f.Host.Spaces[0].Free != 2 {
+			t.Errorf("once it answers: %+v", f)
+		}
+	})
 }
 
 // TestLooksLast: many who ask at once cost one look; a look that was cut short does not last.

@@ -25,7 +25,8 @@ type thisHost struct{ version string }
 // Look sees less than a daemon does, and says so in Unlooked. It takes each port of the node for a moment, to find
 // out whether a daemon could have it, and connects to the other nodes; ctx bounds that.
 func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
-	f := doctor.Facts{Version: h.version, Host: host.Look(host.Config{Dir: dir}), Hypervisor: host.Libvirt(ctx)}
+	f := doctor.Facts{Version: h.version, Host: host.Look(host.Config{}), Hypervisor: host.Libvirt(ctx)}
+	f.Host.Spaces = host.Spaces(dir, nil)
 	f.Node, _ = os.Hostname() // "" is what it is
 	f.Unlooked = []string{"QEMU's user and label, and the memory of the VMs: only duetd asks libvirt, and it does not run"}
 	c, err := membership.Load(dir)

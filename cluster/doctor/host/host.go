@@ -2,8 +2,9 @@
 // the kernel and the files in /etc tell, free space, and which ports of other nodes answer.
 // It changes nothing.
 //
-// It needs no daemon, and sees less without being root: what it may not read is as if it were not there. Look and
-// Ports block on this computer's disks, Reach and Libvirt on the network until their context ends. There are no
+// It needs no daemon, and sees less without being root: what it may not read is as if it were not there. Spaces blocks
+// on the disks that it measures, for good if one hangs; Look and Ports on the system's own, Reach and Libvirt on the
+// network until their context ends. There are no
 // goroutines after a call. Linux only, but for the ports: elsewhere free space and limits stay unknown.
 //
 // Files: host.go the kernel and /etc, space_linux.go disks and limits, reach.go ports, who.go names of users.
@@ -21,13 +22,11 @@ import (
 
 // Config says what to look at.
 type Config struct {
-	Root   string   // in front of every path but Dir and Images; tests set it
-	Dir    string   // the node's directory, or where it will be
-	Images []string // files of volumes; those that are no files are left out
+	Root string // in front of every path; tests set it
 }
 
-// Look gathers what there is; what a system does not tell stays zero. It has no context: a file system that hangs
-// holds it up. Files and Locked are of this process, so of the daemon only if the daemon looks.
+// Look gathers what there is but Spaces; what a system does not tell stays zero. Files and Locked are of this process,
+// so of the daemon only if the daemon looks.
 func Look(c Config) doctor.Host {
 	out := doctor.Host{
 		KVM:         exists(c.path("/dev/kvm")),
@@ -35,7 +34,6 @@ func Look(c Config) doctor.Host {
 		Abstraction: c.abstraction(),
 		SELinux:     c.selinux(),
 		Firewall:    c.firewall(),
-		Spaces:      spaces(c.Dir, c.Images),
 	}
 	out.Memory, out.Huge = memory(c.read("/proc/meminfo"))
 	// The first is the first device under its old name, beside the numbered one.

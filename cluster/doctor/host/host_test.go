@@ -32,7 +32,7 @@ func root(t *testing.T, files map[string]string) string {
 }
 
 func TestLook(t *testing.T) {
-	got := Look(Config{Dir: t.TempDir(), Root: root(t, map[string]string{
+	got := Look(Config{Root: root(t, map[string]string{
 		"/proc/meminfo": "MemTotal:       16384 kB\nHugePages_Total:       3\n" +
 			"Hugepagesize:       2048 kB\n",
 		"/proc/self/status":                         "Name:\tduetd\nVmLck:\t    4096 kB\n",
@@ -51,7 +51,7 @@ func TestLook(t *testing.T) {
 	if !slices.Equal(got.Watchdogs, []string{"/dev/watchdog", "/dev/watchdog0"}) {
 		t.Errorf("watchdogs %v", got.Watchdogs)
 	}
-	bare := Look(Config{Dir: t.TempDir(), Root: t.TempDir()})
+	bare := Look(Config{Root: t.TempDir()})
 	if bare.Memory != 0 || bare.Locked || bare.AppArmor || bare.SELinux != "" || bare.Firewall != "" || bare.KVM ||
 		bare.Watchdogs != nil {
 		t.Errorf("of nothing: %+v", bare)
@@ -108,7 +108,7 @@ func TestSpaces(t *testing.T) {
 	if err := os.Truncate(sparse, 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	got := spaces(filepath.Join(dir, "not", "made", "yet"), []string{sparse, "/dev/null", filepath.Join(dir, "gone")})
+	got := Spaces(filepath.Join(dir, "not", "made", "yet"), []string{sparse, "/dev/null", filepath.Join(dir, "gone")})
 	if len(got) != 2 || got[0].For != doctor.ForMetadata || got[0].Free <= 0 || got[1].For != doctor.ForImages ||
 		got[1].Grow != 1<<30 || got[1].Free <= 0 {
 		t.Errorf("%+v", got)

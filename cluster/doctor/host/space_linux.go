@@ -8,10 +8,11 @@ import (
 	"duet/cluster/doctor"
 )
 
-// spaces measures the file systems of the node's directory and of the images. The images of one file system are one
-// Space, with all that they may still grow together; block devices cannot grow. The directory is one of its own, as
-// it is judged by other bounds, also where both are on one file system.
-func spaces(dir string, images []string) []doctor.Space {
+// Spaces measures the file systems of the node's directory, or where it will be, and of the images. The images of one
+// file system are one Space, with all that they may still grow together; block devices cannot grow. The directory is
+// one of its own, as it is judged by other bounds, also where both are on one file system. It has no context: the
+// kernel holds up whoever asks for a file system that hangs.
+func Spaces(dir string, images []string) []doctor.Space {
 	var out []doctor.Space
 	if free, _, ok := statfs(within(dir)); ok {
 		out = append(out, doctor.Space{Dir: dir, For: doctor.ForMetadata, Free: free})

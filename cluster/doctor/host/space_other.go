@@ -4,8 +4,8 @@ package host
 
 import "duet/cluster/doctor"
 
-// spaces is not known on this system.
-func spaces(string, []string) []doctor.Space { return nil }
+// Spaces are not known on this system.
+func Spaces(string, []string) []doctor.Space { return nil }
 
 // fileLimit is not known on this system.
 func fileLimit() uint64 { return 0 }
