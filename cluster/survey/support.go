@@ -25,6 +25,7 @@ func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	members := l.cfg.Cluster().Members
 	parts := make([]support.Part, len(members))
 	var findings []byte
+	var secrets []string // of this node
 	var wg sync.WaitGroup
 	// Gathered beside the doctor's look, not after it: both wait for the same slow things.
 	wg.Go(func() {
@@ -37,7 +38,7 @@ func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	for i, m := range members {
 		wg.Go(func() {
 			if m.Node == l.cfg.Cluster().Self {
-				parts[i] = l.Part(ctx)
+				parts[i], secrets = l.unsealed(ctx)
 				return
 			}
 			parts[i] = l.askPart(ctx, m.Node)
@@ -46,7 +47,9 @@ func (l *Lookout) Support(ctx context.Context) (func(io.Writer) error, error) {
 	wg.Wait()
 	for i := range parts {
 		if parts[i].Node == string(l.cfg.Cluster().Self) {
-			parts[i].Add("doctor.json", findings)
+			first := support.File{Name: "doctor.json", Data: findings} // what does not fit is left out from the end
+			parts[i].Files = append([]support.File{first}, parts[i].Files...)
+			parts[i].Seal(secrets)
 		}
 	}
 	return func(w io.Writer) error { return support.Write(w, time.Now(), parts) }, nil
@@ -71,14 +74,20 @@ func (l *Lookout) askPart(ctx context.Context, of cluster.NodeID) (p support.Par
 // Part is what this node tells. Sealing comes last: what is added later goes out as it is. It does not fail, but
 // says what is missing.
 func (l *Lookout) Part(ctx context.Context) support.Part {
+	p, secrets := l.unsealed(ctx)
+	p.Seal(secrets)
+	return p
+}
+
+// unsealed is Part before it is sealed, and what is to be hidden in it.
+func (l *Lookout) unsealed(ctx context.Context) (support.Part, []string) {
 	p, secrets := support.Collect(ctx, l.cfg.Dir)
 	p.Node = string(l.cfg.Cluster().Self)
 	facts, vms := l.lookAtSelf(ctx)
 	p.AddJSON("facts.json", facts)
 	l.cfg.More(ctx, &p)
 	addVMs(&p, facts, vms)
-	p.Seal(secrets)
-	return p
+	return p, secrets
 }
 
 // addVMs adds the definitions of the protected VMs; others are nobody's business. vm.Text is without passwords
