@@ -43,14 +43,19 @@ type peer struct {
 	added time.Duration    // on listened
 	heard time.Time        // the last proof, or when it was added
 	met   bool             // it answered this run of this node once
+	await bool             // it answered when this node began to leave
 }
 
 // path is one network to one peer.
 type path struct {
 	up    bool
-	proof time.Duration // when the newest nonce that came back was made, on listened
+	proof time.Duration // when the newest nonce that came back was made, on listened; below zero: none did
+	spare time.Duration // silence counts from here, if that is later; no proof of anything
 	echo  uint64        // the nonce to send back
 }
+
+// since is from when the silence of the path counts.
+func (t *path) since() time.Duration { return max(t.proof, t.spare) }
 
 func newDetector(self cluster.NodeID, boot uint64) *detector {
 	return &detector{self: self, boot: boot, peers: make(map[cluster.NodeID]*peer)}
@@ -128,21 +133,20 @@ func (d *detector) tick(now time.Time, value uint64) {
 	d.next++
 	for _, p := range d.peers {
 		for _, t := range p.paths {
-			if t.up && d.listened-t.proof > d.window {
+			if t.up && d.listened-t.since() > d.window {
 				t.up = false
 			}
 		}
 	}
 }
 
-// pardon gives every peer a whole window from now on. It takes the present for the last proof of each path that is
-// up.
+// pardon gives every peer a whole window from now on, over each path that is up.
 func (d *detector) pardon() {
 	for _, p := range d.peers {
 		p.added = d.listened
 		for _, t := range p.paths {
 			if t.up {
-				t.proof = d.listened
+				t.spare = d.listened
 			}
 		}
 	}
@@ -202,17 +206,35 @@ func (d *detector) made(value uint64) (time.Duration, bool) {
 	return 0, false
 }
 
-// farewell reports whether every peer that answers has got a message made after mark. A peer that does not answer is
-// not waited for. A nonce made after mark went out with the word that this node leaves, so its echo proves that the
-// word arrived.
+// leave has each message from now on say that this node leaves; see farewell.
+func (d *detector) leave() (mark time.Duration) {
+	d.leaving = true
+	for _, p := range d.peers {
+		p.await = p.up()
+	}
+	return d.listened
+}
+
+// up reports whether a path to the peer answers.
+func (p *peer) up() bool {
+	for _, t := range p.paths {
+		if t.up {
+			return true
+		}
+	}
+	return false
+}
+
+// farewell reports whether every peer that answered at leave, or answers now, has got a message made after mark. One
+// that does not answer is not waited for; one that fell silent meanwhile has not heard. A nonce made after mark went
+// out with the word that this node leaves, so its echo proves that the word arrived.
 func (d *detector) farewell(mark time.Duration) bool {
 	for _, p := range d.peers {
-		up, told := false, false
+		told := false
 		for _, t := range p.paths {
-			up = up || t.up
-			told = told || t.up && t.proof > mark
+			told = told || t.proof > mark
 		}
-		if up && !told {
+		if !told && (p.await || p.up()) {
 			return false
 		}
 	}
@@ -229,7 +251,7 @@ func (d *detector) view() cluster.View {
 		for name, t := range p.paths {
 			pv.Paths[name] = t.up
 			up = up || t.up
-			pv.Quiet = pv.Quiet && d.listened-t.proof > d.window*2/5
+			pv.Quiet = pv.Quiet && d.listened-t.since() > d.window*2/5
 		}
 		// A peer not met yet has the same time to answer as one that falls silent.
 		if !up && (p.met || d.listened-p.added > d.window) {

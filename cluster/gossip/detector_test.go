@@ -190,12 +190,31 @@ func TestQuickRestartIsNoFailure(t *testing.T) {
 	}
 }
 
+// TestLeavingUnheard: a node that stalls while it leaves has told nobody by that.
+func TestLeavingUnheard(t *testing.T) {
+	w := newWorld(5)
+	w.run(time.Second, nil)
+	b := w.nodes["b"]
+	mark := b.leave()
+	w.cut = func(from, _ cluster.NodeID, _ string) bool { return from == "b" }
+	w.frozen["b"] = true
+	w.run(b.window*3/4, nil)
+	w.frozen["b"] = false
+	w.run(b.window/4, func() bool { return b.farewell(mark) })
+	if b.farewell(mark) || !w.alive("b", "a") {
+		t.Errorf("b takes its word for heard, %v; a answers: %v", w.nodes["a"].view().Peers["b"], w.alive("b", "a"))
+	}
+	w.run(2*b.window, nil)
+	if b.farewell(mark) || w.alive("b", "a") {
+		t.Errorf("a answers no more, %v, and b takes its word for heard", !w.alive("b", "a"))
+	}
+}
+
 func TestLeaving(t *testing.T) {
 	w := newWorld(5)
 	w.run(time.Second, nil)
 	b := w.nodes["b"]
-	b.leaving = true
-	mark := b.listened
+	mark := b.leave()
 	if b.farewell(mark) {
 		t.Error("told before anything was sent")
 	}

@@ -185,12 +185,11 @@ func (g *Gossip) Stop() {
 }
 
 // Leave tells the peers that this node stops on purpose, and returns when every peer that answers knows it, or with
-// an error when ctx or the detection time has ended. Stop comes next; only a new Gossip returns. Peers that do not
-// answer are not told.
+// an error when ctx or the detection time has ended: also if one that answered fell silent meanwhile. Stop comes next;
+// only a new Gossip returns. Peers that do not answer are not told.
 func (g *Gossip) Leave(ctx context.Context) error {
 	g.mu.Lock()
-	g.d.leaving = true
-	mark, wait := g.d.listened, g.d.window
+	mark, wait := g.d.leave(), g.d.window
 	segments := maps.Clone(g.segments)
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, wait)
