@@ -8,9 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +45,7 @@ type guard struct {
 	news   chan answer              // from ask
 	others sync.WaitGroup           // goroutines of listen and ask
 	fault  string                   // why the state cannot be saved, as logged
+	faults map[string]string        // by module: what cannot be done with its guest, as logged
 }
 
 // heard is a word that waits for its answer.
@@ -70,7 +73,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer held.Close()
-	g := &guard{Config: c, open: map[string]*process{}, asked: map[string]time.Duration{},
+	g := &guard{Config: c, open: map[string]*process{}, asked: map[string]time.Duration{}, faults: map[string]string{},
 		words: make(chan heard), news: make(chan answer)}
 	g.load()
 	if err := os.Remove(Socket(c.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
@@ -121,6 +124,9 @@ func (g *guard) guard(ctx context.Context) {
 // hear answers only after the signals were sent and the state was written.
 func (g *guard) hear(w heard) {
 	do := g.roster.hear(w.Word)
+	maps.DeleteFunc(g.faults, func(module, _ string) bool {
+		return !slices.ContainsFunc(w.Guests, func(told Guest) bool { return told.Module == module })
+	})
 	g.hold()
 	g.carryOut(do)
 	g.save()
@@ -144,12 +150,21 @@ func (g *guard) hold() {
 		p, err := openProcess(h.PID, h.Start)
 		if err != nil {
 			if !errors.Is(err, errGone) {
-				g.Logger.Error("a guest is not guarded", "module", h.Module, "err", err)
+				g.failed("a guest is not guarded", h.Module, err)
 			}
 			delete(g.roster.guests, h.Module)
 			continue
 		}
 		g.open[h.Module] = p
+		delete(g.faults, h.Module)
+	}
+}
+
+// failed logs what cannot be done with a guest, once while it stays the same: it is tried again many times a second.
+func (g *guard) failed(what, module string, err error) {
+	if text := what + ": " + err.Error(); g.faults[module] != text {
+		g.faults[module] = text
+		g.Logger.Error(what, "module", module, "err", err)
 	}
 }
 
@@ -162,7 +177,6 @@ func (g *guard) sweep() {
 			p.close()
 			delete(g.open, module)
 			delete(g.roster.guests, module)
-			delete(g.asked, module)
 			gone = true
 		}
 	}
@@ -177,8 +191,8 @@ var reasons = [...]string{
 	end:    "the guest is ended: its peer holds a newer epoch",
 }
 
-// carryOut sends the signals, and only then says so. A signal that fails is logged and not tried again by itself:
-// the roster takes it for sent.
+// carryOut sends the signals, and only then says so. After one that fails the guest counts as it was before, so that
+// it is ordered again: at the next look, word or answer.
 func (g *guard) carryOut(do []order) {
 	for _, o := range do {
 		p := g.open[o.guest.Module]
@@ -186,9 +200,11 @@ func (g *guard) carryOut(do []order) {
 			continue
 		}
 		if err := p.do(o.do); err != nil {
-			g.Logger.Error("that failed: "+reasons[o.do], "module", o.guest.Module, "err", err)
+			g.failed("that failed: "+reasons[o.do], o.guest.Module, err)
+			g.roster.undone(o)
 			continue
 		}
+		delete(g.faults, o.guest.Module)
 		g.Logger.Warn(reasons[o.do], "module", o.guest.Module, "vm", o.guest.VM, "pid", p.pid, "epoch", o.guest.Epoch)
 	}
 	if len(do) > 0 {
@@ -200,6 +216,7 @@ func (g *guard) carryOut(do []order) {
 // another right meanwhile: roster.learn compares.
 func (g *guard) ask(ctx context.Context) {
 	now := Now()
+	maps.DeleteFunc(g.asked, func(module string, _ time.Duration) bool { return g.roster.guests[module] == nil })
 	for _, h := range g.roster.doubtful(now) {
 		if last, ok := g.asked[h.Module]; ok && now-last < askEvery {
 			continue

@@ -175,6 +175,70 @@ func TestGuardHitsNobodyElse(t *testing.T) {
 	}
 }
 
+// lines counts what is logged.
+type lines struct {
+	slog.Handler
+	n int
+}
+
+func (*lines) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *lines) Handle(context.Context, slog.Record) error { l.n++; return nil }
+
+// TestSignalFails: what could not be done is tried again, does not count as done, and is logged once.
+func TestSignalFails(t *testing.T) {
+	pid, start := child(t)
+	log := &lines{}
+	g := &guard{Config: Config{Dir: t.TempDir(), Logger: slog.New(log)}, open: map[string]*process{},
+		asked: map[string]time.Duration{"gone": 1}, faults: map[string]string{}, roster: newRoster(-time.Hour, nil)}
+	say := func(right bool) []string {
+		w := heard{Word{At: 0, Guests: []Guest{{Module: "web01", PID: pid, Start: start, Right: right,
+			Limit: time.Second}}}, make(chan Report, 1)}
+		g.hear(w)
+		return (<-w.answer).Paused
+	}
+	say(true)
+	p := g.open["web01"]
+	defer p.close()
+	fd := p.fd
+	for _, c := range []struct {
+		fd     int
+		paused bool
+		lines  int
+	}{{-1, false, 1}, {-1, false, 1}, {fd, true, 2}} {
+		p.fd = c.fd
+		g.carryOut(g.roster.late(time.Hour))
+		if got := len(g.roster.report().Paused) == 1; got != c.paused || log.n != c.lines {
+			t.Errorf("paused by %d: %v, %d lines", c.fd, got, log.n)
+		}
+	}
+	becomes(t, pid, "T")
+	p.fd = -1
+	if got := say(true); len(got) != 1 {
+		t.Errorf("it was not let go, and %v are paused", got)
+	}
+	p.fd = fd
+	if got := say(true); len(got) != 0 {
+		t.Errorf("it was let go, and %v are paused", got)
+	}
+	becomes(t, pid, "S")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g.Ask = func(context.Context, cluster.NodeID, string) (Standing, error) { return Standing{}, ctx.Err() }
+	g.ask(ctx)
+	g.others.Wait()
+	if _, left := g.asked["gone"]; left {
+		t.Errorf("of a module that is gone: %v", g.asked)
+	}
+	before := log.n
+	for range 3 {
+		g.failed("a guest is not guarded", "web01", errGone)
+	}
+	if log.n != before+1 {
+		t.Errorf("one failure makes %d lines", log.n-before)
+	}
+}
+
 func TestOneGuardInADirectory(t *testing.T) {
 	d := newDesk(t)
 	d.say(Guest{})

@@ -117,6 +117,16 @@ func (r *roster) late(now time.Duration) (do []order) {
 	return do
 }
 
+// undone takes back an order that could not be carried out.
+func (r *roster) undone(o order) {
+	switch o.do {
+	case pause:
+		o.guest.Paused = false
+	case resume:
+		o.guest.Paused = true
+	}
+}
+
 // doubtful are the guests whose peers are to be asked. A guest that runs is asked about too where nobody has vouched
 // for it for long: one that is never paused (ALONE) among them.
 func (r *roster) doubtful(now time.Duration) (out []*held) {
