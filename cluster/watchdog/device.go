@@ -34,9 +34,10 @@ type Device struct {
 }
 
 // Open opens the device at path, which arms it, and sets its timeout, in whole seconds. It fails, and
-// leaves the device disarmed, if the device cannot wait as long; a device may wait longer: see Timeout.
+// leaves the device disarmed, if the device cannot wait as long; a device may wait longer: see Timeout. A device that
+// comes with an error could not be disarmed: it has to be fed until Disarm succeeds, or this computer is reset.
 // Errors of the system are wrapped; on systems other than Linux the error is errors.ErrUnsupported.
-func Open(path string, timeout time.Duration) (*Device, error) {
+func Open(path string, timeout time.Duration) (Dog, error) {
 	if timeout < time.Second || timeout > maxTimeout || timeout%time.Second != 0 {
 		return nil, fmt.Errorf("open watchdog %s: timeout %s: must be whole seconds from 1s to %s", path, timeout, maxTimeout)
 	}
@@ -46,23 +47,25 @@ func Open(path string, timeout time.Duration) (*Device, error) {
 	}
 	d, err := arm(t, timeout)
 	if err != nil {
-		return nil, fmt.Errorf("open watchdog %s: %w", path, err)
+		err = fmt.Errorf("open watchdog %s: %w", path, err)
 	}
-	return d, nil
+	return d, err
 }
 
-// arm sets the timeout of an open device, or disarms it. After an error of Disarm too the device stays armed, and is
-// given up with its descriptor: this computer is reset.
-func arm(t timer, timeout time.Duration) (*Device, error) {
+// arm sets the timeout of an open device, or disarms it; see Open.
+func arm(t timer, timeout time.Duration) (Dog, error) {
 	d := &Device{timer: t}
 	err := d.setTimeout(timeout)
 	if err == nil {
 		err = t.Keepalive() // counts from now on
 	}
-	if err != nil {
-		return nil, errors.Join(err, d.Disarm())
+	if err == nil {
+		return d, nil
 	}
-	return d, nil
+	if stuck := d.Disarm(); stuck != nil {
+		return d, errors.Join(err, stuck)
+	}
+	return nil, err
 }
 
 // setTimeout trusts only what the device says afterwards. Some have a fixed timeout: it may be long enough.

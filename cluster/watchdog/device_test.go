@@ -60,6 +60,9 @@ func TestArm(t *testing.T) {
 			if (err == nil) != (c.want != 0) || (err == nil && d.Timeout() != c.want) {
 				t.Errorf("%v, %v", d, err)
 			}
+			if (d != nil) == strings.HasSuffix(c.calls, "close") { // armed still: somebody has to feed it
+				t.Errorf("%v is returned, %v", d, err)
+			}
 			if got := strings.Join(c.kernel.calls, ", "); got != c.calls {
 				t.Errorf("calls %s, want %s", got, c.calls)
 			}

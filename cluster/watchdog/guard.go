@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Dog interface {
 
 // GuardConfig is what Run needs. All fields must be set.
 type GuardConfig struct {
-	// Open opens and so arms the device.
+	// Open opens and so arms the device; see the function Open.
 	Open func() (Dog, error)
 	// Healthy returns nil if this node works, such as: every engine answered. It may take long, and hang if the node
 	// does, but it returns soon after ctx ends. It must not wait for disks or peers: their slowness is no reason to reset.
@@ -44,6 +45,7 @@ type GuardConfig struct {
 type guard struct {
 	GuardConfig
 	dog      Dog // nil while disarmed
+	unfit    Dog // armed, not to be used, and not disarmed yet; nil: there is none, as while there is a dog
 	fed      time.Time
 	result   chan error // of the check that runs
 	checking bool
@@ -80,6 +82,10 @@ func Run(ctx context.Context, c GuardConfig) error {
 // turn is what happens each interval. One check runs at a time: while one hangs nothing is fed, and no second one
 // piles up behind it.
 func (g *guard) turn(ctx context.Context) {
+	if g.unfit != nil {
+		g.discard()
+		return
+	}
 	switch holds := g.Holds(); {
 	case !holds && g.dog != nil:
 		g.release()
@@ -95,7 +101,7 @@ func (g *guard) turn(ctx context.Context) {
 		go func() { g.result <- g.Healthy(ctx) }()
 		return
 	}
-	g.Logger.Error("watchdog not fed: the check of this node does not end", "reset_in", g.left())
+	g.Logger.Error("watchdog not fed: the check of this node does not end", "reset_in", g.left(g.dog))
 }
 
 // checked feeds the device after a check that was good.
@@ -105,15 +111,15 @@ func (g *guard) checked(err error) {
 		return
 	}
 	if err != nil {
-		g.Logger.Error("watchdog not fed: this node does not work", "err", err, "reset_in", g.left())
+		g.Logger.Error("watchdog not fed: this node does not work", "err", err, "reset_in", g.left(g.dog))
 		return
 	}
-	g.feed()
+	g.feed(g.dog)
 }
 
-func (g *guard) feed() {
-	if err := g.dog.Keepalive(); err != nil {
-		g.Logger.Error("watchdog not fed", "err", err, "reset_in", g.left())
+func (g *guard) feed(dog Dog) {
+	if err := dog.Keepalive(); err != nil {
+		g.Logger.Error("watchdog not fed", "err", err, "reset_in", g.left(dog))
 		return
 	}
 	if late := time.Since(g.fed); late > 2*g.Interval {
@@ -123,21 +129,27 @@ func (g *guard) feed() {
 }
 
 // left is the time until this node is reset.
-func (g *guard) left() time.Duration { return max(0, g.dog.Timeout()-time.Since(g.fed)) }
+func (g *guard) left(dog Dog) time.Duration { return max(0, dog.Timeout()-time.Since(g.fed)) }
 
-// open arms the device, if it can. One whose timeout is too short and that cannot be disarmed either resets this
-// node.
+// open arms the device, if it can. One that is unfit and cannot be disarmed is fed until it can be.
 func (g *guard) open() {
 	dog, err := g.Open()
 	if err == nil && dog.Timeout() < MinChecks*g.Interval {
-		err = errors.Join(fmt.Errorf("its timeout of %s is shorter than %d intervals of %s, so that a slow check could "+
-			"reset this node",
-			dog.Timeout(), MinChecks, g.Interval), dog.Disarm())
+		err = fmt.Errorf("its timeout of %s is shorter than %d intervals of %s, so that a slow check could reset this node",
+			dog.Timeout(), MinChecks, g.Interval)
+		if stuck := dog.Disarm(); stuck != nil {
+			err = errors.Join(err, stuck)
+		} else {
+			dog = nil
+		}
 	}
 	if err != nil {
 		if g.failed != err.Error() {
 			g.failed = err.Error()
-			g.Logger.Error("no watchdog guards this node", "err", err)
+			g.Logger.Error("no watchdog guards this node", "err", err, "armed", dog != nil)
+		}
+		if dog != nil {
+			g.unfit, g.fed = dog, time.Now()
 		}
 		return
 	}
@@ -145,12 +157,24 @@ func (g *guard) open() {
 	g.Logger.Info("watchdog armed", "timeout", dog.Timeout())
 }
 
+// discard disarms a device that is not to be used, and feeds it while that fails, whatever the checks say.
+func (g *guard) discard() {
+	err := g.unfit.Disarm()
+	if err == nil {
+		g.unfit = nil
+		g.Logger.Info("watchdog disarmed: it is not used")
+		return
+	}
+	g.Logger.Error("watchdog armed although it is not used", "err", err)
+	g.feed(g.unfit)
+}
+
 // release disarms the device because no guest is left to protect. While that fails it is fed whatever the
 // checks say.
 func (g *guard) release() {
 	if err := g.dog.Disarm(); err != nil {
 		g.Logger.Error("watchdog armed without need", "err", err)
-		g.feed()
+		g.feed(g.dog)
 		return
 	}
 	g.dog = nil
@@ -160,9 +184,9 @@ func (g *guard) release() {
 // stop ends in order, also when a check hangs: once the process ends, nothing writes.
 func (g *guard) stop() error {
 	var err error
-	if g.dog != nil {
-		if err = g.dog.Disarm(); err != nil {
-			err = fmt.Errorf("%w: this node is reset in %s", err, g.left())
+	if dog := cmp.Or(g.dog, g.unfit); dog != nil {
+		if err = dog.Disarm(); err != nil {
+			err = fmt.Errorf("%w: this node is reset in %s", err, g.left(dog))
 		} else {
 			g.Logger.Info("watchdog disarmed: the daemon stops")
 		}

@@ -52,12 +52,12 @@ func (w *world) logged(text string) int {
 func (w *world) open() (Dog, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.openErr != nil {
+	if w.openErr != nil && w.stuck == nil {
 		return nil, w.openErr
 	}
 	w.armed, w.deadline = true, time.Now().Add(w.timeout)
 	w.opened++
-	return w, nil
+	return w, w.openErr
 }
 
 func (w *world) Timeout() time.Duration { return w.timeout }
@@ -272,6 +272,31 @@ func TestShortTimeout(t *testing.T) {
 			t.Errorf("logged %d times", n)
 		}
 	})
+}
+
+// TestUnfitAndStuck: a device that is not used and cannot be disarmed resets nobody: it is fed until it can be.
+func TestUnfitAndStuck(t *testing.T) {
+	short := func(w *world) { w.timeout = MinChecks*interval - 1 }
+	refused := func(w *world) { w.openErr = errors.New("it does not say its timeout") }
+	for _, unfit := range []func(*world){short, refused} {
+		stuck := func(w *world) {
+			w.holds, w.stuck, w.sick = true, errors.New("input/output error"), errors.New("sick")
+			unfit(w)
+		}
+		guarded(t, stuck, func(w *world) {
+			w.after(time.Hour, nil)
+			w.is(true, false)
+			w.after(0, func() { w.stuck = nil })
+			w.after(interval+1, nil)
+			w.is(false, false)
+			if n := w.logged("watchdog not fed"); n != 0 || w.opened != 1 {
+				t.Errorf("not fed %d times, opened %d times", n, w.opened)
+			}
+			w.after(0, func() { w.timeout, w.openErr = time.Minute, nil })
+			w.after(2*interval, nil)
+			w.is(true, false)
+		})
+	}
 }
 
 // TestStuck: a device that cannot be disarmed is fed on without guests, also while the node is sick, and the stop says
