@@ -368,6 +368,7 @@ func TestPeers(t *testing.T) {
 		t.Errorf("with half a file: %q", got)
 	}
 	made := member(t)
+	at := time.Now().Add(-time.Hour).Truncate(time.Second)
 	for _, name := range []string{pki.Folder, membership.File} {
 		if err := os.Rename(filepath.Join(made, name), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
@@ -376,6 +377,24 @@ func TestPeers(t *testing.T) {
 	looked()
 	if got := ask(); got == unknown {
 		t.Errorf("as a member: %q", got)
+	}
+	// What could not be read for a moment is read again although nothing has changed.
+	whole, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.use(nil, nil)
+	write := func(text []byte) {
+		if err := errors.Join(os.WriteFile(conf, text, 0o600), os.Chtimes(conf, at, at)); err != nil {
+			t.Fatal(err)
+		}
+		looked()
+	}
+	if write([]byte("{")); ask() != unknown {
+		t.Error("it has read half a file")
+	}
+	if write(whole); ask() == unknown {
+		t.Error("what could not be read once is not read again")
 	}
 	cancel()
 	<-ended

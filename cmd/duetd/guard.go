@@ -73,7 +73,7 @@ type peers struct {
 	dir  string // the node's, of which it needs two things: members and certificate
 	log  *slog.Logger
 	soon chan struct{} // has a token when that is looked at at once
-	seen string        // when the files that were read last were written; of run's goroutine
+	seen string        // when the files that were read last, without an error, were written; of run's goroutine
 
 	mu   sync.Mutex
 	mux  *mux.Mux // nil: not known yet
@@ -85,6 +85,7 @@ type peers struct {
 func (p *peers) run(ctx context.Context) {
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
+	failed := "" // why it could not be read, as logged
 	for {
 		select {
 		case <-p.soon:
@@ -98,9 +99,14 @@ func (p *peers) run(ctx context.Context) {
 		if now == p.seen {
 			continue
 		}
-		p.seen = now
+		err := p.read()
 		// without a cluster there is nobody to ask
-		if err := p.read(); err != nil && !errors.Is(err, membership.ErrNoMember) {
+		if err == nil || errors.Is(err, membership.ErrNoMember) {
+			p.seen, failed = now, ""
+			continue
+		}
+		if err.Error() != failed { // it is tried again and again
+			failed = err.Error()
 			p.log.Error("the cluster has changed and cannot be read: peers are asked as it was", "err", err)
 		}
 	}
@@ -133,7 +139,7 @@ func (p *peers) read() error {
 	if err != nil {
 		return err
 	}
-	id, err := pki.Load(filepath.Join(p.dir, pki.Folder))
+	id, err := pki.Read(filepath.Join(p.dir, pki.Folder)) // the daemon renews it; here the directory is read-only
 	if err != nil {
 		return err
 	}
