@@ -151,7 +151,8 @@ func Join(ctx context.Context, cfg JoinConfig) (cluster.Config, error) {
 		return cluster.Config{}, fmt.Errorf("join: %w", err)
 	}
 	if err := cfg.accept(resp, key); err != nil {
-		return cluster.Config{}, fmt.Errorf("join: %w", err)
+		return cluster.Config{}, fmt.Errorf("join: %w: %s is a member now: `duet cluster remove %s` on a member frees the "+
+			"name", err, cfg.Node, cfg.Node)
 	}
 	return resp.Config, nil
 }
@@ -184,7 +185,8 @@ func askOnce(ctx context.Context, cfg JoinConfig, req JoinRequest) (JoinResponse
 	}
 	var in reply
 	if err := receive(conn, &in); err != nil {
-		return JoinResponse{}, fmt.Errorf("receive answer: %w", err)
+		return JoinResponse{}, fmt.Errorf("receive answer: %w: %s may be a member now: `duet cluster remove %s` on a member "+
+			"frees the name", err, cfg.Node, cfg.Node)
 	}
 	if in.JoinResponse != nil && in.Error == "" {
 		return *in.JoinResponse, nil

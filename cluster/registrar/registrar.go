@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"duet/cluster"
@@ -59,8 +60,11 @@ func New(cfg Config) *Registrar {
 // Serve admits nodes that come with a token until ln is closed or ctx ends.
 func (r *Registrar) Serve(ctx context.Context, ln net.Listener) error { return r.door.Serve(ctx, ln) }
 
-// admit adds a node and tells the other members; those that are away learn it when they meet one. Members are told
-// one after the other: each that is away takes its time, and the newcomer waits.
+// tellTime is how long a newcomer waits for the members to be told of it; its call has pki's callTimeout.
+const tellTime = 4 * time.Second
+
+// admit adds a node and tells the other members, all at once and for tellTime at most; those that are away learn it
+// when they meet one. After an error the node may be a member all the same, and the error says what to do then.
 func (r *Registrar) admit(ctx context.Context, m cluster.Member) (cluster.Config, error) {
 	c, err := r.cfg.Book.Change(func(c *cluster.Config) bool { c.Admit(m); return true })
 	if err != nil {
@@ -69,18 +73,24 @@ func (r *Registrar) admit(ctx context.Context, m cluster.Member) (cluster.Config
 	r.cfg.Logger.Info("node admitted", "node", m.Node, "addrs", m.Addrs)
 	// The new node's heartbeats have to be known here before it starts.
 	if err := r.cfg.Update(); err != nil {
-		return c, err
+		return c, fmt.Errorf("%w: the name is taken now: `duet cluster remove %s` on %s frees it", err, m.Node, c.Self)
 	}
 	admitted, _ := c.Member(m.Node)
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	var told sync.WaitGroup
 	for _, other := range c.Members {
 		if other.Node == c.Self || other.Node == m.Node {
 			continue
 		}
-		if err := r.cfg.Call(ctx, other.Node, "members", cluster.Fact{Member: admitted}, nil); err != nil {
-			r.cfg.Logger.Warn("a member does not know the new node yet", "member", other.Node, "node", m.Node,
-				"err", err)
-		}
+		told.Go(func() {
+			if err := r.cfg.Call(ctx, other.Node, "members", cluster.Fact{Member: admitted}, nil); err != nil {
+				r.cfg.Logger.Warn("a member does not know the new node yet", "member", other.Node, "node", m.Node,
+					"err", err)
+			}
+		})
 	}
+	told.Wait()
 	return c, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,7 +41,10 @@ type office struct {
 	book    *membership.Book
 	alive   []cluster.NodeID
 	updates int
+	mu      sync.Mutex
 	calls   []string         // "node path"
+	wait    bool             // calls end with their context
+	broken  error            // of updates
 	answers map[string]error // to calls of a path
 }
 
@@ -57,10 +61,17 @@ func newOffice(t *testing.T) *office {
 	must(t, err)
 	o.Registrar = New(Config{Book: o.book, Identity: id, Store: notes{}, Logger: slog.New(slog.DiscardHandler),
 		Alive:  func(node cluster.NodeID) bool { return slices.Contains(o.alive, node) },
-		Update: func() error { o.updates++; return nil },
+		Update: func() error { o.updates++; return o.broken },
 		With:   func(cluster.NodeID) []string { return []string{"web01"} },
-		Call: func(_ context.Context, node cluster.NodeID, path string, in, out any) error {
+		Call: func(ctx context.Context, node cluster.NodeID, path string, in, out any) error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
 			o.calls = append(o.calls, string(node)+" "+path)
+			if o.wait {
+				o.mu.Unlock()
+				<-ctx.Done()
+				o.mu.Lock()
+			}
 			if x, ok := out.(*cluster.Exchange); ok {
 				*x = in.(cluster.Exchange)
 			}
@@ -102,7 +113,26 @@ func TestAdmit(t *testing.T) {
 	if _, ok := c.Member("delta"); err != nil || !ok || o.members() != "alpha beta gamma delta" {
 		t.Errorf("members are %q, %v", o.members(), err)
 	}
+	slices.Sort(o.calls) // they are told at once
 	o.did(t, "an admission", 1, "beta members", "gamma members")
+	o.broken = errors.New("no such address")
+	_, err = o.admit(t.Context(), cluster.Member{Node: "eps", Addrs: map[string]string{"hb1": "10.0.0.5"}})
+	if !errors.Is(err, o.broken) || !strings.Contains(err.Error(), "duet cluster remove eps") {
+		t.Errorf("heartbeats that do not follow: %v", err)
+	}
+}
+
+// TestAdmitWhileAllAreAway: the newcomer waits once, and not for each member that is away.
+func TestAdmitWhileAllAreAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t)
+		o.wait = true
+		began := time.Now()
+		_, err := o.admit(t.Context(), cluster.Member{Node: "delta", Addrs: map[string]string{"hb1": "10.0.0.4"}})
+		if took := time.Since(began); err != nil || took != tellTime || len(o.calls) != 2 {
+			t.Errorf("%v after %v and %q", err, took, o.calls)
+		}
+	})
 }
 
 // TestRemoveNode: only another node that is silent is removed, and the others are told in the words of their release.
