@@ -142,7 +142,7 @@ func (p *Plane) refused(node cluster.NodeID, yes bool) error {
 // newsTime is how long a member may take to hear of another one that was admitted elsewhere.
 const newsTime = 3 * time.Second
 
-// Refusals are the nodes that answered a call last with that this node is no member of the cluster: it was removed.
+// Refusals are the members that answered a call last with that this node is no member of the cluster: it was removed.
 // While another one takes it for a member there are none: then those have not heard of it yet.
 func (p *Plane) Refusals() []cluster.NodeID {
 	p.mu.Lock()
@@ -150,6 +150,9 @@ func (p *Plane) Refusals() []cluster.NodeID {
 	if time.Since(p.accepted) < newsTime {
 		return nil
 	}
+	// One that was removed is asked no more, and would be remembered for ever.
+	c := p.cfg.Cluster()
+	maps.DeleteFunc(p.refusals, func(node cluster.NodeID, _ bool) bool { _, member := c.Member(node); return !member })
 	return slices.Sorted(maps.Keys(p.refusals))
 }
 

@@ -92,7 +92,9 @@ func TestAwayInWords(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := &roundTripper{fmt.Errorf("call beta: %w", mux.ErrNotAllowed)}
-		p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: net})
+		c := cluster.Config{Members: []cluster.Member{{Node: "alpha"}, {Node: "beta"}, {Node: "gamma"}}}
+		p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: net,
+			Cluster: func() cluster.Config { return c }})
 		call := func(node cluster.NodeID, answer error) error {
 			net.err = answer
 			return p.Call(t.Context(), node, "version", nil, nil)
@@ -113,6 +115,13 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("refused by %v although gamma takes it for a member", got)
 		}
 		time.Sleep(newsTime)
+		all := c
+		c.Remove("beta")
+		if got := p.Refusals(); len(got) != 0 {
+			t.Errorf("refused by %v, which are no members", got)
+		}
+		c = all
+		_ = call("beta", refuses)
 		if len(p.Refusals()) != 1 {
 			t.Error("forgotten after gamma's last word")
 		}
