@@ -3,6 +3,7 @@ package voting
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -86,30 +87,69 @@ func (p *Panel) without(ctx context.Context, w cluster.Witness) error {
 	return p.agree(ctx, p.voters().Without(w))
 }
 
-// apart refuses a host that is one of the nodes: its death would take two of three votes. It looks the name up once:
-// a name that leads to a node later is not found out. Loopback is fine for nodes that have such addresses
-// themselves, as in tests on one computer.
+// apart asks every member that answers whether a host is its own computer. A member that is away, or of an older
+// release, says nothing.
 func (p *Panel) apart(ctx context.Context, host string) error {
+	if err := p.Apart(ctx, host); err != nil {
+		return err
+	}
+	c, view := p.cfg.Book.Config(), p.cfg.View()
+	for _, m := range c.Members {
+		if m.Node == c.Self || !view.Alive(m.Node) {
+			continue
+		}
+		if err := p.cfg.Apart(ctx, m.Node, host); errors.Is(err, ErrInvalid) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Apart refuses a host that is one of the nodes: its death would take two of three votes. A node knows all addresses
+// of its own computer, and those of the others in the configuration. It looks the name up once: a name that leads to
+// a node later is not found out. Loopback is fine for nodes that have such addresses themselves, as in tests on one
+// computer.
+func (p *Panel) Apart(ctx context.Context, host string) error {
+	c := p.cfg.Book.Config()
 	at, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return fmt.Errorf("%w: %s has no address: %v", ErrInvalid, host, err)
+		return fmt.Errorf("%w: %s has no address on %s: %v", ErrInvalid, host, c.Self, err)
 	}
-	for _, m := range p.cfg.Book.Config().Members {
+	loopback := false // nodes have such addresses
+	for _, m := range c.Members {
 		for _, text := range m.Addrs {
 			own, err := netip.ParseAddr(text)
 			if err != nil {
 				continue // a name: then the witness cannot be told from it
 			}
+			loopback = loopback || own.IsLoopback()
 			if slices.ContainsFunc(at, func(a netip.Addr) bool { return a.Unmap() == own.Unmap() }) {
-				return fmt.Errorf("%w: %s is node %s: a witness there dies with it, and then nobody can take over; it belongs "+
-					"on a third computer", ErrInvalid, host, m.Node)
-			}
-			if !own.IsLoopback() && slices.ContainsFunc(at, netip.Addr.IsLoopback) {
-				return fmt.Errorf("%w: %s is each node itself: a witness belongs on a third computer", ErrInvalid, host)
+				return isNode(host, m.Node)
 			}
 		}
 	}
+	if slices.ContainsFunc(at, netip.Addr.IsLoopback) {
+		if !loopback {
+			return fmt.Errorf("%w: %s is each node itself: a witness belongs on a third computer", ErrInvalid, host)
+		}
+		return nil
+	}
+	here, err := p.addrs()
+	if err != nil {
+		return fmt.Errorf("list the addresses of %s: %w", c.Self, err)
+	}
+	for _, a := range here {
+		own, err := netip.ParsePrefix(a.String())
+		if err == nil && slices.ContainsFunc(at, func(a netip.Addr) bool { return a.Unmap() == own.Addr().Unmap() }) {
+			return isNode(host, c.Self)
+		}
+	}
 	return nil
+}
+
+func isNode(host string, node cluster.NodeID) error {
+	return fmt.Errorf("%w: %s is node %s: a witness there dies with it, and then nobody can take over; it belongs on a "+
+		"third computer", ErrInvalid, host, node)
 }
 
 // Remove has all nodes do without the witness at addr; a spare takes the voter's place first. An empty addr means

@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -52,6 +53,8 @@ type Config struct {
 	View func() cluster.View
 	// Call has another node take voters, and returns what it has then.
 	Call func(ctx context.Context, node cluster.NodeID, v cluster.Voters) (cluster.Voters, error)
+	// Apart has another node say whether a host is its own computer: ErrInvalid then; see Panel.Apart.
+	Apart func(ctx context.Context, node cluster.NodeID, host string) error
 	// Heard returns an error that names a module whose peer was not heard for so long.
 	Heard func(within time.Duration) error
 	// Identity of this node, for the witness.
@@ -73,12 +76,15 @@ type Panel struct {
 	mu     sync.Mutex
 	closed bool               // no witness is kept after it is set
 	all    map[string]*Handle // by ID
+
+	addrs func() ([]net.Addr, error) // of this computer: net.InterfaceAddrs, but in tests
 }
 
 // New returns a Panel of the witnesses that are configured; Run keeps it. An error tells of witnesses that this node
 // cannot use; the Panel is good all the same.
 func New(cfg Config) (*Panel, error) {
-	p := &Panel{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), all: make(map[string]*Handle)}
+	p := &Panel{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), all: make(map[string]*Handle),
+		addrs: net.InterfaceAddrs}
 	return p, p.use()
 }
 

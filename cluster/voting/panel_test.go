@@ -153,6 +153,7 @@ func newPair(t *testing.T) *pair {
 			Call: func(ctx context.Context, _ cluster.NodeID, v cluster.Voters) (cluster.Voters, error) {
 				return (*peer).Take(ctx, v)
 			},
+			Apart:     func(ctx context.Context, _ cluster.NodeID, host string) error { return (*peer).Apart(ctx, host) },
 			Heard:     func(time.Duration) error { return heard() },
 			Authority: id.Authority, Certificate: id.Certificate,
 			SpareAfter: time.Hour, Logger: slog.New(slog.DiscardHandler)})
@@ -163,6 +164,27 @@ func newPair(t *testing.T) *pair {
 	p.alpha = node("alpha", "beta", &p.beta, func() error { return nil })
 	p.beta = node("beta", "alpha", &p.alpha, func() error { return p.heard })
 	return p
+}
+
+// TestWitnessOnANode: a data node is no place for a witness, by whichever of its addresses it is named.
+func TestWitnessOnANode(t *testing.T) {
+	p := newPair(t)
+	has := func(text string) func() ([]net.Addr, error) {
+		ip, own, err := net.ParseCIDR(text)
+		must(t, err)
+		return func() ([]net.Addr, error) { return []net.Addr{&net.IPNet{IP: ip, Mask: own.Mask}}, nil }
+	}
+	p.alpha.addrs, p.beta.addrs = has("192.0.2.1/24"), has("192.0.2.2/24")
+	for addr, node := range map[string]string{"192.0.2.1:7425": "alpha", "192.0.2.2:7425": "beta",
+		"127.0.81.2:7425": "beta", "[::ffff:192.0.2.2]:7425": "beta"} {
+		if _, err := p.alpha.Add(t.Context(), addr, "no token"); !errors.Is(err, ErrInvalid) ||
+			!strings.Contains(err.Error(), "is node "+node) {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	if err := p.alpha.apart(t.Context(), "192.0.2.3"); err != nil {
+		t.Errorf("a third computer: %v", err)
+	}
 }
 
 // TestTake: what is stored is answered, not what was before.

@@ -130,6 +130,8 @@ func TestPeerStoresNoNonsense(t *testing.T) {
 		"members": cluster.Member{Node: "../x"},
 		"voters":  cluster.Voters{Version: 9, Active: []cluster.Witness{{Addr: "nowhere"}}},
 		"fence":   fencing.Set{Node: "beta", Levels: json.RawMessage(`[[{"agent":"../x"}]]`)},
+
+		"voters/apart": p.b.node.cluster().Paths("beta", false)[0],
 	} {
 		if err := p.askBeta(path, in); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%s: %v", path, err)

@@ -128,6 +128,10 @@ func (n *Node) rpcHandler() http.Handler {
 		error) {
 		return n.voting.Take(ctx, v)
 	}))
+	h.Handle("POST /voters/apart", handle(n, func(ctx context.Context, host string) (none, error) {
+		return none{},
+			n.voting.Apart(ctx, host)
+	}))
 	// Of an older release; newer nodes bring both sides together (members/meet).
 	h.Handle("POST /members/{name}/remove", onName(n,
 		func(_ context.Context, name string) error { return n.Gone(cluster.NodeID(name)) }))

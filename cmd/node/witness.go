@@ -10,6 +10,7 @@ import (
 
 	"duet/appmodules/engine"
 	"duet/cluster"
+	"duet/cluster/control"
 	"duet/cluster/voting"
 	"duet/console/api"
 	"duet/console/metrics"
@@ -25,6 +26,13 @@ func (n *Node) newPanel() (*voting.Panel, error) {
 		Call: func(ctx context.Context, node cluster.NodeID, v cluster.Voters) (theirs cluster.Voters, err error) {
 			err = n.rpcTo(ctx, node, "voters", v, &theirs)
 			return theirs, err
+		},
+		Apart: func(ctx context.Context, node cluster.NodeID, host string) error {
+			err := n.rpcTo(ctx, node, "voters/apart", host, nil)
+			if errors.Is(err, api.ErrInvalid) {
+				err = &control.Error{Kind: voting.ErrInvalid, Text: err.Error()}
+			}
+			return err
 		},
 	})
 }
