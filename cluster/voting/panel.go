@@ -228,10 +228,10 @@ func (p *Panel) tell(ctx context.Context, h *Handle) bool {
 	return err == nil
 }
 
-// Forget ends a module at all witnesses, after both nodes dropped it or the other one was removed from the cluster.
-// A witness that is away, or does not know of the removal, as one of an older release, remembers it for nothing: votes
-// belong to the module's identity. A witness is told of the members first: it must refuse a node that was removed before it forgets what it
-// promised to others. All share helloTime.
+// Forget ends a module at all witnesses, after both nodes dropped it or the other one was removed from the cluster. A
+// witness that is away, or does not know of the removal, as one of an older release, remembers it for nothing: votes
+// belong to the module's identity. A witness is told of the members first: it must refuse a node that was removed
+// before it forgets what it promised to others. All share helloTime.
 func (p *Panel) Forget(ctx context.Context, module string) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
