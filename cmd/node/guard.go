@@ -13,19 +13,25 @@ import (
 	"duet/vmmanager"
 )
 
-// guardGuests keeps the guard told until this node has left: it is the last to end of all that peers hear, and
-// begins before the heartbeats. n.sentry is nil where there is none; its methods know that.
-func (n *Node) guardGuests() {
+// newSentry is what keeps the guard told; nil where there is none: its methods know that.
+func (n *Node) newSentry() *guard.Sentry {
 	if n.cfg.Guard == "" {
-		return
+		return nil
 	}
 	c := guard.SentryConfig{Socket: n.cfg.Guard, Cluster: n.cluster, View: n.gossip.View, Charges: n.charges,
 		Ask: n.confirmed, LeaveGrace: engine.DefaultTimes(n.cluster().Detection).LeaveGrace, Logger: n.log}
 	if hv, ok := n.cfg.Hypervisor.(vmmanager.Locator); ok {
 		c.Process = hv.Process
 	}
-	n.sentry = guard.NewSentry(c)
-	n.outlive("guard", n.sentry.Run)
+	return guard.NewSentry(c)
+}
+
+// guardGuests keeps the guard told until this node has left: it is the last to end of all that peers hear, and
+// begins before the heartbeats.
+func (n *Node) guardGuests() {
+	if n.sentry != nil {
+		n.outlive("guard", n.sentry.Run)
+	}
 }
 
 // charges are the modules whose guests the guard watches over, all mirrors of this node. It is called on each beat

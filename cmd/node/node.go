@@ -86,7 +86,7 @@ type Sockets = mirror.Sockets
 
 // Node is one running daemon. The API's methods are those of its rooms, where one has them: they are promoted, so a
 // name that two rooms have would be none of Node's. Any number of goroutines may call them from Start to Stop. The
-// fields are set by New and not changed after; but for sentry, which Start sets before anything beats.
+// fields are set by New and not changed after.
 type Node struct {
 	cfg Config // as New got it
 	log *slog.Logger
@@ -174,6 +174,8 @@ func (n *Node) build() error {
 	n.Archive = versions.New(versions.Config{Self: n.self(), Cluster: n.cluster, Keeper: keeper,
 		Call: n.ask, Run: n.run, Logger: n.log})
 	n.Lookout = n.newLookout()
+	n.sentry = n.newSentry()
+	n.push("journals", func(context.Context) error { return n.closeJournals() })
 	return n.Load(n.works.Held)
 }
 
@@ -197,9 +199,19 @@ func (n *Node) Start() error {
 	return nil
 }
 
+// The times of the end. Each part has one of its own: a peer that does not hear the farewell takes this node for dead
+// after the detection time, and a planned end becomes a failover. Together they are less than the time of Stop in
+// duetd.
+const (
+	callsTime    = 2 * time.Second  // for calls of the API in flight, which are then cancelled
+	modulesTime  = 10 * time.Second // for modules to end in good order; one that hangs ends after the farewell
+	farewellTime = time.Second      // for all peers to hear that this node leaves, however the time of Stop stands
+)
+
 // start begins what serves others first and what acts last; Stop ends them in reverse: first nobody gives orders
 // any more (console), then the modules end in good order while their peer is still heard and answered, then whoever
-// watches, then the heartbeats say goodbye, then the guard has its last word, and the port and the store close.
+// watches, then the heartbeats say goodbye, then the guard has its last word, then modules that hang are waited for,
+// and the port and the store close.
 func (n *Node) start() error {
 	// A port that another process has ends the start here, before anything was told to anybody.
 	if err := n.mux.Start(); err != nil {
@@ -209,6 +221,9 @@ func (n *Node) start() error {
 	if err := n.serveMux(); err != nil {
 		return err
 	}
+	// Before the modules' last end, so that it still resets the computer when they hang in it.
+	n.feedWatchdog()
+	ended := n.endModules()
 	// Before the heartbeats, whose end peers hear: the guard has to know longer than they do.
 	n.guardGuests()
 	if err := n.gossip.Start(); err != nil {
@@ -217,7 +232,7 @@ func (n *Node) start() error {
 	// A peer that heard of it gives this node the time of a restart (LeaveGrace) before it takes over. The guard may
 	// count on that only if all heard it.
 	n.push("gossip", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTime)
 		defer cancel()
 		view, err := n.gossip.View(), n.gossip.Leave(ctx)
 		if err == nil {
@@ -228,7 +243,6 @@ func (n *Node) start() error {
 		n.gossip.Stop()
 		return nil
 	})
-	n.feedWatchdog()
 	n.spawn(n.watchView)
 	n.spawn(n.watchVMs)
 	n.spawn(n.fitness.Watch)
@@ -245,13 +259,49 @@ func (n *Node) start() error {
 	n.volumes.WithdrawOthers(slices.Concat(n.Modules(), n.works.Left()))
 	n.Registry.Start()
 	n.works.Resume()
-	n.push("modules", func(ctx context.Context) error { n.Registry.Stop(ctx); return nil })
+	n.push("modules", ended)
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
 		if err := backing.Passage(dir); err != nil {
 			return fmt.Errorf("make directory of sockets: %w", err)
 		}
 	}
 	return n.startConsole()
+}
+
+// endModules returns the step that ends the modules and lasts modulesTime at most; the step that it pushes waits for
+// those that go on after that. In between the peers hear the farewell.
+func (n *Node) endModules() (step func(context.Context) error) {
+	var ended chan struct{} // nil: they were not started
+	n.push("hung modules", func(context.Context) error {
+		if ended != nil {
+			<-ended
+		}
+		return nil
+	})
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, modulesTime)
+		ended = make(chan struct{})
+		go func() {
+			defer close(ended)
+			defer cancel()
+			n.Registry.Stop(ctx)
+		}()
+		select {
+		case <-ended:
+			return nil
+		case <-time.After(modulesTime):
+			return errors.New("they have not ended in time: they are waited for after this node has taken its leave")
+		}
+	}
+}
+
+// closeJournals closes those of the modules; of modules that were ended they are closed already.
+func (n *Node) closeJournals() error {
+	var errs []error
+	for _, m := range n.All() {
+		errs = append(errs, m.Journal.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // startConsole serves the API. The unix socket must work; without TLS, whose address may not be there yet, the node
@@ -280,14 +330,18 @@ func (n *Node) serveConsole(c console.Config) error {
 	if err := s.Start(); err != nil {
 		return err
 	}
-	n.push("console", s.Stop)
+	n.push("console", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, callsTime)
+		defer cancel()
+		return s.Stop(ctx)
+	})
 	n.served.Store(c.Listen)
 	return nil
 }
 
 // Stop ends the node in reverse order and leaves the VMs as they are: their writes wait for the next Start. It may
-// be called more than once and is bounded by ctx plus local I/O. When it returns nothing of the node runs any more,
-// but for requests that outlived their callers.
+// be called more than once and is bounded by ctx plus the farewell and local I/O; only modules that hang are waited
+// for longer. When it returns nothing of the node runs any more, but for requests that outlived their callers.
 func (n *Node) Stop(ctx context.Context) error { return n.teardown(ctx) }
 
 // serveMux serves the three services of the port. From here on peers are answered, although no engine runs yet:
