@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -212,7 +213,8 @@ func (o *Desk) Roles(m *registry.Entry) (primary, second string) {
 	return primary, second
 }
 
-// Command gives a command to the engine on node, this one or another, which is asked for at most 5 s. After an error
+// Command gives a command to the engine on node, this one or another, which is asked for at most 5 s and refuses if
+// another module has the name there. After an error
 // of the network it may have been accepted all the same.
 func (o *Desk) Command(ctx context.Context, m *registry.Entry, node string, ev appmodules.Event, yes bool) error {
 	if node == o.self() {
@@ -221,5 +223,6 @@ func (o *Desk) Command(ctx context.Context, m *registry.Entry, node string, ev a
 	// An engine accepts a command at once: what follows from it shows in the status.
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return o.cfg.Call(ctx, cluster.NodeID(node), "modules/"+m.Module.Name+"/command", NewMessage(ev, yes), nil)
+	path := "modules/" + m.Module.Name + "/command?id=" + url.QueryEscape(m.Module.Identity())
+	return o.cfg.Call(ctx, cluster.NodeID(node), path, NewMessage(ev, yes), nil)
 }

@@ -69,6 +69,7 @@ func newOffice(t *testing.T) *office {
 		}
 	})
 	m := appmodules.Default()
+	m.ID = "abcdefghijklmnopqrstweb01" // commands say it: the name may be another module's there
 	m.Name, m.Nodes, m.Spec = "web01", []string{"alpha", "beta"}, appmodules.VM{Domain: "web01"}
 	f := registry.Fresh{Stored: registry.Stored{Module: m}, Source: "alpha"}
 	if err := errors.Join(reg.Store(t.Context(), f), reg.Begin("web01")); err != nil {
@@ -88,7 +89,7 @@ func newOffice(t *testing.T) *office {
 			return o.unfit[to]
 		},
 		Call: func(_ context.Context, node cluster.NodeID, path string, in, _ any) error {
-			if path != "modules/web01/command" {
+			if path != "modules/web01/command?id=abcdefghijklmnopqrstweb01" {
 				t.Errorf("%s is asked for %s", node, path)
 			}
 			msg := in.(Message)

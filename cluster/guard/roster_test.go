@@ -93,6 +93,21 @@ func TestOrderlyStop(t *testing.T) {
 	expect(t, "a new run gives no more time", r.late(27*time.Second), "pause web01")
 }
 
+// TestAnotherModuleOfTheName: what a peer says of another module of the name ends no guest; where one side is of an
+// older release, which tells no identity, the name counts.
+func TestAnotherModuleOfTheName(t *testing.T) {
+	for _, c := range []struct{ mine, theirs, want string }{
+		{"old", "new", ""}, {"old", "old", "end web01"}, {"old", "", "end web01"}, {"", "new", "end web01"},
+	} {
+		g := web(true)
+		g.ID = c.mine
+		r := started()
+		r.hear(word(0, g))
+		r.late(limit)
+		expect(t, fmt.Sprint(c), r.learn(g, Standing{ID: c.theirs, Epoch: 4, Holder: "beta"}), c.want)
+	}
+}
+
 // TestAlone: a guest that the peer cannot take over is not paused, but its peer is asked.
 func TestAlone(t *testing.T) {
 	lone := web(true)

@@ -18,6 +18,7 @@ const noGuardFor = 3 * time.Second
 // Charge is one module whose guest may run here, as the daemon knows it now.
 type Charge struct {
 	Module string
+	ID     string // its identity
 	VM     string
 	Peer   cluster.NodeID
 	Record cluster.Record
@@ -175,7 +176,7 @@ func (s *Sentry) tell(ctx context.Context) {
 // guest describes the guest of a module. An oath lasts as long as this node holds the module and this process does
 // not stand still.
 func (s *Sentry) guest(ctx context.Context, self cluster.NodeID, m Charge, limit time.Duration) Guest {
-	g := Guest{Module: m.Module, VM: m.VM, Peer: m.Peer, Epoch: m.Record.Epoch, Limit: limit}
+	g := Guest{Module: m.Module, ID: m.ID, VM: m.VM, Peer: m.Peer, Epoch: m.Record.Epoch, Limit: limit}
 	p := s.find(m)
 	g.PID, g.Start = p.pid, p.start
 	o := s.oaths[m.Module]
@@ -280,6 +281,9 @@ func (s *Sentry) hear(c confirmation) {
 		return
 	}
 	m, self := charges[i], s.cfg.Cluster().Self
+	if !c.of(m.ID) {
+		c.Standing = Standing{Alive: c.Alive} // the peer has none of this identity and takes nothing over
+	}
 	if !c.begun.Before(o.since) && m.Record.Holds(self) && c.Confirms(m.Peer, m.Record.Epoch) {
 		o.confirmed = true
 	}

@@ -153,6 +153,22 @@ func TestVouchesWhenConfirmed(t *testing.T) {
 	}
 }
 
+// TestPeerHasAnotherModule: a peer that has another module of the name takes this one over as little as one that has
+// none, and confirms by its heartbeats.
+func TestPeerHasAnotherModule(t *testing.T) {
+	p := newPost(t)
+	p.charge.ID = "mine"
+	if p.asked(Standing{ID: "other", Epoch: 9, Holder: "beta"}, nil); p.tell().Right {
+		t.Error("it vouches for a module whose peer does not hear it")
+	}
+	if p.asked(Standing{ID: "other", Epoch: 9, Holder: "beta", Alive: true}, nil); !p.tell().Right {
+		t.Error("it does not vouch because of another module's epoch")
+	}
+	if g := p.tell(); g.ID != "mine" {
+		t.Errorf("the guard is told of %q", g.ID)
+	}
+}
+
 // TestStaleAnswer: what was asked before the right was lost says nothing of the next one.
 func TestStaleAnswer(t *testing.T) {
 	p := newPost(t)

@@ -23,6 +23,7 @@ func Beat(detection time.Duration) time.Duration { return max(detection/20, 10*t
 // used again.
 type Guest struct {
 	Module string         `json:"module"`
+	ID     string         `json:"id,omitempty"` // the module's identity; empty: of an older daemon
 	VM     string         `json:"vm"`
 	PID    int            `json:"pid"`   // 0: it has no process
 	Start  uint64         `json:"start"` // when that began, see StartOf
@@ -47,6 +48,8 @@ type Report struct {
 
 // Standing is what a node says of a module that the peer of its asker asks about.
 type Standing struct {
+	// ID is the identity of the module that has the name there; empty: of an older node.
+	ID     string         `json:"id,omitempty"`
 	Epoch  cluster.Epoch  `json:"epoch"` // the newest that is known there
 	Holder cluster.NodeID `json:"holder"`
 	// Taking: the node has the right there, or is asking for it.
@@ -54,6 +57,10 @@ type Standing struct {
 	// Alive: it hears the asker's heartbeats.
 	Alive bool `json:"alive"`
 }
+
+// of reports whether the standing is of the module of that identity: its name may have been used again on either
+// node. Where one side is of an older release, which says none, the name has to do.
+func (s Standing) of(id string) bool { return s.ID == "" || id == "" || s.ID == id }
 
 // Over reports whether the standing of peer proves that a guest of the other node has lost the right for ever. The
 // epoch is durable at the peer before it says so, and no older one is ever granted again (rule 5).

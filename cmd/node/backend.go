@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"time"
 
@@ -83,7 +84,7 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 }
 
 // Log merges the newest transitions of both nodes, sorted by their clocks, which may differ. A node that does not
-// answer within two seconds is left out.
+// answer within two seconds, or has another module of that name, is left out.
 func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry, error) {
 	m, err := n.Find(name)
 	if err != nil {
@@ -100,7 +101,7 @@ func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry,
 		// A node that is away must not keep the admin from what is known here.
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		var theirs []api.LogEntry
-		err := n.rpcTo(ctx, cluster.NodeID(node), "modules/"+name+"/log", count, &theirs)
+		err := n.rpcTo(ctx, cluster.NodeID(node), "modules/"+name+"/log?id="+url.QueryEscape(m.Module.Identity()), count, &theirs)
 		cancel()
 		if err == nil {
 			out = append(out, theirs...)

@@ -39,7 +39,7 @@ func (n *Node) guardGuests() {
 func (n *Node) charges() (out []guard.Charge) {
 	for _, m := range n.Mirrors() {
 		st := m.Engine.Published()
-		out = append(out, guard.Charge{Module: m.Module.Name, VM: m.Module.Subject(),
+		out = append(out, guard.Charge{Module: m.Module.Name, ID: m.Module.Identity(), VM: m.Module.Subject(),
 			Peer: cluster.NodeID(m.Module.Peer(string(n.self()))), Record: st.Record, Connected: st.Role == appmodules.Prim})
 	}
 	return out

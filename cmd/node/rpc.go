@@ -156,8 +156,8 @@ func handle[In, Out any](n *Node, fn func(context.Context, In) (Out, error)) htt
 }
 
 // onModule is handle for the module named in the path, if it is the one that the caller means: an engine says in
-// the query which identity that is, since the name may have been used again. Commands, logs and standings go by the
-// name alone, and a node of version 1 says none.
+// the query which identity that is, since the name may have been used again, and so do commands and logs. Standings
+// are told by name, with the identity in the answer; a node of version 1 says none.
 func onModule[In, Out any](n *Node, fn func(context.Context, *registry.Entry, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handle(n, func(ctx context.Context, in In) (out Out, err error) {

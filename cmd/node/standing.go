@@ -28,11 +28,11 @@ func (n *Node) standing(ctx context.Context, m *registry.Entry, _ none) (guard.S
 		st = m.Engine.Published()
 		st.Taking = true
 	}
-	return guard.Standing{Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking, Alive: alive}, nil
+	return guard.Standing{ID: m.Module.Identity(), Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking, Alive: alive}, nil
 }
 
-// askStanding asks another node how it stands with a module. The request has the module's name only, not its
-// identity.
+// askStanding asks another node how it stands with a module. The request has the module's name only; the answer says
+// which identity has it there, and the asker compares (package guard).
 func askStanding(ctx context.Context, p *control.Plane, node cluster.NodeID, module string) (guard.Standing, error) {
 	var s guard.Standing
 	err := p.Call(ctx, node, "modules/"+module+"/standing", none{}, &s)
