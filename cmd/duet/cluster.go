@@ -179,17 +179,22 @@ func leaveFlags(c *cobra.Command, dir *string, yes *bool) {
 
 // mayLeave refuses while the daemon runs, which has the files open and VMs to look after, and asks. That it runs is
 // known by its answer, whatever that is, and by that it does not answer in time: only a socket that nobody serves
-// is proof that it does not. It asks where --connect says, which has to be this computer's socket.
+// is proof that it does not. It asks where --connect says, and refuses if that is another computer, which says nothing
+// of this one's daemon. The look is bounded, the question is not.
 func (a *app) mayLeave(ctx context.Context, yes bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
+	if !a.here() {
+		return usageError{fmt.Errorf("--connect %s: a node leaves on its own computer: leave out --connect and DUET_CONNECT, "+
+			"or name the socket of its duetd", a.connect.Connect)}
+	}
 	c, err := client.New(a.connect)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	look, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	const first = "first `duet stop` the modules that are to end, then `systemctl stop duetd`"
-	switch st, err := c.Status(ctx); {
+	switch st, err := c.Status(look); {
 	case err == nil:
 		return fmt.Errorf("duetd runs here as node %s: %s", st.Self, first)
 	case !errors.Is(err, client.ErrAway), errors.Is(err, context.DeadlineExceeded): // whatever it says, it runs

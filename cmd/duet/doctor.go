@@ -17,6 +17,10 @@ import (
 	"duet/console/client"
 )
 
+// lookTime bounds a call that only looks and that a daemon which works answers at once, or nearly so: it asks nobody, or
+// its peer for no longer than two seconds.
+const lookTime = 5 * time.Second
+
 // glanceTime bounds the look that another command takes on its way. The whole look may take three times as long
 // where nodes are silent; then nothing is told.
 const glanceTime = 10 * time.Second
@@ -70,9 +74,10 @@ Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no a
 // alone reports that the daemon of this computer does not answer: not at all, or not in time. One that is asked
 // over TLS is another computer, of which nothing can be seen from here; one that refuses this user
 // (client.ErrDenied) runs.
-func (a *app) alone(err error) bool {
-	return errors.Is(err, client.ErrAway) && strings.HasPrefix(a.connect.Connect, "unix:")
-}
+func (a *app) alone(err error) bool { return errors.Is(err, client.ErrAway) && a.here() }
+
+// here reports that the daemon of this computer is asked: over TLS it may be any.
+func (a *app) here() bool { return strings.HasPrefix(a.connect.Connect, "unix:") }
 
 // lookAlone is a look at this computer without its daemon. It has the form of the daemon's, with that finding
 // first. A host without the files of a node (no ports are known) is one before init or join: that is a note and no

@@ -3,10 +3,17 @@ package node
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"duet/cluster"
+	"duet/cluster/membership"
+	"duet/cmd/duet/setup"
 	"duet/console/api"
+	"duet/vmmanager/fake"
 )
 
 // identity is that of a module on alpha.
@@ -103,5 +110,26 @@ func TestWitnessRemembersWhatThePeerWasNotTold(t *testing.T) {
 	until(t, "the witness forgets what both nodes forgot", w.remembers(0))
 	if _, err := p.b.node.Find("web01"); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("the witness forgot before beta did: %v", err)
+	}
+}
+
+// TestHalfAMember: a directory in which an init, a join or a leave was cut off is that of no member: systemd does not
+// try again for ever. One whose identity is damaged is another matter.
+func TestHalfAMember(t *testing.T) {
+	dir := t.TempDir()
+	_, err := setup.OnDisk{}.Init(t.Context(), setup.InitRequest{Dir: dir, Cluster: "test", Node: "alpha", Port: 7420,
+		Detection: time.Second, Addrs: []setup.Addr{{Network: "hb1", IP: "127.0.50.1"}}})
+	must(t, err)
+	pki := filepath.Join(dir, setup.PKIFolder)
+	keys, err := filepath.Glob(filepath.Join(pki, "*.key"))
+	must(t, errors.Join(err, os.Remove(keys[0])))
+	c := Config{Dir: dir, Hypervisor: hypervisor{fake.New(fake.Config{})}, MinFree: 1 << 20,
+		Logger: slog.New(slog.DiscardHandler)}
+	if _, err := New(c); err == nil || errors.Is(err, membership.ErrNoMember) {
+		t.Errorf("without a key: %v", err)
+	}
+	must(t, os.RemoveAll(pki))
+	if _, err := New(c); !errors.Is(err, membership.ErrNoMember) {
+		t.Errorf("without an identity: %v", err)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -136,6 +138,10 @@ func (n *Node) build() error {
 		return err
 	}
 	if n.identity, err = pki.Load(filepath.Join(n.cfg.Dir, pki.Folder)); err != nil {
+		// An init, join or leave that was cut off leaves cluster.json alone: another start ends the same way.
+		if _, gone := os.Stat(filepath.Join(n.cfg.Dir, pki.Folder)); errors.Is(gone, fs.ErrNotExist) {
+			return fmt.Errorf("%s is not the directory of a member: %w", n.cfg.Dir, membership.ErrNoMember)
+		}
 		return err
 	}
 	n.store, err = badgerlog.Open(badgerlog.Config{Dir: filepath.Join(n.cfg.Dir, "db"), Logger: n.log,

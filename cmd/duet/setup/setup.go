@@ -3,8 +3,10 @@
 //
 // A node's directory holds cluster.json (a cluster.Config) and the folder pki (its identity). The folder gets its
 // name last, so that a node is a member when it has both, and what a crash leaves in between is none yet: the next
-// init or join begins anew and overwrites it. Leaving goes the other way round: the identity goes first. The daemon
-// makes everything else in the directory (store, journals, images, its token).
+// init or join begins anew and overwrites it. Leaving goes the other way round: the identity goes first, and
+// cluster.json last, so that what a crash leaves of it is left by the next leave; until then init and join refuse,
+// since the store of an earlier membership does not count in the next. The daemon makes everything else in the
+// directory (store, journals, images, its token).
 //
 //	setup.go  all of it
 //	addr.go   addresses as they are typed
@@ -40,10 +42,12 @@ const (
 	ConfigFile = membership.File
 	PKIFolder  = pki.Folder
 	TokenFile  = "console.token" // made by the daemon
+	storeFile  = "db"            // folder, made by the daemon
 )
 
 const (
-	keySize      = 32 // bytes of a gossip key
+	keySize      = 32    // bytes of a gossip key
+	maxPort      = 65533 // Port+2 is used too
 	minDetection = 200 * time.Millisecond
 	maxDetection = 5 * time.Minute
 )
@@ -130,45 +134,70 @@ func (d OnDisk) Join(ctx context.Context, r JoinRequest) (cluster.Config, error)
 // told. It is durable when it returns; if it fails what was moved comes back, as far as it can. now only names the
 // folder.
 func (OnDisk) Leave(dir string, now time.Time) (string, error) {
-	if _, err := membership.Load(dir); err != nil {
+	if _, err := membership.Load(dir); err != nil && !(errors.Is(err, membership.ErrNoMember) && remains(dir)) {
 		return "", fmt.Errorf("leave cluster: %w", err)
 	}
-	aside := filepath.Join(dir, leftPrefix+now.Format("20060102-150405"))
+	aside, err := newAside(dir, now)
+	if err != nil {
+		return "", fmt.Errorf("leave cluster: %w", err)
+	}
 	if err := leave(dir, aside); err != nil {
 		return "", errors.Join(fmt.Errorf("leave cluster: %w", err), comeBack(aside, dir))
 	}
 	return aside, nil
 }
 
+// remains reports that dir has the store of a membership that has ended otherwise: a leave was cut off.
+func remains(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, storeFile))
+	return err == nil
+}
+
+// newAside makes the folder of one Leave, which is nobody else's: what is in that of an earlier one stays there.
+func newAside(dir string, now time.Time) (string, error) {
+	first := filepath.Join(dir, leftPrefix+now.Format("20060102-150405"))
+	aside := first
+	for i := 2; ; i++ {
+		err := os.Mkdir(aside, 0o700)
+		if !errors.Is(err, fs.ErrExist) {
+			return aside, err
+		}
+		aside = fmt.Sprintf("%s-%d", first, i)
+	}
+}
+
+// inOrder sorts entries by their place: the identity first, the configuration last, what has to go between.
+func inOrder(entries []fs.DirEntry) {
+	place := func(e fs.DirEntry) int {
+		switch e.Name() {
+		case PKIFolder:
+			return -1
+		case ConfigFile:
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int { return place(a) - place(b) })
+}
+
 // leftPrefix begins the names of the folders that Leave makes.
 const leftPrefix = "left-"
 
 // leave moves what dir holds to aside. The identity goes first, durably: without it the node is no member, also
-// after a crash. What earlier ones have put aside stays where it is. What is mounted there, as a disk for the
+// after a crash. The configuration goes last: as long as something is left this is a directory that is to be left. What earlier ones have put aside stays where it is. What is mounted there, as a disk for the
 // images, stays: it cannot be moved, and images that a node finds are in nobody's way.
 func leave(dir, aside string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(aside, 0o700); err != nil {
-		return err
-	}
-	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
-		switch PKIFolder {
-		case a.Name():
-			return -1
-		case b.Name():
-			return 1
-		}
-		return 0
-	})
+	inOrder(entries)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), leftPrefix) {
 			continue
 		}
 		err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(aside, e.Name()))
-		if err != nil && !(e.IsDir() && errors.Is(err, syscall.EBUSY)) {
+		if err != nil && !(e.IsDir() && e.Name() != storeFile && errors.Is(err, syscall.EBUSY)) {
 			return err
 		}
 		if e.Name() == PKIFolder {
@@ -212,15 +241,8 @@ func comeBack(aside, dir string) error {
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
-		switch PKIFolder {
-		case a.Name():
-			return 1
-		case b.Name():
-			return -1
-		}
-		return 0
-	})
+	inOrder(entries)
+	slices.Reverse(entries)
 	for _, e := range entries {
 		if err := os.Rename(filepath.Join(aside, e.Name()), filepath.Join(dir, e.Name())); err != nil {
 			return err
@@ -232,8 +254,8 @@ func comeBack(aside, dir string) error {
 // config is what cluster.json of the first node holds, but for the key of its member: the identity is not made yet.
 func (r InitRequest) config() (cluster.Config, error) {
 	switch {
-	case r.Port < 1 || r.Port > 65534: // Port+1 is used too
-		return cluster.Config{}, fmt.Errorf("port %d: must be 1 to 65534", r.Port)
+	case r.Port < 1 || r.Port > maxPort:
+		return cluster.Config{}, fmt.Errorf("port %d: must be 1 to %d, since the next two are used too", r.Port, maxPort)
 	case r.Detection < minDetection || r.Detection > maxDetection:
 		return cluster.Config{}, fmt.Errorf("detection %v: must be %v to %v", r.Detection, minDetection, maxDetection)
 	}
@@ -256,13 +278,16 @@ func (r InitRequest) config() (cluster.Config, error) {
 }
 
 // withPort adds the port of a cluster that was made without --port. Anything with a port is taken as it is; an IPv6
-// address without one stands without brackets.
+// address without one may stand with or without brackets.
 func withPort(at string) (string, error) {
 	if _, _, err := net.SplitHostPort(at); err == nil {
 		return at, nil
 	}
 	if at == "" {
 		return "", errors.New("address of a node: missing")
+	}
+	if inner, ok := strings.CutPrefix(at, "["); ok {
+		at = strings.TrimSuffix(inner, "]")
 	}
 	return net.JoinHostPort(at, strconv.Itoa(cluster.DefaultPort)), nil
 }
@@ -278,6 +303,9 @@ func settle(dir string, admit func(folder string) (cluster.Config, error)) error
 		return fmt.Errorf("%w: %s holds its certificate", pki.ErrExists, final)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
+	}
+	if remains(dir) {
+		return fmt.Errorf("%s holds the store of an earlier membership: `duet cluster leave` first, which keeps it aside", dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -125,7 +125,7 @@ func TestInitRefuses(t *testing.T) {
 		spoil func(*setup.InitRequest)
 		want  string
 	}{
-		"port":      {func(r *setup.InitRequest) { r.Port = 65535 }, "1 to 65534"},
+		"port":      {func(r *setup.InitRequest) { r.Port = 65534 }, "1 to 65533"},
 		"detection": {func(r *setup.InitRequest) { r.Detection = time.Millisecond }, "detection"},
 		"ping":      {func(r *setup.InitRequest) { r.Ping = []string{"gw.example.com"} }, "IP address"},
 		"node":      {func(r *setup.InitRequest) { r.Node = "../x" }, "node name"},
@@ -268,6 +268,66 @@ func TestLeaveAndRejoin(t *testing.T) {
 	}
 }
 
+// TestLeaveTwiceInASecond: the folder of an earlier leave is not used again, whatever comes of the later one.
+func TestLeaveTwiceInASecond(t *testing.T) {
+	dir, now := t.TempDir(), time.Unix(0, 0)
+	on := setup.OnDisk{}
+	var kept []string
+	for _, name := range []string{"first", "second"} {
+		r := founding(t, dir)
+		r.Cluster = name
+		if _, err := on.Init(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		aside, err := on.Leave(dir, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, aside)
+	}
+	for i, name := range []string{"first", "second"} {
+		if conf, _ := stored(t, kept[i]); conf.Name != name {
+			t.Errorf("%s holds cluster %s, want %s", kept[i], conf.Name, name)
+		}
+	}
+}
+
+// TestLeaveCutOff: what a crash left of a leave, at any point, is no member; it is left by the next leave, and until
+// then no other cluster gets its store.
+func TestLeaveCutOff(t *testing.T) {
+	on := setup.OnDisk{}
+	// The order in which files go, and one of an older release.
+	for _, gone := range [][]string{{"pki"}, {"pki", "log"}, {"pki", "cluster.json"}} {
+		dir := t.TempDir()
+		if _, err := on.Init(t.Context(), founding(t, dir)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"db", "log"} {
+			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range gone {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := on.Init(t.Context(), founding(t, dir)); err == nil || !strings.Contains(err.Error(), "duet cluster leave") {
+			t.Errorf("without %v: init says %v", gone, err)
+		}
+		aside, err := on.Leave(dir, time.Unix(0, 0))
+		if err != nil {
+			t.Fatalf("without %v: %v", gone, err)
+		}
+		if got := names(t, dir); len(got) != 1 || !slices.Contains(names(t, aside), "db") {
+			t.Errorf("without %v: %v is left, %v is kept", gone, got, names(t, aside))
+		}
+		if _, err := on.Init(t.Context(), founding(t, dir)); err != nil {
+			t.Errorf("without %v: %v", gone, err)
+		}
+	}
+}
+
 // TestDefaultPort: an address without a port is called on the usual one.
 func TestDefaultPort(t *testing.T) {
 	first := t.TempDir()
@@ -276,7 +336,7 @@ func TestDefaultPort(t *testing.T) {
 	}
 	_, tok := open(t, first)
 	for at, want := range map[string]string{"10.0.0.1": "10.0.0.1:7420", "fd00::1": "[fd00::1]:7420",
-		"[fd00::1]:99": "[fd00::1]:99", "alpha": "alpha:7420", "": ""} {
+		"[fd00::1]": "[fd00::1]:7420", "[fd00::1]:99": "[fd00::1]:99", "alpha": "alpha:7420", "": ""} {
 		called := ""
 		on := setup.OnDisk{Dial: func(_ context.Context, addr string, _ *tls.Config) (net.Conn, error) {
 			called = addr
