@@ -17,10 +17,12 @@ import (
 // Folder is the name of the identity in a node's directory.
 const Folder = "pki"
 
-// The files of an identity directory.
+// CACert is the certificate of the cluster's authority in an identity directory, the same on all nodes and no secret.
+const CACert = "ca.crt"
+
+// The other files of an identity directory.
 const (
-	caCertFile   = "ca.crt"   // the same on all nodes
-	caKeyFile    = "ca.key"   // so is this: each node can admit and renew
+	caKeyFile    = "ca.key"   // the same on all nodes: each node can admit and renew
 	nodeCertFile = "node.crt" // written last; it alone changes later, by Renew
 	nodeKeyFile  = "node.key" // of this node, and never leaves it
 )

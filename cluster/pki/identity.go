@@ -76,7 +76,7 @@ func settle(dir string, ca authority, key *ecdsa.PrivateKey, der []byte) error {
 	if err != nil {
 		return err
 	}
-	err = store(dir, file{caCertFile, encodeCert(ca.cert.Raw)}, file{caKeyFile, caKey},
+	err = store(dir, file{CACert, encodeCert(ca.cert.Raw)}, file{caKeyFile, caKey},
 		file{nodeKeyFile, nodeKey}, file{nodeCertFile, encodeCert(der)})
 	if err != nil {
 		return fmt.Errorf("store identity: %w", err)
@@ -114,7 +114,7 @@ func Read(dir string) (*Identity, error) {
 func load(dir string) (*Identity, error) {
 	id := &Identity{dir: dir}
 	var err error
-	if id.ca.cert, err = readCert(dir, caCertFile); err != nil {
+	if id.ca.cert, err = readCert(dir, CACert); err != nil {
 		return nil, err
 	}
 	if id.ca.key, err = readKey(dir, caKeyFile); err != nil {
@@ -133,7 +133,7 @@ func load(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("%s: a key does not belong to its certificate; restore the directory from one backup", dir)
 	}
 	if err := cert.CheckSignatureFrom(id.ca.cert); err != nil {
-		return nil, fmt.Errorf("%w: %s in %s was not signed by %s beside it", ErrForeign, nodeCertFile, dir, caCertFile)
+		return nil, fmt.Errorf("%w: %s in %s was not signed by %s beside it", ErrForeign, nodeCertFile, dir, CACert)
 	}
 	id.use(cert, key)
 	return id, nil

@@ -110,9 +110,9 @@ func TestInitLoad(t *testing.T) {
 
 func TestLoadRefusesMixedFiles(t *testing.T) {
 	a, b := found(t, "one", "alpha"), found(t, "two", "alpha")
-	for _, name := range []string{caCertFile, caKeyFile, nodeCertFile, nodeKeyFile} {
+	for _, name := range []string{CACert, caKeyFile, nodeCertFile, nodeKeyFile} {
 		dir := t.TempDir()
-		for _, f := range []string{caCertFile, caKeyFile, nodeCertFile, nodeKeyFile} {
+		for _, f := range []string{CACert, caKeyFile, nodeCertFile, nodeKeyFile} {
 			src := a.dir
 			if f == name {
 				src = b.dir

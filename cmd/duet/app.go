@@ -53,6 +53,8 @@ type app struct {
 	connect client.Options // the flags --connect, --token-file and --ca-file, or their variables
 	json    bool
 	began   bool // a command's own work began: errors before that are of usage
+
+	complaints []api.Finding // with --json: problems that standard error is told of at the end (complain)
 }
 
 // exit is an error that only carries an exit code and is not printed: why was said, or is what was asked for. It
@@ -85,6 +87,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetErr(a.err)
 	c, err := root.ExecuteContextC(ctx)
 	a.json = a.json || err != nil && asksJSON(args) // what is wrong in a line may stand before it
+	defer a.tellComplaints()
 	var code exit
 	var usage usageError
 	switch {
@@ -149,10 +152,26 @@ func (a *app) fail(status int, text string) {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	_ = e.Encode(struct { // stderr is gone: there is nobody to tell
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{title, status, text})
+		Title    string        `json:"title"`
+		Status   int           `json:"status"`
+		Detail   string        `json:"detail"`
+		Problems []api.Finding `json:"problems,omitempty"` // that were found on the way
+	}{title, status, text, a.complaints})
+	a.complaints = nil
+}
+
+// tellComplaints writes what was found on the way of a command that did its work all the same, with --json.
+func (a *app) tellComplaints() {
+	if len(a.complaints) == 0 {
+		return
+	}
+	e := json.NewEncoder(a.err)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	_ = e.Encode(struct { // stderr is gone: there is nobody to tell
+		Problems []api.Finding `json:"problems"`
+	}{a.complaints})
+	a.complaints = nil
 }
 
 // oneLine folds the lines of an error, so that logs and scripts get one.

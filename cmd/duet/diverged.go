@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"duet/cluster/doctor"
 	"duet/console/api"
 	"duet/console/client"
 )
 
-// divergedCommand lists the kept versions of all nodes that answer: one that is away is left out without a word. []
-// and no failure where there are none. With MODULE each version is compared with its volume as it is now, by the
+// divergedCommand lists the kept versions of all nodes that answer; of one that does not there is a sentence, with
+// --json on standard error, and no failure: what it keeps is not gone. [] and no failure where there are none. With MODULE each version is compared with its volume as it is now, by the
 // node that keeps it, one after the other; that takes up to 20 s each and then tells what was found so far
 // (Partly), and it fails where the volume is not open there. A module that is gone may have versions; one that
 // never was is api.ErrNotFound.
@@ -34,11 +36,20 @@ which bytes differ, and when each side wrote.`,
 			if err != nil {
 				return err
 			}
+			st, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			away := unheard(st)
 			if len(args) == 0 {
-				return a.emit(all, func(w io.Writer) error { return a.writeVersions(w, all) })
+				if err := a.emit(all, func(w io.Writer) error { return a.writeVersions(w, all, len(away) > 0) }); err != nil {
+					return err
+				}
+				a.complain(away)
+				return nil
 			}
 			// A module that was released has its versions for their week.
-			if _, err := c.Module(ctx, args[0]); err != nil &&
+			if _, err := st.Module(args[0]); err != nil &&
 				!slices.ContainsFunc(all, func(v api.Version) bool { return v.Module == args[0] }) {
 				return err
 			}
@@ -53,16 +64,31 @@ which bytes differ, and when each side wrote.`,
 				}
 				list = append(list, d)
 			}
-			return a.emit(list, func(w io.Writer) error { return a.writeDifferences(w, list) })
+			if err := a.emit(list, func(w io.Writer) error { return a.writeDifferences(w, list, len(away) > 0) }); err != nil {
+				return err
+			}
+			a.complain(away)
+			return nil
 		}),
 	}
 }
 
+// unheard says of each node that is not up that its versions are not known.
+func unheard(st api.Status) (out []api.Finding) {
+	for _, n := range st.Nodes {
+		if !n.Alive {
+			out = append(out, api.Finding{Node: n.Name, Level: doctor.Problem, About: "versions",
+				Fact: "it does not answer: versions that it keeps are not listed", Remedy: "look again when it is up"})
+		}
+	}
+	return out
+}
+
 // writeVersions writes a row for each version: where it is kept, who won, when it was lost, how much of it was
 // overwritten since and so lies beside the image, and what is wrong with it.
-func (a *app) writeVersions(w io.Writer, list []api.Version) error {
+func (a *app) writeVersions(w io.Writer, list []api.Version, partly bool) error {
 	if len(list) == 0 {
-		return noVersion(w)
+		return noVersion(w, partly)
 	}
 	t := table{head: []string{"VERSION", "VOLUME", "KEPT ON", "WON", "LOST AT", "SIZE", "OVERWRITTEN", "KEPT UNTIL",
 		"PROBLEM"}}
@@ -75,9 +101,13 @@ func (a *app) writeVersions(w io.Writer, list []api.Version) error {
 	return t.write(w, a.color())
 }
 
-// noVersion is what stands in place of an empty table.
-func noVersion(w io.Writer) error {
-	_, err := io.WriteString(w, "No version is kept: no split brain in the last week.\n")
+// noVersion is what stands in place of an empty table; partly: a node does not answer.
+func noVersion(w io.Writer, partly bool) error {
+	text := "No version is kept: no split brain in the last week.\n"
+	if partly {
+		text = "No version is kept on the nodes that answer.\n"
+	}
+	_, err := io.WriteString(w, text)
 	return err
 }
 
@@ -85,31 +115,33 @@ func noVersion(w io.Writer) error {
 const rangesShown = 20
 
 // writeDifferences writes each side's first and last write, how much differs, and the first places.
-func (a *app) writeDifferences(w io.Writer, list []api.Difference) error {
+func (a *app) writeDifferences(w io.Writer, list []api.Difference, partly bool) error {
 	if len(list) == 0 {
-		return noVersion(w)
+		return noVersion(w, partly)
 	}
+	var b strings.Builder
 	for i, d := range list {
 		if i > 0 {
-			fmt.Fprintln(w)
+			b.WriteByte('\n')
 		}
-		fmt.Fprintf(w, "%s/%s: version %s, kept on %s until %s\n", clean(d.Module), clean(d.Target), clean(d.ID),
+		fmt.Fprintf(&b, "%s/%s: version %s, kept on %s until %s\n", clean(d.Module), clean(d.Target), clean(d.ID),
 			clean(d.Node), d.Until.Local().Format(time.DateOnly))
-		fmt.Fprintf(w, "  lost   %s\n  won    %s\n", sideText(d.Loser), sideText(d.Winner))
+		fmt.Fprintf(&b, "  lost   %s\n  won    %s\n", sideText(d.Loser), sideText(d.Winner))
 		atLeast := ""
 		if d.Partly {
 			atLeast = "at least " // the comparison took too long
 		}
-		fmt.Fprintf(w, "  differs from the volume now in %s%s of %s\n", atLeast, bytesText(d.Bytes), bytesText(d.Size))
+		fmt.Fprintf(&b, "  differs from the volume now in %s%s of %s\n", atLeast, bytesText(d.Bytes), bytesText(d.Size))
 		for j, r := range d.Ranges {
 			if j == rangesShown {
-				fmt.Fprintf(w, "    and %d more ranges: --json shows them\n", len(d.Ranges)-j)
+				fmt.Fprintf(&b, "    and %d more ranges: --json shows them\n", len(d.Ranges)-j)
 				break
 			}
-			fmt.Fprintf(w, "    %s at byte %d\n", bytesText(r.Length), r.Offset)
+			fmt.Fprintf(&b, "    %s at byte %d\n", bytesText(r.Length), r.Offset)
 		}
 	}
-	return nil
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // sideText is when one side wrote without the other; times are those of that node's clock.

@@ -142,9 +142,13 @@ func levelStyle(level string) style {
 	return plain
 }
 
-// complain names problems where another command does its work all the same: on standard error, as text also with
-// --json, and without a say in the exit code.
+// complain names problems where another command does its work all the same: on standard error, and without a say in
+// the exit code. With --json they are kept until the command has ended (run): standard error has one document.
 func (a *app) complain(all []api.Finding) {
+	if a.json {
+		a.complaints = append(a.complaints, problems(all)...)
+		return
+	}
 	for _, f := range problems(all) {
 		fmt.Fprintf(a.err, "problem on %s: %s\n", clean(or(f.Node, "the cluster")), clean(f.Fact))
 		if f.Remedy != "" {

@@ -13,7 +13,8 @@
 // command, or one for each line where something is followed (log -f, status -w). Without it it has text for people,
 // which may change with each release, and the progress of a task; scripts use --json and exit codes. Standard error
 // has questions, what an order is waited for where standard output is no terminal, problems that do not keep a
-// command from its work (complain), and why it failed: one line or one problem document (RFC 9457).
+// command from its work (complain), and why it failed: one line or one problem document (RFC 9457). With --json that
+// document has the problems too; of a command that did its work they are one of their own, {"problems": […]}.
 //
 //	0    done: what was ordered has been reached, not only accepted, unless --no-wait was given
 //	1    refused, failed, interrupted, or a yes is wanted and nobody can give it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,7 @@ func scrapeJobs(st api.Status) []scrapeJob {
 	for _, n := range st.Nodes {
 		if n.API != "" {
 			out = append(out, scrapeJob{"duet-" + n.Name, n.Name, n.API, prometheusDir + "/" + n.Name + ".token",
-				prometheusDir + "/ca.crt"})
+				prometheusDir + "/" + path.Base(setup.CAFile)})
 		}
 	}
 	return out
@@ -60,13 +61,14 @@ func scrapeJobs(st api.Status) []scrapeJob {
 func writeScrape(w io.Writer, st api.Status) error {
 	jobs := scrapeJobs(st)
 	var b strings.Builder
-	fmt.Fprintf(&b, "# On the host of Prometheus, in %s, readable by it: from any node %s/ca.crt as ca.crt,\n",
-		prometheusDir, setup.DefaultDir)
-	b.WriteString("# and from each node its console.token, of the same directory:")
+	fmt.Fprintf(&b, "# On the host of Prometheus, in %s: from any node %s/%s as %s,\n",
+		prometheusDir, setup.DefaultDir, setup.CAFile, path.Base(setup.CAFile))
+	fmt.Fprintf(&b, "# and from each node its %s/%s:", setup.DefaultDir, setup.TokenFile)
 	for _, j := range jobs {
 		b.WriteString(" " + j.Node + ".token")
 	}
-	b.WriteString("\nscrape_configs:\n")
+	b.WriteString("\n# A token is a key to the whole API of its node: who has it may also stop, move and release VMs. Let only\n" +
+		"# Prometheus read these files (mode 0400).\nscrape_configs:\n")
 	// Each job has the file of its node's token: a token opens the API of that node only.
 	for _, j := range jobs {
 		fmt.Fprintf(&b, "  - job_name: %s\n    scheme: https\n    authorization: {credentials_file: %s}\n"+

@@ -46,14 +46,14 @@ func volumesOf(ctx context.Context, c *client.Client, args []string) ([]api.Volu
 }
 
 // verifyCommand begins a task on the node that is asked, which has to be the primary's; both copies have to be in
-// step. A difference is a result and no failure: exit 0, with the number of regions and the first place in the
-// text. --repair takes the primary's copy for the right one.
+// step. Copies that differ, and were not made equal, are a failure of the task: exit 1, with the number of regions and
+// the first place in the text. --repair takes the primary's copy for the right one.
 func (a *app) verifyCommand() *cobra.Command {
 	var repair, noWait bool
 	c := &cobra.Command{
 		Use: "verify MODULE/TARGET", Short: "Compare both copies of a volume while its VM runs",
 		Long: "Compare both copies of a volume, as web01/vda, while its VM runs.\nWith --repair the secondary's copy is " +
-			"made equal where it differs.",
+			"made equal where it differs. Exit codes: 0 the copies are identical, or were made so; 1 they differ.",
 		Args: args("MODULE/TARGET"), ValidArgsFunction: a.completeVolumes,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			module, target, ok := strings.Cut(args[0], "/")

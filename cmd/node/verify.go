@@ -19,7 +19,7 @@ func cutVolume(s string) (module, target string, ok bool) {
 }
 
 // Verify compares both copies of a volume, as a task of the node that has the primary: api.ErrConflict names it.
-// Where no primary is known this node tries, and its engine refuses. That the copies differ is a result, no error.
+// Where no primary is known this node tries, and its engine refuses. A task that leaves copies that differ has failed.
 func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, error) {
 	name, target, ok := cutVolume(volume)
 	if !ok {
@@ -40,22 +40,29 @@ func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, 
 		defer close(stop)
 		n.spawn(func(ctx context.Context) { watchVerify(ctx, stop, m.Engine, target, t) })
 		done, err := m.Engine.Verify(ctx, target, repair)
-		return verdict(volume, done), err
+		if err != nil {
+			return "", err
+		}
+		return verdict(volume, done)
 	})
 }
 
-// verdict is the result of a verify in a sentence.
-func verdict(volume string, d blockrepl.VerifyDone) string {
+// verdict is the result of a verify in a sentence, or its failure: that the copies differ and still do.
+func verdict(volume string, d blockrepl.VerifyDone) (string, error) {
+	regions, differ, were := fmt.Sprintf("%d regions", d.Count), "differ", "were"
+	if d.Count == 1 {
+		regions, differ, were = "1 region", "differs", "was"
+	}
 	switch {
 	case d.Err != nil:
-		return ""
+		return "", d.Err
 	case d.Count == 0:
-		return fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly))
+		return fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly)), nil
 	case d.Repaired == d.Count:
-		return fmt.Sprintf("%d regions of %s differed and were repaired", d.Count, volume)
+		return fmt.Sprintf("%s of %s differed and %s repaired", regions, volume, were), nil
 	}
-	return fmt.Sprintf("%d regions of %s differ, the first at byte %d: `duet volume verify %s --repair` "+
-		"makes the peer's copy follow", d.Count, volume, d.Differs[0], volume)
+	return "", fmt.Errorf("%s of %s %s, the first at byte %d: `duet volume verify %s --repair` "+
+		"makes the peer's copy follow", regions, volume, differ, d.Differs[0], volume)
 }
 
 // watchVerify shows how far a verify is, until stop is closed or ctx ends.

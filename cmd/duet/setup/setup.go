@@ -41,8 +41,9 @@ const DefaultDir = "/var/lib/duet"
 const (
 	ConfigFile = membership.File
 	PKIFolder  = pki.Folder
-	TokenFile  = "console.token" // made by the daemon
-	storeFile  = "db"            // folder, made by the daemon
+	CAFile     = PKIFolder + "/" + pki.CACert // the authority's certificate, the same on all nodes
+	TokenFile  = "console.token"              // made by the daemon
+	storeFile  = "db"                         // folder, made by the daemon
 )
 
 const (
