@@ -67,17 +67,24 @@ func (o *Desk) Act(ctx context.Context, name string, a api.Action, r api.ActionR
 // act does it and says so in a sentence. What nobody has answered is not known: then this node decides, and its
 // engine refuses what it cannot do.
 func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.ActionRequest) (string, error) {
-	primary, second := o.Roles(m)
+	primary, _ := o.Roles(m)
 	switch a {
 	case api.Start:
 		return o.Start(ctx, m, r)
 	case api.Stop:
 		return o.stop(ctx, m, r, primary)
 	case api.Restart:
-		node := cmp.Or(r.Node, primary, o.self())
+		node, err := o.where(m, r.Node, primary)
+		if err != nil {
+			return "", err
+		}
 		return "restarts on " + node, o.Command(ctx, m, node, appmodules.CmdRestart, r.Yes)
 	case api.Swap:
-		return o.move(ctx, m, cmp.Or(primary, o.self()), r.Yes)
+		node, err := o.where(m, r.Node, primary)
+		if err != nil {
+			return "", err
+		}
+		return o.move(ctx, m, node, r.Yes)
 	case api.Prim:
 		node := cmp.Or(r.Node, o.self())
 		verb := "becomes primary on "
@@ -86,9 +93,14 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 		}
 		return verb + node, o.Command(ctx, m, node, appmodules.CmdPrim, r.Yes)
 	case api.Second:
-		// To make a primary a secondary takes a primary: the other one has to be fit for that.
-		node := cmp.Or(r.Node, second, o.self())
-		if node == primary {
+		node := cmp.Or(r.Node, o.self())
+		leads := o.leads(m, node)
+		switch both := o.leads(m, m.Module.Peer(node)); {
+		case !leads || both: // after a split brain both lead, and one of them gives up what it wrote
+		case r.Node == "":
+			return "", fmt.Errorf("%w: module %s is primary on %s: `duet swap %s` makes %s primary in its place", api.ErrConflict,
+				m.Module.Name, node, m.Module.Name, m.Module.Peer(node))
+		default: // to make a primary a secondary takes a primary: the other one has to be fit for that
 			return o.move(ctx, m, node, r.Yes)
 		}
 		if err := o.mayFollow(m, node); err != nil {
@@ -97,6 +109,31 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 		return "becomes secondary on " + node, o.Command(ctx, m, node, appmodules.CmdSecond, r.Yes)
 	}
 	return "", fmt.Errorf("%w: action %q", api.ErrInvalid, a)
+}
+
+// where is the node on which a module runs, for what is done where it runs: the primary, or the one that was named where
+// none is known, or this one. One that was named and is not where it runs is a mistake about how things stand.
+func (o *Desk) where(m *registry.Entry, named, primary string) (string, error) {
+	if named != "" && o.leads(m, named) { // one of two, after a split brain
+		return named, nil
+	}
+	if named != "" && primary != "" {
+		return "", fmt.Errorf("%w: module %s runs on %s, not on %s: --node names where it runs now", api.ErrConflict,
+			m.Module.Name, primary, named)
+	}
+	return cmp.Or(primary, named, o.self()), nil
+}
+
+// leads reports whether a node says that it is primary; of one that has not been heard of late it is not known.
+func (o *Desk) leads(m *registry.Entry, node string) bool {
+	return slices.ContainsFunc(o.cfg.Status(m), func(s api.NodeState) bool {
+		return s.Node == node && !s.Stale && leading(s)
+	})
+}
+
+// leading is a role that a primary has.
+func leading(s api.NodeState) bool {
+	return s.Role == appmodules.Prim.String() || s.Role == appmodules.Alone.String()
 }
 
 // mayFollow refuses to have a node follow one that does not take part: it would not follow but take over. It goes by
@@ -204,7 +241,7 @@ func (o *Desk) Roles(m *registry.Entry) (primary, second string) {
 	for _, s := range o.cfg.Status(m) {
 		switch {
 		case s.Stale:
-		case s.Role == appmodules.Prim.String() || s.Role == appmodules.Alone.String():
+		case leading(s):
 			primary = s.Node
 		default:
 			second = s.Node

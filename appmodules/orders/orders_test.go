@@ -123,14 +123,22 @@ func TestWhoActs(t *testing.T) {
 	o.does(api.Swap, on(""), "alpha: swap", "moves from alpha to beta")
 	o.does(api.Prim, on(""), "alpha: prim", "is primary already on alpha")
 	o.does(api.Prim, on("beta"), "beta: prim", "becomes primary on beta")
-	o.does(api.Second, on(""), "beta: second", "becomes secondary on beta")
+	o.does(api.Swap, on("alpha"), "alpha: swap", "moves from alpha to beta")
+	o.does(api.Restart, on("alpha"), "alpha: restart", "restarts on alpha")
+	o.does(api.Second, on("beta"), "beta: second", "becomes secondary on beta")
 	o.does(api.Second, on("alpha"), "alpha: swap", "moves from alpha to beta")
 	o.roles = map[string]string{"alpha": "SECOND", "beta": "ALONE"}
 	o.does(api.Swap, on(""), "beta: swap", "moves from beta to alpha")
+	o.does(api.Second, on(""), "alpha: second", "becomes secondary on alpha")
+	o.roles = map[string]string{"alpha": "ALONE", "beta": "ALONE"} // a split brain
+	o.does(api.Second, on(""), "alpha: second", "becomes secondary on alpha")
+	o.does(api.Second, on("beta"), "beta: second", "becomes secondary on beta")
+	o.roles = map[string]string{"alpha": "SECOND", "beta": "ALONE"}
 	o.does(api.Stop, on(""), "beta: stop-all", "stops")
 	o.roles = map[string]string{"alpha": "STOP"} // beta has not answered
 	o.does(api.Stop, on(""), "alpha: stop-all, beta: stop-all", "stops")
 	o.does(api.Restart, on(""), "alpha: restart", "restarts on alpha")
+	o.does(api.Swap, on("beta"), "beta: swap", "moves from beta to alpha")
 }
 
 // TestHalfDone: what one node takes is done, and what the other says is told; nobody takes it: that is an error.
@@ -162,6 +170,9 @@ func TestRefused(t *testing.T) {
 		"a module":                 {"db01", api.Start, api.ActionRequest{}, api.ErrNotFound},
 		"a node":                   {"web01", api.Start, api.ActionRequest{Node: "gamma"}, api.ErrInvalid},
 		"an action":                {"web01", "jump", api.ActionRequest{}, api.ErrInvalid},
+		"a swap from elsewhere":    {"web01", api.Swap, api.ActionRequest{Node: "beta"}, api.ErrConflict},
+		"a restart elsewhere":      {"web01", api.Restart, api.ActionRequest{Node: "beta"}, api.ErrConflict},
+		"this primary as a second": {"web01", api.Second, api.ActionRequest{}, api.ErrConflict},
 		"a swap to who is not fit": {"web01", api.Swap, api.ActionRequest{}, api.ErrConfirm},
 		"the primary as a second":  {"web01", api.Second, api.ActionRequest{Node: "alpha"}, api.ErrConfirm},
 	} {

@@ -50,7 +50,11 @@ func TestOrderThatNobodyTakes(t *testing.T) {
 	o.away["alpha"], o.away["beta"] = errors.New("alpha refuses"), errors.New("beta does not answer")
 	for action, want := range map[api.Action]string{api.Restart: "alpha", api.Swap: "alpha", api.Prim: "alpha",
 		api.Second: "beta", api.Stop: "alpha"} {
-		if _, err := o.Act(t.Context(), "web01", action, api.ActionRequest{}); !errors.Is(err, o.away[want]) {
+		var r api.ActionRequest
+		if action == api.Second {
+			r.Node = "beta"
+		}
+		if _, err := o.Act(t.Context(), "web01", action, r); !errors.Is(err, o.away[want]) {
 			t.Errorf("%s: %v", action, err)
 		}
 	}

@@ -29,10 +29,10 @@ func (a *app) actionCommands() []*cobra.Command {
 			"asked to shut down, and is\nended if it has not within policy.shutdown.", "stop it on this node only"},
 		{api.Restart, "Restart a module's VM where it runs", "Restart a module's VM on the node where it runs; no " +
 			"failover. The guest is asked to shut down, and is ended if it\nhas not within policy.shutdown.",
-			"the node on which it is to run now"},
+			"the node on which it runs now; if it runs on another one nothing is done"},
 		{api.Swap, "Exchange primary and secondary", "Exchange primary and secondary. No write is lost; both nodes must be " +
 			"Ready. The guest is shut down here and started\nthere; it is ended if it has not shut down within " +
-			"policy.shutdown.", "the node on which it is to run now"},
+			"policy.shutdown.", "the node on which it runs now; if it runs on another one nothing is done"},
 		{api.Prim, "Make a node primary where the rules do not", "Make a node primary although the rules do not. Where " +
 			"its data may lack writes, or its peer is not heard and may be\nalive, both sides' facts are shown and a yes is " +
 			"wanted.", "the node that is to be primary (default: the one that is asked)"},
@@ -61,24 +61,37 @@ func (a *app) actionCommands() []*cobra.Command {
 }
 
 // act gives one order and follows it. How the module stands is asked for before the order is given: what becomes of
-// an order shows only beside how it stood before (outcome.New). Where that look fails the order is given all the
-// same and not followed, as with --no-wait.
+// an order shows only beside how it stood before (outcome.New). Where that look fails nothing is ordered; --no-wait
+// orders without it. After a question it is asked for again: much may have happened while it was open.
 //
 // What may give up data the daemon refuses with ErrConfirm; the text of that error are the facts, without which
 // nobody can decide. Yes then confirms whatever the question would be by that time: the facts are not compared.
 func (a *app) act(ctx context.Context, c *client.Client, module string, action api.Action, r api.ActionRequest,
 	noWait bool) error {
-	var order *outcome.Order
-	if m, err := a.module(ctx, c, module); err == nil && !noWait {
-		order = outcome.New(m, action, r.Node)
+	var order *outcome.Order // nil: it is not followed
+	look := func() error {
+		if noWait {
+			return nil
+		}
+		m, err := a.module(ctx, c, module)
+		if err == nil {
+			order = outcome.New(m, action, r.Node)
+		}
+		return err
+	}
+	if err := look(); err != nil {
+		return err
 	}
 	res, err := c.Act(ctx, module, action, r)
 	if errors.Is(err, api.ErrConfirm) && !r.Yes {
 		// The sentinel at the end of the text says nothing to people.
 		facts := strings.TrimRight(strings.TrimSuffix(err.Error(), api.ErrConfirm.Error()), ": \n")
 		wants := fmt.Errorf("%s of %s wants a confirmation: repeat with --yes to do it all the same", action, module)
-		question := fmt.Sprintf("Do you want to %s %s all the same?", action, module)
+		question := fmt.Sprintf("Do you want to %s all the same?", phrase(action, module))
 		if err := a.confirm(ctx, facts, wants, question); err != nil {
+			return err
+		}
+		if err := look(); err != nil {
 			return err
 		}
 		r.Yes = true
@@ -87,11 +100,21 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	if err != nil {
 		return err
 	}
-	// --no-wait, or nobody could say how it stood before.
 	if order == nil {
 		return a.say(res, "%s %s", clean(module), clean(res.Said))
 	}
 	return a.followOrder(ctx, c, module, order)
+}
+
+// phrase is an action in the words of people.
+func phrase(action api.Action, module string) string {
+	switch action {
+	case api.Prim:
+		return "make " + module + " primary"
+	case api.Second:
+		return "make " + module + " secondary"
+	}
+	return string(action) + " " + module
 }
 
 // confirm shows the facts and asks for a yes in full. Where nobody can answer it returns wants; with --json the

@@ -49,7 +49,7 @@ func TestOrderReached(t *testing.T) {
 		"prim db --node beta --yes": "db runs on beta; alpha has the second copy",
 		"start db --node alpha":     "db runs on beta; alpha has the second copy",
 		"second web01 --node beta":  "web01 runs on alpha; beta has the second copy",
-		"swap web01 --node beta":    "web01 runs on beta",
+		"swap web01 --node alpha":   "web01 runs on beta",
 		"prim web01 --node alpha":   "web01 runs on alpha; beta has the second copy",
 		"second web01 --node alpha": "web01 runs on beta; alpha has the second copy",
 	} {
