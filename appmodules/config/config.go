@@ -124,6 +124,11 @@ func Initial(path string) string {
 	if err != nil || !strings.HasPrefix(path, "policy.") {
 		return ""
 	}
+	return Value(text, path)
+}
+
+// Value is what text has at the path of a key, as YAML writes it; "" where there is none.
+func Value(text []byte, path string) string {
 	at, err := yaml.PathString("$." + path)
 	if err != nil {
 		return ""
@@ -179,9 +184,12 @@ func position(text []byte, err error) string {
 	said := y.GetMessage()
 	var mistyped *yaml.TypeError
 	var shape *yaml.UnexpectedNodeTypeError
+	var large *yaml.OverflowError
 	switch {
 	case errors.As(err, &mistyped):
 		said = fmt.Sprintf("%s is wanted, not %q", wanted(mistyped.DstType), mistyped.Token.Value)
+	case errors.As(err, &large):
+		said = large.SrcNum + " is too large a number"
 	case errors.As(err, &shape) && shape.Expected == ast.MappingType:
 		said = fmt.Sprintf("a block of keys is wanted, not %q", shape.Token.Value)
 	case errors.As(err, &shape) && shape.Expected == ast.SequenceType:

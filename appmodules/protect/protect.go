@@ -327,6 +327,6 @@ func (p *protection) caution() string {
 	}
 	return fmt.Sprintf(". Its arbitration is safe and there is neither witness nor fence agent: when either node dies, "+
 		"the VM stands still "+
-		"until that node is back or `duet prim %s` says otherwise. `duet cluster witness add` mends that; `available` in "+
-		"`duet config show %s` goes on by itself", m.Name, m.Name)
+		"until that node is back or `duet prim %s` says otherwise. `duet cluster witness add` mends that; "+
+		"`duet config set %s policy.arbitration=available` has it go on by itself", m.Name, m.Name)
 }

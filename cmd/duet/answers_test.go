@@ -287,7 +287,7 @@ func TestRemote(t *testing.T) {
 	if code != exitOK {
 		t.Errorf("with all that is needed:\n%s", b.transcript(code))
 	}
-	if got := strings.Join(tokens, ","); got != ",Bearer guess,Bearer secret" {
+	if got := strings.Join(tokens, ","); got != ",Bearer guess,Bearer secret,Bearer secret" {
 		t.Errorf("the server got the tokens %q", got)
 	}
 }

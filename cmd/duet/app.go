@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -97,7 +98,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage), !a.began:
-		a.fail(http.StatusBadRequest, fmt.Sprintf("%s (%s --help shows how)", oneLine(err), c.CommandPath()))
+		text := parseError.ReplaceAllString(oneLine(err), "")
+		a.fail(http.StatusBadRequest, fmt.Sprintf("%s (%s --help shows how)", text, c.CommandPath()))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		// Not interrupted{}: what was asked may have been done, or not.
@@ -107,6 +109,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	a.fail(statusOf(err), oneLine(err))
 	return exitError
 }
+
+// parseError is what pflag passes on of Go's library about a number that is none.
+var parseError = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
 
 // asksJSON: --json is among the flags of a command line. It does not know which flags take a value, so a value that
 // is --json counts too; it only decides how a mistake is told.
@@ -255,6 +260,23 @@ func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) 
 		defer c.Close()
 		return f(ctx, c, args)
 	})
+}
+
+// lookTime bounds a call that only looks and that a daemon which works answers at once, or nearly so: it asks nobody, or
+// its peer for no longer than two seconds. Whoever looks wants to know within it that a daemon hangs.
+const lookTime = 5 * time.Second
+
+// brief makes one call that only looks; one that takes longer than lookTime is client.ErrAway.
+func brief[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	return call(ctx)
+}
+
+// answers comes before a call whose answer takes the daemon long: one that hangs is told at once.
+func (a *app) answers(ctx context.Context, c *client.Client) error {
+	_, err := brief(ctx, c.Status)
+	return err
 }
 
 // args wants exactly the named arguments; names in brackets may be left out, from the last on.

@@ -25,7 +25,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		a.rejoinCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
 			Use: "status", Short: "Show the nodes of the cluster", Args: args(),
 			RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-				st, err := c.Status(ctx)
+				st, err := brief(ctx, c.Status)
 				if err != nil {
 					return err
 				}
@@ -191,10 +191,8 @@ func (a *app) mayLeave(ctx context.Context, yes bool) error {
 		return err
 	}
 	defer c.Close()
-	look, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
 	const first = "first `duet stop` the modules that are to end, then `systemctl stop duetd`"
-	switch st, err := c.Status(look); {
+	switch st, err := brief(ctx, c.Status); {
 	case err == nil:
 		return fmt.Errorf("duetd runs here as node %s: %s", st.Self, first)
 	case !errors.Is(err, client.ErrAway), errors.Is(err, context.DeadlineExceeded): // whatever it says, it runs
@@ -276,7 +274,7 @@ func (a *app) removeCommand() *cobra.Command {
 // mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is
 // for the daemon to see. A node without modules is removed without a question.
 func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes bool) error {
-	st, err := c.Status(ctx)
+	st, err := brief(ctx, c.Status)
 	if err != nil {
 		return err
 	}

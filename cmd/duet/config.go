@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"duet/console/api"
 	"duet/console/client"
 )
 
@@ -27,7 +28,7 @@ func (a *app) configCommand() *cobra.Command {
 		Use: "show MODULE", Short: "Print the configuration of a module as YAML", Args: args("MODULE"),
 		ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			conf, err := c.Config(ctx, args[0])
+			conf, err := configOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
@@ -63,6 +64,11 @@ func (a *app) configCommand() *cobra.Command {
 		}),
 	}, a.setKeyCommand(), a.editCommand(), a.explainKeyCommand())
 	return c
+}
+
+// configOf is the stored configuration of a module.
+func configOf(ctx context.Context, c *client.Client, module string) (api.Config, error) {
+	return brief(ctx, func(ctx context.Context) (api.Config, error) { return c.Config(ctx, module) })
 }
 
 // fileText is the name of a file in an error.

@@ -32,11 +32,11 @@ With MODULE the versions of that module are compared with its volumes as they ar
 which bytes differ, and when each side wrote.`,
 		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			all, err := c.Diverged(ctx)
+			st, err := brief(ctx, c.Status)
 			if err != nil {
 				return err
 			}
-			st, err := c.Status(ctx)
+			all, err := c.Diverged(ctx)
 			if err != nil {
 				return err
 			}

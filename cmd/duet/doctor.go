@@ -17,10 +17,6 @@ import (
 	"duet/console/client"
 )
 
-// lookTime bounds a call that only looks and that a daemon which works answers at once, or nearly so: it asks nobody, or
-// its peer for no longer than two seconds.
-const lookTime = 5 * time.Second
-
 // glanceTime bounds the look that another command takes on its way. The whole look may take three times as long
 // where nodes are silent; then nothing is told.
 const glanceTime = 10 * time.Second
@@ -44,7 +40,11 @@ happens; problem, does not work. Each comes with what to do, the harmless first.
 Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no answer.`,
 		Args: args(), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			d, err := c.Doctor(ctx)
+			err := a.answers(ctx, c)
+			var d api.Doctor
+			if err == nil {
+				d, err = c.Doctor(ctx)
+			}
 			if a.alone(err) {
 				d, err = a.lookAlone(ctx, dir), nil
 			}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,7 +28,8 @@ func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uin
 }
 
 // setKeyCommand reads the configuration, exchanges the one key in its text and applies that: other keys are as the
-// node had them when it was read. A key that is not known, or a value that is none, is exit 1.
+// node had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no lines:
+// nobody sees the text that they count in.
 func (a *app) setKeyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "set MODULE KEY=VALUE", Short: "Change one key of a module's configuration, such as policy.restart.max=5",
@@ -36,7 +39,7 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if !ok || value == "" {
 				return usageError{fmt.Errorf("%q: write KEY=VALUE, such as policy.restart.max=5", args[1])}
 			}
-			conf, err := c.Config(ctx, args[0])
+			conf, err := configOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
@@ -48,10 +51,28 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.apply(ctx, c, text, conf.Version)
+			now, err := c.Apply(ctx, text, conf.Version)
+			if err != nil {
+				return placeless{err}
+			}
+			was, is := config.Value([]byte(conf.YAML), key), config.Value([]byte(now.YAML), key)
+			if now.Version == conf.Version {
+				return a.say(now, "%s: %s is %s already, version %d", clean(now.Module), clean(key), clean(was), now.Version)
+			}
+			return a.say(now, "%s: %s %s → %s, version %d", clean(now.Module), clean(key), clean(was), clean(is), now.Version)
 		}),
 	}
 }
+
+// placeless is an error about a text of configuration, without the places in it.
+type placeless struct{ error }
+
+// place is how package config begins what it says of a fault: FILE:LINE, or FILE alone.
+var place = regexp.MustCompile(`(^|[\n ])[^\s:]*:\d+: `)
+
+func (p placeless) Error() string { return place.ReplaceAllString(p.error.Error(), "$1") }
+
+func (p placeless) Unwrap() error { return p.error }
 
 // editCommand applies what an editor makes of the configuration. What was refused stays in a file that the error
 // names: the work of an admin is not thrown away. A text that is as it was is not sent at all.
@@ -62,11 +83,12 @@ func (a *app) editCommand() *cobra.Command {
 			"stays in a file that is named.",
 		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			conf, err := c.Config(ctx, args[0])
+			conf, err := configOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
-			path, text, err := a.edited(ctx, args[0], []byte(conf.YAML))
+			ctx = context.WithoutCancel(ctx) // ctrl-C in the editor is no end of this command
+			path, text, err := a.edited(args[0], []byte(conf.YAML))
 			if err != nil {
 				return err
 			}
@@ -101,8 +123,8 @@ func sameName(text []byte, module string) error {
 
 // edited lets an admin edit text in a new file, and returns what it is then and the file that it is in, which is
 // the caller's to remove if err is nil. After a failed editor the file is removed if it is as it was, else the
-// error names it. The editor has this command's terminal; the end of ctx kills it.
-func (a *app) edited(ctx context.Context, module string, text []byte) (path string, now []byte, err error) {
+// error names it. The editor has this command's terminal, and ctrl-C is the editor's as long as it runs.
+func (a *app) edited(module string, text []byte) (path string, now []byte, err error) {
 	f, err := os.CreateTemp("", "duet-"+module+"-*.yaml")
 	if err != nil {
 		return "", nil, err
@@ -114,7 +136,12 @@ func (a *app) edited(ctx context.Context, module string, text []byte) (path stri
 	// An editor may have arguments, as "code --wait": the shell takes them apart. The file is $0 of that shell, so
 	// that no character of its name means anything to it.
 	editor := or(or(a.env("VISUAL"), a.env("EDITOR")), "vi")
-	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$0"`, f.Name())
+	// Both get ctrl-C from the terminal; main's handler gives the second one its default back, which would end this
+	// command beside an editor that goes on.
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt)
+	defer signal.Stop(interrupts)
+	cmd := exec.Command("sh", "-c", editor+` "$0"`, f.Name())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err
 	failed := cmd.Run()
 	now, err = os.ReadFile(f.Name())

@@ -128,13 +128,15 @@ func explainable() []string {
 
 // writeExplained writes the text, then each trouble with what to do.
 func writeExplained(w io.Writer, e explained) error {
+	var b strings.Builder
 	if e.Text != "" {
-		fmt.Fprintf(w, "%s: %s\n", e.Word, e.Text)
+		fmt.Fprintf(&b, "%s: %s\n", e.Word, e.Text)
 	}
 	for _, t := range e.Troubles {
-		fmt.Fprintf(w, "\n%s\n  because: %s\n  do:      %s\n", t.See, t.Because, t.Do)
+		fmt.Fprintf(&b, "\n%s\n  because: %s\n  do:      %s\n", t.See, t.Because, t.Do)
 	}
-	return nil
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // explainKeyCommand explains the keys of a module's configuration, as this program knows them: the daemon may be of

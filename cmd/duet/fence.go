@@ -30,7 +30,7 @@ case before a VM starts on the other node.`}
 	c.AddCommand(a.fenceSetCommand(), &cobra.Command{
 		Use: "list", Short: "List the fence devices of the nodes", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			all, err := c.Fences(ctx)
+			all, err := brief(ctx, c.Fences)
 			if err != nil {
 				return err
 			}
@@ -107,13 +107,19 @@ func (a *app) fenceLevels(agent string, options []string, file string) (levels [
 		}
 		return levels, nil
 	}
+	secret := "" // the option that has it
 	d := api.FenceDevice{Name: agent, Agent: agent, Options: make(map[string]string)}
 	for _, o := range options {
 		k, v, ok := strings.Cut(o, "=")
 		if !ok || k == "" {
 			return nil, usageError{fmt.Errorf("--option %q: write KEY=VALUE", o)}
 		}
+		if v == "-" && secret != "" {
+			return nil, usageError{fmt.Errorf("--option %s=-: standard input has one secret, and %s takes it: put both in a --file",
+				k, secret)}
+		}
 		if v == "-" { // keeps it out of the list of processes
+			secret = k
 			b, err := io.ReadAll(io.LimitReader(a.in, 4096))
 			if err != nil {
 				return nil, fmt.Errorf("read secret: %w", err)

@@ -21,7 +21,8 @@ import (
 // module is asked for, one after the other. With --json an array, with -f a document for each line.
 func (a *app) logCommand() *cobra.Command {
 	var f logFlags
-	c := &cobra.Command{
+	var cmd *cobra.Command
+	cmd = &cobra.Command{
 		Use: "log [MODULE]", Short: "Show what happened to a module, or to all, on all nodes, and why",
 		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -29,7 +30,7 @@ func (a *app) logCommand() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			if f.since != "" && f.n == logLines { // all since then
+			if f.since != "" && !cmd.Flags().Changed("lines") { // all since then
 				f.n = math.MaxInt32
 			}
 			l := &logReader{app: a, c: c, module: strings.Join(args, ""), n: f.n, since: since}
@@ -43,11 +44,11 @@ func (a *app) logCommand() *cobra.Command {
 			return a.emit(entries, func(w io.Writer) error { return a.writeLog(w, entries, l.module == "") })
 		}),
 	}
-	c.Flags().IntVarP(&f.n, "lines", "n", logLines,
+	cmd.Flags().IntVarP(&f.n, "lines", "n", logLines,
 		"how many of the newest transitions; with --since all, unless it is said")
-	c.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h, or a time as 2006-01-02 15:04")
-	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until ctrl-C: a line for each new transition")
-	return c
+	cmd.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h, or a time as 2006-01-02 15:04")
+	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until ctrl-C: a line for each new transition")
+	return cmd
 }
 
 // logLines is how many transitions are shown unless more are asked for.
@@ -94,7 +95,7 @@ type logReader struct {
 func (l *logReader) read(ctx context.Context) ([]api.LogEntry, error) {
 	modules := []string{l.module}
 	if l.module == "" {
-		st, err := l.c.Status(ctx)
+		st, err := brief(ctx, l.c.Status)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +106,7 @@ func (l *logReader) read(ctx context.Context) ([]api.LogEntry, error) {
 	}
 	all := []api.LogEntry{}
 	for _, m := range modules {
-		entries, err := l.c.Log(ctx, m, l.n)
+		entries, err := brief(ctx, func(ctx context.Context) ([]api.LogEntry, error) { return l.c.Log(ctx, m, l.n) })
 		if err != nil {
 			return nil, err
 		}

@@ -105,6 +105,9 @@ func TestLeaveWhileItRuns(t *testing.T) {
 // without the daemon.
 func TestSupportCut(t *testing.T) {
 	b := behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/support" {
+			return false
+		}
 		_, _ = w.Write(apitest.Zip()[:60])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
@@ -123,7 +126,9 @@ func TestSupportCut(t *testing.T) {
 
 // TestSupportGarbageIsRemoved: what is no zip does not stay under a zip's name.
 func TestSupportGarbageIsRemoved(t *testing.T) {
-	b := behind(t, says(200, "<html>"))
+	b := behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		return r.URL.Path == "/v1/support" && says(200, "<html>")(w, r)
+	})
 	path := filepath.Join(t.TempDir(), "x.zip")
 	b.run(t.Context(), []string{"support", "-o", path})
 	if _, err := os.Stat(path); err == nil {

@@ -22,7 +22,7 @@ func (a *app) metricsCommand() *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use: "config", Short: "Print the scrape jobs for Prometheus, and what to copy to it", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			st, err := c.Status(ctx)
+			st, err := brief(ctx, c.Status)
 			if err != nil {
 				return err
 			}

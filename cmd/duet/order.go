@@ -21,7 +21,7 @@ const (
 
 // module finds one in the status. api.ErrNotFound names what there is.
 func (a *app) module(ctx context.Context, c *client.Client, name string) (api.ModuleStatus, error) {
-	st, err := c.Status(ctx)
+	st, err := brief(ctx, c.Status)
 	if err != nil {
 		return api.ModuleStatus{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,7 +73,8 @@ runs, but not on two copies, or something is wrong), 11 down (something does not
 
 With MODULE and -q nothing is printed and the exit code is its role on the node that is
 asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3, SECOND 4, and 5 if it cannot
-be told (no answer, no such module). With -q alone it is how the cluster stands, or 5.`,
+be told (no answer, no such module). With -q alone it is how the cluster stands, or 5.
+Without -q no answer is 1. A duetd that hangs is told within a few seconds.`,
 		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			module := ""
@@ -97,7 +99,7 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 		return usageError{errors.New("-q and --watch: one of them")}
 	}
 	look := func(ctx context.Context) (api.Status, error) {
-		st, err := c.Status(ctx)
+		st, err := brief(ctx, c.Status)
 		if err != nil {
 			return st, err
 		}
@@ -361,7 +363,7 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	for _, n := range m.Nodes {
 		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node),
 			n.Since.Local().Format("2006-01-02 15:04:05"),
-			durationText(a.now().Sub(n.Since)), n.Epoch, clean(or(n.Holder, "nobody")))
+			durationText(a.now().Sub(n.Since).Round(time.Second)), n.Epoch, clean(or(n.Holder, "nobody")))
 	}
 	for _, n := range m.Nodes {
 		if err := a.writeNotices(w, n.Node, n.Notices); err != nil {

@@ -58,7 +58,9 @@ func (a *app) makeZip(ctx context.Context, c *client.Client, path, dir string) e
 	if err != nil {
 		return fmt.Errorf("make zip: %w", err)
 	}
-	err = c.Support(ctx, f)
+	if err = a.answers(ctx, c); err == nil {
+		err = c.Support(ctx, f)
+	}
 	if a.alone(err) {
 		_, err = f.Seek(0, io.SeekStart) // half of it may be there already
 		if err == nil {

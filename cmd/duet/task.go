@@ -28,7 +28,7 @@ func (a *app) taskCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "task ID", Short: "Follow long work that goes on", Args: args("ID"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			t, err := c.Task(ctx, args[0])
+			t, err := taskOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
@@ -40,6 +40,11 @@ func (a *app) taskCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&noWait, "no-wait", false, "only say how far it is")
 	return c
+}
+
+// taskOf is how far a task is.
+func taskOf(ctx context.Context, c *client.Client, id string) (api.Task, error) {
+	return brief(ctx, func(ctx context.Context) (api.Task, error) { return c.Task(ctx, id) })
 }
 
 // noWaitFlag is for commands that begin a task: the ID alone on standard output, so that a script can keep it.
@@ -67,7 +72,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 			return interrupted{fmt.Errorf("%s of %s goes on without you: duet task %s follows it again", t.Kind, t.Module, t.ID)}
 		case <-time.After(a.tick):
 		}
-		next, err := c.Task(ctx, t.ID)
+		next, err := taskOf(ctx, c, t.ID)
 		switch {
 		case err == nil:
 			t, heard = next, a.now()

@@ -26,6 +26,9 @@ func (a *app) vmListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the virtual machines of the nodes, protected or not", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			if err := a.answers(ctx, c); err != nil {
+				return err
+			}
 			all, err := c.VMs(ctx)
 			if err != nil {
 				return err
@@ -87,6 +90,9 @@ func (a *app) protectCommand() *cobra.Command {
 					return err
 				}
 				r.Images = append(r.Images, image)
+			}
+			if err := a.answers(ctx, c); err != nil {
+				return err
 			}
 			a.glance(ctx, c)
 			if check {

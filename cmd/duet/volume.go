@@ -36,9 +36,9 @@ func (a *app) volumeCommand() *cobra.Command {
 // JSON.
 func volumesOf(ctx context.Context, c *client.Client, args []string) ([]api.Volume, error) {
 	if len(args) == 0 {
-		return c.Volumes(ctx)
+		return brief(ctx, c.Volumes)
 	}
-	m, err := c.Module(ctx, args[0])
+	m, err := brief(ctx, func(ctx context.Context) (api.ModuleStatus, error) { return c.Module(ctx, args[0]) })
 	if err != nil {
 		return nil, err
 	}

@@ -48,10 +48,7 @@ func (a *app) watch(ctx context.Context, look func(context.Context) (api.Status,
 	}
 	first := true
 	for {
-		// A daemon that hangs is told within a few seconds, not after the client's own minute.
-		asking, cancel := context.WithTimeout(ctx, max(5*time.Second, a.tick))
-		st, err := look(asking)
-		cancel()
+		st, err := look(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil

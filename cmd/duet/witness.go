@@ -77,7 +77,7 @@ and both nodes reach each other and a spare, that one takes its place.`}
 	c.AddCommand(add, &cobra.Command{
 		Use: "list", Short: "List the witnesses, and which of them votes", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			st, err := c.Status(ctx)
+			st, err := brief(ctx, c.Status)
 			if err != nil {
 				return err
 			}
@@ -104,9 +104,9 @@ and both nodes reach each other and a spare, that one takes its place.`}
 			if err := c.RemoveWitness(ctx, addr); err != nil {
 				return err
 			}
-			st, err := c.Status(ctx)
+			st, err := brief(ctx, c.Status)
 			if err != nil {
-				return err
+				return a.say(struct{}{}, "The witness is removed; `duet cluster witness list` shows who votes now (%s).", oneLine(err))
 			}
 			for _, w := range st.Witnesses {
 				if !w.Spare {

@@ -410,7 +410,9 @@ func TestWitnessLeft(t *testing.T) {
 
 // TestSupportGarbage: a zip that is none is an error that names the file.
 func TestSupportGarbage(t *testing.T) {
-	b := behind(t, says(200, "<html>"))
+	b := behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		return r.URL.Path == "/v1/support" && says(200, "<html>")(w, r)
+	})
 	path := filepath.Join(t.TempDir(), "x.zip")
 	got := b.one(t, t.Context(), "support -o "+path, exitError)
 	if got != "read zip "+path+": "+zip.ErrFormat.Error() {

@@ -79,7 +79,7 @@ func (p *pair) farewell(m, peer *member, h *hung) {
 	m.node = nil
 	go func() {
 		defer close(stopped)
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // as duetd does
 		defer cancel()
 		_ = n.Stop(ctx) // that something hangs is an error of it
 	}()

@@ -206,12 +206,12 @@ func (n *Node) Start() error {
 }
 
 // The times of the end. Each part has one of its own: a peer that does not hear the farewell takes this node for dead
-// after the detection time, and a planned end becomes a failover. Together they are less than the time of Stop in
-// duetd.
+// after the detection time, and a planned end becomes a failover. Together they are less than the 20 s that duetd gives
+// to Stop.
 const (
 	callsTime    = 2 * time.Second  // for calls of the API in flight, which are then cancelled
 	modulesTime  = 10 * time.Second // for modules to end in good order; one that hangs ends after the farewell
-	farewellTime = time.Second      // for all peers to hear that this node leaves, however the time of Stop stands
+	farewellTime = time.Second      // for all peers to hear that this node leaves
 )
 
 // start begins what serves others first and what acts last; Stop ends them in reverse: first nobody gives orders
@@ -238,7 +238,7 @@ func (n *Node) start() error {
 	// A peer that heard of it gives this node the time of a restart (LeaveGrace) before it takes over. The guard may
 	// count on that only if all heard it.
 	n.push("gossip", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTime)
+		ctx, cancel := context.WithTimeout(ctx, farewellTime)
 		defer cancel()
 		view, err := n.gossip.View(), n.gossip.Leave(ctx)
 		if err == nil {
@@ -346,8 +346,9 @@ func (n *Node) serveConsole(c console.Config) error {
 }
 
 // Stop ends the node in reverse order and leaves the VMs as they are: their writes wait for the next Start. It may
-// be called more than once and is bounded by ctx plus the farewell and local I/O; only modules that hang are waited
-// for longer. When it returns nothing of the node runs any more, but for requests that outlived their callers.
+// be called more than once and is bounded by ctx plus local I/O; modules that hang are waited for longer. A ctx that is
+// over leaves no time for a farewell: the peers take this node for dead. When it returns nothing of the node runs any
+// more, but for requests that outlived their callers.
 func (n *Node) Stop(ctx context.Context) error { return n.teardown(ctx) }
 
 // serveMux serves the three services of the port. From here on peers are answered, although no engine runs yet:
