@@ -98,8 +98,8 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 		switch both := o.leads(m, m.Module.Peer(node)); {
 		case !leads || both: // after a split brain both lead, and one of them gives up what it wrote
 		case r.Node == "":
-			return "", fmt.Errorf("%w: module %s is primary on %s: `duet swap %s` makes %s primary in its place", api.ErrConflict,
-				m.Module.Name, node, m.Module.Name, m.Module.Peer(node))
+			return "", fmt.Errorf("%w: module %s is primary on %s: `duet swap %s` makes %s primary in its place",
+				api.ErrConflict, m.Module.Name, node, m.Module.Name, m.Module.Peer(node))
 		default: // to make a primary a secondary takes a primary: the other one has to be fit for that
 			return o.move(ctx, m, node, r.Yes)
 		}
@@ -111,8 +111,8 @@ func (o *Desk) act(ctx context.Context, m *registry.Entry, a api.Action, r api.A
 	return "", fmt.Errorf("%w: action %q", api.ErrInvalid, a)
 }
 
-// where is the node on which a module runs, for what is done where it runs: the primary, or the one that was named where
-// none is known, or this one. One that was named and is not where it runs is a mistake about how things stand.
+// where is the node on which a module runs, for what is done where it runs: the primary, or the one that was named
+// where none is known, or this one. One that was named and is not where it runs is a mistake about how things stand.
 func (o *Desk) where(m *registry.Entry, named, primary string) (string, error) {
 	if named != "" && o.leads(m, named) { // one of two, after a split brain
 		return named, nil

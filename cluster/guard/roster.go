@@ -139,8 +139,8 @@ func (r *roster) doubtful(now time.Duration) (out []*held) {
 }
 
 // learn takes a peer's answer to a question about a guest. An answer of another module of its name says nothing. The
-// answer is to a question about one process: another one of the module is not ended for it. The epoch that counts is that of the last word that vouched, or of the
-// first word, and not that of the question.
+// answer is to a question about one process: another one of the module is not ended for it. The epoch that counts is
+// that of the last word that vouched, or of the first word, and not that of the question.
 func (r *roster) learn(about Guest, s Standing) (do []order) {
 	h := r.guests[about.Module]
 	if h != nil && h.PID == about.PID && h.Start == about.Start && s.of(h.ID) && s.Over(h.Peer, h.Epoch) {

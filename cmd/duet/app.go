@@ -262,8 +262,8 @@ func (a *app) call(f func(ctx context.Context, c *client.Client, args []string) 
 	})
 }
 
-// lookTime bounds a call that only looks and that a daemon which works answers at once, or nearly so: it asks nobody, or
-// its peer for no longer than two seconds. Whoever looks wants to know within it that a daemon hangs.
+// lookTime bounds a call that only looks and that a daemon which works answers at once, or nearly so: it asks nobody,
+// or its peer for no longer than two seconds. Whoever looks wants to know within it that a daemon hangs.
 const lookTime = 5 * time.Second
 
 // brief makes one call that only looks; one that takes longer than lookTime is client.ErrAway.

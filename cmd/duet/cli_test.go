@@ -386,7 +386,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// TestRoleExit: SafeKit's exit codes.
+// TestRoleExit: the exit codes of roles, which scripts know.
 func TestRoleExit(t *testing.T) {
 	for role, want := range map[string]exit{"STOP": 0, "WAIT": 1, "ALONE": 2, "UP": 2, "PRIM": 3, "SECOND": 4,
 		"UNKNOWN": 5, "": 5} {

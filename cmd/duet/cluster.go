@@ -183,8 +183,8 @@ func leaveFlags(c *cobra.Command, dir *string, yes *bool) {
 // of this one's daemon. The look is bounded, the question is not.
 func (a *app) mayLeave(ctx context.Context, yes bool) error {
 	if !a.here() {
-		return usageError{fmt.Errorf("--connect %s: a node leaves on its own computer: leave out --connect and DUET_CONNECT, "+
-			"or name the socket of its duetd", a.connect.Connect)}
+		return usageError{fmt.Errorf("--connect %s: a node leaves on its own computer: leave out --connect and "+
+			"DUET_CONNECT, or name the socket of its duetd", a.connect.Connect)}
 	}
 	c, err := client.New(a.connect)
 	if err != nil {

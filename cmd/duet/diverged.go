@@ -16,10 +16,10 @@ import (
 )
 
 // divergedCommand lists the kept versions of all nodes that answer; of one that does not there is a sentence, with
-// --json on standard error, and no failure: what it keeps is not gone. [] and no failure where there are none. With MODULE each version is compared with its volume as it is now, by the
-// node that keeps it, one after the other; that takes up to 20 s each and then tells what was found so far
-// (Partly), and it fails where the volume is not open there. A module that is gone may have versions; one that
-// never was is api.ErrNotFound.
+// --json on standard error, and no failure: what it keeps is not gone. [] and no failure where there are none. With
+// MODULE each version is compared with its volume as it is now, by the node that keeps it, one after the other; that
+// takes up to 20 s each and then tells what was found so far (Partly), and it fails where the volume is not open there.
+// A module that is gone may have versions; one that never was is api.ErrNotFound.
 func (a *app) divergedCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "diverged [MODULE]", Short: "List the versions of volumes that lost a split brain and are kept",

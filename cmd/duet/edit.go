@@ -27,8 +27,8 @@ func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uin
 	return a.say(conf, "%s has configuration version %d", clean(conf.Module), conf.Version)
 }
 
-// setKeyCommand reads the configuration, exchanges the one key in its text and applies that: other keys are as the
-// node had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no lines:
+// setKeyCommand reads the configuration, exchanges the one key in its text and applies that: other keys are as the node
+// had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no lines:
 // nobody sees the text that they count in.
 func (a *app) setKeyCommand() *cobra.Command {
 	return &cobra.Command{

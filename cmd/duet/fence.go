@@ -115,8 +115,8 @@ func (a *app) fenceLevels(agent string, options []string, file string) (levels [
 			return nil, usageError{fmt.Errorf("--option %q: write KEY=VALUE", o)}
 		}
 		if v == "-" && secret != "" {
-			return nil, usageError{fmt.Errorf("--option %s=-: standard input has one secret, and %s takes it: put both in a --file",
-				k, secret)}
+			return nil, usageError{fmt.Errorf("--option %s=-: standard input has one secret, and %s takes it: put both "+
+				"in a --file", k, secret)}
 		}
 		if v == "-" { // keeps it out of the list of processes
 			secret = k

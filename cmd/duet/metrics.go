@@ -67,8 +67,8 @@ func writeScrape(w io.Writer, st api.Status) error {
 	for _, j := range jobs {
 		b.WriteString(" " + j.Node + ".token")
 	}
-	b.WriteString("\n# A token is a key to the whole API of its node: who has it may also stop, move and release VMs. Let only\n" +
-		"# Prometheus read these files (mode 0400).\nscrape_configs:\n")
+	b.WriteString("\n# A token is a key to the whole API of its node: who has it may also stop, move and release VMs.\n" +
+		"# Let only Prometheus read these files (mode 0400).\nscrape_configs:\n")
 	// Each job has the file of its node's token: a token opens the API of that node only.
 	for _, j := range jobs {
 		fmt.Fprintf(&b, "  - job_name: %s\n    scheme: https\n    authorization: {credentials_file: %s}\n"+

@@ -99,7 +99,8 @@ func TestFailoverWhileAsked(t *testing.T) {
 	b.inTTY = true
 	b.in = meanwhile{func() { b.node.Set(pair("SECOND/Ready off", "PRIM/Ready running")) }, strings.NewReader("yes\n")}
 	b.clock(time.Second)
-	if code := b.run(t.Context(), []string{"swap", "m"}); code != exitError || !strings.Contains(b.err.String(), "come to nothing") {
+	code := b.run(t.Context(), []string{"swap", "m"})
+	if code != exitError || !strings.Contains(b.err.String(), "come to nothing") {
 		t.Errorf("%s", b.transcript(code))
 	}
 }
@@ -120,7 +121,8 @@ func TestLogLines(t *testing.T) {
 func TestOneSecret(t *testing.T) {
 	b := newBench(t, false)
 	b.in = strings.NewReader("secret\n")
-	code := b.run(t.Context(), strings.Fields("cluster fence set beta --agent fence_x --option password=- --option snmp=-"))
+	code := b.run(t.Context(), strings.Fields("cluster fence set beta --agent fence_x --option password=- "+
+		"--option snmp=-"))
 	if code != exitUsage || len(b.node.Asked()) > 0 || !strings.Contains(b.err.String(), "snmp") {
 		t.Errorf("asked %q\n%s", b.node.Asked(), b.transcript(code))
 	}
@@ -168,8 +170,9 @@ func TestPlainErrors(t *testing.T) {
 		return nil
 	}
 	for line, want := range map[string]string{
-		"log db -n x":                        `duet: invalid argument "x" for "-n, --lines" flag: invalid syntax (duet log --help shows how)`,
-		"config set db policy.restart.max=x": "duet: " + api.ErrInvalid.Error() + `: faulty configuration: policy.restart.max: a number is wanted, not "x"`,
+		"log db -n x": `duet: invalid argument "x" for "-n, --lines" flag: invalid syntax (duet log --help shows how)`,
+		"config set db policy.restart.max=x": "duet: " + api.ErrInvalid.Error() +
+			`: faulty configuration: policy.restart.max: a number is wanted, not "x"`,
 	} {
 		b.again()
 		if b.run(t.Context(), strings.Fields(line)); b.err.String() != want+"\n" {

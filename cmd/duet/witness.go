@@ -106,7 +106,8 @@ and both nodes reach each other and a spare, that one takes its place.`}
 			}
 			st, err := brief(ctx, c.Status)
 			if err != nil {
-				return a.say(struct{}{}, "The witness is removed; `duet cluster witness list` shows who votes now (%s).", oneLine(err))
+				return a.say(struct{}{}, "The witness is removed; `duet cluster witness list` shows who votes now (%s).",
+					oneLine(err))
 			}
 			for _, w := range st.Witnesses {
 				if !w.Spare {

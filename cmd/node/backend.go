@@ -101,7 +101,8 @@ func (n *Node) Log(ctx context.Context, name string, count int) ([]api.LogEntry,
 		// A node that is away must not keep the admin from what is known here.
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		var theirs []api.LogEntry
-		err := n.rpcTo(ctx, cluster.NodeID(node), "modules/"+name+"/log?id="+url.QueryEscape(m.Module.Identity()), count, &theirs)
+		path := "modules/" + name + "/log?id=" + url.QueryEscape(m.Module.Identity())
+		err := n.rpcTo(ctx, cluster.NodeID(node), path, count, &theirs)
 		cancel()
 		if err == nil {
 			out = append(out, theirs...)

@@ -28,7 +28,8 @@ func (n *Node) standing(ctx context.Context, m *registry.Entry, _ none) (guard.S
 		st = m.Engine.Published()
 		st.Taking = true
 	}
-	return guard.Standing{ID: m.Module.Identity(), Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking, Alive: alive}, nil
+	return guard.Standing{ID: m.Module.Identity(), Epoch: st.Record.Epoch, Holder: st.Record.Holder, Taking: st.Taking,
+		Alive: alive}, nil
 }
 
 // askStanding asks another node how it stands with a module. The request has the module's name only; the answer says

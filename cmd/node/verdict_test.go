@@ -21,7 +21,7 @@ func TestVerdict(t *testing.T) {
 		{blockrepl.VerifyDone{Count: 1, Repaired: 1}, "1 region of web01/vda differed and was repaired", ""},
 		{blockrepl.VerifyDone{Count: 2, Repaired: 2}, "2 regions of web01/vda differed and were repaired", ""},
 		{blockrepl.VerifyDone{Count: 1, Differs: []int64{7}}, "", "1 region of web01/vda differs, the first at byte 7"},
-		{blockrepl.VerifyDone{Count: 2, Repaired: 1, Differs: []int64{7, 9}}, "", "2 regions of web01/vda differ, the first at"},
+		{blockrepl.VerifyDone{Count: 2, Repaired: 1, Differs: []int64{7, 9}}, "", "2 regions of web01/vda differ, the first"},
 		{blockrepl.VerifyDone{Err: cut}, "", cut.Error()},
 	} {
 		said, err := verdict("web01/vda", c.done)

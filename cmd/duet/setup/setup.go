@@ -184,9 +184,10 @@ func inOrder(entries []fs.DirEntry) {
 // leftPrefix begins the names of the folders that Leave makes.
 const leftPrefix = "left-"
 
-// leave moves what dir holds to aside. The identity goes first, durably: without it the node is no member, also
-// after a crash. The configuration goes last: as long as something is left this is a directory that is to be left. What earlier ones have put aside stays where it is. What is mounted there, as a disk for the
-// images, stays: it cannot be moved, and images that a node finds are in nobody's way.
+// leave moves what dir holds to aside. The identity goes first, durably: without it the node is no member, also after a
+// crash. The configuration goes last: as long as something is left this is a directory that is to be left. What earlier
+// ones have put aside stays where it is. What is mounted there, as a disk for the images, stays: it cannot be moved,
+// and images that a node finds are in nobody's way.
 func leave(dir, aside string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -306,7 +307,8 @@ func settle(dir string, admit func(folder string) (cluster.Config, error)) error
 		return err
 	}
 	if remains(dir) {
-		return fmt.Errorf("%s holds the store of an earlier membership: `duet cluster leave` first, which keeps it aside", dir)
+		return fmt.Errorf("%s holds the store of an earlier membership: `duet cluster leave` first, which keeps it aside",
+			dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -312,7 +312,8 @@ func TestLeaveCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := on.Init(t.Context(), founding(t, dir)); err == nil || !strings.Contains(err.Error(), "duet cluster leave") {
+		_, err := on.Init(t.Context(), founding(t, dir))
+		if err == nil || !strings.Contains(err.Error(), "duet cluster leave") {
 			t.Errorf("without %v: init says %v", gone, err)
 		}
 		aside, err := on.Leave(dir, time.Unix(0, 0))
