@@ -49,12 +49,13 @@ func stayInMemory(log *slog.Logger) {
 }
 
 // raise gives each thread the niceness. The kernel keeps one per thread, and a new thread has that of the one that made
-// it; so it looks until there is none that it has not met.
+// it; so it looks until there is none that it has not met. One that was being made has the niceness that its maker had
+// when that began, and may be listed a moment later: so nothing new is believed only the third time.
 func raise() error {
 	raised := map[int]bool{}
 	// A thread that ends meanwhile (ESRCH) needs nothing.
-	for before := -1; len(raised) > before; {
-		before = len(raised)
+	for quiet := 0; quiet < 3; quiet++ {
+		before := len(raised)
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return err
@@ -69,6 +70,10 @@ func raise() error {
 			}
 			raised[id] = true
 		}
+		if len(raised) > before {
+			quiet = -1
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return nil
 }
