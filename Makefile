@@ -53,7 +53,8 @@ demo: build ## Show the main job on this computer: two hosts, two VMs, one host 
 	@$(BIN)/demo -bin $(BIN) -cache $(CACHE) $(if $(KEEP),-keep)
 
 test: deps lint windows ## Run every test: units, suites, real tools, short scenarios with real VMs.
-	$(GO) test $(TAGS) -timeout 40m -p 1 -count 1 ./...
+	$(GO) test $(TAGS) -timeout 40m -p 2 -count 1 $$($(GO) list $(TAGS) ./... | grep -v /testbed)
+	$(GO) test $(TAGS) -timeout 40m -p 1 -count 1 ./testbed/... # what measures has the computer for itself
 
 fast: ## Run the tests that need neither root nor VMs, with the race detector.
 	$(GO) test $(TAGS) -race -short $$($(GO) list $(TAGS) ./... | grep -v /testbed/)
