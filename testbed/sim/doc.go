@@ -17,7 +17,7 @@
 //	network.go   calls between nodes, replication connections, cuts by direction, delay, repetition
 //	disk.go      what survives: blocks, dirty log, store
 //	primary.go   the volume on the node that writes; hold.go its flushes; resync.go its peer
-//	secondary.go the volume on the node that follows
+//	secondary.go the volume on the node that follows; tenant.go what either has in its disk and log
 //	guest.go     the VM and what its guest wrote, was promised and reads
 //	cluster.go   two nodes, witness, fence; node.go one of them, its daemon and its power;
 //	             hearing.go what heartbeats tell it; story.go what is told of it

@@ -37,11 +37,9 @@ type flight struct {
 // primary is the volume on the node that writes; see the table in blockrepl/DESIGN.md. It does by callbacks on
 // one goroutine what blockrepl.Primary does by locks: same states, same order of what is durable before what
 // ("What is durable before what" there), block by block. Kinder: hot extents have no bound, as each block is
-// marked by itself; a block that cannot be read is not unreadable for a resync or a verify; Close never fails
-// for a flush that does. Harsher: what a resync sends counts for the stall clock.
+// marked by itself; a block that cannot be read is not unreadable for a resync or a verify. Harsher: what a resync sends counts for the stall clock.
 type primary struct {
-	n      *Node
-	p      *process
+	tenant
 	disk   *disk
 	log    *dirtyLog
 	id     string                // blockrepl.Lineage.Volume, which nobody reads here
@@ -80,7 +78,7 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	if err := n.disk.failed(); err != nil {
 		return nil, err
 	}
-	p := &primary{n: n, p: n.proc, disk: &n.disk, log: &n.log, id: v.ID,
+	p := &primary{tenant: tenant{n: n, p: n.proc}, disk: &n.disk, log: &n.log, id: v.ID,
 		budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
 	n.prim = p
@@ -181,7 +179,7 @@ func (p *primary) mark(block int) {
 }
 
 // store makes a change of the log durable, then calls fn.
-func (p *primary) store(apply func(*dirtyLog), fn func()) { p.n.commit(p.p, apply, fn, p.broken) }
+func (p *primary) store(apply func(*dirtyLog), fn func()) { p.commit(apply, fn, p.broken) }
 
 // commit makes a change of this node's log durable. A full disk is told to fail. It follows blockrepl.DirtyLog:
 // it takes diskTime, keeps the order of the calls, and is atomic. The log changes at that time also while the
@@ -238,7 +236,7 @@ var errHung = errors.New("an operation of the local disk does not end")
 func (p *primary) local(at access, base time.Duration, fn func(error)) {
 	op := &local{p.n.c.w.now}
 	p.locals = append(p.locals, op)
-	p.n.io(at, base, p.p, func(err error) {
+	p.io(at, base, func(err error) {
 		p.locals = slices.DeleteFunc(p.locals, func(o *local) bool { return o == op })
 		fn(err)
 	})
@@ -414,25 +412,15 @@ func (p *primary) Ticket() blockrepl.Ticket {
 	return t
 }
 
-// Close fences and flushes. Production also waits for what is in the disk; here a write that is under way is
-// nobody's any more but still lands when its time has come, also in a copy that follows by then.
+// Close fences and waits: when it returns nothing of this volume is in the disk or the log any more.
 func (p *primary) Close() error {
 	p.Fence()
-	return p.n.flushed()
-}
-
-// flushed makes durable what was written, unless the disk fails. Kinder than a disk: it takes no time, and a
-// flush that would fail is not one that Close sees.
-func (n *Node) flushed() error {
-	if n.disk.fail == nil {
-		n.disk.durable = n.disk.cached
-	}
-	return n.disk.fail
+	return p.vacate()
 }
 
 // Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere. It waits for
-// nothing, as a vote must not (rule 5). What is in the disk still ends there and is acknowledged to nobody, as
-// settle finds Closed.
+// nothing, as a vote must not (rule 5). What is in the disk still ends there, before Close does, and is acknowledged
+// to nobody, as settle finds Closed.
 func (p *primary) Fence() {
 	if p.state == blockrepl.Closed {
 		return

@@ -14,7 +14,7 @@ import (
 // value. Writing it back follows blockrepl's mend; it takes no time here.
 func (p *primary) read(r *request) {
 	epoch := p.epoch
-	p.n.io(access{blockrepl.OpRead, r.block, true}, 0, p.p, func(err error) {
+	p.io(access{blockrepl.OpRead, r.block, true}, 0, func(err error) {
 		switch {
 		case err == nil:
 			r.value, r.epoch = p.disk.now()[r.block], epoch

@@ -13,10 +13,9 @@ import (
 
 // secondary is the volume on the node that follows. At most one session serves. Answers of an earlier one are
 // dropped, which is what keeps an acknowledgement from reaching a primary that this copy has left. Kinder than
-// blockrepl.Secondary: Complete and Close never fail for a flush that does.
+// blockrepl.Secondary: what is in the disk when a session ends does not land.
 type secondary struct {
-	n       *Node
-	p       *process
+	tenant
 	serving *incoming // nil: no session
 	closed  bool      // by Fence, for good
 	intact  uint64    // epoch in which it was completed in this life; 0: it may have lost writes since
@@ -71,7 +70,7 @@ func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 	if err := s.n.disk.failed(); err != nil {
 		return nil, err
 	}
-	s.n.second = &secondary{n: s.n, p: s.n.proc}
+	s.n.second = &secondary{tenant: tenant{n: s.n, p: s.n.proc}}
 	return s.n.second, nil
 }
 
@@ -164,11 +163,11 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		answer(nil)
 	}
 	if in.finished || s.n.log.lineage.Partial {
-		s.n.io(access{blockrepl.OpWrite, block, false}, s.n.diskDelay(), s.p, done)
+		s.io(access{blockrepl.OpWrite, block, false}, s.n.diskDelay(), done)
 		return
 	}
-	s.n.commit(s.p, func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished },
-		func() { s.n.io(access{blockrepl.OpWrite, block, false}, 0, s.p, done) },
+	s.commit(func(l *dirtyLog) { l.lineage.Partial = l.lineage.Partial || !in.finished },
+		func() { s.io(access{blockrepl.OpWrite, block, false}, 0, done) },
 		func(err error) { s.broken(in, err, answer) })
 }
 
@@ -183,7 +182,7 @@ func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 func (s *secondary) flush(answer func(error)) {
 	seen := s.n.disk.now()
 	in := s.serving
-	s.n.io(access{blockrepl.OpFlush, 0, false}, diskTime, s.p, func(err error) {
+	s.io(access{blockrepl.OpFlush, 0, false}, diskTime, func(err error) {
 		if err != nil {
 			if s.serving == in {
 				s.broken(in, err, answer)
@@ -199,25 +198,32 @@ func (s *secondary) flush(answer func(error)) {
 
 // Complete makes this copy complete, if the ticket is of the running attachment. The order is that of blockrepl:
 // everything applied is durable before one commit says so and forgets this copy's own suspects. A session that
-// has ended since does not take it back: what it applied is here.
+// has ended since does not take it back: what it applied is here. After Fence no commit is begun.
 func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 	in := s.serving
 	if in == nil || in.hello.Epoch != t.Epoch || in.hello.Link != t.Link {
 		return fmt.Errorf("complete at epoch %d without its session: %w", t.Epoch, blockrepl.ErrState)
 	}
-	seen, done := s.n.disk.now(), false
+	seen, over := s.n.disk.now(), false
 	var bad error
-	s.n.c.w.at(diskTime, s.p, func() {
+	end := func(err error) { bad, over = err, true; s.p.wake() }
+	s.io(access{blockrepl.OpFlush, 0, false}, diskTime, func(err error) {
+		if s.closed {
+			err = blockrepl.ErrClosed
+		}
+		if err != nil {
+			end(err)
+			return
+		}
 		s.n.disk.flushed(seen)
 		lineage := t.Lineage
 		lineage.Partial = false
 		if newest, ok := lineage.Newest(); ok {
 			lineage.InStep = newest
 		}
-		s.n.commit(s.p, func(l *dirtyLog) { l.lineage, l.suspects = lineage, [blocks]bool{} },
-			func() { done = true; s.p.wake() }, func(err error) { bad, done = err, true })
+		s.commit(func(l *dirtyLog) { l.lineage, l.suspects = lineage, [blocks]bool{} }, func() { end(nil) }, end)
 	})
-	if err := s.p.waitFor(ctx, func() bool { return done }); err != nil || bad != nil {
+	if err := s.p.waitFor(ctx, func() bool { return over }); err != nil || bad != nil {
 		return errors.Join(err, bad)
 	}
 	in.finished, s.n.cold = true, false
@@ -236,7 +242,7 @@ func (s *secondary) Yield(ctx context.Context, d engine.Divergence) error {
 	over := false
 	end := func(err error) { bad, over = err, true; s.p.wake() }
 	common := s.n.log.lineage.Common(d.Winner)
-	s.n.commit(s.p, func(l *dirtyLog) { l.lineage = common }, func() { end(nil) }, end)
+	s.commit(func(l *dirtyLog) { l.lineage = common }, func() { end(nil) }, end)
 	return errors.Join(s.p.waitFor(ctx, func() bool { return over }), bad)
 }
 
@@ -250,8 +256,7 @@ func (s *secondary) Applied() uint64 { return 0 }
 
 func (s *secondary) Close() error {
 	s.Fence()
-	s.n.disk.flushed(s.n.disk.now())
-	return s.n.disk.failed()
+	return s.vacate()
 }
 
 func (s *secondary) Fence() {
