@@ -59,6 +59,7 @@ type primary struct {
 	marking  [blocks]bool // being made suspect durably
 	catchup  catchup
 	locals   []*local // writes and flushes here, the oldest first
+	thawed   int64    // when this process last came back from not running
 }
 
 // SetStallBudget changes how long a peer that owes an answer is waited for.
@@ -247,7 +248,7 @@ type local struct{ since int64 }
 
 // overdue: the oldest of them takes too long.
 func (p *primary) overdue() bool {
-	return len(p.locals) > 0 && p.n.c.w.now-p.locals[0].since > int64(localBudget)
+	return len(p.locals) > 0 && p.n.c.w.now-max(p.locals[0].since, p.thawed) > int64(localBudget)
 }
 
 // broken is the loss of the local copy: writes wait. It is not returned to the guest: production holds a local
@@ -446,8 +447,8 @@ func (p *primary) Fence() {
 // Progress has what the engine looks at.
 func (p *primary) Progress() blockrepl.Progress {
 	g := blockrepl.Progress{State: p.state, Epoch: p.epoch, Lineage: p.log.lineage, Dirty: int64(p.catchup.left)}
-	if l := p.link; l != nil && l.pending > 0 {
-		g.Lag = time.Duration(p.n.c.w.now - l.oldest)
+	if l := p.link; l != nil && l.oldest() > 0 {
+		g.Lag = time.Duration(p.n.c.w.now - l.oldest())
 	}
 	return g
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -20,17 +21,13 @@ func (p *primary) read(r *request) {
 			r.value, r.epoch = p.disk.now()[r.block], epoch
 			p.finish(r, nil)
 		case p.link != nil && p.required():
-			var value uint64
-			p.ask(p.link, func(s *secondary, answer func(error)) {
-				s.n.io(access{blockrepl.OpRead, r.block, false}, 0, s.p, func(err error) {
-					value = s.n.disk.now()[r.block]
-					answer(err)
-				})
-			}, func(remote error) {
+			var theirs found
+			p.ask(p.link, func(s *secondary, answer func(error)) { s.read(r.block, &theirs, answer) }, func(remote error) {
+				remote = cmp.Or(remote, theirs.err)
 				if remote == nil {
-					r.value, r.epoch = value, epoch
+					r.value, r.epoch = theirs.value, epoch
 					if p.disk.ail(access{blockrepl.OpWrite, r.block, false}).err == nil {
-						p.disk.put(r.block, value)
+						p.disk.put(r.block, theirs.value)
 					}
 				}
 				p.finish(r, remote)
@@ -42,8 +39,8 @@ func (p *primary) read(r *request) {
 }
 
 // Verify looks at one block after the other. Every block is locked while both sides are read, where production
-// locks only regions that differ. What is wrong with this disk is not looked at; a read that fails on the other
-// one loses the peer (see ask). With repair the primary's content wins, as in production.
+// locks only regions that differ. What is wrong with this disk is not looked at; a block that cannot be read on the
+// other one differs. With repair the primary's content wins, as in production.
 func (p *primary) Verify(repair bool) error {
 	if p.state != blockrepl.Connected {
 		return blockrepl.ErrState
@@ -67,20 +64,15 @@ func (p *primary) verify(l *link, block int, repair bool, done blockrepl.VerifyD
 	}
 	lock := &flight{block: block}
 	p.flights = append(p.flights, lock)
-	var theirs uint64
-	p.ask(l, func(s *secondary, answer func(error)) {
-		s.n.io(access{blockrepl.OpRead, block, false}, 0, s.p, func(err error) {
-			theirs = s.n.disk.now()[block]
-			answer(err)
-		})
-	}, func(err error) {
+	var theirs found
+	p.ask(l, func(s *secondary, answer func(error)) { s.read(block, &theirs, answer) }, func(err error) {
 		next := func() {
 			p.remove(lock)
 			p.pump()
 			p.verify(l, block+1, repair, done)
 		}
 		mine := p.disk.now()[block]
-		if err != nil || theirs == mine {
+		if err != nil || theirs == (found{value: mine}) {
 			next()
 			return
 		}

@@ -17,9 +17,15 @@ type link struct {
 	id      uint64
 	intact  bool    // the peer lost nothing since it was complete: Welcome.Intact
 	drained bool    // all was sent and flushed on both sides; the ticket is good
-	oldest  int64   // when it last answered while it owed something, or was first asked; see ask
-	pending int     // messages that are not answered
-	calls   []*call // to be told when it is lost
+	calls   []*call // not answered, the oldest first; to be told when it is lost
+}
+
+// oldest is when the oldest message was sent that is not answered; 0 if there is none.
+func (l *link) oldest() int64 {
+	if len(l.calls) == 0 {
+		return 0
+	}
+	return l.calls[0].sent
 }
 
 // catchup is what a resync has still to bring in step; left is how much that is. Blocks are taken off only when
@@ -47,24 +53,22 @@ func (c *catchup) done(block int) {
 }
 
 // call is a message that was not answered yet.
-type call struct{ end func(error) }
+type call struct {
+	sent int64
+	end  func(error)
+}
 
 // ask sends the secondary something to do; end is told its answer, or the loss of the link. End is called once,
-// as an event of this process or within drop, and not at all after Fence. An answer with an error loses the
-// peer, also to a read, which production has the standby answer without data. What the peer does runs in the
-// process of the peer, and only if it still serves this connection. Kinder than production: each answer begins
-// the stall clock anew, where production looks at the oldest request; so a peer that answers everything but one
-// is not found. Harsher: a resync's messages count.
+// as an event of this process or within drop, and not at all after Fence. An answer with an error is of a copy that
+// has failed, and loses the peer; a read that fails there is answered without data instead (secondary.read). What the
+// peer does runs in the process of the peer, and only if it still serves this connection. Harsher than production: a
+// resync's messages count for the stall clock.
 func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end func(error)) {
 	if p.link != l {
 		p.n.c.w.quiet(0, p.p, func() { end(errPeerLost) })
 		return
 	}
-	if l.pending == 0 {
-		l.oldest = p.n.c.w.now
-	}
-	l.pending++
-	call := &call{end: end}
+	call := &call{p.n.c.w.now, end}
 	l.calls = append(l.calls, call)
 	there := l.end.other()
 	l.end.send(func() {
@@ -78,8 +82,6 @@ func (p *primary) ask(l *link, do func(s *secondary, answer func(error)), end fu
 				if p.link != l {
 					return
 				}
-				l.pending--
-				l.oldest = p.n.c.w.now
 				if i := slices.Index(l.calls, call); i >= 0 {
 					l.calls = slices.Delete(l.calls, i, i+1)
 				}
@@ -194,14 +196,18 @@ func (p *primary) drop(l *link, cause error) {
 func (p *primary) clear() { p.catchup = catchup{} }
 
 // watch loses a peer that does not answer within the stall budget. A tick that comes late says that this process
-// did not run, and proves nothing. It is also what pings an idle peer, so that a broken connection is found
-// without a guest that writes. It looks every eighth of the budget, so a loss is told that much late.
+// did not run, and proves nothing: no age counts from before it. It is also what pings an idle peer, so that a broken
+// connection is found without a guest that writes. It looks every eighth of the budget, so a loss is told that much
+// late.
 func (p *primary) watch() {
 	every := p.budget / 8
 	due := p.n.c.w.now + int64(every)
 	p.n.c.w.quiet(every, p.p, func() {
 		now := p.n.c.w.now
 		l := p.link
+		if now-due > int64(every) {
+			p.thawed = now
+		}
 		if p.overdue() {
 			p.broken(errHung)
 		}
@@ -209,12 +215,10 @@ func (p *primary) watch() {
 		case p.state == blockrepl.Closed:
 			return
 		case l == nil:
-		case now-due > int64(every):
-			l.oldest = now
-		case l.pending > 0 && now-l.oldest > int64(p.budget):
-			p.drop(l, blockrepl.ErrStalled)
-		case l.pending == 0:
+		case l.oldest() == 0:
 			p.ask(l, func(_ *secondary, answer func(error)) { answer(nil) }, func(error) {})
+		case now-max(l.oldest(), p.thawed) > int64(p.budget):
+			p.drop(l, blockrepl.ErrStalled)
 		}
 		p.watch()
 	})

@@ -171,6 +171,23 @@ func (s *secondary) write(epoch uint64, block int, value uint64, answer func(err
 		func(err error) { s.broken(in, err, answer) })
 }
 
+// found is what a read of the peer was answered; err: it was answered without data.
+type found struct {
+	value uint64
+	err   error
+}
+
+// read looks at a block for the primary. One that cannot be read is no failure of this copy: the session goes on.
+func (s *secondary) read(block int, into *found, answer func(error)) {
+	s.io(access{blockrepl.OpRead, block, false}, 0, func(err error) {
+		into.err = err
+		if err == nil {
+			into.value = s.n.disk.now()[block]
+		}
+		answer(nil)
+	})
+}
+
 // broken: it tells the primary first, so that this is known as the loss of a copy and not of a connection.
 func (s *secondary) broken(in *incoming, err error, answer func(error)) {
 	s.intact = 0
