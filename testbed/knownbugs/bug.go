@@ -34,9 +34,12 @@ type Bug struct {
 	Source string // where it is known from: a project and its number, or our own commit
 	Breaks string // what it breaks, in a few words
 	By     Search
-	Within uint64 // schedules in which it has to be found
+	Within uint64 // schedules in which it has to be found, or every
 	Edit   Edit
 }
+
+// every is Within for scenarios: all that there are.
+const every = 1 << 32
 
 // Edit is a change of one file. Before must be in it exactly once. A comment within Before belongs to it.
 type Edit struct{ File, Before, After string }

@@ -58,9 +58,11 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "knownbugs:", err)
 		return unable
 	}
-	chosen := slices.DeleteFunc(all(), func(b Bug) bool {
-		return *only != "" && !slices.Contains(strings.Split(*only, ","), b.Name)
-	})
+	chosen, err := choose(*only)
+	if err != nil {
+		fmt.Fprintln(errs, "knownbugs:", err)
+		return unable
+	}
 	results, err := tryAll(ctx, root, chosen, *jobs, errs)
 	if err != nil {
 		fmt.Fprintln(errs, "knownbugs:", err)
@@ -80,7 +82,26 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	return ok
 }
 
-// tree is the root of the module this runs in. It is the nearest folder with a go.mod, from the working
+// choose is the bugs of these names, in the order of the table; all of them without one.
+func choose(names string) ([]Bug, error) {
+	if names == "" {
+		return all(), nil
+	}
+	wanted := strings.Split(names, ",")
+	var chosen []Bug
+	for _, b := range all() {
+		if slices.Contains(wanted, b.Name) {
+			chosen = append(chosen, b)
+			wanted = slices.DeleteFunc(wanted, func(name string) bool { return name == b.Name })
+		}
+	}
+	if len(wanted) > 0 {
+		return nil, fmt.Errorf("there is no bug %q: bugs_*.go has their names", strings.Join(wanted, ","))
+	}
+	return chosen, nil
+}
+
+// tree is the root of the module this runs in. It is the nearest directory with a go.mod, from the working
 // directory upwards.
 func tree() (string, error) {
 	dir, err := os.Getwd()
@@ -102,9 +123,9 @@ type result struct {
 	bug   Bug
 	found bool
 	tried uint64 // schedules, or scenarios, until it was found; all of them if it was not
-	seed  uint64 // of the one that failed; 0: it has none
+	seed  uint64 // of the one that failed, or the number of the scenario; 0: it has none
 	where string // seed or scenario
-	what  string // was broken
+	what  string // was broken, or kept the search from its end
 	took  time.Duration
 }
 
@@ -151,7 +172,7 @@ func tryAll(ctx context.Context, root string, bugs []Bug, jobs int, progress io.
 // verdict is one line.
 func (r result) verdict() string {
 	if !r.found {
-		return fmt.Sprintf("NOT FOUND in %d schedules", r.tried)
+		return strings.TrimSuffix(fmt.Sprintf("NOT FOUND in %d schedules: %s", r.tried, r.what), ": ")
 	}
 	return fmt.Sprintf("%s %d: %s (%s), %v", r.bug.By, r.tried, short(r.what), r.where, r.took.Round(time.Second))
 }
@@ -163,13 +184,16 @@ func render(results []result) string {
 	fmt.Fprintln(b, "| --- | --- | --- | --- | --- | --- | --- |")
 	found := 0
 	for _, r := range results {
-		count, seen := "NOT FOUND", ""
+		count, seen, within := "NOT FOUND", short(r.what), fmt.Sprint(r.bug.Within)
 		if r.found {
 			found++
 			count, seen = fmt.Sprint(r.tried), short(r.what)+" ("+r.where+")"
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s (%d) | %s | %v |\n", r.bug.Name, r.bug.Source, r.bug.Breaks, r.bug.By,
-			count, r.bug.Within, strings.ReplaceAll(seen, "|", "/"), r.took.Round(time.Second))
+		if r.bug.Within == every {
+			within = "all"
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s (%s) | %s | %v |\n", r.bug.Name, r.bug.Source, r.bug.Breaks, r.bug.By,
+			count, within, strings.ReplaceAll(seen, "|", "/"), r.took.Round(time.Second))
 	}
 	fmt.Fprintf(b, "\n%d of %d bugs were found again.\n", found, len(results))
 	return b.String()

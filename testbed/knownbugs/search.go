@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,7 +25,7 @@ type hunter struct {
 // newHunter compiles them below dir.
 func newHunter(ctx context.Context, root, dir string) (*hunter, error) {
 	h := &hunter{root: root, sound: map[string]string{}}
-	for _, pkg := range []string{"testbed/sim", "blockrepl"} {
+	for _, pkg := range []string{"testbed/sim", "blockrepl", "cluster"} {
 		bin := filepath.Join(dir, filepath.Base(pkg)+".test")
 		if err := compile(ctx, root, pkg, bin); err != nil {
 			return nil, err
@@ -45,8 +46,8 @@ func (s Search) pkg() string {
 	return "testbed/sim"
 }
 
-// args are the arguments for n schedules from first on. Scenarios are done all, whatever n says. Of Crashes n
-// schedules from the first one on are done, or the single one of a number.
+// args are the arguments for n schedules or scenarios from first on. Of Crashes n schedules from the first one on are
+// done, or the single one of a number.
 func (s Search) args(first, n uint64) []string {
 	switch s {
 	case Rules:
@@ -61,10 +62,7 @@ func (s Search) args(first, n uint64) []string {
 		"-schedules", strconv.FormatUint(n, 10)}
 }
 
-// try compiles the tests with the bug and lets them search. A schedule that fails without the bug too proves
-// nothing: the search goes on after it. That is told apart by seed, so not for scenarios, whose tests are sound
-// or fail by themselves, nor for Rules. Of Crashes the search ends there, as its schedules cannot begin at a
-// number.
+// try compiles the tests with the bug and lets them search.
 func (h *hunter) try(ctx context.Context, b Bug) (result, error) {
 	r := result{bug: b}
 	dir, err := os.MkdirTemp("", "knownbugs-")
@@ -77,45 +75,65 @@ func (h *hunter) try(ctx context.Context, b Bug) (result, error) {
 		return r, err
 	}
 	began := time.Now()
-	for first := uint64(1); first <= b.Within; {
-		found, err := h.search(ctx, bin, b.By, first, b.Within-first+1)
+	r, err = h.hunt(ctx, bin, b.By, b.Within)
+	r.bug, r.took = b, time.Since(began)
+	return r, err
+}
+
+// hunt searches with the tests of a tree with a bug. A schedule or scenario that fails without the bug too proves
+// nothing: the search goes on after it. It ends there where it cannot begin at a number: of Crashes, of Rules, and
+// after a panic.
+func (h *hunter) hunt(ctx context.Context, bin string, by Search, within uint64) (result, error) {
+	tried := uint64(0)
+	for tried < within {
+		r, err := h.search(ctx, bin, by, tried+1, within-tried)
+		if err != nil || !r.found {
+			r.tried += tried
+			return r, err
+		}
+		from, n := cmp.Or(r.seed, tried+1), uint64(1)
+		if r.seed == 0 {
+			n = within - tried // which of them it was is not known
+		}
+		alone, err := h.search(ctx, h.sound[by.pkg()], by, from, n)
 		if err != nil {
 			return r, err
 		}
-		if found.tried += first - 1; found.seed != 0 {
-			alone, err := h.search(ctx, h.sound[b.By.pkg()], b.By, found.seed, 1)
-			if err != nil {
-				return r, err
-			}
-			if alone.found && b.By != Crashes {
-				first = found.seed + 1
-				continue
-			}
-			found.found = found.found && !alone.found
+		r.tried += tried
+		if !alone.found {
+			return r, nil
 		}
-		r = found
-		break
+		if tried = r.tried; r.seed == 0 || by == Crashes {
+			break
+		}
 	}
-	r.bug, r.took = b, time.Since(began)
-	return r, nil
+	return result{tried: tried, what: "what fails there fails without the bug too"}, nil
 }
 
-// search runs a test binary. It runs in the folder of the package, where the testdata is. A panic of the program
-// counts as found; so does the one with which a test ends that has run for half an hour.
+// patience is how long a search may take. One that takes longer has found nothing: the machine may be slow.
+const patience = 30 * time.Minute
+
+// search runs a test binary for n schedules from first on. It runs in the directory of the package, where the
+// testdata is. A panic of the program counts as found. Tried counts from first.
 func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uint64) (result, error) {
 	r := result{tried: n}
-	cmd := exec.CommandContext(ctx, bin, append(by.args(first, n), "-test.timeout", "30m")...)
+	cmd := exec.CommandContext(ctx, bin, append(by.args(first, n), "-test.timeout", patience.String())...)
 	cmd.Dir = filepath.Join(h.root, by.pkg())
 	out, err := cmd.CombinedOutput()
 	switch hit := crashed(out); {
-	case by.pkg() != "testbed/sim":
-		r.judge(string(by), out, err != nil)
+	case ctx.Err() != nil:
+		return r, ctx.Err()
+	case strings.HasPrefix(hit, "panic: test timed out"):
+		r.tried, r.what = 0, fmt.Sprintf("the search did not end within %v", patience)
+	case by.pkg() != "testbed/sim" && err == nil:
+	case by.pkg() != "testbed/sim" && (hit != "" || failing.Match(out)):
+		r.judge(string(by), out)
 	case err != nil && hit != "":
-		r.found, r.where, r.what = true, "the schedule under way", hit
+		r.found, r.tried, r.where, r.what = true, 1, "a schedule under way", hit
 	case err != nil:
 		return r, fmt.Errorf("search: %w\n%s", err, out)
 	default:
-		return r, r.read(out)
+		return r, r.read(out, first)
 	}
 	return r, nil
 }
@@ -166,12 +184,9 @@ func crashed(out []byte) string {
 // failing is where a test of a package says that it failed, and with what.
 var failing = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+).*\n((?: +\S+_test\.go:.*\n)?)`)
 
-// judge reads what the tests of a package said. Of a search with numbered schedules it takes the number. The
-// last failure in the output counts.
-func (r *result) judge(by string, out []byte, failed bool) {
-	if !failed {
-		return
-	}
+// judge reads what the tests of a package said that failed. Of a search with numbered schedules it takes the number.
+// The last failure in the output counts.
+func (r *result) judge(by string, out []byte) {
 	r.found, r.tried, r.where, r.what = true, 1, by, crashed(out)
 	for _, m := range failing.FindAllStringSubmatch(string(out), -1) {
 		r.where = m[1]
@@ -186,27 +201,24 @@ func (r *result) judge(by string, out []byte, failed bool) {
 	}
 }
 
-// read takes the line of what was found. A search that says neither is an error: the output is of something
-// else.
-func (r *result) read(out []byte) error {
+// read takes the line of what was found, or how many were tried in vain. A search that says neither is an error: the
+// output is of something else.
+func (r *result) read(out []byte, first uint64) (err error) {
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	for lines.Scan() {
-		if lines.Text() == "nothing" {
-			return nil
-		}
 		f := strings.SplitN(lines.Text(), "\t", 4)
-		if f[0] != "found" || len(f) != 4 {
+		switch {
+		case f[0] == "nothing" && len(f) == 2:
+			r.tried, err = strconv.ParseUint(f[1], 10, 64)
+		case f[0] == "found" && len(f) == 4:
+			r.found, r.where, r.what = true, f[2], f[3]
+			r.seed, err = strconv.ParseUint(f[1], 10, 64)
+			r.tried = r.seed - first + 1
+		default:
 			continue
 		}
-		tried, err := strconv.ParseUint(f[1], 10, 64)
 		if err != nil {
 			return fmt.Errorf("read %q: %w", lines.Text(), err)
-		}
-		r.found, r.tried, r.where, r.what = true, tried, f[2], f[3]
-		if seed, ok := strings.CutPrefix(f[2], "seed "); ok {
-			if r.seed, err = strconv.ParseUint(seed, 10, 64); err != nil {
-				return fmt.Errorf("read %q: %w", lines.Text(), err)
-			}
 		}
 		return nil
 	}

@@ -37,7 +37,8 @@ type flight struct {
 // primary is the volume on the node that writes; see the table in blockrepl/DESIGN.md. It does by callbacks on
 // one goroutine what blockrepl.Primary does by locks: same states, same order of what is durable before what
 // ("What is durable before what" there), block by block. Kinder: hot extents have no bound, as each block is
-// marked by itself; a block that cannot be read is not unreadable for a resync or a verify. Harsher: what a resync sends counts for the stall clock.
+// marked by itself; a block that cannot be read is not unreadable for a resync or a verify. Harsher: what a resync
+// sends counts for the stall clock.
 type primary struct {
 	tenant
 	disk   *disk
