@@ -106,6 +106,16 @@ func split(list string) []string {
 	return strings.Split(list, ",")
 }
 
+// known tells of names that are not there, before anything is measured.
+func known(what string, asked, there []string) error {
+	for _, name := range asked {
+		if !slices.Contains(there, name) {
+			return fmt.Errorf("there is no %s %q: there are %s", what, name, strings.Join(there, ", "))
+		}
+	}
+	return nil
+}
+
 func chosen(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
 
 // bench runs everything and reports whether every target that was measured is met. Setups are all up before the
@@ -114,6 +124,16 @@ func chosen(list []string, name string) bool { return len(list) == 0 || slices.C
 func bench(ctx context.Context, o options) (met bool, err error) {
 	if o.rounds < 1 || o.seconds < 1 || o.size < 1<<20 || o.fill < 1 {
 		return false, errors.New("rounds, seconds, size and fill must be positive")
+	}
+	var things, loads []string
+	for _, s := range setups {
+		things = append(things, s.name)
+	}
+	for _, j := range jobs {
+		loads = append(loads, j.Name)
+	}
+	if err := errors.Join(known("setup", o.only, things), known("job", o.jobs, loads)); err != nil {
+		return false, err
 	}
 	dir, err := os.MkdirTemp(o.dir, "bench")
 	if err != nil {

@@ -1,9 +1,19 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
+
+// TestMain: what bench starts as its child is this program, which would begin the tests, and so children, anew.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == childArg {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
 
 func TestMedian(t *testing.T) {
 	for _, c := range []struct {
@@ -31,6 +41,16 @@ func TestJudge(t *testing.T) {
 	}
 	if !strings.Contains(b.String(), "MISSED") {
 		t.Errorf("the table hides it:\n%s", &b)
+	}
+}
+
+// TestUnknownNames: nothing is measured for a name that is not there.
+func TestUnknownNames(t *testing.T) {
+	for _, o := range []options{{only: []string{"alone", "mirorr"}}, {jobs: []string{"write-qd2"}}} {
+		o.rounds, o.seconds, o.size, o.fill, o.dir = 1, 1, 1<<20, 4<<10, t.TempDir()
+		if _, err := bench(t.Context(), o); err == nil || !strings.Contains(err.Error(), "there is no") {
+			t.Errorf("%v %v: %v", o.only, o.jobs, err)
+		}
 	}
 }
 
