@@ -167,14 +167,14 @@ func (n *Node) fencer() func(context.Context) error {
 }
 
 // command gives the module on n an operator's command. It is given on a node whose daemon answers, and does
-// nothing otherwise: the line of the script is then in vain. A refusal is kept for `refused` until the next
-// command that is given here.
+// nothing otherwise: the line of the script is then in vain, and no refusal of it will come. A refusal is kept for
+// `refused` until the next command here, one in vain included.
 func (n *Node) command(ev appmodules.Event, yes bool) {
+	n.answer = nil
 	e, p := n.engine, n.proc
 	if e == nil || p.frozen {
 		return
 	}
-	n.answer = nil
 	p.start(func() {
 		if ev == appmodules.CmdPrim {
 			n.c.check.overridden(n)

@@ -77,8 +77,7 @@ func (n *Node) explains(a []string) error {
 }
 
 // refused waits a moment: some commands are answered only when what is about to happen has happened. The answer
-// is that to the newest command that this node was given, so a command to a node without a daemon must not come
-// between.
+// is that to the newest command; one to a node without a daemon has none.
 func (n *Node) refused(a []string) error {
 	want := strings.TrimSpace(strings.Join(a, " "))
 	n.c.until(3*time.Second, func() bool { return n.answer != nil })

@@ -28,7 +28,7 @@ const (
 // begin anew. One that is here wrongly makes sound engines fail.
 var harmless = []string{"wait", "expect", "why", "runs", "never", "may", "holder", "complete", "writes", "stalls",
 	"mark", "pause", "same", "compare", "verify", "glance", "avoid", "busy", "only-disks", "calm", "gone", "settle",
-	"witness", "repeat"}
+	"witness", "repeat", "refused", "differs", "proven", "finds"}
 
 // line notes what the next line of a script does.
 func (h *health) line(now int64, line string) {

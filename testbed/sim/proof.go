@@ -25,11 +25,14 @@ func (n *Node) ledger() (l proof.Ledger, yes bool) {
 }
 
 // proven waits until all of the volume was found the same from now on: proven NODE within D. By the clock of N,
-// which must be up.
+// whose daemon must run.
 func (n *Node) proven(a []string) error {
 	d, err := within(append([]string{n.name}, a...))
 	if err != nil {
 		return err
+	}
+	if n.proc == nil {
+		return errors.New("its daemon does not run")
 	}
 	now := n.proc.Now().Round(0)
 	if !n.c.until(d, func() bool { l, yes := n.ledger(); return yes && l.Oldest().After(now) }) {
