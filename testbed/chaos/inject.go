@@ -45,7 +45,8 @@ func (s *injection) say(format string, args ...any) {
 // Inject carries the plan out and heals everything. It returns what it did, line by line; the error is that of
 // the test bed, not of the cluster. Faults begin and end at their times as far as the test bed keeps up: an end
 // that takes long (a boot) delays all that follows. When it returns nil nothing is broken any more, but the pair
-// need not be whole yet: that is Judge's question.
+// need not be whole yet: that is Judge's question. No command of the plan is under way when it returns, whatever it
+// returns: it waits for them, a minute at most.
 func (p *Pair) Inject(ctx context.Context, plan Plan) (did []string, err error) {
 	s := &injection{Pair: p, plan: plan, off: map[string]bool{}, still: map[string]bool{}, stopped: map[string]bool{}}
 	var all []instant
@@ -56,12 +57,13 @@ func (p *Pair) Inject(ctx context.Context, plan Plan) (did []string, err error) 
 		}
 	}
 	slices.SortStableFunc(all, func(a, b instant) int { return int(a.at - b.at) })
+	defer func() { did = s.over() }()
 	begin := time.Now()
 	for _, i := range all {
 		select {
 		case <-time.After(time.Until(begin.Add(i.at))):
 		case <-ctx.Done():
-			return s.said, ctx.Err()
+			return nil, ctx.Err()
 		}
 		do, word := s.begin, "begin"
 		if i.end {
@@ -69,11 +71,18 @@ func (p *Pair) Inject(ctx context.Context, plan Plan) (did []string, err error) 
 		}
 		s.say("%s %s", word, i.f)
 		if err := do(ctx, i.f); err != nil {
-			return s.said, fmt.Errorf("%s %s: %w", word, i.f, err)
+			return nil, fmt.Errorf("%s %s: %w", word, i.f, err)
 		}
 	}
-	err = s.heal(ctx)
-	return s.said, err
+	return nil, s.heal(ctx)
+}
+
+// over ends the injection: no command of it is under way when it returns what happened.
+func (s *injection) over() []string {
+	s.commands.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said
 }
 
 // begin strikes. What cannot be struck because it is dead already is let be. A fault on a host that is off is

@@ -122,7 +122,7 @@ func proof(ops []check.Op, err error) string {
 	}
 	from := max(0, len(ops)-60)
 	for i, o := range ops { // begin before the first read that is obviously wrong, if there is one
-		if at, ok := newest[o.Value]; !o.Write && !o.Unknown && o.Value != 0 && (!ok || later(ops[at+1:i], ops[at], o)) {
+		if at, ok := newest[o.Value]; !o.Write && !o.Unknown && o.Value != 0 && (!ok || at < i && later(ops[at+1:i], ops[at], o)) {
 			from = max(0, min(at, i-30))
 			break
 		}
