@@ -1,15 +1,12 @@
 package sim
 
-import (
-	"strings"
-	"testing"
-)
+import "testing"
 
 // TestRefusedIsOfTheNewest: a command to a daemon that does not run has no answer, and none of an earlier one either.
 func TestRefusedIsOfTheNewest(t *testing.T) {
-	s := script{"set witness on", "start", "command alpha prim", "refused alpha prim", "kill alpha", "command alpha start",
-		"refused alpha prim"}
-	if _, err := s.run(1, false); err == nil || !strings.HasPrefix(err.Error(), "refused alpha prim: it was accepted") {
+	s := script{"set witness on", "start", "kill beta", "expect alpha ALONE/Ready within 10s", "command alpha swap",
+		"refused alpha its peer is not in step", "kill alpha", "command alpha start", "refused alpha its peer"}
+	if _, err := s.run(1, false); err == nil || err.Error() != "refused alpha its peer: it was accepted" {
 		t.Error(err)
 	}
 }
