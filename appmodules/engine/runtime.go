@@ -20,8 +20,8 @@ type Runtime interface {
 	// nothing: whoever uses After recognises a late fn by a token.
 	After(d time.Duration, fn func()) (stop func())
 	// Wait returns nil when done is closed or has a token, which it takes; ErrStopped
-	// when end is closed; otherwise the error of ctx. Done and end may be nil. Where several are so it may return any of
-	// them: an error does not say that done is open, see isOver.
+	// when end is closed; otherwise the error of ctx. Done and end may be nil. Where several are so when it looks, the
+	// first in this order counts; but done may be closed a moment after an error was decided, see isOver.
 	Wait(ctx context.Context, done, end <-chan struct{}) error
 	// WithTimeout is context.WithTimeout by the clock of the Runtime.
 	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
@@ -45,14 +45,23 @@ func (Real) After(d time.Duration, fn func()) (stop func()) {
 	return func() { t.Stop() }
 }
 
-// Wait is a select.
+// Wait is a select, and looks again at what comes before the case that it took: a select takes any that is ready.
 func (Real) Wait(ctx context.Context, done, end <-chan struct{}) error {
 	select {
 	case <-done:
 		return nil
 	case <-end:
-		return ErrStopped
 	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return nil
+	default:
+	}
+	select {
+	case <-end:
+		return ErrStopped
+	default:
 		return ctx.Err()
 	}
 }
