@@ -51,12 +51,6 @@ func run(ctx context.Context, bin, cache string, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &show{began: time.Now()}
-	s.title("Two hosts on this computer, each with its own libvirtd and duetd")
-	l, err := testcluster.New(ctx, testcluster.Config{Prefix: "duet", Dir: dir, Bin: bin, Cache: cache, Subnet: 1})
-	if err != nil {
-		return err
-	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w (logs stay in %s)", err, dir)
@@ -64,6 +58,12 @@ func run(ctx context.Context, bin, cache string, keep bool) (err error) {
 			err = os.RemoveAll(dir)
 		}
 	}()
+	s := &show{began: time.Now()}
+	s.title("Two hosts on this computer, each with its own libvirtd and duetd")
+	l, err := testcluster.New(ctx, testcluster.Config{Prefix: "duet", Dir: dir, Bin: bin, Cache: cache, Subnet: 1})
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	d := &demo{cluster: l, show: s, a: l.Hosts[testcluster.Alpha], b: l.Hosts[testcluster.Beta]}
 	if err := d.run(ctx); err != nil {

@@ -71,7 +71,9 @@ func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, h := range l.Hosts {
-		wg.Go(func() { revive(ctx, h) })
+		if h.Duetd() != nil { // the demo may have failed before it started one
+			wg.Go(func() { revive(ctx, h) })
+		}
 	}
 	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root, in this directory:")
 	for _, name := range []string{testcluster.Alpha, testcluster.Beta} {
