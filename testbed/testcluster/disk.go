@@ -75,11 +75,11 @@ func (d *disk) fail() error {
 // may still write to its image: so a copy is mounted. It needs room for a second image for a moment. If it fails
 // the disk stays as it is, failed and mounted, or is not mounted.
 func (d *disk) replug(ctx context.Context) error {
-	old := d.image()
-	d.n++
-	if err := command(ctx, "cp", "--sparse=always", old, d.image()); err != nil {
+	old, next := d.image(), disk{d.dir, d.n + 1}
+	if err := command(ctx, "cp", "--sparse=always", old, next.image()); err != nil {
 		return err
 	}
+	*d = next
 	return errors.Join(command(ctx, "umount", "-l", d.dir), os.Remove(old), d.mount(ctx))
 }
 

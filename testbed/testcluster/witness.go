@@ -26,9 +26,9 @@ func (l *Cluster) StartWitness(ctx context.Context) error {
 	}
 	if l.third == nil {
 		l.third = proc.New(proc.Config{Name: Witness, NetNS: l.LAN.Path(Witness), Hosts: l.LAN.Hosts()})
-		if err := l.third.Boot(); err != nil {
-			return err
-		}
+	}
+	if err := l.third.Boot(); err != nil { // one that runs is left alone
+		return err
 	}
 	dir := l.witnessDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
