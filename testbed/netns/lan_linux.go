@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -190,8 +192,7 @@ func (l *LAN) connect(node string) error {
 // Reset gives a node a new network namespace, as a boot of its host would: addresses, routes and rules that its
 // programs have set are gone, and so are processes that still run there. Cuts stay, a missing cable is plugged
 // in. A proc.Node finds the new namespace at its next Boot. It kills what still runs there, as a proc.Node that
-// is off has nothing. If it fails half way the node has lost links that a further Reset looks for in vain: only
-// a new LAN helps.
+// is off has nothing. If it fails half way the node has lost links; a further Reset makes all of it anew.
 func (l *LAN) Reset(node string) error {
 	if !slices.Contains(l.cfg.Nodes, node) {
 		return fmt.Errorf("reset network of %q: no such node", node)
@@ -200,6 +201,9 @@ func (l *LAN) Reset(node string) error {
 	err := l.with(Switch, func(h *netlink.Handle) error {
 		for _, n := range l.cfg.Networks {
 			port, err := h.LinkByName(portName(node, n.Name))
+			if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {
+				continue // a Reset before failed half way
+			}
 			if err == nil {
 				err = h.LinkDel(port)
 			}
@@ -210,7 +214,9 @@ func (l *LAN) Reset(node string) error {
 		return nil
 	})
 	if err == nil {
-		err = remove(l.Path(node))
+		if _, e := os.Lstat(l.Path(node)); !errors.Is(e, fs.ErrNotExist) {
+			err = remove(l.Path(node))
+		}
 	}
 	if err == nil {
 		err = l.connect(node)

@@ -309,6 +309,25 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestResetAgain: a Reset makes whole what one before has left half way.
+func TestResetAgain(t *testing.T) {
+	l := lan(t, "dtbnsa")
+	_, err := output("ip", "-n", "dtbnsa-"+Switch, "link", "del", portName("alpha", "hb1"))
+	if err = errors.Join(err, l.Reset("alpha")); err != nil {
+		t.Fatalf("one link was gone: %v", err)
+	}
+	for _, network := range []string{"hb1", "repl"} {
+		_, e := output("ip", "-n", "dtbnsa-"+Switch, "link", "del", portName("alpha", network))
+		err = errors.Join(err, e)
+	}
+	if err = errors.Join(err, remove(l.Path("alpha")), l.Reset("alpha")); err != nil {
+		t.Fatalf("all of it was gone: %v", err)
+	}
+	if !l.ping("alpha", "beta", "hb1") || !l.ping("alpha", "beta", "repl") {
+		t.Error("alpha is not in the network again")
+	}
+}
+
 func TestNewCleansUp(t *testing.T) {
 	l := lan(t, "dtbnsc")
 	if _, err := New("dtbnsc", twoNodes()); !errors.Is(err, ErrInUse) {
