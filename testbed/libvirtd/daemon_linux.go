@@ -54,9 +54,25 @@ var own = map[string][]string{
 	},
 }
 
+// fill copies from to dir, all of it or, where something lies in dir already, nothing.
+func fill(dir string, from fs.FS) error {
+	half, err := os.MkdirTemp(filepath.Dir(dir), "half-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(half)
+	if err := errors.Join(os.CopyFS(half, from), os.Chmod(half, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Rename(half, dir); !errors.Is(err, fs.ErrExist) { // os.Rename refuses an empty directory, too
+		return err
+	}
+	return nil
+}
+
 // configure copies the distribution's configuration to the node's own and adds what must differ, and lines more.
 func configure(dir string, lines map[string][]string) error {
-	if err := os.CopyFS(dir, os.DirFS("/etc/libvirt")); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := fill(dir, os.DirFS("/etc/libvirt")); err != nil {
 		return err
 	}
 	for file, mine := range lines {
@@ -80,7 +96,7 @@ func configure(dir string, lines map[string][]string) error {
 }
 
 // Prepare writes the configuration of a daemon and returns the folders that its node must be made with. It
-// writes the files of own anew each time; the others are copied only where the folder is new.
+// writes the files of own anew each time; the others are copied only where the directory is new.
 func Prepare(cfg Config, name string) ([]proc.Bind, error) {
 	var binds []proc.Bind
 	for _, part := range []string{"/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"} {
