@@ -33,11 +33,19 @@ func watchPowerButton(stop chan<- os.Signal) {
 					return
 				}
 				if binary.LittleEndian.Uint16(ev[16:]) == evKey && binary.LittleEndian.Uint16(ev[18:]) == keyPower {
-					stop <- unix.SIGTERM
+					end(stop)
 					return
 				}
 			}
 		}()
+	}
+}
+
+// end asks for the end of the VM. It waits for nobody: where stop is full that is asked for already.
+func end(stop chan<- os.Signal) {
+	select {
+	case stop <- unix.SIGTERM:
+	default:
 	}
 }
 
@@ -105,7 +113,7 @@ func answer(line []byte, stop chan<- os.Signal) []byte {
 	case "guest-sync-delimited":
 		return fmt.Appendf(nil, "\xff{\"return\": %d}\n", req.Arguments.ID)
 	case "guest-shutdown":
-		stop <- unix.SIGTERM // success is the end of the VM, not an answer
+		end(stop) // success is the end of the VM, not an answer
 		return nil
 	}
 	reply, err := json.Marshal(map[string]any{"error": map[string]string{

@@ -62,6 +62,17 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// TestAskedToEndAgain: whoever asks again is not kept waiting, however full stop is.
+func TestAskedToEndAgain(t *testing.T) {
+	stop := make(chan os.Signal, 1)
+	for range 2 {
+		end(stop)
+	}
+	if len(stop) != 1 {
+		t.Error("it is not asked to end")
+	}
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"execute":"guest-ping"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
