@@ -227,8 +227,12 @@ func (e *emulated) Kill() error {
 // Reboot implements Machine. QEMU ends with the machine's kernel. -no-reboot makes QEMU end then, so devices are
 // new as well.
 func (e *emulated) Reboot(ctx context.Context) error {
-	if r, err := e.Run(ctx, "systemctl --no-block reboot"); err != nil || r.Code != 0 {
-		return fmt.Errorf("reboot %s: %s %w", e.name, r.Output, err)
+	r, err := e.Run(ctx, "systemctl --no-block reboot")
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("exit %d: %s", r.Code, r.Output)
+	}
+	if err != nil {
+		return fmt.Errorf("reboot %s: %w", e.name, err)
 	}
 	select {
 	case <-e.qemu.ended:

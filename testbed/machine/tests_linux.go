@@ -18,9 +18,8 @@ const (
 )
 
 // Tests runs a test binary of this module in a suite image. Nothing of Go is needed inside: the binary, Duet's
-// programs and the test VM are built here and bound in. built and kept are folders of the cache that all
-// processes of this user share, and nothing locks them: two that run tests of packages of one last name at the
-// same time would overwrite each other's binary.
+// programs and the test VM are built here and bound in. built and kept are directories of the cache that all
+// processes of this user share; each Run has a directory of its own in built for its binary.
 type Tests struct {
 	image  Image
 	module string // folder of this module
@@ -76,12 +75,20 @@ func (t *Tests) goTool(ctx context.Context, verb string, args ...string) error {
 // which are those of a test binary: -test.run and so on. The module is bound in writable, so tests that write
 // testdata do so in this tree. The error has the exit code in it.
 func (t *Tests) Run(ctx context.Context, pkg string, flags []string, stdout, stderr *os.File) error {
-	binary := filepath.Join(t.built, filepath.Base(pkg)+".test")
+	own, err := os.MkdirTemp(t.built, "run-")
+	if err != nil {
+		return fmt.Errorf("run tests of %s in %s: %w", pkg, t.image.Release, err)
+	}
+	defer os.RemoveAll(own)
+	if err := os.Chmod(own, 0o755); err != nil { // as the directories around it
+		return fmt.Errorf("run tests of %s in %s: %w", pkg, t.image.Release, err)
+	}
+	binary := filepath.Join(own, filepath.Base(pkg)+".test")
 	if err := t.goTool(ctx, "test", "-c", "-o", binary, pkg); err != nil {
 		return fmt.Errorf("run tests of %s in %s: %w", pkg, t.image.Release, err)
 	}
 	return t.image.Exec(ctx, Command{
-		Args:  append([]string{filepath.Join(insideBuilt, filepath.Base(binary))}, flags...),
+		Args:  append([]string{filepath.Join(insideBuilt, filepath.Base(own), filepath.Base(binary))}, flags...),
 		Dir:   filepath.Join(insideModule, pkg),
 		Env:   []string{guest.Prebuilt + "=" + insideBuilt, "XDG_CACHE_HOME=" + insideCache},
 		Binds: []Bind{{t.module, insideModule}, {t.built, insideBuilt}, {t.kept, insideCache}},
