@@ -122,7 +122,8 @@ func proof(ops []check.Op, err error) string {
 	}
 	from := max(0, len(ops)-60)
 	for i, o := range ops { // begin before the first read that is obviously wrong, if there is one
-		if at, ok := newest[o.Value]; !o.Write && !o.Unknown && o.Value != 0 && (!ok || at < i && later(ops[at+1:i], ops[at], o)) {
+		at, ok := newest[o.Value] // after i if it was read before it was written
+		if !o.Write && !o.Unknown && o.Value != 0 && (!ok || at < i && later(ops[at+1:i], ops[at], o)) {
 			from = max(0, min(at, i-30))
 			break
 		}
