@@ -59,6 +59,9 @@ type VerifyDone struct {
 	Err                error // the verify did not reach the end
 }
 
+// Same reports that all was compared, and both copies are equal.
+func (d VerifyDone) Same() bool { return d.Err == nil && d.Count == d.Repaired && d.Unreadable == 0 }
+
 func (PeerLost) event()         {}
 func (Drained) event()          {}
 func (Refused) event()          {}

@@ -69,7 +69,7 @@ func (p *Primary) runVerify(l *link, repair bool) {
 		Checked: v.checked, Differs: v.differs, Count: v.count, Repaired: v.repairs,
 		Mended: v.mended, Unreadable: v.unread, At: time.Now(), Err: v.failed,
 	}
-	if v.failed == nil && v.count == v.repairs && v.unread == 0 {
+	if done.Same() {
 		v.proven = done.At
 	}
 	p.log.Info("verify ended", "checked", done.Checked, "differs", done.Count, "repaired", done.Repaired,

@@ -3,9 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -139,6 +141,45 @@ func TestVerifyIsRefused(t *testing.T) {
 	b.die()
 	p.is(a, "ALONE", "Ready")
 	verify(a, "vda", "a verify needs PRIM (Ready) and SECOND (Ready)")
+}
+
+// TestVerifyOfWhatNobodyCanRead: a region that neither node can read was not compared, and the log does not call the
+// copies identical.
+func TestVerifyOfWhatNobodyCanRead(t *testing.T) {
+	p := newPair(t)
+	var log lines
+	a, b := p.formedAs(func(n *simNode, c *Config) {
+		if n.name == "alpha" {
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		}
+	})
+	for _, n := range []*simNode{a, b} {
+		defer n.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Len: 512, Err: syscall.EIO})()
+	}
+	if d, err := a.running().Verify(t.Context(), "vda", false); err != nil || d.Unreadable != 1 || d.Same() {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if text := log.String(); strings.Contains(text, "identical") || !strings.Contains(text, "uncompared=1") {
+		t.Errorf("the log says\n%s", text)
+	}
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestVerifyEndsWithTheVolume: who waits for a verify hears that the volume was closed meanwhile.

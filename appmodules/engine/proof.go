@@ -264,7 +264,7 @@ func (v *proving) node(s blockrepl.Side) string {
 // verified takes the end of a verify that began then: it is a proof of everything, or says where to look.
 func (v *proving) verified(began time.Time, ev blockrepl.VerifyDone) {
 	defer v.poke()
-	if ev.Err == nil && ev.Count == ev.Repaired && ev.Unreadable == 0 {
+	if ev.Same() {
 		now := v.l.e.rt.Now()
 		v.l.e.proofs.change(v.vol.cfg, func(l *proof.Ledger) { l.Verified(began, now) })
 		return

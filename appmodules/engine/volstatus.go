@@ -280,10 +280,12 @@ func (l *leading) verified(vol *led, ev blockrepl.VerifyDone) {
 	switch {
 	case ev.Err != nil:
 		log.Warn("verify did not reach the end", "err", ev.Err)
-	case ev.Count == 0:
-		log.Info("verify: both copies are identical")
+	case ev.Count > 0:
+		log.Error("verify: the copies differ", "regions", ev.Count, "repaired", ev.Repaired, "uncompared", ev.Unreadable)
+	case ev.Unreadable > 0:
+		log.Error("verify: regions that cannot be read were not compared", "uncompared", ev.Unreadable)
 	default:
-		log.Error("verify: the copies differ", "regions", ev.Count, "repaired", ev.Repaired)
+		log.Info("verify: both copies are identical")
 	}
 	if v := vol.proving.Load(); v != nil {
 		v.verified(vol.began, ev)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -47,22 +48,46 @@ func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, 
 	})
 }
 
-// verdict is the result of a verify in a sentence, or its failure: that the copies differ and still do.
+// verdict is the result of a verify in a sentence for what was compared and one for what was not, or its failure: that
+// the copies differ and still do, or that nobody knows.
 func verdict(volume string, d blockrepl.VerifyDone) (string, error) {
-	regions, differ, were := fmt.Sprintf("%d regions", d.Count), "differ", "were"
-	if d.Count == 1 {
-		regions, differ, were = "1 region", "differs", "was"
-	}
-	switch {
-	case d.Err != nil:
+	if d.Err != nil {
 		return "", d.Err
-	case d.Count == 0:
-		return fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly)), nil
-	case d.Repaired == d.Count:
-		return fmt.Sprintf("%s of %s differed and %s repaired", regions, volume, were), nil
 	}
-	return "", fmt.Errorf("%s of %s %s, the first at byte %d: `duet volume verify %s --repair` "+
-		"makes the peer's copy follow", regions, volume, differ, d.Differs[0], volume)
+	var says []string
+	failed := d.Repaired < d.Count || d.Unreadable > 0
+	switch {
+	case d.Same() && d.Count == 0:
+		says = append(says, fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly)))
+	case d.Count == 0:
+		// Nothing is known to differ, and nothing is proven.
+	case d.Repaired == d.Count:
+		says = append(says, fmt.Sprintf("%s of %s differed and %s repaired", regions(d.Count), volume,
+			plural(d.Count, "was", "were")))
+	default:
+		says = append(says, fmt.Sprintf("%s of %s %s, the first at byte %d: `duet volume verify %s --repair` "+
+			"makes the peer's copy follow", regions(d.Count), volume, plural(d.Count, "differs", "differ"), d.Differs[0], volume))
+	}
+	if d.Unreadable > 0 {
+		says = append(says, fmt.Sprintf("%s of %s %s not compared, as they cannot be read here nor mended from the "+
+			"peer: `duet status` names the disk to replace", regions(d.Unreadable), volume, plural(d.Unreadable, "was", "were")))
+	}
+	text := strings.Join(says, "; ")
+	if failed {
+		return "", errors.New(text)
+	}
+	return text, nil
+}
+
+func regions[N int | int64](n N) string {
+	return fmt.Sprintf("%d %s", n, plural(n, "region", "regions"))
+}
+
+func plural[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // watchVerify shows how far a verify is, until stop is closed or ctx ends.
