@@ -76,11 +76,11 @@ func (d *Device) RemoveVersion(v *Version) {
 	d.versions = slices.DeleteFunc(slices.Clone(d.versions), func(have *Version) bool { return have == v })
 }
 
-// Versions returns those it saves into.
+// Versions returns those it saves into, without what was dropped or given up. It waits for who ends one just now.
 func (d *Device) Versions() []*Version {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return slices.Clone(d.versions)
+	return slices.DeleteFunc(slices.Clone(d.versions), (*Version).ended)
 }
 
 // Save saves [off, off+n) now, as a write there would do first. Who knows what will be

@@ -41,11 +41,12 @@
 //	a region counts as saved                    its frame
 //	the image changes                           all its regions in every version that is not given up
 //	a version is given up                       the name "given-up"
+//	an image is opened without one of its       that this is given up, dropped or damaged
 //	a frame found by Open is trusted            that frame, synced again: Open cannot know
 //	the directory of a version goes away        the name "dropped"
 //
 // The image matters more than its old versions: one whose files fail, because their file
-// system is full say, is given up, and the write goes on. Its directory keeps what it was
+// system is full say, or that cannot be opened, is given up, and the write goes on. Its directory keeps what it was
 // and why, until Drop; its content is gone.
 //
 // It is assumed, as SQLite does, that a write torn by power loss harms only bytes it was to change.
@@ -54,8 +55,8 @@
 //
 // The node that holds the copy, and nobody else: Open locks the version. While any
 // version of an image exists, every writer of that image must go through one Device
-// that has all of them; a write around it changes the versions without a trace. A
-// version that could not be opened protects nothing any more.
+// that has all of them; a write around it changes the versions without a trace. So a
+// version that cannot be opened is given up before its image is (Keeper.Open).
 //
 // # Locks and waiting
 //

@@ -36,15 +36,31 @@ func (v *Version) giveUp(cause error) (first bool, err error) {
 	case v.gone != nil:
 		return false, v.gone
 	}
-	// A new name needs no space. Only when it says so may the image change without the version.
-	if err := durable.Rename(filepath.Join(v.dir, aboutName), filepath.Join(v.dir, givenUpName)); err != nil {
+	if err := giveUp(v.dir, cause); err != nil {
 		return false, fmt.Errorf("give up version %s: %w", v.about.ID, err)
 	}
-	// What follows only tidies up.
-	_ = v.close(ErrGivenUp)
-	_ = os.Truncate(filepath.Join(v.dir, dataName), 0)
-	_ = os.WriteFile(filepath.Join(v.dir, reasonName), []byte(cause.Error()), 0o600)
+	_ = v.close(ErrGivenUp) // nothing of it is wanted any more
 	return true, nil
+}
+
+// giveUp durably makes the directory no version any more. Nobody uses its files, or may have use of them.
+func giveUp(dir string, cause error) error {
+	// A new name needs no space. Only when it says so may the image change without the version.
+	if err := durable.Rename(filepath.Join(dir, aboutName), filepath.Join(dir, givenUpName)); err != nil {
+		return err
+	}
+	// What follows only tidies up.
+	_ = os.Truncate(filepath.Join(dir, dataName), 0)
+	_ = os.WriteFile(filepath.Join(dir, reasonName), []byte(cause.Error()), 0o600)
+	return nil
+}
+
+// durableNames makes durable what a directory is by the names in it; one that is not there any more needs nothing.
+func durableNames(dir string) error {
+	if err := durable.SyncDir(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // readGivenUp reads what a version was that was given up; false if it is none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -14,8 +15,12 @@ import (
 // Keep is how long a version is kept unless an admin drops it (cluster/DESIGN.md, rule 11), from About.Begun on.
 const Keep = 7 * 24 * time.Hour
 
-// ErrNotOpen is returned for a version that can only be read while its volume is open.
-var ErrNotOpen = errors.New("the volume of the version is not open")
+var (
+	// ErrNotOpen is returned for a version that can only be read while its volume is open.
+	ErrNotOpen = errors.New("the volume of the version is not open")
+	// ErrNotKept is returned for a version that its volume, which is open, is written without: it is damaged or gone.
+	ErrNotKept = errors.New("the version is not kept any more")
+)
 
 // Keeper has the versions of one node. It must open every image that may have versions: what is written around it
 // changes them without a trace. Its methods may be called by several goroutines; mu is never held while a disk works.
@@ -48,8 +53,10 @@ type Image struct {
 }
 
 // Open takes file, the image of the volume with that identity, together with the versions that are kept of it. It owns
-// the file from then on, also on an error. A version that cannot be opened does not keep the volume from its VM:
-// that is logged, and the version is of no use from the next write on.
+// the file from then on, also on an error. A version that cannot be opened does not keep the volume from its VM: it is
+// given up, durably, as it would miss what is written from now on and nothing would show that. One that is damaged is
+// left as it is: it never opens again. The error is that of the image, of a version that cannot be given up either, or
+// is in use, or of one of which it cannot be read whose it is.
 func (k *Keeper) Open(id string, file File) (*Image, error) {
 	img := &Image{file: file, keeper: k, id: id}
 	var err error
@@ -57,21 +64,16 @@ func (k *Keeper) Open(id string, file File) (*Image, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	img.GivenUp = func(gone *Version, cause error) {
-		a := gone.About()
-		go k.log.Error("a kept version of a split brain is LOST: it could not be saved any more", "version", a.ID,
-			"module", a.Module, "volume", a.Target, "err", cause) // the write that goes on must not wait for the log
+		go k.lost(gone.About(), cause) // the write that goes on must not wait for the log
 	}
 	entries, err := k.List()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
 	for _, e := range entries {
-		if e.Err != nil || e.About.Volume != id {
-			continue
+		if err == nil {
+			err = img.keep(e.Dir)
 		}
-		if err := img.keep(e.Dir); err != nil {
-			k.log.Error("a kept version protects nothing any more", "version", e.About.ID, "volume", e.About.Target, "err", err)
-		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, img.shut())
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -79,16 +81,54 @@ func (k *Keeper) Open(id string, file File) (*Image, error) {
 	return img, nil
 }
 
-// keep saves into the version in dir from now on.
+// lost tells of a version that was given up.
+func (k *Keeper) lost(a About, cause error) {
+	k.log.Error("a kept version of a split brain is LOST: it could not be saved any more", "version", a.ID,
+		"module", a.Module, "volume", a.Target, "err", cause)
+}
+
+// keep saves into the version in dir from now on, if it is one of this image. When it returns nil the version is
+// opened, or durably none.
 func (img *Image) keep(dir string) error {
-	v, err := Open(dir)
-	if err != nil {
-		return err
+	about, err := readAbout(dir)
+	if about.ID != "" && about.Volume != img.id {
+		return nil
 	}
-	if err := img.AddVersion(v); err != nil {
-		return errors.Join(err, v.Close())
+	var v *Version
+	if err == nil {
+		v, err = Open(dir)
 	}
+	switch {
+	case err == nil:
+		if err = img.AddVersion(v); err == nil {
+			return nil
+		}
+		if err = errors.Join(err, v.Close()); !errors.Is(err, ErrSize) {
+			return err // of the image
+		}
+	case errors.Is(err, ErrDropped), errors.Is(err, ErrGivenUp):
+		return durableNames(dir) // whoever named it so may have died, or still be at it
+	case errors.Is(err, ErrDamaged):
+		img.keeper.log.Error("a kept version protects nothing any more", "version", filepath.Base(dir), "volume", about.Target,
+			"err", err)
+		return nil
+	case errors.Is(err, ErrInUse), about.ID == "":
+		return fmt.Errorf("kept version %s: %w", filepath.Base(dir), err)
+	}
+	if gone := giveUp(dir, err); gone != nil {
+		return fmt.Errorf("kept version %s cannot be opened: %w; it cannot be given up: %w", about.ID, err, gone)
+	}
+	img.keeper.lost(about, err)
 	return nil
+}
+
+// shut closes the versions and the file.
+func (img *Image) shut() error {
+	var errs []error
+	for _, v := range img.Versions() {
+		errs = append(errs, v.Close())
+	}
+	return errors.Join(append(errs, img.file.Close())...)
 }
 
 // Close closes the image and its versions. It does not flush the image; see package backing.
@@ -99,11 +139,7 @@ func (img *Image) Close() error {
 		delete(k.open, img.id)
 	}
 	k.mu.Unlock()
-	var errs []error
-	for _, v := range img.Versions() {
-		errs = append(errs, v.Close())
-	}
-	return errors.Join(append(errs, img.file.Close())...)
+	return img.shut()
 }
 
 // Save begins to keep the present content of the image as a version, which it returns; nil if an earlier attempt that
@@ -139,20 +175,21 @@ func (k *Keeper) Find(id string) (Entry, bool, error) {
 	return Entry{}, false, err
 }
 
-// Live is the version that is being saved into and its image, or ErrNotOpen. Both may be closed at any time: what
-// is read fails then.
+// Live is the version that is being saved into and its image; ErrNotOpen while the volume is closed, ErrNotKept if
+// the volume is open without the version. Both may be closed at any time: what is read fails then.
 func (k *Keeper) Live(a About) (*Image, *Version, error) {
 	k.mu.Lock()
 	img := k.open[a.Volume]
 	k.mu.Unlock()
-	if img != nil {
-		for _, v := range img.Versions() {
-			if v.About().ID == a.ID {
-				return img, v, nil
-			}
+	if img == nil {
+		return nil, nil, fmt.Errorf("version %s: %w", a.ID, ErrNotOpen)
+	}
+	for _, v := range img.Versions() {
+		if v.About().ID == a.ID {
+			return img, v, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("version %s: %w", a.ID, ErrNotOpen)
+	return nil, nil, fmt.Errorf("version %s: %w", a.ID, ErrNotKept)
 }
 
 // Drop forgets a version, durably. If it is open the Device lets go of it first, so that no write saves into it any

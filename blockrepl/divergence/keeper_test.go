@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -83,6 +84,136 @@ func TestKeeper(t *testing.T) {
 		if all, err := k.List(); err != nil || len(all) != c.left || len(img.Versions()) != c.left {
 			t.Errorf("after %v there are %d versions, %v; the image saves into %d", c.after, len(all), err, len(img.Versions()))
 		}
+	}
+}
+
+// block puts a directory in place of a file of a version, so that it cannot be opened, until free is called.
+func block(t *testing.T, v *Version, name string) (free func()) {
+	t.Helper()
+	path := filepath.Join(v.dir, name)
+	aside := filepath.Join(t.TempDir(), name)
+	if err := errors.Join(os.Rename(path, aside), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		// Given up, the version may have taken the place of the directory away.
+		if err := errors.Join(os.RemoveAll(path), os.Rename(aside, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestVersionThatCannotBeOpened: when its image goes on without it a version is given up for good, also if its files
+// can be opened the next time; where it is not known to be one of this image, or cannot be given up, the image does not
+// go on.
+func TestVersionThatCannotBeOpened(t *testing.T) {
+	const size = 4 * blockrepl.RegionSize
+	hold := func(t *testing.T, v *Version, _ string) func() {
+		t.Helper()
+		other, err := Open(v.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := other.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		what, name string
+		block      func(*testing.T, *Version, string) (free func())
+		goesOn     bool
+	}{
+		{"its map cannot be opened", mapName, block, true},
+		{"its data cannot be opened", dataName, block, true},
+		{"whose it is cannot be read", aboutName, block, false},
+		{"it is in use", "", hold, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			k, err := NewKeeper(filepath.Join(t.TempDir(), "versions"), slog.New(slog.NewTextHandler(t.Output(), nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			disk := filled(t, size)
+			img, err := k.Open("vol", lasting{disk})
+			if err != nil {
+				t.Fatal(err)
+			}
+			was := content(t, img)
+			v, err := img.Save(About{Volume: "vol", Module: "web01", Target: "vda", Size: size})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := img.Close(); err != nil {
+				t.Fatal(err)
+			}
+			free := c.block(t, v, c.name)
+			img, err = k.Open("vol", lasting{disk})
+			if (err == nil) != c.goesOn {
+				t.Fatalf("the image goes on: %v", err)
+			}
+			if err == nil {
+				if _, err := img.WriteAt(bytes.Repeat([]byte{9}, 4096), 0); err != nil {
+					t.Fatal(err)
+				}
+				if err := img.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			free()
+			if img, err = k.Open("vol", lasting{disk}); err != nil {
+				t.Fatal(err)
+			}
+			defer img.Close()
+			live, found, err := k.Live(v.About())
+			if c.goesOn {
+				if err == nil {
+					t.Errorf("a version that missed a write passes for whole")
+				}
+				if all, err := k.List(); err != nil || len(all) != 1 || !errors.Is(all[0].Err, ErrGivenUp) {
+					t.Errorf("listed as %+v, %v", all, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantVersion(t, found, live, was)
+		})
+	}
+}
+
+// TestGivenUpIsNotLive: a version that is given up while its image is written is none of it any more.
+func TestGivenUpIsNotLive(t *testing.T) {
+	const size = 4 * blockrepl.RegionSize
+	k, err := NewKeeper(filepath.Join(t.TempDir(), "versions"), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := k.Open("vol", lasting{filled(t, size)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	v, err := img.Save(About{Volume: "vol", Module: "web01", Target: "vda", Size: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := k.Live(v.About()); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.data.Close(); err != nil { // what is saved next fails
+		t.Fatal(err)
+	}
+	if _, err := img.WriteAt(bytes.Repeat([]byte{9}, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := k.Live(v.About()); err == nil || errors.Is(err, ErrNotOpen) {
+		t.Errorf("a version that was given up: %v", err)
+	}
+	if left := img.Versions(); len(left) != 0 {
+		t.Errorf("the image saves into %d versions", len(left))
 	}
 }
 

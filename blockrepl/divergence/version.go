@@ -75,7 +75,11 @@ func Begin(dir string, about About) (*Version, error) {
 		}
 		err = create(dir, about)
 		if err == nil {
-			return Open(filepath.Join(dir, about.ID))
+			v, err := Open(filepath.Join(dir, about.ID))
+			if err != nil { // the image must not change beside it
+				return nil, errors.Join(err, Drop(filepath.Join(dir, about.ID)))
+			}
+			return v, nil
 		}
 		if named || !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("begin version %s: %w", about.ID, err)
@@ -293,4 +297,11 @@ func (v *Version) begin() error {
 		return v.gone
 	}
 	return nil
+}
+
+// ended reports whether nothing is saved into it any more, ever.
+func (v *Version) ended() bool {
+	v.use.RLock()
+	defer v.use.RUnlock()
+	return errors.Is(v.gone, ErrDropped) || errors.Is(v.gone, ErrGivenUp)
 }

@@ -128,7 +128,7 @@ const (
 
 // Difference compares a version with the volume as it is now, on the node that keeps it. Only what was saved is read:
 // the rest is the same by definition. After compareTime it returns what it has, with Partly set. The volume must be
-// open there, else it is ErrConflict.
+// open there, and the version not given up, else it is ErrConflict.
 func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, error) {
 	e, at, err := r.version(ctx, id)
 	if err != nil {
@@ -139,9 +139,9 @@ func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, er
 		return out, r.cfg.Call(ctx, at, "versions/"+id, &out)
 	}
 	out := api.Difference{Version: r.describe(e), Ranges: []api.Range{}}
-	img, v, err := r.cfg.Keeper.Live(e.About)
+	img, v, err := r.live(e)
 	if err != nil {
-		return out, closed(e.About)
+		return out, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, compareTime)
 	defer cancel()
@@ -158,10 +158,23 @@ func (r *Archive) Difference(ctx context.Context, id string) (api.Difference, er
 	return out, err
 }
 
-// closed says how a version becomes readable: what was not overwritten of it is still in the image.
-func closed(a divergence.About) error {
-	return fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module, a.Target,
-		a.Module)
+// live is a version that can be read, and its image. What was not overwritten of it is only in the image, so of a
+// volume that is closed it says how it becomes readable; of a version that never will be it says why.
+func (r *Archive) live(e divergence.Entry) (*divergence.Image, *divergence.Version, error) {
+	a, why := e.About, e.Err
+	if why == nil {
+		img, v, err := r.cfg.Keeper.Live(a)
+		switch {
+		case err == nil:
+			return img, v, nil
+		case errors.Is(err, divergence.ErrNotOpen):
+			return nil, nil, fmt.Errorf("%w: the volume %s/%s is closed: `duet start %s` first", api.ErrConflict, a.Module,
+				a.Target, a.Module)
+		}
+		why = divergence.ErrNotKept
+	}
+	return nil, nil, fmt.Errorf("%w: version %s cannot be read: %v: `duet volume drop %s` forgets it", api.ErrConflict, a.ID,
+		why, a.ID)
 }
 
 // DropVersion forgets a version, wherever it is kept. It is gone for good when this returns nil: durably no version
@@ -192,9 +205,9 @@ func (r *Archive) ExportVersion(ctx context.Context, id, path string) (api.Task,
 	if !filepath.IsAbs(path) {
 		return api.Task{}, fmt.Errorf("%w: %q: give the whole path of the file", api.ErrInvalid, path)
 	}
-	img, v, err := r.cfg.Keeper.Live(e.About)
+	img, v, err := r.live(e)
 	if err != nil {
-		return api.Task{}, closed(e.About)
+		return api.Task{}, err
 	}
 	return r.cfg.Run("export", e.About.Module, func(ctx context.Context, t *tasks.Task) (string, error) {
 		t.Step("writes version %s to %s", id, path)

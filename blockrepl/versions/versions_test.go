@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 const size = 4 * blockrepl.RegionSize
 
 // memory is an image without a file.
-type memory struct{ *backing.Memory }
+type memory struct{ *backing.Faulty }
 
 func (memory) Close() error { return nil }
 
@@ -31,6 +32,7 @@ type office struct {
 	alpha, beta *Archive
 	id          string // of the version
 	image       *divergence.Image
+	disk        memory
 	was         []byte
 	away        bool // alpha does not answer beta
 }
@@ -39,7 +41,8 @@ func newOffice(t *testing.T) *office {
 	t.Helper()
 	o := &office{}
 	o.alpha, o.beta = o.node(t, "alpha"), o.node(t, "beta")
-	image, err := o.alpha.cfg.Keeper.Open("vol", memory{backing.NewMemory(size)})
+	o.disk = memory{backing.NewFaulty(backing.NewMemory(size))}
+	image, err := o.alpha.cfg.Keeper.Open("vol", o.disk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,5 +180,63 @@ func TestDropAndTidy(t *testing.T) {
 	}
 	if err := o.alpha.DropVersion(t.Context(), o.id); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("a second drop: %v", err)
+	}
+}
+
+// TestOfWhatIsGone: a version that cannot be read any more while its volume runs is told as what it is, with the
+// remedy, and not as one of a closed volume.
+func TestOfWhatIsGone(t *testing.T) {
+	for what, spoil := range map[string]func(t *testing.T, o *office, dir string){
+		"given up while the volume is written": func(t *testing.T, o *office, dir string) {
+			// Nothing can be noted beside the old content, which cannot be read either.
+			if err := os.Mkdir(filepath.Join(dir, "unreadable"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			o.disk.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Err: syscall.EIO})
+			if _, err := o.image.WriteAt(make([]byte, blockrepl.RegionSize), size/2); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"damaged": func(t *testing.T, _ *office, dir string) {
+			if err := os.Truncate(filepath.Join(dir, "data"), 512); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"damaged when its volume was opened": func(t *testing.T, o *office, dir string) {
+			if err := o.image.Close(); err != nil {
+				t.Fatal(err)
+			}
+			m, err := os.OpenFile(filepath.Join(dir, "map"), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if _, err := m.WriteAt([]byte("nothing"), 0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := o.alpha.cfg.Keeper.Open("vol", o.disk); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			o := newOffice(t)
+			e, ok, err := o.alpha.cfg.Keeper.Find(o.id)
+			if !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			spoil(t, o, e.Dir)
+			_, differs := o.alpha.Difference(t.Context(), o.id)
+			_, export := o.alpha.ExportVersion(t.Context(), o.id, filepath.Join(t.TempDir(), "was.raw"))
+			for _, err := range []error{differs, export} {
+				if !errors.Is(err, api.ErrConflict) || strings.Contains(err.Error(), "duet start") ||
+					!strings.Contains(err.Error(), "`duet volume drop "+o.id+"`") {
+					t.Errorf("%v", err)
+				}
+			}
+			if all, err := o.alpha.Here(); err != nil || len(all) != 1 || all[0].Saved != 0 {
+				t.Errorf("listed as %+v, %v", all, err)
+			}
+		})
 	}
 }
