@@ -3,6 +3,7 @@ package blockrepl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -335,6 +336,66 @@ func TestCompleteOutlivesItsContext(t *testing.T) {
 		}
 		q.stop()
 	})
+}
+
+// A copy whose disk or log fails while it is made complete has failed as one whose flush fails in a session: the session
+// ends and says why, and no other begins.
+func TestCompleteFails(t *testing.T) {
+	full := errors.New("no space left")
+	for what, fail := range map[string]func(*pair){
+		"log": func(q *pair) {
+			q.b.log.mu.Lock()
+			defer q.b.log.mu.Unlock()
+			q.b.log.fail = full
+		},
+		"flush": func(q *pair) {
+			_, b := q.disks()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.fail = full
+		},
+	} {
+		for _, late := range []bool{false, true} { // whether who has called for it is gone by then
+			t.Run(fmt.Sprintf("%s, late %v", what, late), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					q := newPair(t, 8<<20)
+					q.primary()
+					q.secondary()
+					if err := errors.Join(q.p.GoAlone(1), q.attach(1, false)); err != nil {
+						t.Fatal(err)
+					}
+					q.write(0, fill(1, 512))
+					wantEvent[Drained](q)
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					free := q.b.log.stick()
+					if !late {
+						free()
+					}
+					fail(q)
+					told := make(chan error, 1)
+					go func() { told <- q.s.Complete(ctx, q.p.Ticket()) }()
+					synctest.Wait()
+					cancel()
+					synctest.Wait()
+					free()
+					if err := <-told; !errors.Is(err, ErrLocalCopy) && !(late && errors.Is(err, context.Canceled)) {
+						t.Errorf("complete: %v", err)
+					}
+					if err := <-q.served; !errors.Is(err, ErrLocalCopy) || !errors.Is(err, full) {
+						t.Errorf("the session ended: %v", err)
+					}
+					wantEvent[PeerLost](q)
+					near, far := net.Pipe()
+					err := q.s.Serve(t.Context(), wire.NewConn(far), Hello{Node: "alpha", Epoch: 1, Size: 8 << 20}, false)
+					if near.Close(); !errors.Is(err, ErrLocalCopy) {
+						t.Errorf("serve again: %v", err)
+					}
+					q.stop()
+				})
+			})
+		}
+	}
 }
 
 // Rejoin after Close would change a log that has another user.

@@ -47,7 +47,7 @@ type Secondary struct {
 	entries []Entry  // this copy's own suspects, from a time when it was written alone
 	intact  uint64   // epoch in which this process acknowledged everything since Complete; 0: none
 	session *session // the newest, until nothing of it runs any more; nil: none
-	failed  error    // a call that hangs: no session begins any more
+	failed  error    // a call of the device or log failed, or hangs: no session begins any more
 	local   localWatch
 
 	applied atomic.Uint64 // writes since NewSecondary
@@ -247,7 +247,8 @@ func (s *Secondary) Close() {
 // Complete makes this copy complete at the epoch of the running session, if that is
 // the one the ticket was made for: everything applied is made durable, then the
 // primary's lineage is adopted and this copy's own suspects are forgotten, in one
-// durable step. The primary calls for it after Drained. If ctx ends first the error is its
+// durable step. If that fails the copy has failed, as by a flush of a session: the error wraps ErrLocalCopy, the session
+// ends with it, and no other begins. The primary calls for it after Drained. If ctx ends first the error is its
 // cause, and the copy may still become complete; no session begins before that is decided. ErrState: that session
 // is over, so writes may be missing since. It may be called again after any error.
 func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
@@ -330,7 +331,7 @@ func (s *Secondary) markPartial(n *session) error {
 // store does before, if it is not nil, and then commits; the caller has claimed that, and
 // it is released when the log has answered, also if ctx ends first: what is durable and
 // what is known here stay the same. Then is called with mu held once it is durable. Before is watched like the
-// commit, as one call of the local storage.
+// commit, as one call of the local storage. If either fails this copy has failed, whoever still waits for it.
 func (s *Secondary) store(
 	ctx context.Context, what string, entries []Entry, lineage Lineage, before func() error, then func(),
 ) error {
@@ -340,7 +341,9 @@ func (s *Secondary) store(
 	s.local.add(v)
 	s.mu.Unlock()
 	v.enter()
-	stored := func(err error) {
+	go func() {
+		err := s.put(entries, lineage, before)
+		var n *session
 		s.mu.Lock()
 		v.leave()
 		s.local.remove(v)
@@ -348,25 +351,20 @@ func (s *Secondary) store(
 			s.lineage = lineage
 			then()
 		}
-		if s.fenced() {
+		switch {
+		case s.fenced():
 			err = ErrClosed // whatever is durable, nobody is told so any more
+		case err != nil:
+			n = s.session
+			err = s.fail(fmt.Errorf("%s: %w", what, err))
 		}
 		s.mu.Unlock()
+		if n != nil {
+			n.tell(0, err)
+			_ = n.conn.Close() // ends the receiving goroutine
+		}
 		s.release()
 		done <- err
-	}
-	go func() {
-		if before != nil {
-			if err := before(); err != nil {
-				stored(err)
-				return
-			}
-		}
-		if s.fenced() {
-			stored(ErrClosed)
-			return
-		}
-		s.cfg.Log.Commit(entries, &lineage, stored)
 	}()
 	select {
 	case err := <-done:
@@ -374,6 +372,32 @@ func (s *Secondary) store(
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// put is the work of store; it waits for the log.
+func (s *Secondary) put(entries []Entry, lineage Lineage, before func() error) error {
+	if before != nil {
+		if err := before(); err != nil {
+			return err
+		}
+	}
+	if s.fenced() {
+		return ErrClosed
+	}
+	stored := make(chan error, 1)
+	s.cfg.Log.Commit(entries, &lineage, func(err error) { stored <- err })
+	return <-stored
+}
+
+// fail notes a failure of this copy, after which no session begins any more, and returns it. The first one stays the
+// reason. What was acknowledged and not flushed may be lost, so the copy is not intact any more. Mu is held.
+func (s *Secondary) fail(err error) error {
+	if s.failed == nil {
+		s.intact = 0
+		s.failed = fmt.Errorf("%w: %w", ErrLocalCopy, err)
+		s.log.Error("local copy failed", "error", err)
+	}
+	return s.failed
 }
 
 // errAnother says that another session began meanwhile.

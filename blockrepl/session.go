@@ -33,7 +33,6 @@ type session struct {
 
 	complete bool  // at the start
 	finished bool  // complete now; guarded by Secondary.storing
-	broken   error // the local failure that ended the session; guarded by Secondary.mu
 	partial  bool  // Partial is durable, or need not be; of the receiving goroutine
 	why      error // it ended; set before ended is closed
 
@@ -102,8 +101,8 @@ func (n *session) live(welcome Welcome, entries []Entry) {
 	n.helpers.Wait()
 	s := n.s
 	s.mu.Lock()
-	if n.why = err; n.broken != nil {
-		n.why = n.broken // the connection ended because of it
+	if n.why = err; s.failed != nil {
+		n.why = s.failed // the connection ended because of it
 	}
 	s.session = nil
 	n.places.unwatch(&s.local)
@@ -150,13 +149,7 @@ func (n *session) watch() error {
 func (s *Secondary) overdue(now, thawed int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.local.overdue(now, thawed, func(v *visit) {
-		if s.failed == nil {
-			s.intact = 0
-			s.failed = fmt.Errorf("%w: %w", ErrLocalCopy, s.local.hung(v))
-			s.log.Error("local copy hangs", "error", s.failed)
-		}
-	})
+	s.local.overdue(now, thawed, func(v *visit) { _ = s.fail(s.local.hung(v)) })
 	return s.failed
 }
 
@@ -268,16 +261,19 @@ func (n *session) apply(h *wire.Header, payload []byte) error {
 	return err
 }
 
-// failed tells the primary that this copy has failed, and ends the session. What was acknowledged and not flushed
-// may be lost, so the copy is not intact any more.
+// failed notes that this copy has failed, tells the primary, and returns why the session ends.
 func (n *session) failed(seq uint64, err error) error {
 	n.s.mu.Lock()
-	n.s.intact = 0
-	n.broken = fmt.Errorf("%w: %w", ErrLocalCopy, err)
+	err = n.s.fail(err)
 	n.s.mu.Unlock()
+	n.tell(seq, err)
+	return err
+}
+
+// tell tells the primary, best effort, that this copy has failed: the session ends anyway.
+func (n *session) tell(seq uint64, err error) {
 	n.conn.Append(&wire.Header{Type: wire.Ack, Flags: wire.FlagError, Epoch: n.epoch, Seq: seq}, []byte(err.Error()))
-	_ = n.conn.Flush() // best effort: the session ends anyway
-	return n.broken
+	_ = n.conn.Flush()
 }
 
 // ack answers one request from a helper, if the session was not stopped meanwhile: the rest of its answers is
@@ -311,8 +307,8 @@ func (n *session) flusher() {
 		err := n.s.dev.Flush()
 		n.places.flushing.leave()
 		if err != nil {
-			n.s.log.Error("flush failed", "error", n.failed(seqs[0], err))
-			_ = n.conn.Close() // ends the receiving goroutine
+			_ = n.failed(seqs[0], fmt.Errorf("flush: %w", err)) // it is told when the session has ended
+			_ = n.conn.Close()                                  // ends the receiving goroutine
 			return
 		}
 		for _, seq := range seqs {
