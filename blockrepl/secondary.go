@@ -248,7 +248,7 @@ func (s *Secondary) Close() {
 // the one the ticket was made for: everything applied is made durable, then the
 // primary's lineage is adopted and this copy's own suspects are forgotten, in one
 // durable step. If that fails the copy has failed, as by a flush of a session: the error wraps ErrLocalCopy, the session
-// ends with it, and no other begins. The primary calls for it after Drained. If ctx ends first the error is its
+// ends with it, and no other begins. A copy that was complete before is intact from then on. The primary calls for it after Drained. If ctx ends first the error is its
 // cause, and the copy may still become complete; no session begins before that is decided. ErrState: that session
 // is over, so writes may be missing since. It may be called again after any error.
 func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
@@ -256,7 +256,7 @@ func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 		return fmt.Errorf("complete: %w", err)
 	}
 	s.mu.Lock()
-	n := s.session
+	n, intact := s.session, s.intact == t.Epoch
 	var forget []Entry
 	for _, e := range s.entries {
 		forget = append(forget, Entry{Extent: e.Extent})
@@ -265,6 +265,10 @@ func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 	if n == nil || n.epoch != t.Epoch || n.link != t.Link {
 		s.release()
 		return fmt.Errorf("complete at epoch %d without its session: %w", t.Epoch, ErrState)
+	}
+	if n.finished && intact {
+		s.release()
+		return nil // it is, and has missed nothing since
 	}
 	lineage := t.Lineage
 	lineage.Partial = false

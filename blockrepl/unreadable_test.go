@@ -102,6 +102,41 @@ func TestResyncTakesFromIntactPeer(t *testing.T) {
 	q.noFailure()
 }
 
+// A complete peer whose process is another one is trusted from when it has caught up, and was told so.
+func TestPeerIsIntactAgain(t *testing.T) {
+	q := newPair(t, 16<<20).up()
+	q.write(RegionSize, fill(3, RegionSize))
+	q.lose()
+	q.serve.Wait()
+	q.secondary()
+	if err := q.attach(1, true); err != nil {
+		t.Fatal(err)
+	}
+	wantEvent[Drained](q)
+	commits := q.b.log.commits
+	for range 2 { // the answer may have been lost
+		if err := q.s.Complete(t.Context(), q.p.Ticket()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := q.b.log.commits - commits; n != 1 {
+		t.Errorf("%d commits for what was complete the second time", n)
+	}
+	q.write(RegionSize, fill(4, RegionSize))
+	q.lose()
+	q.serve.Wait()
+	a, _ := q.disks()
+	a.spoil(RegionSize + 4096)
+	if err := q.attach(1, true); err != nil {
+		t.Fatal(err)
+	}
+	if e := wantEvent[ReadRepaired](q); e.Off != RegionSize || e.Repair != nil {
+		t.Errorf("%+v", e)
+	}
+	wantEvent[Drained](q)
+	q.equal()
+}
+
 // A complete peer that may have lost acknowledged writes does not stand in for what cannot
 // be read here: the guest gets an error rather than old data, and everything else goes on.
 func TestResyncDoesNotTrustLossyPeer(t *testing.T) {

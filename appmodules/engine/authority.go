@@ -439,20 +439,25 @@ func (e *Engine) OnComplete(ctx context.Context, c Complete) error {
 	return err
 }
 
-// complete returns what makes the volumes durably complete, which takes as long as their
-// disks do; nil: they are.
+// complete returns what makes the volumes durably complete, which takes as long as their disks do. A record that is
+// complete is no reason to leave them out: after a restart of this daemon they do not know that they have all again.
+// Nil: they are complete, and the tickets are not of what is attached.
 func (e *Engine) complete(c Complete) (adopt func(context.Context) error, err error) {
 	if err := e.ofThisEpoch(c); err != nil {
 		return nil, err
 	}
-	if e.rec.IsComplete() && e.m.Phase == appmodules.Standby {
+	adopt, err = e.following.adopt(c.Tickets)
+	switch {
+	case err == nil:
+		return adopt, nil
+	case e.isStandby():
 		return nil, nil
 	}
-	if adopt, err = e.following.adopt(c.Tickets); err != nil {
-		return nil, fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
-	}
-	return adopt, nil
+	return nil, fmt.Errorf("complete epoch %d: %w", c.Epoch, err)
 }
+
+// isStandby: this copy is complete, durably, and is attached.
+func (e *Engine) isStandby() bool { return e.rec.IsComplete() && e.m.Phase == appmodules.Standby }
 
 // ofThisEpoch refuses a completion that has come too late, which rule 5 has change nothing.
 func (e *Engine) ofThisEpoch(c Complete) error {
@@ -469,6 +474,9 @@ func (e *Engine) completed(c Complete) error {
 	}
 	if !e.following.adopted(c.Tickets) {
 		return fmt.Errorf("complete epoch %d: the primary's connection was lost meanwhile", c.Epoch)
+	}
+	if e.isStandby() {
+		return nil // it was before
 	}
 	if !e.save(e.rec.Completed(c.Epoch)) {
 		return fmt.Errorf("complete epoch %d: the record cannot be saved", c.Epoch)

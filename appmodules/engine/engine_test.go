@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,6 +60,36 @@ func TestDaemonRestarts(t *testing.T) {
 		p.is(b, "SECOND", "Ready")
 		p.writes(50)
 	}
+}
+
+// TestCompleteIsToldToVolumes: the end of a catch-up is told to the volumes of a standby also where its record is
+// complete already: after a restart of its daemon they do not know that they have all again.
+func TestCompleteIsToldToVolumes(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	var c Complete
+	a.inside(func(e *Engine) { c = Complete{Module: "web01", Epoch: e.rec.Epoch, Tickets: e.leading.tickets()} })
+	told := &listening{}
+	b.inside(func(e *Engine) {
+		vol := e.following.all[0]
+		told.Secondary = vol.Secondary
+		vol.Secondary = told
+	})
+	if err := b.running().OnComplete(t.Context(), c); err != nil || told.completed.Load() != 1 {
+		t.Errorf("told %d times, %v", told.completed.Load(), err)
+	}
+	p.inStep(a, b)
+}
+
+// listening counts what a Secondary is told.
+type listening struct {
+	Secondary
+	completed atomic.Int64
+}
+
+func (l *listening) Complete(ctx context.Context, t blockrepl.Ticket) error {
+	l.completed.Add(1)
+	return l.Secondary.Complete(ctx, t)
 }
 
 // TestWithdraw: a guest may wait for its volume while its node is away or waits for the right to serve it, and for no
