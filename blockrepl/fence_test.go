@@ -338,8 +338,8 @@ func TestCompleteOutlivesItsContext(t *testing.T) {
 	})
 }
 
-// A copy whose disk or log fails while it is made complete has failed as one whose flush fails in a session: the session
-// ends and says why, and no other begins.
+// A copy whose disk or log fails while it is made complete has failed as one whose flush fails in a session: the
+// session ends and says why, and no other begins.
 func TestCompleteFails(t *testing.T) {
 	full := errors.New("no space left")
 	for what, fail := range map[string]func(*pair){

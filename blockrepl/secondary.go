@@ -247,10 +247,11 @@ func (s *Secondary) Close() {
 // Complete makes this copy complete at the epoch of the running session, if that is
 // the one the ticket was made for: everything applied is made durable, then the
 // primary's lineage is adopted and this copy's own suspects are forgotten, in one
-// durable step. If that fails the copy has failed, as by a flush of a session: the error wraps ErrLocalCopy, the session
-// ends with it, and no other begins. A copy that was complete before is intact from then on. The primary calls for it after Drained. If ctx ends first the error is its
-// cause, and the copy may still become complete; no session begins before that is decided. ErrState: that session
-// is over, so writes may be missing since. It may be called again after any error.
+// durable step. If that fails the copy has failed, as by a flush of a session: the error wraps ErrLocalCopy, the
+// session ends with it, and no other begins. A copy that was complete before is intact from then on. The primary calls
+// for it after Drained. If ctx ends first the error is its cause, and the copy may still become complete; no session
+// begins before that is decided. ErrState: that session is over, so writes may be missing since. It may be called again
+// after any error.
 func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 	if err := s.claim(ctx); err != nil {
 		return fmt.Errorf("complete: %w", err)

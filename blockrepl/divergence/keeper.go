@@ -109,8 +109,8 @@ func (img *Image) keep(dir string) error {
 	case errors.Is(err, ErrDropped), errors.Is(err, ErrGivenUp):
 		return durableNames(dir) // whoever named it so may have died, or still be at it
 	case errors.Is(err, ErrDamaged):
-		img.keeper.log.Error("a kept version protects nothing any more", "version", filepath.Base(dir), "volume", about.Target,
-			"err", err)
+		img.keeper.log.Error("a kept version protects nothing any more", "version", filepath.Base(dir), "volume",
+			about.Target, "err", err)
 		return nil
 	case errors.Is(err, ErrInUse), about.ID == "":
 		return fmt.Errorf("kept version %s: %w", filepath.Base(dir), err)

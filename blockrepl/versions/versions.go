@@ -173,8 +173,8 @@ func (r *Archive) live(e divergence.Entry) (*divergence.Image, *divergence.Versi
 		}
 		why = divergence.ErrNotKept
 	}
-	return nil, nil, fmt.Errorf("%w: version %s cannot be read: %v: `duet volume drop %s` forgets it", api.ErrConflict, a.ID,
-		why, a.ID)
+	return nil, nil, fmt.Errorf("%w: version %s cannot be read: %v: `duet volume drop %s` forgets it", api.ErrConflict,
+		a.ID, why, a.ID)
 }
 
 // DropVersion forgets a version, wherever it is kept. It is gone for good when this returns nil: durably no version

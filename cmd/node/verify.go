@@ -58,7 +58,8 @@ func verdict(volume string, d blockrepl.VerifyDone) (string, error) {
 	failed := d.Repaired < d.Count || d.Unreadable > 0
 	switch {
 	case d.Same() && d.Count == 0:
-		says = append(says, fmt.Sprintf("both copies of %s are identical, proven at %s", volume, d.At.Format(time.TimeOnly)))
+		says = append(says, fmt.Sprintf("both copies of %s are identical, proven at %s", volume,
+			d.At.Format(time.TimeOnly)))
 	case d.Count == 0:
 		// Nothing is known to differ, and nothing is proven.
 	case d.Repaired == d.Count:
@@ -66,11 +67,13 @@ func verdict(volume string, d blockrepl.VerifyDone) (string, error) {
 			plural(d.Count, "was", "were")))
 	default:
 		says = append(says, fmt.Sprintf("%s of %s %s, the first at byte %d: `duet volume verify %s --repair` "+
-			"makes the peer's copy follow", regions(d.Count), volume, plural(d.Count, "differs", "differ"), d.Differs[0], volume))
+			"makes the peer's copy follow", regions(d.Count), volume, plural(d.Count, "differs", "differ"), d.Differs[0],
+			volume))
 	}
 	if d.Unreadable > 0 {
 		says = append(says, fmt.Sprintf("%s of %s %s not compared, as they cannot be read here nor mended from the "+
-			"peer: `duet status` names the disk to replace", regions(d.Unreadable), volume, plural(d.Unreadable, "was", "were")))
+			"peer: `duet status` names the disk to replace", regions(d.Unreadable), volume,
+			plural(d.Unreadable, "was", "were")))
 	}
 	text := strings.Join(says, "; ")
 	if failed {

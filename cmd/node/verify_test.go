@@ -8,8 +8,8 @@ import (
 	"duet/blockrepl"
 )
 
-// TestVerdictOfWhatWasCompared: only what was compared in full is called identical; what could not be read is told, whatever else was
-// found.
+// TestVerdictOfWhatWasCompared: only what was compared in full is called identical; what could not be read is told,
+// whatever else was found.
 func TestVerdictOfWhatWasCompared(t *testing.T) {
 	const blind = "2 regions of web01/vda were not compared"
 	for _, c := range []struct {
