@@ -46,8 +46,7 @@ func (n *Node) undecided(m appmodules.Module) []api.Notice {
 		return still("the witness "+strings.Join(silent, ", ")+" is silent", "duet cluster witness list")
 	case "ping":
 		if n.beyond.silent.Load() {
-			return still("no ping target answers", "look at this host's gateway, or name targets that answer: "+
-				"`duet cluster init --ping` sets them")
+			return still("no ping target answers", "this host's gateway, or what --ping named at init, has to answer a ping")
 		}
 	}
 	return nil
