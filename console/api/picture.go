@@ -25,7 +25,7 @@ func (s Status) Module(name string) (ModuleStatus, error) {
 		known = append(known, m.Name)
 	}
 	if len(known) == 0 {
-		return ModuleStatus{}, fmt.Errorf("module %s: %w: there are no modules yet", name, ErrNotFound)
+		return ModuleStatus{}, fmt.Errorf("module %s: %w: no VM is protected yet: `duet vm protect NAME`", name, ErrNotFound)
 	}
 	return ModuleStatus{}, fmt.Errorf("module %s: %w: there are %s", name, ErrNotFound, strings.Join(known, ", "))
 }

@@ -24,8 +24,10 @@ type Frame struct {
 // It returns when tcpdump listens. stop ends it and may be called once; it fails if frames were lost. Who does
 // not call stop leaves a tcpdump and a goroutine, until Close kills the one. What is captured is kept in memory.
 func (l *LAN) Capture(node, network, filter string) (stop func() ([]Frame, error), err error) {
-	cmd := exec.Command("tcpdump", "-i", portName(node, network), "-Q", "in", "--immediate-mode", "-l", "-n", "-e", "-tt",
-		filter)
+	// In immediate mode the kernel keeps a slot of -s bytes for each frame: by default eight in all, which a busy
+	// computer overruns.
+	cmd := exec.Command("tcpdump", "-i", portName(node, network), "-Q", "in", "--immediate-mode", "-s", "256",
+		"-B", "8192", "-l", "-n", "-e", "-tt", filter)
 	said, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
