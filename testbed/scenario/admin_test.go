@@ -85,7 +85,6 @@ const (
 // like the host's, an edit that waits for the next boot and a device that was only plugged in
 // live, is taken in and given back while it runs. Its definition is then what it was.
 func TestDefinitionIsGivenBack(t *testing.T) {
-	t.Parallel()
 	l := start(t, 64)
 	ctx := bounded(t, 4*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -248,7 +247,6 @@ func TestDisksLeaveTheirVolumes(t *testing.T) {
 // TestPausedAndSaved: a VM that an admin has paused stays so, whatever the daemon does; one
 // whose memory he has saved goes on from there, unless its disks have gone on without it.
 func TestPausedAndSaved(t *testing.T) {
-	t.Parallel()
 	l := start(t, 68)
 	ctx := bounded(t, 4*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -314,7 +312,6 @@ func TestPausedAndSaved(t *testing.T) {
 // reason that status shows. When the host is back the VM runs there again, with everything
 // that was acknowledged, and without a command.
 func TestStartFailsThere(t *testing.T) {
-	t.Parallel()
 	l := start(t, 70)
 	ctx := bounded(t, 4*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]

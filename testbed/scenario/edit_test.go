@@ -15,7 +15,6 @@ import (
 // TestProtectedIsEdited: `duet config apply` under load costs no reconnect: nothing happens to the module, and
 // nothing is compared or sent anew.
 func TestProtectedIsEdited(t *testing.T) {
-	t.Parallel()
 	l := start(t, 74)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]

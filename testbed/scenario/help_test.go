@@ -45,7 +45,6 @@ func finds(ctx context.Context, t *testing.T, h *testcluster.Host, node, level, 
 // TestDoctorAndSupport: with the real libvirt; a port that a firewall shuts is found, and a
 // password in a definition does not get into what is sent to somebody.
 func TestDoctorAndSupport(t *testing.T) {
-	t.Parallel()
 	l := start(t, 62)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]

@@ -17,7 +17,6 @@ import (
 // runs, and meanwhile each of the two versions does for the other whatever nodes do for each other: protect, copy,
 // vote, move, take over, follow, exchange a policy, compare, release. The witness is an old one all the time.
 func TestPreviousRelease(t *testing.T) {
-	t.Parallel()
 	ctx := bounded(t, 6*time.Minute)
 	old, err := previous.Build(ctx, ".", filepath.Join(cache(), "previous"))
 	if errors.Is(err, previous.ErrNoHistory) {

@@ -15,7 +15,6 @@ import (
 // TestProtectWhileItRuns: a VM on a qcow2 image is taken in and given back while its
 // guest writes; it never boots anew and never sees an error.
 func TestProtectWhileItRuns(t *testing.T) {
-	t.Parallel()
 	l := start(t, 26)
 	ctx := bounded(t, 3*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -62,7 +61,6 @@ func TestProtectWhileItRuns(t *testing.T) {
 // gives it back, the VM runs on when duetd is there again, on disks that somebody serves,
 // and its guest has neither booted nor seen an error.
 func TestDaemonIsKilledDuringProtect(t *testing.T) {
-	t.Parallel()
 	l := start(t, 58)
 	ctx := bounded(t, 3*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -216,7 +214,6 @@ func sparse(ctx context.Context, t *testing.T, h *testcluster.Host, path string,
 // TestBadInput: each mistake gives one line that names the thing and the remedy, and
 // changes nothing.
 func TestBadInput(t *testing.T) {
-	t.Parallel()
 	l := start(t, 28)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]

@@ -62,7 +62,6 @@ func TestHostDies(t *testing.T) {
 // TestHostIsReplaced: a host that is gone for good is taken off the cluster. When it comes back after all it says that
 // it was removed, and starts nothing; it rejoins and gets the second copy of the VM, which runs all the time.
 func TestHostIsReplaced(t *testing.T) {
-	t.Parallel()
 	l := start(t, 60)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -137,7 +136,6 @@ func TestDaemonIsKilled(t *testing.T) {
 // TestPeerTakesOverMeanwhile: a daemon that was dead for so long that its peer took over finds a QEMU that waits to be
 // served again. It is ended, and not a write of it was acknowledged since.
 func TestPeerTakesOverMeanwhile(t *testing.T) {
-	t.Parallel()
 	l := startWith(t, testcluster.Config{Subnet: 72, Apart: true})
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -185,7 +183,6 @@ func TestPeerTakesOverMeanwhile(t *testing.T) {
 
 // TestDaemonIsUpgraded: an orderly restart of either daemon costs a pause.
 func TestDaemonIsUpgraded(t *testing.T) {
-	t.Parallel()
 	l := start(t, 14)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -203,7 +200,6 @@ func TestDaemonIsUpgraded(t *testing.T) {
 // TestHostShutsDown: a host that goes down in order gives its VM to the peer before it
 // does, at once and without a loss, and gets its data back after its boot.
 func TestHostShutsDown(t *testing.T) {
-	t.Parallel()
 	l := start(t, 44)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -225,7 +221,6 @@ func TestHostShutsDown(t *testing.T) {
 
 // TestReplicationLinkIsCut: heartbeats live, so there is no outage and no failover.
 func TestReplicationLinkIsCut(t *testing.T) {
-	t.Parallel()
 	l := start(t, 16)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -250,7 +245,6 @@ func TestReplicationLinkIsCut(t *testing.T) {
 
 // TestSwapUnderLoad: home and back while the guest writes as fast as it can.
 func TestSwapUnderLoad(t *testing.T) {
-	t.Parallel()
 	l := start(t, 18)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -269,7 +263,6 @@ func TestSwapUnderLoad(t *testing.T) {
 // TestThreeModules: all modules of a dead host run on the other, in start order;
 // with failback auto they go home by themselves.
 func TestThreeModules(t *testing.T) {
-	t.Parallel()
 	l := start(t, 20)
 	ctx := bounded(t, 4*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -302,7 +295,6 @@ func TestThreeModules(t *testing.T) {
 
 // TestWaysAGuestEnds: each is told apart and handled by the policy.
 func TestWaysAGuestEnds(t *testing.T) {
-	t.Parallel()
 	l := start(t, 22)
 	ctx := bounded(t, 3*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -349,7 +341,6 @@ func TestWaysAGuestEnds(t *testing.T) {
 // TestGuestPanics: a panicked guest is started again, and when that does not help it
 // is moved to the peer.
 func TestGuestPanics(t *testing.T) {
-	t.Parallel()
 	l := start(t, 32)
 	ctx := bounded(t, 3*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
@@ -378,7 +369,6 @@ func TestGuestPanics(t *testing.T) {
 
 // TestDefinitionFollows: an edit on the primary is there when the VM moves.
 func TestDefinitionFollows(t *testing.T) {
-	t.Parallel()
 	l := start(t, 24)
 	ctx := bounded(t, 2*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]

@@ -18,8 +18,7 @@ import (
 )
 
 // start makes a formed cluster for one test and shows the daemons' logs if it fails. Clusters of different subnets do
-// not see each other: a test that measures no time is t.Parallel, and as many of these run at once as there are cores,
-// after all those that measure.
+// not see each other; two at once take as long as one after the other, as the guests are emulated.
 func start(t *testing.T, subnet int, args ...string) *testcluster.Cluster {
 	t.Helper()
 	return startWith(t, testcluster.Config{Subnet: subnet}, args...)

@@ -19,7 +19,6 @@ import (
 // between them makes two writers. When it ends alpha, which had the right before, goes on
 // without a pause of its VM, and what beta wrote is kept, whole, and can be had as a file.
 func TestSplitBrain(t *testing.T) {
-	t.Parallel()
 	l := start(t, 38)
 	ctx := bounded(t, 3*time.Minute)
 	a, b := l.Hosts[testcluster.Alpha], l.Hosts[testcluster.Beta]
