@@ -9,7 +9,8 @@ var CommonKeys = []Key{
 	{"policy.arbitration", "where neither witness nor fence agent decides: `safe` waits rather than risk two writers, " +
 		"`available` goes on if a ping target answers"},
 	{"policy.primary", "where it should run: a node, `last` (where it ran last) or `any`"},
-	{"policy.failback", "`auto` brings it back to policy.primary by itself, `manual` does not"},
+	{"policy.failback", "`auto` brings it back to policy.primary, a node, by itself, so a swap away from there is " +
+		"refused; `manual` does not"},
 	{"policy.restart.max", "how often it may be restarted, and moved because of a failure, within " +
 		"policy.restart.window; then it stops"},
 	{"policy.restart.window", "time in which restarts and moves are counted"},
