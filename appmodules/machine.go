@@ -167,6 +167,7 @@ type Facts struct {
 	Silent      bool // all heartbeat paths have been silent for the detection time
 	Up          bool // the workload is up on this node, if only waiting for its disk
 	Home        bool // the policy wants the module on the peer, without being asked
+	AtHome      bool // and here: it would move the module back from the peer
 	Impaired    bool // this node cannot save what it decides
 	Rests       bool // its storage failed while it followed, a moment ago
 	Wanted      bool // an operator wants the module to run

@@ -40,6 +40,7 @@ var (
 	up        = Guard{"up", func(f Facts, _ Link) bool { return f.Up }}
 	restarts  = Guard{"restarts left", func(f Facts, _ Link) bool { return f.RestartsLeft }}
 	goHome    = Guard{"in step, belongs on the peer", func(f Facts, l Link) bool { return l == InStep && f.Home }}
+	maySwap   = Guard{"in step, would stay there", func(f Facts, l Link) bool { return l == InStep && !f.AtHome }}
 	gaveUp    = Guard{"gave up", func(f Facts, _ Link) bool { return f.GaveUp }}
 	balked    = Guard{"did not start", func(f Facts, _ Link) bool { return f.Balked || f.GaveUp }}
 	mayTry    = Guard{"gave up, or did not start and was not tried there", func(f Facts, _ Link) bool {
@@ -210,7 +211,7 @@ func runningRows() []Row {
 			"the {guest} went down for a move that was given up: start it again"},
 		{Running, CmdStart, always, nil, Running, KeepLink, "it runs already"},
 		{Running, CmdRestart, always, do(ShutDown), Restarting, KeepLink, "restarted by an operator"},
-		{Running, CmdSwap, inStep, do(ShutDown), Leaving, KeepLink, "swapped by an operator"},
+		{Running, CmdSwap, maySwap, do(ShutDown), Leaving, KeepLink, "swapped by an operator"},
 		{Running, Look, goHome, do(ShutDown), Leaving, KeepLink, "the preferred primary is in step again: fail back"},
 		{Running, CmdStop, inStep, do(ShutDown), Leaving, KeepLink, "stopped here: the peer goes on"},
 		{Running, CmdStop, always, do(ShutDown), Stopping, KeepLink, "stopped; the peer cannot take over"},

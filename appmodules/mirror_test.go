@@ -84,13 +84,13 @@ func TestEveryPairIsDecided(t *testing.T) {
 }
 
 // allFacts lists all combinations of facts. EndsFrozen goes along with Holder,
-// Open with Home, Balked with them, PeerBalked with Impaired: no pair has guards of both.
+// Open and AtHome with Home, Balked with them, PeerBalked with Impaired: no pair has guards of both.
 func allFacts(yield func(Facts) bool) {
 	for n := range 1 << 17 {
 		bit := func(i int) bool { return n&(1<<i) != 0 }
 		f := Facts{Holder: bit(0), Complete: bit(1), Alone: bit(2), PeerAnswers: bit(3), PeerHolds: bit(4),
 			PeerActive: bit(5), PeerYields: bit(6), Silent: bit(7), Up: bit(8), Home: bit(10), Wanted: bit(11),
-			Worse: bit(12), TakesBack: bit(14), Impaired: bit(15), EndsFrozen: bit(0), Open: bit(10),
+			Worse: bit(12), TakesBack: bit(14), Impaired: bit(15), EndsFrozen: bit(0), Open: bit(10), AtHome: bit(10),
 			Tries: Tries{RestartsLeft: bit(9), MovesLeft: bit(13), GaveUp: bit(16), Balked: bit(10), PeerBalked: bit(15)}}
 		if !yield(f) {
 			return

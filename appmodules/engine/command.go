@@ -112,11 +112,6 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	if row == nil && !e.satisfied(ev) {
 		return fmt.Errorf("%w: %s", ErrRefused, e.refusal(ev))
 	}
-	if policy := e.cfg.Module.Policy; ev == appmodules.CmdSwap && policy.Failback == "auto" &&
-		e.cfg.Module.Preferred() == string(e.self) {
-		return fmt.Errorf("%w: policy.failback is auto and policy.primary is %s: %s would be moved back at once: `duet "+
-			"config set %s policy.failback=manual` first", ErrRefused, e.self, e.cfg.Module.Name, e.cfg.Module.Name)
-	}
 	switch ev { // also where it is so already: it is to stay so
 	case appmodules.CmdSecond, appmodules.CmdStart, appmodules.CmdPrim:
 		e.want(true)
@@ -163,6 +158,10 @@ func (e *Engine) refusal(ev appmodules.Event) string {
 	at := fmt.Sprintf("the module is %s (%s) on %s", r, s, e.self)
 	switch ev {
 	case appmodules.CmdSwap:
+		if e.m.Phase == appmodules.Running && e.belongs(e.self) {
+			return fmt.Sprintf("policy.failback is auto and policy.primary is %s: %s would be moved back at once: `duet "+
+				"config set %s policy.failback=manual` first", e.self, e.cfg.Module.Name, e.cfg.Module.Name)
+		}
 		return at + " and its peer is not in step; a swap needs PRIM (Ready) here and SECOND (Ready) there: `duet status " +
 			e.cfg.Module.Name + " --watch`"
 	case appmodules.CmdSecond:

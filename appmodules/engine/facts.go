@@ -29,13 +29,19 @@ func (e *Engine) facts() appmodules.Facts {
 		TakesBack:   answers && e.rec.TakesBack(e.peer, p, e.link.state.Active || e.handed != e.rec.Epoch),
 		Silent:      e.silent(),
 		Up:          e.work.now.Up,
-		Home:        e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(e.peer),
+		Home:        e.belongs(e.peer),
+		AtHome:      e.belongs(e.self),
 		Impaired:    e.impaired,
 		Rests:       e.rests(),
 		Wanted:      e.keep.Wanted && !e.leaving,
 		Open:        e.leading.isOpen(),
 		EndsFrozen:  e.cfg.Module.Policy.Frozen > 0,
 	}
+}
+
+// belongs: the policy moves the module to that node by itself.
+func (e *Engine) belongs(on cluster.NodeID) bool {
+	return e.cfg.Module.Policy.Failback == "auto" && e.cfg.Module.Preferred() == string(on)
 }
 
 // rests: the storage here failed while this node followed, and is not tried yet. Without that pause each Look would
