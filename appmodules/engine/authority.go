@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -248,6 +249,9 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 		return
 	}
 	if e.save(e.rec.Won(e.self, ask.Epoch, true)) {
+		if ev.TakeOver {
+			e.arrive(e.cause + "; " + why)
+		}
 		e.step(appmodules.Granted, fmt.Sprintf("epoch %d: %s", ask.Epoch, why))
 	}
 }
@@ -294,8 +298,14 @@ func (e *Engine) cancelAsk() {
 func (e *Engine) takeByOrder() bool {
 	e.cancelAsk()
 	e.override = true
-	rec := e.rec.Promise(e.self, max(e.above, e.link.state.Record.Promised))
-	return e.save(rec.Won(e.self, rec.Promised, true))
+	rec, had := e.rec.Promise(e.self, max(e.above, e.link.state.Record.Promised)), e.rec.Holds(e.self)
+	if !e.save(rec.Won(e.self, rec.Promised, true)) {
+		return false
+	}
+	if !had {
+		e.arrive("an operator made this node primary")
+	}
+	return true
 }
 
 // goAlone lets writes go on here only, after that is durable. After a restart this node need not ask again.
@@ -504,7 +514,7 @@ func (e *Engine) handover() bool {
 		return false
 	}
 	e.handed = rec.Epoch
-	h := Handover{Module: e.cfg.Module.Name, From: from, Epoch: rec.Epoch}
+	h := Handover{Module: e.cfg.Module.Name, From: from, Epoch: rec.Epoch, Why: e.cause}
 	token, held := e.token, e.held
 	e.spawn(func(ctx context.Context) {
 		ctx, cancel := e.rt.WithTimeout(ctx, 3*time.Second)
@@ -555,6 +565,7 @@ func (e *Engine) takeOver(h Handover) error {
 	if !e.save(e.rec.Won(e.self, h.Epoch, false)) {
 		return fmt.Errorf("hand over epoch %d: the record cannot be saved", h.Epoch)
 	}
+	e.arrive(fmt.Sprintf("%s handed over: %s", e.peer, cmp.Or(h.Why, "it did not say why")))
 	e.step(appmodules.TakeOver, fmt.Sprintf("epoch %d", h.Epoch))
 	return nil
 }

@@ -50,6 +50,8 @@ type Handover struct {
 	Module string        `json:"module"`
 	From   cluster.Epoch `json:"from"`  // epoch at which both are complete
 	Epoch  cluster.Epoch `json:"epoch"` // promised to the receiver
+	// Why the giver gives it away, for people; empty: a release that does not say it.
+	Why string `json:"why,omitempty"`
 }
 
 // Complete ends a resync (cluster/DESIGN.md, rule 7).

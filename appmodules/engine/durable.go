@@ -108,6 +108,9 @@ func (e *Engine) save(rec cluster.Record) bool {
 		return false
 	}
 	e.rec, e.keep.Saved = rec, keep.Saved
+	if !rec.Holds(e.self) {
+		e.depart()
+	}
 	return true
 }
 
@@ -125,13 +128,14 @@ func (e *Engine) saveKept() bool {
 	if e.unkept = err != nil; e.unkept {
 		e.probed = e.rt.Now()
 	}
+	e.lazy = e.lazy && e.unkept
 	return err == nil
 }
 
 // keepAgain saves what could not be saved beside the record, trying once a second: an operator's stop was confirmed,
-// and must not be forgotten by the next run.
+// and must not be forgotten by the next run. It also saves what nobody waited for.
 func (e *Engine) keepAgain() {
-	if e.unkept && e.rt.Now().Sub(e.probed) >= time.Second {
+	if (e.unkept || e.lazy) && e.rt.Now().Sub(e.probed) >= time.Second {
 		e.saveKept()
 	}
 }
@@ -172,6 +176,9 @@ func (e *Engine) noteBoot() {
 	if last := e.keep.Boot; last != "" && (last != e.cfg.Boot || e.cfg.Boot == "") {
 		e.rec.Cold = e.rec.Cold || e.rec.Complete > 0 && len(e.cfg.Module.Volumes()) > 0
 		e.keep.Boot = ""
+	}
+	if !e.rec.Holds(e.self) {
+		e.keep.Came = Arrival{} // that the right had gone could not be noted before the end of that run
 	}
 	if err := e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}); err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)

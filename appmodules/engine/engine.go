@@ -55,7 +55,8 @@ type mandate struct {
 	impaired bool                      // a record could not be saved; remembers ends that, in Waiting, or a recall
 	unread   bool                      // what was kept could not be read at Start
 	unkept   bool                      // what is kept beside the record could not be saved; keepAgain ends that
-	probed   time.Time                 // when either was last tried
+	lazy     bool                      // it has news that nobody waits for
+	probed   time.Time                 // when a save of any of these was last tried, or became due
 	patience time.Time                 // no Look before it: an ask was denied just now, or the workload did not start here
 	denied   bool                      // an ask was denied in the present phase
 	held     bool                      // Hold succeeded since the volumes were opened: both copies are equal, and flushed
@@ -74,7 +75,7 @@ type course struct {
 	leaving  bool      // the computer goes down: this node gives the module away; not durable, unlike kept.Wanted
 	retiring bool      // this engine stops: nobody may attach any more
 	failure  string    // why the workload does not start here, once it was tried too often; empty: it was not
-	ended    string    // why the module stops or has stopped here; empty: it does not
+	cause    string    // why the module stops or has stopped here, leaves, or asks for the right; empty: it does not
 	resumes  resumes   // of a workload that its disk gave errors
 	parting  string    // why this node goes on without the peer on purpose; empty: it does not
 	failed   time.Time // when the storage failed while this node followed; zero: an operator has asked to try it

@@ -34,6 +34,33 @@ type kept struct {
 	// everything flushed. Written before an image is opened (noteOpen) and after all are closed (noteSettled): where it
 	// is another than that of the present run of the computer, writes may have been lost with the power.
 	Boot string `json:"boot,omitempty"`
+	// Came tells people how the right to write came here; nothing depends on it, so nobody waits for it to be durable.
+	// Zero where the right is the peer's, or came in a time that did not note it.
+	Came Arrival `json:"came,omitzero"`
+}
+
+// Arrival is how a node got the right to write that it has.
+type Arrival struct {
+	At  time.Time `json:"at,omitzero"` // by that node's clock; zero: when the module was made
+	Why string    `json:"why"`
+}
+
+// arrive notes why the right is here from now on.
+func (e *Engine) arrive(why string) { e.keepLater(Arrival{At: e.rt.Now(), Why: why}) }
+
+// depart forgets it when the right is another's.
+func (e *Engine) depart() {
+	if e.keep.Came != (Arrival{}) {
+		e.keepLater(Arrival{})
+	}
+}
+
+// keepLater has it saved with the next change, or about a second later: a takeover does not wait for it.
+func (e *Engine) keepLater(came Arrival) {
+	e.keep.Came, e.lazy = came, true
+	if !e.impaired && !e.unkept { // these are tried again in their own time
+		e.probed = e.rt.Now()
+	}
 }
 
 // read returns what was kept; the zero values where nothing was. Any goroutine may call it; it waits for the disk. A
@@ -56,14 +83,15 @@ func (e *Engine) read() (rec cluster.Record, keep kept, err error) {
 // when it returns nil; after an error either may be, and the caller forgets them. It is for a module whose engine was
 // not built yet: it overwrites what one has promised.
 func Create(s Store, self, source cluster.NodeID, def Definition) error {
-	rec := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source}
+	rec, keep := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source},
+		kept{Definition: def, Defined: def.Version}
 	if self == source {
-		rec.Complete, rec.Alone = 1, true
+		rec.Complete, rec.Alone, keep.Came.Why = 1, true, "it was put under protection here"
 	}
 	if err := s.Save(recordKey, rec); err != nil {
 		return fmt.Errorf("save record: %w", err)
 	}
-	if err := s.Save(keptKey, kept{Definition: def, Defined: def.Version}); err != nil {
+	if err := s.Save(keptKey, keep); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
 	return nil

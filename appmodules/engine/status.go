@@ -26,6 +26,7 @@ type Status struct {
 	Stopped  bool                `json:"stopped,omitempty"` // by an operator, or as the policy wants it
 	Workload string              `json:"vm"`                // appmodules.Condition.Word
 	Up       bool                `json:"-"`                 // appmodules.Condition.Up, known on this node only
+	Came     Arrival             `json:"came,omitzero"`     // of a node that has the right to write
 	Notices  []appmodules.Notice `json:"notices,omitempty"` // what an admin should mend, beside the state
 	Volumes  []VolumeStatus      `json:"volumes"`
 	// KillIn is how long the workload, which was asked to end, may still take; 0: it was not asked.
@@ -96,8 +97,8 @@ func (e *Engine) publish() {
 	if text := e.missing() + e.standstill(); text != "" {
 		why += ": " + text
 	}
-	if e.ended != "" && e.m.Phase == appmodules.Stopped {
-		why = e.ended + ": " + why
+	if e.cause != "" && e.m.Phase == appmodules.Stopped {
+		why = e.cause + ": " + why
 	}
 	if e.failure != "" && !strings.Contains(why, e.failure) &&
 		(e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
@@ -121,7 +122,8 @@ func (e *Engine) publish() {
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
 			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.workloadWord(),
-			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Notices: e.notices()},
+			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Came: e.keep.Came,
+			Notices: e.notices()},
 	}
 	b := &e.status
 	b.mu.Lock()

@@ -39,7 +39,7 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 		e.record(before, ev, why)
 	}
 	if next.Phase != before.Phase {
-		e.noteEnd(before.Phase, why)
+		e.noteCause(before.Phase, why)
 		e.enter(next.Phase)
 	}
 	e.denied = e.denied || ev == appmodules.Denied
@@ -60,13 +60,19 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 	}
 }
 
-// noteEnd remembers why the module stops: that its workload is off in the end is not the reason.
-func (e *Engine) noteEnd(from appmodules.Phase, why string) {
-	switch {
-	case e.m.Phase == appmodules.Stopping:
-		e.ended = why
-	case e.m.Phase != appmodules.Stopped || from != appmodules.Stopping:
-		e.ended = ""
+// noteCause remembers why the module stops, leaves, or asks for the right: that its workload is off in the end is not
+// the reason, nor that nobody said no.
+func (e *Engine) noteCause(from appmodules.Phase, why string) {
+	switch e.m.Phase {
+	case appmodules.Stopping, appmodules.Leaving, appmodules.Asking:
+		e.cause = why
+	case appmodules.Stopped:
+		if from != appmodules.Stopping {
+			e.cause = ""
+		}
+	case appmodules.Handing:
+	default:
+		e.cause = ""
 	}
 }
 

@@ -16,6 +16,12 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role.String(), Status: s.Status.String(), Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, Stopped: s.Stopped, VM: s.Workload,
 		KillIn: s.KillIn.Seconds()}
+	if s.Came.Why != "" && string(s.Holder) == node {
+		out.Came = &api.Arrival{Why: s.Came.Why}
+		if !s.Came.At.IsZero() {
+			out.Came.At = &s.Came.At
+		}
+	}
 	for _, x := range s.Notices {
 		level := "warning"
 		if x.Alarm {

@@ -351,7 +351,17 @@ func statusStyle(n api.NodeState) style {
 	return red
 }
 
-// writeModule writes one module in detail: why on every node, what is to be mended there, the task that goes on,
+// cameText says why a module is where it is, which is not why it is as it is: that may have changed since.
+func (a *app) cameText(m api.ModuleStatus, n api.NodeState) string {
+	when := ""
+	if n.Came.At != nil {
+		when = fmt.Sprintf(" since %s (%s)", n.Came.At.Local().Format("2006-01-02 15:04:05"),
+			durationText(a.now().Sub(*n.Came.At).Round(time.Second)))
+	}
+	return fmt.Sprintf("%s is on %s%s: %s.", clean(m.Name), clean(n.Node), when, clean(n.Came.Why))
+}
+
+// writeModule writes one module in detail: where it belongs, why on every node, what is to be mended there, the task that goes on,
 // the volumes, and how their proofs stand.
 func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	t := a.moduleTable()
@@ -364,6 +374,11 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node),
 			n.Since.Local().Format("2006-01-02 15:04:05"),
 			durationText(a.now().Sub(n.Since).Round(time.Second)), n.Epoch, clean(or(n.Holder, "nobody")))
+	}
+	for _, n := range m.Nodes {
+		if n.Came != nil && !n.Stale {
+			fmt.Fprintln(w, strings.Join(wrap(a.cameText(m, n), a.width()), "\n"))
+		}
 	}
 	for _, n := range m.Nodes {
 		if err := a.writeNotices(w, n.Node, n.Notices); err != nil {

@@ -70,11 +70,19 @@ type NodeState struct {
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed; frozen: it runs, and its writes wait"`
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
+	// Came: how the right to write came to this node, where it is.
+	Came *Arrival `json:"came,omitempty"`
 	// KillIn: the workload was asked to end, and is ended after so many seconds if it has not by itself.
 	KillIn float64 `json:"kill_in_s,omitempty"`
 	// Notices say what does not show in the state and an admin should know, the worst first.
 	Notices []Notice `json:"notices,omitempty"`
 	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
+}
+
+// Arrival is how a node became the one where a module may run.
+type Arrival struct {
+	At  *time.Time `json:"at,omitempty" doc:"by that node's clock; none: when the module was made"`
+	Why string     `json:"why" doc:"one sentence: what happened, and by which rule"`
 }
 
 // Notice is something that an admin should know or mend before it matters.

@@ -27,6 +27,7 @@ func Sample() api.Status {
 
 // web01 runs on alpha alone, and beta would refuse it.
 func web01() api.ModuleStatus {
+	came := Now().Add(-2 * time.Hour)
 	sync := &api.Sync{Kind: "resync", Total: 10 << 30, Compared: 4 << 30, Differed: 1 << 30, Moved: 1 << 30,
 		Rate: 100 << 20, ETA: 61}
 	return api.ModuleStatus{Name: "web01", Kind: "vm", VM: "web01", Decides: "witness", Nodes: []api.NodeState{
@@ -34,6 +35,8 @@ func web01() api.ModuleStatus {
 			Node: "alpha", Role: "ALONE", Status: "Ready", Why: "the VM runs here; beta is catching up",
 			Since: Now().Add(-2 * time.Hour),
 			Epoch: 4, Holder: "alpha", Complete: true, VM: "running",
+			Came: &api.Arrival{At: &came, Why: "the primary is silent and the data here are complete: take over; the peer " +
+				"is silent and the witness 10.0.0.9:7425 agreed (rule 3b)"},
 			Volumes: []api.VolumeStatus{{
 				Name: "web01/vda", Target: "vda", Path: "/vm/web01.raw", Size: 20 << 30, State: "syncing",
 				Generation: "7f3a", DirtyBytes: 6 << 30, Sync: sync, LagMicros: 840, WriteOps: 1200, ReadOps: 5300,
