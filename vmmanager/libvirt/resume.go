@@ -26,13 +26,20 @@ const (
 // running, ctx ends, or it is gone. It does not resume while an endpoint refuses
 // connections: QEMU would try too, and wait up to 16 s before it tries again. An
 // endpoint that lets QEMU wait is no reason not to: the VM pauses again, and QEMU
-// has the connection as soon as it is accepted. The pause between two tries doubles from 100 ms to 1 s.
+// has the connection as soon as it is accepted. The pause between two tries doubles from 100 ms to 1 s. One that an
+// admin pauses meanwhile is left so, which is no error.
 func (h *Hypervisor) resumeUntilItStays(ctx context.Context, name string) error {
 	for wait := 2 * resumeLook; ; wait = min(2*wait, maxResumeWait) {
 		for !h.endpointsReady(ctx, name) {
+			if h.heldBack(ctx, name) {
+				return nil
+			}
 			if err := sleep(ctx, 2*resumeLook); err != nil {
 				return fmt.Errorf("resume %s, whose endpoints are away: %w", name, err)
 			}
+		}
+		if h.heldBack(ctx, name) {
+			return nil
 		}
 		// A resume that fails is no reason to give up: the state read next decides.
 		if err := h.resume(ctx, name); err != nil && ctx.Err() != nil {
@@ -45,6 +52,13 @@ func (h *Hypervisor) resumeUntilItStays(ctx context.Context, name string) error 
 			return fmt.Errorf("resume %s, which pauses on I/O errors: %w", name, err)
 		}
 	}
+}
+
+// heldBack reports whether an admin has paused the VM, not an I/O error.
+func (h *Hypervisor) heldBack(ctx context.Context, name string) bool {
+	now, err := h.status(ctx, name, readTime)
+	return err == nil && now.state == vmmanager.Paused &&
+		libvirt.DomainPausedReason(now.reason) == libvirt.DOMAIN_PAUSED_USER
 }
 
 // stays reports whether a VM runs for stayTime. A pause is no error; that it is off, crashed or gone is.
