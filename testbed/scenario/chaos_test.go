@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,22 +21,29 @@ import (
 var (
 	schedules = flag.Int("schedules", 10, "random fault schedules of TestChaos")
 	seed      = flag.Uint64("seed", 1, "seed of the first one; the next has the next number")
+	pairs     = flag.Int("pairs", 1, "clusters that are struck at the same time; a schedule waits most of its time")
 )
 
 // TestChaos strikes a pair with random faults, one schedule after the other, and judges
 // each. Three of four have a witness; the others go on when a ping target answers.
 func TestChaos(t *testing.T) {
 	needTools(t)
-	bad := 0
-	for i, witness := range []bool{true, false} {
-		share := (*schedules*3 + 3) / 4
-		first := *seed
-		if !witness {
-			first, share = *seed+uint64(share), *schedules-share
+	var bad atomic.Int64
+	t.Run("pairs", func(t *testing.T) {
+		first, left := *seed, *schedules
+		for k := range *pairs {
+			n := left / (*pairs - k)
+			began := first
+			t.Run(fmt.Sprint(k+1), func(t *testing.T) {
+				t.Parallel()
+				witnessed := (n*3 + 3) / 4
+				bad.Add(int64(campaign(t, 40+4*k, began, witnessed, true)))
+				bad.Add(int64(campaign(t, 42+4*k, began+uint64(witnessed), n-witnessed, false)))
+			})
+			first, left = first+uint64(n), left-n
 		}
-		bad += campaign(t, 40+2*i, first, share, witness)
-	}
-	t.Logf("%d schedules from seed %d, %d with a violation", *schedules, *seed, bad)
+	})
+	t.Logf("%d schedules from seed %d, %d with a violation", *schedules, *seed, bad.Load())
 }
 
 // needTools skips a test where its cluster cannot be made.
