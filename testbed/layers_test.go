@@ -27,7 +27,7 @@ var rows = [][]string{
 		"appmodules/registry", "appmodules/mirror", "vmmanager/images", "vmmanager/fitness", "blockrepl/versions",
 		"cluster/survey", "console/metrics",
 	},
-	5: {"appmodules/orders"}, // knows the registry
+	5: {"appmodules/orders", "appmodules/restore"}, // know the registry
 	6: {"cmd/node", "testbed/sim", "cmd/duet/setup"},
 	7: {"cmd/duetd", "cmd/duet", "cmd/packaging", "cmd/packaging/bill", "testbed/libvirtd", "testbed/testcluster",
 		"testbed/scenario", "testbed/bench", "testbed/demo", "testbed/campaign", "testbed/knownbugs", "testbed/chaos",

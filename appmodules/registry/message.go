@@ -66,6 +66,10 @@ func (s Stored) Check() error {
 	return errors.Join(subject, cluster.NodeID(s.Version.By).Check())
 }
 
+// HasIdentities is the version from which nodes tell modules of one name apart. Another node's is asked anew each time:
+// its release may change between two calls.
+const HasIdentities cluster.Version = 2
+
 // lastVersion is more than there will ever be edits.
 const lastVersion = 1 << 60
 

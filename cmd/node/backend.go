@@ -64,7 +64,7 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	for i := range out.Nodes {
 		at := &out.Nodes[i]
 		if at.Node == string(n.self()) {
-			if trouble := n.mends.of(m).problem(); trouble != "" {
+			if trouble := n.restores.Trouble(m.Module.Name); trouble != "" {
 				at.Why += "; " + trouble
 			}
 			at.Notices = append(at.Notices, notices{n.fitness, n}.Of(m.Module.Name)...)

@@ -8,7 +8,6 @@
 //	rpc.go       what nodes ask of each other, served on the mux; caller.go: the calling side
 //	backend.go   the API's Backend, as far as no room is one: status, log, actions
 //	site.go      the node as package protect sees it; release.go, works.go beside it
-//	restore.go   gives modules to a peer that does not know them
 //	guard.go     watchdog.go  standing.go  what ends or pauses guests when this daemon does not work
 //	survey.go    witness.go  members.go  verify.go  one room each
 //
@@ -18,7 +17,7 @@
 // guard's sentry and the watchdog outlive them (outlive): they vouch for guests, or reset the computer, for as long
 // as something of a module may still run. Requests of other nodes and of the API run on goroutines of their
 // servers. Stop waits for those of the API; one of another node may outlive its caller (control.Handle) and is not
-// waited for. The node itself has two locks, of mends; everything else is guarded in its room.
+// waited for. The node itself has no lock: everything is guarded in its room.
 //
 // # What must not change
 //

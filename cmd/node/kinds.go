@@ -14,6 +14,7 @@ import (
 	"duet/appmodules/orders"
 	"duet/appmodules/protect"
 	"duet/appmodules/registry"
+	"duet/appmodules/restore"
 	"duet/appmodules/workload"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/divergence"
@@ -49,15 +50,15 @@ func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 // parts is what modules are made of on this node. Node has them embedded: what the API asks of a room is promoted.
 type parts struct {
 	*registry.Registry
-	kinds   map[appmodules.Kind]registry.Kind
-	mirrors *mirror.Workshop // engines, and what they share on a node
-	volumes *mirror.Volumes  // where VMs find their disks: sockets and front ends
-	images  *images.Room     // what volumes lie in
-	fitness *fitness.Room    // what each host says of the other's VMs
-	orders  *orders.Desk     // operators' commands
-	works   *protect.Works   // protect, release, return; nil until newWorks
-	mends   mends            // see restore.go
-	beyond  beyond           // what answers beside the other nodes
+	kinds    map[appmodules.Kind]registry.Kind
+	mirrors  *mirror.Workshop // engines, and what they share on a node
+	volumes  *mirror.Volumes  // where VMs find their disks: sockets and front ends
+	images   *images.Room     // what volumes lie in
+	fitness  *fitness.Room    // what each host says of the other's VMs
+	orders   *orders.Desk     // operators' commands
+	works    *protect.Works   // protect, release, return; nil until newWorks
+	restores *restore.Room    // gives modules to a peer that lacks them
+	beyond   beyond           // what answers beside the other nodes
 }
 
 // newParts builds them but works. The list of modules is empty until it is loaded. The functions that are handed
@@ -74,7 +75,8 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Logger: n.log})
 	n.volumes = mirror.NewVolumes(mirror.VolumesConfig{Self: self, Dir: n.cfg.RunDir, Sockets: n.cfg.Sockets,
 		Runs: n.cfg.Hypervisor.Runs, Root: n.cfg.AdmitRoot, Keeper: keeper, Log: n.store.Log, Logger: n.log})
-	n.mirrors = mirror.New(mirror.Config{Cluster: n.cluster, View: n.gossip.View, Call: n.rpcTo, Unknown: n.unknownTo,
+	n.mirrors = mirror.New(mirror.Config{Cluster: n.cluster, View: n.gossip.View, Call: n.rpcTo,
+		Unknown: func(node cluster.NodeID, module string) { n.restores.Unknown(node, module) },
 		Dial: func(ctx context.Context, node cluster.NodeID) (net.Conn, error) {
 			return n.mux.Dial(ctx, node, serviceReplication, mux.Replication)
 		},
@@ -93,10 +95,15 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		},
 		Gone: func(name string) {
 			n.figures.Forget(name)
-			n.mends.forget(name)
+			n.restores.Forget(name)
 		}})
 	n.orders = orders.New(orders.Config{Self: self, Registry: n.Registry, MayMove: n.fitness.MayMove, Call: n.rpcTo,
 		Status: func(m *registry.Entry) []api.NodeState { return n.moduleStatus(m).Nodes }})
+	n.restores = restore.New(restore.Config{Self: self, Registry: n.Registry, Run: n.run, Spawn: n.spawn, Call: n.rpcTo,
+		Busy: func(module string) bool { return n.works.Busy(module) }, Undo: peers{n}.undo, Version: n.plane.Version,
+		Start: func(ctx context.Context, m *registry.Entry, node cluster.NodeID) error {
+			return n.orders.Command(ctx, m, string(node), appmodules.CmdStart, false)
+		}, Logger: n.log})
 	n.images = images.New(images.Config{Self: self, Dir: n.cfg.Dir, Allowed: n.cfg.ImageDirs,
 		Store: badgerlog.Values{Store: n.store}, Modules: n.Registry.Modules, Taken: n.fitness.Taken})
 }

@@ -7,10 +7,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
-
-	"duet/appmodules"
-	"duet/appmodules/registry"
 )
 
 // TestLifeEndsInReverse: what was begun last ends first, errors name what did not end well, and the end is repeated.
@@ -65,34 +61,6 @@ func TestOutlive(t *testing.T) {
 		})
 		if err := l.teardown(t.Context()); err != nil || running {
 			t.Errorf("%v, running %v", err, running)
-		}
-	})
-}
-
-// TestMends: a module that the peer lacks is given to it again after a while, and what went wrong shows until it did
-// not.
-func TestMends(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var all mends
-		web := &registry.Entry{Module: appmodules.Module{Name: "web01"}}
-		m := all.of(web)
-		if !m.due() || m.due() {
-			t.Error("it is tried once, at once")
-		}
-		m.end(errors.New("the name is taken"))
-		time.Sleep(restoreAgain)
-		edited := &registry.Entry{Module: web.Module, Version: registry.Version{Number: 2}}
-		if again := all.of(edited); again.problem() != "the name is taken" || !again.due() {
-			t.Errorf("after an edit and a while the trouble is %q", again.problem())
-		}
-		m.end(nil)
-		if m.problem() != "" {
-			t.Errorf("what is mended has the trouble %q", m.problem())
-		}
-		m.end(errors.New("again"))
-		all.forget("web01")
-		if fresh := all.of(web); fresh.problem() != "" || !fresh.due() {
-			t.Error("a new module of the name has the old one's trouble")
 		}
 	})
 }

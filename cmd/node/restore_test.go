@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"duet/blockrepl/badgerlog"
 	"duet/console/api"
@@ -63,12 +62,7 @@ func TestNodeIsReplaced(t *testing.T) {
 		return nil
 	})
 	must(t, p.b.hv.Undefine(ctx, "db01"))
-	db, err := p.a.node.Find("db01")
-	must(t, err)
-	again := p.a.node.mends.of(db)
-	again.mu.Lock()
-	again.last = time.Time{} // as after restoreAgain
-	again.mu.Unlock()
+	p.a.node.restores.Forget("db01") // as after half a minute
 	for _, name := range []string{"web01", "db01"} {
 		p.is(p.b, name, "SECOND")
 		p.is(p.a, name, "PRIM")
@@ -168,7 +162,7 @@ func TestAnswerOfRestoreIsLost(t *testing.T) {
 	must(t, err)
 	waits, cut := context.WithCancel(ctx)
 	restored := make(chan error, 1)
-	go func() { restored <- p.a.node.restore(waits, m, "beta", "task1") }()
+	go func() { restored <- p.a.node.restores.Give(waits, m, "beta", "task1") }()
 	<-h.begun
 	cut()
 	close(h.goOn)
@@ -182,7 +176,7 @@ func TestAnswerOfRestoreIsLost(t *testing.T) {
 		}
 		return err
 	})
-	must(t, p.a.node.restore(ctx, m, "beta", "task2"))
+	must(t, p.a.node.restores.Give(ctx, m, "beta", "task2"))
 	_, err = p.b.node.Mirror("web01")
 	must(t, err)
 }

@@ -245,14 +245,10 @@ func (a peers) Store(ctx context.Context, node cluster.NodeID, s protect.New) er
 	return a.n.rpcTo(ctx, node, "modules", nm, nil)
 }
 
-// hasIdentities is the version from which nodes tell modules of one name apart. It is asked anew each time: the
-// other node's release may change between two calls.
-const hasIdentities cluster.Version = 2
-
 // Identities: a node of version 1 would take a new module for an older one of its name.
 func (a peers) Identities(ctx context.Context, node cluster.NodeID) (bool, error) {
 	speaks, err := a.n.plane.Version(ctx, node)
-	return speaks >= hasIdentities, err
+	return speaks >= registry.HasIdentities, err
 }
 
 // Clear leaves alone what has run: that knows an epoch after the first.
