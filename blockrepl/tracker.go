@@ -43,9 +43,9 @@ type tracker struct {
 	entries   []Entry   // of the commit in progress
 	dirtyBits int64     // number of dirty regions
 
-	// wantFlush asks for a flush of both sides, so that extents can cool.
-	wantFlush bool
-	starved   bool // a write waits for that flush
+	// wantFlush asks for a flush of both sides, so that extents can cool; starved says that a write waits for its end.
+	// Both are about the present peer.
+	wantFlush, starved bool
 }
 
 // maxPlan bounds the entries of one commit.
@@ -121,12 +121,14 @@ func (t *tracker) leave(off, end int64, both bool) {
 }
 
 // peerLost makes dirty whatever the peer may lose: all that is not flushed on it. Cold extents have none of that:
-// cool has made it dirty, or waited for a flush.
+// cool has made it dirty, or waited for a flush. So no flush is wanted any more: with the next peer there may be none
+// before the resync has locked what a write that waits here has in the table.
 func (t *tracker) peerLost() {
 	for x := t.lru.next; x != &t.lru; x = x.next {
 		t.setDirty(x, x.written|x.flushing)
 		x.written, x.flushing = 0, 0
 	}
+	t.wantFlush, t.starved = false, false
 }
 
 // flushBegin is called before a flush of both sides starts: what is written from then on is not covered by it.

@@ -113,6 +113,9 @@ func (m *model) endFlush(ok bool) {
 func (m *model) commit() {
 	if m.plan == nil {
 		m.plan = slices.Clone(m.tr.plan(m.both))
+		if !m.both && len(m.tr.wants) > 0 && len(m.plan) == 0 {
+			m.t.Fatal("a write waits for a flush of a peer that is not required")
+		}
 		return
 	}
 	for _, e := range m.plan {
