@@ -87,7 +87,7 @@ func (p *Primary) connected() {
 // flushed and the log has no hot extents left: the moment to hand the volume over.
 // Writes wait until Release or Close. If it fails, by ctx or the loss of the peer, the
 // hold is released. An extent that a waiting write has made hot before the hold stays hot. Reads and flushes go on.
-// On a volume that is detached or frozen it may wait until ctx ends.
+// A volume that cannot write, as it is detached, frozen, closed or failed, is not held: it is ErrState, or the failure.
 func (p *Primary) Hold(ctx context.Context) error {
 	p.mu.Lock()
 	if !p.stand.hold() {
@@ -106,15 +106,11 @@ func (p *Primary) Hold(ctx context.Context) error {
 func (p *Primary) quiesce(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// A flush would wait for ever, and nothing wakes a wait for writes that will not end.
-	defer context.AfterFunc(p.stand.sound, func() { cancel(context.Cause(p.stand.sound)) })()
-	if err := p.await(ctx, func() bool { return p.traffic.issued == 0 }); err != nil {
+	var l *link
+	if err := p.await(ctx, func() bool { l = p.peer.link; return p.traffic.issued == 0 }); err != nil {
 		return err
 	}
-	p.mu.Lock()
-	l := p.peer.link
-	p.mu.Unlock()
-	if l != nil { // a flush would wait for a lost peer's successor
+	if l != nil { // the next one may not have what this one was sent
 		defer context.AfterFunc(l.ctx, func() { cancel(errLinkLost) })()
 	}
 	if err := p.flushBoth(ctx); err != nil {
@@ -127,8 +123,8 @@ func (p *Primary) quiesce(ctx context.Context) error {
 	return p.await(ctx, func() bool { return len(p.tracker.changed) == 0 && !p.ledger.running })
 }
 
-// await waits until cond, evaluated with mu held, is true. A frozen, failed or closed
-// volume ends the wait, as nothing will move.
+// await waits until cond, evaluated with mu held, is true. A volume that cannot write ends the wait, as nothing will
+// move, whatever cond says: that is about what moves.
 func (p *Primary) await(ctx context.Context, cond func() bool) error {
 	stop := context.AfterFunc(ctx, func() {
 		p.mu.Lock()
@@ -138,18 +134,19 @@ func (p *Primary) await(ctx context.Context, cond func() bool) error {
 	defer stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !cond() {
+	for {
 		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
 		case p.stand.failed != nil:
 			return p.stand.failed
-		case p.stand.state == Frozen || p.stand.state == Closed:
+		case p.stand.state == Detached || p.stand.state == Frozen || p.stand.state == Closed:
 			return fmt.Errorf("volume is %v: %w", p.stand.state, ErrState)
+		case cond():
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
 		p.changed.Wait()
 	}
-	return nil
 }
 
 // Release ends Hold: writes go on. Without a hold it does nothing.

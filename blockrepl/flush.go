@@ -111,25 +111,32 @@ func (p *Primary) flushed(round []*Request, both bool, local, remote error) bool
 }
 
 // flushBoth waits until everything completed before is durable on every side that
-// is required. An internal flush goes the way of a guest's. If ctx ends first the flush goes on for nobody. A
-// volume that may not flush lets it wait: give it a ctx that ends with what makes the wait useless.
+// is required. An internal flush goes the way of a guest's. If ctx ends first, or the volume cannot write any more, the
+// flush goes on for nobody.
 func (p *Primary) flushBoth(ctx context.Context) error {
-	w := make(waiter, 1)
-	p.Submit(&Request{Op: OpFlush, By: w})
+	o := &outcome{p: p}
+	p.Submit(&Request{Op: OpFlush, By: o})
 	wake(p.crew.wakeFlush)
-	select {
-	case err := <-w:
+	if err := p.await(ctx, func() bool { return o.over }); err != nil {
 		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	return o.err
 }
 
-// waiter is the Completer of an internal request.
-type waiter chan error
+// outcome is the Completer of an internal request, for await. Primary.mu guards it.
+type outcome struct {
+	p    *Primary
+	over bool
+	err  error // set before over
+}
 
 // Complete hands the result to whoever waits.
-func (w waiter) Complete(_ *Request, err error) { w <- err }
+func (o *outcome) Complete(_ *Request, err error) {
+	o.p.mu.Lock()
+	defer o.p.mu.Unlock()
+	o.over, o.err = true, err
+	o.p.changed.Broadcast()
+}
 
 // CompleteBatch does nothing.
-func (w waiter) CompleteBatch() {}
+func (o *outcome) CompleteBatch() {}

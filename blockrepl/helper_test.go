@@ -441,6 +441,15 @@ func (q *pair) equalBytes(a, b []byte) {
 
 func fill(b byte, n int) []byte { return bytes.Repeat([]byte{b}, n) }
 
+// waiter is the Completer of one request.
+type waiter chan error
+
+// Complete hands the result to whoever waits.
+func (w waiter) Complete(_ *Request, err error) { w <- err }
+
+// CompleteBatch does nothing.
+func (w waiter) CompleteBatch() {}
+
 // pending reports that a request has not completed.
 func (w waiter) pending() bool {
 	select {

@@ -3,6 +3,7 @@ package blockrepl
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -41,6 +42,30 @@ func TestHoldOfAFailedVolume(t *testing.T) {
 	}
 }
 
+// A volume that may not write cannot be held, and says so at once: no flush ends in it.
+func TestHoldOfAVolumeThatStands(t *testing.T) {
+	for want, prepare := range map[State]func(q *pair){
+		Detached: func(q *pair) { q.primary() },
+		Frozen:   func(q *pair) { q.up().lose() },
+	} {
+		t.Run(want.String(), func(t *testing.T) {
+			q := newPair(t, 6<<20)
+			prepare(q)
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			err := q.p.Hold(ctx)
+			if !errors.Is(err, ErrState) || !strings.Contains(err.Error(), want.String()) {
+				t.Fatalf("hold: %v", err)
+			}
+			q.p.mu.Lock()
+			defer q.p.mu.Unlock()
+			if q.p.stand.holding {
+				t.Error("it is held")
+			}
+		})
+	}
+}
+
 // One that fails while it is being held ends the hold.
 func TestFailureEndsHold(t *testing.T) {
 	q := newPair(t, 6<<20).up()
@@ -67,5 +92,24 @@ func TestFailureEndsHold(t *testing.T) {
 	close(release)
 	if err := <-held; !errors.Is(err, bad) {
 		t.Fatalf("hold: %v", err)
+	}
+}
+
+// What waits for a flush of its own ends when the local copy fails in it: a verify that nobody could end kept the next
+// one away.
+func TestFailureEndsVerify(t *testing.T) {
+	q := newPair(t, 6<<20).up()
+	q.write(0, fill(1, Sector))
+	bad := errors.New("no space left on device")
+	a, _ := q.disks()
+	rot(q.b.dev, 0)
+	a.mu.Lock()
+	a.fail = bad
+	a.mu.Unlock()
+	if err := q.p.Verify(true); err != nil {
+		t.Fatal(err)
+	}
+	if e := wantEvent[VerifyDone](q); !errors.Is(e.Err, bad) {
+		t.Fatalf("%+v", e)
 	}
 }

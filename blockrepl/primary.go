@@ -90,7 +90,6 @@ func NewPrimary(cfg PrimaryConfig) (*Primary, error) {
 	p := &Primary{
 		cfg: cfg, dev: newLocalDevice(cfg.Device),
 		log:        unhurried(cfg.Logger).With("volume", cfg.Volume),
-		stand:      newStanding(),
 		tracker:    newTracker(cfg.HotExtents, entries),
 		watch:      newWatch(cfg.StallBudget, cfg.LocalBudget),
 		events:     newMailbox(),

@@ -1,7 +1,5 @@
 package blockrepl
 
-import "context"
-
 // State is where a Primary stands to its peer.
 type State uint8
 
@@ -34,21 +32,11 @@ func (s State) decides() bool { return s == Alone || s == Syncing }
 // to a hold, and to its own copy.
 //
 // Invariant: Closed is never left; a failure is never taken back, the first one stays the
-// reason; sound ends with it and not before. Primary.mu guards it; sound alone may be
-// waited for without.
+// reason. Primary.mu guards it.
 type standing struct {
 	state   State
 	holding bool  // Hold is in force
 	failed  error // the local failure for which writes wait
-
-	sound context.Context // ends when the local copy fails, with the reason
-	spoil context.CancelCauseFunc
-}
-
-func newStanding() standing {
-	s := standing{}
-	s.sound, s.spoil = context.WithCancelCause(context.Background())
-	return s
 }
 
 // move takes the volume to another state. Nothing leads out of Closed.
@@ -75,7 +63,6 @@ func (s *standing) fail(err error) bool {
 		return false
 	}
 	s.failed = err
-	s.spoil(err)
 	return true
 }
 

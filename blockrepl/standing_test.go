@@ -1,7 +1,6 @@
 package blockrepl
 
 import (
-	"context"
 	"errors"
 	"testing"
 )
@@ -9,7 +8,7 @@ import (
 // What may begin, state by state, with and without a hold or a failure.
 func TestStandingAdmits(t *testing.T) {
 	for state := Detached; state <= Closed; state++ {
-		s := newStanding()
+		var s standing
 		s.move(state)
 		writes := state == Alone || state == Syncing || state == Required || state == Connected
 		if s.writable() != writes || s.readable() != (state != Detached && state != Closed) {
@@ -32,13 +31,13 @@ func TestStandingAdmits(t *testing.T) {
 
 // The first failure stays the reason, nothing leads out of Closed.
 func TestStandingIsFinal(t *testing.T) {
-	s := newStanding()
+	var s standing
 	first := errors.New("first")
-	if s.sound.Err() != nil || !s.fail(first) || s.fail(errors.New("second")) {
+	if !s.fail(first) || s.fail(errors.New("second")) {
 		t.Fatal("a failure that is none, or two")
 	}
-	if context.Cause(s.sound) != first || s.failed != first {
-		t.Fatal(context.Cause(s.sound), s.failed)
+	if s.failed != first {
+		t.Fatal(s.failed)
 	}
 	s.move(Closed)
 	s.move(Alone)
