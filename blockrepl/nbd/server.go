@@ -14,7 +14,7 @@ import (
 	"duet/blockrepl"
 )
 
-// ErrInUse is returned when another process listens on the socket.
+// ErrInUse is returned when another process listens on the socket, or that cannot be ruled out.
 var ErrInUse = errors.New("socket is in use")
 
 const (
@@ -156,16 +156,21 @@ func listenLoopback(addr string) (net.Listener, error) {
 }
 
 // listenSocket makes the socket at path. Whether another process serves the one that is there is found out by
-// connecting to it, which that process sees as a client that leaves at once.
+// connecting to it, which that process sees as a client that leaves at once. Only being refused proves that there is
+// none: one that is too busy for another client lives.
 func listenSocket(path string) (*net.UnixListener, error) {
 	var owner os.FileInfo
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
 			return nil, fmt.Errorf("listen on %s: a file that is no socket is in the way", path)
 		}
-		if probe, err := net.Dial("unix", path); err == nil {
+		probe, err := net.Dial("unix", path)
+		switch {
+		case err == nil:
 			probe.Close()
 			return nil, fmt.Errorf("listen on %s: %w", path, ErrInUse)
+		case !deserted(err):
+			return nil, fmt.Errorf("listen on %s: %w: %w", path, ErrInUse, err)
 		}
 		owner = info
 	}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,11 @@ func ownerOnly(_, _ string, c syscall.RawConn) error {
 		return ctl
 	}
 	return err
+}
+
+// deserted says that a connection failed because nobody listens on the socket any more, or it is gone.
+func deserted(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
 // inherit gives a new socket to the owner of the one it replaces: the hypervisor has given that to the user of its

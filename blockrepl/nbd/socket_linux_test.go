@@ -10,6 +10,8 @@ import (
 
 	"duet/blockrepl/blocktest"
 	"duet/blockrepl/nbd"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSocketOwner: whom the old socket was given to can connect to the new one.
@@ -33,6 +35,42 @@ func TestSocketOwner(t *testing.T) {
 		if err := errors.Join(os.Lchown(sock, 4711, 4711), s.Close()); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestListenBesideABusyServer: who has no room for another client lives, and keeps its socket.
+func TestListenBesideABusyServer(t *testing.T) {
+	sock := socketPath(t)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: sock}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := net.Dial("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if c, err := net.Dial("unix", sock); !errors.Is(err, syscall.EAGAIN) {
+		if err == nil {
+			c.Close()
+		}
+		t.Fatalf("there is room for one more: %v", err)
+	}
+	before, err := os.Lstat(sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := nbd.New(nbd.Options{Socket: sock, Name: "vol", Log: testLog(t)})
+	defer s.Close()
+	if err := s.Listen(); !errors.Is(err, nbd.ErrInUse) {
+		t.Errorf("listen: %v", err)
+	}
+	if after, err := os.Lstat(sock); err != nil || !os.SameFile(before, after) {
+		t.Errorf("its socket was replaced: %v", err)
 	}
 }
 
