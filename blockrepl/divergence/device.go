@@ -83,15 +83,6 @@ func (d *Device) Versions() []*Version {
 	return slices.DeleteFunc(slices.Clone(d.versions), (*Version).ended)
 }
 
-// Save saves [off, off+n) now, as a write there would do first. Who knows what will be
-// overwritten soon calls it ahead, from several goroutines, so that they share the
-// syncs and the writes themselves do not wait. No write to the range may be under way. It is ErrAside as for a write.
-func (d *Device) Save(off, n int64) error {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.save(off, n)
-}
-
 // save is the way of every change; mu is held. For saved regions it is a bitmap test.
 func (d *Device) save(off, n int64) error {
 	if len(d.versions) == 0 || n == 0 {

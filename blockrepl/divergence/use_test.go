@@ -236,32 +236,6 @@ func TestExportOfChangingHoles(t *testing.T) {
 	}
 }
 
-func TestSaveAhead(t *testing.T) {
-	const size = 4 << 20
-	base := backing.NewFaulty(filled(t, size))
-	v := begin(t, t.TempDir(), size)
-	dev := wrap(t, base, v)
-	if err := dev.Save(1<<20, 2<<20); err != nil {
-		t.Fatal(err)
-	}
-	if v.Regions() != 32 {
-		t.Errorf("%d regions saved", v.Regions())
-	}
-	base.Inject(backing.Fault{Ops: []blockrepl.Op{blockrepl.OpRead}, Err: errors.New("unreadable")})
-	if _, err := dev.WriteAt(make([]byte, 2<<20), 1<<20); err != nil {
-		t.Errorf("a write to saved regions reads the image: %v", err)
-	}
-	if _, err := dev.WriteAt(make([]byte, 512), 0); err != nil {
-		t.Errorf("write over what cannot be read: %v", err)
-	}
-	if n, err := unreadable(v.dir); n != blockrepl.RegionSize || err != nil {
-		t.Errorf("%d bytes are noted as lost: %v", n, err)
-	}
-	if err := dev.Save(size-512, 1024); !errors.Is(err, blockrepl.ErrRange) {
-		t.Errorf("beyond the end: %v", err)
-	}
-}
-
 func TestDropWhileInUse(t *testing.T) {
 	const size = 4 << 20
 	dir := t.TempDir()
