@@ -51,7 +51,7 @@ type VerifyDone struct {
 	Checked  int64   // bytes
 	Differs  []int64 // offsets of regions that differ, the first maxReported
 	Count    int64   // number of regions that differ
-	Repaired int64   // of these, brought in step, durably
+	Repaired int64   // of these, brought in step, durably; 0 with Err
 	// Mended regions could not be read here and were written anew from the peer, which is
 	// done without being asked; Unreadable ones cannot be read here and could not be mended.
 	Mended, Unreadable int64

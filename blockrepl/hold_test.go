@@ -96,7 +96,7 @@ func TestFailureEndsHold(t *testing.T) {
 }
 
 // What waits for a flush of its own ends when the local copy fails in it: a verify that nobody could end kept the next
-// one away.
+// one away. What it repaired is not durable, and does not count.
 func TestFailureEndsVerify(t *testing.T) {
 	q := newPair(t, 6<<20).up()
 	q.write(0, fill(1, Sector))
@@ -109,7 +109,7 @@ func TestFailureEndsVerify(t *testing.T) {
 	if err := q.p.Verify(true); err != nil {
 		t.Fatal(err)
 	}
-	if e := wantEvent[VerifyDone](q); !errors.Is(e.Err, bad) {
+	if e := wantEvent[VerifyDone](q); !errors.Is(e.Err, bad) || e.Count != 1 || e.Repaired != 0 {
 		t.Fatalf("%+v", e)
 	}
 }

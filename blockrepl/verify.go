@@ -64,6 +64,9 @@ func (p *Primary) runVerify(l *link, repair bool) {
 		p.mu.Lock()
 		v.failed = err
 	}
+	if v.failed != nil {
+		v.repairs = 0 // none is known to be durable
+	}
 	v.running = false
 	done := VerifyDone{
 		Checked: v.checked, Differs: v.differs, Count: v.count, Repaired: v.repairs,
@@ -137,9 +140,11 @@ func (s *syncer) examine(id uint32, off, n int64, v *verifyState, repair bool) e
 	if v == nil || err != nil || differs|bad == 0 {
 		return err
 	}
+	var repaired uint64
 	if repair {
 		err = runs(s.p.dev.Size(), id, differs, func(off, n int64) error {
-			_, err := s.copy(id, off, n)
+			inStep, err := s.copy(id, off, n)
+			repaired |= inStep
 			return err
 		})
 	}
@@ -148,9 +153,7 @@ func (s *syncer) examine(id uint32, off, n int64, v *verifyState, repair bool) e
 	v.mended += mended
 	v.unread += int64(ones(bad)) - mended
 	v.count += int64(ones(differs))
-	if repair && err == nil {
-		v.repairs += int64(ones(differs))
-	}
+	v.repairs += int64(ones(repaired))
 	for m := differs; m != 0 && len(v.differs) < maxReported; m &= m - 1 {
 		v.differs = append(v.differs, int64(id)*ExtentSize+int64(bits.TrailingZeros64(m))*RegionSize)
 	}
