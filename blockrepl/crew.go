@@ -8,8 +8,8 @@ import (
 // crew is who works for a volume.
 //
 // Invariant: whoever may be in the device, or reads the data of a request, is counted: the
-// goroutines of the volume in wg, those that came with a Kick in active. So when both are
-// done after Fence, nobody is; the ledger knows of a commit in the log. ctx ends with the
+// goroutines of the volume, and those that came for a proof or for its holes, in wg, those that came with a Kick in
+// active. So when both are done after Fence, nobody is; the ledger knows of a commit in the log. ctx ends with the
 // volume; a goroutine is added only before that, or by one that is counted. The wake channels
 // have capacity one and anybody may use them; Primary.mu guards the rest.
 type crew struct {

@@ -40,7 +40,7 @@ type Mapper interface {
 	// there is none up to the end of the device it returns Size, Size.
 	// Holes read as zeroes. The answer may be stale as soon as it is given. Data may always be said where a hole is,
 	// never the other way round: a hole is taken for zeroes without being read, so what is there would never reach the
-	// peer.
+	// peer. It may wait for the disk.
 	Data(off int64) (start, end int64, err error)
 }
 

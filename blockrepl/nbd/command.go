@@ -184,8 +184,8 @@ const (
 	extentSize = 8
 )
 
-// blockStatus tells data from holes. It asks the device itself, on this
-// goroutine: the map is a matter of microseconds.
+// blockStatus tells data from holes. It asks the volume for its map on this goroutine, before the client's next request
+// is read: it is a matter of microseconds, and of a disk that hangs the volume tells.
 func (c *conn) blockStatus(h header, _ []byte) error {
 	if c.dev == nil {
 		return c.refuse(h, eInval)
@@ -205,25 +205,31 @@ func (c *conn) blockStatus(h header, _ []byte) error {
 	})
 }
 
-// mapRange encodes at most limit extents from off on, none beyond end. It always gives one at least, as the protocol
-// wants progress.
+// mapRange encodes at most limit extents from off on, none beyond end, each as long as it is: the volume may tell it in
+// pieces. It always gives one at least, as the protocol wants progress.
 func mapRange(dev blockrepl.Mapper, off, end int64, limit int) ([]byte, error) {
 	var b []byte
-	add := func(n int64, state uint32) {
-		b = binary.BigEndian.AppendUint32(b, uint32(n))
-		b = binary.BigEndian.AppendUint32(b, state)
-		off += n
-	}
-	for off < end && len(b) < limit*extentSize {
+	last := uint32(0) // state of the last extent
+	for n := int64(0); off < end; off += n {
 		from, to, err := dev.Data(off)
 		if err != nil {
 			return nil, err
 		}
-		if from = min(from, end); from > off {
-			add(from-off, stateHole|stateZero)
+		state := uint32(0)
+		if n = min(to, end) - off; from > off {
+			n, state = min(from, end)-off, stateHole|stateZero
+		}
+		if len(b) > 0 && state == last {
+			length := b[len(b)-extentSize:]
+			binary.BigEndian.PutUint32(length, binary.BigEndian.Uint32(length)+uint32(n))
 			continue
 		}
-		add(min(to, end)-off, 0)
+		if len(b) == limit*extentSize {
+			break
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(n))
+		b = binary.BigEndian.AppendUint32(b, state)
+		last = state
 	}
 	return b, nil
 }
