@@ -49,6 +49,32 @@ func TestPlainQueueClose(t *testing.T) {
 	}
 }
 
+// closing is a device that is closed by a read that does not want to wait.
+type closing struct {
+	blockrepl.Device
+	close func()
+}
+
+func (d *closing) TryReadAt([]byte, int64) bool {
+	d.close()
+	return false
+}
+
+// A read that comes back from the device when the queue is closed finds no worker: it is told so.
+func TestPlainQueueClosedByARead(t *testing.T) {
+	dev := &closing{Device: backing.NewMemory(blocktest.DeviceSize)}
+	q := blocktest.StartQueue(dev, 1)
+	dev.close = func() { q.Close() }
+	w := blocktest.NewWaiter()
+	r := blocktest.Read(0, 512)
+	r.By = w
+	q.Submit(r)
+	q.Kick()
+	if errs := w.Wait(t, r); errs[0] != blockrepl.ErrClosed {
+		t.Errorf("it ends with %v", errs[0])
+	}
+}
+
 func TestDirtyLogInMemory(t *testing.T) {
 	blocktest.DirtyLog(t, func(t *testing.T) (blockrepl.DirtyLog, func() blockrepl.DirtyLog) {
 		log := memlog.New()

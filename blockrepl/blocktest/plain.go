@@ -55,19 +55,19 @@ func (q *PlainQueue) Size() int64 { return q.dev.Size() }
 // unless a worker is awake anyway.
 func (q *PlainQueue) Submit(r *blockrepl.Request) {
 	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		finish(r, blockrepl.ErrClosed)
-		return
-	}
 	// Reading outside the lock is right: what is submitted from now on may take effect before or after.
-	if r.Op == blockrepl.OpRead && q.fast != nil && q.conflicts(r) == 0 {
+	if !q.closed && r.Op == blockrepl.OpRead && q.fast != nil && q.conflicts(r) == 0 {
 		q.mu.Unlock()
 		if q.fast.TryReadAt(r.Data, r.Off) {
 			finish(r, nil)
 			return
 		}
 		q.mu.Lock()
+	}
+	if q.closed { // perhaps only since it was read: no worker would come
+		q.mu.Unlock()
+		finish(r, blockrepl.ErrClosed)
+		return
 	}
 	q.add(r)
 	q.mu.Unlock()
@@ -114,7 +114,7 @@ func (q *PlainQueue) Kick() {
 }
 
 // Close completes with ErrClosed what has not begun, waits for the rest and ends the workers. It waits as long as the
-// device does. It must not run beside a Submit that is reading: a request that comes back from there finds no worker.
+// device does; a read that Submit does itself is not waited for.
 func (q *PlainQueue) Close() error {
 	q.mu.Lock()
 	q.closed = true
