@@ -92,7 +92,8 @@ func (r *Room) give(m *registry.Entry, peer cluster.NodeID) {
 		if err != nil {
 			return "", err
 		}
-		r.cfg.Logger.Warn("the peer did not know the module and has it again; its copy is made anew", "module", name, "peer", peer)
+		r.cfg.Logger.Warn("the peer did not know the module and has it again; its copy is made anew", "module", name,
+			"peer", peer)
 		return fmt.Sprintf("%s has module %s again; its copy is made anew", peer, name), nil
 	})
 }

@@ -361,8 +361,8 @@ func (a *app) cameText(m api.ModuleStatus, n api.NodeState) string {
 	return fmt.Sprintf("%s is on %s%s: %s.", clean(m.Name), clean(n.Node), when, clean(n.Came.Why))
 }
 
-// writeModule writes one module in detail: where it belongs, why on every node, what is to be mended there, the task that goes on,
-// the volumes, and how their proofs stand.
+// writeModule writes one module in detail: why on every node, where it is and how it came there, what is to be mended,
+// the task that goes on, the volumes, and how their proofs stand.
 func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	t := a.moduleTable()
 	addModule(&t, m, true)
