@@ -73,7 +73,10 @@ func (v *Version) copyTo(ctx context.Context, base blockrepl.Device, w io.Writer
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		n := v.hole(&empty, off)
+		n, err := v.hole(&empty, off)
+		if err != nil {
+			return err
+		}
 		if n == 0 {
 			n = min(chunk, v.about.Size-off)
 			if err := v.Read(base, buf[:n], off); err != nil {
@@ -100,8 +103,12 @@ func (v *Version) copyTo(ctx context.Context, base blockrepl.Device, w io.Writer
 
 // hole returns how many bytes from off, the start of a region, are zeroes without
 // reading them. What base said before is right as long as the region is not saved: it
-// did not change since.
-func (v *Version) hole(base *holes, off int64) int64 {
+// did not change since. That holds only while the version saves: the errors are those of one that has ended.
+func (v *Version) hole(base *holes, off int64) (int64, error) {
+	if err := v.begin(); err != nil {
+		return 0, err
+	}
+	defer v.use.RUnlock()
 	regions := regionsOf(v.about.Size)
 	first := off / blockrepl.RegionSize
 	free := base.regions(first, regions-first)
@@ -109,5 +116,5 @@ func (v *Version) hole(base *holes, off int64) int64 {
 	for end < regions && (v.saved.has(end) && v.holes.has(end) || !v.saved.has(end) && end-first < free) {
 		end++
 	}
-	return min(end*blockrepl.RegionSize, v.about.Size) - off
+	return min(end*blockrepl.RegionSize, v.about.Size) - off, nil
 }

@@ -200,6 +200,33 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// The holes of a base are no version's once that is dropped or given up: nothing is saved any more.
+func TestExportOfEndedVersion(t *testing.T) {
+	const size = 3 << 20
+	for want, end := range map[error]func(*Version) error{
+		ErrDropped: (*Version).Drop,
+		ErrGivenUp: func(v *Version) error { _, err := v.giveUp(errors.New("no room")); return err },
+		ErrClosed:  (*Version).Close,
+	} {
+		base := filled(t, size)
+		if err := base.Discard(1<<20, blockrepl.RegionSize); err != nil { // what is behind a hole is looked for there
+			t.Fatal(err)
+		}
+		v := begin(t, t.TempDir(), size)
+		path := filepath.Join(t.TempDir(), "x.raw")
+		err := v.Export(t.Context(), base, path, func(done, _ int64) {
+			if done == 1<<20 {
+				if err := errors.Join(end(v), base.Discard(1<<20, 2<<20)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("export: %v, want %v", err, want)
+		}
+	}
+}
+
 // The base's holes change while the image is exported; the version's do not.
 func TestExportOfChangingHoles(t *testing.T) {
 	const size = 6 << 20
