@@ -18,8 +18,8 @@ const exportGrain = 4096
 // Export writes the whole version as a sparse raw image to path, which must not exist
 // yet; it is durable when Export returns nil. Until then it is path.part, which an error
 // removes. Progress, if not nil, is called on this goroutine with bytes of About.Size. ErrInUse
-// means that another Export writes to the same path. Base is as for Read; that it is written meanwhile does not change
-// what is exported.
+// means that another Export writes to the same path, fs.ErrExist that something has it: what is there stays as it is.
+// Base is as for Read; that it is written meanwhile does not change what is exported.
 func (v *Version) Export(ctx context.Context, base blockrepl.Device, path string,
 	progress func(done, total int64)) error {
 	if err := v.export(ctx, base, path, progress); err != nil {
@@ -28,20 +28,28 @@ func (v *Version) Export(ctx context.Context, base blockrepl.Device, path string
 	return nil
 }
 
+// export holds the lock of its file until that has its name: in between another export would begin it anew.
 func (v *Version) export(ctx context.Context, base blockrepl.Device, path string,
 	progress func(done, total int64)) error {
 	if err := v.fits(base); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", path, errors.Join(fs.ErrExist, err))
+	if err := free(path); err != nil {
+		return err
 	}
 	part := path + ".part"
 	f, err := openLocked(part, os.O_CREATE)
+	if errors.Is(err, ErrInUse) {
+		return fmt.Errorf("another export writes to %s: %w", path, err)
+	}
 	if err != nil {
 		return err
 	}
-	err = f.Truncate(0) // a crash may have left one
+	defer f.Close() // nothing is written after its sync
+	err = mine(f, part)
+	if err == nil {
+		err = f.Truncate(0) // a crash may have left one
+	}
 	if err == nil {
 		err = makeSparse(f)
 	}
@@ -54,12 +62,34 @@ func (v *Version) export(ctx context.Context, base blockrepl.Device, path string
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
+	if err == nil { // a rename replaces whatever there is
+		err = errors.Join(mine(f, part), free(path))
+	}
 	if err == nil {
 		err = durable.Rename(part, path)
 	}
+	if err != nil && mine(f, part) == nil {
+		err = errors.Join(err, os.Remove(part))
+	}
+	return err
+}
+
+// free returns fs.ErrExist if something has the name, be it a link to nowhere.
+func free(path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, errors.Join(fs.ErrExist, err))
+	}
+	return nil
+}
+
+// mine returns ErrInUse unless f is what the name stands for: its lock says nothing of another file.
+func mine(f *os.File, path string) error {
+	have, err := f.Stat()
 	if err != nil {
-		return errors.Join(err, os.Remove(part))
+		return err
+	}
+	if at, err := os.Lstat(path); err != nil || !os.SameFile(have, at) {
+		return fmt.Errorf("%s is another file by now: %w", path, errors.Join(ErrInUse, err))
 	}
 	return nil
 }

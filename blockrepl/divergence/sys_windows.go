@@ -10,9 +10,11 @@ import (
 const (
 	errSharingViolation = syscall.Errno(32)
 	fsctlSetSparse      = 0x900c4
+	fileShareDelete     = 4
 )
 
-// openLocked opens path for reading and writing, shared with nobody until it is closed.
+// openLocked opens path for reading and writing, shared with nobody until it is closed. It may get another name
+// meanwhile.
 func openLocked(path string, flag int) (*os.File, error) {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {
@@ -22,8 +24,9 @@ func openLocked(path string, flag int) (*os.File, error) {
 	if flag&os.O_CREATE != 0 {
 		mode = syscall.OPEN_ALWAYS
 	}
+	// Sharing its deletion lets nobody read or write it: whoever wants to is still refused.
 	const access = syscall.GENERIC_READ | syscall.GENERIC_WRITE
-	h, err := syscall.CreateFile(name, access, 0, nil, mode, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+	h, err := syscall.CreateFile(name, access, fileShareDelete, nil, mode, syscall.FILE_ATTRIBUTE_NORMAL, 0)
 	if errors.Is(err, errSharingViolation) {
 		err = ErrInUse
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -198,6 +199,92 @@ func TestExport(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Dir(stop)); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// An image is written beside what others do: of exports to one path one is through, and a file that is not its own has
+// its name and its content afterwards.
+func TestExportBesideOthers(t *testing.T) {
+	const size = 1 << 20
+	base := filled(t, size)
+	was := content(t, base)
+	v := begin(t, t.TempDir(), size)
+	theirs := []byte("an admin's")
+	holds := func(t *testing.T, path string, want []byte) {
+		t.Helper()
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s has %d bytes: %v", filepath.Base(path), len(got), err)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		want error
+		do   func(path string) error // once all is copied
+		left map[string][]byte       // by what follows the path
+	}{
+		{"the name is taken meanwhile", fs.ErrExist, func(path string) error { return os.WriteFile(path, theirs, 0o600) },
+			map[string][]byte{"": theirs}},
+		{"another file has the place", ErrInUse, func(path string) error {
+			return errors.Join(os.Remove(path+".part"), os.WriteFile(path+".part", theirs, 0o600))
+		}, map[string][]byte{".part": theirs}},
+		{"another export", nil, func(path string) error {
+			if err := v.Export(context.Background(), base, path, nil); !errors.Is(err, ErrInUse) {
+				return errors.Join(errors.New("it was not refused"), err)
+			}
+			return nil
+		}, map[string][]byte{"": was}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "x.raw")
+			err := v.Export(t.Context(), base, path, func(done, total int64) {
+				if done < total {
+					return
+				}
+				if err := c.do(path); err != nil {
+					t.Error(err)
+				}
+			})
+			if !errors.Is(err, c.want) {
+				t.Errorf("export: %v, want %v", err, c.want)
+			}
+			if all, err := os.ReadDir(filepath.Dir(path)); err != nil || len(all) != len(c.left) {
+				t.Errorf("left: %v, %v", all, err)
+			}
+			for name, want := range c.left {
+				holds(t, path+name, want)
+			}
+		})
+	}
+	t.Run("one that waits for the lock", func(t *testing.T) {
+		dir := t.TempDir()
+		for i := range 50 {
+			path := filepath.Join(dir, strconv.Itoa(i))
+			ended := make(chan struct{})
+			var other sync.WaitGroup
+			other.Go(func() {
+				for {
+					// Where it is between the making of the file and its lock the file is empty.
+					if f, err := openLocked(path+".part", 0); err == nil {
+						info, err := f.Stat()
+						if err == nil && info.Size() > 0 && mine(f, path+".part") == nil {
+							t.Error("the image is nobody's before it has its name")
+						}
+						_ = f.Close() // nothing was written
+					}
+					select {
+					case <-ended:
+						return
+					default:
+					}
+				}
+			})
+			err := v.Export(t.Context(), base, path, nil)
+			close(ended)
+			other.Wait()
+			if err != nil && !errors.Is(err, ErrInUse) {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // The holes of a base are no version's once that is dropped or given up: nothing is saved any more.
