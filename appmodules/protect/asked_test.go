@@ -332,6 +332,9 @@ func TestProtectUndone(t *testing.T) {
 		"an image that is cut off": {func(d *daemon, c *protect.Config) {
 			c.Volumes = cutVolumes{volumes{d}}
 		}, "bytes"},
+		"an image that can be neither made nor dropped": {func(d *daemon, c *protect.Config) {
+			c.Volumes = leftVolumes{volumes{d}}
+		}, "it refuses"},
 		"a peer that does not store it": {func(d *daemon, c *protect.Config) {
 			c.Peers = beta{peers: peers{d}, store: errRefused}
 		}, "store module on beta"},
@@ -360,19 +363,27 @@ func TestProtectUndone(t *testing.T) {
 // cutVolumes make images that are smaller than they should be.
 type cutVolumes struct{ volumes }
 
-func (v cutVolumes) Make(m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
-	made, err := v.volumes.Make(m, places)
+func (v cutVolumes) Make(m appmodules.Module, places []protect.Place, chosen []protect.Made) ([]protect.Made, error) {
+	made, err := v.volumes.Make(m, places, chosen)
 	for _, one := range made {
 		v.must(os.Truncate(one.Path, diskSize/2))
 	}
 	return made, err
 }
 
+// leftVolumes make images, fail, and cannot take them back.
+type leftVolumes struct{ volumes }
+
+func (v leftVolumes) Make(m appmodules.Module, places []protect.Place, chosen []protect.Made) ([]protect.Made, error) {
+	_, err := v.volumes.Make(m, places, chosen)
+	return nil, errors.Join(err, errRefused)
+}
+
 // nameless make images and forget where.
 type nameless struct{ volumes }
 
-func (v nameless) Make(m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
-	made, err := v.volumes.Make(m, places)
+func (v nameless) Make(m appmodules.Module, places []protect.Place, chosen []protect.Made) ([]protect.Made, error) {
+	made, err := v.volumes.Make(m, places, chosen)
 	err = errors.Join(err, v.Drop(m, made))
 	return make([]protect.Made, len(made)), err
 }

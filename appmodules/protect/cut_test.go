@@ -150,7 +150,7 @@ func (w *world) faults(state vmmanager.State) (out []string) {
 		return slices.ContainsFunc(def.Disks, func(d vmmanager.Disk) bool { return d.Path == path })
 	}
 	for path := range w.images {
-		if strings.Contains(path, made) && !strings.HasPrefix(path, "beta:") && !used(path) && !w.leaky {
+		if strings.Contains(path, made) && !strings.HasPrefix(path, "beta:") && !used(path) {
 			bad("image %s is left", path)
 		}
 		if strings.HasPrefix(path, "beta:") && !w.was { // after a release it keeps them

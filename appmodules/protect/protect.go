@@ -150,7 +150,8 @@ func (p *protection) rewired() (vmmanager.Definition, error) {
 }
 
 // makeImages makes the volumes' images where there are none yet, the peer's first, and puts their paths into the
-// module. What was made is stored with the end of the step. A peer that knows modules by name only gets one without
+// module. What it is about to make here is stored before, so that an undo finds it wherever the daemon died, and what
+// was made with the end of the step. A peer that knows modules by name only gets one without
 // an identity, as both nodes and the witness have to vote by the same.
 func (p *protection) makeImages(ctx context.Context) error {
 	self, peer := string(p.w.self()), string(p.peer())
@@ -167,11 +168,19 @@ func (p *protection) makeImages(ctx context.Context) error {
 		p.Theirs, err = p.w.cfg.Peers.Make(ctx, p.peer(), p.Task, p.Module, p.places[peer])
 	}
 	if err == nil {
-		p.Mine, err = p.w.cfg.Volumes.Make(p.Module, p.places[self])
+		p.Mine, err = p.w.cfg.Volumes.Choose(p.Module, p.places[self])
+	}
+	if err == nil {
+		err = p.w.keep(p.record)
 	}
 	if err != nil {
 		return err
 	}
+	made, err := p.w.cfg.Volumes.Make(p.Module, p.places[self], p.Mine)
+	if err != nil {
+		return err // an undo drops what it could not take back itself
+	}
+	p.Mine = made
 	for node, images := range map[string][]Made{self: p.Mine, peer: p.Theirs} {
 		for i, image := range images {
 			at := slices.IndexFunc(p.Module.Volumes(), func(

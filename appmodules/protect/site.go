@@ -59,10 +59,12 @@ type Modules interface {
 
 // Volumes are what volumes are made of on this node. Its calls wait for disks.
 type Volumes interface {
-	// Make makes an image for each place, in their order, or none. It notes nothing: what was made is the caller's to
-	// keep.
-	Make(m appmodules.Module, places []Place) ([]Made, error)
-	// Drop undoes Make. What is gone already is no error; what a module has by now stays.
+	// Choose says what Make would make for each place, in their order, and changes nothing. It is Intended, and the
+	// caller's to keep durably before Make.
+	Choose(m appmodules.Module, places []Place) ([]Made, error)
+	// Make makes what Choose has chosen for those places, or none, and returns it, Intended no more. It notes nothing.
+	Make(m appmodules.Module, places []Place, chosen []Made) ([]Made, error)
+	// Drop undoes Make, also one that was cut short. What is gone already is no error; what a module has by now stays.
 	Drop(m appmodules.Module, all []Made) error
 	// Disk is what a VM has that is on the image of a volume.
 	Disk(v appmodules.Volume) vmmanager.Disk
@@ -158,10 +160,13 @@ type Place struct {
 	Path   string `json:"path,omitempty"` // an admin's choice; empty: the node chooses
 }
 
-// Made is an image that a protect has made, and how to undo that.
+// Made is an image that a protect has made or is about to make, and how to undo that.
 type Made struct {
 	Path string `json:"path"`
 	// Was is the file that it was before, whose name an undo gives back to it; Path: it stays where it is, as the admin's
 	// own, or as what a VM has by now; empty: there was none, and an undo deletes it.
 	Was string `json:"was,omitempty"`
+	// Intended: it was noted before it was made, so what has its name may be a file of somebody else. An undo takes one
+	// that holds nothing, and leaves every other.
+	Intended bool `json:"intended,omitempty"`
 }

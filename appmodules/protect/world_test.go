@@ -41,7 +41,6 @@ type world struct {
 	tasks  int                       // so far
 	was    bool                      // it was protected at some time
 	deny   bool                      // images cannot be given to the VM's process
-	leaky  bool                      // images were made and are not noted yet
 }
 
 // made is part of the path of images that Duet makes.
@@ -242,7 +241,6 @@ func (s store) Save(key string, v any) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.store[key] = b
-		s.leaky = s.leaky && !bytes.Contains(b, []byte(made))
 		return err
 	})
 }
@@ -429,16 +427,21 @@ func (v volumes) path(m appmodules.Module, target string) string {
 	return filepath.Join(v.dir, "volumes", m.Name, target+".raw")
 }
 
-func (v volumes) Make(m appmodules.Module, places []protect.Place) (out []protect.Made, err error) {
+func (v volumes) Choose(m appmodules.Module, places []protect.Place) (out []protect.Made, err error) {
+	for _, p := range places {
+		out = append(out, protect.Made{Path: v.path(m, p.Target), Intended: true})
+	}
+	return out, v.alive()
+}
+
+func (v volumes) Make(_ appmodules.Module, _ []protect.Place, chosen []protect.Made) (out []protect.Made, err error) {
 	err = v.change(func() error {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		for _, p := range places {
-			path := v.path(m, p.Target)
-			v.file(path)
-			out = append(out, protect.Made{Path: path})
+		for _, m := range chosen {
+			v.file(m.Path)
+			out = append(out, protect.Made{Path: m.Path})
 		}
-		v.leaky = true
 		return nil
 	})
 	return out, err

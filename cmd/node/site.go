@@ -185,8 +185,12 @@ func (n *Node) fresh(s protect.New) (registry.Fresh, error) {
 // volumes is a protect.Volumes.
 type volumes struct{ n *Node }
 
-func (a volumes) Make(m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
-	return a.n.images.Make(m.Name, places)
+func (a volumes) Choose(m appmodules.Module, places []protect.Place) ([]protect.Made, error) {
+	return a.n.images.Choose(m.Name, places)
+}
+
+func (a volumes) Make(m appmodules.Module, places []protect.Place, chosen []protect.Made) ([]protect.Made, error) {
+	return a.n.images.Make(m.Name, places, chosen)
 }
 
 func (a volumes) Drop(_ appmodules.Module, all []protect.Made) error { return a.n.images.Drop(all) }

@@ -5,16 +5,17 @@
 // What was made for another node is noted durably before that is answered: only such files are another node's to use or
 // to undo.
 //
-// What is made or gets another name is durable when the call returns, the name too (package durable). A note is
-// written after the file: a daemon that dies in between leaves a file that nobody claims, never a note of a file
-// that is somebody else's. The package has no goroutines; its calls wait for the disk, and Host for the hypervisor
-// too.
+// What is made or gets another name is durable when the call returns, the name too (package durable). It is chosen,
+// noted, made, and noted as made: a daemon that dies in between leaves a note for each file of its own. Of a file that
+// was only intended nobody knows whether it was made, or whose it is by now: an undo takes none that holds anything.
+// The package has no goroutines; its calls wait for the disk, and Host for the hypervisor too.
 package images
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -69,8 +70,8 @@ type Hosting struct {
 	Places []protect.Place `json:"places"`
 }
 
-// hosted is what a node notes durably of a hosting, before it answers: only what it has
-// made for another node is that node's to use or to undo.
+// hosted is what a node notes durably of a hosting, before it makes the images and again before it answers: only what
+// it has made for another node is that node's to use or to undo.
 type hosted struct {
 	Module string         `json:"module"`
 	Images []protect.Made `json:"images"`
@@ -97,8 +98,14 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 	defer r.making.Unlock()
 	var before hosted
 	// The answer may have been lost on its way; a second image would be in nobody's hands.
-	if found, err := r.cfg.Store.Load(hostedPrefix+h.ID, &before); err != nil || found {
+	found, err := r.cfg.Store.Load(hostedPrefix+h.ID, &before)
+	if err != nil || found && before.made() {
 		return before.Images, err
+	}
+	if found { // this node died over it
+		if err := r.drop(h.ID, before); err != nil {
+			return nil, err
+		}
 	}
 	switch taken, err := r.cfg.Taken(ctx, h.VM); {
 	case err != nil:
@@ -111,14 +118,35 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 			return nil, err
 		}
 	}
-	images, err := r.Make(h.Module, h.Places)
+	chosen, err := r.Choose(h.Module, h.Places)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.cfg.Store.Save(hostedPrefix+h.ID, hosted{h.Module, images}); err != nil {
-		return nil, errors.Join(err, r.Drop(images))
+	note := hosted{h.Module, chosen}
+	if err := r.cfg.Store.Save(hostedPrefix+h.ID, note); err != nil {
+		return nil, err
 	}
-	return images, nil
+	made, err := r.Make(h.Module, h.Places, chosen)
+	if err == nil {
+		err = r.cfg.Store.Save(hostedPrefix+h.ID, hosted{h.Module, made})
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.drop(h.ID, note)) // what stays is found by its note
+	}
+	return made, nil
+}
+
+// drop undoes what a note says, then forgets the note: what could not be undone is still known by it.
+func (r *Room) drop(id string, h hosted) error {
+	if err := r.Drop(h.Images); err != nil {
+		return err
+	}
+	return r.cfg.Store.Delete(hostedPrefix + id)
+}
+
+// made: all of it was made, and not only intended.
+func (h hosted) made() bool {
+	return !slices.ContainsFunc(h.Images, func(m protect.Made) bool { return m.Intended })
 }
 
 // imageDirs are where the admin of another node may put an image on this one by default:
@@ -163,10 +191,7 @@ func (r *Room) DropHosted(id string) error {
 	if found, err := r.cfg.Store.Load(hostedPrefix+id, &h); err != nil || !found {
 		return err
 	}
-	if err := r.Drop(h.Images); err != nil {
-		return err
-	}
-	return r.cfg.Store.Delete(hostedPrefix + id)
+	return r.drop(id, h)
 }
 
 // DropListed is DropHosted for version 1, which lists the images: those that this node has
@@ -204,36 +229,51 @@ func (r *Room) hostings() (map[string]hosted, error) {
 	return out, nil
 }
 
-// Make makes an image for each place, or none.
-func (r *Room) Make(module string, places []protect.Place) (out []protect.Made, err error) {
+// Choose says what Make would make for each place, and changes nothing. A place that an admin has named and that will
+// not do is an error. What it returns is Intended: the caller keeps it durably before Make, for Drop.
+func (r *Room) Choose(module string, places []protect.Place) (out []protect.Made, err error) {
 	for _, p := range places {
-		m, err := r.makeImage(module, p)
+		m, err := r.choose(module, p)
 		if err != nil {
-			err = fmt.Errorf("image of volume %s on %s: %w", p.Target, r.self(), err)
-			return nil, errors.Join(err, r.Drop(out))
+			return nil, r.about(p, err)
 		}
+		m.Intended = true
 		out = append(out, m)
 	}
 	return out, nil
 }
 
-// makeImage makes one, under a name that nothing has. The copy that an earlier release left is used again where it has
-// the size: it saves room, and a resync overwrites it. The directories can be passed through by QEMU's user; a new
-// file is its maker's until libvirt or Grant gives it away.
-func (r *Room) makeImage(module string, p protect.Place) (protect.Made, error) {
+// Make makes what was chosen for the places, or none, and returns it as made. A name that something has got since it
+// was chosen is fs.ErrExist, and stays what it is. After an error Drop of what was chosen takes back what Make could
+// not.
+func (r *Room) Make(module string, places []protect.Place, chosen []protect.Made) ([]protect.Made, error) {
+	var out []protect.Made
+	for i, p := range places {
+		m := chosen[i]
+		if err := r.makeImage(module, m, p.Size); err != nil {
+			return nil, errors.Join(r.about(p, err), r.Drop(out))
+		}
+		m.Intended = false
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// about says of which image an error is.
+func (r *Room) about(p protect.Place, err error) error {
+	return fmt.Errorf("image of volume %s on %s: %w", p.Target, r.self(), err)
+}
+
+// choose takes a name that nothing has. The copy that an earlier release left is used again where it has the size: it
+// saves room, and a resync overwrites it.
+func (r *Room) choose(module string, p protect.Place) (protect.Made, error) {
 	if p.Path != "" {
 		return r.chosenImage(p)
 	}
-	dir := r.imageDir(module)
-	for _, d := range []string{r.cfg.Dir, filepath.Dir(dir), dir} {
-		if err := backing.Passage(d); err != nil {
-			return protect.Made{}, fmt.Errorf("make directory of image: %w", err)
-		}
-	}
 	for i := 1; ; i++ {
-		path := filepath.Join(dir, p.Target+".raw")
+		path := filepath.Join(r.imageDir(module), p.Target+".raw")
 		if i > 1 {
-			path = filepath.Join(dir, fmt.Sprintf("%s-%d.raw", p.Target, i))
+			path = filepath.Join(r.imageDir(module), fmt.Sprintf("%s-%d.raw", p.Target, i))
 		}
 		if exists(path) {
 			continue
@@ -242,29 +282,20 @@ func (r *Room) makeImage(module string, p protect.Place) (protect.Made, error) {
 			if !st.Mode().IsRegular() || st.Size() != p.Size {
 				continue
 			}
-			return protect.Made{Path: path, Was: path + protect.Retired}, durable.Rename(path+protect.Retired, path)
+			return protect.Made{Path: path, Was: path + protect.Retired}, nil
 		}
-		return protect.Made{Path: path}, createImage(path, p.Size)
+		return protect.Made{Path: path}, nil
 	}
 }
 
-// createImage makes a file of zeroes that takes no room yet.
-func createImage(path string, size int64) error {
-	f, err := backing.CreateFile(path, size)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// chosenImage takes the file or block device that the admin has named, whose content will
-// be overwritten, or makes the file.
+// chosenImage is the file or block device that the admin has named, whose content will
+// be overwritten, or a file that is not there yet.
 func (r *Room) chosenImage(p protect.Place) (protect.Made, error) {
 	if volume := r.volumeOn(p.Path); volume != "" {
 		return protect.Made{}, fmt.Errorf("%w: %s is the image of %s", api.ErrConflict, p.Path, volume)
 	}
 	if !exists(p.Path) {
-		return protect.Made{Path: p.Path}, createImage(p.Path, p.Size)
+		return protect.Made{Path: p.Path}, nil
 	}
 	f, err := backing.OpenFile(p.Path, p.Size) // refuses what is in use, too
 	if errors.Is(err, backing.ErrSize) {
@@ -274,6 +305,37 @@ func (r *Room) chosenImage(p protect.Place) (protect.Made, error) {
 		return protect.Made{}, err
 	}
 	return protect.Made{Path: p.Path, Was: p.Path}, f.Close()
+}
+
+// makeImage makes one. The directories can be passed through by QEMU's user; a new file is its maker's until libvirt or
+// Grant gives it away.
+func (r *Room) makeImage(module string, m protect.Made, size int64) error {
+	if r.Made(module, m.Path) {
+		for _, d := range []string{r.cfg.Dir, r.imagesDir(), r.imageDir(module)} {
+			if err := backing.Passage(d); err != nil {
+				return fmt.Errorf("make directory of image: %w", err)
+			}
+		}
+	}
+	switch m.Was {
+	case "":
+		return createImage(m.Path, size)
+	case m.Path:
+		return nil
+	}
+	if exists(m.Path) {
+		return fmt.Errorf("%s: %w", m.Path, fs.ErrExist)
+	}
+	return durable.Rename(m.Was, m.Path)
+}
+
+// createImage makes a file of zeroes that takes no room yet.
+func createImage(path string, size int64) error {
+	f, err := backing.CreateFile(path, size)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // volumeOn names the volume of this node whose image path is; empty if it is nobody's. Files are compared by device
@@ -306,31 +368,74 @@ func sameFile(a, b string) bool {
 }
 
 // Drop undoes Make. What is gone already is no error; what a module has by
-// now stays: the caller may have missed the answer that says so.
+// now stays: the caller may have missed the answer that says so. It may be repeated.
 func (r *Room) Drop(all []protect.Made) error {
 	var errs []error
 	for _, m := range all {
-		now := m.Path
-		// The caller may have missed the answer that a module has it.
-		if r.volumeOn(now) != "" {
+		if r.volumeOn(m.Path) != "" {
 			continue
 		}
-		if !exists(now) && within(r.imagesDir(), now) {
-			now += protect.Retired // the module had begun and was removed; of another place that is somebody else's file
+		undo := r.unmake
+		if m.Intended {
+			undo = withdraw
 		}
-		var err error
-		switch m.Was {
-		case "":
-			err = os.Remove(now)
-		case m.Path, now: // the admin's own, or what it was already
-		default:
-			err = durable.Rename(now, m.Was)
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := undo(m); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("undo image: %w", err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// unmake undoes an image that was made.
+func (r *Room) unmake(m protect.Made) error {
+	now := m.Path
+	if !exists(now) && within(r.imagesDir(), now) {
+		now += protect.Retired // the module had begun and was removed; of another place that is somebody else's file
+	}
+	switch m.Was {
+	case "":
+		return os.Remove(now)
+	case m.Path, now: // the admin's own, or what it was already
+		return nil
+	}
+	return durable.Rename(now, m.Was)
+}
+
+// withdraw undoes an image that was perhaps not made: only what can be nobody else's file, or holds nothing that
+// somebody could miss, is taken.
+func withdraw(m protect.Made) error {
+	switch {
+	case m.Was == "":
+		if yes, err := blank(m.Path); err != nil || !yes {
+			return err
+		}
+		return os.Remove(m.Path)
+	case m.Was == m.Path, exists(m.Was): // the latter was not renamed, or has its name back
+		return nil
+	}
+	return durable.Rename(m.Path, m.Was)
+}
+
+// blank: path is as createImage leaves it, whole or not: a file of its maker alone in which nothing was ever written.
+// One that is in use is not, nor is any where the system does not tell.
+func blank(path string) (bool, error) {
+	st, err := os.Lstat(path)
+	switch {
+	case err != nil || !st.Mode().IsRegular() || st.Mode().Perm() != 0o600:
+		return false, err
+	case st.Size() == 0:
+		return true, nil
+	}
+	f, err := backing.OpenFile(path, 0)
+	switch {
+	case errors.Is(err, backing.ErrInUse), errors.Is(err, backing.ErrSize):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	defer f.Close() // nothing is written
+	data, _, err := f.Data(0)
+	return data == f.Size(), err
 }
 
 // Retire gives the images of a module that this node has made another name, so that
@@ -361,7 +466,7 @@ func (r *Room) Made(module, path string) bool { return filepath.Dir(path) == r.i
 func (r *Room) MadeFor(m appmodules.Module, v appmodules.Volume) (bool, error) {
 	notes, err := r.hostings()
 	for _, h := range notes {
-		if h.Module == m.Name && h.has(v.Paths[r.self()]) {
+		if h.Module == m.Name && h.made() && h.has(v.Paths[r.self()]) {
 			return true, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -19,8 +20,9 @@ import (
 
 // notes are a Store in memory.
 type notes struct {
-	all  map[string][]byte
-	full error // why nothing can be saved
+	all    map[string][]byte
+	full   error        // why nothing can be saved
+	saving func() error // before each Save that is not full; its error is that of Save
 }
 
 func (n *notes) Load(key string, v any) (bool, error) {
@@ -34,6 +36,11 @@ func (n *notes) Load(key string, v any) (bool, error) {
 func (n *notes) Save(key string, v any) (err error) {
 	if n.full != nil {
 		return n.full
+	}
+	if n.saving != nil {
+		if err := n.saving(); err != nil {
+			return err
+		}
 	}
 	n.all[key], err = json.Marshal(v)
 	return err
@@ -60,6 +67,14 @@ func newPlace(t *testing.T) *place {
 		Modules: func() []appmodules.Module { return p.modules },
 		Taken:   func(context.Context, string) (*vmmanager.Finding, error) { return p.taken, nil }})
 	return p
+}
+
+// make is Choose and Make for images of web01.
+func (p *place) make(places ...protect.Place) ([]protect.Made, error) {
+	p.t.Helper()
+	chosen, err := p.Choose("web01", places)
+	must(p.t, err)
+	return p.Make("web01", places, chosen)
 }
 
 // ask is a request for one disk of web01.
@@ -186,7 +201,7 @@ func TestChosenPlace(t *testing.T) {
 func TestAllOrNone(t *testing.T) {
 	p := newPlace(t)
 	places := []protect.Place{{Target: "vda", Size: 1 << 20}, {Target: "vdb", Size: 1 << 20, Path: "/nosuch/x.raw"}}
-	if made, err := p.Make("web01", places); err == nil || !strings.Contains(err.Error(), "volume vdb on beta") {
+	if made, err := p.make(places...); err == nil || !strings.Contains(err.Error(), "volume vdb on beta") {
 		t.Errorf("it made %v, %v", made, err)
 	}
 	p.is("after that")
@@ -195,7 +210,7 @@ func TestAllOrNone(t *testing.T) {
 // TestRetire: what a released module leaves has another name, is used again for one of its size, and undone to that.
 func TestRetire(t *testing.T) {
 	p := newPlace(t)
-	made, err := p.Make("web01", []protect.Place{{Target: "vda", Size: 1 << 20}})
+	made, err := p.make(protect.Place{Target: "vda", Size: 1 << 20})
 	must(t, err)
 	own := filepath.Join(p.pool, "own.raw")
 	must(t, os.WriteFile(own, nil, 0o600))
@@ -210,11 +225,11 @@ func TestRetire(t *testing.T) {
 	if !exists(own) {
 		t.Error("the admin's own image has another name")
 	}
-	if again, err := p.Make("web01", []protect.Place{{Target: "vda", Size: 2 << 20}}); err != nil || again[0].Was != "" {
+	if again, err := p.make(protect.Place{Target: "vda", Size: 2 << 20}); err != nil || again[0].Was != "" {
 		t.Errorf("of another size: %v, %v", again, err)
 	}
 	p.is("beside it", "vda-2.raw", "vda.raw"+protect.Retired)
-	again, err := p.Make("web01", []protect.Place{{Target: "vda", Size: 1 << 20}})
+	again, err := p.make(protect.Place{Target: "vda", Size: 1 << 20})
 	if err != nil || again[0].Path != made[0].Path || again[0].Was != made[0].Path+protect.Retired {
 		t.Errorf("of the same size: %v, %v", again, err)
 	}
@@ -228,12 +243,151 @@ func TestDropTwice(t *testing.T) {
 	chosen := filepath.Join(p.pool, "x.raw")
 	theirs := chosen + protect.Retired
 	must(t, os.WriteFile(theirs, []byte("an admin's"), 0o600))
-	made, err := p.Make("web01", []protect.Place{{Target: "vda", Size: 1 << 20, Path: chosen}})
+	made, err := p.make(protect.Place{Target: "vda", Size: 1 << 20, Path: chosen})
 	must(t, err)
 	must(t, errors.Join(p.Drop(made), p.Drop(made)))
 	if exists(chosen) || !exists(theirs) {
 		t.Errorf("left of its own %v, of the admin's %v", exists(chosen), exists(theirs))
 	}
+}
+
+// holds fails unless a file has that content.
+func holds(t *testing.T, path, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || string(got) != want {
+		t.Errorf("%s is %q, %v", filepath.Base(path), got, err)
+	}
+}
+
+// TestDropIntended: of an image that was noted and perhaps not made an undo takes what was made, and leaves what
+// else has its name.
+func TestDropIntended(t *testing.T) {
+	p := newPlace(t)
+	places := []protect.Place{{Target: "vda", Size: 1 << 20}}
+	for _, c := range []struct {
+		name string
+		do   func(path string) error // in place of Make, or in its midst
+		left []string
+	}{
+		{"nothing was made", func(string) error { return nil }, nil},
+		{"it was made", func(path string) error { return createImage(path, 1<<20) }, nil},
+		{"it was begun", func(path string) error { return os.WriteFile(path, nil, 0o600) }, nil},
+		{"an admin's data", func(path string) error { return os.WriteFile(path, make([]byte, 512), 0o600) },
+			[]string{"vda.raw"}},
+		{"an admin's text", func(path string) error { return os.WriteFile(path, []byte("x"), 0o600) },
+			[]string{"vda.raw"}},
+		{"an admin's new image", func(path string) error {
+			return errors.Join(createImage(path, 1<<20), os.Chmod(path, 0o644))
+		}, []string{"vda.raw"}},
+		{"a link", func(path string) error { return os.Symlink("/nosuch", path) }, []string{"vda.raw"}},
+		{"what a release left", func(path string) error { return os.WriteFile(path+protect.Retired, nil, 0o600) },
+			[]string{"vda.raw" + protect.Retired}},
+	} {
+		chosen, err := p.Choose("web01", places)
+		must(t, err)
+		must(t, errors.Join(os.MkdirAll(p.imageDir("web01"), 0o700), c.do(chosen[0].Path)))
+		must(t, errors.Join(p.Drop(chosen), p.Drop(chosen)))
+		p.is(c.name, c.left...)
+		must(t, os.RemoveAll(p.imageDir("web01")))
+	}
+	old := filepath.Join(p.imageDir("web01"), "vda.raw"+protect.Retired)
+	for _, renamed := range []bool{false, true} {
+		must(t, errors.Join(os.MkdirAll(p.imageDir("web01"), 0o700), os.WriteFile(old, make([]byte, 1<<20), 0o600)))
+		chosen, err := p.Choose("web01", places)
+		must(t, err)
+		if chosen[0].Was != old {
+			t.Errorf("it would make %+v", chosen)
+		}
+		if renamed {
+			must(t, os.Rename(old, chosen[0].Path))
+		}
+		must(t, errors.Join(p.Drop(chosen), p.Drop(chosen)))
+		p.is("what was there before", filepath.Base(old))
+		if renamed {
+			continue
+		}
+		must(t, os.WriteFile(chosen[0].Path, []byte("an admin's"), 0o600))
+		if made, err := p.Make("web01", places, chosen); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("over an admin's file: %v, %v", made, err)
+		}
+		must(t, p.Drop(chosen))
+		holds(t, chosen[0].Path, "an admin's")
+		p.is("beside an admin's file", "vda.raw", filepath.Base(old))
+		must(t, os.Remove(chosen[0].Path))
+	}
+}
+
+// TestHostDies: a node that dies over a hosting, wherever, leaves no image that it does not know of: the request that
+// is repeated gets one, and undoing it leaves nothing.
+func TestHostDies(t *testing.T) {
+	type death struct{}
+	die := func(p *place, at int) {
+		saves := 0
+		p.store.saving = func() error {
+			if saves++; saves == at {
+				panic(death{})
+			}
+			return nil
+		}
+		defer func() {
+			p.store.saving = nil
+			if r := recover(); r != (death{}) {
+				t.Errorf("at save %d it died of %v", at, r)
+			}
+			p.Room = New(p.cfg)
+		}()
+		_, err := p.Host(t.Context(), ask("1", ""))
+		t.Errorf("it did not die: %v", err)
+	}
+	for at := 1; at <= 2; at++ {
+		p := newPlace(t)
+		die(p, at)
+		must(t, p.DropHosted("1"))
+		p.is("after a death that is undone")
+		die(p, at)
+		made, err := p.Host(t.Context(), ask("1", ""))
+		if err != nil || len(made) != 1 || made[0].Intended {
+			t.Errorf("repeated: %+v, %v", made, err)
+		}
+		p.is("after a death that is repeated", "vda.raw")
+		must(t, p.DropHosted("1"))
+		p.is("in the end")
+		if len(p.store.all) > 0 {
+			t.Errorf("notes are left: %s", p.store.all)
+		}
+	}
+	// What has the name by the next run is nobody else's to use or to undo.
+	p := newPlace(t)
+	die(p, 2)
+	path := filepath.Join(p.imageDir("web01"), "vda.raw")
+	must(t, os.WriteFile(path, []byte("an admin's"), 0o600))
+	v := appmodules.Volume{Paths: map[string]string{"beta": path}}
+	if yes, err := p.MadeFor(appmodules.Module{Name: "web01"}, v); err != nil || yes {
+		t.Errorf("it was made for web01: %v, %v", yes, err)
+	}
+	must(t, p.DropHosted("1"))
+	holds(t, path, "an admin's")
+}
+
+// TestHostWhoseUndoFails: images that can neither be noted as made nor be dropped are dropped when that is asked for.
+func TestHostWhoseUndoFails(t *testing.T) {
+	p := newPlace(t)
+	dir := p.imageDir("web01")
+	saves, full := 0, errors.New("the disk is full")
+	p.store.saving = func() error {
+		if saves++; saves < 2 {
+			return nil
+		}
+		// No name in it can be looked at.
+		return errors.Join(full, os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600))
+	}
+	if _, err := p.Host(t.Context(), ask("1", "")); !errors.Is(err, full) || !strings.Contains(err.Error(), "undo image") {
+		t.Errorf("it says %v", err)
+	}
+	must(t, errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)))
+	p.is("of both faults", "vda.raw")
+	must(t, p.DropHosted("1"))
+	p.is("in the end")
 }
 
 // TestWithin: the root is a directory that everything is in.
