@@ -61,6 +61,8 @@ type beta struct {
 	forget   *silence
 	imageErr error
 	store    error
+	has      []string // who has a VM that alpha does not have
+	missing  []string // and who does not say
 }
 
 // silence is why a peer does not answer, and how often it was asked.
@@ -91,6 +93,8 @@ func (s *silence) end() (asked int) {
 func (b beta) Judge(context.Context, cluster.NodeID, vmmanager.Definition) ([]vmmanager.Finding, error) {
 	return b.found, b.judge
 }
+
+func (b beta) Elsewhere(context.Context, string) (on, missing []string) { return b.has, b.missing }
 
 func (b beta) Answers(context.Context, cluster.NodeID, appmodules.Module) error { return b.answers }
 
@@ -160,6 +164,13 @@ func TestProtectRequests(t *testing.T) {
 		texts []string
 	}{
 		"a VM that is not there": {vm: "db01", kind: api.ErrNotFound, texts: []string{"alpha", "virsh list --all"}},
+		"one that beta has": {vm: "db01", with: func(d *daemon, c *protect.Config) {
+			c.Peers = beta{peers: peers{d}, has: []string{"beta"}}
+		}, kind: api.ErrNotFound, texts: []string{`VM "db01" is not defined on alpha, but on beta: ` +
+			"`duet vm protect db01` there"}},
+		"one that beta may have": {vm: "db01", with: func(d *daemon, c *protect.Config) {
+			c.Peers = beta{peers: peers{d}, missing: []string{"beta does not answer: its VMs are not listed"}}
+		}, kind: api.ErrNotFound, texts: []string{"not defined on alpha", "virsh list --all", "beta does not answer"}},
 		"a transient one": {with: func(d *daemon, c *protect.Config) {
 			c.Hypervisor = host{hypervisor: hypervisor{d.hv, d}, definition: vmmanager.ErrUnsupported}
 		}, kind: api.ErrConflict, texts: []string{"transient", "virsh define web01.xml"}},

@@ -85,9 +85,21 @@ func (w *Works) defined(ctx context.Context, vm string) (vmmanager.Definition, e
 			"`virsh dumpxml --migratable %s >%s.xml && virsh define %s.xml` makes it persistent while it runs", api.ErrConflict,
 			vm, vm, vm, vm)
 	case errors.Is(err, vmmanager.ErrNotFound):
-		err = fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is", api.ErrNotFound, vm, w.self())
+		err = w.elsewhere(ctx, vm)
 	}
 	return def, err
+}
+
+// elsewhere is why a VM that this node does not have is not found, and where it is. The command is not passed on: its
+// task is on the node that has the VM, and is followed there.
+func (w *Works) elsewhere(ctx context.Context, vm string) error {
+	on, missing := w.cfg.Peers.Elsewhere(ctx, vm)
+	if len(on) > 0 {
+		return fmt.Errorf("%w: VM %q is not defined on %s, but on %s: `duet vm protect %s` there", api.ErrNotFound, vm,
+			w.self(), strings.Join(on, " and "), vm)
+	}
+	return fmt.Errorf("%w: VM %q is not defined on %s: `virsh list --all` shows what is%s", api.ErrNotFound, vm, w.self(),
+		strings.Join(append([]string{""}, missing...), "; "))
 }
 
 // requested is a protect that may begin, and has changed nothing yet. Its findings are those of this moment: accept

@@ -84,6 +84,9 @@ type Volumes interface {
 type Peers interface {
 	// Judge is what a node says to a VM that it would get.
 	Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error)
+	// Elsewhere are the nodes that have a VM of that name; missing says, in sentences, of which that is not known. The
+	// slowest of them has half a minute.
+	Elsewhere(ctx context.Context, vm string) (on, missing []string)
 	// Make has a node make the images of a VM that it does not have. A request with the same ID gets the same answer:
 	// the node has noted durably what it made for it.
 	Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module, places []Place) ([]Made, error)

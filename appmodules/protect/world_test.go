@@ -495,6 +495,8 @@ func (p peers) Judge(context.Context, cluster.NodeID, vmmanager.Definition) ([]v
 	return nil, p.alive()
 }
 
+func (p peers) Elsewhere(context.Context, string) (on, missing []string) { return nil, nil }
+
 func (p peers) Identities(context.Context, cluster.NodeID) (bool, error) { return true, p.alive() }
 
 func (p peers) Make(_ context.Context, _ cluster.NodeID, id string, m appmodules.Module,

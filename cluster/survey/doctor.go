@@ -38,10 +38,19 @@ func (l *Lookout) Doctor(ctx context.Context) (api.Doctor, error) {
 }
 
 // look gathers the facts of all nodes, this one first. The first is what the clocks of the others are compared with.
-// Each goroutine has its own place in nodes.
 func (l *Lookout) look(ctx context.Context) doctor.Look {
+	self := doctor.Node{Name: string(l.cfg.Cluster().Self)}
+	var wg sync.WaitGroup
+	wg.Go(func() { self.Facts = new(l.Facts(ctx).Facts) })
+	others := l.lookAtOthers(ctx)
+	wg.Wait()
+	return doctor.Look{Nodes: append([]doctor.Node{self}, others...)}
+}
+
+// lookAtOthers gathers the facts of all nodes but this one. Each goroutine has its own place in nodes.
+func (l *Lookout) lookAtOthers(ctx context.Context) []doctor.Node {
 	c := l.cfg.Cluster()
-	nodes := []doctor.Node{{Name: string(c.Self)}}
+	var nodes []doctor.Node
 	for _, m := range c.Members {
 		if m.Node != c.Self {
 			nodes = append(nodes, doctor.Node{Name: string(m.Node)})
@@ -49,16 +58,10 @@ func (l *Lookout) look(ctx context.Context) doctor.Look {
 	}
 	var wg sync.WaitGroup
 	for i := range nodes {
-		wg.Go(func() {
-			if i == 0 {
-				nodes[i].Facts = new(l.Facts(ctx).Facts)
-				return
-			}
-			l.askFacts(ctx, &nodes[i])
-		})
+		wg.Go(func() { l.askFacts(ctx, &nodes[i]) })
 	}
 	wg.Wait()
-	return doctor.Look{Nodes: nodes}
+	return nodes
 }
 
 // askFacts asks another node, and compares the clocks on the way. The clock is read right around the call:
@@ -83,8 +86,26 @@ func (l *Lookout) askFacts(ctx context.Context, of *doctor.Node) {
 // VMs asks all nodes for their virtual machines. Missing says whose are not listed. A VM that is defined on both
 // nodes is there twice.
 func (l *Lookout) VMs(ctx context.Context) (api.VMs, error) {
+	out := listed(l.look(ctx).Nodes)
+	return out, ctx.Err()
+}
+
+// Elsewhere asks the other nodes which of them have a VM of that name; missing says, in sentences, of whose VMs that is
+// not known. It takes askTime at most.
+func (l *Lookout) Elsewhere(ctx context.Context, vm string) (on, missing []string) {
+	all := listed(l.lookAtOthers(ctx))
+	for _, v := range all.VMs {
+		if v.Name == vm {
+			on = append(on, v.Node)
+		}
+	}
+	return on, all.Missing
+}
+
+// listed are the VMs of those nodes.
+func listed(nodes []doctor.Node) api.VMs {
 	out := api.VMs{VMs: []api.VM{}}
-	for _, n := range l.look(ctx).Nodes {
+	for _, n := range nodes {
 		switch {
 		case n.Facts == nil:
 			out.Missing = append(out.Missing, n.Name+" does not answer: its VMs are not listed")
@@ -93,15 +114,15 @@ func (l *Lookout) VMs(ctx context.Context) (api.VMs, error) {
 			out.Missing = append(out.Missing, n.Name+": its VMs are not listed: "+n.Facts.Hypervisor.Problem)
 		}
 		for _, vm := range n.Facts.Hypervisor.VMs {
-			listed := api.VM{Name: vm.Name, Node: n.Name, Running: vm.Running, Memory: vm.Memory}
+			v := api.VM{Name: vm.Name, Node: n.Name, Running: vm.Running, Memory: vm.Memory}
 			for _, m := range n.Facts.Modules {
 				if m.VM == vm.Name {
-					listed.Module = m.Name
+					v.Module = m.Name
 				}
 			}
-			out.VMs = append(out.VMs, listed)
+			out.VMs = append(out.VMs, v)
 		}
 	}
 	slices.SortStableFunc(out.VMs, func(a, b api.VM) int { return cmp.Compare(a.Name, b.Name) })
-	return out, ctx.Err()
+	return out
 }

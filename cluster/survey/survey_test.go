@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,6 +221,30 @@ func unzip(t *testing.T, l *Lookout) map[string]string {
 		out[f.Name] = string(text)
 	}
 	return out
+}
+
+// TestElsewhere: a VM that is not here is found on the node that has it; a node that cannot say is named.
+func TestElsewhere(t *testing.T) {
+	p := newPair(t)
+	for _, c := range []struct {
+		vm      string
+		away    error
+		err     error
+		on      []string
+		missing string
+	}{
+		{"private", nil, nil, []string{"beta"}, ""},
+		{"db01", nil, nil, nil, ""},
+		{"private", errors.New("silent"), nil, nil, "beta does not answer"},
+		{"private", nil, errors.New("no libvirtd"), nil, "no libvirtd"},
+	} {
+		p.away, p.hv.err, p.beta.at = c.away, c.err, time.Time{}
+		on, missing := p.alpha.Elsewhere(t.Context(), c.vm)
+		if !slices.Equal(on, c.on) || len(missing) > 1 || !strings.Contains(strings.Join(missing, " "), c.missing) ||
+			(c.missing == "") != (len(missing) == 0) {
+			t.Errorf("%s, %v, %v: on %q, missing %q", c.vm, c.away, c.err, on, missing)
+		}
+	}
 }
 
 // TestSupportOfAll: all parts are in it, of protected VMs only, without secrets; who does not answer is named.

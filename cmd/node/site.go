@@ -218,6 +218,10 @@ func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Def
 	return a.n.fitness.Ask(ctx, node, def)
 }
 
+func (a peers) Elsewhere(ctx context.Context, vm string) (on, missing []string) {
+	return a.n.Lookout.Elsewhere(ctx, vm)
+}
+
 func (a peers) Make(ctx context.Context, node cluster.NodeID, id string, m appmodules.Module,
 	places []protect.Place) ([]protect.Made, error) {
 	var made []protect.Made

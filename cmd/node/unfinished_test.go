@@ -410,7 +410,8 @@ func TestImagesOfModulesStay(t *testing.T) {
 	}
 }
 
-// TestProtectRefused: a VM whose memory is saved, and one that the peer has too, are left alone.
+// TestProtectRefused: a VM whose memory is saved, one that the peer has too, and one that only the peer has are left
+// alone.
 func TestProtectRefused(t *testing.T) {
 	p := newPair(t)
 	ctx := t.Context()
@@ -429,5 +430,10 @@ func TestProtectRefused(t *testing.T) {
 	}
 	if def, err := p.b.hv.Definition(ctx, "twice"); err != nil || string(def.Text) != "vm twice" {
 		t.Errorf("beta's VM is %q, %v", def.Text, err)
+	}
+	p.define(p.b, "other", 8<<20)
+	if _, err := p.a.node.Protect(ctx, "other", api.ProtectRequest{}); !errors.Is(err, api.ErrNotFound) ||
+		!strings.Contains(err.Error(), "on beta: `duet vm protect other` there") {
+		t.Errorf("protect of a VM that only beta has: %v", err)
 	}
 }
