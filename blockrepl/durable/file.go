@@ -34,3 +34,12 @@ func Rename(from, to string) error {
 	}
 	return SyncDir(filepath.Dir(to))
 }
+
+// Remove removes a file, durably when it returns nil: a loss of power does not bring it back. One that is not there is
+// fs.ErrNotExist, like that of os.Remove.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}

@@ -156,16 +156,17 @@ func TestFacts(t *testing.T) {
 func TestHungDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
-		began, free := 0, make(chan bool)
+		free := make(chan bool)
+		var began atomic.Int64
 		p.beta.measure = func(string, []string) []doctor.Space {
-			began++
+			began.Add(1)
 			<-free
-			return []doctor.Space{{Dir: "/", Free: int64(began)}}
+			return []doctor.Space{{Dir: "/", Free: began.Load()}}
 		}
 		for range 2 {
 			f := p.beta.Facts(t.Context()).Facts
-			if !strings.Contains(strings.Join(f.Unlooked, " "), "free space") || f.Hypervisor.Name == "" || began != 1 {
-				t.Errorf("while it hangs: %+v, %d measurements", f, began)
+			if !strings.Contains(strings.Join(f.Unlooked, " "), "free space") || f.Hypervisor.Name == "" || began.Load() != 1 {
+				t.Errorf("while it hangs: %+v, %d measurements", f, began.Load())
 			}
 			p.beta.at = time.Time{}
 		}

@@ -394,7 +394,7 @@ func (r *Room) unmake(m protect.Made) error {
 	}
 	switch m.Was {
 	case "":
-		return os.Remove(now)
+		return durable.Remove(now)
 	case m.Path, now: // the admin's own, or what it was already
 		return nil
 	}
@@ -409,7 +409,7 @@ func withdraw(m protect.Made) error {
 		if yes, err := blank(m.Path); err != nil || !yes {
 			return err
 		}
-		return os.Remove(m.Path)
+		return durable.Remove(m.Path)
 	case m.Was == m.Path, exists(m.Was): // the latter was not renamed, or has its name back
 		return nil
 	}
