@@ -292,8 +292,8 @@ func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
 			p.fail(w, fmt.Errorf("%w: %w", p.cfg.Invalid, err))
 			return
 		}
-		c, from := p.cfg.Cluster(), mux.PeerFrom(r.Context())
-		if _, member := c.Member(from); !member { // it may have been when it connected
+		c := p.cfg.Cluster()
+		if from, member := mux.MemberFrom(r.Context()); !member { // it may have been when it connected
 			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: `duet cluster rejoin` there brings it back", ErrRemoved,
 				from, c.Name))
 			return

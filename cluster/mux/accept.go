@@ -98,6 +98,7 @@ func (m *Mux) drop(ln net.Listener) {
 // Stop, is closed below TLS: the farewell of TLS could wait for the caller.
 func (m *Mux) greet(ctx context.Context, raw net.Conn) error {
 	conn := newConn(tls.Server(m.wrap(raw), speaking(m.cfg.Identity.Server())), raw)
+	conn.mux = m
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	if err := m.serve(ctx, conn, stop); err != nil {
 		stop()
@@ -128,10 +129,7 @@ func (m *Mux) serve(ctx context.Context, conn *Conn, release func() bool) error 
 		return fmt.Errorf("read service: %w", err)
 	}
 	var member bool
-	conn.peer, member = m.cfg.Identity.Peer(conn.tls.ConnectionState())
-	if member {
-		_, member = m.cfg.Cluster().Member(conn.peer)
-	}
+	conn.peer, member = conn.member()
 	if !member && b[0] != Join {
 		conn.Write([]byte{answerNotAllowed})
 		return fmt.Errorf("%q asked for service %q and is not a member of this cluster", conn.peer, b[0])

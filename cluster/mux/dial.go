@@ -139,7 +139,7 @@ func (m *Mux) dialPath(ctx context.Context, node cluster.NodeID, addr string, se
 	if err != nil {
 		return nil, err
 	}
-	conn.peer = node
+	conn.peer, conn.mux = node, m
 	return conn, nil
 }
 

@@ -14,7 +14,8 @@
 // # What it promises, and what not
 //
 // The other side of a connection is the node that the caller meant, or a member, at the moment of the handshake. A
-// connection outlives a membership: who must know looks at each call (control.Plane.Handler). That Dial returned
+// connection outlives a membership: who must know looks at each call (MemberFrom, as control.Plane.Handler does), and
+// HTTPTransport does so before each request. That Dial returned
 // does not say that somebody has accepted: a service that accepts nothing within handshakeTimeout is hung up on.
 // Nothing here decides that a node is dead; that is package gossip's.
 //

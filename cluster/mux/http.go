@@ -44,7 +44,7 @@ func (m *Mux) HTTPTransport(service byte) http.RoundTripper {
 }
 
 // NewHTTPServer returns a server for h on a listener of a Mux; the handler finds
-// the caller by PeerFrom.
+// the caller by PeerFrom and MemberFrom.
 func NewHTTPServer(h http.Handler) *http.Server {
 	var p http.Protocols
 	p.SetHTTP1(true)
@@ -52,18 +52,28 @@ func NewHTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, Protocols: &p, ReadHeaderTimeout: handshakeTimeout,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, PeerOf(c))
+			return context.WithValue(ctx, connKey{}, c)
 		},
 	}
 }
 
-type peerKey struct{}
+type connKey struct{}
 
 // PeerFrom is the node that sent the request with this context; empty if it did
 // not come through a server of NewHTTPServer.
 func PeerFrom(ctx context.Context) cluster.NodeID {
-	n, _ := ctx.Value(peerKey{}).(cluster.NodeID)
-	return n
+	c, _ := ctx.Value(connKey{}).(net.Conn)
+	return PeerOf(c)
+}
+
+// MemberFrom is PeerFrom, and whether that node is a member now with the key that it has shown: a connection outlives a
+// membership, and another computer may have the node's name by now. It does not wait.
+func MemberFrom(ctx context.Context) (cluster.NodeID, bool) {
+	c, ok := ctx.Value(connKey{}).(*Conn)
+	if !ok {
+		return "", false
+	}
+	return c.member()
 }
 
 // pool is the RoundTripper of one service.
@@ -183,13 +193,15 @@ func (np *nodePool) silence(addr string, since time.Time) time.Duration {
 	return time.Since(since)
 }
 
-// shed ends the connections over a path that no longer answer pings, so that the next request dials anew. Requests
-// on them go on elsewhere. Without it the request would join a dead connection, and wait pingLost for its end.
+// shed ends the connections over a path that no longer answer pings, or whose other side is no member any more, so that
+// the next request dials anew. Requests on them go on elsewhere. Without it the request would join a dead connection,
+// and wait pingLost for its end, or be answered by a computer whose name another one has now.
 func (np *nodePool) shed(addr string) {
 	np.mu.Lock()
 	defer np.mu.Unlock()
 	for c := range np.conns {
-		if c.addr == addr && time.Since(time.Unix(0, c.heard.Load())) >= patience {
+		_, member := c.member()
+		if c.addr == addr && (!member || time.Since(time.Unix(0, c.heard.Load())) >= patience) {
 			c.abort()
 			delete(np.conns, c)
 		}

@@ -43,7 +43,8 @@ type Identity interface {
 	Server() *tls.Config
 	// Client accepts nobody but peer.
 	Client(peer cluster.NodeID) *tls.Config
-	// Peer names the verified other side, false if it showed no certificate.
+	// Peer names the verified other side, false if it showed no certificate, or is no member now. It is asked again
+	// for connections that are open, and must not wait.
 	Peer(tls.ConnectionState) (cluster.NodeID, bool)
 }
 
@@ -209,6 +210,7 @@ type Conn struct {
 	net.Conn
 	tls  *tls.Conn // the same
 	peer cluster.NodeID
+	mux  *Mux // nil: of DialJoin
 	path string
 	// speaks is the version that both sides speak.
 	speaks cluster.Version
@@ -235,6 +237,16 @@ func PeerOf(c net.Conn) cluster.NodeID {
 		return c.peer
 	}
 	return ""
+}
+
+// member is the name in the certificate of the other side, and whether that node is a member now, with the key that it
+// has shown.
+func (c *Conn) member() (cluster.NodeID, bool) {
+	node, ok := c.mux.cfg.Identity.Peer(c.tls.ConnectionState())
+	if ok {
+		_, ok = c.mux.cfg.Cluster().Member(node)
+	}
+	return node, ok
 }
 
 // Speaks is the version of the messages between the nodes that both ends know.

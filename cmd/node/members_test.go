@@ -44,6 +44,26 @@ func TestRemovedWhileConnected(t *testing.T) {
 	}
 }
 
+// TestReplacedWhileConnected: a name that another computer has now gives the one before nothing, neither its calls nor
+// its answers, over the connections that it still has.
+func TestReplacedWhileConnected(t *testing.T) {
+	p := newPair(t)
+	must(t, p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil))
+	must(t, p.a.node.rpcTo(t.Context(), "beta", "version", nil, nil))
+	must(t, p.a.node.Change(func(c *cluster.Config) bool {
+		m, _ := c.Member("beta")
+		c.Remove("beta")
+		c.Admit(cluster.Member{Node: "beta", Addrs: m.Addrs, Key: "of another computer"})
+		return true
+	}))
+	if err := p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil); !errors.Is(err, control.ErrRemoved) {
+		t.Errorf("a call of the computer that was beta: %v", err)
+	}
+	if err := p.a.node.rpcTo(t.Context(), "beta", "version", nil, nil); err == nil {
+		t.Error("the computer that was beta answers as beta")
+	}
+}
+
 // TestRemovedNode: what a node that was removed still has opens nothing: not the API, not the
 // port between nodes, and not the witness; heartbeats have another key.
 func TestRemovedNode(t *testing.T) {
