@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/membership"
 	"duet/cluster/mux"
 )
 
@@ -40,6 +41,10 @@ const header = "Duet-Version"
 
 // ErrRemoved is returned to a caller that is no member of the cluster (any more).
 var ErrRemoved = errors.New("the caller is no member of this cluster any more")
+
+// ErrSilent is what Call's Unreachable also is where something did not answer in time: a node that takes connections is
+// not off then.
+var ErrSilent = errors.New("no answer in time")
 
 // The kinds of errors that this package itself sends.
 const (
@@ -82,8 +87,8 @@ func New(cfg Config) *Plane {
 // Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every call may be repeated,
 // which the transport does when a path falls silent. It blocks until an answer, at most as long as ctx. What the
 // other node says is an *Error with its kind, or plain text without one; a node that cannot be reached is
-// Unreachable; one whose release does not know the path is cluster.ErrOlder or ErrNewer; ErrRemoved says that this
-// node is no member there.
+// Unreachable, and ErrSilent or membership.ErrRemoved where that is why; one whose release does not know the path is
+// cluster.ErrOlder or ErrNewer; ErrRemoved says that this node is no member there.
 func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -158,7 +163,18 @@ func (p *Plane) Refusals() []cluster.NodeID {
 
 // away is the error of a node that cannot be reached.
 func (p *Plane) away(node cluster.NodeID, err error) error {
-	return &Error{p.cfg.Unreachable, fmt.Sprintf("%s does not answer: %s", node, brief(err))}
+	kind := p.cfg.Unreachable
+	switch {
+	case errors.Is(err, membership.ErrRemoved):
+		kind = errors.Join(kind, membership.ErrRemoved)
+	case late(err):
+		kind = errors.Join(kind, ErrSilent)
+	}
+	return &Error{kind, fmt.Sprintf("%s does not answer: %s", node, brief(err))}
+}
+
+func late(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // brief is why a call failed: what lies at the bottom of err on each path, once.
@@ -179,8 +195,8 @@ func brief(err error) string {
 			}
 		}
 		text := err.Error()
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-			text = "no answer in time"
+		if late(err) {
+			text = ErrSilent.Error()
 		}
 		if !slices.Contains(out, text) {
 			out = append(out, text)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/membership"
 	"duet/cluster/mux"
 )
 
@@ -84,6 +85,17 @@ func TestAwayInWords(t *testing.T) {
 	err := p.Call(t.Context(), "beta", "version", nil, nil)
 	if !errors.Is(err, unreachable) || err.Error() != "beta does not answer: connection refused, no answer in time" {
 		t.Error(err)
+	}
+	for what, c := range map[string]struct{ err, is, not error }{
+		"silent":   {paths, ErrSilent, membership.ErrRemoved},
+		"refused":  {fmt.Errorf("over 10.0.0.2:7420: %w", shut), unreachable, ErrSilent},
+		"replaced": {fmt.Errorf("over 10.0.0.2:7420: %w: beta", membership.ErrRemoved), membership.ErrRemoved, ErrSilent},
+	} {
+		p.http.Transport = &roundTripper{c.err}
+		if err := p.Call(t.Context(), "beta", "version", nil, nil); !errors.Is(err, unreachable) || !errors.Is(err, c.is) ||
+			errors.Is(err, c.not) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

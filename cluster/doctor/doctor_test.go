@@ -131,13 +131,40 @@ func TestJudge(t *testing.T) {
 		"one network": {func(_ *Look, a, b *Facts) { a.Routes, b.Routes = a.Routes[:1], b.Routes[:1] },
 			[]Finding{{"", Note, "network", "one heartbeat network only, hb1", ""}}},
 		"node dead": {func(l *Look, a, _ *Facts) {
-			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer"}
+			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer", How: Mute}
 			a.Routes = []Route{route1("beta", "hb1", Silent), route1("beta", "hb2", Silent)}
-		}, []Finding{{"beta", Problem, "node", "beta does not answer", "systemctl status duetd"}}},
+		}, []Finding{{"beta", Problem, "node",
+			"beta does not answer; nothing answers at its addresses: it is off, or cut off",
+			"`ping -c 3 -I 10.0.0.1 10.0.0.2`"}}},
 		"daemon dead": {func(l *Look, a, _ *Facts) {
 			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer"}
 			a.Routes = []Route{route1("beta", "hb1", Refused), route1("beta", "hb2", Silent)}
-		}, []Finding{{"beta", Problem, "node", "its computer is up, duetd does not run there", ""}}},
+		}, []Finding{{"beta", Problem, "node", "its computer is up, duetd does not run there", "systemctl status duetd"}}},
+		"daemon hangs": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer", How: Mute}
+			a.Routes[0].Probes[2].State, a.Routes[1].Probes[2].State = Silent, Silent
+		}, []Finding{{"beta", Problem, "node", "takes connections and says nothing on them: duetd hangs there",
+			"journalctl -u duetd"}}},
+		"daemon hangs, and a network is dead": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer", How: Mute}
+			a.Routes[0].Probes[2].State, a.Routes[1] = Silent, route1("beta", "hb2", Silent)
+		}, []Finding{{"beta", Problem, "node", "duetd hangs there", ""},
+			{"alpha", Problem, "network", "nothing of beta on hb2 (10.1.0.2) answers", ""}}},
+		"this node was removed": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "no member", How: Refuses}
+			a.Routes[0].Probes[2].State, a.Routes[1].Probes[2].State = Silent, Silent
+		}, []Finding{{"alpha", Problem, "member", "beta does not take alpha for a member: it was removed from the cluster",
+			"duet cluster rejoin"}}},
+		"the other node was replaced": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "no member", How: Replaced}
+			a.Routes[0].Probes[2].State, a.Routes[1].Probes[2].State = Silent, Silent
+		}, []Finding{{"beta", Problem, "member", "what answers at its addresses is not the computer that is a member as beta",
+			"duet cluster rejoin"}}},
+		"a node that refuses a port and says why": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "beta runs an older release"}
+			a.Routes[0].Probes[1].State = Silent
+		}, []Finding{{"beta", Problem, "node", "beta runs an older release", ""},
+			{"alpha", Problem, "network", "does not reach TCP 7421 of beta", "in the firewall of beta"}}},
 		"joined, before its daemon runs": {func(l *Look, a, _ *Facts) {
 			l.Nodes, a.Daemon, a.Ports = l.Nodes[:1], false, []Port{{Proto: TCP, Addr: "10.0.0.1:7420"},
 				{Proto: UDP, Addr: "10.0.0.1:7421"}}

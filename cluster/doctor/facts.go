@@ -149,10 +149,18 @@ type Look struct {
 type Node struct {
 	Name  string
 	Facts *Facts // nil: it was not told
-	Why   string // why not
+	Why   string // why not, one sentence
+	How   string // what is known of that: Refuses, Replaced or Mute; empty: no more than Why
 	// Ahead is by how much its clock is ahead of the first node's, give or take Within.
 	Ahead, Within time.Duration
 }
+
+// How a node tells nothing. What its ports do says the rest.
+const (
+	Refuses  = "refuses"  // it takes the first node for no member
+	Replaced = "replaced" // it is not the computer that the first node knows as a member by that name
+	Mute     = "mute"     // it did not answer in time
+)
 
 // Ahead compares the clocks of two nodes by one exchange, as NTP does: sent and received are by the clock of the one
 // who asked, began and ended by that of the one who answered. It is exact if both ways take the same time; within is

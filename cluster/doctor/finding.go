@@ -42,7 +42,7 @@ func Judge(l Look) []Finding {
 	for i, n := range l.Nodes {
 		s := &sheet{node: n.Name}
 		if n.Facts == nil {
-			s.add(Problem, "node", fmt.Sprintf("on %s: `systemctl status duetd`, then `duet doctor`", n.Name), "%s", said(l, n))
+			away(s, l, n)
 		} else {
 			node(s, l, *n.Facts)
 		}

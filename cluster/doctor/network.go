@@ -62,7 +62,8 @@ func ports(s *sheet, f Facts) {
 }
 
 // routes judges the ways from one node to the others. Those to a node that told nothing, and of which no port is
-// open, are left to said: one trouble, one finding.
+// open, are left to away: one trouble, one finding. Heartbeats say nothing of the way to a node whose daemon answers
+// nothing, or whose cluster is another one by now; connections do, which its kernel takes.
 func routes(s *sheet, l Look, f Facts) {
 	var order []string
 	by := map[string][]Route{}
@@ -74,12 +75,16 @@ func routes(s *sheet, l Look, f Facts) {
 	}
 	for _, to := range order {
 		there, _ := l.node(to)
+		mute := there.Facts == nil && there.Name != ""
 		dead := !slices.ContainsFunc(by[to], func(r Route) bool { return r.has(Open) })
-		if dead && there.Facts == nil && there.Name != "" {
+		if dead && mute {
 			continue // said once, where the node itself is judged
 		}
 		var good []string
 		for _, r := range by[to] {
+			if mute {
+				r = r.byTCP()
+			}
 			if route(s, r, there.Facts) {
 				good = append(good, fmt.Sprintf("%s (%s)", r.Network, r.Addr))
 			}
@@ -140,17 +145,60 @@ func (l Look) node(name string) (Node, bool) {
 	return l.Nodes[i], true
 }
 
-// said is why a node told nothing, with what others see of it. A port that is refused shows that the computer
-// answers: then it is the daemon.
-func said(l Look, n Node) string {
-	refused := slices.ContainsFunc(l.Nodes, func(o Node) bool {
-		return o.Facts != nil && slices.ContainsFunc(o.Facts.Routes,
-			func(r Route) bool { return r.To == n.Name && r.has(Refused) })
-	})
-	if refused {
-		return n.Why + "; its computer is up, duetd does not run there"
+// away judges a node that told nothing, by how that is and by what others see of its ports: one that takes connections
+// is up, and one that refuses them too.
+func away(s *sheet, l Look, n Node) {
+	first, on := l.Nodes[0].Name, "on "+n.Name+": "
+	switch {
+	case n.How == Refuses:
+		s.out = append(s.out, Finding{Node: first, Level: Problem, About: "member",
+			Fact: fmt.Sprintf("%s does not take %s for a member: it was removed from the cluster", n.Name, first),
+			Remedy: fmt.Sprintf("to bring it back: `duet cluster token` on %s, then `duet cluster rejoin` on %s", n.Name,
+				first)})
+	case n.How == Replaced:
+		s.add(Problem, "member", fmt.Sprintf("if it was removed, `duet cluster token` on %s and `duet cluster rejoin` there "+
+			"bring it back; else `ip -br addr` there shows whether it has another node's address", first),
+			"what answers at its addresses is not the computer that is a member as %s", n.Name)
+	case n.How == Mute && l.sees(n.Name, Open):
+		s.add(Problem, "node", on+"`journalctl -u duetd -n 50`, then `systemctl restart duetd`; if that hangs too, `dmesg`",
+			"%s; its computer takes connections and says nothing on them: duetd hangs there", n.Why)
+	case !l.sees(n.Name, Open) && l.sees(n.Name, Refused):
+		s.add(Problem, "node", on+"`systemctl status duetd`, then `duet doctor`",
+			"%s; its computer is up, duetd does not run there", n.Why)
+	case n.How == Mute && l.sees(n.Name, Silent):
+		var pings []string
+		for _, r := range l.Nodes[0].Facts.routes() {
+			if r.To == n.Name {
+				pings = append(pings, fmt.Sprintf("`ping -c 3 -I %s %s`", r.From, r.Addr))
+			}
+		}
+		s.add(Problem, "node", fmt.Sprintf("is it switched on? %s show the way to it; then %s`systemctl status duetd`, and "+
+			"its firewall", strings.Join(pings, ", "), on),
+			"%s; nothing answers at its addresses: it is off, or cut off", n.Why)
+	default:
+		s.add(Problem, "node", on+"`systemctl status duetd`, then `duet doctor`", "%s", n.Why)
 	}
-	return n.Why
+}
+
+// routes are none of a node that told nothing.
+func (f *Facts) routes() []Route {
+	if f == nil {
+		return nil
+	}
+	return f.Routes
+}
+
+// sees: a port of the node is in that state for any other one, as TCP has it.
+func (l Look) sees(node, state string) bool {
+	return slices.ContainsFunc(l.Nodes, func(o Node) bool {
+		return slices.ContainsFunc(o.Facts.routes(), func(r Route) bool { return r.To == node && r.byTCP().has(state) })
+	})
+}
+
+// byTCP is the route without what its node's daemon has to answer itself.
+func (r Route) byTCP() Route {
+	r.Probes = slices.DeleteFunc(slices.Clone(r.Probes), func(p Probe) bool { return p.Proto != TCP })
+	return r
 }
 
 func bracket(ip string) string {

@@ -3,12 +3,15 @@ package survey
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
 	"duet/cluster"
+	"duet/cluster/control"
 	"duet/cluster/doctor"
+	"duet/cluster/membership"
 	"duet/console/api"
 )
 
@@ -76,11 +79,24 @@ func (l *Lookout) askFacts(ctx context.Context, of *doctor.Node) {
 	var t Reply
 	sent := time.Now()
 	if err := l.cfg.Call(ctx, cluster.NodeID(of.Name), "doctor", &t); err != nil {
-		of.Why = err.Error()
+		of.Why, of.How = err.Error(), how(err)
 		return
 	}
 	of.Facts = &t.Facts
 	of.Ahead, of.Within = doctor.Ahead(sent, t.Began, t.Ended, time.Now())
+}
+
+// how is what doctor.Node knows of a call that failed.
+func how(err error) string {
+	switch {
+	case errors.Is(err, control.ErrRemoved):
+		return doctor.Refuses
+	case errors.Is(err, membership.ErrRemoved):
+		return doctor.Replaced
+	case errors.Is(err, control.ErrSilent):
+		return doctor.Mute
+	}
+	return ""
 }
 
 // VMs asks all nodes for their virtual machines. Missing says whose are not listed. A VM that is defined on both

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"duet/cluster"
 	"duet/cluster/support"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -62,11 +63,19 @@ func TestDoctor(t *testing.T) {
 	// A port that somebody else answers on is no answer of beta.
 	ln, err := net.Listen("tcp", net.JoinHostPort(p.b.ip, strconv.Itoa(p.port)))
 	must(t, err)
-	look("alpha", "problem", "network",
-		"does not reach TCP "+strconv.Itoa(p.port+1)+", UDP "+strconv.Itoa(p.port+1)+" of beta on hb1")
+	look("alpha", "problem", "network", "does not reach TCP "+strconv.Itoa(p.port+1)+" of beta on hb1")
+	look("beta", "problem", "node", "takes connections and says nothing on them: duetd hangs there")
 	must(t, ln.Close())
 	p.start(p.b)
 	look("beta", "ok", "network", "reaches alpha on hb1 ("+p.a.ip+")")
+
+	must(t, p.b.node.Change(func(c *cluster.Config) bool { c.Remove("alpha"); return true }))
+	look("alpha", "problem", "member", "beta does not take alpha for a member")
+	d, err := p.a.node.Doctor(t.Context())
+	must(t, err)
+	if found(d, "alpha", "problem", "network", "") {
+		t.Errorf("the network of a node that was removed is blamed: %v", errorsOf(d))
+	}
 }
 
 // errorsOf shows what was found instead.
