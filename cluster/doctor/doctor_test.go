@@ -200,6 +200,22 @@ func TestJudge(t *testing.T) {
 			a.Witnesses, b.Witnesses = nil, nil
 			a.Modules[0].Arbitration, b.Modules[0].Arbitration = "available", "available"
 		}, []Finding{{"", Note, "arbitration", "two writers of web01", ""}}},
+		"no ping target answers": {func(_ *Look, a, b *Facts) {
+			a.Witnesses, b.Witnesses = nil, nil
+			a.Modules[0].Arbitration, b.Modules[0].Arbitration = "available", "available"
+			a.Targets, b.Targets = []Target{{"10.0.0.254", false}}, []Target{{"10.0.0.254", true}}
+		}, []Finding{{"", Note, "arbitration", "two writers of web01", ""},
+			{"alpha", Warning, "ping", "no ping target answers (10.0.0.254): web01 would wait if beta were lost",
+				"`ping -c 3 10.0.0.254`"}}},
+		"one of two ping targets answers": {func(_ *Look, a, _ *Facts) {
+			a.Targets = []Target{{"10.0.0.254", true}, {"10.0.0.253", false}}
+		}, []Finding{{"alpha", Warning, "ping", "ping target 10.0.0.253 does not answer, others do",
+			"ping -c 3 10.0.0.253"}}},
+		"there is no ping target": {func(_ *Look, _, b *Facts) {
+			b.Targets, b.Modules[0].Arbitration = []Target{}, "available"
+		}, []Finding{{"beta", Warning, "ping",
+			"there is no ping target, and no default gateway: web01 would wait if alpha were",
+			"duet cluster ping set"}}},
 		"fence devices decide": {func(_ *Look, a, b *Facts) {
 			a.Witnesses, b.Witnesses = nil, nil
 			a.Fenced, b.Fenced = []string{"alpha", "beta"}, []string{"alpha", "beta"}

@@ -17,7 +17,9 @@ type Facts struct {
 	Modules    []Module   `json:"modules"`         // that have a copy here
 	Witnesses  []Witness  `json:"witnesses"`       // the voter first
 	Fenced     []string   `json:"fenced"`          // nodes that can be switched off
-	Watchdog   string     `json:"watchdog"`        // device the daemon was given
+	// Targets are what modules go by that have nothing better; nil: none does, or it was not looked.
+	Targets  []Target `json:"targets"`
+	Watchdog string   `json:"watchdog"` // device the daemon was given
 	// Guard: a guard answers the daemon; nil: that was told of none, or is older than guards.
 	Guard *bool `json:"guard,omitempty"`
 	// Unlooked: what could not be looked at, and why, one sentence each.
@@ -95,6 +97,12 @@ type Witness struct {
 	Addr  string `json:"addr"`
 	Spare bool   `json:"spare"`
 	Alive bool   `json:"alive"`
+}
+
+// Target is an address that answers pings, or does not.
+type Target struct {
+	Addr    string `json:"addr"` // IP
+	Answers bool   `json:"answers"`
 }
 
 // Route is the way from one node to another over one network. One without an address on either side is left out.

@@ -70,6 +70,7 @@ func node(s *sheet, l Look, f Facts) {
 	ports(s, f)
 	routes(s, l, f)
 	witnesses(s, f)
+	targets(s, f)
 	for _, what := range f.Unlooked {
 		s.add(Note, "unlooked", "", "not looked at: %s", what)
 	}

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -62,6 +63,41 @@ func witnesses(s *sheet, f Facts) {
 			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
 				"the witness %s does not answer: a node that now loses its peer waits", w.Addr)
 		}
+	}
+}
+
+// targets judges whether those answer one node that its modules with "available" go by; one that answers is enough.
+func targets(s *sheet, f Facts) {
+	if f.Targets == nil {
+		return
+	}
+	const other = "`duet cluster ping set` names others"
+	var silent, answer, stand []string
+	for _, t := range f.Targets {
+		if t.Answers {
+			answer = append(answer, t.Addr)
+		} else {
+			silent = append(silent, t.Addr)
+		}
+	}
+	peer := ""
+	for _, m := range f.Modules {
+		if m.Arbitration == "available" && !slices.Contains(f.Fenced, m.Peer) {
+			stand, peer = add(stand, m.Name), m.Peer
+		}
+	}
+	still := fmt.Sprintf("%s would wait if %s were lost", strings.Join(stand, ", "), peer)
+	switch {
+	case len(f.Targets) == 0:
+		s.add(Warning, "ping", other, "there is no ping target, and no default gateway: %s", still)
+	case len(answer) == 0:
+		s.add(Warning, "ping", "`ping -c 3 "+silent[0]+"`; "+other, "no ping target answers (%s): %s",
+			strings.Join(silent, ", "), still)
+	case len(silent) > 0:
+		s.add(Warning, "ping", "`ping -c 3 "+silent[0]+"`; "+other, "ping target %s does not answer, others do",
+			strings.Join(silent, ", "))
+	default:
+		s.add(OK, "ping", "", "ping target %s answers", strings.Join(answer, ", "))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	probing "github.com/prometheus-community/pro-bing"
@@ -25,9 +26,7 @@ const limit = 800 * time.Millisecond
 func Any(ctx context.Context, targets []string) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if len(targets) == 0 {
-		targets = gateways()
-	}
+	targets = who(targets)
 	answers := make(chan bool, len(targets))
 	for _, t := range targets {
 		go func() { answers <- one(ctx, t) }()
@@ -38,6 +37,37 @@ func Any(ctx context.Context, targets []string) bool {
 		}
 	}
 	return false
+}
+
+// Target is an address that was asked.
+type Target struct {
+	Addr    string
+	Answers bool
+}
+
+// Each asks the targets of Any, and says of each whether it answers, in their order; not nil. It blocks for limit at
+// most.
+func Each(ctx context.Context, targets []string) []Target {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	out := []Target{}
+	for _, t := range who(targets) {
+		out = append(out, Target{Addr: t})
+	}
+	var wg sync.WaitGroup
+	for i := range out {
+		wg.Go(func() { out[i].Answers = one(ctx, out[i].Addr) })
+	}
+	wg.Wait()
+	return out
+}
+
+// who is asked.
+func who(targets []string) []string {
+	if len(targets) == 0 {
+		return gateways()
+	}
+	return targets
 }
 
 // one sends up to three echo requests and is content with one answer.

@@ -21,4 +21,8 @@ func TestAny(t *testing.T) {
 	if Any(t.Context(), []string{"no such name"}) {
 		t.Error("what is no address answers")
 	}
+	got := Each(t.Context(), []string{"no such name", "127.0.0.1"})
+	if want := []Target{{"no such name", false}, {"127.0.0.1", true}}; !slices.Equal(got, want) {
+		t.Errorf("one by one: %v", got)
+	}
 }

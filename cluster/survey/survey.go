@@ -25,6 +25,7 @@ import (
 	"duet/cluster"
 	"duet/cluster/doctor"
 	"duet/cluster/doctor/host"
+	"duet/cluster/ping"
 	"duet/cluster/support"
 	"duet/vmmanager"
 )
@@ -60,11 +61,12 @@ type Lookout struct {
 	vms   []vmmanager.VMReport // with their definitions, which do not travel as facts
 	disks chan []doctor.Space  // of the measurement that was begun last; nil: it was taken
 
-	measure func(dir string, images []string) []doctor.Space // host.Spaces, but in tests
+	measure func(dir string, images []string) []doctor.Space                // host.Spaces, but in tests
+	ping    func(ctx context.Context, targets []string) (out []ping.Target) // ping.Each, but in tests
 }
 
 // New returns a Lookout that has seen nothing yet.
-func New(cfg Config) *Lookout { return &Lookout{cfg: cfg, measure: host.Spaces} }
+func New(cfg Config) *Lookout { return &Lookout{cfg: cfg, measure: host.Spaces, ping: ping.Each} }
 
 // How long a look at this node takes at most, how long its disks may take of that, and how long what was found is
 // told again: many who ask at once cost one look.
@@ -120,11 +122,15 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	for _, node := range slices.Sorted(maps.Keys(c.Fence)) {
 		f.Fenced = append(f.Fenced, string(node))
 	}
+	pings := byTargets(f) // before others write to f
 	var vms []vmmanager.VMReport
 	var wg sync.WaitGroup
 	wg.Go(func() { host.Reach(ctx, f.Routes) })
 	wg.Go(func() { f.Host = host.Look(host.Config{}) })
 	wg.Go(func() { f.Hypervisor, vms = l.inspect(ctx) })
+	if pings {
+		wg.Go(func() { f.Targets = l.targets(ctx, c.Ping) })
+	}
 	spaces, answered := l.spaces(ctx, images)
 	wg.Wait()
 	f.Host.Spaces = spaces
@@ -138,6 +144,22 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	l.heartbeats(f.Routes)
 	f.Guard = l.cfg.Guard()
 	return f, vms
+}
+
+// byTargets: a module goes by the ping targets. It has neither a witness nor a fence device.
+func byTargets(f doctor.Facts) bool {
+	votes := slices.ContainsFunc(f.Witnesses, func(w doctor.Witness) bool { return !w.Spare })
+	goes := func(m doctor.Module) bool { return m.Arbitration == "available" && !slices.Contains(f.Fenced, m.Peer) }
+	return !votes && slices.ContainsFunc(f.Modules, goes)
+}
+
+// targets asks them.
+func (l *Lookout) targets(ctx context.Context, targets []string) []doctor.Target {
+	out := []doctor.Target{} // not nil, which says that nobody looked
+	for _, t := range l.ping(ctx, targets) {
+		out = append(out, doctor.Target(t))
+	}
+	return out
 }
 
 // spaces measures the disks, and gives up after diskTime: a file system that hangs cannot be called off. Whoever looks

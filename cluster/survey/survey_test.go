@@ -20,6 +20,7 @@ import (
 	"duet/appmodules"
 	"duet/cluster"
 	"duet/cluster/doctor"
+	"duet/cluster/ping"
 	"duet/cluster/support"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -149,6 +150,30 @@ func TestFacts(t *testing.T) {
 	if p.alpha.heartbeats(routes); routes[0].Probes[0].State != doctor.Open || routes[0].Probes[1].State != "" ||
 		routes[1].Probes[0].State != doctor.Silent {
 		t.Errorf("heartbeats say %+v", routes)
+	}
+}
+
+// TestTargets: ping targets are asked where a module goes by them, and only there.
+func TestTargets(t *testing.T) {
+	p := newPair(t)
+	asked := 0
+	p.beta.ping = func(_ context.Context, targets []string) []ping.Target {
+		asked++
+		return []ping.Target{{Addr: "10.0.0.254"}}
+	}
+	m := p.beta.cfg.Modules()[0]
+	m.Policy.Arbitration = "available"
+	p.beta.cfg.Modules = func() []appmodules.Module { return []appmodules.Module{m} }
+	if f := p.beta.Facts(t.Context()).Facts; f.Targets != nil || asked > 0 {
+		t.Errorf("although the witness decides: %+v", f.Targets)
+	}
+	p.beta.cfg.Witnesses = func() []doctor.Witness { return nil }
+	p.beta.at = time.Time{}
+	if f := p.beta.Facts(t.Context()).Facts; len(f.Targets) != 1 || f.Targets[0].Answers || asked != 1 {
+		t.Errorf("it tells %+v", f.Targets)
+	}
+	if d, _ := p.alpha.Doctor(t.Context()); !finds(d, "beta", "warning", "ping", "no ping target answers (10.0.0.254)") {
+		t.Errorf("the doctor says %+v", d)
 	}
 }
 
