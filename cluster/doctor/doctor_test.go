@@ -200,6 +200,10 @@ func TestJudge(t *testing.T) {
 			a.Witnesses, b.Witnesses = nil, nil
 			a.Modules[0].Arbitration, b.Modules[0].Arbitration = "available", "available"
 		}, []Finding{{"", Note, "arbitration", "two writers of web01", ""}}},
+		"a fence device fails": {func(_ *Look, a, _ *Facts) {
+			a.Fenced, a.Devices = []string{"beta"}, []Device{{"beta", "psu1", ""}, {"beta", "bmc", "status: unknown password"}}
+		}, []Finding{{"alpha", Warning, "fence", "fence device bmc could not switch beta off: status: unknown password",
+			"duet cluster fence test beta"}}},
 		"no ping target answers": {func(_ *Look, a, b *Facts) {
 			a.Witnesses, b.Witnesses = nil, nil
 			a.Modules[0].Arbitration, b.Modules[0].Arbitration = "available", "available"

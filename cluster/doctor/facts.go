@@ -17,6 +17,8 @@ type Facts struct {
 	Modules    []Module   `json:"modules"`         // that have a copy here
 	Witnesses  []Witness  `json:"witnesses"`       // the voter first
 	Fenced     []string   `json:"fenced"`          // nodes that can be switched off
+	// Devices are the fence devices that this node would use, and that were tried.
+	Devices []Device `json:"devices,omitempty"`
 	// Targets are what modules go by that have nothing better; nil: none does, or it was not looked.
 	Targets  []Target `json:"targets"`
 	Watchdog string   `json:"watchdog"` // device the daemon was given
@@ -97,6 +99,13 @@ type Witness struct {
 	Addr  string `json:"addr"`
 	Spare bool   `json:"spare"`
 	Alive bool   `json:"alive"`
+}
+
+// Device is one that can switch a node off.
+type Device struct {
+	Node    string `json:"node"` // that it switches off
+	Name    string `json:"name"`
+	Problem string `json:"problem,omitempty"` // why it could not do so now
 }
 
 // Target is an address that answers pings, or does not.

@@ -71,6 +71,7 @@ func node(s *sheet, l Look, f Facts) {
 	routes(s, l, f)
 	witnesses(s, f)
 	targets(s, f)
+	devices(s, f)
 	for _, what := range f.Unlooked {
 		s.add(Note, "unlooked", "", "not looked at: %s", what)
 	}

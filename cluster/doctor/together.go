@@ -66,6 +66,19 @@ func witnesses(s *sheet, f Facts) {
 	}
 }
 
+// devices judges whether one node could switch others off.
+func devices(s *sheet, f Facts) {
+	for _, d := range f.Devices {
+		if d.Problem == "" {
+			s.add(OK, "fence", "", "fence device %s of %s answers", d.Name, d.Node)
+			continue
+		}
+		s.add(Warning, "fence", fmt.Sprintf("mend it or what is configured of it (`duet cluster fence set %s`), then `duet "+
+			"cluster fence test %s` on %s", d.Node, d.Node, f.Node),
+			"fence device %s could not switch %s off: %s", d.Name, d.Node, d.Problem)
+	}
+}
+
 // targets judges whether those answer one node that its modules with "available" go by; one that answers is enough.
 func targets(s *sheet, f Facts) {
 	if f.Targets == nil {

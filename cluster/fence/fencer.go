@@ -156,10 +156,14 @@ func (f *Fencer) run(ctx context.Context, d Device, action string, out, diag *ta
 	}
 	bounded, cancel := context.WithTimeoutCause(ctx, d.timeout(), fmt.Errorf("no answer in %s", d.timeout()))
 	defer cancel()
-	begin := time.Now()
-	f.log.Info("fence command", "device", d.Name, "agent", d.Agent, "action", action)
+	begin, level := time.Now(), slog.LevelInfo
+	if action != "off" {
+		level = slog.LevelDebug // it is asked every few minutes
+	}
+	f.log.Log(ctx, level, "fence command", "device", d.Name, "agent", d.Agent, "action", action)
 	code, err = execute(bounded, job{program: program, input: input(d.Options, action), path: f.path}, out, diag)
-	f.log.Info("fence command ended", "device", d.Name, "action", action, "code", code, "took", time.Since(begin))
+	f.log.Log(ctx, level, "fence command ended", "device", d.Name, "action", action, "code", code,
+		"took", time.Since(begin))
 	return code, err
 }
 

@@ -6,6 +6,8 @@
 // known by the name of the node, and forgotten when it is removed or another computer has the name. The exchange of
 // the membership (cluster.Exchange) does not carry them: a member that was away knows them only after SetFence is
 // repeated.
+//
+// Files: fencing.go is what devices there are and their orders, watch.go whether they could do their work.
 package fencing
 
 import (
@@ -49,10 +51,13 @@ type Config struct {
 // Desk is where nodes are switched off, each once at a time: all modules that lost a peer ask in the same moment, and
 // management controllers take few sessions. Any number of goroutines may use it.
 type Desk struct {
-	cfg Config
+	cfg  Config
+	kick chan struct{} // devices are new: Watch asks them
 
-	mu    sync.Mutex
-	calls map[cluster.NodeID]*order // those under way
+	mu     sync.Mutex
+	calls  map[cluster.NodeID]*order // those under way
+	looks  map[cluster.NodeID]*look  // those under way
+	checks map[cluster.NodeID]check  // what was found last
 }
 
 // order is one switching off that is under way, for all who want it.
@@ -62,7 +67,10 @@ type order struct {
 }
 
 // New returns a Desk.
-func New(cfg Config) *Desk { return &Desk{cfg: cfg, calls: make(map[cluster.NodeID]*order)} }
+func New(cfg Config) *Desk {
+	return &Desk{cfg: cfg, kick: make(chan struct{}, 1), calls: make(map[cluster.NodeID]*order),
+		looks: make(map[cluster.NodeID]*look), checks: make(map[cluster.NodeID]check)}
+}
 
 // Can reports whether there are devices for the node. It does not wait.
 func (d *Desk) Can(node cluster.NodeID) bool { return len(d.cfg.Book.Config().Fence[node]) > 0 }
@@ -97,6 +105,7 @@ func (d *Desk) join(node cluster.NodeID, levels fence.Levels) *order {
 	d.calls[node] = o
 	log := d.cfg.Logger.With("node", node)
 	d.cfg.Spawn(func(life context.Context) {
+		d.quiet(life, node)
 		life, cancel := context.WithTimeout(life, levels.Longest())
 		defer cancel()
 		log.Warn("fence: the node is switched off")
@@ -249,6 +258,10 @@ func (d *Desk) Take(ctx context.Context, set Set) error {
 	if err == nil && !member && len(set.Levels) > 0 {
 		err = fmt.Errorf("%w: %s does not know node %s (any more): `duet cluster status`", api.ErrNotFound, c.Self, set.Node)
 	}
+	select {
+	case d.kick <- struct{}{}:
+	default: // it will look anyhow
+	}
 	return err
 }
 
@@ -266,10 +279,7 @@ func (d *Desk) TestFence(ctx context.Context, node string) (api.FenceStatus, err
 	var said []string
 	// All levels are tested: the second one is needed when the first fails, and that is too late to find out.
 	for _, dev := range slices.Concat(levels...) {
-		if err := d.cfg.Agents.Inspect(ctx, dev); err != nil {
-			return st, fmt.Errorf("%w: %v", api.ErrConflict, err)
-		}
-		on, err := d.cfg.Agents.Check(ctx, dev)
+		on, err := d.test(ctx, dev)
 		if err != nil {
 			return st, fmt.Errorf("%w: %v", api.ErrConflict, err)
 		}

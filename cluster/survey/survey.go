@@ -25,12 +25,14 @@ import (
 	"duet/cluster"
 	"duet/cluster/doctor"
 	"duet/cluster/doctor/host"
+	"duet/cluster/fencing"
 	"duet/cluster/ping"
 	"duet/cluster/support"
 	"duet/vmmanager"
 )
 
-// Config says what a Lookout looks at; all fields are needed. None of its functions may wait for another node.
+// Config says what a Lookout looks at; all fields are needed. None of its functions but Call may wait for another
+// node.
 type Config struct {
 	Cluster  func() cluster.Config
 	View     func() cluster.View
@@ -42,8 +44,10 @@ type Config struct {
 	Hypervisor vmmanager.Hypervisor
 	Modules    func() []appmodules.Module
 	Witnesses  func() []doctor.Witness
-	Guard      func() *bool  // whether the guard answers; nil: there is none
-	API        func() string // where it is served over TLS; empty: it is not
+	// Devices asks the fence devices of the other nodes.
+	Devices func(ctx context.Context) []fencing.Found
+	Guard   func() *bool  // whether the guard answers; nil: there is none
+	API     func() string // where it is served over TLS; empty: it is not
 	// More adds what only the program itself knows to what goes to support.
 	More func(ctx context.Context, p *support.Part)
 	// Call asks another node for its Facts ("doctor") or its Part ("support").
@@ -68,12 +72,13 @@ type Lookout struct {
 // New returns a Lookout that has seen nothing yet.
 func New(cfg Config) *Lookout { return &Lookout{cfg: cfg, measure: host.Spaces, ping: ping.Each} }
 
-// How long a look at this node takes at most, how long its disks may take of that, and how long what was found is
-// told again: many who ask at once cost one look.
+// How long a look at this node takes at most, how long its disks and its fence devices may take of that, and how long
+// what was found is told again: many who ask at once cost one look.
 const (
-	lookTime  = 25 * time.Second
-	diskTime  = 5 * time.Second
-	looksLast = 500 * time.Millisecond
+	lookTime   = 25 * time.Second
+	diskTime   = 5 * time.Second
+	deviceTime = 15 * time.Second
+	looksLast  = 500 * time.Millisecond
 )
 
 // Facts looks at this node, for the one that asks. Began and Ended bound what the clocks of two nodes are compared
@@ -128,6 +133,12 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	wg.Go(func() { host.Reach(ctx, f.Routes) })
 	wg.Go(func() { f.Host = host.Look(host.Config{}) })
 	wg.Go(func() { f.Hypervisor, vms = l.inspect(ctx) })
+	var found []fencing.Found
+	wg.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, deviceTime)
+		defer cancel()
+		found = l.cfg.Devices(ctx)
+	})
 	if pings {
 		wg.Go(func() { f.Targets = l.targets(ctx, c.Ping) })
 	}
@@ -140,6 +151,14 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	if !answered {
 		f.Unlooked = append(f.Unlooked, fmt.Sprintf("free space: the file system of %s or of an image does not answer: "+
 			"`dmesg` and `df` there tell which hangs", l.cfg.Dir))
+	}
+	for _, d := range found {
+		if d.Unknown {
+			f.Unlooked = append(f.Unlooked, fmt.Sprintf("fence device %s of %s: it has not answered in %s, and its own time is "+
+				"not over: `duet cluster fence test %s`", d.Device, d.Node, deviceTime, d.Node))
+			continue
+		}
+		f.Devices = append(f.Devices, doctor.Device{Node: string(d.Node), Name: d.Device, Problem: d.Problem})
 	}
 	l.heartbeats(f.Routes)
 	f.Guard = l.cfg.Guard()

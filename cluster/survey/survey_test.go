@@ -20,6 +20,7 @@ import (
 	"duet/appmodules"
 	"duet/cluster"
 	"duet/cluster/doctor"
+	"duet/cluster/fencing"
 	"duet/cluster/ping"
 	"duet/cluster/support"
 	"duet/console/api"
@@ -50,7 +51,8 @@ type pair struct {
 	alpha, beta *Lookout
 	hv          *looked // beta's
 	alive       bool    // beta's heartbeats are heard
-	away        error   // why beta does not answer
+	found       []fencing.Found
+	away        error // why beta does not answer
 }
 
 func newPair(t *testing.T) *pair {
@@ -86,6 +88,7 @@ func (p *pair) node(t *testing.T, name cluster.NodeID, hv vmmanager.Hypervisor) 
 		},
 		Modules:   func() []appmodules.Module { return []appmodules.Module{m} },
 		Witnesses: func() []doctor.Witness { return []doctor.Witness{{Addr: "w:7430", Alive: true}} },
+		Devices:   func(context.Context) []fencing.Found { return p.found },
 		Guard:     func() *bool { return new(true) }, API: func() string { return "10.0.0.1:7422" },
 		More: func(_ context.Context, s *support.Part) { s.Add("more.txt", []byte("of "+name)) },
 		Call: func(ctx context.Context, _ cluster.NodeID, path string, out any) error {
@@ -150,6 +153,18 @@ func TestFacts(t *testing.T) {
 	if p.alpha.heartbeats(routes); routes[0].Probes[0].State != doctor.Open || routes[0].Probes[1].State != "" ||
 		routes[1].Probes[0].State != doctor.Silent {
 		t.Errorf("heartbeats say %+v", routes)
+	}
+}
+
+// TestDevices: fence devices that were tried are told, and one that has not answered yet is not taken for broken.
+func TestDevices(t *testing.T) {
+	p := newPair(t)
+	p.found = []fencing.Found{{Node: "alpha", Device: "bmc", Problem: "unknown password"},
+		{Node: "alpha", Device: "psu1", Unknown: true}, {Node: "alpha", Device: "psu2"}}
+	d, err := p.alpha.Doctor(t.Context())
+	if err != nil || !finds(d, "beta", "warning", "fence", "bmc could not switch alpha off: unknown password") ||
+		!finds(d, "beta", "note", "unlooked", "fence device psu1 of alpha") || !finds(d, "beta", "ok", "fence", "psu2") {
+		t.Errorf("it says %+v, %v", d, err)
 	}
 }
 

@@ -34,20 +34,31 @@ func (n *Node) undecided(m appmodules.Module) []api.Notice {
 	still := func(what, remedy string) []api.Notice {
 		return []api.Notice{api.CannotDecide(what, peer, m.Kind.Words().Noun, remedy)}
 	}
-	switch n.decides(m) {
+	decides := n.decides(m)
+	switch decides {
 	case "witness":
 		var silent []string
-		for _, h := range n.voting.Active() {
-			if since, _ := h.Silent(); since.IsZero() {
-				return nil
+		active := n.voting.Active()
+		for _, h := range active {
+			if since, _ := h.Silent(); !since.IsZero() {
+				silent = append(silent, h.Name())
 			}
-			silent = append(silent, h.Name())
+		}
+		if len(silent) < len(active) {
+			break // one that answers is enough
 		}
 		return still("the witness "+strings.Join(silent, ", ")+" is silent", "duet cluster witness list")
 	case "ping":
 		if n.beyond.silent.Load() {
 			return still("no ping target answers", "this host's gateway, or what --ping named at init, has to answer a ping")
 		}
+	}
+	if decides != "fence" && m.Policy.Fence != appmodules.FenceBeforeStart {
+		return nil
+	}
+	if failing := n.Desk.Failing(cluster.NodeID(peer)); len(failing) > 0 {
+		return still("the fence device "+strings.Join(failing, ", ")+" of "+peer+" failed its last test",
+			"duet cluster fence test "+peer)
 	}
 	return nil
 }

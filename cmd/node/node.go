@@ -258,6 +258,7 @@ func (n *Node) start() error {
 	n.spawn(n.Archive.Tidy)
 	n.spawn(n.keepAwake)
 	n.spawn(n.watchBeyond)
+	n.spawn(n.Desk.Watch)
 	// Pushed before the modules: the goroutines of the node serve them to their end.
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	// The VMs of works that are taken up wait for their sockets.

@@ -16,8 +16,8 @@ import (
 func (n *Node) newLookout() *survey.Lookout {
 	return survey.New(survey.Config{Cluster: n.cluster, View: n.gossip.View, Dir: n.cfg.Dir, Version: n.cfg.Version,
 		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: n.Modules,
-		Witnesses: n.seen, Guard: func() *bool { return n.sentry.Answers() }, API: n.servedAt, More: n.more,
-		Call: n.ask, Logger: n.log})
+		Witnesses: n.seen, Devices: n.Desk.Look, Guard: func() *bool { return n.sentry.Answers() }, API: n.servedAt,
+		More: n.more, Call: n.ask, Logger: n.log})
 }
 
 // seen are the witnesses as the doctor judges them.
