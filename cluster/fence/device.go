@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,13 +61,8 @@ var (
 // String names the device and its agent.
 func (d Device) String() string { return fmt.Sprintf("%s (%s)", d.Name, d.Agent) }
 
-// timeout is what bounds one command.
-func (d Device) timeout() time.Duration {
-	if d.Timeout == 0 {
-		return DefaultTimeout
-	}
-	return d.Timeout
-}
+// Bound is what bounds one command: its Timeout, or the default.
+func (d Device) Bound() time.Duration { return cmp.Or(d.Timeout, DefaultTimeout) }
 
 // Validate reports all faults of d that show without its agent, each with its remedy. The
 // error wraps ErrConfig.
@@ -151,7 +147,7 @@ func (l Levels) Longest() time.Duration {
 	var sum time.Duration
 	for _, level := range l {
 		for _, d := range level {
-			sum += 2 * (d.timeout() + grace + leftover)
+			sum += 2 * (d.Bound() + grace + leftover)
 		}
 	}
 	return sum

@@ -154,7 +154,7 @@ func (f *Fencer) run(ctx context.Context, d Device, action string, out, diag *ta
 	if err != nil {
 		return -1, err
 	}
-	bounded, cancel := context.WithTimeoutCause(ctx, d.timeout(), fmt.Errorf("no answer in %s", d.timeout()))
+	bounded, cancel := context.WithTimeoutCause(ctx, d.Bound(), fmt.Errorf("no answer in %s", d.Bound()))
 	defer cancel()
 	begin, level := time.Now(), slog.LevelInfo
 	if action != "off" {

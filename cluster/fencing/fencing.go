@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"duet/cluster"
 	"duet/cluster/fence"
@@ -150,14 +151,25 @@ func (d *Desk) Fences(context.Context) ([]api.FenceStatus, error) {
 	return out, nil
 }
 
-// status goes through JSON, where secrets are hidden.
+// status is how they are shown. Options go through JSON, where secrets are hidden.
 func status(node cluster.NodeID, levels fence.Levels) (api.FenceStatus, error) {
 	st := api.FenceStatus{Node: string(node)}
-	b, err := json.Marshal(levels)
-	if err == nil {
-		err = json.Unmarshal(b, &st.Levels)
+	for _, l := range levels {
+		var shown []api.FenceDevice
+		for _, d := range l {
+			s := api.FenceDevice{Name: d.Name, Agent: d.Agent, Timeout: d.Bound().String()}
+			b, err := json.Marshal(d.Options)
+			if err == nil {
+				err = json.Unmarshal(b, &s.Options)
+			}
+			if err != nil {
+				return st, fmt.Errorf("show fence device %s: %w", d.Name, err)
+			}
+			shown = append(shown, s)
+		}
+		st.Levels = append(st.Levels, shown)
 	}
-	return st, err
+	return st, nil
 }
 
 // SetFence makes the devices of a node known to every member; none takes them away. It is durable on each that took
@@ -189,8 +201,7 @@ func (d *Desk) SetFence(ctx context.Context, node string, levels [][]api.FenceDe
 	return nil
 }
 
-// encode is how levels are stored; nil for none. A Timeout is not part of the API: devices set through it have
-// fence.DefaultTimeout.
+// encode is how levels are stored; nil for none.
 func encode(levels [][]api.FenceDevice) (json.RawMessage, error) {
 	if len(levels) == 0 {
 		return nil, nil
@@ -199,12 +210,29 @@ func encode(levels [][]api.FenceDevice) (json.RawMessage, error) {
 	for _, l := range levels {
 		var devices []fence.Device
 		for _, d := range l {
-			devices = append(devices, fence.Device{Name: d.Name, Agent: d.Agent, Options: d.Options})
+			bound, err := bound(d)
+			if err != nil {
+				return nil, err
+			}
+			devices = append(devices, fence.Device{Name: d.Name, Agent: d.Agent, Options: d.Options, Timeout: bound})
 		}
 		own = append(own, devices)
 	}
 	b, err := fence.Encode(own)
 	return b, errors.Join(own.Validate(), err)
+}
+
+// bound reads what a device has as its timeout; 0 if it has none. Its bounds are package fence's.
+func bound(d api.FenceDevice) (time.Duration, error) {
+	if d.Timeout == "" {
+		return 0, nil
+	}
+	bound, err := time.ParseDuration(d.Timeout)
+	if err != nil || bound == 0 {
+		return 0, fmt.Errorf("%w %q: timeout %q: write it as 45s or 2m, or leave it out for %s", fence.ErrConfig, d.Name,
+			d.Timeout, fence.DefaultTimeout)
+	}
+	return bound, nil
 }
 
 // Set is a change of the devices of one node, as nodes tell each other.

@@ -1,12 +1,14 @@
 package fencing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"duet/cluster"
 	"duet/cluster/fence"
@@ -117,6 +119,35 @@ func TestSetFence(t *testing.T) {
 	}
 	if err := d.Off(ctx, "beta"); !errors.Is(err, api.ErrNotFound) {
 		t.Errorf("off without a device: %v", err)
+	}
+}
+
+// TestTimeout: how long a device may take for a command is stored and shown; where nobody said so it is the default.
+func TestTimeout(t *testing.T) {
+	d := desk(t, &agents{}, func(cluster.NodeID, Set) error { return nil })
+	for text, want := range map[string]time.Duration{"": 0, "45s": 45 * time.Second, "5m": 5 * time.Minute} {
+		levels := bmc("10.0.0.9")
+		levels[0][0].Timeout = text
+		if err := d.SetFence(t.Context(), "beta", levels); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := d.levels("beta")
+		if err != nil || stored[0][0].Timeout != want {
+			t.Errorf("%q is stored as %v, %v", text, stored[0][0].Timeout, err)
+		}
+		all, err := d.Fences(t.Context())
+		if shown, err2 := time.ParseDuration(all[0].Levels[0][0].Timeout); err != nil || err2 != nil ||
+			shown != cmp.Or(want, fence.DefaultTimeout) {
+			t.Errorf("%q is shown as %v, %v, %v", text, all, err, err2)
+		}
+	}
+	for _, text := range []string{"soon", "0s", "-45s", "500ms", "1h", "45"} {
+		levels := bmc("10.0.0.9")
+		levels[0][0].Timeout = text
+		if err := d.SetFence(t.Context(), "beta", levels); !errors.Is(err, api.ErrInvalid) ||
+			!strings.Contains(err.Error(), "timeout") {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -63,19 +64,28 @@ case before a VM starts on the other node.`}
 func (a *app) fenceSetCommand() *cobra.Command {
 	var agent, file string
 	var options []string
-	c := &cobra.Command{
+	var timeout time.Duration
+	var c *cobra.Command
+	c = &cobra.Command{
 		Use: "set NODE --agent AGENT --option KEY=VALUE…", Short: "Say how a node can be switched off",
 		Long: `Say how a node can be switched off. The options are those of the agent ("man fence_ipmilan").
 The value - reads one secret from standard input. Several devices or levels go in a
-file of JSON: [[{"name":"psu1","agent":"fence_apc_snmp","options":{…}}, …], …]; all
-devices of a level have to confirm, the first level that does wins.`,
+file of JSON: [[{"name":"psu1","agent":"fence_apc_snmp","options":{…},"timeout":"30s"},
+…], …]; all devices of a level have to confirm, the first level that does wins.`,
 		Args: args("NODE"),
-		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		RunE: a.call(func(ctx context.Context, daemon *client.Client, args []string) error {
+			timed := c.Flags().Changed("timeout")
+			if timed && file != "" {
+				return usageError{errors.New("--timeout goes with --agent; in a --file each device has its \"timeout\"")}
+			}
 			levels, err := a.fenceLevels(agent, options, file)
 			if err != nil {
 				return err
 			}
-			if err := c.SetFence(ctx, args[0], levels); err != nil {
+			if timed {
+				levels[0][0].Timeout = timeout.String()
+			}
+			if err := daemon.SetFence(ctx, args[0], levels); err != nil {
 				return err
 			}
 			return a.say(struct{}{}, "Known. Now try it: duet cluster fence test %s", clean(args[0]))
@@ -83,6 +93,7 @@ devices of a level have to confirm, the first level that does wins.`,
 	}
 	c.Flags().StringVar(&agent, "agent", "", "executable, as fence_ipmilan, fence_redfish, fence_virsh")
 	c.Flags().StringArrayVar(&options, "option", nil, "KEY=VALUE, once per option")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "how long each of its commands may take (default 30s)")
 	c.Flags().StringVar(&file, "file", "", "file of JSON with levels of devices")
 	return c
 }
@@ -137,7 +148,7 @@ func (a *app) writeFences(w io.Writer, all []api.FenceStatus) error {
 		_, err := io.WriteString(w, "No node has a fence device.\n")
 		return err
 	}
-	t := table{head: []string{"NODE", "LEVEL", "DEVICE", "AGENT", "OPTIONS"}}
+	t := table{head: []string{"NODE", "LEVEL", "DEVICE", "AGENT", "TIMEOUT", "OPTIONS"}}
 	for _, st := range all {
 		for i, l := range st.Levels {
 			for _, d := range l {
@@ -146,7 +157,7 @@ func (a *app) writeFences(w io.Writer, all []api.FenceStatus) error {
 					opts = append(opts, k+"="+d.Options[k])
 				}
 				t.add(cell{st.Node, bold}, cell{text: fmt.Sprint(i + 1)}, cell{text: d.Name}, cell{text: d.Agent},
-					cell{text: strings.Join(opts, " ")})
+					cell{text: d.Timeout}, cell{text: strings.Join(opts, " ")})
 			}
 		}
 	}

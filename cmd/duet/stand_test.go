@@ -124,6 +124,7 @@ func TestContradictions(t *testing.T) {
 		"vm protect web --config x.yaml --arbitration safe":   "none of the others can be",
 		"vm protect web --config x.yaml --primary any":        "none of the others can be",
 		"cluster fence set beta --agent fence_x --file x":     "give --agent and its --option, or --file",
+		"cluster fence set beta --file x --timeout 1m":        "--timeout goes with --agent",
 		"cluster fence set beta --option ip=1":                "give --agent and its --option, or --file",
 		"cluster fence set beta --agent fence_x --option ip":  `--option "ip": write KEY=VALUE`,
 		"cluster fence set beta --agent fence_x --option =ip": `--option "=ip": write KEY=VALUE`,

@@ -210,19 +210,20 @@ func TestTokenFromInput(t *testing.T) {
 // TestFenceDevices: devices come from flags or from a file, a secret from standard input and never to the terminal.
 func TestFenceDevices(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "levels.json")
-	levels := `[[{"name":"psu1","agent":"fence_apc","options":{"port":"1"}},` +
+	levels := `[[{"name":"psu1","agent":"fence_apc","options":{"port":"1"},"timeout":"45s"},` +
 		`{"name":"psu2","agent":"fence_apc","options":{}}],` +
 		`[{"name":"bmc","agent":"fence_ipmilan","options":{}}]]`
 	if err := os.WriteFile(file, []byte(levels), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ line, in, asked string }{
-		{"--file " + file, "", "fence beta [[{psu1 fence_apc map[port:1]} {psu2 fence_apc map[]}] " +
-			"[{bmc fence_ipmilan map[]}]]"},
+		{"--file " + file, "", "fence beta [[{psu1 fence_apc map[port:1] 45s} {psu2 fence_apc map[] }] " +
+			"[{bmc fence_ipmilan map[] }]]"},
 		{"--agent fence_x --option password=- --option ip=10.0.9.2", "s3cret=x y\r\n",
-			"fence beta [[{fence_x fence_x map[ip:10.0.9.2 password:s3cret=x y]}]]"},
-		{"--agent fence_x --option a=b=c --option d=", "", "fence beta [[{fence_x fence_x map[a:b=c d:]}]]"},
-		{"--agent fence_x", "", "fence beta [[{fence_x fence_x map[]}]]"},
+			"fence beta [[{fence_x fence_x map[ip:10.0.9.2 password:s3cret=x y] }]]"},
+		{"--agent fence_x --option a=b=c --option d=", "", "fence beta [[{fence_x fence_x map[a:b=c d:] }]]"},
+		{"--agent fence_x", "", "fence beta [[{fence_x fence_x map[] }]]"},
+		{"--agent fence_x --timeout 90s", "", "fence beta [[{fence_x fence_x map[] 1m30s}]]"},
 	} {
 		b := newBench(t, false)
 		b.in = strings.NewReader(c.in)

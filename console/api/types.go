@@ -156,6 +156,7 @@ type FenceDevice struct {
 	Name    string            `json:"name"`
 	Agent   string            `json:"agent" doc:"as fence_ipmilan"`
 	Options map[string]string `json:"options" doc:"the agent's; secret values are shown as ***"`
+	Timeout string            `json:"timeout,omitempty" doc:"bounds each of its commands, as 45s or 2m; left out: 30s"`
 }
 
 // FenceStatus is how one node can be switched off.

@@ -250,7 +250,7 @@ func (b *Backend) AddWitness(_ context.Context, r api.WitnessRequest) (api.Witne
 // Fences answers with one device.
 func (b *Backend) Fences(context.Context) ([]api.FenceStatus, error) {
 	return []api.FenceStatus{{Node: "beta", Levels: [][]api.FenceDevice{{{Name: "bmc", Agent: "fence_ipmilan",
-		Options: map[string]string{"ip": "10.0.9.2", "password": "***"}}}}}}, b.ask("fences")
+		Options: map[string]string{"ip": "10.0.9.2", "password": "***"}, Timeout: "30s"}}}}}, b.ask("fences")
 }
 
 // SetFence records what it was told.
