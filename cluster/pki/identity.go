@@ -30,9 +30,9 @@ type Identity struct {
 	local map[netip.Addr]*tls.Certificate // by the address that they name; of cert's key, and gone with it
 }
 
-// Init founds a cluster in dir: an authority for ten years and the certificate of its first node for one year. Files
-// are readable by their owner only and durable when Init returns. After a crash half-way it may be called again. It
-// fails with ErrExists where there is an identity.
+// Init founds a cluster in dir: an authority for ten years and the certificate of its first node for one year. Both
+// begin before any clock, for this computer's may be ahead. Files are readable by their owner only and durable when
+// Init returns. After a crash half-way it may be called again. It fails with ErrExists where there is an identity.
 func Init(dir, clusterName string, node cluster.NodeID) (*Identity, error) {
 	if err := mustBeFree(dir); err != nil {
 		return nil, err

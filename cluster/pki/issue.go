@@ -17,12 +17,16 @@ import (
 )
 
 const (
-	caLife   = 10 * 365 * 24 * time.Hour // no way to exchange it: a cluster lasts as long
+	caLife   = 10 * 365 * 24 * time.Hour // from when it is made; no way to exchange it: a cluster lasts as long
 	nodeLife = 365 * 24 * time.Hour      // renewed when a third of it is left
-	// backdate lets nodes meet whose clocks are not set yet. It is for the authority, and for certificates that name
-	// addresses, which programs refuse that live for years; those that nodes know each other by begin with the authority.
+	// backdate lets nodes meet whose clocks are not set yet. It is for certificates that name addresses, which programs
+	// refuse that live for years; those that nodes know each other by begin with the authority.
 	backdate = 24 * time.Hour
 )
+
+// caBegin is when each authority begins: before any clock. One that began when it was made would be refused by all
+// whose clocks are behind that, for as long as they are, and it cannot be exchanged.
+var caBegin = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // authority is the cluster's own certificate authority.
 type authority struct {
@@ -63,7 +67,7 @@ func newAuthority(clusterName string, now time.Time) (authority, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: sn,
 		Subject:      pkix.Name{CommonName: "cluster " + clusterName, Organization: []string{clusterName}},
-		NotBefore:    now.Add(-backdate), NotAfter: now.Add(caLife),
+		NotBefore:    caBegin, NotAfter: now.Add(caLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign,
 	}

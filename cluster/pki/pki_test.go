@@ -248,6 +248,32 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// TestFoundedAhead: a cluster that is made while the clock is ahead has an authority and a node that others believe.
+func TestFoundedAhead(t *testing.T) {
+	now := time.Now()
+	for what, wrong := range map[string]time.Duration{"ahead": 2 * nodeLife, "right": 0, "a bit behind": -backdate} {
+		ca, err := newAuthority("one", now.Add(wrong))
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := newKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := ca.admit("alpha", key.Public(), now.Add(wrong), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifyNode([]*x509.Certificate{leaf}, ca.cert, x509.ExtKeyUsageServerAuth, now); err != nil {
+			t.Errorf("made while the clock was %s: %v", what, err)
+		}
+	}
+}
+
 // TestWrongClock: a certificate that was made while the clock was wrong is good once it is right.
 func TestWrongClock(t *testing.T) {
 	alpha := found(t, "one", "alpha")
