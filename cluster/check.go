@@ -32,6 +32,22 @@ func (m Member) Check() error {
 	return nil
 }
 
+// maxTargets is more than anybody asks.
+const maxTargets = 16
+
+// CheckPing refuses ping targets that no node could ask: a name would be looked up without a bound.
+func CheckPing(targets []string) error {
+	if len(targets) > maxTargets {
+		return fmt.Errorf("%d ping targets: at most %d", len(targets), maxTargets)
+	}
+	for _, t := range targets {
+		if net.ParseIP(t) == nil {
+			return fmt.Errorf("ping %q: must be an IP address", t)
+		}
+	}
+	return nil
+}
+
 // maxWitnesses is more than anybody has.
 const maxWitnesses = 16
 

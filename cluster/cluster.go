@@ -24,6 +24,8 @@ type Config struct {
 	Detection time.Duration `json:"detection"`
 	// Ping are the targets of `arbitration: available`; empty means the default gateway.
 	Ping []string `json:"ping,omitempty"`
+	// PingStep numbers the changes of Ping since the cluster was made; the higher one is the newer.
+	PingStep uint64 `json:"ping_step,omitempty"`
 	// Voters are the witnesses (cluster/DESIGN.md, rule 3b).
 	Voters Voters `json:"voters,omitzero"`
 	// Fence has the fence devices of nodes, as package fence encodes them, with their passwords.

@@ -161,12 +161,22 @@ type Exchange struct {
 	GossipKeys [][]byte `json:"gossip_keys"`
 	GossipStep uint64   `json:"gossip_step"`
 	GossipFor  uint64   `json:"gossip_for"`
+	// Of releases that can change them, once they were changed.
+	Ping     []string `json:"ping,omitempty"`
+	PingStep uint64   `json:"ping_step,omitempty"`
 }
 
 // Exchange is what this node has to tell.
 func (c Config) Exchange() Exchange {
-	return Exchange{c.Facts(), c.GossipKeys, c.GossipStep, c.GossipFor}
+	x := Exchange{Facts: c.Facts(), GossipKeys: c.GossipKeys, GossipStep: c.GossipStep, GossipFor: c.GossipFor}
+	if c.PingStep > 0 {
+		x.Ping, x.PingStep = c.Ping, c.PingStep
+	}
+	return x
 }
+
+// SetPing exchanges the ping targets, which belong to the configuration from then on; none: the default gateway.
+func (c *Config) SetPing(targets []string) { c.Ping, c.PingStep = targets, c.PingStep+1 }
 
 // Take learns what is newer, and reports whether anything was.
 func (c *Config) Take(x Exchange) (news bool) {
@@ -175,6 +185,10 @@ func (c *Config) Take(x Exchange) (news bool) {
 	}
 	if x.GossipStep > c.GossipStep {
 		c.GossipKeys, c.GossipStep, c.GossipFor, news = x.GossipKeys, x.GossipStep, x.GossipFor, true
+	}
+	// Of two changes that were made at once any will do, if it is the same for all.
+	if x.PingStep > c.PingStep || x.PingStep == c.PingStep && x.PingStep > 0 && slices.Compare(x.Ping, c.Ping) > 0 {
+		c.Ping, c.PingStep, news = x.Ping, x.PingStep, true
 	}
 	return news
 }
@@ -197,5 +211,5 @@ func (x Exchange) Check() error {
 			return fmt.Errorf("a key of heartbeats has %d bytes", len(k))
 		}
 	}
-	return nil
+	return CheckPing(x.Ping)
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -93,7 +94,9 @@ func TestEverybodyComesToTheSame(t *testing.T) {
 		names := []NodeID{"gamma", "delta"}
 		for i := range 20 {
 			c := &all[r.IntN(2)]
-			switch name := names[r.IntN(2)]; r.IntN(3) {
+			switch name := names[r.IntN(2)]; r.IntN(4) {
+			case 3:
+				c.SetPing([]string{fmt.Sprint("10.0.0.", i)}[:r.IntN(2)])
 			case 0:
 				c.Admit(Member{Node: name, Key: fmt.Sprint(i)})
 			case 1:
@@ -111,7 +114,7 @@ func TestEverybodyComesToTheSame(t *testing.T) {
 			for _, f := range facts {
 				out += fmt.Sprintf("%s %d %v; ", f.Node, f.Since, f.Gone)
 			}
-			return out
+			return out + strings.Join(c.Ping, " ")
 		}
 		if a, b := same(all[0]), same(all[1]); a != b {
 			t.Fatalf("seed %d: %s\n%s", seed, a, b)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -212,6 +213,45 @@ func (r *Registrar) tellGone(ctx context.Context, member, gone cluster.NodeID) e
 		err = r.cfg.Call(ctx, member, "members/"+string(gone)+"/remove", nil, nil)
 	}
 	return err
+}
+
+// PingTargets are the addresses that modules with "available" go by.
+func (r *Registrar) PingTargets(context.Context) (api.PingTargets, error) {
+	return api.PingTargets{Targets: append([]string{}, r.cfg.Book.Config().Ping...)}, nil
+}
+
+// SetPing exchanges the ping targets; none: the default gateway of each node. It is durable here when it returns nil,
+// and in use from then on. The other members are told, for tellTime at most; those that do not know it then are named,
+// and learn it when they meet one that does.
+func (r *Registrar) SetPing(ctx context.Context, targets []string) (api.PingTargets, error) {
+	if err := cluster.CheckPing(targets); err != nil {
+		return api.PingTargets{}, fmt.Errorf("%w: %v", api.ErrInvalid, err)
+	}
+	c, err := r.cfg.Book.Change(func(c *cluster.Config) bool { c.SetPing(targets); return true })
+	if err != nil {
+		return api.PingTargets{}, err
+	}
+	r.cfg.Logger.Info("ping targets exchanged", "targets", targets)
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	var told sync.WaitGroup
+	unaware := make([]string, len(c.Members))
+	for i, other := range c.Members {
+		if other.Node == c.Self {
+			continue
+		}
+		told.Go(func() {
+			var theirs cluster.Exchange
+			err := r.cfg.Call(ctx, other.Node, "members/meet", c.Exchange(), &theirs)
+			if err != nil || theirs.PingStep < c.PingStep { // away, or of a release that does not know them
+				r.cfg.Logger.Warn("a member does not know the new ping targets yet", "member", other.Node, "err", err)
+				unaware[i] = string(other.Node)
+			}
+		})
+	}
+	told.Wait()
+	unaware = slices.DeleteFunc(unaware, func(n string) bool { return n == "" })
+	return api.PingTargets{Targets: append([]string{}, targets...), Unaware: unaware}, nil
 }
 
 // NewToken makes a one-time token for a joining node. A life of zero or less is enroll.Life. Only this node takes

@@ -213,3 +213,31 @@ func TestToken(t *testing.T) {
 	must(t, ln.Close())
 	_ = o.Serve(ctx, ln) // it returns
 }
+
+// TestSetPing: new ping targets are stored and told; who does not know them yet is named. What nobody could ask is
+// refused, as at init.
+func TestSetPing(t *testing.T) {
+	o := newOffice(t)
+	for _, bad := range [][]string{{"gw.example.com"}, {"10.0.0.254", ""}, slices.Repeat([]string{"10.0.0.254"}, 17)} {
+		if _, err := o.SetPing(t.Context(), bad); !errors.Is(err, api.ErrInvalid) || len(o.calls) > 0 {
+			t.Errorf("%q: %v, told %q", bad, err, o.calls)
+		}
+	}
+	for _, targets := range [][]string{{"10.0.0.254", "fd00::1"}, nil} {
+		st, err := o.SetPing(t.Context(), targets)
+		if err != nil || len(st.Unaware) > 0 || !slices.Equal(o.book.Config().Ping, targets) {
+			t.Errorf("%q: %+v, %v", targets, st, err)
+		}
+		if st, err = o.PingTargets(t.Context()); err != nil || st.Targets == nil || !slices.Equal(st.Targets, targets) {
+			t.Errorf("%q: shown are %+v, %v", targets, st, err)
+		}
+	}
+	if len(o.calls) != 4 || !slices.Contains(o.calls, "gamma members/meet") {
+		t.Errorf("told %q", o.calls)
+	}
+	o.answers["members/meet"] = errors.New("it is away")
+	st, err := o.SetPing(t.Context(), []string{"10.0.0.253"})
+	if err != nil || !slices.Equal(st.Unaware, []string{"beta", "gamma"}) {
+		t.Errorf("while all are away: %+v, %v", st, err)
+	}
+}

@@ -91,7 +91,8 @@ func (b *bench) problem(t *testing.T, line string) (p struct {
 var asking = []string{"status", "status db", "stop db", "log", "log db", "volume list", "volume list db", "vm list",
 	"vm protect web", "vm protect web --check", "vm release db", "vm return db", "volume verify db/vda", "volume diverged",
 	"config show db", "config set db policy.restart.max=5", "cluster token", "cluster status", "cluster fence list",
-	"cluster fence test beta", "cluster remove beta --yes", "cluster witness list", "task t1", "metrics config", "doctor"}
+	"cluster ping list", "cluster fence test beta", "cluster remove beta --yes", "cluster witness list", "task t1",
+	"metrics config", "doctor"}
 
 // TestGarbage: an answer that is none ends every command with one line that names whom it is of and what may be the
 // reason, and with exit code 1.

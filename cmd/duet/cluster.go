@@ -22,7 +22,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
 	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.leaveCommand(),
-		a.rejoinCommand(), a.witnessCommand(), a.fenceCommand(), &cobra.Command{
+		a.rejoinCommand(), a.witnessCommand(), a.fenceCommand(), a.pingCommand(), &cobra.Command{
 			Use: "status", Short: "Show the nodes of the cluster", Args: args(),
 			RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 				st, err := brief(ctx, c.Status)

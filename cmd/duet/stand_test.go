@@ -139,6 +139,8 @@ func TestContradictions(t *testing.T) {
 		"volume verify /vda":                                  "say MODULE/TARGET",
 		"volume export v1":                                    "say which FILE",
 		"cluster witness":                                     "say one of add, list, remove",
+		"cluster ping":                                        "say one of list, remove, set",
+		"cluster ping set":                                    "say which IP",
 		"cluster fence":                                       "say one of list, remove, set, test",
 	} {
 		b.again()

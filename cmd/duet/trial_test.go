@@ -25,8 +25,8 @@ func TestHungDaemon(t *testing.T) {
 		"status db -q": exitUnknown, "status --watch": exitError, "log": exitError, "log db": exitError, "log -f": exitError,
 		"vm list": exitError, "vm protect web --check": exitError, "volume list": exitError, "volume list db": exitError,
 		"volume diverged": exitError, "config show db": exitError, "task t1": exitError, "cluster status": exitError,
-		"cluster witness list": exitError, "cluster fence list": exitError, "metrics config": exitError, "doctor": exitError,
-		"cluster leave": exitError, "swap db": exitError} {
+		"cluster witness list": exitError, "cluster fence list": exitError, "cluster ping list": exitError,
+		"metrics config": exitError, "doctor": exitError, "cluster leave": exitError, "swap db": exitError} {
 		b := behind(t, func(_ http.ResponseWriter, r *http.Request) bool {
 			<-r.Context().Done()
 			return true

@@ -63,6 +63,8 @@ func TestEveryJSON(t *testing.T) {
 		"cluster fence list": {"cluster fence list"}, "cluster fence test": {"cluster fence test beta"},
 		"cluster fence set":    {"cluster fence set beta --agent fence_x"},
 		"cluster fence remove": {"cluster fence remove beta"},
+		"cluster ping list":    {"cluster ping list"}, "cluster ping set": {"cluster ping set 10.0.0.254"},
+		"cluster ping remove": {"cluster ping remove"},
 	}
 	for _, name := range leaves(newBench(t, true).root()) {
 		c, known := lines[name]

@@ -50,7 +50,8 @@ func (n *Node) undecided(m appmodules.Module) []api.Notice {
 		return still("the witness "+strings.Join(silent, ", ")+" is silent", "duet cluster witness list")
 	case "ping":
 		if n.beyond.silent.Load() {
-			return still("no ping target answers", "this host's gateway, or what --ping named at init, has to answer a ping")
+			return still("no ping target answers", "this host's gateway, or what `duet cluster ping list` names, has to "+
+				"answer a ping; `duet cluster ping set` names others")
 		}
 	}
 	if decides != "fence" && m.Policy.Fence != appmodules.FenceBeforeStart {

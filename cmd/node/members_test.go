@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,31 @@ func TestRemovedWhileConnected(t *testing.T) {
 	if err := p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil); !errors.Is(err, control.ErrRemoved) {
 		t.Errorf("a call over the connection from before: %v", err)
 	}
+}
+
+// TestNewPingTargets: both nodes go by new ping targets at once, and one that was away does when it is back.
+func TestNewPingTargets(t *testing.T) {
+	p := newPair(t)
+	set := func(want []string, unaware int) {
+		t.Helper()
+		st, err := p.a.node.SetPing(t.Context(), want)
+		if err != nil || len(st.Unaware) != unaware || !slices.Equal(p.a.node.cluster().Ping, want) {
+			t.Errorf("%q: %+v, %v", want, st, err)
+		}
+	}
+	set([]string{"10.0.0.254"}, 0)
+	if got := p.b.node.cluster().Ping; !slices.Equal(got, []string{"10.0.0.254"}) {
+		t.Errorf("beta goes by %q", got)
+	}
+	p.stop(p.b)
+	set(nil, 1)
+	p.start(p.b)
+	until(t, "beta knows what it missed", func() error {
+		if got := p.b.node.cluster().Ping; len(got) > 0 {
+			return fmt.Errorf("it goes by %q", got)
+		}
+		return nil
+	})
 }
 
 // TestReplacedWhileConnected: a name that another computer has now gives the one before nothing, neither its calls nor

@@ -67,6 +67,10 @@ type Members interface {
 	SetFence(ctx context.Context, node string, levels [][]FenceDevice) error
 	// TestFence asks the devices of a node whether they could, and switches nothing.
 	TestFence(ctx context.Context, node string) (FenceStatus, error)
+	// PingTargets are what modules with "available" go by.
+	PingTargets(ctx context.Context) (PingTargets, error)
+	// SetPing exchanges them; none: the default gateway. Nodes that are away learn it later.
+	SetPing(ctx context.Context, targets []string) (PingTargets, error)
 	// RemoveWitness does without the one at addr, or the only one; all nodes have to answer.
 	RemoveWitness(ctx context.Context, addr string) error
 }

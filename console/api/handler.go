@@ -142,6 +142,9 @@ type setFenceInput struct {
 	Body [][]FenceDevice
 }
 
+// Its body is the whole list, in place of the old one.
+type pingInput struct{ Body []string }
+
 type witnessInput struct{ Body WitnessRequest }
 
 // Life is read by parseLife.
@@ -189,6 +192,11 @@ func (h handlers) acting(a huma.API) {
 			}
 			return nil, nil
 		})
+	call(a, operation("GET", "/cluster/ping", "pingTargets", "What decides under \"available\""),
+		func(ctx context.Context, _ *struct{}) (PingTargets, error) { return h.b.PingTargets(ctx) })
+	call(a, operation("PUT", "/cluster/ping", "setPing",
+		"Say what decides under \"available\"; none: the default gateway of each node", 400),
+		func(ctx context.Context, in *pingInput) (PingTargets, error) { return h.b.SetPing(ctx, in.Body) })
 	call(a, operation("DELETE", "/cluster/nodes/{node}", "removeNode",
 		"Take a node that is gone for good off the cluster", 404, 409),
 		func(ctx context.Context, in *nodeInput) (NodeRemoval, error) { return h.b.RemoveNode(ctx, in.Node) })

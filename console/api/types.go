@@ -159,6 +159,12 @@ type FenceDevice struct {
 	Timeout string            `json:"timeout,omitempty" doc:"bounds each of its commands, as 45s or 2m; left out: 30s"`
 }
 
+// PingTargets are the addresses that modules go by that have neither witness nor fence device, under "available".
+type PingTargets struct {
+	Targets []string `json:"targets" doc:"IP addresses; none: the default gateway of each node"`
+	Unaware []string `json:"unaware,omitempty" doc:"nodes that do not know them yet: they learn it when they are back"`
+}
+
 // FenceStatus is how one node can be switched off.
 type FenceStatus struct {
 	Node   string          `json:"node"`

@@ -149,6 +149,16 @@ func (c *Client) TestFence(ctx context.Context, node string) (api.FenceStatus, e
 	return call[api.FenceStatus](ctx, c, "POST", path("cluster", "fence", node, "test"), nil)
 }
 
+// PingTargets lists what modules with "available" go by.
+func (c *Client) PingTargets(ctx context.Context) (api.PingTargets, error) {
+	return call[api.PingTargets](ctx, c, "GET", "cluster/ping", nil)
+}
+
+// SetPing exchanges them; none: the default gateway of each node.
+func (c *Client) SetPing(ctx context.Context, targets []string) (api.PingTargets, error) {
+	return call[api.PingTargets](ctx, c, "PUT", "cluster/ping", append([]string{}, targets...))
+}
+
 // RemoveNode takes a node that is gone for good off the cluster.
 func (c *Client) RemoveNode(ctx context.Context, node string) (api.NodeRemoval, error) {
 	return call[api.NodeRemoval](ctx, c, "DELETE", path("cluster", "nodes", node), nil)

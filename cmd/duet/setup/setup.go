@@ -261,10 +261,8 @@ func (r InitRequest) config() (cluster.Config, error) {
 	case r.Detection < minDetection || r.Detection > maxDetection:
 		return cluster.Config{}, fmt.Errorf("detection %v: must be %v to %v", r.Detection, minDetection, maxDetection)
 	}
-	for _, p := range r.Ping {
-		if net.ParseIP(p) == nil {
-			return cluster.Config{}, fmt.Errorf("ping %q: must be an IP address", p)
-		}
+	if err := cluster.CheckPing(r.Ping); err != nil {
+		return cluster.Config{}, err
 	}
 	conf := cluster.Config{
 		Name: r.Cluster, Self: r.Node, Port: r.Port, Detection: r.Detection, Ping: r.Ping,

@@ -274,6 +274,16 @@ func (b *Backend) RemoveNode(_ context.Context, node string) (api.NodeRemoval, e
 	return api.NodeRemoval{Node: node, Modules: []string{"db"}}, nil
 }
 
+// PingTargets answers with one.
+func (b *Backend) PingTargets(context.Context) (api.PingTargets, error) {
+	return api.PingTargets{Targets: []string{"10.0.0.254"}}, b.ask("ping")
+}
+
+// SetPing records what it was told; beta does not know it yet.
+func (b *Backend) SetPing(_ context.Context, targets []string) (api.PingTargets, error) {
+	return api.PingTargets{Targets: targets, Unaware: []string{"beta"}}, b.ask("ping %v", targets)
+}
+
 // RemoveWitness records that it was asked.
 func (b *Backend) RemoveWitness(_ context.Context, addr string) error {
 	return b.ask("remove witness %s", addr)
