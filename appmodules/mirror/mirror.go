@@ -8,12 +8,15 @@
 //	peer.go     its engine on the other node
 //	volumes.go  images, dirty logs and sockets of volumes on this node
 //	status.go   the engine's words in the API's
+//	verify.go   a comparison of both copies, in words
 package mirror
 
 import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"time"
 
 	"duet/appmodules"
@@ -140,4 +143,15 @@ func (m *Mirror) Status() []api.NodeState {
 	theirs := nodeState(m.peer, m.name, st.Status)
 	theirs.Stale = time.Since(heard) > staleAfter
 	return []api.NodeState{mine, theirs}
+}
+
+// BootID identifies this run of the kernel; empty where that is not known. A copy whose node has another one since
+// was without power and is cold (cluster/DESIGN.md): it may have lost what was never flushed. A daemon that was
+// killed finds the same one.
+func BootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }

@@ -321,3 +321,13 @@ func (r *Registry) Order(ctx context.Context, name string, ev appmodules.Event, 
 	}
 	return e.Run.Command(ctx, ev, yes)
 }
+
+// CloseJournals closes those of all modules, when nothing of them is to be told any more; of modules that were ended
+// they are closed already. It waits for what was told before, as long as the disk does.
+func (r *Registry) CloseJournals() error {
+	var errs []error
+	for _, e := range r.All() {
+		errs = append(errs, e.Journal.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	probing "github.com/prometheus-community/pro-bing"
@@ -68,6 +69,34 @@ func who(targets []string) []string {
 		return gateways()
 	}
 	return targets
+}
+
+// Watch looks now and then whether a target answers, for those who would have to go by that. The zero value is ready.
+type Watch struct {
+	silent atomic.Bool // none did, twice in a row
+}
+
+// watchEvery is the time between two looks.
+const watchEvery = 10 * time.Second
+
+// Silent says that no target answered the last two looks: one lost packet is no news. Any goroutine.
+func (w *Watch) Silent() bool { return w.silent.Load() }
+
+// Run looks until ctx ends, as long as due says that somebody would go by the targets, and by which.
+func (w *Watch) Run(ctx context.Context, due func() (targets []string, yes bool)) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for missed := false; ; {
+		targets, yes := due()
+		answers := !yes || Any(ctx, targets)
+		w.silent.Store(!answers && missed)
+		missed = !answers
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // one sends up to three echo requests and is content with one answer.

@@ -1,8 +1,12 @@
 package ping
 
 import (
+	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestGateways(t *testing.T) {
@@ -25,4 +29,36 @@ func TestAny(t *testing.T) {
 	if want := []Target{{"no such name", false}, {"127.0.0.1", true}}; !slices.Equal(got, want) {
 		t.Errorf("one by one: %v", got)
 	}
+}
+
+// TestWatch: a target that was missed once is no news, twice it is; where nobody would go by it nobody asks.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w Watch
+		var asked, wanted atomic.Bool
+		wanted.Store(true)
+		ctx, cancel := context.WithCancel(t.Context())
+		go w.Run(ctx, func() ([]string, bool) {
+			asked.Store(true)
+			return []string{"no such name"}, wanted.Load()
+		})
+		look := func(silent bool) {
+			t.Helper()
+			asked.Store(false)
+			time.Sleep(watchEvery)
+			if w.Silent() != silent || !asked.Load() {
+				t.Errorf("silent %v, want %v", w.Silent(), silent)
+			}
+		}
+		time.Sleep(watchEvery / 2) // between two looks of its own
+		if w.Silent() {
+			t.Error("one that was missed once is silent")
+		}
+		look(true)
+		look(true)
+		wanted.Store(false)
+		look(false)
+		cancel()
+		synctest.Wait()
+	})
 }

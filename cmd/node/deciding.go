@@ -1,14 +1,11 @@
 package node
 
 import (
-	"context"
+	"slices"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"duet/appmodules"
 	"duet/cluster"
-	"duet/cluster/ping"
 	"duet/console/api"
 	"duet/vmmanager/fitness"
 )
@@ -49,7 +46,7 @@ func (n *Node) undecided(m appmodules.Module) []api.Notice {
 		}
 		return still("the witness "+strings.Join(silent, ", ")+" is silent", "duet cluster witness list")
 	case "ping":
-		if n.beyond.silent.Load() {
+		if n.beyond.Silent() {
 			return still("no ping target answers", "this host's gateway, or what `duet cluster ping list` names, has to "+
 				"answer a ping; `duet cluster ping set` names others")
 		}
@@ -64,32 +61,10 @@ func (n *Node) undecided(m appmodules.Module) []api.Notice {
 	return nil
 }
 
-// beyond is whether anything but the other nodes answers, for modules that go by that.
-type beyond struct {
-	silent atomic.Bool // none did, twice in a row
-}
-
-// watchBeyond asks the ping targets now and then, as long as a module would go by them.
-func (n *Node) watchBeyond(ctx context.Context) {
-	const every = 10 * time.Second
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for missed := false; ; {
-		answers := true
-		for _, m := range n.Modules() {
-			if n.decides(m) == "ping" {
-				answers = ping.Any(ctx, n.cluster().Ping)
-				break
-			}
-		}
-		n.beyond.silent.Store(!answers && missed) // one lost packet is no news
-		missed = !answers
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+// goesByPing: a module would go by the ping targets, and which they are.
+func (n *Node) goesByPing() ([]string, bool) {
+	return n.cluster().Ping, slices.ContainsFunc(n.Modules(),
+		func(m appmodules.Module) bool { return n.decides(m) == "ping" })
 }
 
 // notices are what this host says of a module beside its state, and what the peer said: they travel with it.

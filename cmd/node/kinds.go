@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
@@ -20,6 +18,7 @@ import (
 	"duet/blockrepl/divergence"
 	"duet/cluster"
 	"duet/cluster/mux"
+	"duet/cluster/ping"
 	"duet/console/api"
 	"duet/vmmanager"
 	"duet/vmmanager/fitness"
@@ -58,7 +57,7 @@ type parts struct {
 	orders   *orders.Desk     // operators' commands
 	works    *protect.Works   // protect, release, return; nil until newWorks
 	restores *restore.Room    // gives modules to a peer that lacks them
-	beyond   beyond           // what answers beside the other nodes
+	beyond   ping.Watch       // what answers beside the other nodes
 }
 
 // newParts builds them but works. The list of modules is empty until it is loaded. The functions that are handed
@@ -82,7 +81,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		},
 		Notices: notices{n.fitness, n}, Fence: n.Desk.Off, CanFence: n.Desk.Can, Witnesses: n.witnesses,
 		Store:   func(module string) engine.Store { return registry.EngineStore(n.store, module) },
-		Volumes: n.volumes, Boot: bootID(), Logger: n.log})
+		Volumes: n.volumes, Boot: mirror.BootID(), Logger: n.log})
 	n.kinds = n.newKinds()
 	n.Registry = registry.New(registry.Config{Cluster: n.cluster, Journals: filepath.Join(n.cfg.Dir, "log"),
 		Store: n.store, Kinds: n.kinds, Closed: n.volumes.Remove, Life: n.ctx, Spawn: n.spawn, Logger: n.log,
@@ -122,15 +121,4 @@ func (n *Node) states() (out []engine.State) {
 		out = append(out, m.Engine.State())
 	}
 	return out
-}
-
-// bootID identifies this run of the kernel; empty where that is not known. A copy whose node has another one since
-// was without power and is cold (cluster/DESIGN.md): it may have lost what was never flushed. A daemon that was
-// killed finds the same one.
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }

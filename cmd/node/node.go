@@ -181,7 +181,7 @@ func (n *Node) build() error {
 		Call: n.ask, Run: n.run, Logger: n.log})
 	n.Lookout = n.newLookout()
 	n.sentry = n.newSentry()
-	n.push("journals", func(context.Context) error { return n.closeJournals() })
+	n.push("journals", func(context.Context) error { return n.CloseJournals() })
 	return n.Load(n.works.Held)
 }
 
@@ -257,7 +257,7 @@ func (n *Node) start() error {
 	n.spawn(n.Meet)
 	n.spawn(n.Archive.Tidy)
 	n.spawn(n.keepAwake)
-	n.spawn(n.watchBeyond)
+	n.spawn(func(ctx context.Context) { n.beyond.Run(ctx, n.goesByPing) })
 	n.spawn(n.Desk.Watch)
 	// Pushed before the modules: the goroutines of the node serve them to their end.
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
@@ -300,15 +300,6 @@ func (n *Node) endModules() (step func(context.Context) error) {
 			return errors.New("they have not ended in time: they are waited for after this node has taken its leave")
 		}
 	}
-}
-
-// closeJournals closes those of the modules; of modules that were ended they are closed already.
-func (n *Node) closeJournals() error {
-	var errs []error
-	for _, m := range n.All() {
-		errs = append(errs, m.Journal.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // startConsole serves the API. The unix socket must work; without TLS, whose address may not be there yet, the node
