@@ -189,9 +189,12 @@ func (n *Node) command(ev appmodules.Event, yes bool) {
 }
 
 // helps: what n cannot read the other node can give it: its disk is well, it is awake and closes nothing, and what is
-// asked and answered arrives.
+// asked and answered arrives, and so soon that nobody takes the peer for lost meanwhile: messages queue.
 func (c *Cluster) helps(n *Node) bool {
 	peer := c.nodes[1-n.id]
+	if 4*c.net.delay[data] >= time.Duration(c.module.Policy.StallBudget) {
+		return false
+	}
 	awake := peer.answers() && !peer.exit.told && peer.host != nil && !peer.host.frozen
 	return awake && !peer.disk.ails() && c.passes(data, n.id, peer.id) && c.passes(data, peer.id, n.id)
 }
