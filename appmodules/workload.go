@@ -122,6 +122,9 @@ type Defined interface {
 	// and stores kept where the node has none, or, with known false, may have an older one.
 	// strayed: the newest data may be where the definition says and not on the volumes.
 	Compare(ctx context.Context, kept []byte, known, strayed bool) (Edit, error)
+	// Judge tells why this node could not run a definition; empty: it could. It changes nothing. An error is no
+	// judgement: whoever asks again may have one.
+	Judge(ctx context.Context, text []byte) (refusal string, err error)
 	// Define stores a definition. What runs is not touched.
 	Define(ctx context.Context, text []byte) error
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -28,12 +29,16 @@ type Peer interface {
 	Complete(ctx context.Context, c Complete) error
 	// Tell tells it how this node stands and returns how the peer stands.
 	Tell(ctx context.Context, mine State) (State, error)
-	// Define stores a new definition of the workload on the peer. An error may be that of its hypervisor, after which
-	// the peer keeps the definition and its next start stores it.
+	// Define stores a new definition of the workload on the peer. ErrUnfit: the peer could not run it and stays with
+	// what it has. Another error may be that of its hypervisor, after which the peer keeps the definition and its next
+	// start stores it.
 	Define(ctx context.Context, d Definition) error
 	// Dial opens a replication connection for one volume. The caller owns it; the Hello says whose volume it is for.
 	Dial(ctx context.Context) (net.Conn, error)
 }
+
+// ErrUnfit is why a node does not take a definition; what follows in its text says what its host would refuse.
+var ErrUnfit = errors.New("it would not run there")
 
 // Witness is one voter without data (cluster/DESIGN.md, rule 3b). Its methods may be called by any
 // goroutine. Equal values are the same witness with the same memory: one that was registered

@@ -2,9 +2,12 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"duet/appmodules"
 )
@@ -32,7 +35,8 @@ func (e *Engine) reading() func(ctx context.Context) error {
 
 // take makes an edit the newest version of the definition, which then follows to the
 // peer; version is the one that it was compared with. An edit that the peer must not get is not kept: the peer would
-// start the definition before.
+// start the definition before. One that the peer refuses is kept, as it may take it later; where the right to write
+// has come to the peer meanwhile, the peer's own edits are newer than that.
 func (e *Engine) take(read, version uint64, found appmodules.Edit) {
 	if read != e.work.reads || version != e.keep.Definition.Version {
 		return // there is a newer reading, or the peer has sent a newer definition
@@ -40,7 +44,8 @@ func (e *Engine) take(read, version uint64, found appmodules.Edit) {
 	e.setUnfit(found.Unfit)
 	if found.Text != nil && found.Unfit == nil && !bytes.Equal(found.Text, e.keep.Definition.Text) {
 		e.keep.Definition.Text = found.Text
-		e.keep.Definition.Version++
+		e.keep.Definition.Version = max(e.keep.Definition.Version, e.link.state.Definition) + 1
+		e.work.sends.again = time.Time{}
 	}
 	if e.keep.Defined == e.keep.Definition.Version {
 		return
@@ -56,21 +61,63 @@ func (d Definition) hasOwn() bool {
 	return json.Unmarshal(d.Own, &own) == nil && len(own.Text) > 0
 }
 
-// setUnfit notes why the peer does not get the definition that this node has.
-func (e *Engine) setUnfit(why error) {
-	text := ""
-	if why != nil {
-		text = fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,
-			e.work.words.Noun, why)
+// sends is how the definition goes to the peer.
+type sends struct {
+	busy    bool      // it is being sent
+	again   time.Time // not before
+	refused error     // ErrUnfit, as the peer said last; nil: it has not, or has the newest
+}
+
+// setUnfit notes why the peer must not get the definition that this node has; nil: it may.
+func (e *Engine) setUnfit(why error) { e.setKeptBack(&e.work.unfit, why) }
+
+// setRefused notes why the peer does not take it; nil: it does.
+func (e *Engine) setRefused(why error) { e.setKeptBack(&e.work.sends.refused, why) }
+
+// setKeptBack notes in at why the peer lacks the newest definition.
+func (e *Engine) setKeptBack(at *error, why error) {
+	if (*at == nil) == (why == nil) && (why == nil || (*at).Error() == why.Error()) {
+		return
 	}
-	if text != "" && text != e.work.unfit {
+	*at = why
+	if why != nil {
 		e.cfg.Logger.Warn("an edit of the definition cannot be followed", "module", e.cfg.Module.Name, "peer", e.peer, "why",
 			why)
 	}
-	if text != e.work.unfit {
-		e.work.unfit = text
-		e.publish()
+	e.publish()
+}
+
+// keptBack is why the peer does not have the definition that this node has; nil: it has, or will soon.
+func (e *Engine) keptBack() error { return cmp.Or(e.work.unfit, e.work.sends.refused) }
+
+// send sends the peer a definition that is newer than that of version, which it has. What it refuses is sent again
+// after a pause, as what it lacks may be there by then.
+func (e *Engine) send(version uint64) {
+	if version >= e.keep.Definition.Version {
+		e.setRefused(nil)
+		return
 	}
+	s := &e.work.sends
+	if !e.rec.Holds(e.self) || s.busy || e.rt.Now().Before(s.again) {
+		return
+	}
+	s.busy = true
+	def := e.keep.Definition
+	def.Module = e.cfg.Module.Name
+	e.spawn(func(ctx context.Context) {
+		ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
+		defer cancel()
+		err := e.cfg.Peer.Define(ctx, def)
+		if err != nil && !errors.Is(err, ErrUnfit) && ctx.Err() == nil {
+			e.cfg.Logger.Warn("the peer does not take the definition", "module", e.cfg.Module.Name, "err", err)
+		}
+		e.post(func() {
+			if s.busy = false; errors.Is(err, ErrUnfit) && def.Version == e.keep.Definition.Version {
+				s.again = e.rt.Now().Add(lookEvery)
+				e.setRefused(err)
+			}
+		})
+	})
 }
 
 // readDefinition takes over an admin's edit.
@@ -96,27 +143,40 @@ func (e *Engine) Definition(ctx context.Context) (d Definition, err error) {
 }
 
 // OnDefine stores a newer definition that came from the peer, here and where the workload has it. One that is not
-// newer, and any while this node acts, is ignored without an error. It waits for the hypervisor, as long as ctx
-// lasts. While Defined is behind, the next start stores it.
+// newer, and any while this node acts, is ignored without an error. One that this host would refuse is ErrUnfit: what
+// could run here must not be replaced by what cannot, and neither by what is not judged, which is an error too. It
+// waits for the hypervisor, as long as ctx lasts. While Defined is behind, the next start stores it.
 func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 	newer := false
+	look := func() { newer = d.Version > e.keep.Definition.Version && !(e.rec.Holds(e.self) && e.primary()) }
+	if err := e.call(ctx, look); err != nil || !newer {
+		return err
+	}
+	defined, ok := e.cfg.Workload.(appmodules.Defined)
+	if ok {
+		if refusal, err := defined.Judge(ctx, d.Text); err != nil {
+			return err
+		} else if refusal != "" {
+			return fmt.Errorf("%w: %s", ErrUnfit, refusal)
+		}
+	}
 	err := e.call(ctx, func() {
-		if d.Version <= e.keep.Definition.Version || e.rec.Holds(e.self) && e.primary() {
+		if look(); !newer { // any more
 			return
 		}
-		newer = true
 		if !d.hasOwn() {
 			d.Own = e.keep.Definition.Own // the peer's version does not know of it
 		}
 		e.keep.Definition = d
 		e.saveKept()
 		e.setUnfit(nil)
+		e.setRefused(nil)
 		e.publish() // the peer need not send it again, whatever the workload makes of it here
 	})
 	if err != nil || !newer {
 		return err
 	}
-	if defined, ok := e.cfg.Workload.(appmodules.Defined); ok {
+	if ok {
 		if err := defined.Define(ctx, d.Text); err != nil {
 			return err // the next start does it
 		}

@@ -163,8 +163,10 @@ func (e *Engine) notices() []appmodules.Notice {
 	default:
 		out = nil
 	}
-	if e.work.unfit != "" {
-		out = append(out, appmodules.Notice{Code: "definition-unfit", Text: e.work.unfit})
+	if why := e.keptBack(); why != nil {
+		out = append(out, appmodules.Notice{Code: "definition-unfit",
+			Text: fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,
+				e.work.words.Noun, why)})
 	}
 	if e.work.now.Stuck && e.resumes.vain() {
 		text := fmt.Sprintf("the "+e.work.words.Noun+" stands still: its disk gives it errors, and to let it go on did not "+
@@ -303,15 +305,5 @@ func (e *Engine) hear(theirs State) {
 		e.want(false)
 		e.step(appmodules.CmdStopAll, "")
 	}
-	if theirs.Definition < e.keep.Definition.Version && e.rec.Holds(e.self) {
-		def := e.keep.Definition
-		def.Module = e.cfg.Module.Name
-		e.spawn(func(ctx context.Context) {
-			ctx, cancel := e.rt.WithTimeout(ctx, quickTime)
-			defer cancel()
-			if err := e.cfg.Peer.Define(ctx, def); err != nil && ctx.Err() == nil {
-				e.cfg.Logger.Warn("the peer does not take the definition", "module", e.cfg.Module.Name, "err", err)
-			}
-		})
-	}
+	e.send(theirs.Definition)
 }

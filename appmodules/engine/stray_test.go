@@ -2,10 +2,12 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"duet/appmodules"
+	"duet/vmmanager"
 )
 
 // TestStray: a disk that leaves its volume while the guest writes is an alarm, and ends the peer's part: its copy is
@@ -118,6 +120,64 @@ func TestUnfitDefinition(t *testing.T) {
 	p.until("beta has the definition that fits", func() bool { return text(b) == "one disk" })
 	if notices := a.running().State().Status.Notices; len(notices) != 0 {
 		t.Errorf("it still says %+v", notices)
+	}
+}
+
+// TestPeerRefusesDefinition: an edit that the peer's host would refuse is not stored there, whether the VM ran when it was
+// made or not. The peer could start what it has, status says so, and the edit follows once the host would take it. An
+// edit that is made where the VM runs then is the newest on both nodes.
+func TestPeerRefusesDefinition(t *testing.T) {
+	for _, off := range []bool{false, true} {
+		t.Run(fmt.Sprintf("off %v", off), func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.formed()
+			has := func(n *simNode) string {
+				def, err := n.hv.Definition(t.Context(), "web01")
+				must(t, err)
+				return string(def.Text)
+			}
+			command := func(n *simNode, c appmodules.Event) {
+				must(t, n.running().Command(t.Context(), c, false))
+			}
+			if off {
+				command(a, appmodules.CmdStopAll)
+				p.is(a, "STOP", "NotReady")
+				p.is(b, "STOP", "NotReady")
+			}
+			b.hv.SetFindings("web01", vmmanager.Finding{Level: vmmanager.Refused, Code: "network-missing",
+				About: "interface 1", Fact: "there is no network onlya", Remedy: "`virsh net-define onlya.xml`"},
+				vmmanager.Finding{Level: vmmanager.Warning, Code: "x", Fact: "it would be slow"})
+			must(t, a.hv.AdminEdit("web01", []byte("onlya")))
+			if off {
+				command(a, appmodules.CmdStart)
+				command(b, appmodules.CmdStart)
+				p.inStep(a, b)
+			}
+			n := p.says(a, "definition-unfit")
+			want := "beta does not get the VM's present definition and would start the one before: it would not run there: " +
+				"interface 1: there is no network onlya: `virsh net-define onlya.xml`"
+			if n.Text != want || n.Alarm {
+				t.Errorf("the notice is %+v", n)
+			}
+			if got := has(b); got != "<domain/>" || b.running().State().Definition != 1 {
+				t.Errorf("beta has %q, version %d", got, b.running().State().Definition)
+			}
+
+			b.hv.SetFindings("web01")
+			p.until("the edit follows", func() bool { return has(b) == "onlya" })
+			p.until("nothing is left to say", func() bool { return len(a.running().State().Status.Notices) == 0 })
+
+			b.hv.SetFindings("web01", vmmanager.Finding{Level: vmmanager.Refused, Fact: "no"})
+			must(t, a.hv.AdminEdit("web01", []byte("again onlya")))
+			p.says(a, "definition-unfit")
+			command(a, appmodules.CmdSwap)
+			p.inStep(b, a)
+			if got := has(b); got != "onlya" {
+				t.Errorf("beta runs %q", got)
+			}
+			must(t, b.hv.AdminEdit("web01", []byte("both")))
+			p.until("the newest is on both", func() bool { return has(a) == "both" && has(b) == "both" })
+		})
 	}
 }
 

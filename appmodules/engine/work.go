@@ -19,7 +19,8 @@ type work struct {
 	asked   bool      // it was asked to end, and nobody has ended it
 	looked  time.Time // when it was last asked how it stands
 	missing int       // how often in a row reconcile found it down although it should run
-	unfit   string    // why the peer does not get the present definition
+	unfit   error     // why the peer must not get the present definition
+	sends   sends     // how the definition goes to the peer
 	balked  bool      // it did not start when it was tried last, and nobody has had a word since
 	strays  strays    // disks of the running workload that are not on their volumes
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"duet/appmodules"
 	"duet/vmmanager"
@@ -48,6 +49,16 @@ func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (app
 		now = stored
 	}
 	return appmodules.Edit{Text: now.Text, Unfit: unfit}, nil
+}
+
+// Judge asks the hypervisor what it would refuse.
+func (v *VM) Judge(ctx context.Context, text []byte) (refusal string, err error) {
+	found, err := v.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: v.domain, Text: text})
+	var all []string
+	for _, f := range vmmanager.Refusals(found) {
+		all = append(all, f.Whole())
+	}
+	return strings.Join(all, "; "), err
 }
 
 // Define stores a definition in the hypervisor.

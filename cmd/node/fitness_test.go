@@ -119,8 +119,16 @@ func TestPeerWouldRefuse(t *testing.T) {
 			}
 		}
 	}
+	must(t, p.a.hv.(hypervisor).AdminEdit("web01", []byte("vm web01 on lan")))
+	for _, m := range []*member{p.a, p.b} {
+		p.noticed(m, "web01", "alpha", "definition-unfit")
+	}
+	if def, err := p.b.hv.Definition(ctx, "web01"); err != nil || string(def.Text) == "vm web01 on lan" {
+		t.Errorf("beta has a definition that it refuses: %q, %v", def.Text, err)
+	}
 	p.b.finds("web01")
 	p.noticed(p.a, "web01", "beta")
+	p.noticed(p.a, "web01", "alpha")
 	_, err = p.a.node.Act(ctx, "web01", api.Swap, api.ActionRequest{})
 	must(t, err)
 	p.is(p.b, "web01", "PRIM")

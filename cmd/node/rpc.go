@@ -33,6 +33,7 @@ func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Pl
 		Kinds: map[string]error{
 			"not-found": api.ErrNotFound, "invalid": api.ErrInvalid, "conflict": api.ErrConflict,
 			"confirm": api.ErrConfirm, "unreachable": api.ErrUnreach,
+			"unfit": engine.ErrUnfit,
 		},
 	})
 }
