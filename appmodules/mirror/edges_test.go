@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/blockrepl/proof"
 )
@@ -24,6 +25,17 @@ func TestPeerOfAnotherRelease(t *testing.T) {
 		got := nodeState("beta", "web01", told.State.Status)
 		if got.Role != want || len(got.Notices) != 0 || told.Status.Role.Acts() != (want == "PRIM") {
 			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
+
+// TestStopping: what a node that stops a module says tells it from one that starts it: both are on their way.
+func TestStopping(t *testing.T) {
+	for _, phase := range []appmodules.Phase{appmodules.Asking, appmodules.Stopping, appmodules.Stopped} {
+		s := engine.Status{Phase: phase}
+		s.Role, s.Status = appmodules.Machine{Phase: phase}.Display()
+		if got := nodeState("beta", "web01", s); got.Stopping != (phase == appmodules.Stopping) {
+			t.Errorf("%v: %+v", phase, got)
 		}
 	}
 }

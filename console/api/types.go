@@ -63,9 +63,11 @@ type NodeState struct {
 	Why    string    `json:"why" doc:"one sentence: why it is in this state and what would change that"`
 	Since  time.Time `json:"since"`
 	// Stopped: an operator has stopped the module on this node; otherwise it is to run or to follow.
-	Stopped bool   `json:"stopped,omitempty"`
-	Epoch   uint64 `json:"epoch" doc:"newest epoch it knows"`
-	Holder  string `json:"holder" doc:"node that epoch was granted to"`
+	Stopped bool `json:"stopped,omitempty"`
+	// Stopping: it ends here, and stands at STOP then.
+	Stopping bool   `json:"stopping,omitempty"`
+	Epoch    uint64 `json:"epoch" doc:"newest epoch it knows"`
+	Holder   string `json:"holder" doc:"node that epoch was granted to"`
 	// Complete: the data here hold every write acknowledged at Epoch.
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed; frozen: it runs, and its writes wait"`

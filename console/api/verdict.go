@@ -59,9 +59,11 @@ func (m ModuleStatus) level() Level {
 		return Degraded
 	case m.Stopped():
 		return OK
+	case m.ends():
+		return Degraded
 	case m.runs() == "":
 		return Down
-	case m.second() == "" || m.alarmed():
+	case m.second() == "" || m.alarmed() || m.refusal() != nil:
 		return Degraded
 	}
 	return OK
@@ -93,16 +95,24 @@ func (m ModuleStatus) whole() (nodes []string) {
 	return nodes
 }
 
-// runs is the node on which it runs, as far as is known; empty: on none.
-func (m ModuleStatus) runs() string { return m.where("PRIM", "ALONE", "UP") }
+// runs is the node on which it runs, as far as is known; empty: on none. One that writes elsewhere than to its volumes
+// is not Ready, and runs.
+func (m ModuleStatus) runs() string {
+	return m.where(func(n NodeState) bool {
+		up := n.Status == "Ready" || n.Status == "NotReady" && (n.VM == "running" || n.VM == "paused")
+		return up && (n.Role == "PRIM" || n.Role == "ALONE" || n.Role == "UP")
+	})
+}
 
 // second is the node that has a whole second copy and may take over; empty: none.
-func (m ModuleStatus) second() string { return m.where("SECOND") }
+func (m ModuleStatus) second() string {
+	return m.where(func(n NodeState) bool { return n.Status == "Ready" && n.Role == "SECOND" })
+}
 
-// where is the node that answers, is in one of the roles, and is Ready.
-func (m ModuleStatus) where(roles ...string) string {
+// where is the first node that answers and of which that is true; empty: none.
+func (m ModuleStatus) where(is func(NodeState) bool) string {
 	for _, n := range m.Nodes {
-		if !n.Stale && n.Status == "Ready" && slices.Contains(roles, n.Role) {
+		if !n.Stale && is(n) {
 			return n.Node
 		}
 	}
@@ -111,7 +121,26 @@ func (m ModuleStatus) where(roles ...string) string {
 
 // moves: it runs nowhere, and a node is about to change that.
 func (m ModuleStatus) moves() bool {
-	return m.runs() == "" && slices.ContainsFunc(m.Nodes, m.OnTheWay)
+	return m.runs() == "" && !m.ends() && slices.ContainsFunc(m.Nodes, m.OnTheWay)
+}
+
+// ends: it is being stopped, and runs nowhere else.
+func (m ModuleStatus) ends() bool {
+	return m.runs() == "" && m.where(func(n NodeState) bool { return n.Stopping }) != ""
+}
+
+// astray: it runs, and writes elsewhere than to its volumes.
+func (m ModuleStatus) astray() bool { return m.at(m.runs()).Status == "NotReady" }
+
+// at is its state on a node; that of no node is empty.
+func (m ModuleStatus) at(node string) NodeState {
+	n, _ := m.On(node)
+	return n
+}
+
+// refusal is why it would not start on the node that would have to take over; nil: it would.
+func (m ModuleStatus) refusal() *Notice {
+	return m.at(m.second()).find(func(x Notice) bool { return x.Level == "refused" })
 }
 
 // OnTheWay: the node answers, and is about to be in another state than it is. One that follows is not where the other
@@ -123,9 +152,11 @@ func (m ModuleStatus) OnTheWay(n NodeState) bool {
 	return !n.Stale && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
 }
 
-// still: its writes wait for the right to go on, and it with them.
+// still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time.
 func (m ModuleStatus) still() bool {
-	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return !n.Stale && n.VM == "frozen" })
+	return m.where(func(n NodeState) bool {
+		return n.VM == "frozen" || n.VM == "io-error" && n.Status == "NotReady"
+	}) != ""
 }
 
 // alarmed: data are not on both nodes, as one of them says or said last.
@@ -136,8 +167,8 @@ func (m ModuleStatus) alarmed() bool {
 }
 
 // survives: the module goes on by itself when the node is lost, with all its data; a stopped one still has them. Where
-// nobody decides it stands still until a human does, even if the node that is lost only has the second copy. Where the
-// copies are known to differ, and it is not known which is right, none may be lost.
+// nobody decides it stands still until a human does, even if the node that is lost only has the second copy. Where
+// the other host would refuse it, nothing is lost and nothing runs. Where the copies are known to differ, and it is not known which is right, none may be lost.
 func (m ModuleStatus) survives(node string) bool {
 	if !slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return n.Node == node }) {
 		return true
@@ -151,81 +182,85 @@ func (m ModuleStatus) survives(node string) bool {
 		return false
 	}
 	stuck := func(n NodeState) bool { return n.Node != node && n.notice(Undecided) != nil }
-	return (at != node || m.second() != "") && !slices.ContainsFunc(m.Nodes, stuck)
+	return (at != node || m.second() != "" && m.refusal() == nil) && !slices.ContainsFunc(m.Nodes, stuck)
 }
 
 // notice is the first of a code; nil: there is none.
 func (n NodeState) notice(code string) *Notice {
-	for i := range n.Notices {
-		if n.Notices[i].Code == code {
-			return &n.Notices[i]
-		}
+	return n.find(func(x Notice) bool { return x.Code == code })
+}
+
+// find is the first notice of which that is true; nil: there is none.
+func (n NodeState) find(is func(Notice) bool) *Notice {
+	if i := slices.IndexFunc(n.Notices, is); i >= 0 {
+		return &n.Notices[i]
 	}
 	return nil
 }
 
-// Each module is counted once, by the first of the cases that fits: what stands still or is being started is Down
-// as well, and told apart. A node that was removed only says that.
+// plights are what may be said of modules that are to run, in the order in which it is said. A module has the first
+// one that fits.
+var plights = []struct {
+	level     Level
+	noun      string
+	one, many string
+	is        func(ModuleStatus) bool
+}{
+	{Down, "module", "does not run", "do not run",
+		func(m ModuleStatus) bool { return m.Level == Down && !m.still() && !m.moves() }},
+	{Down, "module", "stands still", "stand still", ModuleStatus.still},
+	{Down, "module", "is being started", "are being started", ModuleStatus.moves},
+	{Degraded, "module", "is being stopped", "are being stopped", ModuleStatus.ends},
+	{Degraded, "module", "runs, but its newest writes are not replicated",
+		"run, but their newest writes are not replicated", ModuleStatus.astray},
+	{Degraded, "module", "has one copy only", "have one copy only",
+		func(m ModuleStatus) bool { return m.second() == "" }},
+	{Degraded, "module", "has an alarm", "have an alarm", ModuleStatus.alarmed},
+}
+
+// A node that was removed only says that.
 func (s Status) verdict(now time.Time) Verdict {
 	if s.Removed != "" {
 		return Verdict{Level: Down, Text: s.Removed, Safe: []string{}}
 	}
 	v := Verdict{Level: OK, Safe: s.safe()}
-	var down, single, moving, still, alarmed, lone []string
-	stopped := 0
-	for _, m := range s.Modules {
-		switch {
-		case m.Stopped():
-			if stopped++; m.lone() {
-				lone = append(lone, m.Name)
-			}
-		case m.still():
-			still = append(still, m.Name)
-		case m.moves():
-			moving = append(moving, m.Name)
-		case m.Level == Down:
-			down = append(down, m.Name)
-		case m.second() == "":
-			single = append(single, m.Name)
-		case m.Level == Degraded:
-			alarmed = append(alarmed, m.Name)
-		}
-	}
-	all := len(s.Modules) - stopped
-	var facts []string
-	say := func(level Level, names []string, one, many string) {
-		if len(names) == 0 {
-			return
-		}
+	var facts, lone []string
+	say := func(level Level, fact string) {
 		if level == Down || v.Level == OK {
 			v.Level = level
 		}
-		words := many
-		if len(names) == 1 {
-			words = one
-		}
-		facts = append(facts, fmt.Sprintf("%d of %s %s (%s)", len(names), count(all, "module"), words, few(names)))
+		facts = append(facts, fact)
 	}
-	say(Down, down, "does not run", "do not run")
-	say(Down, still, "stands still", "stand still")
-	say(Down, moving, "is being started", "are being started")
-	say(Degraded, single, "has one copy only", "have one copy only")
-	say(Degraded, alarmed, "has an alarm", "have an alarm")
+	var wanted []ModuleStatus
+	for _, m := range s.Modules {
+		if !m.Stopped() {
+			wanted = append(wanted, m)
+		} else if m.lone() {
+			lone = append(lone, m.Name)
+		}
+	}
+	all, stopped := len(wanted), len(s.Modules)-len(wanted)
+	for _, p := range plights {
+		var names []string
+		wanted = slices.DeleteFunc(wanted, func(m ModuleStatus) bool {
+			if p.is(m) {
+				names = append(names, m.Name)
+			}
+			return p.is(m)
+		})
+		if len(names) > 0 {
+			say(p.level, fmt.Sprintf("%d of %s %s (%s)", len(names), count(all, p.noun), worded(names, p.one, p.many),
+				few(names)))
+		}
+	}
+	for _, fact := range refusals(wanted, all) {
+		say(Degraded, fact)
+	}
 	if len(lone) > 0 {
-		if v.Level == OK {
-			v.Level = Degraded
-		}
-		words := "is stopped with one copy only"
-		if len(lone) > 1 {
-			words = "are stopped with one copy only"
-		}
-		facts = append(facts, few(lone)+" "+words)
+		say(Degraded, few(lone)+" "+worded(lone, "is", "are")+" stopped with one copy only")
 	}
 	for _, trouble := range append(s.troubles(now), s.stuck()...) {
-		facts = append(facts, trouble)
-		if v.Level == OK {
-			v.Level = Degraded
-		}
+		say(Degraded, trouble)
 	}
 	if len(facts) == 0 {
 		facts = append(facts, well(all, stopped))
@@ -238,6 +273,36 @@ func (s Status) verdict(now time.Time) Verdict {
 		v.Text += "; safe to lose: " + s.spare(v.Safe)
 	}
 	return v
+}
+
+// refusals say for each node which of the modules it would refuse; of one alone also why. all is of how many.
+func refusals(modules []ModuleStatus, all int) (facts []string) {
+	refused := slices.DeleteFunc(modules, func(m ModuleStatus) bool { return m.refusal() == nil })
+	for len(refused) > 0 {
+		node, which := refused[0].second(), refused[0].Name+": "+refused[0].refusal().Text
+		var names []string
+		refused = slices.DeleteFunc(refused, func(m ModuleStatus) bool {
+			there := m.second() == node
+			if there {
+				names = append(names, m.Name)
+			}
+			return there
+		})
+		if len(names) > 1 {
+			which = few(names)
+		}
+		facts = append(facts, fmt.Sprintf("%d of %s would not start on %s (%s)", len(names), count(all, "module"), node,
+			which))
+	}
+	return facts
+}
+
+// worded is one or many, as there are names.
+func worded(names []string, one, many string) string {
+	if len(names) == 1 {
+		return one
+	}
+	return many
 }
 
 // well says that a number of modules stands well, beside those that are stopped.

@@ -97,6 +97,42 @@ func TestVerdict(t *testing.T) {
 				n.Role, n.Status, n.Stopped, n.Volumes = "STOP", "NotReady", true, []VolumeStatus{{}}
 			}
 		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
+		{"the other host would refuse one", func(s *Status) {
+			s.Modules[0].Nodes[1].Notices = []Notice{{Level: "warning", Text: "slow"},
+				{Level: "refused", Text: "interface 1: there is no network onlya"}}
+		}, Degraded, "1 of 2 modules would not start on beta (web01: interface 1: there is no network onlya); " +
+			"safe to lose: beta", "beta"},
+		{"the other host would refuse two", func(s *Status) {
+			s.Modules = append(s.Modules, twice("db01", "alpha", "beta"))
+			for _, i := range []int{0, 2} {
+				s.Modules[i].Nodes[1].Notices = []Notice{{Level: "refused", Text: "no"}}
+			}
+		}, Degraded, "2 of 3 modules would not start on beta (web01, db01); safe to lose: beta", "beta"},
+		{"each would refuse one", func(s *Status) {
+			for i := range s.Modules {
+				s.Modules[i].Nodes[1].Notices = []Notice{{Level: "refused", Text: "no"}}
+			}
+		}, Degraded, "1 of 2 modules would not start on beta (web01: no), 1 of 2 modules would not start on alpha " +
+			"(mail01: no); safe to lose: no node", ""},
+		{"one that is stopped would be refused", func(s *Status) {
+			for i := range s.Modules[0].Nodes {
+				n := &s.Modules[0].Nodes[i]
+				n.Role, n.Status, n.Stopped, n.Notices = "STOP", "NotReady", true, []Notice{{Level: "refused", Text: "no"}}
+			}
+		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
+		{"a snapshot is over a volume", func(s *Status) {
+			n := s.Modules[0].Nodes
+			n[0].Status, n[0].VM, n[0].Notices = "NotReady", "running", []Notice{{Level: "alarm"}}
+			n[1].Status = "Transient"
+		}, Degraded, "1 of 2 modules runs, but its newest writes are not replicated (web01); safe to lose: no node", ""},
+		{"its disk gives it errors", func(s *Status) {
+			n := s.Modules[0].Nodes
+			n[0].Status, n[0].VM = "NotReady", "io-error"
+			n[1].Status = "Transient"
+		}, Down, "1 of 2 modules stands still (web01); safe to lose: no node", ""},
+		{"one is being stopped", func(s *Status) {
+			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running", Stopping: true}
+		}, Degraded, "1 of 2 modules is being stopped (web01); safe to lose: no node", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := office(c.change).Judged(now).Verdict
