@@ -44,8 +44,9 @@ type Condition struct {
 	Up bool // it has been started and not ended: something of it may write or answer
 	// Stuck: its storage did not answer, and Start lets it go on once it does.
 	Stuck bool
-	// Held is why it cannot end by itself now, and what to do first; empty: it can.
-	Held string
+	// Held is what keeps it from going on, and from ending by itself, until an admin does what mends it; without a
+	// Text nothing does.
+	Held Notice
 	Text string // the word admins see: running, off; empty: off
 	// Lost is what follows when it is found like this although it should run and nobody told why.
 	Lost Incident

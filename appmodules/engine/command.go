@@ -72,8 +72,8 @@ func (e *Engine) fits(ctx context.Context, ev appmodules.Event, yes bool) error 
 // canEnd refuses where the workload cannot end by itself, or its newest data are not on its volumes.
 // One that cannot be asked is taken at its table's word.
 func (e *Engine) canEnd(ctx context.Context) error {
-	if now, err := e.cfg.Workload.State(ctx); err == nil && now.Held != "" {
-		return fmt.Errorf("%w: %s", ErrRefused, now.Held)
+	if now, err := e.cfg.Workload.State(ctx); err == nil && now.Held.Text != "" {
+		return fmt.Errorf("%w: %s and cannot shut down: `%s` first", ErrRefused, now.Held.Text, now.Held.Remedy)
 	}
 	straying, ok := e.cfg.Workload.(appmodules.Straying)
 	if !ok {

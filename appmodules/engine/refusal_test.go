@@ -52,8 +52,13 @@ func TestRefusals(t *testing.T) {
 	must(t, a.running().Command(t.Context(), appmodules.CmdStart, false))
 	p.is(a, "ALONE", "Ready")
 	must(t, a.hv.AdminPause("web01"))
+	if n := p.says(a, "paused"); n.Text != "VM web01 is paused" || n.Remedy != "virsh resume web01" || n.Alarm {
+		t.Errorf("the notice is %+v", n)
+	}
 	a.refuses(appmodules.CmdSwap, "is paused and cannot shut down: `virsh resume web01` first")
 	a.refuses(appmodules.CmdRestart, "is paused and cannot shut down")
+	must(t, a.hv.AdminResume("web01"))
+	p.until("that is no notice any more", func() bool { return len(a.running().State().Status.Notices) == 0 })
 	a.hv.SetAway(true) // one that cannot be asked is no reason to refuse
 	must(t, a.running().fits(t.Context(), appmodules.CmdSwap, false))
 	a.hv.SetAway(false)

@@ -163,6 +163,10 @@ func (e *Engine) notices() []appmodules.Notice {
 	default:
 		out = nil
 	}
+	// While it starts or is ended, it is held for a moment by whoever does that.
+	if held := e.work.now.Held; held.Text != "" && (e.m.Phase == appmodules.Running || e.m.Phase == appmodules.Frozen) {
+		out = append(out, held)
+	}
 	if why := e.keptBack(); why != nil {
 		out = append(out, appmodules.Notice{Code: "definition-unfit",
 			Text: fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,

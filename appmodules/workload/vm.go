@@ -69,7 +69,8 @@ func (v *VM) conditionLocked(s vmmanager.State) appmodules.Condition {
 	c := appmodules.Condition{Up: up(s), Stuck: s == vmmanager.IOError, Text: s.String()}
 	switch s {
 	case vmmanager.Paused:
-		c.Held = fmt.Sprintf("VM %s is paused and cannot shut down: `virsh resume %s` first", v.domain, v.domain)
+		c.Held = appmodules.Notice{Code: "paused", Text: fmt.Sprintf("VM %s is paused", v.domain),
+			Remedy: "virsh resume " + v.domain}
 	case vmmanager.Crashed: // kept so after a panic
 		c.Lost = appmodules.Incident{What: v.on.Panic.Happening(), Why: vmmanager.ByReconnect.String()}
 	case vmmanager.Off, vmmanager.Absent:

@@ -135,7 +135,7 @@ func TestConditions(t *testing.T) {
 	if err := hv.AdminPause("web"); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := machine.State(ctx); err != nil || !now.Up || !strings.Contains(now.Held, "virsh resume web") {
+	if now, err := machine.State(ctx); err != nil || !now.Up || now.Held.Remedy != "virsh resume web" {
 		t.Errorf("paused: %+v, %v", now, err)
 	}
 	if now, err := machine.Start(ctx, false); err != nil || now.Word() != "paused" {

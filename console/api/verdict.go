@@ -63,7 +63,7 @@ func (m ModuleStatus) level() Level {
 		return Degraded
 	case m.runs() == "":
 		return Down
-	case m.second() == "" || m.alarmed() || m.refusal() != nil:
+	case m.second() == "" || m.alarmed() || m.paused() || m.refusal() != nil:
 		return Degraded
 	}
 	return OK
@@ -128,6 +128,9 @@ func (m ModuleStatus) moves() bool {
 func (m ModuleStatus) ends() bool {
 	return m.runs() == "" && m.where(func(n NodeState) bool { return n.Stopping }) != ""
 }
+
+// paused: it has the right to run, and somebody keeps it from that.
+func (m ModuleStatus) paused() bool { return m.at(m.runs()).VM == "paused" }
 
 // astray: it runs, and writes elsewhere than to its volumes.
 func (m ModuleStatus) astray() bool { return m.at(m.runs()).Status == "NotReady" }
@@ -213,6 +216,7 @@ var plights = []struct {
 	{Degraded, "module", "is being stopped", "are being stopped", ModuleStatus.ends},
 	{Degraded, "module", "runs, but its newest writes are not replicated",
 		"run, but their newest writes are not replicated", ModuleStatus.astray},
+	{Degraded, "VM", "is paused", "are paused", ModuleStatus.paused},
 	{Degraded, "module", "has one copy only", "have one copy only",
 		func(m ModuleStatus) bool { return m.second() == "" }},
 	{Degraded, "module", "has an alarm", "have an alarm", ModuleStatus.alarmed},

@@ -133,6 +133,8 @@ func TestVerdict(t *testing.T) {
 		{"one is being stopped", func(s *Status) {
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running", Stopping: true}
 		}, Degraded, "1 of 2 modules is being stopped (web01); safe to lose: no node", ""},
+		{"somebody has paused one", func(s *Status) { s.Modules[0].Nodes[0].VM = "paused" }, Degraded,
+			"1 of 2 VMs is paused (web01); safe to lose: alpha or beta", "alpha beta"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := office(c.change).Judged(now).Verdict

@@ -88,6 +88,15 @@ func (h *Hypervisor) AdminPause(name string) error {
 	return h.hand(name, vmmanager.Paused, vmmanager.ByAdmin)
 }
 
+// AdminResume lets an admin have a VM go on that is paused; another one is left as it is.
+func (h *Hypervisor) AdminResume(name string) error {
+	return h.with(name, func(v *vm) {
+		if v.state == vmmanager.Paused {
+			h.runLocked(name, v)
+		}
+	})
+}
+
 // Crash ends the process behind the VM.
 func (h *Hypervisor) Crash(name string) error {
 	return h.hand(name, vmmanager.Off, vmmanager.ByCrash)
