@@ -43,6 +43,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, m := range n.All() {
 		out.Modules = append(out.Modules, n.moduleStatus(m))
 	}
+	if out.Removed != "" {
+		removedFrom(out.Modules, out.Removed)
+	}
 	return out.Judged(time.Now()), nil
 }
 
@@ -54,6 +57,15 @@ func (n *Node) removed() string {
 	}
 	return fmt.Sprintf("this node was removed from cluster %s, says %s; `duet cluster rejoin` brings it back, "+
 		"`duet cluster leave` ends it here", n.cluster().Name, who[0])
+}
+
+// removedFrom has the modules of a node that was removed say that: whatever they would advise is refused here.
+func removedFrom(modules []api.ModuleStatus, why string) {
+	for _, m := range modules {
+		for i := range m.Nodes {
+			m.Nodes[i].Why, m.Nodes[i].Notices = why, nil
+		}
+	}
 }
 
 // moduleStatus is what the Runner says, with what other rooms know of the module; nothing of it is asked for. What

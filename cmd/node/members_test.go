@@ -162,6 +162,23 @@ func TestRemovedNode(t *testing.T) {
 		}
 		return err
 	})
+	until(t, "the witness has refused it", func() error {
+		st, err := p.b.node.Status(ctx)
+		must(t, err)
+		if w := st.Witnesses[0]; !w.Alive || w.Silent != nil || !strings.Contains(w.Why, "was removed") ||
+			strings.Contains(w.Why, "directory") {
+			return fmt.Errorf("the witness is %+v", w)
+		}
+		return nil
+	})
+	st, err := p.b.node.Status(ctx)
+	must(t, err)
+	for _, n := range st.Modules[0].Nodes {
+		if !strings.Contains(n.Why, "duet cluster rejoin") || !strings.Contains(n.Why, "duet cluster leave") ||
+			strings.Contains(n.Why, "duet prim") || len(n.Notices) != 0 {
+			t.Errorf("on a node that was removed %s says %q, %+v", n.Node, n.Why, n.Notices)
+		}
+	}
 	for _, action := range []api.Action{api.Start, api.Prim, api.Swap} {
 		_, err := p.b.node.Act(ctx, "web01", action, api.ActionRequest{Node: "beta", Yes: true})
 		if !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "duet cluster rejoin") {

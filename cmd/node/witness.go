@@ -12,6 +12,7 @@ import (
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/voting"
+	"duet/cluster/witness"
 	"duet/console/api"
 	"duet/console/metrics"
 )
@@ -80,6 +81,9 @@ func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
 	out := api.WitnessStatus{Addr: h.Name(), Spare: spare, Alive: why == nil}
 	switch {
 	case why == nil:
+		return out
+	case errors.Is(why, witness.ErrRemoved):
+		out.Alive, out.Why = true, "it answers, and does not vote for this node, which was removed from the cluster"
 		return out
 	case spare:
 		out.Why = fmt.Sprintf("it cannot take the voter's place: %v", why)
