@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -186,9 +187,25 @@ func (e *Engine) boot(now appmodules.Condition, err error) {
 	e.booted = true
 	e.step(appmodules.Boot, "")
 	if e.m.Phase == appmodules.Stopped {
+		e.why = e.idle()
 		e.withdraw()
 	}
 	e.publish()
+}
+
+// idle says why a module is stopped that nobody has stopped in this run of the daemon, and the way on. Of a record that
+// is as Create made it nothing has come yet that both nodes know of.
+func (e *Engine) idle() string {
+	why := "it is stopped"
+	switch {
+	case e.rec.Epoch > 1 || e.rec.Epoch == 0:
+	case e.rec.Holds(e.self) && e.rec.Alone:
+		why = "it was put under protection here and is not started"
+	case !e.rec.Holds(e.self) && !e.rec.IsComplete():
+		why = fmt.Sprintf("it was put under protection on %s, and its second copy comes here when it is started",
+			e.rec.Holder)
+	}
+	return fmt.Sprintf("%s: `duet start %s`", why, e.cfg.Module.Name)
 }
 
 // Stop ends the engine and leaves the workload as it is: its writes wait for the next

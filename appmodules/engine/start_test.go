@@ -202,3 +202,29 @@ func TestVolumeCannotBeOpened(t *testing.T) {
 	p.inStep(a, b)
 	p.writes(20)
 }
+
+// TestNeverStarted: a module that nobody has started since it was protected says so, on each node what is true there,
+// and with the command; so does one whose daemon began anew since it was stopped.
+func TestNeverStarted(t *testing.T) {
+	p := newPair(t)
+	a, b := p.nodes["alpha"], p.nodes["beta"]
+	says := func(n *simNode, want string) {
+		t.Helper()
+		p.until(want, func() bool { return n.why() == want })
+	}
+	a.boot()
+	b.boot()
+	says(a, "it was put under protection here and is not started: `duet start web01`")
+	says(b, "it was put under protection on alpha, and its second copy comes here when it is started: `duet start web01`")
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.inStep(a, b)
+	must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
+	for _, n := range []*simNode{a, b} {
+		p.is(n, "STOP", "NotReady")
+		n.halt()
+		n.boot()
+		says(n, "it is stopped: `duet start web01`")
+	}
+}
