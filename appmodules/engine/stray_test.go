@@ -124,8 +124,8 @@ func TestUnfitDefinition(t *testing.T) {
 }
 
 // TestPeerRefusesDefinition: an edit that the peer's host would refuse is not stored there, whether the VM ran when it
-// was made or not. The peer could start what it has, status says so, and the edit follows once the host would take it. An
-// edit that is made where the VM runs then is the newest on both nodes.
+// was made or not. The peer could start what it has, status says so, and the edit follows once the host would take it.
+// An edit that is made where the VM runs then is the newest on both nodes.
 func TestPeerRefusesDefinition(t *testing.T) {
 	for _, off := range []bool{false, true} {
 		t.Run(fmt.Sprintf("off %v", off), func(t *testing.T) {

@@ -169,9 +169,10 @@ func (m ModuleStatus) alarmed() bool {
 	})
 }
 
-// survives: the module goes on by itself when the node is lost, with all its data; a stopped one still has them. Where
-// nobody decides it stands still until a human does, even if the node that is lost only has the second copy. Where
-// the other host would refuse it, nothing is lost and nothing runs. Where the copies are known to differ, and it is not known which is right, none may be lost.
+// survives: the module goes on by itself when the node is lost, with all its data; a stopped one still has them.
+// Where nobody decides it stands still until a human does, even if the node that is lost only has the second copy.
+// Where the other host would refuse it, nothing is lost and nothing runs. Where the copies are known to differ, and
+// it is not known which is right, none may be lost.
 func (m ModuleStatus) survives(node string) bool {
 	if !slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return n.Node == node }) {
 		return true
