@@ -46,7 +46,7 @@ Exit codes: 0 no problem (there may be notes and warnings), 1 a problem, or no a
 				d, err = c.Doctor(ctx)
 			}
 			if a.alone(err) {
-				d, err = a.lookAlone(ctx, dir), nil
+				d, err = a.lookAlone(ctx, dir, errors.Is(err, context.DeadlineExceeded)), nil
 			}
 			if err != nil {
 				return err
@@ -81,13 +81,19 @@ func (a *app) here() bool { return strings.HasPrefix(a.connect.Connect, "unix:")
 
 // lookAlone is a look at this computer without its daemon. It has the form of the daemon's, with that finding
 // first. A host without the files of a node (no ports are known) is one before init or join: that is a note and no
-// problem.
-func (a *app) lookAlone(ctx context.Context, dir string) api.Doctor {
+// problem. A daemon that hangs (it took the connection and did not answer in time) has its ports itself: they say
+// nothing of other programs.
+func (a *app) lookAlone(ctx context.Context, dir string, hangs bool) api.Doctor {
 	f := a.local.Look(ctx, dir)
 	silent := api.Finding{Node: f.Node, Level: doctor.Problem, About: "duetd",
 		Fact:   "duetd does not answer: this host is looked at without it",
 		Remedy: "`systemctl enable --now duetd`; `journalctl -u duetd -n 20` says why it does not run"}
-	if len(f.Ports) == 0 {
+	switch {
+	case hangs:
+		silent.Fact = "duetd hangs here: it takes connections and says nothing on them; this host is looked at without it"
+		silent.Remedy = "`journalctl -u duetd -n 50`, then `systemctl restart duetd`; if that hangs too, `dmesg`"
+		f.Ports = nil
+	case len(f.Ports) == 0:
 		silent.Level, silent.Remedy = doctor.Note, "`duet cluster init` or `duet cluster join`, "+
 			"then `systemctl enable --now duetd`"
 	}

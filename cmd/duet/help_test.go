@@ -107,7 +107,7 @@ func TestThisHost(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	p := thisHost{"1.0"}.Collect(t.Context(), t.TempDir())
-	if len(p.Files) == 0 || !strings.Contains(strings.Join(p.Left, "\n"), "duetd does not run here") {
+	if len(p.Files) == 0 || !strings.Contains(strings.Join(p.Left, "\n"), "duetd does not answer here") {
 		t.Errorf("%d files, left out %q", len(p.Files), p.Left)
 	}
 }

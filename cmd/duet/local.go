@@ -28,7 +28,7 @@ func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	f := doctor.Facts{Version: h.version, Host: host.Look(host.Config{}), Hypervisor: host.Libvirt(ctx)}
 	f.Host.Spaces = host.Spaces(dir, nil)
 	f.Node, _ = os.Hostname() // "" is what it is
-	f.Unlooked = []string{"QEMU's user and label, and the memory of the VMs: only duetd asks libvirt, and it does not run"}
+	f.Unlooked = []string{"QEMU's user and label, and the memory of the VMs: only duetd asks libvirt, and it does not answer"}
 	c, err := membership.Load(dir)
 	if err != nil {
 		f.Unlooked = append(f.Unlooked, "ports and other nodes: "+err.Error())
@@ -39,7 +39,7 @@ func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	host.Reach(ctx, f.Routes)
 	if len(f.Routes) > 0 {
 		f.Unlooked = append(f.Unlooked,
-			"heartbeats over UDP, and whether the other nodes reach this one: duetd does not run here")
+			"heartbeats over UDP, and whether the other nodes reach this one: duetd does not answer here")
 	}
 	return f
 }
@@ -51,7 +51,7 @@ func (h thisHost) Collect(ctx context.Context, dir string) support.Part {
 	if text, err := json.MarshalIndent(h.Look(ctx, dir), "", "  "); err == nil { // it holds nothing that cannot be written
 		p.Add("facts.json", text)
 	}
-	p.Leave("status, metrics, VMs and the other nodes: duetd does not run here")
+	p.Leave("status, metrics, VMs and the other nodes: duetd does not answer here")
 	p.Seal(secrets)
 	return p
 }
