@@ -154,7 +154,24 @@ func TestJudge(t *testing.T) {
 			l.Nodes[1] = Node{Name: "beta", Why: "no member", How: Refuses}
 			a.Routes[0].Probes[2].State, a.Routes[1].Probes[2].State = Silent, Silent
 		}, []Finding{{"alpha", Problem, "member", "beta does not take alpha for a member: it was removed from the cluster",
+			"on alpha `systemctl stop duetd`, `duet cluster rejoin`, `systemctl start duetd`"}}},
+		"this node was removed, and the witness knows": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "no member", How: Refuses}
+			a.Routes[0].Probes[2].State, a.Routes[1].Probes[2].State = Silent, Silent
+			a.Witnesses[0] = Witness{Addr: "10.0.0.9:7425", Refuses: "the node was removed", Removed: true}
+		}, []Finding{{"alpha", Problem, "member", "beta does not take alpha for a member", ""}}},
+		"only the witness knows that a node was removed": {func(_ *Look, _, b *Facts) {
+			b.Witnesses[0] = Witness{Addr: "10.0.0.9:7425", Refuses: "the node was removed", Removed: true}
+		}, []Finding{{"beta", Problem, "member", "the witness 10.0.0.9:7425 does not take beta for a member",
 			"duet cluster rejoin"}}},
+		"the witness refuses": {func(_ *Look, a, _ *Facts) {
+			a.Witnesses[0] = Witness{Addr: "10.0.0.9:7425", Refuses: "certificate is not valid now"}
+		}, []Finding{{"alpha", Warning, "witness", "answers and refuses: certificate is not valid now", "timedatectl"}}},
+		"the peer of modules was removed": {func(_ *Look, a, _ *Facts) {
+			a.Modules = []Module{{Name: "web01", VM: "web", Peer: "gamma"}, {Name: "db01", VM: "db", Peer: "gamma"}}
+		}, []Finding{{"", Warning, "copies",
+			"db01, web01 have one copy only: gamma, which had the second one, is no member of the cluster",
+			"`duet cluster token` on alpha; then on gamma `systemctl stop duetd`, `duet cluster rejoin`"}}},
 		"the other node was replaced": {func(l *Look, a, _ *Facts) {
 			l.Nodes[1] = Node{Name: "beta", Why: "no member", How: Replaced}
 			a.Routes[0].Probes[2].State, a.Routes[1].Probes[2].State = Silent, Silent

@@ -99,6 +99,10 @@ type Witness struct {
 	Addr  string `json:"addr"`
 	Spare bool   `json:"spare"`
 	Alive bool   `json:"alive"`
+	// Refuses: it answers, and these are its words why it does nothing for the node. Removed: the node is no member
+	// of its cluster any more, as it knows.
+	Refuses string `json:"refuses,omitempty"`
+	Removed bool   `json:"removed,omitempty"`
 }
 
 // Device is one that can switch a node off.

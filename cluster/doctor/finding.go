@@ -55,6 +55,7 @@ func Judge(l Look) []Finding {
 	versions(s, l)
 	networks(s, l)
 	arbitration(s, l)
+	copies(s, l)
 	return append(out, s.out...)
 }
 
@@ -69,7 +70,7 @@ func node(s *sheet, l Look, f Facts) {
 	guard(s, f)
 	ports(s, f)
 	routes(s, l, f)
-	witnesses(s, f)
+	witnesses(s, l, f)
 	targets(s, f)
 	devices(s, f)
 	for _, what := range f.Unlooked {

@@ -152,12 +152,11 @@ func away(s *sheet, l Look, n Node) {
 	switch {
 	case n.How == Refuses:
 		s.out = append(s.out, Finding{Node: first, Level: Problem, About: "member",
-			Fact: fmt.Sprintf("%s does not take %s for a member: it was removed from the cluster", n.Name, first),
-			Remedy: fmt.Sprintf("to bring it back: `duet cluster token` on %s, then `duet cluster rejoin` on %s", n.Name,
-				first)})
+			Fact:   fmt.Sprintf("%s does not take %s for a member: it was removed from the cluster", n.Name, first),
+			Remedy: back(n.Name, first)})
 	case n.How == Replaced:
-		s.add(Problem, "member", fmt.Sprintf("if it was removed, `duet cluster token` on %s and `duet cluster rejoin` there "+
-			"bring it back; else `ip -br addr` there shows whether it has another node's address", first),
+		s.add(Problem, "member", "`ip -br addr` there shows whether it has another node's address; if it was removed, "+
+			back(first, n.Name),
 			"what answers at its addresses is not the computer that is a member as %s", n.Name)
 	case n.How == Mute && l.sees(n.Name, Open):
 		s.add(Problem, "node", on+"`journalctl -u duetd -n 50`, then `systemctl restart duetd`; if that hangs too, `dmesg`",
@@ -178,6 +177,17 @@ func away(s *sheet, l Look, n Node) {
 	default:
 		s.add(Problem, "node", on+"`systemctl status duetd`, then `duet doctor`", "%s", n.Why)
 	}
+}
+
+// back is how a node that was removed becomes a member again, by a token of another one.
+func back(by, removed string) string {
+	return fmt.Sprintf("to bring %s back: `duet cluster token` on %s; then on %s `systemctl stop duetd`, `duet cluster "+
+		"rejoin`, `systemctl start duetd`", removed, by, removed)
+}
+
+// removed: another node takes the one that looks for no member.
+func (l Look) removed() bool {
+	return slices.ContainsFunc(l.Nodes, func(n Node) bool { return n.How == Refuses })
 }
 
 // routes are none of a node that told nothing.

@@ -50,12 +50,20 @@ func networks(s *sheet, l Look) {
 	}
 }
 
-// witnesses judges whether those of the cluster answer one node.
-func witnesses(s *sheet, f Facts) {
+// witnesses judges whether those of the cluster answer one node. That a node was removed is said once, where another
+// one says it too.
+func witnesses(s *sheet, l Look, f Facts) {
 	for _, w := range f.Witnesses {
 		switch {
 		case w.Alive:
 			s.add(OK, "witness", "", "witness %s answers", w.Addr)
+		case w.Removed && s.node == l.Nodes[0].Name && l.removed():
+		case w.Removed:
+			s.add(Problem, "member", back("another node", f.Node),
+				"the witness %s does not take %s for a member: it was removed from the cluster", w.Addr, f.Node)
+		case w.Refuses != "":
+			s.add(Warning, "witness", "on that computer: `journalctl -u duetd-witness -n 20`, and `timedatectl` there and here",
+				"the witness %s answers and refuses: %s; a node that now loses its peer waits", w.Addr, w.Refuses)
 		case w.Spare:
 			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
 				"the spare witness %s does not answer: it could not take the voter's place", w.Addr)
@@ -63,6 +71,36 @@ func witnesses(s *sheet, f Facts) {
 			s.add(Warning, "witness", "on that computer: `systemctl status duetd-witness`",
 				"the witness %s does not answer: a node that now loses its peer waits", w.Addr)
 		}
+	}
+}
+
+// copies judges which modules have no second copy because the node that had it is no member any more. A node that was
+// removed itself knows nothing of the members.
+func copies(s *sheet, l Look) {
+	if l.removed() {
+		return
+	}
+	lone := map[string][]string{} // by the node that is gone
+	at := map[string]string{}     // a node that has the one copy
+	for _, n := range l.Nodes {
+		if n.Facts == nil || !n.Facts.Daemon { // a command sees no other node
+			continue
+		}
+		for _, m := range n.Facts.Modules {
+			if _, member := l.node(m.Peer); m.Peer != "" && !member {
+				lone[m.Peer], at[m.Peer] = add(lone[m.Peer], m.Name), n.Name
+			}
+		}
+	}
+	for _, gone := range slices.Sorted(maps.Keys(lone)) {
+		verb := "have"
+		if len(lone[gone]) == 1 {
+			verb = "has"
+		}
+		s.add(Warning, "copies", back(at[gone], gone)+fmt.Sprintf("; a new computer takes its place with `duet cluster join "+
+			"--node %s`; without a second copy `duet vm release --without-peer` ends the protection", gone),
+			"%s %s one copy only: %s, which had the second one, is no member of the cluster",
+			strings.Join(lone[gone], ", "), verb, gone)
 	}
 }
 

@@ -208,6 +208,8 @@ func (p *Panel) greet(ctx context.Context, h *Handle) {
 	}
 	h.note(err)
 	switch {
+	case before && witness.Refused(err) != "":
+		p.log.Warn("the witness refuses this node", "witness", h.Name(), "said", witness.Refused(err))
 	case before && err != nil:
 		p.log.Warn("the witness does not answer; nothing stops because of it", "witness", h.Name(), "err", err)
 	case !before && err == nil:

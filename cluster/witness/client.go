@@ -353,6 +353,16 @@ type refusal struct {
 	text string
 }
 
+// Refused is what a witness that answered a call has said instead of a yes, in its own words; empty: err is no answer
+// of a witness.
+func Refused(err error) string {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.text
+	}
+	return ""
+}
+
 // Error implements error.
 func (r *refusal) Error() string { return "the witness refused: " + r.text }
 

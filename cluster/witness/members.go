@@ -64,7 +64,7 @@ func (p party) admitted() error {
 	p.mu.Unlock()
 	switch {
 	case known && f.Gone:
-		return fmt.Errorf("%w: %s: `duet cluster rejoin` there brings it back", ErrRemoved, p.node)
+		return fmt.Errorf("%w: `duet cluster rejoin` on %s brings it back", ErrRemoved, p.node)
 	case known && f.Key != "" && f.Key != p.key:
 		return fmt.Errorf("%w: another computer is %s now", ErrRemoved, p.node)
 	}

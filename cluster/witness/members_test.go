@@ -42,9 +42,15 @@ func TestRemovedNode(t *testing.T) {
 			if !errors.Is(err, ErrRemoved) {
 				t.Errorf("a removed node is answered: %v", err)
 			}
+			if said := Refused(err); !strings.HasPrefix(said, ErrRemoved.Error()+": ") {
+				t.Errorf("the words of the witness: %q of %v", said, err)
+			}
 		}
 	}
 	refused(beta)
+	if said := Refused(errors.New("no route to host")); said != "" {
+		t.Errorf("a witness that is silent says %q", said)
+	}
 	b.restart()
 	refused(beta)
 	back := cluster.Fact{Member: cluster.Member{Node: "beta", Since: 3, Key: keyOf(anew.Leaf.RawSubjectPublicKeyInfo)}}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"duet/cluster/doctor"
 	"duet/cluster/support"
 	"duet/cluster/survey"
+	"duet/cluster/witness"
 )
 
 // newLookout is what looks at this node, for the doctor and for support of any node.
@@ -24,7 +26,9 @@ func (n *Node) newLookout() *survey.Lookout {
 func (n *Node) seen() (out []doctor.Witness) {
 	for _, h := range n.voting.All() {
 		w := n.witnessStatus(h)
-		out = append(out, doctor.Witness{Addr: w.Addr, Spare: w.Spare, Alive: w.Alive})
+		_, why := h.Silent()
+		out = append(out, doctor.Witness{Addr: w.Addr, Spare: w.Spare, Alive: w.Alive, Refuses: witness.Refused(why),
+			Removed: errors.Is(why, witness.ErrRemoved)})
 	}
 	return out
 }

@@ -79,12 +79,16 @@ func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
 	spare := slices.Contains(n.cluster().Voters.Spares, h.Witness())
 	since, why := h.Silent()
 	out := api.WitnessStatus{Addr: h.Name(), Spare: spare, Alive: why == nil}
-	switch {
+	switch said := witness.Refused(why); {
 	case why == nil:
 		return out
 	case errors.Is(why, witness.ErrRemoved):
 		out.Alive, out.Why = true, "it answers, and does not vote for this node, which was removed from the cluster"
 		return out
+	case said != "" && spare:
+		out.Why = "it answers and refuses this node, and cannot take the voter's place: " + said
+	case said != "":
+		out.Why = "it answers and refuses this node, which waits if it loses its peer now: " + said
 	case spare:
 		out.Why = fmt.Sprintf("it cannot take the voter's place: %v", why)
 	default:
