@@ -207,7 +207,7 @@ func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest
 }
 
 // stop stops one node, whose peer goes on, or both: then the primary ends the
-// module and takes its secondary along.
+// module and takes its secondary along. On a node that was removed from the cluster it is that node only.
 func (o *Desk) stop(ctx context.Context, m *registry.Entry, r api.ActionRequest, primary string) (string, error) {
 	if r.Node != "" {
 		return "stops on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStop, r.Yes)
@@ -218,7 +218,13 @@ func (o *Desk) stop(ctx context.Context, m *registry.Entry, r api.ActionRequest,
 	}
 	var errs []error
 	stopped := 0
+	parted := o.parted(m)
 	for _, node := range m.Module.Nodes {
+		if slices.Contains(parted, node) {
+			errs = append(errs, fmt.Errorf("%s does not take %s for a member of the cluster: what runs there goes on", node,
+				o.self()))
+			continue
+		}
 		if err := o.Command(ctx, m, node, appmodules.CmdStopAll, r.Yes); err != nil {
 			errs = append(errs, err)
 			continue
@@ -233,6 +239,16 @@ func (o *Desk) stop(ctx context.Context, m *registry.Entry, r api.ActionRequest,
 		said += "; " + errors.Join(errs...).Error()
 	}
 	return said, nil
+}
+
+// parted are the nodes that take this one for no member.
+func (o *Desk) parted(m *registry.Entry) (nodes []string) {
+	for _, s := range o.cfg.Status(m) {
+		if s.Parted {
+			nodes = append(nodes, s.Node)
+		}
+	}
+	return nodes
 }
 
 // Roles tells which node is primary and which is not, as far as is known; empty if unknown. A node that has not been

@@ -141,6 +141,17 @@ func TestWhoActs(t *testing.T) {
 	o.does(api.Swap, on("beta"), "beta: swap", "moves from beta to alpha")
 }
 
+// TestStopWhereRemoved: on a node that was removed from the cluster a stop is of that node; the others do not listen.
+func TestStopWhereRemoved(t *testing.T) {
+	o := newOffice(t)
+	o.away["beta"] = errors.New("beta was asked")
+	o.cfg.Status = func(*registry.Entry) []api.NodeState {
+		return []api.NodeState{{Node: "alpha", Role: "WAIT"}, {Node: "beta", Role: "PRIM", Stale: true, Parted: true}}
+	}
+	o.does(api.Stop, api.ActionRequest{}, "alpha: stop-all",
+		"stops; beta does not take alpha for a member of the cluster: what runs there goes on")
+}
+
 // TestHalfDone: what one node takes is done, and what the other says is told; nobody takes it: that is an error.
 func TestHalfDone(t *testing.T) {
 	o := newOffice(t)

@@ -73,8 +73,11 @@ func removedFrom(modules []api.ModuleStatus, why string) {
 func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(),
 		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status(), Decides: n.decides(m.Module)}
+	refuse := n.plane.Refusals()
 	for i := range out.Nodes {
 		at := &out.Nodes[i]
+		at.Parted = slices.Contains(refuse, cluster.NodeID(at.Node))
+		at.Stale = at.Stale || at.Parted
 		if at.Node == string(n.self()) {
 			if trouble := n.restores.Trouble(m.Module.Name); trouble != "" {
 				at.Why += "; " + trouble

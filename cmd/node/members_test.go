@@ -16,6 +16,7 @@ import (
 
 	"duet/cluster"
 	"duet/cluster/control"
+	"duet/cluster/doctor"
 	"duet/cluster/mux"
 	"duet/cluster/pki"
 	"duet/cluster/witness"
@@ -178,6 +179,24 @@ func TestRemovedNode(t *testing.T) {
 			strings.Contains(n.Why, "duet prim") || len(n.Notices) != 0 {
 			t.Errorf("on a node that was removed %s says %q, %+v", n.Node, n.Why, n.Notices)
 		}
+	}
+	d, err := p.b.node.Doctor(ctx)
+	must(t, err)
+	for _, f := range d.Findings {
+		if f.About == "witness" && f.Level != doctor.OK {
+			t.Errorf("the witness that refuses a removed node is blamed: %+v", f)
+		}
+	}
+	d, err = p.a.node.Doctor(ctx)
+	must(t, err)
+	if !slices.ContainsFunc(d.Findings, func(f api.Finding) bool {
+		return f.About == "copies" && strings.HasPrefix(f.Fact, "web01 has one copy only: beta")
+	}) {
+		t.Errorf("nobody says that web01 has one copy only: %+v", d.Findings)
+	}
+	r, err := p.b.node.Act(ctx, "web01", api.Stop, api.ActionRequest{})
+	if err != nil || r.Said != "stops; alpha does not take beta for a member of the cluster: what runs there goes on" {
+		t.Errorf("a stop on a node that was removed: %q, %v", r.Said, err)
 	}
 	for _, action := range []api.Action{api.Start, api.Prim, api.Swap} {
 		_, err := p.b.node.Act(ctx, "web01", action, api.ActionRequest{Node: "beta", Yes: true})

@@ -122,12 +122,18 @@ func (o *Order) started(m api.ModuleStatus, at string) (string, error, bool) {
 }
 
 // stopped: each node that was to stop has, and where only one was, the other one knows what it does. One that does
-// not answer ends the waiting, with an error: it would never be known.
+// not answer ends the waiting, with an error: it would never be known. One that takes the answering node for no member
+// was not told to stop.
 func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
-	var silent []string
+	var silent, here, parted []string
 	for _, n := range m.Nodes {
+		if n.Parted {
+			parted = append(parted, n.Node)
+		} else {
+			here = append(here, n.Node)
+		}
 		switch {
-		case !slices.Contains(o.nodes, n.Node):
+		case !slices.Contains(o.nodes, n.Node) || n.Parted:
 		case n.Stale:
 			silent = append(silent, n.Node)
 		case n.Role != "STOP" || n.Status == "Transient":
@@ -138,6 +144,9 @@ func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
 	case len(silent) > 0:
 		return "", fmt.Errorf("%s does not answer, so it is not known whether %s has stopped there", strings.Join(silent,
 			" and "), o.module), true
+	case len(parted) > 0:
+		return fmt.Sprintf("is stopped on %s; %s takes it for no member of the cluster, and what runs there goes on",
+			strings.Join(here, " and "), strings.Join(parted, " and ")), nil, true
 	case len(o.nodes) == len(m.Nodes):
 		return "is stopped", nil, true
 	case at != "":

@@ -19,6 +19,9 @@ func state(t *testing.T, text string) api.NodeState {
 		t.Fatalf("%q: %v", text, err)
 	}
 	as, n.Stale = strings.CutSuffix(as, "?")
+	if as, n.Parted = strings.CutSuffix(as, "!"); n.Parted {
+		n.Stale = true
+	}
 	n.Role, n.Status, _ = strings.Cut(as, "/")
 	n.Since = time.Unix(1000+int64(since), 0)
 	return n
@@ -75,6 +78,9 @@ func TestOutcome(t *testing.T) {
 		{api.Stop, "", pair, "alpha STOP/NotReady 2, beta STOP/NotReady 2", "is stopped"},
 		{api.Stop, "", "alpha ALONE/Ready 0, beta SECOND/Ready? 0", "alpha STOP/NotReady 2, beta SECOND/Ready? 0",
 			"error: beta does not answer, so it is not known whether web has stopped there"},
+		{api.Stop, "", "alpha WAIT/NotReady 0, beta SECOND/Ready! 0", "alpha WAIT/Transient 1, beta SECOND/Ready! 0", "…"},
+		{api.Stop, "", "alpha WAIT/NotReady 0, beta SECOND/Ready! 0", "alpha STOP/NotReady 2, beta SECOND/Ready! 0",
+			"is stopped on alpha; beta takes it for no member of the cluster, and what runs there goes on"},
 		{api.Stop, "alpha", pair, "alpha STOP/NotReady 2, beta ALONE/Transient 2", "…"},
 		{api.Stop, "alpha", pair, "alpha STOP/NotReady 2, beta ALONE/Ready 3", "is stopped on alpha and runs on beta"},
 		{api.Stop, "alpha", "alpha ALONE/Ready 0, beta WAIT/NotReady 0", "alpha STOP/NotReady 2, beta WAIT/NotReady 0",
