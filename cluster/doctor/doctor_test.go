@@ -18,8 +18,9 @@ func well(name, peer string) Facts {
 			User:     "libvirt-qemu:kvm (64055:106)",
 			Security: []Security{{Model: "apparmor"}, {Model: "dac", Label: "+64055:+106"}},
 			VMs:      []VM{{Name: "web", Running: true, Memory: 4 << 30}, {Name: "mine", Memory: 64 << 30}}},
-		Routes:    []Route{route1(peer, "hb1", Open), route1(peer, "hb2", Open)},
-		Modules:   []Module{{Name: "web01", VM: "web", Peer: peer, Arbitration: "safe"}},
+		Routes: []Route{route1(peer, "hb1", Open), route1(peer, "hb2", Open)},
+		Modules: []Module{{Name: "web01", VM: "web", Peer: peer, Arbitration: "safe", Status: "Ready",
+			Role: map[string]string{"alpha": "PRIM", "beta": "SECOND"}[name], Why: "it is in step"}},
 		Witnesses: []Witness{{Addr: "10.0.0.9:7425", Alive: true}},
 	}
 }
@@ -167,6 +168,24 @@ func TestJudge(t *testing.T) {
 		"the witness refuses": {func(_ *Look, a, _ *Facts) {
 			a.Witnesses[0] = Witness{Addr: "10.0.0.9:7425", Refuses: "certificate is not valid now"}
 		}, []Finding{{"alpha", Warning, "witness", "answers and refuses: certificate is not valid now", "timedatectl"}}},
+		"a VM does not start": {func(_ *Look, a, b *Facts) {
+			a.Modules[0].Role, a.Modules[0].Status, a.Modules[0].Why = "STOP", "NotReady", "there is no network nonet"
+			b.Modules[0].Role, b.Modules[0].Status, b.Modules[0].Why = "WAIT", "NotReady", "it waits for alpha"
+		}, []Finding{{"", Problem, "modules",
+			"web01 does not run: alpha is STOP: there is no network nonet; beta is WAIT: it waits for alpha",
+			"`duet status web01`"}}},
+		"a VM is being started": {func(_ *Look, a, _ *Facts) {
+			a.Modules[0].Status, a.Modules[0].Why = "Transient", "it did not start, and is tried again"
+		}, []Finding{{"", Warning, "modules", "web01 does not run yet: alpha is PRIM: it did not start, and is tried",
+			"duet log"}}},
+		"a module was stopped": {func(_ *Look, a, b *Facts) {
+			a.Modules[0].Role, a.Modules[0].Status, a.Modules[0].Stopped = "STOP", "NotReady", true
+			b.Modules[0] = a.Modules[0]
+			b.Modules[0].Peer = "alpha"
+		}, nil},
+		"a release that does not tell how modules stand": {func(_ *Look, a, _ *Facts) {
+			a.Modules[0].Role, a.Modules[0].Status, a.Modules[0].Why = "", "", ""
+		}, nil},
 		"the peer of modules was removed": {func(_ *Look, a, _ *Facts) {
 			a.Modules = []Module{{Name: "web01", VM: "web", Peer: "gamma"}, {Name: "db01", VM: "db", Peer: "gamma"}}
 		}, []Finding{{"", Warning, "copies",

@@ -92,6 +92,11 @@ type Module struct {
 	VM          string `json:"vm"`
 	Peer        string `json:"peer"`
 	Arbitration string `json:"arbitration"`
+	// How it stands on this node, in the words of the API. Empty: not known, as of a release that does not tell it.
+	Role    string `json:"role,omitempty"`
+	Status  string `json:"status,omitempty"`
+	Why     string `json:"why,omitempty"`     // one sentence
+	Stopped bool   `json:"stopped,omitempty"` // by an operator
 }
 
 // Witness is a third voter, or a spare.

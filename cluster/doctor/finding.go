@@ -56,6 +56,7 @@ func Judge(l Look) []Finding {
 	networks(s, l)
 	arbitration(s, l)
 	copies(s, l)
+	modules(s, l)
 	return append(out, s.out...)
 }
 

@@ -104,6 +104,38 @@ func copies(s *sheet, l Look) {
 	}
 }
 
+// modules judges which modules run on no node although they are wanted, and has the nodes say why. A node that was
+// removed does not know what runs; of one that told nothing it is not known either.
+func modules(s *sheet, l Look) {
+	if l.removed() {
+		return
+	}
+	runs, wanted, moves := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	why := map[string][]string{}
+	for _, n := range l.Nodes {
+		if n.Facts == nil {
+			continue
+		}
+		for _, m := range n.Facts.Modules {
+			up := m.Status == "Ready" && slices.Contains([]string{"PRIM", "ALONE", "UP"}, m.Role)
+			runs[m.Name] = runs[m.Name] || up || m.Role == "" // else it may run there
+			moves[m.Name] = moves[m.Name] || m.Status == "Transient" && m.Role != "SECOND"
+			wanted[m.Name] = wanted[m.Name] || !m.Stopped
+			why[m.Name] = append(why[m.Name], fmt.Sprintf("%s is %s: %s", n.Name, m.Role, m.Why))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		level, fact := Problem, "does not run"
+		if moves[name] {
+			level, fact = Warning, "does not run yet"
+		}
+		if wanted[name] && !runs[name] {
+			s.add(level, "modules", fmt.Sprintf("`duet status %s` and `duet log %s` have more", name, name), "%s %s: %s",
+				name, fact, strings.Join(why[name], "; "))
+		}
+	}
+}
+
 // devices judges whether one node could switch others off.
 func devices(s *sheet, f Facts) {
 	for _, d := range f.Devices {

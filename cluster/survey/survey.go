@@ -28,6 +28,7 @@ import (
 	"duet/cluster/fencing"
 	"duet/cluster/ping"
 	"duet/cluster/support"
+	"duet/console/api"
 	"duet/vmmanager"
 )
 
@@ -43,7 +44,9 @@ type Config struct {
 	// Hypervisor is looked at if it is a vmmanager.Inspector.
 	Hypervisor vmmanager.Hypervisor
 	Modules    func() []appmodules.Module
-	Witnesses  func() []doctor.Witness
+	// Standing is how a module stands on this node; of one that has gone it is the zero value.
+	Standing  func(module string) api.NodeState
+	Witnesses func() []doctor.Witness
 	// Devices asks the fence devices of the other nodes.
 	Devices func(ctx context.Context) []fencing.Found
 	Guard   func() *bool  // whether the guard answers; nil: there is none
@@ -117,8 +120,10 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 		Modules: []doctor.Module{}, Witnesses: []doctor.Witness{}, Fenced: []string{}}
 	var images []string
 	for _, m := range l.cfg.Modules() {
+		at := l.cfg.Standing(m.Name)
 		f.Modules = append(f.Modules, doctor.Module{Name: m.Name, VM: m.Subject(),
-			Peer: m.Peer(f.Node), Arbitration: m.Policy.Arbitration})
+			Peer: m.Peer(f.Node), Arbitration: m.Policy.Arbitration,
+			Role: at.Role, Status: at.Status, Why: at.Why, Stopped: at.Stopped})
 		for _, v := range m.Volumes() {
 			images = append(images, v.Paths[f.Node])
 		}

@@ -52,7 +52,8 @@ type pair struct {
 	hv          *looked // beta's
 	alive       bool    // beta's heartbeats are heard
 	found       []fencing.Found
-	away        error // why beta does not answer
+	away        error                            // why beta does not answer
+	stands      map[cluster.NodeID]api.NodeState // how web01 stands on each
 }
 
 func newPair(t *testing.T) *pair {
@@ -87,6 +88,7 @@ func (p *pair) node(t *testing.T, name cluster.NodeID, hv vmmanager.Hypervisor) 
 			return cluster.View{Peers: map[cluster.NodeID]cluster.PeerView{"beta": {Paths: map[string]bool{"hb1": p.alive}}}}
 		},
 		Modules:   func() []appmodules.Module { return []appmodules.Module{m} },
+		Standing:  func(string) api.NodeState { return p.stands[name] },
 		Witnesses: func() []doctor.Witness { return []doctor.Witness{{Addr: "w:7430", Alive: true}} },
 		Devices:   func(context.Context) []fencing.Found { return p.found },
 		Guard:     func() *bool { return new(true) }, API: func() string { return "10.0.0.1:7422" },
@@ -130,6 +132,19 @@ func TestDoctorAsksAll(t *testing.T) {
 	p.away, p.alive = errors.New("no route"), false
 	if d, _ = p.alpha.Doctor(t.Context()); !finds(d, "beta", "problem", "node", "") {
 		t.Errorf("a node that is away: %+v", d)
+	}
+}
+
+// TestModuleDown: a module that runs nowhere is a problem, in the words of the node that knows why.
+func TestModuleDown(t *testing.T) {
+	p := newPair(t)
+	p.stands = map[cluster.NodeID]api.NodeState{
+		"alpha": {Role: "WAIT", Status: "NotReady", Why: "waits for beta"},
+		"beta":  {Role: "STOP", Status: "NotReady", Why: "there is no network nonet"}}
+	d, err := p.alpha.Doctor(t.Context())
+	if err != nil || !finds(d, "", doctor.Problem, "modules",
+		"web01 does not run: alpha is WAIT: waits for beta; beta is STOP: there is no network nonet") {
+		t.Errorf("%+v, %v", d.Findings, err)
 	}
 }
 

@@ -12,14 +12,27 @@ import (
 	"duet/cluster/support"
 	"duet/cluster/survey"
 	"duet/cluster/witness"
+	"duet/console/api"
 )
 
 // newLookout is what looks at this node, for the doctor and for support of any node.
 func (n *Node) newLookout() *survey.Lookout {
 	return survey.New(survey.Config{Cluster: n.cluster, View: n.gossip.View, Dir: n.cfg.Dir, Version: n.cfg.Version,
 		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: n.Modules,
-		Witnesses: n.seen, Devices: n.Desk.Look, Guard: func() *bool { return n.sentry.Answers() }, API: n.servedAt,
-		More: n.more, Call: n.ask, Logger: n.log})
+		Standing: n.stands, Witnesses: n.seen, Devices: n.Desk.Look, API: n.servedAt,
+		Guard: func() *bool { return n.sentry.Answers() }, More: n.more, Call: n.ask, Logger: n.log})
+}
+
+// stands is how a module stands on this node.
+func (n *Node) stands(module string) api.NodeState {
+	if m, err := n.Find(module); err == nil {
+		for _, at := range n.moduleStatus(m).Nodes {
+			if at.Node == string(n.self()) {
+				return at
+			}
+		}
+	}
+	return api.NodeState{}
 }
 
 // seen are the witnesses as the doctor judges them.
