@@ -203,7 +203,9 @@ func (m medium) of(h *host) []vmmanager.Finding {
 	if m.pool != "" {
 		what = fmt.Sprintf("volume %s of pool %s", m.volume, m.pool)
 	}
-	remedy := fmt.Sprintf("bring it there, or eject it: `virsh change-media %s %s --eject --config`", m.vm, m.target)
+	// The definition that is judged is kept where the VM is, which is not the host that judges.
+	remedy := fmt.Sprintf("bring it there, or eject it on the host where the VM is: `virsh change-media %s %s --eject "+
+		"--config`", m.vm, m.target)
 	if !m.dropped() {
 		return refused("medium-missing", m.about, remedy,
 			"%s does not exist, and startupPolicy='%s' keeps the VM from starting without it", what, m.policy)
@@ -223,8 +225,9 @@ func (n network) of(h *host) []vmmanager.Finding {
 	switch {
 	case !ok:
 		return refused("network-missing", n.about,
-			fmt.Sprintf("`virsh net-dumpxml %s` on the other host shows it, `virsh net-define`, `net-start` and "+
-				"`net-autostart` make it", n.name),
+			fmt.Sprintf("`virsh net-define`, `net-start` and `net-autostart` make it, as `virsh net-dumpxml %s` shows it on "+
+				"the other host if that has it; if none has it, `virsh edit` on the host where the VM is names another one",
+				n.name),
 			"there is no network %s", n.name)
 	case !have.active:
 		return refused("network-inactive", n.about, fmt.Sprintf("`virsh net-start %s && virsh net-autostart %s`",
@@ -298,7 +301,8 @@ func (f filter) of(h *host) []vmmanager.Finding {
 		return nil
 	}
 	return refused("filter-missing", f.about,
-		fmt.Sprintf("`virsh nwfilter-dumpxml %s` on the other host shows it, `virsh nwfilter-define` makes it", f.name),
+		fmt.Sprintf("`virsh nwfilter-define` makes it, as `virsh nwfilter-dumpxml %s` shows it on the other host if that "+
+			"has it; if none has it, `virsh edit` on the host where the VM is names another one", f.name),
 		"there is no network filter %s", f.name)
 }
 
