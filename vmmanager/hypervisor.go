@@ -67,7 +67,8 @@ type Protector interface {
 	// Refit exchanges the definition of a running VM without a reboot: its memory is
 	// saved, edit makes its new definitions of the persistent one and, apart from that, of
 	// the one that it runs with, between is called while it stands still, and it goes on. If
-	// saving, edit or between fails it goes on as before; a guest only sees a pause. An edit
+	// saving, edit or between fails it goes on as before; a guest only sees a pause. One that this host could not start
+	// again as it is now (a network has gone since) is not saved: the error says why, and what mends it. An edit
 	// that changes nothing of a running VM does not pause it. Of a VM that is off only the
 	// persistent definition is exchanged; memory saved by somebody else stays if it is fit
 	// for the new definition.

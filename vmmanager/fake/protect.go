@@ -86,6 +86,9 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 	if err != nil {
 		return err
 	}
+	if refused := h.refused(name); len(refused) > 0 {
+		return fmt.Errorf("it would not go on here once it is saved: %s", refused[0].Whole())
+	}
 	// From here on the VM is off, until the end.
 	goesOn := stop()
 	err = h.Define(ctx, def)
@@ -104,6 +107,16 @@ func (h *Hypervisor) exchange(ctx context.Context, name string, edit vmmanager.E
 		h.runLocked(name, v)
 	}
 	return err
+}
+
+// refused is what keeps a running VM from being started again, as SetFindings has set it.
+func (h *Hypervisor) refused(name string) []vmmanager.Finding {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v := h.vms[name]; v == nil || v.state != vmmanager.Running {
+		return nil
+	}
+	return vmmanager.Refusals(h.findings[name])
 }
 
 // Wake lets a VM go on from its saved memory. The caller's word that the disks are as they were is not checked.

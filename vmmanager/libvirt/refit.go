@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"libvirt.org/go/libvirt"
@@ -33,7 +34,7 @@ func (h *Hypervisor) Refit(ctx context.Context, name string, edit vmmanager.Edit
 }
 
 // refit needs a VM that runs or is off: a paused one would be running afterwards. The edits are tried on the live
-// definition first, where an error costs the guest nothing.
+// definition first, where an error costs the guest nothing, and so is whether the host has still what that asks for.
 func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit, between func() error) error {
 	now, err := h.status(ctx, name, probeTime)
 	switch {
@@ -46,10 +47,17 @@ func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit
 	case now.state != vmmanager.Running:
 		return fmt.Errorf("it is %s", now.state)
 	}
-	if changes, err := h.changesLive(ctx, name, edit); err != nil {
+	edited, changes, err := h.changesLive(ctx, name, edit)
+	if err != nil {
 		return err
 	} else if !changes {
 		return h.redefine(ctx, name, edit, between)
+	}
+	switch lacks, err := h.lacks(ctx, edited); {
+	case err != nil:
+		return err
+	case lacks != "":
+		return fmt.Errorf("it would not go on here once it is saved: %s", lacks)
 	}
 	// The end of this run is Duet's doing, and must not be taken for an admin's save.
 	takeBack := h.stops.note(name, now.run, asked)
@@ -70,14 +78,33 @@ func (h *Hypervisor) refit(ctx context.Context, name string, edit vmmanager.Edit
 	return errors.Join(err, h.load(lasting, name))
 }
 
-// changesLive reports whether an edit changes anything of the running VM. It costs no pause.
-func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanager.Edit) (bool, error) {
+// changesLive is the definition of the running VM with an edit, and whether that changes anything. It costs no pause.
+func (h *Hypervisor) changesLive(ctx context.Context, name string, edit vmmanager.Edit) ([]byte, bool, error) {
 	live, err := h.live(ctx, name)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	edited, err := edit(vmmanager.Definition{Name: name, Text: live})
-	return err == nil && !bytes.Equal(live, edited.Text), err
+	return edited.Text, err == nil && !bytes.Equal(live, edited.Text), err
+}
+
+// lacks says what this host has not that keeps a VM of a definition from starting, each with its remedy; empty:
+// nothing. It is Judge without the dry run: QEMU has started the VM here as it is, and what is around it may have gone
+// since.
+func (h *Hypervisor) lacks(ctx context.Context, text []byte) (string, error) {
+	domain, err := parseXML(text)
+	if err != nil {
+		return "", err
+	}
+	here, err := h.look(ctx)
+	if err != nil {
+		return "", err
+	}
+	var all []string
+	for _, f := range vmmanager.Refusals(judge(needs(domain), here)) {
+		all = append(all, f.Whole())
+	}
+	return strings.Join(all, "; "), nil
 }
 
 // live is the definition that the VM runs with. Secrets are in it, as an edit returns the whole text.
@@ -216,14 +243,25 @@ func (h *Hypervisor) refitSaved(ctx context.Context, name string, edit vmmanager
 	})
 }
 
-// load lets a saved guest go on. Unlike create it takes no FORCE_BOOT, which would drop the memory.
+// load lets a saved guest go on. Unlike create it takes no FORCE_BOOT, which would drop the memory. Its error says what
+// the host lacks, where that is known: libvirt's names no remedy.
 func (h *Hypervisor) load(ctx context.Context, name string) error {
 	err := h.bringUp(ctx, name, saveTime, func(dom *libvirt.Domain) error {
 		return dom.CreateWithFlags(
 			libvirt.DOMAIN_NONE)
 	})
-	if err != nil {
-		return fmt.Errorf("go on from saved memory: %w", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("go on from saved memory: %w", err)
+	saved, look := of(ctx, h, name, readTime, func(dom *libvirt.Domain) (string, error) {
+		return dom.ManagedSaveGetXMLDesc(0)
+	})
+	if look != nil { // it is not saved any more, or nobody can say
+		return err
+	}
+	if lacks, look := h.lacks(ctx, []byte(saved)); look == nil && lacks != "" {
+		err = fmt.Errorf("%w: %s", err, lacks)
+	}
+	return err
 }
