@@ -112,7 +112,6 @@ func (l *leave) plan() *plan {
 // run is the work of the task. A release that fails before the VM was saved is undone; one that cannot be ended,
 // either way, goes on beside it, and the task says so.
 func (l *leave) run(ctx context.Context) (string, error) {
-	name := l.Module.Name
 	err := l.plan().forward(ctx)
 	if err == nil {
 		var result string
@@ -121,17 +120,18 @@ func (l *leave) run(ctx context.Context) (string, error) {
 		}
 	}
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("release %s: the daemon stops; its next run decides: %w", name, err)
+		return "", fmt.Errorf("the daemon stops; its next run decides: %w", err)
 	}
 	result, failed, again := l.resume(ctx)
 	switch {
 	case again != nil: // it goes on, or back, until it is through
+		said := l.w.trouble(ctx, l.record, again) // of both it is the one that counts now
 		l.w.cfg.Spawn(func(ctx context.Context) {
 			l.w.insist(ctx, l.record, func(ctx context.Context) error { _, _, err := l.resume(ctx); return err })
 		})
-		return "", fmt.Errorf("release %s: it goes on: %w", name, errors.Join(err, again))
+		return "", said
 	case failed != nil:
-		return "", fmt.Errorf("release %s: the VM is protected as before: %w", name, err)
+		return "", fmt.Errorf("the VM is protected as before: %w", err)
 	}
 	return result, nil
 }
@@ -305,7 +305,7 @@ func (l *leave) released(ctx context.Context) (string, error) {
 	l.say("has %s forget the module", peer)
 	told, err := l.w.depart(ctx, l.record)
 	if err != nil {
-		return "", fmt.Errorf("release %s: %w", l.Module.Name, err)
+		return "", err
 	}
 	return l.result(ctx, peer, told), nil
 }

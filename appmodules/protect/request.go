@@ -110,6 +110,10 @@ func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.P
 	if err != nil {
 		return nil, err
 	}
+	// First: memory that a plan has saved is not an admin's to remove.
+	if err := w.mayBegin(m); err != nil {
+		return nil, err
+	}
 	state, err := w.cfg.Hypervisor.State(ctx, vm)
 	if err != nil {
 		return nil, err
@@ -120,9 +124,6 @@ func (w *Works) requested(ctx context.Context, def vmmanager.Definition, r api.P
 	case def.Saved:
 		return nil, fmt.Errorf("%w: the memory of VM %s is saved, and would not fit its disks later: "+
 			"`virsh start %s` first, or `virsh managedsave-remove %s` if it is not needed", api.ErrConflict, vm, vm, vm)
-	}
-	if err := w.mayBegin(m); err != nil {
-		return nil, err
 	}
 	if err := w.notOfOthers(def); err != nil {
 		return nil, err

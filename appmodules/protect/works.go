@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +24,16 @@ type Works struct {
 
 	mu       sync.Mutex               // held while a protect is accepted, which waits for the store
 	accepted map[*protection]struct{} // in this run, and not ended
+
+	told     sync.Mutex         // held for moments
+	troubles map[string]Trouble // what keeps plans from ending, by module
+}
+
+// Trouble is a plan that has not ended although it was tried, and is tried again until it does.
+type Trouble struct {
+	Module appmodules.Module
+	Since  time.Time // when that was found
+	Text   string    // how the VM is, what keeps the plan, and what becomes of it: a sentence
 }
 
 // record is a plan as it is stored, until it has ended. There is one for each name of a module, and beside it one for
@@ -63,7 +75,7 @@ const prefix = "unfinished/"
 // NewWorks reads what an earlier run left; Resume takes it up. A plan that cannot be read is an error, and the node
 // does not start.
 func NewWorks(cfg Config) (*Works, error) {
-	w := &Works{cfg: cfg, accepted: map[*protection]struct{}{}}
+	w := &Works{cfg: cfg, accepted: map[*protection]struct{}{}, troubles: map[string]Trouble{}}
 	var err error
 	w.left, err = w.stored()
 	return w, err
@@ -131,6 +143,59 @@ func (w *Works) Busy(module string) bool {
 	return err != nil || all[module].Kind != ""
 }
 
+// Troubles are the plans that do not come to an end, by the names of their modules. It waits for nothing.
+func (w *Works) Troubles() (all []Trouble) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	for _, module := range slices.Sorted(maps.Keys(w.troubles)) {
+		all = append(all, w.troubles[module])
+	}
+	return all
+}
+
+// Unended refuses what is asked for of a module while its plan does not come to an end, in the words of that: it is
+// api.ErrConflict. nil: none is known. It waits for nothing.
+func (w *Works) Unended(module string) error {
+	w.told.Lock()
+	defer w.told.Unlock()
+	if t, is := w.troubles[module]; is {
+		return fmt.Errorf("%w: %s", api.ErrConflict, t.Text)
+	}
+	return nil
+}
+
+// trouble notes what keeps a plan from ending, and returns it with how the VM is and what becomes of it. What only its
+// peer has to hear is none.
+func (w *Works) trouble(ctx context.Context, r record, err error) error {
+	left := "what is left of the " + r.Kind + " goes on"
+	how := left + ", and is tried again"
+	if def, err := w.cfg.Hypervisor.Definition(ctx, r.Definition.Name); err == nil && def.Saved {
+		how = fmt.Sprintf("VM %s is off and its memory is saved: nothing of its guest is lost; %s by itself",
+			r.Definition.Name, left)
+	}
+	err = fmt.Errorf("%s within %s of this being mended: %w", how, insistLongest, err)
+	if r.Back {
+		return err
+	}
+	w.told.Lock()
+	defer w.told.Unlock()
+	since := time.Now()
+	if before, is := w.troubles[r.Module.Name]; is {
+		since = before.Since
+	}
+	w.troubles[r.Module.Name] = Trouble{Module: r.Module, Since: since, Text: err.Error()}
+	return err
+}
+
+// over forgets the trouble of a plan that has ended.
+func (w *Works) over(r record) {
+	w.told.Lock()
+	defer w.told.Unlock()
+	if !r.Back {
+		delete(w.troubles, r.Module.Name)
+	}
+}
+
 // mayBegin refuses a protect while an earlier one of the VM or of its name goes on, or a module has either. What a peer
 // has still to hear of an earlier one is in nobody's way. The modules are asked last: who ends a plan has begun its
 // module.
@@ -145,6 +210,9 @@ func (w *Works) refuse(m appmodules.Module) error {
 	goes := func(r record) error {
 		if r.Back || r.Module.Name != m.Name && r.Definition.Name != m.Subject() {
 			return nil
+		}
+		if err := w.Unended(r.Module.Name); err != nil {
+			return err
 		}
 		return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more",
 			api.ErrConflict, r.Kind, r.Definition.Name, r.Module.Name)
@@ -231,13 +299,16 @@ func (w *Works) resume(ctx context.Context, r record) {
 	end(result, errors.Join(failed, ctx.Err()))
 }
 
-// insist repeats work until it succeeds or ctx ends, after 1 s, 2 s and so on, and at last every 15 s. What keeps it
-// is logged when it changes. r is only for the words.
+// insistLongest is the longest time between two tries of a plan that does not come to an end.
+const insistLongest = 15 * time.Second
+
+// insist repeats work until it succeeds or ctx ends, after 1 s, 2 s and so on, and at last every insistLongest. What
+// keeps it is logged when it changes, and is the plan's Trouble meanwhile. r is only for the words.
 func (w *Works) insist(ctx context.Context, r record, work func(context.Context) error) {
-	const longest = 15 * time.Second
 	what := r.Kind + " of " + r.Module.Name
+	defer w.over(r)
 	var said string
-	for wait := time.Second; ; wait = min(2*wait, longest) {
+	for wait := time.Second; ; wait = min(2*wait, insistLongest) {
 		err := work(ctx)
 		if err == nil {
 			w.cfg.Logger.Info("what was cut short is in order again", "work", what)
@@ -250,6 +321,7 @@ func (w *Works) insist(ctx context.Context, r record, work func(context.Context)
 			w.cfg.Logger.Warn("what was cut short is not in order yet, trying again", "work", what, "err", err)
 			said = text
 		}
+		_ = w.trouble(ctx, r, err) // it is noted
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"duet/appmodules"
 	"duet/appmodules/mirror"
 	"duet/appmodules/registry"
 	"duet/cluster"
@@ -40,13 +41,37 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	for _, t := range n.voting.All() {
 		out.Witnesses = append(out.Witnesses, n.witnessStatus(t))
 	}
-	for _, m := range n.All() {
-		out.Modules = append(out.Modules, n.moduleStatus(m))
-	}
+	out.Modules = n.moduleStatuses()
 	if out.Removed != "" {
 		removedFrom(out.Modules, out.Removed)
 	}
 	return out.Judged(time.Now()), nil
+}
+
+// moduleStatuses are those of all modules, and of those that a work which does not end has taken off this node already:
+// their VMs do not run as somebody has asked for.
+func (n *Node) moduleStatuses() []api.ModuleStatus {
+	out := []api.ModuleStatus{}
+	for _, m := range n.All() {
+		out = append(out, n.moduleStatus(m))
+	}
+	for _, t := range n.works.Troubles() {
+		i := slices.IndexFunc(out, func(m api.ModuleStatus) bool { return m.Name == t.Module.Name })
+		if i < 0 {
+			i = len(out)
+			out = append(out, api.ModuleStatus{Name: t.Module.Name, Kind: string(t.Module.Kind), VM: t.Module.Subject(),
+				Decides: n.decides(t.Module), Task: n.tasks.Of(t.Module.Name), Nodes: []api.NodeState{{
+					Node: string(n.self()), Role: appmodules.Stop.String(), Status: appmodules.NotReady.String(),
+					Why: t.Text, Since: t.Since}}})
+			continue
+		}
+		for j := range out[i].Nodes {
+			if at := &out[i].Nodes[j]; at.Node == string(n.self()) {
+				at.Why += "; " + t.Text
+			}
+		}
+	}
+	return out
 }
 
 // removed says that this node was taken off the cluster, and the way back; empty: it is a member.

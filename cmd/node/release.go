@@ -17,7 +17,7 @@ import (
 func (n *Node) mayLeave(ctx context.Context, m *registry.Entry) error {
 	name := m.Module.Name
 	if err := m.Engine.Booted(ctx); err != nil {
-		return fmt.Errorf("release %s: it is not known yet whether its VM runs: %w", name, err)
+		return fmt.Errorf("it is not known yet whether the VM of %s runs: %w", name, err)
 	}
 	st := m.Engine.State()
 	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {

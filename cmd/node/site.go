@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,8 +43,8 @@ func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest
 // Release gives the VM of a module back as an ordinary VM of this node, if that has its newest data.
 func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
 	m, err := n.Mirror(name)
-	if err != nil {
-		return api.Task{}, err
+	if err != nil { // a release forgets the module before its VM goes on
+		return api.Task{}, cmp.Or(n.works.Unended(name), err)
 	}
 	return n.works.Release(ctx, m.Module, r)
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
+	"duet/appmodules"
 	"duet/blockrepl/wire"
 	"duet/cluster/doctor"
 	"duet/cluster/support"
@@ -18,21 +20,32 @@ import (
 // newLookout is what looks at this node, for the doctor and for support of any node.
 func (n *Node) newLookout() *survey.Lookout {
 	return survey.New(survey.Config{Cluster: n.cluster, View: n.gossip.View, Dir: n.cfg.Dir, Version: n.cfg.Version,
-		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: n.Modules,
+		Protocol: wire.Version, Watchdog: n.cfg.Watchdog, Hypervisor: n.cfg.Hypervisor, Modules: n.known,
 		Standing: n.stands, Witnesses: n.seen, Devices: n.Desk.Look, API: n.servedAt,
 		Guard: func() *bool { return n.sentry.Answers() }, More: n.more, Call: n.ask, Logger: n.log})
 }
 
 // stands is how a module stands on this node.
 func (n *Node) stands(module string) api.NodeState {
-	if m, err := n.Find(module); err == nil {
-		for _, at := range n.moduleStatus(m).Nodes {
-			if at.Node == string(n.self()) {
+	for _, m := range n.moduleStatuses() {
+		for _, at := range m.Nodes {
+			if m.Name == module && at.Node == string(n.self()) {
 				return at
 			}
 		}
 	}
 	return api.NodeState{}
+}
+
+// known are the modules of this node, and those that a work which does not end has taken off it.
+func (n *Node) known() []appmodules.Module {
+	all := n.Modules()
+	for _, t := range n.works.Troubles() {
+		if !slices.ContainsFunc(all, func(m appmodules.Module) bool { return m.Name == t.Module.Name }) {
+			all = append(all, t.Module)
+		}
+	}
+	return all
 }
 
 // seen are the witnesses as the doctor judges them.
