@@ -75,6 +75,18 @@ func (h *Handle) Silent() (time.Time, error) {
 	return h.silent, h.failed
 }
 
+// Why is in words for an admin why it does not answer; empty: it does.
+func (h *Handle) Why() string {
+	switch _, err := h.Silent(); {
+	case err == nil:
+		return ""
+	case errors.Is(err, errNotAsked):
+		return err.Error()
+	default:
+		return witness.Words(err)
+	}
+}
+
 // silentFor is how long it has not answered; 0: it does.
 func (h *Handle) silentFor() time.Duration {
 	since, err := h.Silent()

@@ -90,9 +90,9 @@ func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
 	case said != "":
 		out.Why = "it answers and refuses this node, which waits if it loses its peer now: " + said
 	case spare:
-		out.Why = fmt.Sprintf("it cannot take the voter's place: %v", why)
+		out.Why = "it cannot take the voter's place: " + h.Why()
 	default:
-		out.Why = fmt.Sprintf("nothing stops because of it, but a node that loses its peer now waits: %v", why)
+		out.Why = "nothing stops because of it, but a node that loses its peer now waits: " + h.Why()
 	}
 	out.Silent = &since
 	return out
