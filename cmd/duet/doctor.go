@@ -90,7 +90,7 @@ func (a *app) lookAlone(ctx context.Context, dir string, hangs bool) api.Doctor 
 		Remedy: "`systemctl enable --now duetd`; `journalctl -u duetd -n 20` says why it does not run"}
 	switch {
 	case hangs:
-		silent.Fact = "duetd hangs here: it takes connections and says nothing on them; this host is looked at without it"
+		silent.Fact = "duetd hangs here: it takes connections and does not answer; this host is looked at without it"
 		silent.Remedy = "`journalctl -u duetd -n 50`, then `systemctl restart duetd`; if that hangs too, `dmesg`"
 		f.Ports = nil
 	case len(f.Ports) == 0:

@@ -28,7 +28,7 @@ func (h thisHost) Look(ctx context.Context, dir string) doctor.Facts {
 	f := doctor.Facts{Version: h.version, Host: host.Look(host.Config{}), Hypervisor: host.Libvirt(ctx)}
 	f.Host.Spaces = host.Spaces(dir, nil)
 	f.Node, _ = os.Hostname() // "" is what it is
-	f.Unlooked = []string{"QEMU's user and label, and the memory of the VMs: only duetd asks libvirt, and it does not answer"}
+	f.Unlooked = []string{"QEMU's user and label, and the memory of the VMs: only duetd asks libvirt, and does not answer"}
 	c, err := membership.Load(dir)
 	if err != nil {
 		f.Unlooked = append(f.Unlooked, "ports and other nodes: "+err.Error())
