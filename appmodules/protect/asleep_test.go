@@ -69,7 +69,8 @@ func TestReleaseAsleep(t *testing.T) {
 		}, func(d *daemon, _ *string) {
 			d.follow(d.begin("release"))
 			const want = "VM web01 is off and its memory is saved: nothing of its guest is lost; what is left of the release " +
-				"goes on by itself within 15s of this being mended: go on from saved memory: Network not found: `virsh net-start lan`"
+				"goes on by itself within 15s of this being mended: go on from saved memory: Network not found: " +
+				"`virsh net-start lan`"
 			if d.failed == nil || d.failed.Error() != want {
 				t.Errorf("it says %v", d.failed)
 			}
