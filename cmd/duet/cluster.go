@@ -152,7 +152,7 @@ func (a *app) leaveCommand() *cobra.Command {
 			"directory included, goes into\na folder that is named. The other node is told with \"duet cluster remove\".",
 		Args: args(),
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			if err := a.mayLeave(ctx, yes); err != nil {
+			if err := a.mayLeave(ctx, "leave", yes); err != nil {
 				return err
 			}
 			aside, err := a.setup.Leave(dir, a.now())
@@ -181,7 +181,7 @@ func leaveFlags(c *cobra.Command, dir *string, yes *bool) {
 // known by its answer, whatever that is, and by that it does not answer in time: only a socket that nobody serves
 // is proof that it does not. It asks where --connect says, and refuses if that is another computer, which says nothing
 // of this one's daemon. The look is bounded, the question is not.
-func (a *app) mayLeave(ctx context.Context, yes bool) error {
+func (a *app) mayLeave(ctx context.Context, what string, yes bool) error {
 	if !a.here() {
 		return usageError{fmt.Errorf("--connect %s: a node leaves on its own computer: leave out --connect and "+
 			"DUET_CONNECT, or name the socket of its duetd", a.connect.Connect)}
@@ -201,7 +201,7 @@ func (a *app) mayLeave(ctx context.Context, yes bool) error {
 		return nil
 	}
 	return a.confirm(ctx, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no "+
-		"longer used.", errors.New("to leave wants a confirmation: repeat with --yes"), "Do you want to leave?")
+		"longer used.", fmt.Errorf("to %s wants a confirmation: repeat with --yes", what), "Do you want to "+what+"?")
 }
 
 // rejoinCommand is leave and join in one, for a node that was removed: its name, networks and addresses are those
@@ -219,7 +219,7 @@ func (a *app) rejoinCommand() *cobra.Command {
 			if err := a.readToken(&r.Token); err != nil {
 				return err
 			}
-			if err := a.mayLeave(ctx, yes); err != nil {
+			if err := a.mayLeave(ctx, "rejoin", yes); err != nil {
 				return err
 			}
 			r.At = args[0]
