@@ -243,7 +243,7 @@ type Evidence struct {
 	Fenced    bool            // rule 3c: a fence agent confirmed that the peer is off
 	FenceWhy  string          // what went wrong with it otherwise
 	Ping      bool            // rule 3d: a ping target answers
-	// Met: since its own start this node has met its peer once, an operator said so, or
+	// Met: since its own start, and since it last stood still, this node has met its peer once, an operator said so, or
 	// cold_start allows it to do without (rule 6).
 	Met bool
 	// TakeOver: the asker does not hold the epoch before, so a VM would start elsewhere.
@@ -295,8 +295,8 @@ func witnessed(m Means, ev Evidence) (ok bool, why string) {
 func unwitnessed(m Means, ev Evidence) (ok bool, why string) {
 	switch {
 	case !ev.Met:
-		return false, "the peer has not been met since this node started, so neither a fence agent nor a ping proves " +
-			"anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
+		return false, "the peer has not been met since this node started or stood still, so neither a fence agent nor a " +
+			"ping proves anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
 	case ev.Fenced:
 		return true, "a fence agent confirmed that the peer is off (rule 3c)"
 	case m.Arbitration != Available && m.Fence:

@@ -216,7 +216,7 @@ func (e *Engine) means(p appmodules.Policy) cluster.Means {
 // coldStart: the policy lets this node do without having met its peer by now (rule 6).
 func (e *Engine) coldStart() bool {
 	after := time.Duration(e.cfg.Module.Policy.ColdStart)
-	return after > 0 && e.rt.Now().Sub(e.began) >= after
+	return after > 0 && e.rt.Now().Sub(e.link.due) >= after
 }
 
 // decide applies the end of an ask. The world may have moved on since it was begun: the promise has to be the newest

@@ -85,6 +85,7 @@ type course struct {
 // tale is what is told of the module.
 type tale struct {
 	began time.Time // of this run
+	ran   time.Time // when the owner last had something to do, or waited for a save
 	since time.Time // of the present role
 	why   string
 	told  string // the reason before why
@@ -107,7 +108,8 @@ type disks struct {
 type peerLink struct {
 	state State     // the newest that it has told: when it is worth asking; votes and confirmations decide
 	heard time.Time // when that came, by this node's clock
-	met   bool      // heard since this engine started: rule 6
+	met   bool      // heard since this engine started, or stood still: rule 6
+	due   time.Time // since when it has to be met
 }
 
 // heirAgain is how long a module whose VM does not start here stays stopped, at least, before its
@@ -151,6 +153,7 @@ func New(cfg Config) (*Engine, error) {
 // it stands, at most quickTime, votes are given and states exchanged, but commands are refused and nothing is decided.
 func (e *Engine) Start() {
 	e.began = e.rt.Now()
+	e.link.due = e.began
 	e.recall(e.read())
 	e.budget.Join(e, e.urgent)
 	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
@@ -288,9 +291,22 @@ func (e *Engine) run() {
 	defer func() { e.untime() }()
 	for e.rt.Wait(e.ctx, e.box.ready, nil) == nil && e.ctx.Err() == nil {
 		for _, fn := range e.box.take() {
+			e.noteStandstill()
 			fn()
 		}
 	}
+}
+
+// noteStandstill notices that this process stood still, or its whole computer, for so long that the peer may have
+// taken over meanwhile, and may be gone again: then it has to be met anew, as after a start (rule 6). A goroutine that
+// waited for its metadata disk did not stand still: the heartbeats went on.
+func (e *Engine) noteStandstill() {
+	now := e.rt.Now()
+	if gap := now.Sub(e.ran); !e.ran.IsZero() && gap > max(e.cfg.Times.Detection, 4*e.cfg.Times.Tell) {
+		e.cfg.Logger.Warn("this process stood still", "module", e.cfg.Module.Name, "for", gap)
+		e.link.met, e.link.due, e.override = false, now, false
+	}
+	e.ran = now
 }
 
 // post runs fn on the engine's goroutine, later; it never blocks. An engine that has stopped drops fn.

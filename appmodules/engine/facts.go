@@ -93,7 +93,7 @@ func (e *Engine) silent() bool {
 // countdown says when cold_start lets this node go on by itself, as the end of a sentence; empty: it does not.
 func (e *Engine) countdown() string {
 	after := time.Duration(e.cfg.Module.Policy.ColdStart)
-	left := after - e.rt.Now().Sub(e.began)
+	left := after - e.rt.Now().Sub(e.link.due)
 	if after == 0 || left <= 0 || e.link.met || e.rec.Complete != e.rec.Epoch {
 		return ""
 	}

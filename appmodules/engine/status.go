@@ -257,12 +257,15 @@ func (e *Engine) tellLoop(ctx context.Context) {
 func (e *Engine) exchange(ctx context.Context) {
 	callCtx, cancel := e.rt.WithTimeout(ctx, 2*e.cfg.Times.Tell)
 	defer cancel()
+	asked := e.rt.Now()
 	theirs, err := e.cfg.Peer.Tell(callCtx, e.State())
 	if ctx.Err() != nil {
 		return
 	}
 	e.post(func() {
 		if err == nil {
+			// An answer may have waited for this process to go on.
+			e.link.met = e.link.met || !asked.Before(e.link.due)
 			e.hear(theirs)
 		}
 		e.look()
@@ -291,7 +294,7 @@ func (e *Engine) hear(theirs State) {
 	if last := e.link.state; theirs.Incarnation == last.Incarnation && theirs.Seq < last.Seq {
 		return
 	}
-	e.link.state, e.link.heard, e.link.met = theirs, e.rt.Now(), true
+	e.link.state, e.link.heard = theirs, e.rt.Now()
 	e.status.mu.Lock()
 	e.status.peer, e.status.heard = theirs, e.link.heard
 	e.status.mu.Unlock()

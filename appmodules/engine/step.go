@@ -132,7 +132,7 @@ func (e *Engine) clock() {
 // in a new phase. Here a waiting node that could not save tries again (remembers).
 func (e *Engine) look() {
 	e.keepAgain()
-	if e.booted && !e.rt.Now().Before(e.patience) && e.remembers() {
+	if e.booted && !e.retiring && !e.rt.Now().Before(e.patience) && e.remembers() {
 		e.step(appmodules.Look, "")
 	}
 	e.leading.watch()
