@@ -41,5 +41,17 @@ func authority() []Bug {
 			Edit: Edit{votes,
 				"if e <= r.Epoch || holder == owner {",
 				"if true || e <= r.Epoch || holder == owner {"}},
+		{Name: "met-before-it-stood-still", By: ModelScenarios, Within: every,
+			Source: "ours: schedule 20181 of real daemons",
+			Breaks: "a node that stood still goes on by a ping target, although its peer may have taken over meanwhile",
+			Edit: Edit{"appmodules/engine/engine.go",
+				"e.link.met, e.link.due, e.override = false, now, false",
+				"e.override = e.override && true"}},
+		{Name: "takes-over-while-it-stops", By: ModelScenarios, Within: every,
+			Source: "ours: schedule 20181 of real daemons",
+			Breaks: "a daemon that is told to stop takes over from a silent primary first, and nobody runs the VM",
+			Edit: Edit{"appmodules/engine/step.go",
+				"if e.booted && !e.retiring && ",
+				"if e.booted && "}},
 	}
 }
