@@ -154,7 +154,7 @@ func TestMissing(t *testing.T) {
 		{stale, true, false, false, "the module is stopped on beta, which has the newest data: start it there"},
 		{stale, true, true, false, "waits for beta"},
 	} {
-		e.rec, e.link, e.work.balked = c.rec, peerLink{}, c.balked
+		e.rec, e.link, e.work.balked = c.rec, peerLink{due: e.began}, c.balked
 		if c.heard {
 			e.link = peerLink{state: State{Active: c.active, Balked: c.balked}, heard: e.rt.Now().Add(time.Minute), met: true}
 		}
