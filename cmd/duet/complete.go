@@ -88,6 +88,20 @@ func (a *app) completeVMs(cmd *cobra.Command, args []string, typed string) ([]st
 	})
 }
 
+// completeTasks offers those that the node that is asked knows.
+func (a *app) completeTasks(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.offer(cmd, typed, func(ctx context.Context, c *client.Client) (out []string, err error) {
+		all, err := c.Tasks(ctx)
+		for _, t := range all {
+			out = append(out, t.ID)
+		}
+		return out, err
+	})
+}
+
 // names is offer for names that stand in the status.
 func (a *app) names(cmd *cobra.Command, typed string, pick func(api.Status) []string) ([]string,
 	cobra.ShellCompDirective) {

@@ -149,10 +149,13 @@ func (a *app) role(st api.Status, node string, err error) error {
 func narrow(st api.Status, module, node string) (api.Status, error) {
 	if module != "" {
 		m, err := st.Module(module)
+		if becoming, yes := notYet(st, module); err != nil && yes {
+			m, err = becoming, nil
+		}
 		if err != nil {
 			return st, err
 		}
-		st.Modules = []api.ModuleStatus{m}
+		st.Modules, st.Tasks = []api.ModuleStatus{m}, nil
 	}
 	if node == "" {
 		return st, nil
@@ -160,6 +163,9 @@ func narrow(st api.Status, module, node string) (api.Status, error) {
 	i := slices.IndexFunc(st.Nodes, func(n api.NodeStatus) bool { return n.Name == node })
 	if i < 0 {
 		return st, fmt.Errorf("node %s: %w: there are %s", node, api.ErrNotFound, strings.Join(nodeNames(st), ", "))
+	}
+	if node != st.Self { // tasks are those of the node that answers
+		st.Tasks = nil
 	}
 	// A module that is not on that node is left out of a list; asked for by its name it is an error.
 	st.Nodes = st.Nodes[i : i+1]
@@ -177,6 +183,16 @@ func narrow(st api.Status, module, node string) (api.Status, error) {
 	}
 	st.Modules = kept
 	return st, nil
+}
+
+// notYet is a module that is being made: its data are on one node and no node has a state of it.
+func notYet(st api.Status, module string) (api.ModuleStatus, bool) {
+	i := slices.IndexFunc(st.Tasks, func(t api.Task) bool { return t.Module == module && t.Kind == "protect" })
+	if i < 0 {
+		return api.ModuleStatus{}, false
+	}
+	return api.ModuleStatus{Name: module, Kind: "vm", Level: api.Degraded, Nodes: []api.NodeState{}, Task: &st.Tasks[i]},
+		true
 }
 
 // nodeNames are those of the members, in the order of the configuration: for flags, completion and errors.
@@ -197,10 +213,26 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	if err := a.writeNodes(w, st); err != nil {
 		return err
 	}
-	if len(st.Modules) == 0 {
+	if len(st.Modules) == 0 && len(st.Tasks) == 0 {
 		_, err := fmt.Fprint(w, "\nNo modules yet: duet vm protect VM puts a virtual machine under protection.\n")
 		return err
 	}
+	if len(st.Modules) > 0 {
+		if err := a.writeModules(w, st); err != nil {
+			return err
+		}
+	}
+	if len(st.Tasks) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, t := range st.Tasks {
+		fmt.Fprintln(w, strings.Join(wrap(goingOn(t), a.width()), "\n"))
+	}
+	return nil
+}
+
+// writeModules writes a table of all modules, and which of them have something to mend.
+func (a *app) writeModules(w io.Writer, st api.Status) error {
 	fmt.Fprintln(w)
 	t := a.moduleTable()
 	for _, m := range st.Modules {
@@ -364,6 +396,11 @@ func (a *app) cameText(m api.ModuleStatus, n api.NodeState) string {
 // writeModule writes one module in detail: why on every node, where it is and how it came there, what is to be mended,
 // the task that goes on, the volumes, and how their proofs stand.
 func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
+	if len(m.Nodes) == 0 && m.Task != nil { // being made
+		_, err := fmt.Fprintf(w, "%s is not protected yet.\n%s\n", clean(m.Name), strings.Join(wrap(goingOn(*m.Task),
+			a.width()), "\n"))
+		return err
+	}
 	t := a.moduleTable()
 	addModule(&t, m, true)
 	if err := t.write(w, a.color()); err != nil {
@@ -386,8 +423,7 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 		}
 	}
 	if m.Task != nil && !m.Task.Done {
-		fmt.Fprintf(w, "Going on: %s, %s (duet task %s follows it).\n", clean(m.Task.Kind), clean(m.Task.Step),
-			clean(m.Task.ID))
+		fmt.Fprintln(w, strings.Join(wrap(goingOn(*m.Task), a.width()), "\n"))
 	}
 	vols := api.Status{Modules: []api.ModuleStatus{m}}.Volumes()
 	if len(vols) == 0 {

@@ -19,15 +19,19 @@ const (
 	patience = 30 * time.Second // with a node that does not answer while it works, as during its restart
 )
 
-// taskCommand takes up the following of a task that another call began. Its ID is known to the node that does the
-// work, for an hour after its end (console/tasks); another node says that there is no such task. It exits as the
-// call that began it would have: 1 if the task failed. With --no-wait it tells how far it is and exits with 0,
-// whatever that is.
+// taskCommand takes up the following of a task that another call began, or lists those that the node knows. An ID is
+// known to the node that does the work, for an hour after its end (console/tasks); another node says that there is no
+// such task. It exits as the call that began it would have: 1 if the task failed. With --no-wait it tells how far it is
+// and exits with 0, whatever that is.
 func (a *app) taskCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
-		Use: "task ID", Short: "Follow long work that goes on", Args: args("ID"),
+		Use: "task [ID]", Short: "Follow long work that goes on, or list the works of the node that is asked",
+		Args: args("[ID]"), ValidArgsFunction: a.completeTasks,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			if len(args) == 0 {
+				return a.taskList(ctx, c)
+			}
 			t, err := taskOf(ctx, c, args[0])
 			if err != nil {
 				return err
@@ -42,12 +46,50 @@ func (a *app) taskCommand() *cobra.Command {
 	return c
 }
 
+// taskList lists the tasks of the node that is asked and says how one is followed.
+func (a *app) taskList(ctx context.Context, c *client.Client) error {
+	all, err := brief(ctx, c.Tasks)
+	if err != nil {
+		return err
+	}
+	return a.emit(all, func(w io.Writer) error {
+		if len(all) == 0 {
+			_, err := fmt.Fprintln(w, "No long work goes on on this node, and none has ended in the last hour.")
+			return err
+		}
+		t := table{head: []string{"TASK", "WORK", "MODULE", "SINCE", "HOW FAR"}}
+		for _, x := range all {
+			far := cell{text: progressLine(x)}
+			switch {
+			case x.Error != "":
+				far.style = red
+			case x.Done:
+				far.style = green
+			}
+			t.add(cell{x.ID, bold}, cell{text: x.Kind}, cell{text: x.Module},
+				cell{text: x.Began.Local().Format("2006-01-02 15:04:05")}, far)
+		}
+		if err := t.write(w, a.color()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "\n`duet task %s` follows the last one.\n", clean(all[len(all)-1].ID))
+		return err
+	})
+}
+
+// goingOn says in one line what a task does, how far it is and how it is followed.
+func goingOn(t api.Task) string {
+	return fmt.Sprintf("Going on: %s %s, %s (`duet task %s` follows it).", clean(t.Kind), clean(t.Module), progressLine(t),
+		clean(t.ID))
+}
+
 // taskOf is how far a task is.
 func taskOf(ctx context.Context, c *client.Client, id string) (api.Task, error) {
 	return brief(ctx, func(ctx context.Context) (api.Task, error) { return c.Task(ctx, id) })
 }
 
-// noWaitFlag is for commands that begin a task: the ID alone on standard output, so that a script can keep it.
+// noWaitFlag is for commands that begin a task: the ID alone on standard output, so that a script can keep it, and what
+// to do with it on standard error.
 func noWaitFlag(c *cobra.Command, noWait *bool) {
 	c.Flags().BoolVar(noWait, "no-wait", false, "do not follow the work; print its id for \"duet task ID\"")
 }
@@ -60,6 +102,9 @@ func noWaitFlag(c *cobra.Command, noWait *bool) {
 // and the ID is unknown to its next run: that ends the following at once.
 func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait bool) error {
 	if noWait {
+		if !a.json {
+			fmt.Fprintf(a.err, "%s of %s has begun: `duet task %s` follows it\n", clean(t.Kind), clean(t.Module), clean(t.ID))
+		}
 		return a.say(t, "%s", clean(t.ID))
 	}
 	show := a.progress()

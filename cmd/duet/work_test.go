@@ -281,7 +281,8 @@ func TestTaskEnds(t *testing.T) {
 		{"task t1 --no-wait", "done\n--- exit 0\n", done},
 		{"task t1 --no-wait", "comparing 25% (2 B of 8 B)\n--- exit 0\n", half},
 		{"task t2", "--- stderr\nduet: task t2: not found: finished tasks are kept for an hour\n--- exit 1\n", done},
-		{"volume verify db/vda --no-wait", "t1\n--- exit 0\n", half},
+		{"volume verify db/vda --no-wait", "t1\n--- stderr\nverify of db has begun: `duet task t1` follows it\n" +
+			"--- exit 0\n", half},
 	} {
 		b := newBench(t, false)
 		b.node.Steps = []api.Task{c.task}

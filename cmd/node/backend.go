@@ -37,7 +37,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		}
 		out.Nodes = append(out.Nodes, st)
 	}
-	out.Removed = n.removed()
+	out.Removed, out.Tasks = n.removed(), n.tasks.GoingOn()
 	for _, t := range n.voting.All() {
 		out.Witnesses = append(out.Witnesses, n.witnessStatus(t))
 	}

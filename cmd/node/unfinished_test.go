@@ -84,6 +84,12 @@ func (p *pair) dieAt(sound hypervisor, call string, do func(between func() error
 			return fmt.Errorf("works: %+v", p.a.node.tasks.List())
 		}
 	})
+	// While it goes on the status has it, whether or not there is a module yet.
+	st, err := p.a.node.Status(p.t.Context())
+	all, listErr := p.a.node.TaskList(p.t.Context())
+	if err != nil || listErr != nil || len(st.Tasks) != 1 || len(all) != 1 || st.Tasks[0].ID != all[0].ID {
+		p.t.Errorf("the status has the works %+v (%v), the list %+v (%v)", st.Tasks, err, all, listErr)
+	}
 	p.stop(p.a)
 }
 

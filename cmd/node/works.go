@@ -27,3 +27,6 @@ func (n *Node) run(kind, module string, work tasks.Work) (api.Task, error) {
 
 // Task returns a task of this node by its id.
 func (n *Node) Task(_ context.Context, id string) (api.Task, error) { return n.tasks.Find(id) }
+
+// TaskList is those of this node that go on or ended lately.
+func (n *Node) TaskList(context.Context) ([]api.Task, error) { return n.tasks.List(), nil }

@@ -89,6 +89,8 @@ type Tasks interface {
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.
 	Verify(ctx context.Context, volume string, repair bool) (Task, error)
 	Task(ctx context.Context, id string) (Task, error)
+	// TaskList is every Task that can be asked for on this node, the oldest first.
+	TaskList(ctx context.Context) ([]Task, error)
 }
 
 // Versions are what is kept of volumes that lost a split brain.

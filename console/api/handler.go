@@ -294,6 +294,11 @@ func (h handlers) working(a huma.API) {
 			}
 			return nil, nil
 		})
+	call(a, operation("GET", "/tasks", "tasks", "The long works of this node that go on, and those of the last hour"),
+		func(ctx context.Context, _ *struct{}) ([]Task, error) {
+			all, err := h.b.TaskList(ctx)
+			return list(all), err
+		})
 	call(a, operation("GET", "/tasks/{id}", "task", "Long work and how far it is", 404),
 		func(ctx context.Context, in *taskInput) (Task, error) { return h.b.Task(ctx, in.ID) })
 }

@@ -53,6 +53,9 @@ func (m ModuleStatus) On(node string) (NodeState, error) {
 		}
 		known = append(known, n.Node)
 	}
+	if len(known) == 0 {
+		return NodeState{}, fmt.Errorf("module %s on node %s: %w: it is still being made", m.Name, node, ErrNotFound)
+	}
 	return NodeState{},
 		fmt.Errorf("module %s on node %s: %w: its nodes are %s", m.Name, node, ErrNotFound, strings.Join(known, ", "))
 }

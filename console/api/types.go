@@ -12,6 +12,8 @@ type Status struct {
 	Removed string         `json:"removed,omitempty" doc:"who says that this node is no member any more, and the way back"`
 	Nodes   []NodeStatus   `json:"nodes"`
 	Modules []ModuleStatus `json:"modules"`
+	// Tasks that go on, the oldest first: also those of a VM that is no module yet.
+	Tasks []Task `json:"tasks,omitempty" doc:"long works that go on on the node that answers"`
 	// Witnesses: the voter first, then the spares.
 	Witnesses []WitnessStatus `json:"witnesses,omitempty" doc:"the third voter, if there is one, and its spares"`
 }

@@ -93,6 +93,11 @@ func (c *Client) Task(ctx context.Context, id string) (api.Task, error) {
 	return call[api.Task](ctx, c, "GET", path("tasks", id), nil)
 }
 
+// Tasks lists the long works of the node, those that go on and those that ended lately, the oldest first.
+func (c *Client) Tasks(ctx context.Context) ([]api.Task, error) {
+	return call[[]api.Task](ctx, c, "GET", "tasks", nil)
+}
+
 // Volumes lists every volume on every node.
 func (c *Client) Volumes(ctx context.Context) ([]api.Volume, error) {
 	return call[[]api.Volume](ctx, c, "GET", "volumes", nil)

@@ -5,6 +5,7 @@
 package tasks
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -119,17 +120,23 @@ func (b *Board) Of(module string) *api.Task {
 
 // Find returns a task by its ID. ErrNotFound lists the IDs that there are.
 func (b *Board) Find(id string) (api.Task, error) {
-	b.mu.Lock()
-	t := b.tasks[id]
-	ids := slices.Sorted(maps.Keys(b.tasks))
-	b.mu.Unlock()
-	if t == nil {
-		return api.Task{}, fmt.Errorf("%w: task %q; known are %q", api.ErrNotFound, id, ids)
+	all := b.List()
+	ids := make([]string, len(all))
+	for i, t := range all {
+		if t.ID == id {
+			return t, nil
+		}
+		ids[i] = t.ID
 	}
-	return t.State(), nil
+	known := "there are none"
+	if len(ids) > 0 {
+		known = "there are " + strings.Join(ids, ", ")
+	}
+	return api.Task{}, fmt.Errorf("task %s: %w on this node: %s; a task is of the node that was asked for the work, which "+
+		"forgets it an hour after its end", id, api.ErrNotFound, known)
 }
 
-// List returns all, in no order.
+// List returns all, the oldest first.
 func (b *Board) List() []api.Task {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,7 +144,13 @@ func (b *Board) List() []api.Task {
 	for _, t := range b.tasks {
 		out = append(out, t.state)
 	}
+	slices.SortFunc(out, func(a, b api.Task) int { return cmp.Or(a.Began.Compare(b.Began), cmp.Compare(a.ID, b.ID)) })
 	return out
+}
+
+// GoingOn are those of List that have not ended.
+func (b *Board) GoingOn() []api.Task {
+	return slices.DeleteFunc(b.List(), func(t api.Task) bool { return t.Done })
 }
 
 // rate is the progress of a copy by its mean speed so far. ETA is -1 until something was copied.

@@ -2,6 +2,8 @@ package tasks_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,4 +57,41 @@ func TestAgain(t *testing.T) {
 	if got := b.List(); len(got) != 1 {
 		t.Errorf("listed are %+v", got)
 	}
+}
+
+// TestList: tasks are listed the oldest first, those that go on also alone, and an ID that is none is told those that
+// there are, in words.
+func TestList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := tasks.NewBoard()
+		if _, err := b.Find("abc"); !errors.Is(err, api.ErrNotFound) || !strings.Contains(err.Error(), "there are none") {
+			t.Errorf("in an empty board: %v", err)
+		}
+		var ids []string
+		for _, module := range []string{"web01", "db", "old"} {
+			time.Sleep(time.Second)
+			one, err := b.Begin("protect", module)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, one.State().ID)
+			if module == "db" {
+				one.End("it is protected", nil)
+			}
+		}
+		var listed, going []string
+		for _, x := range b.List() {
+			listed = append(listed, x.ID)
+		}
+		for _, x := range b.GoingOn() {
+			going = append(going, x.Module)
+		}
+		if !slices.Equal(listed, ids) || !slices.Equal(going, []string{"web01", "old"}) {
+			t.Errorf("of %q listed are %q, and %q go on", ids, listed, going)
+		}
+		if _, err := b.Find("abc"); !errors.Is(err, api.ErrNotFound) ||
+			!strings.Contains(err.Error(), "there are "+strings.Join(ids, ", ")) {
+			t.Errorf("a wrong ID: %v", err)
+		}
+	})
 }

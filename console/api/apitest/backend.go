@@ -9,6 +9,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -180,6 +181,16 @@ func (b *Backend) Task(_ context.Context, id string) (api.Task, error) {
 		b.Steps = b.Steps[1:]
 	}
 	return t, nil
+}
+
+// TaskList is the one of the first of Steps.
+func (b *Backend) TaskList(context.Context) ([]api.Task, error) {
+	if err := b.ask("tasks"); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.Steps[:min(1, len(b.Steps))]), nil
 }
 
 // Config answers with YAML for any known module.
