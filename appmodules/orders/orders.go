@@ -163,24 +163,27 @@ func (o *Desk) move(ctx context.Context, m *registry.Entry, from string, yes boo
 	return fmt.Sprintf("moves from %s to %s", from, to), o.Command(ctx, m, from, appmodules.CmdSwap, yes)
 }
 
-// Start starts the holder of the newest epoch first, so that the other finds it. Where one of both nodes cannot be
-// told it is no error: what it said is part of the sentence.
+// Start starts the holder of the newest epoch first, so that the other finds it. What that one refuses is the error of
+// the action, and the other one is not told: it would have nothing to follow, or go on without the newest data. Where
+// one of both nodes does not answer, or the other one refuses, it is no error: what was said is part of the sentence.
 func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest) (string, error) {
+	if err := o.mayStart(m, r.Node); err != nil {
+		return "", err
+	}
 	if r.Node != "" {
 		return "starts on " + r.Node, o.Command(ctx, m, r.Node, appmodules.CmdStart, r.Yes)
 	}
 	// Whoever comes first waits for the other a while; the holder needs not to.
-	var newest cluster.Record
-	if m.Engine != nil {
-		newest = m.Engine.State().Record
-		if theirs, _ := m.Engine.PeerState(); theirs.Record.Epoch > newest.Epoch {
-			newest = theirs.Record
+	var newest api.NodeState
+	for _, s := range o.cfg.Status(m) {
+		if s.Epoch > newest.Epoch {
+			newest = s
 		}
 	}
 	nodes := slices.Clone(m.Module.Nodes)
 	slices.SortStableFunc(nodes, func(a, b string) int {
 		rank := func(node string) int {
-			if node == string(newest.Holder) {
+			if node == newest.Holder {
 				return 0
 			}
 			return 1
@@ -191,6 +194,9 @@ func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest
 	started := ""
 	for _, node := range nodes {
 		if err := o.Command(ctx, m, node, appmodules.CmdStart, r.Yes); err != nil {
+			if node == newest.Holder && refused(err) {
+				return "", err
+			}
 			errs = append(errs, err)
 			continue
 		}
@@ -204,6 +210,31 @@ func (o *Desk) Start(ctx context.Context, m *registry.Entry, r api.ActionRequest
 		said += "; " + errors.Join(errs...).Error()
 	}
 	return said, nil
+}
+
+// mayStart refuses a start, on one node or on all (empty), that would not be what was meant: on a node that follows one
+// where it runs, or while a stop is on its way, which the start would meet on one node and not on the other. It goes by
+// what was last heard, so it keeps people from a mistake and no more.
+func (o *Desk) mayStart(m *registry.Entry, node string) error {
+	name := m.Module.Name
+	for _, s := range o.cfg.Status(m) {
+		switch {
+		case s.Stale:
+		case s.Node == node && s.Role == appmodules.Second.String() && !s.Stopped && o.leads(m, m.Module.Peer(node)):
+			return fmt.Errorf("%w: module %s runs on %s already, and %s follows it: `duet swap %s` moves it to %s",
+				api.ErrConflict, name, m.Module.Peer(node), node, name, node)
+		case node == "" && s.Stopped && s.Status == appmodules.Transient.String():
+			return fmt.Errorf("%w: module %s is still being stopped on %s: start it when `duet status %s` shows STOP there",
+				api.ErrConflict, name, s.Node, name)
+		}
+	}
+	return nil
+}
+
+// refused: the node answered, and does not take the command as things stand.
+func refused(err error) bool {
+	return slices.ContainsFunc([]error{appmodules.ErrRefused, appmodules.ErrConfirm, api.ErrConflict, api.ErrConfirm},
+		func(kind error) bool { return errors.Is(err, kind) })
 }
 
 // stop stops one node, whose peer goes on, or both: then the primary ends the

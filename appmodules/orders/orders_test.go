@@ -38,7 +38,10 @@ type office struct {
 	roles  map[string]string // of the nodes; none: it has not answered
 	away   map[string]error  // nodes that take no command, and why
 	unfit  map[string]error  // nodes that would not start the VM
-	orders []string
+	holder string            // of the newest epoch that is known
+
+	stopped map[string]bool // by an operator
+	orders  []string
 }
 
 func (o *office) take(node string, ev appmodules.Event, yes bool) error {
@@ -78,7 +81,9 @@ func newOffice(t *testing.T) *office {
 	o.Desk = New(Config{Self: "alpha", Registry: reg,
 		Status: func(*registry.Entry) (out []api.NodeState) {
 			for _, node := range m.Nodes {
-				out = append(out, api.NodeState{Node: node, Role: o.roles[node], Stale: o.roles[node] == ""})
+				role, status, _ := strings.Cut(o.roles[node], "/")
+				out = append(out, api.NodeState{Node: node, Role: role, Status: status, Stale: role == "", Epoch: 3,
+					Holder: o.holder, Stopped: o.stopped[node]})
 			}
 			return out
 		},
@@ -116,7 +121,12 @@ func TestWhoActs(t *testing.T) {
 	o := newOffice(t)
 	on := func(node string) api.ActionRequest { return api.ActionRequest{Node: node} }
 	o.does(api.Start, on(""), "alpha: start, beta: start", "starts on alpha beta")
+	o.holder = "beta" // which is to be found by the other
+	o.does(api.Start, on(""), "beta: start, alpha: start", "starts on beta alpha")
+	o.roles["beta"] = "WAIT"
 	o.does(api.Start, on("beta"), "beta: start", "starts on beta")
+	o.roles["beta"] = "SECOND"
+	o.does(api.Start, on("alpha"), "alpha: start", "starts on alpha")
 	o.does(api.Stop, on(""), "alpha: stop-all", "stops")
 	o.does(api.Stop, on("beta"), "beta: stop", "stops on beta")
 	o.does(api.Restart, on(""), "alpha: restart", "restarts on alpha")
@@ -168,6 +178,31 @@ func TestHalfDone(t *testing.T) {
 	}
 }
 
+// TestStartWhileItStops: a start that meets a stop on its way fails with the refusal, and nobody is told to start, for
+// the one node that may would not have the other's data.
+func TestStartWhileItStops(t *testing.T) {
+	o := newOffice(t)
+	o.holder = "alpha"
+	o.roles = map[string]string{"alpha": "WAIT/Transient", "beta": "SECOND/Ready"}
+	o.away["alpha"] = fmt.Errorf("%w: the guest shuts down", appmodules.ErrRefused)
+	said, err := o.Act(t.Context(), "web01", api.Start, api.ActionRequest{})
+	if !errors.Is(err, appmodules.ErrRefused) || strings.Contains(err.Error(), "beta") {
+		t.Errorf("the holder stops: %q, %v", said.Said, err)
+	}
+	delete(o.away, "alpha")
+	o.roles, o.stopped = map[string]string{"alpha": "STOP/NotReady", "beta": "WAIT/Transient"},
+		map[string]bool{"alpha": true, "beta": true}
+	said, err = o.Act(t.Context(), "web01", api.Start, api.ActionRequest{})
+	if !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "is still being stopped on beta") {
+		t.Errorf("the other node stops: %q, %v", said.Said, err)
+	}
+	if len(o.orders) > 0 {
+		t.Errorf("it ordered %q", o.orders)
+	}
+	o.roles["beta"] = "STOP/NotReady"
+	o.does(api.Start, api.ActionRequest{}, "alpha: start, beta: start", "starts on alpha beta")
+}
+
 // TestRefused: what is not there, and what would not start, is refused before anybody is told.
 func TestRefused(t *testing.T) {
 	o := newOffice(t)
@@ -181,6 +216,7 @@ func TestRefused(t *testing.T) {
 		"a module":                 {"db01", api.Start, api.ActionRequest{}, api.ErrNotFound},
 		"a node":                   {"web01", api.Start, api.ActionRequest{Node: "gamma"}, api.ErrInvalid},
 		"an action":                {"web01", "jump", api.ActionRequest{}, api.ErrInvalid},
+		"a start where it follows": {"web01", api.Start, api.ActionRequest{Node: "beta"}, api.ErrConflict},
 		"a swap from elsewhere":    {"web01", api.Swap, api.ActionRequest{Node: "beta"}, api.ErrConflict},
 		"a restart elsewhere":      {"web01", api.Restart, api.ActionRequest{Node: "beta"}, api.ErrConflict},
 		"this primary as a second": {"web01", api.Second, api.ActionRequest{}, api.ErrConflict},

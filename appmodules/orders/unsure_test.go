@@ -58,10 +58,10 @@ func TestOrderThatNobodyTakes(t *testing.T) {
 			t.Errorf("%s: %v", action, err)
 		}
 	}
-	for _, action := range []api.Action{api.Start, api.Stop} {
-		_, err := o.Act(t.Context(), "web01", action, api.ActionRequest{Node: "beta"})
-		if !errors.Is(err, o.away["beta"]) {
-			t.Errorf("%s on beta: %v", action, err)
+	for action, node := range map[api.Action]string{api.Start: "alpha", api.Stop: "beta"} {
+		_, err := o.Act(t.Context(), "web01", action, api.ActionRequest{Node: node})
+		if !errors.Is(err, o.away[node]) {
+			t.Errorf("%s on %s: %v", action, node, err)
 		}
 	}
 	if len(o.orders) != 0 {

@@ -47,7 +47,7 @@ func TestOrderReached(t *testing.T) {
 		"stop web01 --node beta":    "web01 is stopped on beta and runs on alpha",
 		"start web01":               "web01 runs on alpha; beta has the second copy",
 		"prim db --node beta --yes": "db runs on beta; alpha has the second copy",
-		"start db --node alpha":     "db runs on beta; alpha has the second copy",
+		"start db --node beta":      "db runs on beta; alpha has the second copy",
 		"second web01 --node beta":  "web01 runs on alpha; beta has the second copy",
 		"swap web01 --node alpha":   "web01 runs on beta",
 		"prim web01 --node alpha":   "web01 runs on alpha; beta has the second copy",

@@ -74,9 +74,23 @@ func (o *Order) At(m api.ModuleStatus, now time.Time) Look {
 	if seen := standing(m); seen != o.seen {
 		o.seen, o.since = seen, now
 	} else if now.Sub(o.since) >= limit {
-		return Look{Done: true, Err: fmt.Errorf("%s of %s has come to nothing so far: %s", o.action, o.module, facts(m))}
+		return o.still(m)
 	}
 	return Look{Said: onTheWay(m)}
+}
+
+// still is what is said of an order that has not got on for too long. A module that was to start and runs has started,
+// whatever keeps the other node from following: that is said beside it. Where one node was to start, it is about that.
+func (o *Order) still(m api.ModuleStatus) Look {
+	what := fmt.Sprintf("%s of %s", o.action, o.module)
+	whole := len(o.nodes) == len(m.Nodes)
+	if at := runs(m, true); o.action == api.Start && whole && at != "" {
+		return Look{Done: true, Said: runsOn(m, at)}
+	}
+	if !whole {
+		what += " on " + strings.Join(o.nodes, " and ")
+	}
+	return Look{Done: true, Err: fmt.Errorf("%s has come to nothing so far: %s", what, facts(m))}
 }
 
 // reached: it is as ordered, or as near to that as it can be now: then err says what is missing. What is so already
@@ -231,7 +245,7 @@ func runsOn(m api.ModuleStatus, at string) string {
 		case follows(n):
 			said += "; " + n.Node + " is getting its copy: there is one until then"
 		default:
-			said += fmt.Sprintf("; %s is %s (%s): there is one copy", n.Node, n.Role, n.Status)
+			said += fmt.Sprintf("; %s is %s (%s): there is one copy: %s", n.Node, n.Role, n.Status, n.Why)
 		}
 	}
 	return said
