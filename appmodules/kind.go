@@ -75,7 +75,7 @@ func (k Kind) About() (About, error) {
 	}
 	a, ok := kinds[k]
 	if !ok {
-		return About{}, fmt.Errorf("kind %q is not one of %q: it may be of a newer version of Duet", k, Kinds())
+		return About{}, fmt.Errorf("kind %s: it may be of a newer version of Duet", notOneOf(string(k), Kinds()))
 	}
 	return a, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -78,12 +77,6 @@ func (f *faults) add(path, format string, args ...any) {
 	*f = append(*f, Fault{path, fmt.Sprintf(format, args...)})
 }
 
-func (f *faults) oneOf(path, v string, allowed ...string) {
-	if !slices.Contains(allowed, v) {
-		f.add(path, "%q is not one of %q", v, allowed)
-	}
-}
-
 var moduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
 
 // Validate lists every fault of m; none means it can be used. It asks nothing of the cluster: that the nodes are
@@ -97,7 +90,9 @@ func (m Module) Validate() []Fault {
 		f.add("id", "%q must be 20 to 40 of a-z and 0-9: it is made with the module and stays", m.ID)
 	}
 	if _, known := kinds[m.Kind]; !known || m.Spec == nil {
-		f.oneOf("kind", string(m.Kind), Kinds()...)
+		if text := notOneOf(string(m.Kind), Kinds()); text != "" {
+			f.add("kind", "%s", text)
+		}
 		return append(f, m.Policy.Validate(m.Nodes)...)
 	}
 	f = append(f, m.Spec.Validate(m.Nodes)...)

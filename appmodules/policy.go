@@ -51,15 +51,25 @@ const (
 	FenceBeforeStart = "before-start"
 )
 
+// How a ColdStart and a Standstill are written.
+const (
+	coldNever   = "never"
+	coldAfter   = "after "
+	frozenWait  = "wait"
+	frozenAfter = "kill after "
+)
+
 // ColdStart is written "never" (0) or "after 5m".
 type ColdStart time.Duration
 
 // MarshalText writes the form UnmarshalText reads.
-func (c ColdStart) MarshalText() ([]byte, error) { return delayed(time.Duration(c), "never", "after ") }
+func (c ColdStart) MarshalText() ([]byte, error) {
+	return delayed(time.Duration(c), coldNever, coldAfter)
+}
 
 // UnmarshalText reads "never" or "after DURATION".
 func (c *ColdStart) UnmarshalText(b []byte) error {
-	return undelayed(b, (*time.Duration)(c), "never", "after ")
+	return undelayed(b, (*time.Duration)(c), coldNever, coldAfter)
 }
 
 // Standstill is written "wait" (0) or "kill after 1m".
@@ -67,12 +77,12 @@ type Standstill time.Duration
 
 // MarshalText writes the form UnmarshalText reads.
 func (f Standstill) MarshalText() ([]byte, error) {
-	return delayed(time.Duration(f), "wait", "kill after ")
+	return delayed(time.Duration(f), frozenWait, frozenAfter)
 }
 
 // UnmarshalText reads "wait" or "kill after DURATION".
 func (f *Standstill) UnmarshalText(b []byte) error {
-	return undelayed(b, (*time.Duration)(f), "wait", "kill after ")
+	return undelayed(b, (*time.Duration)(f), frozenWait, frozenAfter)
 }
 
 // ProofPass is written "week", "off" (negative) or as a duration; 0, of policies that have none, is a week.
@@ -80,6 +90,9 @@ type ProofPass time.Duration
 
 // week is the default of a ProofPass, and proofOff none.
 const (
+	leastProof   = time.Minute
+	longestProof = 52 * week
+
 	week     = 7 * 24 * time.Hour
 	proofOff = ProofPass(-1)
 )
@@ -174,7 +187,11 @@ type Restart struct {
 type RestartPause time.Duration
 
 // defaultPause lets what kept a VM from starting, as a hypervisor that restarts, pass.
-const defaultPause = 10 * time.Second
+const (
+	defaultPause = 10 * time.Second
+	leastPause   = time.Second
+	longestPause = time.Hour
+)
 
 // Every is the pause in force.
 func (p RestartPause) Every() time.Duration { return cmp.Or(time.Duration(p), defaultPause) }
@@ -188,8 +205,8 @@ func (p RestartPause) MarshalText() ([]byte, error) { return []byte(p.Every().St
 // UnmarshalText reads a duration of at least a second.
 func (p *RestartPause) UnmarshalText(b []byte) error {
 	d, err := time.ParseDuration(string(b))
-	if err != nil || d < time.Second || d > time.Hour {
-		return fmt.Errorf("%q is not a duration from 1s to 1h", b)
+	if err != nil || d < leastPause || d > longestPause {
+		return fmt.Errorf("%q is not a duration from %s", b, between(leastPause, longestPause))
 	}
 	*p = RestartPause(d)
 	return nil
@@ -247,33 +264,14 @@ func (p Policy) Disk() time.Duration { return cmp.Or(time.Duration(p.DiskBudget)
 // Validate lists every fault of p in a module on nodes, in the same order each time.
 func (p Policy) Validate(nodes []string) []Fault {
 	var f faults
-	f.oneOf("policy.arbitration", p.Arbitration, "safe", "available")
-	f.oneOf("policy.primary", p.Primary, append([]string{"last", "any"}, nodes...)...)
-	f.oneOf("policy.split_brain", p.SplitBrain, SplitKeep, SplitHold)
-	f.oneOf("policy.fence", p.Fence, FenceIfNeeded, FenceBeforeStart)
-	f.oneOf("policy.failback", p.Failback, "manual", "auto")
-	f.oneOf("policy.proof_repair", string(cmp.Or(p.ProofRepair, RepairAsk)), string(RepairAsk), string(RepairAuto))
-	if d := p.Proof.Every(); d != 0 && (d < time.Minute || d > 52*week) {
-		f.add("policy.proof", "%s must be \"off\", or between 1m and %s", d, 52*week)
+	for _, r := range rules(nodes) {
+		if r.fault == nil {
+			continue
+		}
+		if text := r.fault(p); text != "" {
+			f.add(r.path, "%s", text)
+		}
 	}
-	if p.Restart.Max < 0 {
-		f.add("policy.restart.max", "must be ≥ 0")
-	}
-	f.notNegative("policy.restart.window", p.Restart.Window)
-	f.notNegative("policy.start.delay", p.Start.Delay)
-	if d := time.Duration(p.DiskBudget); d != 0 && (d < time.Second || d > 10*time.Minute) {
-		f.add("policy.disk_budget", "%s must be between 1s and 10m", d)
-	}
-	if d := time.Duration(p.StallBudget); d < 200*time.Millisecond || d > time.Minute {
-		f.add("policy.stall_budget", "%s must be between 200ms and 1m", d)
-	}
-	if time.Duration(p.Shutdown) < time.Second {
-		f.add("policy.shutdown", "must be ≥ 1s")
-	}
-	f.reaction("policy.on.crash", p.On.Crash)
-	f.reaction("policy.on.panic", p.On.Panic)
-	f.reaction("policy.on.shutdown", p.On.Shutdown)
-	f.reaction("policy.on.admin", p.On.Admin)
 	return f
 }
 
@@ -292,16 +290,6 @@ func (p Policy) Mistakes() []Fault {
 		f.add("policy.restart.max", "must be ≤ %d", maxRestarts)
 	}
 	return f
-}
-
-func (f *faults) notNegative(path string, d Duration) {
-	if d < 0 {
-		f.add(path, "must be ≥ 0")
-	}
-}
-
-func (f *faults) reaction(path string, r Reaction) {
-	f.oneOf(path, string(r), string(React), string(ReactMove), string(ReactStop))
 }
 
 // Duration is a time.Duration written as text: 500ms, 2s, 24h.

@@ -25,6 +25,9 @@ import (
 // ErrFaulty is wrapped by every error of Parse, ParseOnto and Set: the text, the path or the value is wrong.
 var ErrFaulty = errors.New("faulty configuration")
 
+// ErrNoKey is wrapped, beside ErrFaulty, by errors of Set: there is no such key.
+var ErrNoKey = errors.New("no such key")
+
 // maxSize bounds what Parse reads, in bytes; the largest sensible module has a few thousand. Text comes over the API,
 // and the library builds a tree of it.
 const maxSize = 256 << 10
@@ -147,7 +150,7 @@ func Set(text []byte, path, value string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFaulty, err)
 	}
-	unknown := fmt.Errorf("%w: there is no key %q: `duet config explain` lists them", ErrFaulty, path)
+	unknown := fmt.Errorf("%w: %w: %q: `duet config explain` lists them", ErrFaulty, ErrNoKey, path)
 	at, err := yaml.PathString("$." + path)
 	if err != nil || strings.Contains(path, "..") { // which to the library is "at any depth"
 		return nil, unknown

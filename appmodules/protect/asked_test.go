@@ -188,7 +188,7 @@ func TestProtectRequests(t *testing.T) {
 		"itself":     {r: api.ProtectRequest{Peer: "alpha"}, kind: api.ErrInvalid, texts: []string{"there is beta"}},
 		"a bad name": {r: api.ProtectRequest{Module: "Web 01"}, kind: api.ErrInvalid, texts: []string{"a-z, 0-9 and -"}},
 		"a bad policy": {r: api.ProtectRequest{Config: "policy:\n  failback: perhaps\n"}, kind: api.ErrInvalid,
-			texts: []string{"config:2:", "policy.failback", `"manual" "auto"`}},
+			texts: []string{"config:2:", "policy.failback", "one of manual, auto"}},
 		"half a path": {r: image("beta", "vda", "web.raw"), kind: api.ErrInvalid,
 			texts: []string{"image beta:vda", "not a whole path"}},
 		"another's path": {r: image("gamma", "vda", "/x"), kind: api.ErrInvalid, texts: []string{"alpha and beta"}},

@@ -276,7 +276,7 @@ func (r *Registry) Find(name string) (*Entry, error) {
 	if len(names) == 0 {
 		return nil, fmt.Errorf("%w: module %q: no VM is protected yet: `duet vm protect NAME`", api.ErrNotFound, name)
 	}
-	return nil, fmt.Errorf("%w: module %q: there are %s", api.ErrNotFound, name, strings.Join(names, ", "))
+	return nil, fmt.Errorf("module %s: %w%s", name, api.ErrNotFound, api.Known(name, names))
 }
 
 // Mirror is Find for what only mirrors can do.

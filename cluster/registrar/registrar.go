@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -171,7 +170,7 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 		for _, m := range c.Members {
 			names = append(names, string(m.Node))
 		}
-		return api.NodeRemoval{}, fmt.Errorf("%w: node %q: there are %s", api.ErrNotFound, name, strings.Join(names, ", "))
+		return api.NodeRemoval{}, fmt.Errorf("node %s: %w%s", name, api.ErrNotFound, api.Known(name, names))
 	case node == c.Self:
 		return api.NodeRemoval{}, fmt.Errorf("%w: this is node %s: remove it from another one, after it was stopped for good",
 			api.ErrConflict, name)

@@ -235,6 +235,9 @@ func (a *app) group(c *cobra.Command) {
 		if len(args) == 0 {
 			return usageError{fmt.Errorf("say one of %s", strings.Join(names, ", "))}
 		}
+		if meant := api.Meant(args[0], names); meant != "" {
+			return usageError{fmt.Errorf("there is no %q%s", args[0], meant)}
+		}
 		return usageError{fmt.Errorf("there is no %q: say one of %s", args[0], strings.Join(names, ", "))}
 	}
 }

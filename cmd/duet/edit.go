@@ -33,7 +33,13 @@ func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uin
 func (a *app) setKeyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "set MODULE KEY=VALUE", Short: "Change one key of a module's configuration, such as policy.restart.max=5",
-		Args: args("MODULE", "KEY=VALUE"), ValidArgsFunction: a.completeModules,
+		Args: func(c *cobra.Command, got []string) error {
+			if len(got) == 3 && !strings.Contains(got[1], "=") {
+				return fmt.Errorf("write %s=%s in one word: usage: %s", got[1], got[2], c.UseLine())
+			}
+			return args("MODULE", "KEY=VALUE")(c, got)
+		},
+		ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			key, value, ok := strings.Cut(args[1], "=")
 			if !ok || value == "" {
@@ -48,6 +54,9 @@ func (a *app) setKeyCommand() *cobra.Command {
 				return errOtherName
 			}
 			text, err := config.Set([]byte(conf.YAML), key, value)
+			if errors.Is(err, config.ErrNoKey) {
+				return noKey(key)
+			}
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/config"
+	"duet/console/api"
 	"duet/docs"
 )
 
@@ -38,8 +40,8 @@ func (a *app) explainCommand() *cobra.Command {
 			word := strings.Join(args, " ")
 			e := explain(word)
 			if e.Text == "" && len(e.Troubles) == 0 {
-				return fmt.Errorf("%q has no explanation%s: `duet explain` lists the words that have one, `duet config explain` "+
-					"the keys of a module", word, meant(word))
+				return fmt.Errorf("%q has no explanation%s `duet explain` lists the words that have one, `duet config explain` "+
+					"the keys of a module", word, cmp.Or(api.Meant(word, explainable()), ":"))
 			}
 			return a.emit(e, func(w io.Writer) error { return writeExplained(w, e) })
 		}),
@@ -95,24 +97,6 @@ func about(t docs.Trouble, word string) bool {
 	return slices.ContainsFunc(see, func(w string) bool { return strings.EqualFold(w, word) })
 }
 
-// meant are the words that begin as one does that is none, or the other way round.
-func meant(word string) string {
-	var near []string
-	for _, w := range explainable() {
-		long, short := strings.ToLower(w), strings.ToLower(word)
-		if len(long) < len(short) {
-			long, short = short, long
-		}
-		if len(short) > 2 && strings.HasPrefix(long, short) {
-			near = append(near, w)
-		}
-	}
-	if near == nil {
-		return ""
-	}
-	return ", did you mean " + strings.Join(near, " or ") + "?"
-}
-
 // explainable are all words that have a text, sorted, each once.
 func explainable() []string {
 	var out []string
@@ -148,12 +132,12 @@ func (a *app) explainKeyCommand() *cobra.Command {
 		RunE: a.do(func(_ context.Context, args []string) error {
 			keys := keysUnder(strings.Join(args, ""))
 			if len(keys) == 0 {
-				return fmt.Errorf("there is no key %q; `duet config explain` lists them all", args[0])
+				return noKey(args[0])
 			}
 			return a.emit(keys, func(w io.Writer) error {
-				t := table{head: []string{"KEY", "DEFAULT", "MEANING"}}
+				t := table{head: []string{"KEY", "DEFAULT", "VALUES", "MEANING"}}
 				for _, k := range keys {
-					t.add(cell{k.Path, bold}, cell{text: k.Default}, cell{text: k.Text})
+					t.add(cell{k.Path, bold}, cell{text: k.Default}, cell{text: k.Values}, cell{text: k.Text})
 				}
 				return t.write(w, a.color())
 			})
@@ -165,6 +149,18 @@ func (a *app) explainKeyCommand() *cobra.Command {
 type explainedKey struct {
 	appmodules.Key
 	Default string // "" where there is none
+	Values  string // what it may be, as whoever validates says; "" where Text does
+}
+
+// noKey says that there is no such key, and which one may be meant. A key that has keys is one.
+func noKey(path string) error {
+	var all []string
+	for _, k := range keysUnder("") {
+		for p := k.Path; p != ""; p = p[:max(0, strings.LastIndex(p, "."))] {
+			all = append(all, p)
+		}
+	}
+	return fmt.Errorf("there is no key %q%s `duet config explain` lists them", path, cmp.Or(api.Meant(path, all), ":"))
 }
 
 // keysUnder are the keys of every kind at a path or below it; "" is the root of all. A key of a list goes on with
@@ -179,7 +175,7 @@ func keysUnder(path string) (found []explainedKey) {
 	}
 	for _, k := range all {
 		if path == "" || k.Path == path || strings.HasPrefix(k.Path, path+".") || strings.HasPrefix(k.Path, path+"[") {
-			found = append(found, explainedKey{k, config.Initial(k.Path)})
+			found = append(found, explainedKey{k, config.Initial(k.Path), appmodules.Values(k.Path)})
 		}
 	}
 	return found

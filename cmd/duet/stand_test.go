@@ -95,8 +95,8 @@ func TestStatusOneIsDown(t *testing.T) {
 func TestStatusCannotBeTold(t *testing.T) {
 	for line, want := range map[string]string{
 		"status x -q":             "module x: not found: there are m",
-		"status m -q --node zeta": "node zeta: not found: there are alpha, beta",
-		"status -q --node zeta":   "node zeta: not found: there are alpha, beta",
+		"status m -q --node zeta": "node zeta: not found, did you mean beta? There are alpha, beta",
+		"status -q --node zeta":   "node zeta: not found, did you mean beta? There are alpha, beta",
 	} {
 		st := pair("PRIM/Ready running", "SECOND/Ready off")
 		b := newBench(t, false)

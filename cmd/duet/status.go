@@ -162,7 +162,7 @@ func narrow(st api.Status, module, node string) (api.Status, error) {
 	}
 	i := slices.IndexFunc(st.Nodes, func(n api.NodeStatus) bool { return n.Name == node })
 	if i < 0 {
-		return st, fmt.Errorf("node %s: %w: there are %s", node, api.ErrNotFound, strings.Join(nodeNames(st), ", "))
+		return st, fmt.Errorf("node %s: %w%s", node, api.ErrNotFound, api.Known(node, nodeNames(st)))
 	}
 	if node != st.Self { // tasks are those of the node that answers
 		st.Tasks = nil

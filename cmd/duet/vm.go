@@ -95,12 +95,19 @@ func (a *app) protectCommand() *cobra.Command {
 				return err
 			}
 			a.glance(ctx, c)
+			// Whoever gave flags has no text with lines.
+			own := func(err error) error {
+				if err == nil || file != "" {
+					return err
+				}
+				return ofFlags{placeless{err}}
+			}
 			if check {
-				return a.checkProtect(ctx, c, args[0], r)
+				return own(a.checkProtect(ctx, c, args[0], r))
 			}
 			t, err := c.Protect(ctx, args[0], r)
 			if err != nil {
-				return err
+				return own(err)
 			}
 			return a.follow(ctx, c, t, noWait)
 		}),
@@ -126,6 +133,16 @@ func (a *app) protectCommand() *cobra.Command {
 	a.completeNodesFor(c, "peer")
 	return c
 }
+
+// ofFlags is an error about a policy that was made of flags: it names those.
+type ofFlags struct{ error }
+
+func (e ofFlags) Error() string {
+	return strings.NewReplacer("policy.arbitration:", "--arbitration:", "policy.primary:", "--primary:").
+		Replace(e.error.Error())
+}
+
+func (e ofFlags) Unwrap() error { return e.error }
 
 // parseImage reads NODE:DISK=PATH; the path may have any character, also ":" and "=". Whether the place will do its
 // node says.

@@ -166,8 +166,8 @@ func TestExplainUnknown(t *testing.T) {
 		{"explain|epoc", `"epoc" has no explanation`},
 		{"explain|SPLIT\x1b[2J", `"SPLIT\x1b[2J" has no explanation`},
 		{"explain|policy.proof", "`duet config explain` the keys of a module"},
-		{"config|explain|policy.", `there is no key "policy."; ` + "`duet config explain` lists them all"},
-		{"config|explain|polic", `there is no key "polic"; `},
+		{"config|explain|policy.", `there is no key "policy.", did you mean policy? ` + "`duet config explain` lists them"},
+		{"config|explain|nosuch", `there is no key "nosuch": ` + "`duet config explain` lists them"},
 	} {
 		b := newBench(t, true)
 		code := b.run(t.Context(), strings.Split(c.words, "|"))
@@ -394,5 +394,48 @@ func TestLogNewest(t *testing.T) {
 	})
 	if got := b.transcript(b.run(t.Context(), []string{"log", "db"})); got != "TIME  NODE  FROM  TO  WHY\n--- exit 0\n" {
 		t.Errorf("nothing has happened:\n%s", got)
+	}
+}
+
+// TestMeantWord: a slip of the fingers is understood where a name is refused: of a command, a module, a node or a key.
+func TestMeantWord(t *testing.T) {
+	for line, want := range map[string]string{
+		"stauts":                             `there is no "stauts", did you mean status?`,
+		"cluster inti":                       `there is no "inti", did you mean init?`,
+		"status web1":                        "module web1: not found, did you mean web01? There are web01, db, old",
+		"log web1":                           "did you mean web01?",
+		"swap web1":                          "did you mean web01?",
+		"status --node alhpa":                "node alhpa: not found, did you mean alpha? There are alpha, beta, gamma",
+		"explain epohc":                      "did you mean epoch?",
+		"config set db restart.max=5":        `there is no key "restart.max", did you mean policy.restart.max? `,
+		"config set db policy.restrat.max=5": `there is no key "policy.restrat.max", did you mean policy.restart.max? `,
+		"config explain restart":             "did you mean policy.restart? ",
+		"config explain window":              "did you mean policy.restart.window? ",
+		"config set db policy.restart.max 5": "write policy.restart.max=5 in one word: ",
+	} {
+		b := newBench(t, false)
+		code := b.run(t.Context(), strings.Fields(line))
+		if code == exitOK || !strings.Contains(b.err.String(), want) {
+			t.Errorf("%s: want %q\n%s", line, want, b.transcript(code))
+		}
+	}
+}
+
+// TestFlagsAreNamed: of a policy that was made of flags there is no text whose lines could be told.
+func TestFlagsAreNamed(t *testing.T) {
+	for _, line := range []string{"vm protect web --arbitration maybe", "vm protect web --arbitration maybe --check"} {
+		b := newBench(t, false)
+		b.node.Fail = func(call string) error {
+			if strings.Contains(call, "protect") {
+				return fmt.Errorf("%w: faulty configuration: config:2: policy.arbitration: \"maybe\" is not one of safe, available",
+					api.ErrInvalid)
+			}
+			return nil
+		}
+		code := b.run(t.Context(), strings.Fields(line))
+		const want = "invalid: faulty configuration: --arbitration: \"maybe\" is not one of safe, available\n"
+		if code != exitError || !strings.HasSuffix(b.err.String(), want) {
+			t.Errorf("%s: %s", line, b.transcript(code))
+		}
 	}
 }

@@ -115,13 +115,14 @@ func TestEditsSayOfWhat(t *testing.T) {
 func TestSetKey(t *testing.T) {
 	const text = "name: db\nkind: vm\npolicy:\n  restart:\n    max: %s\n"
 	for set, want := range map[string]string{
-		"policy.restart.max=0":     "",
-		"policy.restart.max=a=b":   "",
-		"policy.restart.max=":      "write KEY=VALUE, such as policy.restart.max=5",
-		"policy.restart.max":       "write KEY=VALUE, such as policy.restart.max=5",
-		"policy.restart=5":         "policy.restart has keys of its own: `duet config explain policy.restart` lists them",
-		"policy=5":                 "policy has keys of its own",
-		"policy.restart.maks=5":    "there is no key \"policy.restart.maks\": `duet config explain` lists them",
+		"policy.restart.max=0":   "",
+		"policy.restart.max=a=b": "",
+		"policy.restart.max=":    "write KEY=VALUE, such as policy.restart.max=5",
+		"policy.restart.max":     "write KEY=VALUE, such as policy.restart.max=5",
+		"policy.restart=5":       "policy.restart has keys of its own: `duet config explain policy.restart` lists them",
+		"policy=5":               "policy has keys of its own",
+		"policy.restart.maks=5": "there is no key \"policy.restart.maks\", did you mean policy.restart.max? `duet config " +
+			"explain` lists them",
 		"policy..max=5":            "there is no key \"policy..max\"",
 		"=5":                       "there is no key \"\"",
 		"policy.restart.max.min=5": "there is no key \"policy.restart.max.min\"",

@@ -27,7 +27,7 @@ func (s Status) Module(name string) (ModuleStatus, error) {
 	if len(known) == 0 {
 		return ModuleStatus{}, fmt.Errorf("module %s: %w: no VM is protected yet: `duet vm protect NAME`", name, ErrNotFound)
 	}
-	return ModuleStatus{}, fmt.Errorf("module %s: %w: there are %s", name, ErrNotFound, strings.Join(known, ", "))
+	return ModuleStatus{}, fmt.Errorf("module %s: %w%s", name, ErrNotFound, Known(name, known))
 }
 
 // Volumes lists every volume on every node, in the order of modules and nodes. A volume has one row for each of its
