@@ -191,7 +191,7 @@ func greet(ctx context.Context, c *wire.Conn, hello Hello) (w Welcome, suspects 
 		return err
 	})
 	if err != nil {
-		err = fmt.Errorf("greet peer: %w", err)
+		err = fmt.Errorf("the peer does not take part: %w", err)
 	}
 	return w, suspects, err
 }

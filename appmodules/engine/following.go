@@ -299,10 +299,6 @@ func (f *following) onFollowLost(vol *follower, conn io.Closer, err error) {
 	}
 	if f.linked {
 		f.linked = false
-		text := ""
-		if err != nil {
-			text = err.Error()
-		}
-		f.e.step(appmodules.FollowLost, text)
+		f.e.step(appmodules.FollowLost, f.e.said(err))
 	}
 }

@@ -232,7 +232,7 @@ func (l *leading) onAttachFailed(attempt uint64, err error) {
 	var verdict *blockrepl.VerdictError
 	switch {
 	case errors.As(err, &refused):
-		l.e.shelf.setProblem(err.Error())
+		l.e.shelf.setProblem(l.e.said(err))
 		know := cluster.Record{Epoch: cluster.Epoch(refused.Epoch), Holder: cluster.NodeID(refused.Holder)}
 		if l.e.learn(know) {
 			return
@@ -249,8 +249,21 @@ func (l *leading) onAttachFailed(attempt uint64, err error) {
 		}
 		l.e.shelf.setProblem(err.Error())
 	default:
-		l.e.shelf.setProblem(err.Error())
+		l.e.shelf.setProblem(l.e.said(err))
 	}
+}
+
+// said is why a link has ended or did not come about, for people, whatever it is wrapped in. A peer that is not ready
+// for it, as on each start, is no failure, and an end without a reason has nothing to say: that is empty.
+func (e *Engine) said(err error) string {
+	var refused *blockrepl.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return fmt.Sprintf("%s does not follow yet: %s", e.peer, refused.Reason)
+	case err == nil, cluster.Ended(err):
+		return ""
+	}
+	return cluster.Plain(err)
 }
 
 // lost ends the whole link when one volume's part of it is gone, and tells the
@@ -269,7 +282,7 @@ func (l *leading) lost(cause error) {
 	l.linked = false
 	l.attempt++
 	if !l.e.rec.Alone {
-		l.e.step(appmodules.PeerLost, cause.Error())
+		l.e.step(appmodules.PeerLost, l.e.said(cause))
 		return
 	}
 	// The peer was never told that it is complete, so it was not needed yet.
@@ -278,7 +291,7 @@ func (l *leading) lost(cause error) {
 			l.e.event(appmodules.StorageFailed, fmt.Sprintf("volume %s: %v", vol.cfg.Target, err))
 		}
 	}
-	l.e.step(appmodules.LinkLost, cause.Error())
+	l.e.step(appmodules.LinkLost, l.e.said(cause))
 }
 
 // checkDrained tells the machine once all volumes are in step.

@@ -194,7 +194,7 @@ func brief(err error) string {
 				return
 			}
 		}
-		text := err.Error()
+		text := cluster.Plain(err)
 		if late(err) {
 			text = ErrSilent.Error()
 		}

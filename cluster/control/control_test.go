@@ -83,7 +83,7 @@ func TestAwayInWords(t *testing.T) {
 	p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: &roundTripper{fmt.Errorf("call beta: %w", paths)},
 		Unreachable: unreachable})
 	err := p.Call(t.Context(), "beta", "version", nil, nil)
-	if !errors.Is(err, unreachable) || err.Error() != "beta does not answer: connection refused, no answer in time" {
+	if !errors.Is(err, unreachable) || err.Error() != "beta does not answer: nothing listens there, no answer in time" {
 		t.Error(err)
 	}
 	for what, c := range map[string]struct{ err, is, not error }{

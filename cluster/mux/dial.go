@@ -23,7 +23,7 @@ const (
 )
 
 // ErrNoPath is returned when the configuration has no address of a node.
-var ErrNoPath = errors.New("node has no address in the cluster configuration")
+var ErrNoPath = errors.New("the cluster's configuration has no address of it")
 
 // Dial connects to a service of node. The paths are tried in order, each 150 ms after the one before or as soon as
 // that failed, and the first that succeeds wins; each has 3 s at most. The connection belongs to the caller, and ctx
@@ -33,7 +33,7 @@ var ErrNoPath = errors.New("node has no address in the cluster configuration")
 func (m *Mux) Dial(ctx context.Context, node cluster.NodeID, service byte, route Route) (net.Conn, error) {
 	paths, err := m.paths(node, route)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", node, err)
+		return nil, fmt.Errorf("%s is not reached: %w", node, cluster.Worded(err))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the attempts that lost
@@ -54,7 +54,7 @@ func (m *Mux) Dial(ctx context.Context, node cluster.NodeID, service byte, route
 		})
 	}, results)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", node, err)
+		return nil, fmt.Errorf("%s is not reached: %w", node, cluster.Worded(err))
 	}
 	m.worked(node, conn.RemoteAddr().String())
 	return conn, nil

@@ -65,6 +65,9 @@ func (p *Panel) register(ctx context.Context, addr string, t enroll.Token) (*Han
 	w := cluster.Witness{Addr: addr, ID: rand.Text()}
 	key, err := witness.Register(ctx, addr, t, witness.Registration{ID: w.ID, Name: p.cfg.Book.Config().Name,
 		CA: p.cfg.Authority()})
+	if errors.Is(err, witness.ErrUnreached) {
+		return nil, fmt.Errorf("%w: %v: is \"duetd witness\" running there, and its port open?", ErrConflict, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrConflict, err)
 	}

@@ -21,6 +21,9 @@ import (
 // ErrClosed is returned by a Client after Close.
 var ErrClosed = errors.New("witness client is closed")
 
+// ErrUnreached is wrapped by the error of a call that met nobody at the witness's address.
+var ErrUnreached = errors.New("it cannot be reached")
+
 const (
 	// patience is how long a connection that worked before may take to answer until
 	// a new one is tried; on a slow path, three times what connecting took.
@@ -186,7 +189,7 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	if err != nil {
-		return fmt.Errorf("call witness %s: %w", c.cfg.Addr, err)
+		return fmt.Errorf("witness %s: %w", c.cfg.Addr, cluster.Worded(err))
 	}
 	return nil
 }
@@ -222,7 +225,7 @@ func (c *Client) take(ctx context.Context) (l *line, fresh bool, err error) {
 	case c.dial <- struct{}{}:
 		defer func() { <-c.dial }()
 	case <-ctx.Done():
-		return nil, false, fmt.Errorf("connect: %w", context.Cause(ctx))
+		return nil, false, fmt.Errorf("%w: %w", ErrUnreached, context.Cause(ctx))
 	}
 	cert := c.cfg.Certificate()
 	c.mu.Lock()
@@ -235,7 +238,7 @@ func (c *Client) take(ctx context.Context) (l *line, fresh bool, err error) {
 		l, err := connect(ctx, c.cfg, cert)
 		c.mu.Lock()
 		if err != nil {
-			return nil, false, fmt.Errorf("connect: %w", err)
+			return nil, false, fmt.Errorf("%w: %w", ErrUnreached, err)
 		}
 		c.line, fresh = l, true
 	}

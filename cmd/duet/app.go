@@ -98,7 +98,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage), !a.began:
-		text := parseError.ReplaceAllString(oneLine(err), "")
+		text := badFlag(c, oneLine(err))
 		a.fail(http.StatusBadRequest, fmt.Sprintf("%s (%s --help shows how)", text, c.CommandPath()))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
@@ -110,8 +110,28 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return exitError
 }
 
-// parseError is what pflag passes on of Go's library about a number that is none.
-var parseError = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
+// invalidArgument is what pflag says of the value of a flag: the value, the flag, and what Go's library says.
+var invalidArgument = regexp.MustCompile(`^invalid argument (".*") for "(?:-\w, )?--([\w-]+)" flag: (.*)$`)
+
+// badFlag says of a value that a flag does not take what it takes; any other text stays as it is.
+func badFlag(c *cobra.Command, text string) string {
+	m := invalidArgument.FindStringSubmatch(text)
+	if m == nil {
+		return text
+	}
+	f := c.Flags().Lookup(m[2])
+	if f == nil {
+		return text
+	}
+	wanted, ok := map[string]string{
+		"duration": "a duration such as 90s, 5m or 1h", "bool": "true or false",
+		"int": "a whole number", "int64": "a whole number", "uint": "a whole number", "uint64": "a whole number",
+	}[f.Value.Type()]
+	if !ok {
+		return fmt.Sprintf("--%s %s: %s", m[2], m[1], m[3])
+	}
+	return fmt.Sprintf("--%s %s: %s is wanted", m[2], m[1], wanted)
+}
 
 // asksJSON: --json is among the flags of a command line. It does not know which flags take a value, so a value that
 // is --json counts too; it only decides how a mistake is told.
@@ -179,9 +199,9 @@ func (a *app) tellComplaints() {
 	a.complaints = nil
 }
 
-// oneLine folds the lines of an error, so that logs and scripts get one.
+// oneLine folds the lines of an error, so that logs and scripts get one, and says in words what the system said.
 func oneLine(err error) string {
-	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	lines := strings.FieldsFunc(cluster.Plain(err), func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}

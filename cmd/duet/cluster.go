@@ -324,9 +324,13 @@ func (a *app) tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.say(t, "%s\nGood once, until %s. On the new node, with an address of this one:\n  duet cluster join "+
-				"ADDRESS --token %s --node NAME --addr IP",
-				clean(t.Token), t.Expires.Local().Format("2006-01-02 15:04"), clean(t.Token))
+			if err := a.say(t, "%s", clean(t.Token)); err != nil || a.json {
+				return err
+			}
+			// Beside the token, which is alone on standard output, so that a script can keep it.
+			_, err = fmt.Fprintf(a.err, "Good once, until %s. On the new node, with an address of this one:\n  duet cluster "+
+				"join ADDRESS --token %s --node NAME --addr IP\n", t.Expires.Local().Format("2006-01-02 15:04"), clean(t.Token))
+			return err
 		}),
 	}
 	c.Flags().DurationVar(&life, "life", life, "how long it is good")

@@ -167,7 +167,11 @@ func TestPlainErrors(t *testing.T) {
 		return nil
 	}
 	for line, want := range map[string]string{
-		"log db -n x": `duet: invalid argument "x" for "-n, --lines" flag: invalid syntax (duet log --help shows how)`,
+		"log db -n x":             `duet: --lines "x": a whole number is wanted (duet log --help shows how)`,
+		"cluster token --life 5":  `duet: --life "5": a duration such as 90s, 5m or 1h is wanted (duet cluster token --help shows how)`,
+		"status --watch=perhaps":  `duet: --watch "perhaps": true or false is wanted (duet status --help shows how)`,
+		"config check /nonexist":  "duet: /nonexist does not exist",
+		"vm protect x --config /": "duet: read /: / is a directory",
 		"config set db policy.restart.max=x": "duet: " + api.ErrInvalid.Error() +
 			`: faulty configuration: policy.restart.max: a number is wanted, not "x"`,
 	} {

@@ -175,10 +175,12 @@ func TestBadInput(t *testing.T) {
 	}{
 		{"config check -", "longer than 1 MiB: is it a module's configuration?", endless{}},
 		{"config apply -", "read standard input: input/output error", broken{}},
-		{"vm protect web --config /nonexistent.yaml", "open /nonexistent.yaml: no such file or directory", broken{}},
+		{"config apply -", "standard input: the configuration is empty", strings.NewReader("")},
+		{"config check -", "standard input: the configuration is empty", strings.NewReader("")},
+		{"vm protect web --config /nonexistent.yaml", "/nonexistent.yaml does not exist", broken{}},
 		{"cluster join 10.0.0.1 --node b --addr 10.0.0.2 --token -", "read token: input/output error", broken{}},
 		{"cluster fence set beta --agent x --option p=-", "read secret: input/output error", broken{}},
-		{"cluster fence set beta --file /nonexistent.json", "read devices: open /nonexistent.json: no such file", broken{}},
+		{"cluster fence set beta --file /nonexistent.json", "read devices: /nonexistent.json does not exist", broken{}},
 		{"cluster fence set beta --file /proc/version", "read devices: invalid character", broken{}},
 	} {
 		b := newBench(t, false)

@@ -106,8 +106,8 @@ func TestMistakes(t *testing.T) {
 		{"witness --dir " + dir + "/w --listen nowhere", "serve clusters: listen tcp: address nowhere: missing port in " +
 			"address", 1},
 		{"witness --dir " + file, "open store: ", 1},
-		{"witness list --dir " + dir, "the witness of " + dir + " does not answer (is \"duetd witness\" running with this " +
-			"--dir?): ", 1},
+		{"witness list --dir " + dir, "no witness answers for --dir " + dir + ": `systemctl start duetd-witness` starts that of " +
+			"the package, \"duetd witness list\" with --dir asks another (there is no ", 1},
 	} {
 		out, said, err := here(t, strings.Fields(c.line)...)
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || out != "" {
@@ -221,7 +221,7 @@ func TestPrint(t *testing.T) {
 	for _, c := range []struct{ line, out, err string }{
 		{"witness list", "a\nb\n", "<nil>"},
 		{"witness forget --dir " + dir + " 7", "", "there is no cluster 7"},
-		{"witness token --life 1m", "", "unexpected EOF"},
+		{"witness token --life 1m", "", "the connection has ended"},
 	} {
 		args := strings.Fields(c.line)
 		if !strings.Contains(c.line, "--dir") {
@@ -233,6 +233,29 @@ func TestPrint(t *testing.T) {
 	}
 	if got := strings.Join(asked, "; "); got != `POST /list null; POST /forget "7"; POST /token 60000000000` {
 		t.Errorf("it was asked %s", got)
+	}
+}
+
+// TestTokenAlone: a token is alone on standard output, so that a script can keep it; what to do with it is beside it.
+func TestTokenAlone(t *testing.T) {
+	dir, err := os.MkdirTemp("", "desk") // short: a socket lies in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	ln, err := net.Listen("unix", witnessOptions{dir: dir}.desk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "duetw1.x.y\nGood once, for 1h0m0s.\n")
+		})}}
+	s.Start()
+	defer s.Close()
+	out, said, err := here(t, "witness", "token", "--dir", dir)
+	if out != "duetw1.x.y\n" || said != "Good once, for 1h0m0s.\n" || err != nil {
+		t.Errorf("%q, beside it %q, %v", out, said, err)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"duet/cluster"
 	"duet/cluster/guard"
 	"duet/cluster/membership"
 	"duet/cmd/node"
@@ -50,7 +51,7 @@ type options struct {
 // main ends by itself only here, so that what was deferred has run. Help is no mistake: exit 0.
 func main() {
 	if err := command(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "duetd:", err)
+		fmt.Fprintln(os.Stderr, "duetd:", cluster.Plain(err))
 		os.Exit(exitCode(err))
 	}
 }

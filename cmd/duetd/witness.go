@@ -189,8 +189,8 @@ func deskHandler(s *witness.Server) http.Handler {
 	return mux
 }
 
-// print has the running witness do something and prints what it says, whole or not at all; a refusal is the error.
-// It gives up after ten seconds.
+// print has the running witness do something and prints what it says, whole or not at all: on standard output, but for
+// what it says beside a token. A refusal is the error. It gives up after ten seconds.
 func (o witnessOptions) print(what string, in any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -202,15 +202,26 @@ func (o witnessOptions) print(what string, in any) error {
 	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	resp, err := c.Post("http://witness/"+what, "application/json", bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("the witness of %s does not answer (is \"duetd witness\" running with this --dir?): %w", o.dir, err)
+		return fmt.Errorf("no witness answers for --dir %s: `systemctl start duetd-witness` starts that of the package, "+
+			"\"duetd witness %s\" with --dir asks another (%w)", o.dir, what, cluster.Worded(err))
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(strings.TrimSpace(string(text)))
 	}
-	if err == nil {
-		_, err = os.Stdout.Write(text)
+	if err != nil {
+		return cluster.Worded(err)
 	}
+	// A token is alone on standard output, so that a script can keep it.
+	out, hint := string(text), ""
+	if what == "token" {
+		out, hint, _ = strings.Cut(out, "\n")
+		out += "\n"
+	}
+	if _, err := io.WriteString(os.Stdout, out); err != nil {
+		return err
+	}
+	_, err = io.WriteString(os.Stderr, hint)
 	return err
 }

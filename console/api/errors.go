@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"duet/cluster"
 )
 
 // problem ties one kind of failure to one HTTP status, in both directions.
@@ -50,5 +52,6 @@ func StatusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// refuse turns an error of the Backend into a problem document (RFC 9457).
-func refuse(err error) error { return huma.NewError(StatusOf(err), err.Error()) }
+// refuse turns an error of the Backend into a problem document (RFC 9457). Who reads it knows nothing of Go: what the
+// system said is in words.
+func refuse(err error) error { return huma.NewError(StatusOf(err), cluster.Plain(err)) }

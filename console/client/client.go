@@ -108,8 +108,14 @@ func (c *Client) Config(ctx context.Context, module string) (api.Config, error) 
 	return call[api.Config](ctx, c, "GET", path("config", module), nil)
 }
 
+// errEmpty is a text that says nothing: what a node answers to that is of HTTP.
+var errEmpty = &Error{Said: "the configuration is empty", Kind: api.ErrInvalid}
+
 // Check validates a configuration and changes nothing.
 func (c *Client) Check(ctx context.Context, yaml []byte) error {
+	if len(yaml) == 0 {
+		return errEmpty
+	}
 	return c.do(ctx, request{"POST", "config/check", "application/yaml", yaml}, nil)
 }
 
@@ -117,6 +123,9 @@ func (c *Client) Check(ctx context.Context, yaml []byte) error {
 // if there is another by now; 0: of whatever there is.
 func (c *Client) Apply(ctx context.Context, yaml []byte, base uint64) (api.Config, error) {
 	var out api.Config
+	if len(yaml) == 0 {
+		return out, errEmpty
+	}
 	to := "config"
 	if base != 0 {
 		to += "?base=" + strconv.FormatUint(base, 10)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 
+	"duet/cluster"
 	"duet/console/api"
 )
 
@@ -67,20 +68,9 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fail(ErrAway, "duetd does not answer on %s in time: is it running? systemctl status duetd", c.where)
 	case !c.local:
-		return fail(ErrAway, "duetd does not answer on %s: is it running there? (%v)", c.where, innermost(err))
+		return fail(ErrAway, "duetd does not answer on %s: is it running there? (%s)", c.where, cluster.Plain(err))
 	}
 	return fail(ErrAway, "duetd does not answer on %s: is it running? systemctl status duetd", c.where)
-}
-
-// innermost drops the layers that repeat method, address and "dial tcp".
-func innermost(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err
-		}
-		err = next
-	}
 }
 
 // refusal turns an answer that is not a success into its sentence. The answer is a problem document (RFC 9457);

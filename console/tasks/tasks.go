@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"duet/cluster"
 	"duet/console/api"
 )
 
@@ -94,7 +95,7 @@ func (t *Task) End(result string, err error) {
 	now := time.Now()
 	t.state.Done, t.state.Ended, t.state.Result = true, &now, result
 	if err != nil {
-		t.state.Error = err.Error()
+		t.state.Error = cluster.Plain(err)
 	}
 }
 
