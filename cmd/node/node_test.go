@@ -278,6 +278,10 @@ func TestLifeOfAModule(t *testing.T) {
 	if done := p.finish(p.b, task, err); !strings.Contains(done.Result, "identical") {
 		t.Errorf("verify: %s", done.Result)
 	}
+	if _, err := p.b.node.Verify(ctx, "web01/vdz", false); !errors.Is(err, api.ErrNotFound) ||
+		!strings.Contains(err.Error(), "web01/vda") {
+		t.Errorf("a volume that is not there: %v", err)
+	}
 	if _, err := p.a.node.Verify(ctx, "web01/vda", false); !errors.Is(err, api.ErrConflict) ||
 		!strings.Contains(err.Error(), "beta") {
 		t.Errorf("verify on the secondary: %v", err)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"duet/appmodules/mirror"
@@ -27,6 +28,16 @@ func (n *Node) Verify(_ context.Context, volume string, repair bool) (api.Task, 
 	m, err := n.Mirror(name)
 	if err != nil {
 		return api.Task{}, err
+	}
+	var known []string
+	for _, v := range m.Module.Volumes() {
+		known = append(known, name+"/"+v.Target)
+	}
+	switch {
+	case len(known) == 0:
+		return api.Task{}, fmt.Errorf("volume %s: %w: module %s has none", volume, api.ErrNotFound, name)
+	case !slices.Contains(known, name+"/"+target):
+		return api.Task{}, fmt.Errorf("volume %s: %w%s", volume, api.ErrNotFound, api.Known(volume, known))
 	}
 	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {
 		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: verify it there", api.ErrConflict, name, primary)
