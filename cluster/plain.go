@@ -119,7 +119,7 @@ func ofFile(err *fs.PathError) string {
 	case errors.Is(err, fs.ErrExist):
 		return err.Path + " is there already"
 	case errors.Is(err, fs.ErrPermission):
-		return err.Path + " may not be used by who asks"
+		return err.Path + " is not open to this user"
 	case errors.Is(err, syscall.EISDIR):
 		return err.Path + " is a directory"
 	}

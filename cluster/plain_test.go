@@ -39,7 +39,7 @@ func TestPlain(t *testing.T) {
 		{fmt.Errorf("ask beta: %w", errors.Join(context.DeadlineExceeded, io.EOF)),
 			"ask beta: no answer in time\nthe connection has ended"},
 		{openErr, gone + " does not exist"},
-		{&os.PathError{Op: "open", Path: "/x", Err: os.ErrPermission}, "/x may not be used by who asks"},
+		{&os.PathError{Op: "open", Path: "/x", Err: os.ErrPermission}, "/x is not open to this user"},
 		{&net.DNSError{Name: "wit.example", Err: "no such host"}, "the name wit.example is not known"},
 		{errors.New("the peer said EOF"), "the peer said EOF"},
 		{nil, ""},

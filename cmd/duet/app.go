@@ -30,6 +30,8 @@ const (
 // Setup makes this node part of a cluster before its daemon runs; setup.OnDisk is the one. None of it may run
 // beside the daemon, and it does not look whether that runs: mayLeave does.
 type Setup interface {
+	// Free fails with pki.ErrExists, and the ways on, if dir is that of a member.
+	Free(dir string) error
 	// Init and Join fail with pki.ErrExists on a member. The configuration that they return holds secret keys.
 	Init(ctx context.Context, r setup.InitRequest) (cluster.Config, error)
 	Join(ctx context.Context, r setup.JoinRequest) (cluster.Config, error)

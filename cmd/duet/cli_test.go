@@ -33,7 +33,12 @@ func TestMain(m *testing.M) {
 }
 
 // paper records a Setup's requests.
-type paper struct{ asked []string }
+type paper struct {
+	asked  []string
+	member error // what Free says
+}
+
+func (p *paper) Free(string) error { return p.member }
 
 func (p *paper) Init(_ context.Context, r setup.InitRequest) (cluster.Config, error) {
 	p.asked = append(p.asked, fmt.Sprintf("init %+v", r))
@@ -233,8 +238,8 @@ func TestCommands(t *testing.T) {
 		{name: "cluster_remove_unsure", line: "cluster remove beta"},
 		{name: "cluster_remove_unknown", line: "cluster remove gamma --yes"},
 		{name: "cluster_status", line: "cluster status"},
-		{name: "cluster_witness_add", line: "cluster witness add 10.0.0.9:7425 --token duetw1.x.y"},
-		{name: "cluster_witness_add_port", line: "cluster witness add 10.0.0.9 --token duetw1.x.y"},
+		{name: "cluster_witness_add", line: "cluster witness add 10.0.0.7:7425 --token duetw1.x.y"},
+		{name: "cluster_witness_add_port", line: "cluster witness add 10.0.0.7 --token duetw1.x.y"},
 		{name: "cluster_witness_list", line: "cluster witness list"},
 		{name: "cluster_witness_no_token", line: "cluster witness add 10.0.0.9:7425"},
 		{name: "ping_list", line: "cluster ping list"},

@@ -62,7 +62,10 @@ func (a *app) initCommand() *cobra.Command {
 			"heartbeats.\nRuns on the node itself, before its duetd is started.",
 		Args: args(),
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			var err error
+			err := a.setup.Free(r.Dir)
+			if err != nil {
+				return err
+			}
 			if r.Addrs, err = needed(r.Node, addrs); err != nil {
 				return err
 			}
@@ -102,7 +105,10 @@ func (a *app) joinCommand() *cobra.Command {
 			"the new node itself, before its duetd is started.",
 		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.do(func(ctx context.Context, args []string) error {
-			var err error
+			err := a.setup.Free(r.Dir)
+			if err != nil {
+				return err
+			}
 			if r.Addrs, err = needed(r.Node, addrs); err != nil {
 				return err
 			}

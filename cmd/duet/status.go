@@ -71,9 +71,9 @@ func (a *app) statusCommand() *cobra.Command {
 line says how the cluster stands, and the exit code does: 0 ok, 10 degraded (everything
 runs, but not on two copies, or something is wrong), 11 down (something does not run).
 
-With MODULE and -q nothing is printed and the exit code is its role on the node that is
-asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3, SECOND 4, and 5 if it cannot
-be told (no answer, no such module). With -q alone it is how the cluster stands, or 5.
+With MODULE and -q nothing is printed but an error, on standard error, and the exit code
+is its role on the node that is asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3,
+SECOND 4, and 5 if it cannot be told (no answer, no such module). With -q alone it is how the cluster stands, or 5.
 Without -q no answer is 1. A duetd that hangs is told within a few seconds.`,
 		Args: args("[MODULE]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -87,7 +87,7 @@ Without -q no answer is 1. A duetd that hangs is told within a few seconds.`,
 	c.Flags().BoolVarP(&f.watch, "watch", "w", false,
 		"go on until ctrl-C: in place on a terminal, else a line for each change")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false,
-		"print nothing; the exit code is the role of MODULE, or how the cluster stands")
+		"print nothing but errors; the exit code is the role of MODULE, or how the cluster stands")
 	a.nodeFlag(c, &f.node, "only this node")
 	return c
 }

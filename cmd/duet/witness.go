@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -62,6 +63,10 @@ and both nodes reach each other and a spare, that one takes its place.`}
 			if token == "" {
 				return usageError{errors.New("give what \"duetd witness token\" said on the witness with --token")}
 			}
+			before, err := brief(ctx, c.Status)
+			if err != nil {
+				return err
+			}
 			st, err := c.AddWitness(ctx, api.WitnessRequest{Addr: witnessAddr(args[0]), Token: token})
 			if err != nil {
 				return err
@@ -69,6 +74,13 @@ and both nodes reach each other and a spare, that one takes its place.`}
 			what := "votes from now on, in place of the ping targets of arbitration \"available\""
 			if st.Spare {
 				what = "is a spare"
+			}
+			// One that answers stays as it is.
+			if w, ok := witnessAt(before, st.Addr); ok && w.Alive && w.Spare == st.Spare {
+				what = "votes already: nothing has changed, and the token was not used"
+				if st.Spare {
+					what = "is a spare already: nothing has changed, and the token was not used"
+				}
 			}
 			return a.say(st, "The witness %s %s.", clean(st.Addr), what)
 		}),
@@ -92,13 +104,78 @@ and both nodes reach each other and a spare, that one takes its place.`}
 				return t.write(w, a.color())
 			})
 		}),
-	}, &cobra.Command{
+	}, a.removeWitnessCommand())
+	return c
+}
+
+// witnessAt is the witness at an address; empty: the only one there is.
+func witnessAt(st api.Status, addr string) (api.WitnessStatus, bool) {
+	if addr == "" && len(st.Witnesses) == 1 {
+		return st.Witnesses[0], true
+	}
+	for _, w := range st.Witnesses {
+		if w.Addr == addr {
+			return w, true
+		}
+	}
+	return api.WitnessStatus{}, false
+}
+
+// mayDoWithout asks whether the only witness is to go, and says what decides then. Where another one is, the daemon
+// has that take its place first, or refuses.
+func (a *app) mayDoWithout(ctx context.Context, c *client.Client, addr string) error {
+	st, err := brief(ctx, c.Status)
+	if err != nil {
+		return err
+	}
+	w, ok := witnessAt(st, addr)
+	if !ok || len(st.Witnesses) > 1 {
+		return nil
+	}
+	fences, err := brief(ctx, c.Fences)
+	if err != nil {
+		return err
+	}
+	var fenced, decided []string
+	for _, f := range fences {
+		if len(f.Levels) > 0 {
+			fenced = append(fenced, f.Node)
+		}
+	}
+	for _, m := range st.Modules {
+		if m.Decides == "witness" {
+			decided = append(decided, m.Name)
+		}
+	}
+	facts := fmt.Sprintf("%s is the only witness: nothing votes in its place.", w.Addr)
+	if len(decided) > 0 {
+		facts += "\nIt decides for " + strings.Join(decided, ", ") + "."
+	}
+	facts += "\nWithout it, when the nodes lose each other, "
+	if len(fenced) > 0 {
+		facts += "the fence devices of " + strings.Join(fenced, " and ") + " decide; where there are none, "
+	}
+	facts += "modules with arbitration \"safe\" stand still until you decide, and\nthose with \"available\" go on where a " +
+		"ping target answers, at the risk of two versions."
+	return a.confirm(ctx, facts, fmt.Errorf("to remove the witness %s wants a confirmation: repeat with --yes", w.Addr),
+		"Do without a witness?")
+}
+
+// removeWitnessCommand asks before the only one goes.
+func (a *app) removeWitnessCommand() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
 		Use: "remove [ADDRESS]", Short: "Do without a witness; a spare takes the voter's place first",
 		Args: args("[ADDRESS]"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			addr := ""
 			if len(args) > 0 {
 				addr = witnessAddr(args[0])
+			}
+			if !yes {
+				if err := a.mayDoWithout(ctx, c, addr); err != nil {
+					return err
+				}
 			}
 			// It is removed when this returns; what follows only says who votes now.
 			if err := c.RemoveWitness(ctx, addr); err != nil {
@@ -117,6 +194,7 @@ and both nodes reach each other and a spare, that one takes its place.`}
 			return a.say(struct{}{}, "There is no witness any more: arbitration \"safe\" waits for the peer, \"available\" "+
 				"asks a ping target.")
 		}),
-	})
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }

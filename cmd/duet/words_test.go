@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"duet/cluster/pki"
 	"duet/console/api"
 	"duet/console/api/apitest"
 	"duet/docs"
@@ -436,6 +437,85 @@ func TestFlagsAreNamed(t *testing.T) {
 		const want = "invalid: faulty configuration: --arbitration: \"maybe\" is not one of safe, available\n"
 		if code != exitError || !strings.HasSuffix(b.err.String(), want) {
 			t.Errorf("%s: %s", line, b.transcript(code))
+		}
+	}
+}
+
+// TestMemberAlready: who is a member is told so first, whatever else the command lacks, and both ways on.
+func TestMemberAlready(t *testing.T) {
+	for _, line := range []string{"cluster init", "cluster join 10.0.0.1", "cluster init --name office --node alpha --addr " +
+		"10.0.0.1"} {
+		b := newBench(t, true)
+		b.paper.member = pki.ErrExists
+		code := b.run(t.Context(), strings.Fields(line))
+		if code != exitError || !strings.HasPrefix(b.err.String(), "duet: "+pki.ErrExists.Error()) || len(b.paper.asked) > 0 {
+			t.Errorf("%s: %s", line, b.transcript(code))
+		}
+	}
+}
+
+// TestQuietSaysWhat: help of -q is true of what is printed.
+func TestQuietSaysWhat(t *testing.T) {
+	b := newBench(t, false)
+	code := b.run(t.Context(), strings.Fields("status --help"))
+	for _, want := range []string{"nothing is printed but an error, on standard error", "print nothing but errors"} {
+		if !strings.Contains(b.out.String(), want) {
+			t.Errorf("help does not say %q: %s", want, b.transcript(code))
+		}
+	}
+}
+
+// TestExplainRemoved: the word by which status says that this node is no member has an explanation.
+func TestExplainRemoved(t *testing.T) {
+	b := newBench(t, true)
+	code := b.run(t.Context(), strings.Fields("explain removed"))
+	if code != exitOK || !strings.Contains(b.out.String(), "duet cluster rejoin") {
+		t.Errorf("%s", b.transcript(code))
+	}
+}
+
+// TestWitnessAgain: a witness that is added again votes already, and its token is not used.
+func TestWitnessAgain(t *testing.T) {
+	for addr, want := range map[string]string{
+		"10.0.0.9": "The witness 10.0.0.9:7425 votes already: nothing has changed, and the token was not used.\n",
+		"10.0.0.7": "The witness 10.0.0.7:7425 votes from now on, in place of",
+	} {
+		b := newBench(t, false)
+		code := b.run(t.Context(), []string{"cluster", "witness", "add", addr, "--token", "duetw1.x.y"})
+		if code != exitOK || !strings.HasPrefix(b.out.String(), want) {
+			t.Errorf("%s: %s", addr, b.transcript(code))
+		}
+	}
+}
+
+// TestLastWitnessIsAsked: before the only voter goes it is asked, with what decides without it; a spare, or a voter
+// that one stands in for, goes without a question.
+func TestLastWitnessIsAsked(t *testing.T) {
+	one := apitest.Sample()
+	one.Witnesses = one.Witnesses[:1]
+	for _, c := range []struct {
+		line, in string
+		st       api.Status
+		code     int
+		removed  bool
+	}{
+		{"cluster witness remove", "yes\n", one, exitOK, true},
+		{"cluster witness remove", "no\n", one, exitError, false},
+		{"cluster witness remove 10.0.0.9:7425", "no\n", one, exitError, false},
+		{"cluster witness remove --yes", "", one, exitOK, true},
+		{"cluster witness remove 10.0.0.8", "", apitest.Sample(), exitOK, true},
+		{"cluster witness remove 10.0.0.9", "", apitest.Sample(), exitOK, true},
+	} {
+		b := newBench(t, false)
+		b.node.Set(c.st)
+		b.in, b.inTTY = strings.NewReader(c.in), c.in != ""
+		code := b.run(t.Context(), strings.Fields(c.line))
+		asked := strings.Contains(b.err.String(), "10.0.0.9:7425 is the only witness")
+		facts := strings.Contains(b.err.String(), "the fence devices of beta") &&
+			strings.Contains(b.err.String(), "\"safe\" stand still") && strings.Contains(b.err.String(), "web01, db, old")
+		removed := slices.ContainsFunc(b.node.Asked(), func(s string) bool { return strings.HasPrefix(s, "remove witness") })
+		if code != c.code || removed != c.removed || asked != (c.in != "") || asked && !facts {
+			t.Errorf("%s < %q: %s", c.line, c.in, b.transcript(code))
 		}
 	}
 }

@@ -401,7 +401,7 @@ func TestWitnessLeft(t *testing.T) {
 		st.Witnesses = c.left
 		b.node.Set(st)
 		code := b.run(t.Context(), strings.Fields("cluster witness remove ::1"))
-		if asked := b.node.Asked(); code != exitOK || asked[0] != "remove witness [::1]:7425" ||
+		if asked := b.node.Asked(); code != exitOK || asked[1] != "remove witness [::1]:7425" ||
 			!strings.HasPrefix(b.out.String(), c.remove) {
 			t.Errorf("%v: asked %q\n%s", c.left, asked, b.transcript(code))
 		}

@@ -292,16 +292,26 @@ func withPort(at string) (string, error) {
 	return net.JoinHostPort(at, strconv.Itoa(cluster.DefaultPort)), nil
 }
 
+// Free fails with pki.ErrExists if dir is that of a member. What cannot be read is no free place either.
+func (OnDisk) Free(dir string) error {
+	folder := filepath.Join(dir, PKIFolder)
+	entries, err := os.ReadDir(folder)
+	switch {
+	case err == nil && len(entries) > 0:
+		return fmt.Errorf("%w: %s holds its certificate: `duet cluster status` shows which, `duet cluster leave` ends the "+
+			"membership", pki.ErrExists, folder)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
+}
+
 // settle lets admit fill a new identity folder, stores the configuration it returns and only then gives the folder
 // its name, which makes it count; all of it is durable then. An identity that counts is never touched; a staged
 // one, of a try that was broken off, is thrown away with its keys: it never counted here.
 func settle(dir string, admit func(folder string) (cluster.Config, error)) error {
 	final, staged := filepath.Join(dir, PKIFolder), filepath.Join(dir, PKIFolder+".new")
-	entries, err := os.ReadDir(final)
-	switch {
-	case err == nil && len(entries) > 0:
-		return fmt.Errorf("%w: %s holds its certificate", pki.ErrExists, final)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	if err := (OnDisk{}).Free(dir); err != nil {
 		return err
 	}
 	if remains(dir) {
