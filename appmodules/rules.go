@@ -73,7 +73,8 @@ func choice(path string, of func(Policy) string, allowed ...string) rule {
 }
 
 func reaction(path string, of func(Policy) Reaction) rule {
-	return choice(path, func(p Policy) string { return string(of(p)) }, string(React), string(ReactMove), string(ReactStop))
+	return choice(path, func(p Policy) string { return string(of(p)) }, string(React), string(ReactMove),
+		string(ReactStop))
 }
 
 // span is the rule of a key with a duration; to 0 is no upper limit.

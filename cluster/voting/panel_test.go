@@ -187,6 +187,20 @@ func TestWitnessOnANode(t *testing.T) {
 	}
 }
 
+// TestWitnessUnreached: a witness that nobody meets is told in words and with what to look at, not in those of Go.
+func TestWitnessUnreached(t *testing.T) {
+	p, w := newPair(t), newThird(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	addr := ln.Addr().String()
+	must(t, ln.Close())
+	_, err = p.alpha.Add(t.Context(), addr, w.token())
+	if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "witness "+addr+": it cannot be reached: nothing "+
+		"listens on "+addr+": is \"duetd witness\" running there, and its port open?") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestTake: what is stored is answered, not what was before.
 func TestTake(t *testing.T) {
 	p, w := newPair(t), newThird(t)

@@ -59,8 +59,8 @@ var states = map[string]string{
 	"READY":     "as it should be in this role",
 	"TRANSIENT": "on the way: opening, starting, catching up, waiting for the right to go on",
 	"NOTREADY":  "it does not get on by itself: the sentence in status says what would change that",
-	"REMOVED": "this node was taken off the cluster while it was away, and nothing starts here: `systemctl stop duetd`, then " +
-		"`duet cluster rejoin ADDRESS --token T` brings it back, `duet cluster leave` ends it here; what it had is kept",
+	"REMOVED": "this node was taken off the cluster while it was away, and nothing starts here: `systemctl stop duetd`, " +
+		"then `duet cluster rejoin ADDRESS --token T` brings it back, `duet cluster leave` ends it here; what it had is kept",
 	"?":        "that host does not answer: beside it stands what it was when it was last heard; look at the host",
 	"OK":       "everything runs, and its data are on both hosts",
 	"DEGRADED": "everything runs, but not on two copies, or something is wrong: the sentence beside it says what",

@@ -16,7 +16,8 @@ func TestTasksAreFound(t *testing.T) {
 	if got := b.out.String(); code != exitOK || !strings.Contains(got, "t1") || !strings.Contains(got, "`duet task t1`") {
 		t.Errorf("%s", b.transcript(code))
 	}
-	for _, line := range []string{"vm protect web --no-wait", "vm release db --no-wait", "volume verify db/vda --no-wait"} {
+	for _, line := range []string{"vm protect web --no-wait", "vm release db --no-wait",
+		"volume verify db/vda --no-wait"} {
 		b := newBench(t, false)
 		code := b.run(t.Context(), strings.Fields(line))
 		if b.out.String() != "t1\n" || !strings.Contains(b.err.String(), "`duet task t1` follows it\n") {

@@ -155,8 +155,8 @@ func (a *app) mayDoWithout(ctx context.Context, c *client.Client, addr string) e
 	if len(fenced) > 0 {
 		facts += "the fence devices of " + strings.Join(fenced, " and ") + " decide; where there are none, "
 	}
-	facts += "modules with arbitration \"safe\" stand still until you decide, and\nthose with \"available\" go on where a " +
-		"ping target answers, at the risk of two versions."
+	facts += "modules with arbitration \"safe\" stand still until you decide, and\nthose with \"available\" go on where " +
+		"a ping target answers, at the risk of two versions."
 	return a.confirm(ctx, facts, fmt.Errorf("to remove the witness %s wants a confirmation: repeat with --yes", w.Addr),
 		"Do without a witness?")
 }

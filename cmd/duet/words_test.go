@@ -443,8 +443,8 @@ func TestFlagsAreNamed(t *testing.T) {
 
 // TestMemberAlready: who is a member is told so first, whatever else the command lacks, and both ways on.
 func TestMemberAlready(t *testing.T) {
-	for _, line := range []string{"cluster init", "cluster join 10.0.0.1", "cluster init --name office --node alpha --addr " +
-		"10.0.0.1"} {
+	for _, line := range []string{"cluster init", "cluster join 10.0.0.1", "cluster init --name office --node alpha " +
+		"--addr 10.0.0.1"} {
 		b := newBench(t, true)
 		b.paper.member = pki.ErrExists
 		code := b.run(t.Context(), strings.Fields(line))

@@ -106,8 +106,8 @@ func TestMistakes(t *testing.T) {
 		{"witness --dir " + dir + "/w --listen nowhere", "serve clusters: listen tcp: address nowhere: missing port in " +
 			"address", 1},
 		{"witness --dir " + file, "open store: ", 1},
-		{"witness list --dir " + dir, "no witness answers for --dir " + dir + ": `systemctl start duetd-witness` starts that of " +
-			"the package, \"duetd witness list\" with --dir asks another (there is no ", 1},
+		{"witness list --dir " + dir, "no witness answers for --dir " + dir + ": `systemctl start duetd-witness` " +
+			"starts that of the package, \"duetd witness list\" with --dir asks another (there is no ", 1},
 	} {
 		out, said, err := here(t, strings.Fields(c.line)...)
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || out != "" {

@@ -133,8 +133,8 @@ func (b *Board) Find(id string) (api.Task, error) {
 	if len(ids) > 0 {
 		known = "there are " + strings.Join(ids, ", ")
 	}
-	return api.Task{}, fmt.Errorf("task %s: %w on this node: %s; a task is of the node that was asked for the work, which "+
-		"forgets it an hour after its end", id, api.ErrNotFound, known)
+	return api.Task{}, fmt.Errorf("task %s: %w on this node: %s; a task is of the node that was asked for the work, and "+
+		"that forgets it an hour after its end", id, api.ErrNotFound, known)
 }
 
 // List returns all, the oldest first.
