@@ -242,7 +242,7 @@ func TestBadInput(t *testing.T) {
 		{"peer has a VM of that name", a, []string{"vm", "protect", "twice"},
 			[]string{"defined on beta too", "virsh undefine twice"}},
 		{"bad arbitration", a, []string{"vm", "protect", "web01", "--arbitration", "maybe"},
-			[]string{"policy.arbitration", "safe", "available"}},
+			[]string{"--arbitration", "safe", "available"}},
 		{"no such module", a, []string{"start", "nosuch"}, []string{"nosuch", "vm protect"}},
 		{"no such volume", a, []string{"volume", "verify", "nosuch/vda"}, []string{"nosuch"}},
 		{"init twice", a, []string{"cluster", "init", "--name", "x", "--node", "alpha", "--addr", "10.77.28.11"},
