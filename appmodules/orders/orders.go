@@ -5,8 +5,8 @@
 // what does not fit it. So nothing here protects data. A command is accepted when a call returns; what follows from
 // it shows in the status. It has no goroutines and keeps nothing.
 //
-// orders.go has what each action does; message.go the way to the other node, which another release has to understand:
-// a new command is a line there with a name of its own.
+// orders.go has what each action does; release.go whether a node may give up a module; message.go the way to the other
+// node, which another release has to understand: a new command is a line there with a name of its own.
 package orders
 
 import (

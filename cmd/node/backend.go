@@ -39,7 +39,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	}
 	out.Removed, out.Tasks = n.removed(), n.tasks.GoingOn()
 	for _, t := range n.voting.All() {
-		out.Witnesses = append(out.Witnesses, n.witnessStatus(t))
+		out.Witnesses = append(out.Witnesses, n.voting.Status(t))
 	}
 	out.Modules = n.moduleStatuses()
 	if out.Removed != "" {

@@ -119,7 +119,7 @@ func (a modules) Leaves(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return a.n.mayLeave(ctx, m)
+	return a.n.orders.MayLeave(ctx, m)
 }
 
 // Runs is the engine's word, of its last step; the hypervisor is not asked.
@@ -269,7 +269,7 @@ func (a peers) Forget(ctx context.Context, node cluster.NodeID, m appmodules.Mod
 	return a.remove(ctx, node, m.Name, removal{epoch, m.Identity()})
 }
 
-// remove is answered when the peer has forgotten it, or has nothing of it. A refusal (mayDrop) is api.ErrConflict.
+// remove is answered when the peer has forgotten it, or has none. A refusal (orders.MayDrop) is api.ErrConflict.
 func (a peers) remove(ctx context.Context, node cluster.NodeID, name string, r removal) error {
 	if err := a.n.rpcTo(ctx, node, "modules/"+name+"/remove", r, nil); err != nil {
 		return fmt.Errorf("have %s forget module %s: %w", node, name, err)

@@ -51,7 +51,7 @@ func (n *Node) known() []appmodules.Module {
 // seen are the witnesses as the doctor judges them.
 func (n *Node) seen() (out []doctor.Witness) {
 	for _, h := range n.voting.All() {
-		w := n.witnessStatus(h)
+		w := n.voting.Status(h)
 		_, why := h.Silent()
 		out = append(out, doctor.Witness{Addr: w.Addr, Spare: w.Spare, Alive: w.Alive, Refuses: witness.Refused(why),
 			Removed: errors.Is(why, witness.ErrRemoved)})

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"duet/appmodules/engine"
 	"duet/cluster"
 	"duet/cluster/control"
 	"duet/cluster/voting"
-	"duet/cluster/witness"
 	"duet/console/api"
 	"duet/console/metrics"
 )
@@ -66,36 +64,12 @@ func (n *Node) AddWitness(ctx context.Context, r api.WitnessRequest) (api.Witnes
 	if err != nil {
 		return api.WitnessStatus{}, translate(err)
 	}
-	return n.witnessStatus(h), nil
+	return n.voting.Status(h), nil
 }
 
 // RemoveWitness has all nodes do without one; "" is the only one there is.
 func (n *Node) RemoveWitness(ctx context.Context, addr string) error {
 	return translate(n.voting.Remove(ctx, addr))
-}
-
-// witnessStatus is a witness for admins, as this node has seen it: since when it is silent, and what that costs.
-func (n *Node) witnessStatus(h *voting.Handle) api.WitnessStatus {
-	spare := slices.Contains(n.cluster().Voters.Spares, h.Witness())
-	since, why := h.Silent()
-	out := api.WitnessStatus{Addr: h.Name(), Spare: spare, Alive: why == nil}
-	switch said := witness.Refused(why); {
-	case why == nil:
-		return out
-	case errors.Is(why, witness.ErrRemoved):
-		out.Alive, out.Why = true, "it answers, and does not vote for this node, which was removed from the cluster"
-		return out
-	case said != "" && spare:
-		out.Why = "it answers and refuses this node, and cannot take the voter's place: " + said
-	case said != "":
-		out.Why = "it answers and refuses this node, which waits if it loses its peer now: " + said
-	case spare:
-		out.Why = "it cannot take the voter's place: " + h.Why()
-	default:
-		out.Why = "nothing stops because of it, but a node that loses its peer now waits: " + h.Why()
-	}
-	out.Silent = &since
-	return out
 }
 
 // ofVoting are the API's kinds of the errors of package voting; nil: it is none of them.
