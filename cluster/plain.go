@@ -23,7 +23,7 @@ func Plain(err error) string {
 		return words
 	}
 	for _, inner := range unwrapped(err) {
-		if inner != nil {
+		if inner != nil && inner.Error() != "" {
 			text = strings.ReplaceAll(text, inner.Error(), Plain(inner))
 		}
 	}

@@ -246,6 +246,7 @@ func (e *Engine) tellSoon() {
 // tellLoop exchanges states with the peer, regularly and at once after a change.
 func (e *Engine) tellLoop(ctx context.Context) {
 	for ctx.Err() == nil {
+		e.post(func() {}) // a call that waits for a dead peer is no standstill of this process: see noteStandstill
 		e.exchange(ctx)
 		pause, cancel := e.rt.WithTimeout(ctx, e.cfg.Times.Tell)
 		_ = e.rt.Wait(pause, e.status.soon, nil) // at once after a change, else when the pause ends
