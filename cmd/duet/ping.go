@@ -59,8 +59,9 @@ Without any the default gateway of each node is asked.`}
 
 // asked says what is.
 func asked(st api.PingTargets) string {
-	if len(st.Targets) == 0 {
-		return "Each node asks its default gateway."
+	who := "its default gateway"
+	if len(st.Targets) > 0 {
+		who = clean(strings.Join(st.Targets, ", "))
 	}
-	return "The nodes ask " + clean(strings.Join(st.Targets, ", ")) + "."
+	return "Where neither a witness nor a fence device decides, each node asks " + who + "."
 }
