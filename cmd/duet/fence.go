@@ -70,7 +70,7 @@ func (a *app) fenceSetCommand() *cobra.Command {
 		Use: "set NODE --agent AGENT --option KEY=VALUE…", Short: "Say how a node can be switched off",
 		Long: `Say how a node can be switched off. The options are those of the agent ("man fence_ipmilan").
 The value - reads one secret from standard input. Several devices or levels go in a
-file of JSON: [[{"name":"psu1","agent":"fence_apc_snmp","options":{…},"timeout":"30s"},
+file of JSON: [[{"name": "psu1", "agent": "fence_apc_snmp", "options": {…}, "timeout": "30s"},
 …], …]; all devices of a level have to confirm, the first level that does wins.`,
 		Args: args("NODE"),
 		RunE: a.call(func(ctx context.Context, daemon *client.Client, args []string) error {
