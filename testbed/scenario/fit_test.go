@@ -94,9 +94,9 @@ func TestPeerIsAskedBefore(t *testing.T) {
 	lan(a)
 	redefine(ctx, t, a, "web01", "</devices>",
 		"<interface type='network'><source network='lan'/><model type='virtio'/></interface></devices>")
-	told(ctx, t, a, "web01", "definition-unfit", true)
+	told(ctx, t, b, "web01", "definition-unfit", true)
 	lan(b)
-	told(ctx, t, a, "web01", "definition-unfit", false)
+	told(ctx, t, b, "web01", "definition-unfit", false)
 
 	// The host dies: the VM runs on the other one, without its CD, and its definition has it.
 	must(t, a.Kill())
