@@ -29,9 +29,10 @@ func random(seed uint64) script {
 type generator struct {
 	rng *rand.Rand
 	s   script
-	// ping: a ping target decides, and one node cannot see it. Without that a partition
+	// ping: a ping target decides, and one node cannot see it, or wired. Without that a partition
 	// makes two writers, which arbitration `available` allows and these checks do not.
 	ping     bool
+	wired    bool          // both see the ping target, and each other: nothing is wrong with the network
 	settling time.Duration // after which what was begun before has ended: a shutdown, a fence agent
 	apart    bool          // two writers are allowed: an operator overrides
 }
@@ -53,8 +54,10 @@ func (g *generator) policy() {
 	case 1:
 		g.add("set arbitration available")
 		if !g.apart {
-			g.ping = true
-			g.add("ping %s off", g.node())
+			g.ping, g.wired = true, g.one(2)
+			if !g.wired {
+				g.add("ping %s off", g.node())
+			}
 		}
 	case 2:
 		g.settling = 10 * time.Second
@@ -187,9 +190,15 @@ func (g *generator) fault() {
 		case "drop":
 			line = fmt.Sprintf("drop 0.%d", g.rng.IntN(6))
 		}
+		if verb, _, _ := strings.Cut(line, " "); g.wired && slices.Contains(ofNetwork, verb) {
+			continue
+		}
 		g.add("%s", fill.Replace(line))
 	}
 }
+
+// ofNetwork are the lines that wired does without.
+var ofNetwork = []string{"cut", "delay", "drop", "heal"}
 
 // ends is the first line after which nothing goes wrong any more.
 const ends = "drop 0"
