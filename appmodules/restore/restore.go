@@ -113,7 +113,7 @@ func (r *Room) Give(ctx context.Context, m *registry.Entry, peer cluster.NodeID,
 		return err
 	}
 	again := r.mends.of(m.Module.Name)
-	h := images.Hosting{ID: again.asks(task), Module: m.Module.Name, VM: m.Module.Subject()}
+	h := images.Hosting{ID: again.asks(task), Module: m.Module.Name, VM: m.Module.Subject(), Fresh: true}
 	for _, v := range m.Module.Volumes() {
 		pl := protect.Place{Target: v.Target, Size: v.Size}
 		// Where an admin put it; what the peer chose itself it may choose again.

@@ -116,7 +116,7 @@ func (p *Panel) Apart(ctx context.Context, host string) error {
 	c := p.cfg.Book.Config()
 	at, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return fmt.Errorf("%w: %s has no address on %s: %v", ErrInvalid, host, c.Self, err)
+		return fmt.Errorf("%w: %s has no address on %s: %s", ErrInvalid, host, c.Self, cluster.Plain(err))
 	}
 	loopback := false // nodes have such addresses
 	for _, m := range c.Members {

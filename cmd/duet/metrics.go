@@ -68,7 +68,13 @@ func writeScrape(w io.Writer, st api.Status) error {
 		b.WriteString(" " + j.Node + ".token")
 	}
 	b.WriteString("\n# A token is a key to the whole API of its node: who has it may also stop, move and release VMs.\n" +
-		"# Let only Prometheus read these files (mode 0400).\nscrape_configs:\n")
+		"# Let only Prometheus read these files (mode 0400).\n")
+	if len(jobs) > 0 {
+		fmt.Fprintf(&b, "# By hand, on node %s: curl --cacert %s/%s -H \"Authorization: Bearer $(cat %s/%s)\" \\\n"+
+			"#   https://%s/metrics\n", jobs[0].Node, setup.DefaultDir, setup.CAFile, setup.DefaultDir, setup.TokenFile,
+			jobs[0].Target)
+	}
+	b.WriteString("scrape_configs:\n")
 	// Each job has the file of its node's token: a token opens the API of that node only.
 	for _, j := range jobs {
 		fmt.Fprintf(&b, "  - job_name: %s\n    scheme: https\n    authorization: {credentials_file: %s}\n"+

@@ -80,8 +80,8 @@ func (n *Node) removed() string {
 	if len(who) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("this node was removed from cluster %s, says %s; `duet cluster rejoin` brings it back, "+
-		"`duet cluster leave` ends it here", n.cluster().Name, who[0])
+	return fmt.Sprintf("this node was removed from cluster %s, says %s: `duet cluster token` there, then `systemctl stop "+
+		"duetd` and `duet cluster rejoin` here bring it back; `duet cluster leave` ends it here", n.cluster().Name, who[0])
 }
 
 // removedFrom has the modules of a node that was removed say that: whatever they would advise is refused here.
@@ -98,11 +98,11 @@ func removedFrom(modules []api.ModuleStatus, why string) {
 func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 	out := api.ModuleStatus{Name: m.Module.Name, Kind: string(m.Module.Kind), VM: m.Module.Subject(),
 		Task: n.tasks.Of(m.Module.Name), Nodes: m.Run.Status(), Decides: n.decides(m.Module)}
-	refuse := n.plane.Refusals()
+	refuse, view := n.plane.Refusals(), n.gossip.View()
 	for i := range out.Nodes {
 		at := &out.Nodes[i]
 		at.Parted = slices.Contains(refuse, cluster.NodeID(at.Node))
-		at.Stale = at.Stale || at.Parted
+		at.Stale = at.Stale || at.Parted || at.Node != string(n.self()) && !view.Alive(cluster.NodeID(at.Node))
 		if at.Node == string(n.self()) {
 			if trouble := n.restores.Trouble(m.Module.Name); trouble != "" {
 				at.Why += "; " + trouble

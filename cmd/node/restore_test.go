@@ -37,6 +37,19 @@ func TestNodeIsReplaced(t *testing.T) {
 	}
 
 	p.stop(p.b)
+	until(t, "alpha does not hear beta", func() error {
+		s, err := p.a.node.Status(ctx)
+		must(t, err)
+		if s.Nodes[1].Alive {
+			return errors.New("it does")
+		}
+		for _, m := range s.Modules { // what beta said last is not how it stands
+			if n, err := m.On("beta"); err != nil || !n.Stale {
+				t.Errorf("of a node that is not heard %s says %+v, %v", m.Name, n, err)
+			}
+		}
+		return nil
+	})
 	must(t, errors.Join(os.RemoveAll(p.b.dir), os.Remove(mine)))
 	p.b.hv = hypervisor{fake.New(fake.Config{})}
 	p.is(p.a, "web01", "ALONE")

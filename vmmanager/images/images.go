@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -68,6 +69,9 @@ type Hosting struct {
 	Module string          `json:"module"`
 	VM     string          `json:"vm"`
 	Places []protect.Place `json:"places"`
+	// Fresh: no admin has said that what is at those places may be overwritten. The module was there before, and what
+	// lies there may be the only copy of what that node wrote then.
+	Fresh bool `json:"fresh,omitempty"`
 }
 
 // hosted is what a node notes durably of a hosting, before it makes the images and again before it answers: only what
@@ -118,6 +122,11 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 			return nil, err
 		}
 	}
+	if h.Fresh {
+		if h.Places, err = unused(h.Places); err != nil {
+			return nil, fmt.Errorf("%w on %s", err, r.self())
+		}
+	}
 	chosen, err := r.Choose(h.Module, h.Places)
 	if err != nil {
 		return nil, err
@@ -134,6 +143,44 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 		return nil, errors.Join(err, r.drop(h.ID, note)) // what stays is found by its note
 	}
 	return made, nil
+}
+
+// unused are the places without those where a file is: that stays as it is, and the image is made where this node
+// chooses. A device has no other place; one that may hold something is refused.
+func unused(places []protect.Place) ([]protect.Place, error) {
+	places = slices.Clone(places)
+	for i, p := range places {
+		st, err := os.Stat(p.Path)
+		switch {
+		case p.Path == "" || errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, err
+		case st.Mode().IsRegular():
+			places[i].Path = ""
+		default:
+			if yes, err := zeroes(p.Path); err != nil {
+				return nil, err
+			} else if !yes {
+				return nil, fmt.Errorf("%w: %s is not empty, and may be all that is left of what was written there: if "+
+					"nobody needs that, `blkdiscard -z -l 1M %s`", api.ErrConflict, p.Path, p.Path)
+			}
+		}
+	}
+	return places, nil
+}
+
+// looked is how much of a device zeroes looks at: tables of partitions and heads of file systems are there.
+const looked = 1 << 20
+
+// zeroes reports whether a device begins with nothing.
+func zeroes(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // it was only read
+	b, err := io.ReadAll(io.LimitReader(f, looked))
+	return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }), err
 }
 
 // drop undoes what a note says, then forgets the note: what could not be undone is still known by it.
