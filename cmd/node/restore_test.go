@@ -100,8 +100,15 @@ func TestNodeForgetsItsModules(t *testing.T) {
 	p.stop(p.b)
 	must(t, os.RemoveAll(filepath.Join(p.b.dir, "db")))
 	p.hasEndpoint(p.b, "web01")
+	must(t, p.b.hv.Start(ctx, "web01")) // a guest of the time before, which nobody serves
 	p.start(p.b)
 	p.is(p.b, "web01", "SECOND")
+	until(t, "the guest of the time before has ended", func() error {
+		if now, err := p.b.hv.State(ctx, "web01"); err != nil || now != vmmanager.Off {
+			return fmt.Errorf("it is %v: %w", now, err)
+		}
+		return nil
+	})
 	p.is(p.a, "web01", "PRIM")
 	for _, image := range []string{"vda.raw", "vda-2.raw"} {
 		if !exists(filepath.Join(p.b.dir, "volumes", "web01", image)) {

@@ -196,7 +196,7 @@ type Question struct {
 func (r *Room) Answer(ctx context.Context, q Question) ([]vmmanager.Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	taken, err := r.Taken(ctx, q.VM)
+	taken, err := r.Taken(ctx, q.VM, false)
 	if err != nil {
 		return nil, err
 	}
@@ -213,8 +213,8 @@ func (r *Room) Answer(ctx context.Context, q Question) ([]vmmanager.Finding, err
 }
 
 // Taken says that a VM of that name is defined here; nil: none is, or only what a module has left that this node knows
-// no more.
-func (r *Room) Taken(ctx context.Context, vm string) (*vmmanager.Finding, error) {
+// no more. That a guest of it is still here is in the way too, but of the same module that comes back.
+func (r *Room) Taken(ctx context.Context, vm string, back bool) (*vmmanager.Finding, error) {
 	def, err := r.cfg.Hypervisor.Definition(ctx, vm)
 	switch {
 	case errors.Is(err, vmmanager.ErrNotFound):
@@ -222,7 +222,7 @@ func (r *Room) Taken(ctx context.Context, vm string) (*vmmanager.Finding, error)
 	case err != nil:
 		return nil, err
 	}
-	if left, err := r.leftover(ctx, def); err != nil || left {
+	if left, err := r.leftover(ctx, def, back); err != nil || left {
 		return nil, err
 	}
 	return &vmmanager.Finding{Level: vmmanager.Refused, Code: "name-taken",
@@ -231,9 +231,10 @@ func (r *Room) Taken(ctx context.Context, vm string) (*vmmanager.Finding, error)
 			vm)}, nil
 }
 
-// leftover: every disk of the VM, which is off, is on a volume of Duet's, and no module or work here has it. Such a
-// definition holds nothing: its data are where the module is.
-func (r *Room) leftover(ctx context.Context, def vmmanager.Definition) (bool, error) {
+// leftover: every disk of the VM is on a volume of Duet's, and no module or work here has it. Such a definition holds
+// nothing: its data are where the module is. It is off, or the module comes back: then the engine ends what is still
+// there, as after a removal of the node on which it ran; nobody has served its disks since.
+func (r *Room) leftover(ctx context.Context, def vmmanager.Definition, back bool) (bool, error) {
 	has := func(m appmodules.Module) bool { return m.Subject() == def.Name }
 	on := r.cfg.Hypervisor.On(def)
 	// Other tools serve disks on sockets too.
@@ -247,7 +248,7 @@ func (r *Room) leftover(ctx context.Context, def vmmanager.Definition) (bool, er
 		return false, nil
 	}
 	state, err := r.cfg.Hypervisor.State(ctx, def.Name)
-	return state == vmmanager.Off && !def.Saved, err
+	return (back || state == vmmanager.Off) && !def.Saved, err
 }
 
 // Ask asks the node that would get the second copy of a VM what it says to it.

@@ -161,7 +161,7 @@ func TestNameTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer("a VM with a disk of its own", "name-taken uefi")
-	if f, err := p.Taken(ctx, "db01"); err != nil || f == nil || !strings.Contains(f.Remedy, "virsh undefine db01") {
+	if f, err := p.Taken(ctx, "db01", false); err != nil || f == nil || !strings.Contains(f.Remedy, "virsh undefine db01") {
 		t.Errorf("it says %+v, %v", f, err)
 	}
 	on, err := p.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: "/run/db01-vda.sock"}})
@@ -173,7 +173,7 @@ func TestNameTaken(t *testing.T) {
 	}
 	taken := func() bool {
 		t.Helper()
-		f, err := p.Taken(ctx, "db01")
+		f, err := p.Taken(ctx, "db01", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,6 +211,9 @@ func TestNameTaken(t *testing.T) {
 	}
 	if !taken() {
 		t.Error("a VM that runs is in nobody's way")
+	}
+	if f, err := p.Taken(ctx, "db01", true); f != nil || err != nil {
+		t.Errorf("what is left of a module is in its own way: %+v, %v", f, err)
 	}
 }
 

@@ -50,8 +50,8 @@ type Config struct {
 	Allowed []string
 	Store   Store
 	Modules func() []appmodules.Module // of this node
-	// Taken says why a VM of that name cannot come here; nil: it can.
-	Taken func(ctx context.Context, vm string) (*vmmanager.Finding, error)
+	// Taken says why a VM of that name cannot come here; nil: it can. Back: its module was here before.
+	Taken func(ctx context.Context, vm string, back bool) (*vmmanager.Finding, error)
 }
 
 // Room makes and drops images. Any number of goroutines may use it.
@@ -111,7 +111,7 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 			return nil, err
 		}
 	}
-	switch taken, err := r.cfg.Taken(ctx, h.VM); {
+	switch taken, err := r.cfg.Taken(ctx, h.VM, h.Fresh); {
 	case err != nil:
 		return nil, err
 	case taken != nil:

@@ -65,7 +65,7 @@ func newPlace(t *testing.T) *place {
 	p := &place{t: t, store: &notes{all: map[string][]byte{}}, pool: t.TempDir()}
 	p.Room = New(Config{Self: "beta", Dir: filepath.Join(t.TempDir(), "duet"), Allowed: []string{p.pool}, Store: p.store,
 		Modules: func() []appmodules.Module { return p.modules },
-		Taken:   func(context.Context, string) (*vmmanager.Finding, error) { return p.taken, nil }})
+		Taken:   func(context.Context, string, bool) (*vmmanager.Finding, error) { return p.taken, nil }})
 	return p
 }
 
