@@ -161,7 +161,8 @@ func TestNameTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer("a VM with a disk of its own", "name-taken uefi")
-	if f, err := p.Taken(ctx, "db01", false); err != nil || f == nil || !strings.Contains(f.Remedy, "virsh undefine db01") {
+	f, err := p.Taken(ctx, "db01", false)
+	if err != nil || f == nil || !strings.Contains(f.Remedy, "virsh undefine db01") {
 		t.Errorf("it says %+v, %v", f, err)
 	}
 	on, err := p.hv.Rewire(def, []vmmanager.Endpoint{{Target: "vda", Socket: "/run/db01-vda.sock"}})
