@@ -54,7 +54,7 @@ func (e *Engine) ask() bool {
 		Cold: e.rec.Cold}
 	mine := &asking{cancel: cancel}
 	e.asking = mine
-	ev := evidence{policy: e.cfg.Module.Policy, Evidence: cluster.Evidence{Met: e.link.met || e.override ||
+	ev := evidence{policy: e.cfg.Module.Policy, Evidence: cluster.Evidence{Met: e.hasMet() ||
 		e.coldStart(), TakeOver: !e.rec.Holds(e.self)}}
 	e.spawn(func(context.Context) {
 		defer cancel()
@@ -216,7 +216,7 @@ func (e *Engine) means(p appmodules.Policy) cluster.Means {
 // coldStart: the policy lets this node do without having met its peer by now (rule 6).
 func (e *Engine) coldStart() bool {
 	after := time.Duration(e.cfg.Module.Policy.ColdStart)
-	return after > 0 && e.rt.Now().Sub(e.link.due) >= after
+	return after > 0 && e.rt.Now().Sub(e.vigil.unbroken()) >= after
 }
 
 // decide applies the end of an ask. The world may have moved on since it was begun: the promise has to be the newest
@@ -233,6 +233,7 @@ func (e *Engine) decide(ask cluster.Ask, ev evidence) {
 			return
 		}
 	}
+	ev.Met = ev.Met && (e.hasMet() || e.coldStart()) // it may have stood still since it asked
 	ok, why := cluster.Granted(e.means(e.cfg.Module.Policy), ev.Evidence)
 	if ok && !ev.PeerYes && ask.Complete < e.rec.Epoch {
 		ok, why = false, "only the peer itself can give the right back"
@@ -297,7 +298,7 @@ func (e *Engine) cancelAsk() {
 // that this node has heard of, but the peer may have taken the same one: rule 11 parts them.
 func (e *Engine) takeByOrder() bool {
 	e.cancelAsk()
-	e.override = true
+	e.override = e.rt.Now()
 	rec, had := e.rec.Promise(e.self, max(e.above, e.link.state.Record.Promised)), e.rec.Holds(e.self)
 	if !e.save(rec.Won(e.self, rec.Promised, true)) {
 		return false

@@ -51,7 +51,6 @@ func (e *Engine) put(ctx context.Context, values ...value) error {
 		return errStoreHangs // nothing overtakes the one before
 	}
 	s := &saving{since: e.rt.Now(), limit: e.saveLimit(), over: make(chan struct{})}
-	defer func() { e.ran = e.rt.Now() }()
 	e.saving.Store(s)
 	ctx, cancel := e.rt.WithTimeout(ctx, s.limit)
 	defer cancel()

@@ -44,6 +44,7 @@ type owner struct {
 	tasks  tally                  // goroutines the engine started with spawn: Stop waits for them without a limit
 	saving atomic.Pointer[saving] // the last save; its own goroutine and whoever asks something read it
 	loop   chan struct{}          // closed when the owner goroutine ended
+	vigil  vigil
 }
 
 // mandate is the right to write, as this node knows it, and what is done to get it.
@@ -61,7 +62,7 @@ type mandate struct {
 	patience time.Time                 // no Look before it: an ask was denied just now, or the workload did not start here
 	denied   bool                      // an ask was denied in the present phase
 	held     bool                      // Hold succeeded since the volumes were opened: both copies are equal, and flushed
-	override bool                      // an operator stands in for meeting the peer (rule 6)
+	override time.Time                 // when an operator stood in for meeting the peer (rule 6); zero: none did
 	outlives bool                      // the peer was ending already when an operator last had a word here
 	handed   cluster.Epoch             // the last this engine handed over; one that was asked for is wanted by the peer
 	yield    bool                      // an operator lets the peer's version win after a split brain
@@ -85,7 +86,6 @@ type course struct {
 // tale is what is told of the module.
 type tale struct {
 	began time.Time // of this run
-	ran   time.Time // when the owner last had something to do, or waited for a save
 	since time.Time // of the present role
 	why   string
 	told  string // the reason before why
@@ -108,8 +108,7 @@ type disks struct {
 type peerLink struct {
 	state State     // the newest that it has told: when it is worth asking; votes and confirmations decide
 	heard time.Time // when that came, by this node's clock
-	met   bool      // heard since this engine started, or stood still: rule 6
-	due   time.Time // since when it has to be met
+	met   time.Time // when a question was asked that it has answered; zero: none
 }
 
 // heirAgain is how long a module whose VM does not start here stays stopped, at least, before its
@@ -153,7 +152,7 @@ func New(cfg Config) (*Engine, error) {
 // it stands, at most quickTime, votes are given and states exchanged, but commands are refused and nothing is decided.
 func (e *Engine) Start() {
 	e.began = e.rt.Now()
-	e.link.due = e.began
+	e.vigil.begin(e.began, max(e.cfg.Times.Detection, 4*e.cfg.Times.Tell))
 	e.recall(e.read())
 	e.budget.Join(e, e.urgent)
 	e.cfg.Workload.Watch(e.ctx, func(r appmodules.Report) { e.post(func() { e.onReport(r) }) })
@@ -291,22 +290,24 @@ func (e *Engine) run() {
 	defer func() { e.untime() }()
 	for e.rt.Wait(e.ctx, e.box.ready, nil) == nil && e.ctx.Err() == nil {
 		for _, fn := range e.box.take() {
-			e.noteStandstill()
+			e.awake()
 			fn()
 		}
 	}
 }
 
-// noteStandstill notices that this process stood still, or its whole computer, for so long that the peer may have
-// taken over meanwhile, and may be gone again: then it has to be met anew, as after a start (rule 6). A goroutine that
-// waited for its metadata disk did not stand still: the heartbeats went on.
-func (e *Engine) noteStandstill() {
-	now := e.rt.Now()
-	if gap := now.Sub(e.ran); !e.ran.IsZero() && gap > max(e.cfg.Times.Detection, 4*e.cfg.Times.Tell) {
-		e.cfg.Logger.Warn("this process stood still", "module", e.cfg.Module.Name, "for", gap)
-		e.link.met, e.link.due, e.override = false, now, false
+// awake shows that this goroutine runs, which is the owner's or that of exchanges.
+func (e *Engine) awake() {
+	if gap := e.vigil.show(e.rt.Now()); gap > 0 {
+		e.cfg.Logger.Warn("this process stood still: the peer has to be met anew", "module", e.cfg.Module.Name, "for", gap)
 	}
-	e.ran = now
+}
+
+// hasMet: the peer was met, or an operator stood in for that, since this engine started and since it last stood still.
+func (e *Engine) hasMet() bool {
+	since := e.vigil.unbroken()
+	after := func(t time.Time) bool { return !t.IsZero() && !t.Before(since) }
+	return after(e.link.met) || after(e.override)
 }
 
 // post runs fn on the engine's goroutine, later; it never blocks. An engine that has stopped drops fn.

@@ -93,8 +93,8 @@ func (e *Engine) silent() bool {
 // countdown says when cold_start lets this node go on by itself, as the end of a sentence; empty: it does not.
 func (e *Engine) countdown() string {
 	after := time.Duration(e.cfg.Module.Policy.ColdStart)
-	left := after - e.rt.Now().Sub(e.link.due)
-	if after == 0 || left <= 0 || e.link.met || e.rec.Complete != e.rec.Epoch {
+	left := after - e.rt.Now().Sub(e.vigil.unbroken())
+	if after == 0 || left <= 0 || e.hasMet() || e.rec.Complete != e.rec.Epoch {
 		return ""
 	}
 	return fmt.Sprintf(", or cold_start in %v", left.Round(time.Second))

@@ -130,6 +130,7 @@ func TestMissing(t *testing.T) {
 	p := newPair(t)
 	e := stopped(p, func(m *appmodules.Module) { m.Policy.ColdStart = appmodules.ColdStart(time.Hour) })
 	e.began = e.rt.Now()
+	e.vigil.begin(e.began, time.Minute)
 	e.m.Phase = appmodules.Waiting
 	holds := cluster.Record{Epoch: 3, Holder: "alpha", Promised: 3, Complete: 3}
 	cold := holds
@@ -154,9 +155,10 @@ func TestMissing(t *testing.T) {
 		{stale, true, false, false, "the module is stopped on beta, which has the newest data: start it there"},
 		{stale, true, true, false, "waits for beta"},
 	} {
-		e.rec, e.link, e.work.balked = c.rec, peerLink{due: e.began}, c.balked
+		e.rec, e.link, e.work.balked = c.rec, peerLink{}, c.balked
 		if c.heard {
-			e.link = peerLink{state: State{Active: c.active, Balked: c.balked}, heard: e.rt.Now().Add(time.Minute), met: true}
+			e.link = peerLink{state: State{Active: c.active, Balked: c.balked}, heard: e.rt.Now().Add(time.Minute),
+				met: e.rt.Now()}
 		}
 		if got := e.missing(); got != c.want {
 			t.Errorf("%+v says\n%s\nwant\n%s", c, got, c.want)

@@ -246,7 +246,7 @@ func (e *Engine) tellSoon() {
 // tellLoop exchanges states with the peer, regularly and at once after a change.
 func (e *Engine) tellLoop(ctx context.Context) {
 	for ctx.Err() == nil {
-		e.post(func() {}) // a call that waits for a dead peer is no standstill of this process: see noteStandstill
+		e.awake()
 		e.exchange(ctx)
 		pause, cancel := e.rt.WithTimeout(ctx, e.cfg.Times.Tell)
 		_ = e.rt.Wait(pause, e.status.soon, nil) // at once after a change, else when the pause ends
@@ -265,8 +265,7 @@ func (e *Engine) exchange(ctx context.Context) {
 	}
 	e.post(func() {
 		if err == nil {
-			// An answer may have waited for this process to go on.
-			e.link.met = e.link.met || !asked.Before(e.link.due)
+			e.link.met = asked // and not when the answer is read: it may have waited for this process to go on
 			e.hear(theirs)
 		}
 		e.look()
