@@ -24,6 +24,9 @@ type SecondaryConfig struct {
 	// LocalBudget is how long a call of Device or Log can last before the copy counts as
 	// failed (ErrHung); 0: for ever.
 	LocalBudget time.Duration
+	// Intact is what Intact of the Secondary said that this process had for the volume before, if everything was made
+	// durable when it was closed and nobody has written to the device since; else 0, which is always safe.
+	Intact uint64
 }
 
 // Secondary applies what the primary of a volume sends, one session at a time. It
@@ -45,7 +48,7 @@ type Secondary struct {
 	mu      sync.Mutex
 	lineage Lineage  // as it is durable
 	entries []Entry  // this copy's own suspects, from a time when it was written alone
-	intact  uint64   // epoch in which this process acknowledged everything since Complete; 0: none
+	intact  uint64   // see Intact
 	session *session // the newest, until nothing of it runs any more; nil: none
 	failed  error    // a call of the device or log failed, or hangs: no session begins any more
 	local   localWatch
@@ -65,6 +68,7 @@ func NewSecondary(cfg SecondaryConfig) (*Secondary, error) {
 		cfg: cfg, log: unhurried(cfg.Logger).With("volume", cfg.Volume), dev: cfg.Device, start: time.Now(),
 		storing: make(chan struct{}, 1), down: make(chan struct{}),
 		entries: entries, lineage: Lineage{Volume: cfg.Identity}, local: localWatch{budget: cfg.LocalBudget},
+		intact: cfg.Intact,
 	}
 	if lineage != nil {
 		s.lineage = *lineage
@@ -77,6 +81,17 @@ func (s *Secondary) Lineage() Lineage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lineage
+}
+
+// Intact is the epoch in which this process has acknowledged everything since Complete, so that no crash has lost any of
+// it; 0: none, or the copy has failed.
+func (s *Secondary) Intact() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return 0
+	}
+	return s.intact
 }
 
 // Applied counts the writes this Secondary has applied. It only grows.

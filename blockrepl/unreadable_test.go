@@ -137,6 +137,31 @@ func TestPeerIsIntactAgain(t *testing.T) {
 	q.equal()
 }
 
+// A Secondary that was closed and made again in one process still vouches for what it had; one that has failed does not.
+func TestReopenedPeerIsIntact(t *testing.T) {
+	q := newPair(t, 16<<20).up()
+	q.write(RegionSize, fill(3, RegionSize))
+	q.lose()
+	q.serve.Wait()
+	q.s.Close()
+	q.reopen(q.s.Intact())
+	a, _ := q.disks()
+	a.spoil(RegionSize + 4096)
+	if err := q.attach(1, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := q.read(RegionSize, RegionSize); !bytes.Equal(got, fill(3, RegionSize)) {
+		t.Error("the region does not have what was written")
+	}
+	q.s.mu.Lock()
+	_ = q.s.fail(errors.New("broken"))
+	q.s.intact = 1 // a Complete that was under way
+	q.s.mu.Unlock()
+	if e := q.s.Intact(); e != 0 {
+		t.Errorf("a copy that failed is intact in epoch %d", e)
+	}
+}
+
 // A complete peer that may have lost acknowledged writes does not stand in for what cannot
 // be read here: the guest gets an error rather than old data, and everything else goes on.
 func TestResyncDoesNotTrustLossyPeer(t *testing.T) {

@@ -355,11 +355,41 @@ func TestDisksThatFail(t *testing.T) {
 	}
 }
 
+// TestReopenedIsIntact: what a volume that is closed in order has not lost, the next Secondary of it vouches for; not after
+// a flush that failed, nor when the volume was opened to be written here.
+func TestReopenedIsIntact(t *testing.T) {
+	v, errFront := module().Volumes()[0], errors.New("no socket")
+	d := &disksThatFail{log: memlog.New(), front: errFront}
+	defer d.log.Close()
+	s := NewStorage(StorageConfig{Module: module(), Node: "alpha", Disks: d, Logger: stopped(newPair(t)).cfg.Logger})
+	s.(*storage).intact.Store(v.ID, uint64(3)) // as after a session of epoch 3
+	reopen := func(want uint64, flush error) {
+		t.Helper()
+		sec, err := s.Secondary(v)
+		must(t, err)
+		if got := sec.(follows).Intact(); got != want {
+			t.Errorf("intact in epoch %d, want %d", got, want)
+		}
+		d.flush = flush
+		if err := sec.Close(); !errors.Is(err, flush) {
+			t.Errorf("close: %v", err)
+		}
+	}
+	reopen(3, nil)
+	reopen(3, errors.New("no flush"))
+	reopen(0, nil)
+	s.(*storage).intact.Store(v.ID, uint64(3))
+	if _, err := s.Primary(v, func(blockrepl.Event) {}); !errors.Is(err, errFront) {
+		t.Error(err)
+	}
+	reopen(0, nil)
+}
+
 // disksThatFail are Disks that count the images they have open.
 type disksThatFail struct {
-	log                      *memlog.Log
-	open, front, aside, logs error
-	opened                   int
+	log                             *memlog.Log
+	open, front, aside, logs, flush error
+	opened                          int
 }
 
 // counted is one of these images.
@@ -369,6 +399,8 @@ type counted struct {
 }
 
 func (c counted) Close() error { c.d.opened--; return nil }
+
+func (c counted) Flush() error { return c.d.flush }
 
 func (d *disksThatFail) Open(appmodules.Volume) (Image, error) {
 	if d.open != nil {

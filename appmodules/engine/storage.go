@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -118,10 +119,22 @@ type StorageConfig struct {
 // NewStorage makes volumes of images, dirty logs and frontends. It opens nothing.
 func NewStorage(cfg StorageConfig) Storage {
 	cfg.Disks = withLink{cfg.Disks}
-	return storage{cfg}
+	return &storage{cfg: cfg}
 }
 
-type storage struct{ cfg StorageConfig }
+type storage struct {
+	cfg StorageConfig
+	// intact is blockrepl.SecondaryConfig.Intact by the ID of a volume that is closed. A node that stops following for a
+	// moment, to ask for the right that it does not get, has still lost nothing.
+	intact sync.Map
+}
+
+// takeIntact forgets what it returns: from now on it is the open volume that knows.
+func (s *storage) takeIntact(v appmodules.Volume) uint64 {
+	epoch, _ := s.intact.LoadAndDelete(v.ID)
+	intact, _ := epoch.(uint64)
+	return intact
+}
 
 // served is a blockrepl.Primary with all that belongs to it.
 type served struct {
@@ -135,11 +148,12 @@ type served struct {
 // Primary opens the image, then the log, then the socket, and serves at once: requests of a guest that comes are
 // taken and wait for the state of the volume. A front end that ends although nobody has fenced the volume is a
 // failure of the device, as the guest has no disk any more.
-func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Primary, error) {
+func (s *storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Primary, error) {
 	image, err := s.cfg.Disks.Open(v)
 	if err != nil {
 		return nil, err
 	}
+	s.takeIntact(v)
 	p := &served{image: image, ended: make(chan struct{})}
 	p.Primary, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{
 		Volume: s.name(v), Node: s.cfg.Node, Identity: v.ID,
@@ -165,9 +179,9 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Pri
 	return p, nil
 }
 
-func (s storage) Written(v appmodules.Volume) time.Time { return s.cfg.Disks.Written(v) }
+func (s *storage) Written(v appmodules.Volume) time.Time { return s.cfg.Disks.Written(v) }
 
-func (s storage) Known(v appmodules.Volume) (blockrepl.Lineage, int64, error) {
+func (s *storage) Known(v appmodules.Volume) (blockrepl.Lineage, int64, error) {
 	entries, l, err := s.cfg.Disks.Log(v).Load()
 	if err != nil || l == nil {
 		return blockrepl.Lineage{}, 0, err
@@ -175,7 +189,7 @@ func (s storage) Known(v appmodules.Volume) (blockrepl.Lineage, int64, error) {
 	return *l, blockrepl.Suspect(entries, v.Size), nil
 }
 
-func (s storage) name(v appmodules.Volume) string { return s.cfg.Module.Name + "/" + v.Target }
+func (s *storage) name(v appmodules.Volume) string { return s.cfg.Module.Name + "/" + v.Target }
 
 func (p *served) Attach(ctx context.Context, nc net.Conn, epoch uint64) (io.Closer, error) {
 	conn := wire.NewConn(nc)
@@ -214,10 +228,10 @@ type follows struct {
 	*blockrepl.Secondary
 	image  Image
 	volume appmodules.Volume
-	cfg    StorageConfig
+	made   *storage
 }
 
-func (s storage) Secondary(v appmodules.Volume) (Secondary, error) {
+func (s *storage) Secondary(v appmodules.Volume) (Secondary, error) {
 	image, err := s.cfg.Disks.Open(v)
 	if err != nil {
 		return nil, err
@@ -225,12 +239,13 @@ func (s storage) Secondary(v appmodules.Volume) (Secondary, error) {
 	sec, err := blockrepl.NewSecondary(blockrepl.SecondaryConfig{
 		Volume: s.name(v), Node: s.cfg.Node, Identity: v.ID,
 		Device: image, Log: s.cfg.Disks.Log(v), Logger: s.cfg.Logger, LocalBudget: s.cfg.Module.Policy.Disk(),
+		Intact: s.takeIntact(v),
 	})
 	if err != nil {
 		_ = image.Close() // nothing was written
 		return nil, err
 	}
-	return follows{sec, image, v, s.cfg}, nil
+	return follows{sec, image, v, s}, nil
 }
 
 var errForeignConnection = errors.New("a simulated connection cannot be served by a real volume")
@@ -245,7 +260,7 @@ func (f follows) Serve(ctx context.Context, in Incoming, complete bool) error {
 
 // Yield overwrites nothing by itself: Rejoin makes the copy one that may be.
 func (f follows) Yield(ctx context.Context, d Divergence) error {
-	if err := f.cfg.Disks.SetAside(f.volume, f.image, d); err != nil {
+	if err := f.made.cfg.Disks.SetAside(f.volume, f.image, d); err != nil {
 		return fmt.Errorf("keep this node's version: %w", err)
 	}
 	return f.Secondary.Rejoin(ctx, d.Winner)
@@ -253,5 +268,9 @@ func (f follows) Yield(ctx context.Context, d Divergence) error {
 
 func (f follows) Close() error {
 	f.Secondary.Close()
-	return finish(f.image)
+	err := finish(f.image)
+	if err == nil {
+		f.made.intact.Store(f.volume.ID, f.Secondary.Intact())
+	}
+	return err
 }

@@ -167,10 +167,10 @@ type disks struct {
 	image *image
 }
 
-var _ engine.Disks = disks{}
+var _ engine.Disks = (*disks)(nil)
 
 // Open opens the image, unless the disk has failed.
-func (d disks) Open(appmodules.Volume) (engine.Image, error) {
+func (d *disks) Open(appmodules.Volume) (engine.Image, error) {
 	if err := d.n.disk.failed(); err != nil {
 		return nil, err
 	}
@@ -178,19 +178,19 @@ func (d disks) Open(appmodules.Volume) (engine.Image, error) {
 }
 
 // Log is the dirty log.
-func (d disks) Log(appmodules.Volume) blockrepl.DirtyLog { return d.log }
+func (d *disks) Log(appmodules.Volume) blockrepl.DirtyLog { return d.log }
 
 // Frontend is how the guest reaches the volume.
-func (d disks) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error) {
+func (d *disks) Frontend(string, appmodules.Volume) (blockrepl.Frontend, error) {
 	return &door{n: d.n, p: d.life, end: make(chan struct{})}, nil
 }
 
 // Written is not known: nobody looks at it here.
-func (d disks) Written(appmodules.Volume) time.Time { return time.Time{} }
+func (d *disks) Written(appmodules.Volume) time.Time { return time.Time{} }
 
 // SetAside keeps what is here. It is whole at the instant of the call, which takes no time: a version half kept
 // is for blockrepl/divergence's own tests.
-func (d disks) SetAside(appmodules.Volume, engine.Image, engine.Divergence) error {
+func (d *disks) SetAside(appmodules.Volume, engine.Image, engine.Divergence) error {
 	seen := d.n.disk.now()
 	d.n.c.w.live.post(func() {
 		d.n.kept = append(d.n.kept, seen)

@@ -47,6 +47,7 @@ type daemon struct {
 	engine *engine.Engine
 	vm     *workload.VM
 	second *secondary     // of the model
+	intact uint64         // of the model: that of its secondary, while it is closed
 	real   *real          // the byte path; nil: it is the model's
 	prim   engine.Primary // the newest that was opened
 }
@@ -86,7 +87,7 @@ func (n *Node) boot() {
 	n.daemon, n.exit, n.story.phase = daemon{proc: p}, exit{}, appmodules.Stopped
 	if n.c.w.live != nil {
 		p.gate = newGate(p.frozen)
-		n.real = &real{n: n, life: p}
+		n.real = newReal(n, p)
 	}
 	other := cluster.NodeID(names[1-n.id])
 	vm := workload.NewVM(workload.VMConfig{Module: n.c.module, Node: n.name,

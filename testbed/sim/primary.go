@@ -83,7 +83,7 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	p := &primary{tenant: tenant{n: n, p: n.proc}, disk: &n.disk, log: &n.log, id: v.ID,
 		budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
-	n.prim = p
+	n.prim, n.intact = p, 0
 	n.guest.served(p)
 	p.watch()
 	return p, nil

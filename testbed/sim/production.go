@@ -26,6 +26,8 @@ const hotExtents = 2
 type real struct {
 	n       *Node
 	life    *process
+	disks   *disks
+	storage engine.Storage // on disks
 	volumes []io.Closer // opened and perhaps closed since; to be closed when the process dies
 	logs    []*journal
 	streams []*stream // of this life, closed ones too
@@ -48,14 +50,18 @@ func (r *real) await(fn func()) {
 	_ = r.life.waitFor(context.Background(), func() bool { return done }) // it has no other end
 }
 
-// storage is made anew for each volume that is opened, so that it finds the log as it is then.
-func (r *real) storage(following bool) engine.Storage {
-	j := r.n.journal(r.life)
-	r.logs = append(r.logs, j)
-	return engine.NewStorage(engine.StorageConfig{
-		Module: r.n.c.module, Node: r.n.name, Logger: slog.New(slog.DiscardHandler), HotExtents: hotExtents,
-		Disks: disks{n: r.n, life: r.life, log: j, image: r.n.open(r.life.gate, following)},
-	})
+func newReal(n *Node, life *process) *real {
+	d := &disks{n: n, life: life}
+	return &real{n: n, life: life, disks: d, storage: engine.NewStorage(engine.StorageConfig{
+		Module: n.c.module, Node: n.name, Logger: slog.New(slog.DiscardHandler), HotExtents: hotExtents, Disks: d,
+	})}
+}
+
+// load makes image and log anew for a volume that is opened, so that it finds them as they are then. The engine opens one
+// at a time.
+func (r *real) load(following bool) {
+	r.disks.log, r.disks.image = r.n.journal(r.life), r.n.open(r.life.gate, following)
+	r.logs = append(r.logs, r.disks.log)
 }
 
 // opened notes a volume, so that nothing of it outlives the process. A process may die while it opens one: then
@@ -90,9 +96,10 @@ func (r *real) bury() {
 func (r *real) Primary(v appmodules.Volume, report func(blockrepl.Event)) (engine.Primary, error) {
 	var inner engine.Primary
 	var err error
-	storage, live := r.storage(false), r.n.c.w.live
+	live := r.n.c.w.live
+	r.load(false)
 	r.await(func() {
-		inner, err = storage.Primary(v, func(ev blockrepl.Event) {
+		inner, err = r.storage.Primary(v, func(ev blockrepl.Event) {
 			live.post(func() {
 				if done, ok := ev.(blockrepl.VerifyDone); ok {
 					r.n.verified = &done
@@ -134,9 +141,9 @@ func (p provingPrimary) Prove(off int64, repair bool) (f blockrepl.Proof, err er
 func (r *real) Secondary(v appmodules.Volume) (engine.Secondary, error) {
 	var inner engine.Secondary
 	var err error
-	storage := r.storage(true)
+	r.load(true)
 	r.await(func() {
-		if inner, err = storage.Secondary(v); err == nil {
+		if inner, err = r.storage.Secondary(v); err == nil {
 			r.opened(inner)
 		}
 	})
@@ -149,9 +156,11 @@ func (r *real) Secondary(v appmodules.Volume) (engine.Secondary, error) {
 // Written is not known: nobody looks at it here.
 func (r *real) Written(v appmodules.Volume) time.Time { return time.Time{} }
 
-// Known is what the log says.
+// Known is what the log says. It may be asked while a volume is being opened, so it has a storage of its own.
 func (r *real) Known(v appmodules.Volume) (blockrepl.Lineage, int64, error) {
-	return r.storage(false).Known(v)
+	beside := newReal(r.n, r.life)
+	beside.load(false)
+	return beside.storage.Known(v)
 }
 
 // realPrimary is a real volume as a task sees it.

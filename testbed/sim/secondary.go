@@ -70,7 +70,8 @@ func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 	if err := s.n.disk.failed(); err != nil {
 		return nil, err
 	}
-	s.n.second = &secondary{tenant: tenant{n: s.n, p: s.n.proc}}
+	s.n.second = &secondary{tenant: tenant{n: s.n, p: s.n.proc}, intact: s.n.intact}
+	s.n.intact = 0
 	return s.n.second, nil
 }
 
@@ -273,7 +274,11 @@ func (s *secondary) Applied() uint64 { return 0 }
 
 func (s *secondary) Close() error {
 	s.Fence()
-	return s.vacate()
+	err := s.vacate()
+	if err == nil && s.n.proc == s.p {
+		s.n.intact = s.intact
+	}
+	return err
 }
 
 func (s *secondary) Fence() {
