@@ -557,7 +557,7 @@ func (e *Engine) takeOver(h Handover) error {
 	case !e.rec.Inherits(e.self, e.peer, h.From, h.Epoch):
 		return fmt.Errorf("rule 9: hand over epoch %d: this node is at epoch %d, complete at %d, promised %d", h.Epoch,
 			e.rec.Epoch, e.rec.Complete, e.rec.Promised)
-	case !e.facts().Wanted:
+	case !e.facts().Wanted || e.retiring:
 		return fmt.Errorf("rule 9: hand over epoch %d: the module is to stop on %s", h.Epoch, e.self)
 	case e.m.Phase != appmodules.Standby && e.m.Phase != appmodules.Following:
 		return fmt.Errorf("rule 9: hand over epoch %d: the module is %s on %s", h.Epoch, e.m.Phase, e.self)

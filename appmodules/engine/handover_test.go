@@ -52,6 +52,22 @@ func TestHandoverToOneThatStops(t *testing.T) {
 	}
 }
 
+// TestHandoverToADaemonThatStops: it takes no right that it could not use.
+func TestHandoverToADaemonThatStops(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	b.inside(func(e *Engine) { e.retiring = true })
+	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
+	p.until("beta has refused", func() bool { return strings.Contains(journal(a), "the module is to stop on beta") })
+	if rec := b.running().State().Record; rec.Epoch != 1 {
+		t.Errorf("beta's record is %+v", rec)
+	}
+	b.halt()
+	b.boot()
+	p.is(b, "PRIM", "Ready") // it finds out what it was given
+	p.writes(20)
+}
+
 // TestHandoverOfTwoDisks: one of two disks was ready to be handed over when the peer was lost. The guest goes on here,
 // on both.
 func TestHandoverOfTwoDisks(t *testing.T) {
