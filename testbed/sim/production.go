@@ -28,7 +28,7 @@ type real struct {
 	life    *process
 	disks   *disks
 	storage engine.Storage // on disks
-	volumes []io.Closer // opened and perhaps closed since; to be closed when the process dies
+	volumes []io.Closer    // opened and perhaps closed since; to be closed when the process dies
 	logs    []*journal
 	streams []*stream // of this life, closed ones too
 }
