@@ -36,8 +36,8 @@ type Welcome struct {
 	Lineage Lineage `json:"lineage"`
 	// Complete: this copy holds every write acknowledged in the epoch of Hello.
 	Complete bool `json:"complete"`
-	// Intact: this very process acknowledged them, so none was lost in a crash since. False is always safe: the primary
-	// compares what the peer may have lost before it relies on it.
+	// Intact: this very process has had all of them ever since, so none was lost in a crash. False is always safe: the
+	// primary compares what the peer may have lost before it relies on it.
 	Intact   bool `json:"intact"`
 	Suspects int  `json:"suspects"` // number of extents in the Suspects frames that follow
 }

@@ -281,11 +281,11 @@ func (q *pair) primary() *Primary {
 // secondary makes a Secondary on q.b.
 func (q *pair) secondary() *Secondary {
 	q.t.Helper()
-	return q.reopen(0)
+	return q.reopen(false)
 }
 
 // reopen is secondary, in the process that had another one before.
-func (q *pair) reopen(intact uint64) *Secondary {
+func (q *pair) reopen(intact bool) *Secondary {
 	q.t.Helper()
 	s, err := NewSecondary(SecondaryConfig{Volume: "v", Identity: "id", Node: q.b.node, Device: q.b.dev, Log: q.b.log,
 		LocalBudget: q.local, Logger: q.logger, Intact: intact})

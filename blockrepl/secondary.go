@@ -24,9 +24,10 @@ type SecondaryConfig struct {
 	// LocalBudget is how long a call of Device or Log can last before the copy counts as
 	// failed (ErrHung); 0: for ever.
 	LocalBudget time.Duration
-	// Intact is what Intact of the Secondary said that this process had for the volume before, if everything was made
-	// durable when it was closed and nobody has written to the device since; else 0, which is always safe.
-	Intact uint64
+	// Intact: this process has lost nothing of the copy since that had everything. What it had open before was a Secondary
+	// that was Intact, or a Primary that was held, which has both copies in step; it was closed, everything was made
+	// durable then, and nobody has written to the device since. False is always safe.
+	Intact bool
 }
 
 // Secondary applies what the primary of a volume sends, one session at a time. It
@@ -48,7 +49,7 @@ type Secondary struct {
 	mu      sync.Mutex
 	lineage Lineage  // as it is durable
 	entries []Entry  // this copy's own suspects, from a time when it was written alone
-	intact  uint64   // see Intact
+	intact  bool     // this process has lost nothing of the copy since that was complete
 	session *session // the newest, until nothing of it runs any more; nil: none
 	failed  error    // a call of the device or log failed, or hangs: no session begins any more
 	local   localWatch
@@ -83,15 +84,11 @@ func (s *Secondary) Lineage() Lineage {
 	return s.lineage
 }
 
-// Intact is the epoch in which this process has acknowledged everything since Complete, so that no crash has lost any of
-// it; 0: none, or the copy has failed.
-func (s *Secondary) Intact() uint64 {
+// Intact says whether the next Secondary of the volume may be, see SecondaryConfig.
+func (s *Secondary) Intact() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failed != nil {
-		return 0
-	}
-	return s.intact
+	return s.intact && s.failed == nil
 }
 
 // Applied counts the writes this Secondary has applied. It only grows.
@@ -172,11 +169,11 @@ func (s *Secondary) begin(ctx context.Context, n *session) error {
 	}
 	s.session = n
 	if !n.complete {
-		s.intact = 0
+		s.intact = false
 	}
 	welcome := Welcome{
 		Node: s.cfg.Node, Size: s.dev.Size(), Lineage: s.lineage,
-		Complete: n.complete, Intact: n.complete && s.intact == n.epoch,
+		Complete: n.complete, Intact: n.complete && s.intact,
 	}
 	n.places.watch(&s.local, s.dev)
 	go n.live(welcome, s.entries)
@@ -272,7 +269,7 @@ func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 		return fmt.Errorf("complete: %w", err)
 	}
 	s.mu.Lock()
-	n, intact := s.session, s.intact == t.Epoch
+	n, intact := s.session, s.intact
 	var forget []Entry
 	for _, e := range s.entries {
 		forget = append(forget, Entry{Extent: e.Extent})
@@ -295,7 +292,7 @@ func (s *Secondary) Complete(ctx context.Context, t Ticket) error {
 		s.entries = nil
 		n.finished = true
 		if s.session == n {
-			s.intact = t.Epoch
+			s.intact = true
 		}
 		s.log.Info("copy is complete", "epoch", t.Epoch, "lineage", lineage.String())
 	})
@@ -413,7 +410,7 @@ func (s *Secondary) put(entries []Entry, lineage Lineage, before func() error) e
 // reason. What was acknowledged and not flushed may be lost, so the copy is not intact any more. Mu is held.
 func (s *Secondary) fail(err error) error {
 	if s.failed == nil {
-		s.intact = 0
+		s.intact = false
 		s.failed = fmt.Errorf("%w: %w", ErrLocalCopy, err)
 		s.log.Error("local copy failed", "error", err)
 	}

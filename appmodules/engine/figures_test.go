@@ -362,27 +362,27 @@ func TestReopenedIsIntact(t *testing.T) {
 	d := &disksThatFail{log: memlog.New(), front: errFront}
 	defer d.log.Close()
 	s := NewStorage(StorageConfig{Module: module(), Node: "alpha", Disks: d, Logger: stopped(newPair(t)).cfg.Logger})
-	s.(*storage).intact.Store(v.ID, uint64(3)) // as after a session of epoch 3
-	reopen := func(want uint64, flush error) {
+	s.(*storage).intact.Store(v.ID, nil) // as after a session
+	reopen := func(want bool, flush error) {
 		t.Helper()
 		sec, err := s.Secondary(v)
 		must(t, err)
 		if got := sec.(follows).Intact(); got != want {
-			t.Errorf("intact in epoch %d, want %d", got, want)
+			t.Errorf("intact: %v, want %v", got, want)
 		}
 		d.flush = flush
 		if err := sec.Close(); !errors.Is(err, flush) {
 			t.Errorf("close: %v", err)
 		}
 	}
-	reopen(3, nil)
-	reopen(3, errors.New("no flush"))
-	reopen(0, nil)
-	s.(*storage).intact.Store(v.ID, uint64(3))
+	reopen(true, nil)
+	reopen(true, errors.New("no flush"))
+	reopen(false, nil)
+	s.(*storage).intact.Store(v.ID, nil)
 	if _, err := s.Primary(v, func(blockrepl.Event) {}); !errors.Is(err, errFront) {
 		t.Error(err)
 	}
-	reopen(0, nil)
+	reopen(false, nil)
 }
 
 // disksThatFail are Disks that count the images they have open.

@@ -124,25 +124,40 @@ func NewStorage(cfg StorageConfig) Storage {
 
 type storage struct {
 	cfg StorageConfig
-	// intact is blockrepl.SecondaryConfig.Intact by the ID of a volume that is closed. A node that stops following for a
-	// moment, to ask for the right that it does not get, has still lost nothing.
+	// intact has the IDs of the closed volumes that are blockrepl.SecondaryConfig.Intact. A node that has handed over, or
+	// stops following for a moment to ask for a right that it does not get, has lost nothing.
 	intact sync.Map
 }
 
 // takeIntact forgets what it returns: from now on it is the open volume that knows.
-func (s *storage) takeIntact(v appmodules.Volume) uint64 {
-	epoch, _ := s.intact.LoadAndDelete(v.ID)
-	intact, _ := epoch.(uint64)
+func (s *storage) takeIntact(v appmodules.Volume) bool {
+	_, intact := s.intact.LoadAndDelete(v.ID)
 	return intact
+}
+
+// closed ends an image, which nobody uses any more, and says whether it is durable.
+func (s *storage) closed(v appmodules.Volume, image Image, intact bool) error {
+	err := image.Flush()
+	if err != nil {
+		err = fmt.Errorf("flush image: %w", err)
+	}
+	err = errors.Join(err, image.Close()) // after a failed flush too
+	if err == nil && intact {
+		s.intact.Store(v.ID, nil)
+	}
+	return err
 }
 
 // served is a blockrepl.Primary with all that belongs to it.
 type served struct {
 	*blockrepl.Primary
-	image Image
-	front blockrepl.Frontend
-	over  atomic.Bool   // Fence was called
-	ended chan struct{} // closed when the frontend has ended
+	image  Image
+	volume appmodules.Volume
+	made   *storage
+	front  blockrepl.Frontend
+	over   atomic.Bool   // Fence was called
+	held   atomic.Bool   // both copies are the same
+	ended  chan struct{} // closed when the frontend has ended
 }
 
 // Primary opens the image, then the log, then the socket, and serves at once: requests of a guest that comes are
@@ -154,7 +169,7 @@ func (s *storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (Pr
 		return nil, err
 	}
 	s.takeIntact(v)
-	p := &served{image: image, ended: make(chan struct{})}
+	p := &served{image: image, volume: v, made: s, ended: make(chan struct{})}
 	p.Primary, err = blockrepl.NewPrimary(blockrepl.PrimaryConfig{
 		Volume: s.name(v), Node: s.cfg.Node, Identity: v.ID,
 		Device: image, Log: s.cfg.Disks.Log(v), Logger: s.cfg.Logger,
@@ -204,6 +219,17 @@ func (p *served) Fence() {
 	p.Primary.Fence()
 }
 
+func (p *served) Hold(ctx context.Context) error {
+	err := p.Primary.Hold(ctx)
+	p.held.Store(err == nil)
+	return err
+}
+
+func (p *served) Release() {
+	p.held.Store(false)
+	p.Primary.Release()
+}
+
 // Close keeps this order: the volume ends, so that its requests have ended when the front end does, and the image is
 // closed when nobody can reach it any more.
 func (p *served) Close() error {
@@ -211,16 +237,7 @@ func (p *served) Close() error {
 	p.Primary.Close()
 	_ = p.front.Close() // its connections are gone with the volume
 	<-p.ended
-	return finish(p.image)
-}
-
-// finish flushes and closes an image. The close happens after a failed flush too.
-func finish(image Image) error {
-	err := image.Flush()
-	if err != nil {
-		err = fmt.Errorf("flush image: %w", err)
-	}
-	return errors.Join(err, image.Close())
+	return p.made.closed(p.volume, p.image, p.held.Load())
 }
 
 // follows is a blockrepl.Secondary with its image.
@@ -268,9 +285,5 @@ func (f follows) Yield(ctx context.Context, d Divergence) error {
 
 func (f follows) Close() error {
 	f.Secondary.Close()
-	err := finish(f.image)
-	if err == nil {
-		f.made.intact.Store(f.volume.ID, f.Secondary.Intact())
-	}
-	return err
+	return f.made.closed(f.volume, f.image, f.Secondary.Intact())
 }

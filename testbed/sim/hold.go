@@ -130,6 +130,7 @@ func (p *primary) Hold(ctx context.Context) error {
 		p.Release()
 		return fmt.Errorf("hold writes: %w", err)
 	}
+	p.held = true
 	return nil
 }
 
@@ -145,6 +146,6 @@ func (p *primary) writing() (n int) {
 
 // Release ends Hold.
 func (p *primary) Release() {
-	p.holding = false
+	p.holding, p.held = false, false
 	p.pump()
 }

@@ -47,7 +47,7 @@ type daemon struct {
 	engine *engine.Engine
 	vm     *workload.VM
 	second *secondary     // of the model
-	intact uint64         // of the model: that of its secondary, while it is closed
+	intact bool           // of the model: as engine.NewStorage has it, of a volume that is closed
 	real   *real          // the byte path; nil: it is the model's
 	prim   engine.Primary // the newest that was opened
 }

@@ -50,6 +50,7 @@ type primary struct {
 	state    blockrepl.State
 	epoch    uint64 // of the last GoAlone or Attach
 	holding  bool
+	held     bool       // Hold has succeeded
 	failed   error      // of this copy; never taken back, as in production
 	link     *link      // nil: no peer; one at most
 	wants    bool       // a generation must be durable before a write is acknowledged
@@ -83,7 +84,7 @@ func (s storage) Primary(v appmodules.Volume, report func(blockrepl.Event)) (eng
 	p := &primary{tenant: tenant{n: n, p: n.proc}, disk: &n.disk, log: &n.log, id: v.ID,
 		budget: time.Duration(n.c.module.Policy.StallBudget)}
 	p.report = func(ev blockrepl.Event) { n.c.w.at(0, p.p, func() { report(ev) }) }
-	n.prim, n.intact = p, 0
+	n.prim, n.intact = p, false
 	n.guest.served(p)
 	p.watch()
 	return p, nil
@@ -417,7 +418,7 @@ func (p *primary) Ticket() blockrepl.Ticket {
 // Close fences and waits: when it returns nothing of this volume is in the disk or the log any more.
 func (p *primary) Close() error {
 	p.Fence()
-	return p.vacate()
+	return p.leaves(p.held)
 }
 
 // Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere. It waits for

@@ -18,7 +18,7 @@ type secondary struct {
 	tenant
 	serving *incoming // nil: no session
 	closed  bool      // by Fence, for good
-	intact  uint64    // epoch in which it was completed in this life; 0: it may have lost writes since
+	intact  bool      // nothing was lost in this life since it was complete
 	heard   time.Time // by the clock of this node
 }
 
@@ -71,7 +71,7 @@ func (s storage) Secondary(appmodules.Volume) (engine.Secondary, error) {
 		return nil, err
 	}
 	s.n.second = &secondary{tenant: tenant{n: s.n, p: s.n.proc}, intact: s.n.intact}
-	s.n.intact = 0
+	s.n.intact = false
 	return s.n.second, nil
 }
 
@@ -100,13 +100,13 @@ func (s *secondary) Serve(ctx context.Context, ein engine.Incoming, complete boo
 		return blockrepl.ErrClosed
 	}
 	if !complete {
-		s.intact = 0
+		s.intact = false
 	}
 	s.serving, s.heard = in, s.p.Now()
 	in.complete, in.finished = complete, complete
 	in.end.lost = func(err error) { in.end1(err) }
 	w := blockrepl.Welcome{Node: s.n.name, Size: blocks, Lineage: s.n.log.lineage,
-		Complete: complete, Intact: complete && s.intact == in.hello.Epoch}
+		Complete: complete, Intact: complete && s.intact}
 	suspects := s.n.log.suspects
 	there := in.end.other()
 	in.end.send(func() {
@@ -191,7 +191,7 @@ func (s *secondary) read(block int, into *found, answer func(error)) {
 
 // broken: it tells the primary first, so that this is known as the loss of a copy and not of a connection.
 func (s *secondary) broken(in *incoming, err error, answer func(error)) {
-	s.intact = 0
+	s.intact = false
 	answer(err)
 	in.end1(fmt.Errorf("%w: %w", blockrepl.ErrLocalCopy, err))
 }
@@ -246,7 +246,7 @@ func (s *secondary) Complete(ctx context.Context, t blockrepl.Ticket) error {
 	}
 	in.finished, s.n.cold = true, false
 	if s.serving == in {
-		s.intact = t.Epoch
+		s.intact = true
 	}
 	return nil
 }
@@ -274,11 +274,7 @@ func (s *secondary) Applied() uint64 { return 0 }
 
 func (s *secondary) Close() error {
 	s.Fence()
-	err := s.vacate()
-	if err == nil && s.n.proc == s.p {
-		s.n.intact = s.intact
-	}
-	return err
+	return s.leaves(s.intact)
 }
 
 func (s *secondary) Fence() {

@@ -35,6 +35,15 @@ func (t *tenant) leave() {
 	}
 }
 
+// leaves is the end of Close: the volume that is opened next knows whether this copy is intact.
+func (t *tenant) leaves(intact bool) error {
+	err := t.vacate()
+	if err == nil && t.n.proc == t.p {
+		t.n.intact = intact
+	}
+	return err
+}
+
 // vacate waits for all that is in the disk and the log, then makes durable what was written, unless the disk fails.
 // As in production it lasts as long as an operation that hangs. Kinder: that flush takes no time, and one that would
 // fail is not seen.
