@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -197,17 +198,39 @@ func (a *app) mayLeave(ctx context.Context, what string, yes bool) error {
 		return err
 	}
 	defer c.Close()
-	const first = "first `duet stop` the modules that are to end, then `systemctl stop duetd`"
 	switch st, err := brief(ctx, c.Status); {
 	case err == nil:
-		return fmt.Errorf("duetd runs here as node %s: %s", st.Self, first)
+		return stillRuns(st)
 	case !errors.Is(err, client.ErrAway), errors.Is(err, context.DeadlineExceeded): // whatever it says, it runs
-		return fmt.Errorf("duetd runs here: %s (%w)", first, err)
+		return fmt.Errorf("duetd runs here: %s (%w)", stopFirst, err)
 	case yes:
 		return nil
 	}
 	return a.confirm(ctx, "This node forgets its cluster and its modules; copies of VMs in its directory are kept and no "+
 		"longer used.", fmt.Errorf("to %s wants a confirmation: repeat with --yes", what), "Do you want to "+what+"?")
+}
+
+// stopFirst is how a node is brought to where it may leave. The end of the daemon ends no VM.
+const stopFirst = "`systemctl stop duetd`, then this command again"
+
+// stillRuns is the refusal of a daemon that answers. Only VMs of this host are to be stopped before: to stop a module
+// that runs on the other node would end it there.
+func stillRuns(st api.Status) error {
+	as := st.Self
+	if st.Removed != "" {
+		as += ", which was removed from cluster " + st.Cluster
+	}
+	var here []string
+	for _, m := range st.Modules {
+		if n, err := m.On(st.Self); err == nil && slices.Contains([]string{"running", "paused", "frozen", "io-error"}, n.VM) {
+			here = append(here, "`duet stop "+m.Name+"`")
+		}
+	}
+	if len(here) == 0 {
+		return fmt.Errorf("duetd runs here as node %s: %s", as, stopFirst)
+	}
+	return fmt.Errorf("duetd runs here as node %s, and VMs have their disks from it: %s first, then %s", as,
+		strings.Join(here, ", "), stopFirst)
 }
 
 // rejoinCommand is leave and join in one, for a node that was removed: its name, networks and addresses are those
@@ -324,7 +347,7 @@ func needed(node cluster.NodeID, addrs []string) ([]setup.Addr, error) {
 func (a *app) tokenCommand() *cobra.Command {
 	life := time.Hour
 	c := &cobra.Command{
-		Use: "token", Short: "Make a one-time token for a node that is to join", Args: args(),
+		Use: "token", Short: "Make a one-time token for a node that is to join or rejoin", Args: args(),
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			t, err := c.NewToken(ctx, life)
 			if err != nil {
@@ -334,8 +357,9 @@ func (a *app) tokenCommand() *cobra.Command {
 				return err
 			}
 			// Beside the token, which is alone on standard output, so that a script can keep it.
-			_, err = fmt.Fprintf(a.err, "Good once, until %s. On the new node, with an address of this one:\n  duet cluster "+
-				"join ADDRESS --token %s --node NAME --addr IP\n", t.Expires.Local().Format("2006-01-02 15:04"), clean(t.Token))
+			_, err = fmt.Fprintf(a.err, "Good once, until %s. With an address of this node, on a new one, or on one that was "+
+				"removed:\n  duet cluster join ADDRESS --token %s --node NAME --addr IP\n  duet cluster rejoin ADDRESS --token "+
+				"%s\n", t.Expires.Local().Format("2006-01-02 15:04"), clean(t.Token), clean(t.Token))
 			return err
 		}),
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"duet/console/api"
 )
 
 // slowly is an admin who thinks before the answer.
@@ -44,4 +46,31 @@ func TestLeaveHere(t *testing.T) {
 			t.Errorf("%s:\n%s", line, b.transcript(code))
 		}
 	}
+}
+
+// TestLeaveSaysWhatIsToBeDone: while the daemon runs it is said how to get there, by the VMs that are on this host: one
+// that runs on the other node is not to be stopped for that.
+func TestLeaveSaysWhatIsToBeDone(t *testing.T) {
+	const last = "`systemctl stop duetd`, then this command again"
+	for want, st := range map[string]api.Status{
+		"duetd runs here as node alpha: " + last: pair("SECOND/Ready off", "PRIM/Ready running"),
+		"duetd runs here as node alpha, and VMs have their disks from it: `duet stop m` first, then " +
+			last: pair("PRIM/Ready running", "SECOND/Ready off"),
+		"duetd runs here as node alpha, which was removed from cluster office: " +
+			last: removed(pair("WAIT/NotReady off", "?PRIM/Ready")),
+	} {
+		for _, line := range []string{"cluster leave --yes", "cluster rejoin 10.0.0.1 --token duet1.x.y --yes"} {
+			b := newBench(t, false)
+			b.node.Set(st)
+			if got := b.one(t, t.Context(), line, exitError); got != want || len(b.paper.asked) > 0 {
+				t.Errorf("%s: %q, want %q", line, got, want)
+			}
+		}
+	}
+}
+
+// removed is a status of a node that was taken off its cluster.
+func removed(st api.Status) api.Status {
+	st.Removed = "this node was removed, says beta"
+	return st
 }
