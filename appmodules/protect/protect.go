@@ -323,9 +323,9 @@ func (p *protection) result() string {
 	for _, d := range p.Definition.Disks {
 		paths = append(paths, d.Path)
 	}
-	return fmt.Sprintf("VM %s is protected as module %s and runs. %s is getting its copy, and until that is complete "+
-		"there is one: `duet status %s` shows how far it is. The old images are no longer used: %s%s%s", vm, name, p.peer(),
-		name, strings.Join(paths, ", "), p.caution(), p.noticed())
+	return fmt.Sprintf("VM %s is protected as module %s and runs. The first copy to %s goes on without this task, and "+
+		"until it is complete there is one copy only: `duet status %s` shows how far it is. The old images are no longer "+
+		"used: %s%s%s", vm, name, p.peer(), name, strings.Join(paths, ", "), p.caution(), p.noticed())
 }
 
 // caution says what an admin might not expect of the safe policy.

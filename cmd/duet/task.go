@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +29,8 @@ func (a *app) taskCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
 		Use: "task [ID]", Short: "Follow long work that goes on, or list the works of the node that is asked",
+		Long: "Follow long work that goes on, or list the works of the node that is asked. The work of a protect ends when " +
+			"the VM is on\nits volumes: the copy to the other node goes on after it, and \"duet status\" shows how far that is.",
 		Args: args("[ID]"), ValidArgsFunction: a.completeTasks,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 0 {
@@ -54,7 +58,8 @@ func (a *app) taskList(ctx context.Context, c *client.Client) error {
 	}
 	return a.emit(all, func(w io.Writer) error {
 		if len(all) == 0 {
-			_, err := fmt.Fprintln(w, "No long work goes on on this node, and none has ended in the last hour.")
+			_, err := fmt.Fprintf(w, "No long work goes on on this node, and none has ended in the last hour.%s\n",
+				a.copiesGoOn(ctx, c, "\n"))
 			return err
 		}
 		t := table{head: []string{"TASK", "WORK", "MODULE", "SINCE", "HOW FAR"}}
@@ -72,9 +77,30 @@ func (a *app) taskList(ctx context.Context, c *client.Client) error {
 		if err := t.write(w, a.color()); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(w, "\n`duet task %s` follows the last one.\n", clean(all[len(all)-1].ID))
+		_, err := fmt.Fprintf(w, "\n`duet task %s` follows the last one.%s\n", clean(all[len(all)-1].ID),
+			a.copiesGoOn(ctx, c, " "))
 		return err
 	})
+}
+
+// copiesGoOn names, behind a space, the modules whose second copy is being made or catches up: that is no task, and
+// goes on after the protect that began it. What is not known is not told.
+func (a *app) copiesGoOn(ctx context.Context, c *client.Client, space string) string {
+	st, err := brief(ctx, c.Status)
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, v := range st.Volumes() {
+		if v.Sync != nil && v.Sync.Kind == "resync" && !v.Stale && !slices.Contains(names, v.Module) {
+			names = append(names, v.Module)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%sThe second copy of %s goes on: `duet status` shows how far it is.", space,
+		clean(strings.Join(names, ", ")))
 }
 
 // goingOn says in one line what a task does, how far it is and how it is followed.

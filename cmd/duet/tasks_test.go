@@ -13,7 +13,8 @@ import (
 func TestTasksAreFound(t *testing.T) {
 	b := newBench(t, false)
 	code := b.run(t.Context(), []string{"task"})
-	if got := b.out.String(); code != exitOK || !strings.Contains(got, "t1") || !strings.Contains(got, "`duet task t1`") {
+	if got := b.out.String(); code != exitOK || !strings.Contains(got, "t1") || !strings.Contains(got, "`duet task t1`") ||
+		!strings.Contains(got, "The second copy of web01 goes on: `duet status`") {
 		t.Errorf("%s", b.transcript(code))
 	}
 	for _, line := range []string{"vm protect web --no-wait", "vm release db --no-wait",
@@ -26,8 +27,15 @@ func TestTasksAreFound(t *testing.T) {
 	}
 	b = newBench(t, false)
 	b.node.Steps = nil
-	if code := b.run(t.Context(), []string{"task"}); code != exitOK || !strings.HasPrefix(b.out.String(), "No long work") {
+	code = b.run(t.Context(), []string{"task"})
+	if got := b.out.String(); code != exitOK || !strings.HasPrefix(got, "No long work") ||
+		!strings.Contains(got, "\nThe second copy of web01 goes on") {
 		t.Errorf("%s", b.transcript(code))
+	}
+	b.again()
+	b.node.Set(pair("PRIM/Ready running", "SECOND/Ready off"))
+	if b.run(t.Context(), []string{"task"}); strings.Contains(b.out.String(), "second copy") {
+		t.Errorf("nothing is copied: %s", b.out)
 	}
 }
 
