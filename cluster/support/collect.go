@@ -21,20 +21,25 @@ const (
 	maxJournal  = 512 << 10        // bytes of the journal of one module
 )
 
-// command is a program whose output is kept. The file is its name in the part. No shell is between.
+// command is a program whose output is kept. The file is its name in the part. No shell is between. Where it has
+// nothing to say, instead is what an admin can send.
 type command struct {
-	file string
-	args []string
+	file    string
+	args    []string
+	instead string
 }
 
 // commands tell of this computer. What they print is small but for the logs.
 var commands = []command{
-	{"duetd.log", []string{"journalctl", "-u", "duetd", "-n", "20000", "--no-pager", "-o", "short-iso-precise"}},
+	{"duetd.log", []string{"journalctl", "-u", "duetd", "-n", "20000", "--no-pager", "-o", "short-iso-precise"},
+		"if duetd does not run as that unit, send the file that its standard error goes to: " +
+			"`ls -l /proc/$(pidof -s duetd)/fd/2` names it"},
 	{"libvirtd.log", []string{"journalctl", "-u", "libvirtd", "-u", "virtqemud", "-n", "2000", "--no-pager", "-o",
-		"short-iso-precise"}},
-	{"host/addresses.txt", []string{"ip", "-br", "addr"}},
-	{"host/routes.txt", []string{"ip", "route"}},
-	{"host/df.txt", []string{"df", "-hT"}},
+		"short-iso-precise"},
+		"if libvirt logs to a file (log_outputs in /etc/libvirt/*.conf), send that, as /var/log/libvirt/libvirtd.log"},
+	{"host/addresses.txt", []string{"ip", "-br", "addr"}, ""},
+	{"host/routes.txt", []string{"ip", "route"}, ""},
+	{"host/df.txt", []string{"df", "-hT"}, ""},
 }
 
 // files tell of this computer.
@@ -105,6 +110,14 @@ func (p *Part) addFile(name, path string) {
 	p.Add(name, b)
 }
 
+// other is what to send in the place of what the program did not say, behind a sentence.
+func (c command) other() string {
+	if c.instead == "" {
+		return ""
+	}
+	return ": " + c.instead
+}
+
 // output is what a program said.
 type output struct {
 	text []byte // the last of it
@@ -116,12 +129,12 @@ func (p *Part) addOutput(cmd command, o output) {
 	what := strings.Join(cmd.args, " ")
 	switch {
 	case errors.Is(o.err, exec.ErrNotFound):
-		p.Leave("%s: there is no program %s here", cmd.file, cmd.args[0])
+		p.Leave("%s: there is no program %s here%s", cmd.file, cmd.args[0], cmd.other())
 	case o.err != nil && len(o.text) == 0:
 		p.Leave("%s: `%s`: %v", cmd.file, what, o.err)
 	case cmd.args[0] == "journalctl" && !bytes.Contains(o.text, []byte("\n")) ||
 		bytes.HasPrefix(o.text, []byte("-- No entries --")):
-		p.Leave("%s: the journal of this host has nothing of it: send what it was told to log elsewhere", cmd.file)
+		p.Leave("%s: `journalctl -u %s` has nothing on this host%s", cmd.file, cmd.args[2], cmd.other())
 	default:
 		p.Add(cmd.file, o.text)
 		if o.err != nil {

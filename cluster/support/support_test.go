@@ -177,7 +177,9 @@ func TestPrograms(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	for _, want := range []string{"the rest of host/addresses.txt: `ip -br addr`: exit status 3",
-		"host/df.txt: `df -hT`: exit status 1", "duetd.log: the journal of this host has nothing of it"} {
+		"host/df.txt: `df -hT`: exit status 1",
+		"duetd.log: `journalctl -u duetd` has nothing on this host: if duetd does not run as that unit, send the file that",
+		"libvirtd.log: `journalctl -u libvirtd` has nothing on this host: if libvirt logs to a file"} {
 		if !strings.Contains(got[LeftOut], want) {
 			t.Errorf("%q is not said:\n%s", want, got[LeftOut])
 		}
