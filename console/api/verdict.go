@@ -340,9 +340,14 @@ func (s Status) spare(safe []string) string {
 	if len(safe) > 0 {
 		return strings.Join(safe, " or ")
 	}
-	undecided := func(m ModuleStatus) bool { return !m.Stopped() && m.Decides == Nobody }
-	if slices.ContainsFunc(s.Modules, undecided) {
-		return "no node, because nobody decides when they lose each other: add a witness"
+	var undecided []string
+	for _, m := range s.Modules {
+		if !m.Stopped() && m.Decides == Nobody {
+			undecided = append(undecided, m.Name)
+		}
+	}
+	if len(undecided) > 0 {
+		return "no node, because nobody decides for " + few(undecided) + " when they lose each other: add a witness"
 	}
 	return "no node"
 }

@@ -64,8 +64,16 @@ func TestVerdict(t *testing.T) {
 		{"a disk is elsewhere", func(s *Status) { s.Modules[0].Nodes[0].Notices = []Notice{{Level: "alarm"}} }, Degraded,
 			"1 of 2 modules has an alarm (web01); safe to lose: no node", ""},
 		{"nobody decides", func(s *Status) { s.Modules[0].Decides = Nobody }, OK,
-			"2 modules on both of their nodes; safe to lose: no node, because nobody decides when they lose each other: add a " +
-				"witness", ""},
+			"2 modules on both of their nodes; safe to lose: no node, because nobody decides for web01 when they lose each " +
+				"other: add a witness", ""},
+		{"nobody decides for many", func(s *Status) {
+			for _, name := range []string{"a", "b", "c", "d"} {
+				m := twice(name, "alpha", "beta")
+				m.Decides = Nobody
+				s.Modules = append(s.Modules, m)
+			}
+		}, OK, "6 modules on both of their nodes; safe to lose: no node, because nobody decides for a, b, c, … when they " +
+			"lose each other: add a witness", ""},
 		{"the witness is gone", func(s *Status) {
 			s.Witnesses[0].Alive = false
 			for i := range s.Modules {
