@@ -107,3 +107,21 @@ func TestProofPlaces(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestPausedIsSaid: the reason of the last transition is that the workload runs, which somebody has paused since.
+func TestPausedIsSaid(t *testing.T) {
+	s := engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Phase: appmodules.Running, Why: "the VM runs",
+		Workload: "paused", Notices: []appmodules.Notice{{Code: "paused", Text: "VM web is paused"}}}
+	for want, change := range map[string]func(*engine.Status){
+		"VM web is paused; before that: the VM runs": func(*engine.Status) {},
+		"it is paused; before that: the VM runs":     func(s *engine.Status) { s.Notices = nil }, // of another release
+		"the VM runs":                                func(s *engine.Status) { s.Workload = "running" },
+		"writes wait":                                func(s *engine.Status) { s.Phase, s.Why = appmodules.Frozen, "writes wait" },
+	} {
+		now := s
+		change(&now)
+		if got := nodeState("alpha", "web01", now).Why; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

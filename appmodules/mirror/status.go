@@ -23,6 +23,9 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 			out.Came.At = &s.Came.At
 		}
 	}
+	if s.Phase == appmodules.Running && s.Workload == "paused" {
+		out.Why = paused(s)
+	}
 	for _, x := range s.Notices {
 		level := "warning"
 		if x.Alarm {
@@ -37,6 +40,18 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 		}
 	}
 	return out
+}
+
+// paused is the sentence of a workload that somebody keeps from running. Its reason is that of the last transition, as
+// that it runs, which a pause is none of.
+func paused(s engine.Status) string {
+	text := "it is paused"
+	for _, x := range s.Notices {
+		if x.Code == "paused" {
+			text = x.Text
+		}
+	}
+	return text + "; before that: " + s.Why
 }
 
 // volumeStatus is a volume with the work that goes on with it. An ETA of -1 is not known.
