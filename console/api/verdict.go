@@ -155,9 +155,10 @@ func (m ModuleStatus) OnTheWay(n NodeState) bool {
 	return !n.Stale && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
 }
 
-// still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time.
+// still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time. One that
+// runs on a node does not: what another one that stood still has left of it is about to learn that it was taken over.
 func (m ModuleStatus) still() bool {
-	return m.where(func(n NodeState) bool {
+	return m.runs() == "" && m.where(func(n NodeState) bool {
 		return n.VM == "frozen" || n.VM == "io-error" && n.Status == "NotReady"
 	}) != ""
 }

@@ -138,6 +138,11 @@ func TestVerdict(t *testing.T) {
 			n[0].Status, n[0].VM = "NotReady", "io-error"
 			n[1].Status = "Transient"
 		}, Down, "1 of 2 modules stands still (web01); safe to lose: no node", ""},
+		{"a node that stood still has not heard yet that the other one has taken over", func(s *Status) {
+			n := s.Modules[1].Nodes
+			n[0] = NodeState{Node: "beta", Role: "PRIM", Status: "Transient", VM: "frozen", Complete: true}
+			n[1] = NodeState{Node: "alpha", Role: "ALONE", Status: "Ready", VM: "running", Epoch: 1, Complete: true}
+		}, Degraded, "1 of 2 modules has one copy only (mail01); safe to lose: beta", "beta"},
 		{"one is being stopped", func(s *Status) {
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running", Stopping: true}
 		}, Degraded, "1 of 2 modules is being stopped (web01); safe to lose: no node", ""},
