@@ -110,13 +110,15 @@ func TestProofPlaces(t *testing.T) {
 
 // TestPausedIsSaid: the reason of the last transition is that the workload runs, which somebody has paused since.
 func TestPausedIsSaid(t *testing.T) {
+	const frozen = appmodules.Frozen
 	s := engine.Status{Role: appmodules.Prim, Status: appmodules.Ready, Phase: appmodules.Running, Why: "the VM runs",
 		Workload: "paused", Notices: []appmodules.Notice{{Code: "paused", Text: "VM web is paused"}}}
 	for want, change := range map[string]func(*engine.Status){
 		"VM web is paused; before that: the VM runs": func(*engine.Status) {},
-		"it is paused; before that: the VM runs":     func(s *engine.Status) { s.Notices = nil }, // of another release
-		"the VM runs":                                func(s *engine.Status) { s.Workload = "running" },
-		"writes wait":                                func(s *engine.Status) { s.Phase, s.Why = appmodules.Frozen, "writes wait" },
+		// Of another release.
+		"it is paused; before that: the VM runs": func(s *engine.Status) { s.Notices = nil },
+		"the VM runs":                            func(s *engine.Status) { s.Workload = "running" },
+		"writes wait":                            func(s *engine.Status) { s.Phase, s.Why = frozen, "writes wait" },
 	} {
 		now := s
 		change(&now)

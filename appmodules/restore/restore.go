@@ -56,8 +56,15 @@ type Room struct {
 // New builds one that has tried nothing yet.
 func New(cfg Config) *Room { return &Room{cfg: cfg} }
 
-// Trouble is why the peer could not be given a module when that was last tried; empty: it could, or need not be.
-func (r *Room) Trouble(module string) string { return r.mends.of(module).problem() }
+// Notices say why the peer could not be given a module when that was last tried; none: it could, or need not be.
+func (r *Room) Notices(module string) []api.Notice {
+	trouble := r.mends.of(module).problem()
+	if trouble == "" {
+		return nil
+	}
+	return []api.Notice{{Level: "warning", Code: "not-given", Text: trouble,
+		Remedy: fmt.Sprintf("nothing, if that has been mended: it is tried again every %v", again)}}
+}
 
 // Forget drops what was noted of a module that is gone: its name may be used again.
 func (r *Room) Forget(module string) { r.mends.forget(module) }

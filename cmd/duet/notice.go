@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"duet/console/api"
 	"duet/console/client"
@@ -65,15 +67,18 @@ func noticeStyle(level string) style {
 	return plain
 }
 
-// noticed counts the notices of a module that are more than good to know.
-func noticed(m api.ModuleStatus) int {
-	count := 0
+// noticed are the notices of a module that are more than good to know, the worst first, each with its node.
+func noticed(m api.ModuleStatus) (out []api.Notice) {
 	for _, n := range m.Nodes {
 		for _, x := range n.Notices {
 			if x.Level != "note" {
-				count++
+				x.Node = or(x.Node, n.Node)
+				out = append(out, x)
 			}
 		}
 	}
-	return count
+	worst := []string{"alarm", "refused"}
+	rank := func(x api.Notice) uint { return uint(slices.Index(worst, x.Level)) } // what is not in it comes last
+	slices.SortStableFunc(out, func(a, b api.Notice) int { return cmp.Compare(rank(a), rank(b)) })
+	return out
 }

@@ -153,6 +153,30 @@ func TestContradictions(t *testing.T) {
 	}
 }
 
+// TestStatusNamesWhatIsToMend: the whole status names the worst of what is to be mended of a module that runs well, as
+// that it cannot be given to a new peer; a long sentence is cut off.
+func TestStatusNamesWhatIsToMend(t *testing.T) {
+	st := pair("ALONE/Ready running", "SECOND/Transient off")
+	st.Modules[0].Nodes[0].Notices = []api.Notice{{Level: "note", Text: "UEFI"},
+		{Level: "warning", Text: "VM m is paused"},
+		{Level: "refused", Text: "beta cannot be given it: VM m is there already: `virsh undefine m` there"}}
+	said := func() string {
+		b := newBench(t, false)
+		b.width = func() int { return 0 }
+		b.node.Set(st)
+		b.run(t.Context(), []string{"status"})
+		return b.out.String()
+	}
+	if got := said(); !strings.Contains(got, "\nModule m has something to mend (2): on alpha: beta cannot be given it: "+
+		"VM m is there already: `virsh undefine m` there; duet status m shows more.\n") {
+		t.Error(got)
+	}
+	st.Modules[0].Nodes[0].Notices[2].Text = strings.Repeat("so it is ", 100)
+	if got := said(); !strings.Contains(got, "…; duet status m shows more.") {
+		t.Error(got)
+	}
+}
+
 // crowd is a cluster at its worst: long names, many modules, a dead host, a frozen VM, notices.
 func crowd() api.Status {
 	silent := apitest.Now().Add(-26 * time.Hour)

@@ -231,6 +231,9 @@ func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	return nil
 }
 
+// hint is how much is said of a notice where only that it is there is to be known, in characters.
+const hint = 160
+
 // writeModules writes a table of all modules, and which of them have something to mend.
 func (a *app) writeModules(w io.Writer, st api.Status) error {
 	fmt.Fprintln(w)
@@ -242,9 +245,10 @@ func (a *app) writeModules(w io.Writer, st api.Status) error {
 		return err
 	}
 	for _, m := range st.Modules {
-		if count := noticed(m); count > 0 {
-			fmt.Fprintf(w, "\nModule %s has something to mend (%d): duet status %s shows what.\n", clean(m.Name), count,
-				clean(m.Name))
+		if all := noticed(m); len(all) > 0 {
+			text := fmt.Sprintf("Module %s has something to mend (%d): on %s: %s; duet status %s shows more.", m.Name, len(all),
+				all[0].Node, clip(all[0].Text, hint), m.Name)
+			fmt.Fprintf(w, "\n%s\n", strings.Join(wrap(clean(text), a.width()), "\n"))
 		}
 	}
 	return nil

@@ -104,9 +104,7 @@ func (n *Node) moduleStatus(m *registry.Entry) api.ModuleStatus {
 		at.Parted = slices.Contains(refuse, cluster.NodeID(at.Node))
 		at.Stale = at.Stale || at.Parted || at.Node != string(n.self()) && !view.Alive(cluster.NodeID(at.Node))
 		if at.Node == string(n.self()) {
-			if trouble := n.restores.Trouble(m.Module.Name); trouble != "" {
-				at.Why += "; " + trouble
-			}
+			at.Notices = append(at.Notices, n.restores.Notices(m.Module.Name)...)
 			at.Notices = append(at.Notices, notices{n.fitness, n}.Of(m.Module.Name)...)
 			// Where nothing runs there is nothing to guard.
 			if m.Run.Holds() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,8 +70,11 @@ func TestNodeIsReplaced(t *testing.T) {
 		must(t, err)
 		m, err := s.Module("db01")
 		must(t, err)
-		if st, err := m.On("alpha"); err != nil || !strings.Contains(st.Why, "virsh undefine db01") {
-			return errors.Join(err, errors.New(st.Why))
+		st, err := m.On("alpha")
+		must(t, err)
+		why := func(x api.Notice) bool { return strings.Contains(x.Text, "virsh undefine db01") }
+		if !slices.ContainsFunc(st.Notices, why) {
+			return fmt.Errorf("it says %s, %+v", st.Why, st.Notices)
 		}
 		return nil
 	})
