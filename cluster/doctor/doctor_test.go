@@ -178,6 +178,19 @@ func TestJudge(t *testing.T) {
 			a.Modules[0].Status, a.Modules[0].Why = "Transient", "it did not start, and is tried again"
 		}, []Finding{{"", Warning, "modules", "web01 does not run yet: alpha is PRIM: it did not start, and is tried",
 			"duet log"}}},
+		"a VM is paused, and more is to be mended": {func(_ *Look, a, b *Facts) {
+			a.Modules[0].Condition = "paused"
+			a.Modules[0].Notices = []Notice{{Text: "VM web is paused", Remedy: "virsh resume web"}}
+			b.Modules = append(b.Modules, Module{Name: "db01", VM: "db", Peer: "alpha"})
+			for i := range b.Modules {
+				b.Modules[i].Notices = []Notice{{Text: "there is no bridge br0"}}
+			}
+		}, []Finding{{"alpha", Warning, "modules", "web01: VM web is paused", "virsh resume web"},
+			{"beta", Warning, "modules", "db01, web01: there is no bridge br0", "`duet status db01`"}}},
+		"a disk is elsewhere": {func(_ *Look, a, _ *Facts) {
+			a.Modules[0].Status, a.Modules[0].Condition = "NotReady", "running"
+			a.Modules[0].Notices = []Notice{{Alarm: true, Text: "disk vda is not its volume", Remedy: "duet vm return web01"}}
+		}, []Finding{{"alpha", Problem, "modules", "web01: disk vda is not its volume", "duet vm return web01"}}},
 		"a module was stopped": {func(_ *Look, a, b *Facts) {
 			a.Modules[0].Role, a.Modules[0].Status, a.Modules[0].Stopped = "STOP", "NotReady", true
 			b.Modules[0] = a.Modules[0]
@@ -287,6 +300,21 @@ func TestJudge(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReachesIsHeard: that the kernel of a node takes connections is no sign of its daemon.
+func TestReachesIsHeard(t *testing.T) {
+	reaches := Finding{Node: "alpha", Level: OK, About: "network", Fact: "reaches beta"}
+	for heartbeats, want := range map[string]bool{Open: true, Silent: false} {
+		l, a, _ := pair()
+		l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer", How: Mute}
+		for i := range a.Routes {
+			a.Routes[i].Probes[2].State = heartbeats
+		}
+		if got := has(Judge(l), reaches); got != want {
+			t.Errorf("heartbeats %s: reaches beta: %v", heartbeats, got)
+		}
 	}
 }
 

@@ -97,6 +97,17 @@ type Module struct {
 	Status  string `json:"status,omitempty"`
 	Why     string `json:"why,omitempty"`     // one sentence
 	Stopped bool   `json:"stopped,omitempty"` // by an operator
+	// Condition is that of its VM, in the API's words; empty: not known.
+	Condition string `json:"condition,omitempty"`
+	// Notices are what is to be mended of it on this node, but for what the other facts say.
+	Notices []Notice `json:"notices,omitempty"`
+}
+
+// Notice is one of the API's.
+type Notice struct {
+	Alarm  bool   `json:"alarm,omitempty"` // data are not on both nodes
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Witness is a third voter, or a spare.

@@ -74,6 +74,7 @@ func node(s *sheet, l Look, f Facts) {
 	witnesses(s, l, f)
 	targets(s, f)
 	devices(s, f)
+	notices(s, l, f)
 	for _, what := range f.Unlooked {
 		s.add(Note, "unlooked", "", "not looked at: %s", what)
 	}

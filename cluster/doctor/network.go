@@ -63,7 +63,8 @@ func ports(s *sheet, f Facts) {
 
 // routes judges the ways from one node to the others. Those to a node that told nothing, and of which no port is
 // open, are left to away: one trouble, one finding. Heartbeats say nothing of the way to a node whose daemon answers
-// nothing, or whose cluster is another one by now; connections do, which its kernel takes.
+// nothing, or whose cluster is another one by now; connections do, which its kernel takes: those find what is shut, but
+// only a heartbeat that comes back shows that the node is reached.
 func routes(s *sheet, l Look, f Facts) {
 	var order []string
 	by := map[string][]Route{}
@@ -82,10 +83,11 @@ func routes(s *sheet, l Look, f Facts) {
 		}
 		var good []string
 		for _, r := range by[to] {
+			heard := !mute || r.heard()
 			if mute {
 				r = r.byTCP()
 			}
-			if route(s, r, there.Facts) {
+			if route(s, r, there.Facts) && heard {
 				good = append(good, fmt.Sprintf("%s (%s)", r.Network, r.Addr))
 			}
 		}
@@ -203,6 +205,11 @@ func (l Look) sees(node, state string) bool {
 	return slices.ContainsFunc(l.Nodes, func(o Node) bool {
 		return slices.ContainsFunc(o.Facts.routes(), func(r Route) bool { return r.To == node && r.byTCP().has(state) })
 	})
+}
+
+// heard: heartbeats come back, or it was not looked whether they do.
+func (r Route) heard() bool {
+	return !slices.ContainsFunc(r.Probes, func(p Probe) bool { return p.Proto == UDP && p.State == Silent })
 }
 
 // byTCP is the route without what its node's daemon has to answer itself.

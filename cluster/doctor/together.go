@@ -117,7 +117,9 @@ func modules(s *sheet, l Look) {
 			continue
 		}
 		for _, m := range n.Facts.Modules {
-			up := m.Status == "Ready" && slices.Contains([]string{"PRIM", "ALONE", "UP"}, m.Role)
+			// One that is not Ready and up all the same has a notice, which says what is wrong.
+			up := m.Status == "Ready" || m.Status == "NotReady" && slices.Contains([]string{"running", "paused"}, m.Condition)
+			up = up && slices.Contains([]string{"PRIM", "ALONE", "UP"}, m.Role)
 			runs[m.Name] = runs[m.Name] || up || m.Role == "" // else it may run there
 			moves[m.Name] = moves[m.Name] || m.Status == "Transient" && m.Role != "SECOND"
 			wanted[m.Name] = wanted[m.Name] || !m.Stopped
@@ -133,6 +135,35 @@ func modules(s *sheet, l Look) {
 			s.add(level, "modules", fmt.Sprintf("`duet status %s` and `duet log %s` have more", name, name), "%s %s: %s",
 				name, fact, strings.Join(why[name], "; "))
 		}
+	}
+}
+
+// notices passes on what one node says is to be mended of its modules, once where several have the same. A node that
+// was removed does not know what is.
+func notices(s *sheet, l Look, f Facts) {
+	if l.removed() {
+		return
+	}
+	var all []Notice
+	of := map[Notice][]string{}
+	for _, m := range f.Modules {
+		for _, x := range m.Notices {
+			if of[x] == nil {
+				all = append(all, x)
+			}
+			of[x] = add(of[x], m.Name)
+		}
+	}
+	for _, x := range all {
+		level := Warning
+		if x.Alarm {
+			level = Problem
+		}
+		remedy := x.Remedy
+		if remedy == "" {
+			remedy = fmt.Sprintf("`duet status %s` has more", of[x][0])
+		}
+		s.add(level, "modules", remedy, "%s: %s", strings.Join(of[x], ", "), x.Text)
 	}
 }
 

@@ -123,7 +123,7 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 		at := l.cfg.Standing(m.Name)
 		f.Modules = append(f.Modules, doctor.Module{Name: m.Name, VM: m.Subject(),
 			Peer: m.Peer(f.Node), Arbitration: m.Policy.Arbitration,
-			Role: at.Role, Status: at.Status, Why: at.Why, Stopped: at.Stopped})
+			Role: at.Role, Status: at.Status, Why: at.Why, Stopped: at.Stopped, Condition: at.VM, Notices: toMend(at)})
 		for _, v := range m.Volumes() {
 			images = append(images, v.Paths[f.Node])
 		}
@@ -168,6 +168,19 @@ func (l *Lookout) gather(ctx context.Context) (doctor.Facts, []vmmanager.VMRepor
 	l.heartbeats(f.Routes)
 	f.Guard = l.cfg.Guard()
 	return f, vms
+}
+
+// saidElsewhere are codes of notices of what the doctor looks at itself: who decides, and the guard.
+var saidElsewhere = []string{api.Undecided, "no-guard"}
+
+// toMend are the notices of a module on this node that are more than good to know.
+func toMend(at api.NodeState) (out []doctor.Notice) {
+	for _, x := range at.Notices {
+		if x.Level != "note" && !slices.Contains(saidElsewhere, x.Code) {
+			out = append(out, doctor.Notice{Alarm: x.Level == "alarm", Text: x.Text, Remedy: x.Remedy})
+		}
+	}
+	return out
 }
 
 // byTargets: a module goes by the ping targets. It has neither a witness nor a fence device.

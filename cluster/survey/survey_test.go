@@ -148,6 +148,28 @@ func TestModuleDown(t *testing.T) {
 	}
 }
 
+// TestToMend: the doctor says what the notices of modules say, but for notes and what it looks at itself.
+func TestToMend(t *testing.T) {
+	p := newPair(t)
+	p.stands = map[cluster.NodeID]api.NodeState{
+		"alpha": {Role: "PRIM", Status: "Ready", VM: "paused", Notices: []api.Notice{
+			{Level: "warning", Code: "paused", Text: "VM web01 is paused", Remedy: "virsh resume web01"},
+			{Level: "note", Text: "UEFI variables"}, {Level: "warning", Code: "no-guard", Text: "no guard"},
+			api.CannotDecide("the witness is silent", "beta", "VM", "")}},
+		"beta": {Role: "SECOND", Status: "Ready", Notices: []api.Notice{{Level: "alarm", Text: "copies differ"}}}}
+	d, err := p.alpha.Doctor(t.Context())
+	said := 0
+	for _, f := range d.Findings {
+		if f.About == "modules" {
+			said++
+		}
+	}
+	if err != nil || said != 2 || !finds(d, "alpha", doctor.Warning, "modules", "web01: VM web01 is paused") ||
+		!finds(d, "beta", doctor.Problem, "modules", "web01: copies differ") {
+		t.Errorf("%+v, %v", d.Findings, err)
+	}
+}
+
 // TestFacts: what is configured and what was found is told; what cannot be looked at is named.
 func TestFacts(t *testing.T) {
 	p := newPair(t)
