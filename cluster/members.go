@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Fact is what nodes and witnesses tell each other of one node: that it is a member, or that
@@ -12,6 +13,8 @@ import (
 type Fact struct {
 	Member
 	Gone bool `json:"gone,omitempty"`
+	// At is when it was removed, for people: numbers decide, no clock. Zero: not known.
+	At time.Time `json:"at,omitzero"`
 }
 
 // Facts are the numbered ones, members first.
@@ -70,11 +73,20 @@ func (c *Config) Admit(m Member) {
 	c.put(Fact{Member: m})
 }
 
-// Remove takes a member off by a new change.
-func (c *Config) Remove(n NodeID) {
+// Remove takes a member off by a new change, which is made now.
+func (c *Config) Remove(n NodeID, now time.Time) {
 	if m, ok := c.Member(n); ok {
-		c.put(Fact{Member: Member{Node: n, Key: m.Key, Since: c.newest() + 1}, Gone: true})
+		c.put(Fact{Member: Member{Node: n, Key: m.Key, Since: c.newest() + 1}, Gone: true, At: now})
 	}
+}
+
+// Missed are the nodes that were removed since the last one joined.
+func (c Config) Missed() []Fact {
+	var joined uint64
+	for _, m := range c.Members {
+		joined = max(joined, m.Since)
+	}
+	return slices.DeleteFunc(slices.Clone(c.Removed), func(f Fact) bool { return f.Since < joined })
 }
 
 // Learn takes over a fact that is newer than what is known, and reports whether it was. A

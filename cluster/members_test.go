@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func key(i byte) []byte { return bytes.Repeat([]byte{i}, gossipKey) }
@@ -23,7 +24,7 @@ func TestMembershipChanges(t *testing.T) {
 	if !c.Trusts("beta", "b") || c.Trusts("beta", "x") || c.Trusts("gamma", "") {
 		t.Error("beta is not trusted by its key")
 	}
-	c.Remove("beta")
+	c.Remove("beta", time.Now())
 	if c.Trusts("beta", "b") || len(c.Removed) != 1 {
 		t.Errorf("after the removal: %+v", c)
 	}
@@ -52,6 +53,28 @@ func TestMembershipChanges(t *testing.T) {
 	}
 }
 
+// TestMissed: who was removed is missed, with the time of it, until another node joins, under whatever name.
+func TestMissed(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, name := range []NodeID{"beta", "gamma"} {
+		c, peer := town("alpha"), town("delta")
+		if got := c.Missed(); len(got) != 0 {
+			t.Errorf("nobody was removed: %+v", got)
+		}
+		c.Remove("beta", at)
+		peer.Take(c.Exchange())
+		for _, c := range []Config{c, peer} {
+			if got := c.Missed(); len(got) != 1 || got[0].Node != "beta" || !got[0].At.Equal(at) {
+				t.Errorf("beta was removed: %+v", got)
+			}
+		}
+		c.Admit(Member{Node: name, Key: "new"})
+		if got := c.Missed(); len(got) != 0 {
+			t.Errorf("%s has joined: %+v", name, got)
+		}
+	}
+}
+
 // TestFenceDevicesGoWithTheComputer: whoever has the name next would be taken for off when the old devices say so.
 func TestFenceDevicesGoWithTheComputer(t *testing.T) {
 	with := func(change func(c *Config)) (devices string) {
@@ -66,12 +89,12 @@ func TestFenceDevicesGoWithTheComputer(t *testing.T) {
 	}
 	other := Fact{Member: Member{Node: "beta", Key: "new", Since: 3}}
 	for what, change := range map[string]func(c *Config){
-		"removed":               func(c *Config) { c.Remove("beta") },
+		"removed":               func(c *Config) { c.Remove("beta", time.Now()) },
 		"removed elsewhere":     func(c *Config) { c.Learn(Fact{Member: Member{Node: "beta", Since: 2}, Gone: true}) },
 		"the removal is missed": func(c *Config) { c.Learn(other) },
 		"a release before this one kept them": func(c *Config) {
 			kept := c.Fence
-			c.Remove("beta")
+			c.Remove("beta", time.Now())
 			c.Fence = kept
 			c.Learn(other)
 		},
@@ -100,7 +123,7 @@ func TestEverybodyComesToTheSame(t *testing.T) {
 			case 0:
 				c.Admit(Member{Node: name, Key: fmt.Sprint(i)})
 			case 1:
-				c.Remove(name)
+				c.Remove(name, time.Now())
 			case 2:
 				all[0].Take(all[1].Exchange())
 			}
@@ -132,7 +155,7 @@ func TestKeysAreExchanged(t *testing.T) {
 	if _, ok := nodes[0].NextKeys(nil); ok {
 		t.Fatal("the key is exchanged for nothing")
 	}
-	nodes[0].Remove("beta")
+	nodes[0].Remove("beta", time.Now())
 	nodes[1].Take(nodes[0].Exchange())
 	for steps := 0; ; steps++ {
 		next, ok := nodes[0].NextKeys(func() []byte { return key(7) })

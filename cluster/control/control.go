@@ -39,6 +39,12 @@ const maxBody = 16 << 20
 // header carries the version of who speaks; version 1 sends none.
 const header = "Duet-Version"
 
+// releaseHeader carries the build of who speaks, which is for people and decides nothing; releases before it send none.
+const releaseHeader = "Duet-Release"
+
+// maxRelease bounds what is remembered of it, in bytes.
+const maxRelease = 64
+
 // ErrRemoved is returned to a caller that is no member of the cluster (any more).
 var ErrRemoved = errors.New("the caller is no member of this cluster any more")
 
@@ -53,9 +59,10 @@ const (
 	kindRemoved = "removed"
 )
 
-// Config says what a Plane works with; all fields are needed.
+// Config says what a Plane works with; all fields are needed but Release.
 type Config struct {
 	Cluster   func() cluster.Config
+	Release   string            // of this program, for people; empty: it is not told
 	Transport http.RoundTripper // to nodes, by name
 	// Kinds are the errors that cross the wire, by name. Unreachable and Invalid are
 	// among them: a node that does not answer, and a request that makes no sense. An error that
@@ -74,6 +81,7 @@ type Plane struct {
 
 	mu       sync.Mutex
 	versions map[cluster.NodeID]cluster.Version // as last heard
+	releases map[cluster.NodeID]string          // as last heard; of nodes that tell it
 	refusals map[cluster.NodeID]bool            // who says that this node is no member
 	accepted time.Time                          // when a node last took it for one
 }
@@ -81,7 +89,8 @@ type Plane struct {
 // New returns a Plane.
 func New(cfg Config) *Plane {
 	return &Plane{cfg: cfg, http: &http.Client{Transport: cfg.Transport},
-		versions: make(map[cluster.NodeID]cluster.Version), refusals: make(map[cluster.NodeID]bool)}
+		versions: make(map[cluster.NodeID]cluster.Version), releases: make(map[cluster.NodeID]string),
+		refusals: make(map[cluster.NodeID]bool)}
 }
 
 // Call asks another node: in goes as JSON, out comes back as JSON, both may be nil. Every call may be repeated,
@@ -98,7 +107,7 @@ func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, 
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	req.Header.Set(header, cluster.Current.String())
+	p.sign(req.Header)
 	resp, err := p.http.Do(req)
 	if errors.Is(err, mux.ErrNotAllowed) {
 		return p.refused(node, true)
@@ -115,7 +124,7 @@ func (p *Plane) Call(ctx context.Context, node cluster.NodeID, path string, in, 
 	if err != nil {
 		return fmt.Errorf("answer of %s: %w", node, err)
 	}
-	p.note(node, theirs)
+	p.note(node, theirs, resp.Header.Get(releaseHeader))
 	if resp.StatusCode != http.StatusOK {
 		err := p.failed(node, theirs, path, resp.StatusCode, b)
 		_ = p.refused(node, errors.Is(err, ErrRemoved))
@@ -206,10 +215,40 @@ func brief(err error) string {
 	return strings.Join(out, ", ")
 }
 
-func (p *Plane) note(node cluster.NodeID, v cluster.Version) {
+// sign says who speaks.
+func (p *Plane) sign(h http.Header) {
+	h.Set(header, cluster.Current.String())
+	if p.cfg.Release != "" {
+		h.Set(releaseHeader, p.cfg.Release)
+	}
+}
+
+// note remembers what an answer says of its node.
+func (p *Plane) note(node cluster.NodeID, v cluster.Version, release string) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.versions[node] = v
-	p.mu.Unlock()
+	p.releases[node] = release[:min(len(release), maxRelease)]
+}
+
+// noteCaller remembers what a request says of its node. A process beside a daemon asks in its name and tells nothing.
+func (p *Plane) noteCaller(node cluster.NodeID, release string) {
+	if release == "" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.releases[node] = release[:min(len(release), maxRelease)]
+}
+
+// Release is the build of a node's program, as last heard; empty: it has not told it, as a release that does not.
+func (p *Plane) Release(node cluster.NodeID) string {
+	if node == p.cfg.Cluster().Self {
+		return p.cfg.Release
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.releases[node]
 }
 
 // Version asks a node for the version that it speaks now: it may have been exchanged for another release since it
@@ -302,18 +341,20 @@ func VersionFrom(ctx context.Context) cluster.Version {
 func (p *Plane) Handler(routes *http.ServeMux) http.Handler {
 	routes.Handle("POST /version", Handle(p, func(context.Context, any) (struct{}, error) { return struct{}{}, nil }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(header, cluster.Current.String())
+		p.sign(w.Header())
 		theirs, err := cluster.ParseVersion(r.Header.Get(header))
 		if err != nil {
 			p.fail(w, fmt.Errorf("%w: %w", p.cfg.Invalid, err))
 			return
 		}
 		c := p.cfg.Cluster()
-		if from, member := mux.MemberFrom(r.Context()); !member { // it may have been when it connected
+		from, member := mux.MemberFrom(r.Context())
+		if !member { // it may have been when it connected
 			p.fail(w, fmt.Errorf("%w: %s was removed from cluster %s: `duet cluster rejoin` there brings it back", ErrRemoved,
 				from, c.Name))
 			return
 		}
+		p.noteCaller(from, r.Header.Get(releaseHeader))
 		if _, pattern := routes.Handler(r); pattern == "" {
 			p.fail(w, cluster.Unknown(c.Self, cluster.Current, theirs, r.URL.Path))
 			return

@@ -74,6 +74,33 @@ func (r *roundTripper) RoundTrip(*http.Request) (*http.Response, error) {
 		Body: io.NopCloser(strings.NewReader("null"))}, nil
 }
 
+// told is a transport to nodes of a release, which notes that of the caller.
+type told struct{ theirs, mine string }
+
+func (r *told) RoundTrip(q *http.Request) (*http.Response, error) {
+	r.mine = q.Header.Get(releaseHeader)
+	resp, err := (&roundTripper{}).RoundTrip(q)
+	if r.theirs != "" {
+		resp.Header.Set(releaseHeader, r.theirs)
+	}
+	return resp, err
+}
+
+// TestRelease: each side tells the build of its program; that of a node is known as long as it tells it, and is short.
+func TestRelease(t *testing.T) {
+	net := &told{}
+	p := New(Config{Logger: slog.New(slog.DiscardHandler), Transport: net, Release: "0.9",
+		Cluster: func() cluster.Config { return cluster.Config{Self: "alpha"} }})
+	for _, c := range []struct{ theirs, want string }{{"", ""}, {"1.0", "1.0"}, {strings.Repeat("x", 100),
+		strings.Repeat("x", maxRelease)}, {"", ""}} {
+		net.theirs = c.theirs
+		if err := p.Call(t.Context(), "beta", "version", nil, nil); err != nil || p.Release("beta") != c.want ||
+			net.mine != "0.9" || p.Release("alpha") != "0.9" {
+			t.Errorf("%q: %q of beta, %q of alpha; told %q; %v", c.theirs, p.Release("beta"), p.Release("alpha"), net.mine, err)
+		}
+	}
+}
+
 // TestAwayInWords: why a node cannot be reached is said once, in words for people, whatever the layers below add.
 func TestAwayInWords(t *testing.T) {
 	unreachable := errors.New("unreachable")
@@ -128,7 +155,7 @@ func TestRefusals(t *testing.T) {
 		}
 		time.Sleep(newsTime)
 		all := c
-		c.Remove("beta")
+		c.Remove("beta", time.Now())
 		if got := p.Refusals(); len(got) != 0 {
 			t.Errorf("refused by %v, which are no members", got)
 		}

@@ -179,7 +179,7 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 		return api.NodeRemoval{}, fmt.Errorf("%w: node %s answers: stop its duetd first, for good: "+
 			"`systemctl disable --now duetd` there", api.ErrConflict, name)
 	}
-	if err := r.Change(func(c *cluster.Config) bool { c.Remove(node); return true }); err != nil {
+	if err := r.Change(func(c *cluster.Config) bool { c.Remove(node, time.Now().UTC()); return true }); err != nil {
 		return api.NodeRemoval{}, err
 	}
 	forgotten := ""
@@ -202,6 +202,18 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 		"any more, and the key of the heartbeats is exchanged. What cannot be taken back is its copy of the "+
 		"cluster's authority: wipe /var/lib/duet on it; if it is in foreign hands, found a new cluster.%s", name, forgotten)}
 	return gone, nil
+}
+
+// Missed are the nodes that were removed since the last one joined.
+func (r *Registrar) Missed() (out []api.GoneNode) {
+	for _, f := range r.cfg.Book.Config().Missed() {
+		n := api.GoneNode{Name: string(f.Node)}
+		if !f.At.IsZero() {
+			n.At = &f.At
+		}
+		out = append(out, n)
+	}
+	return out
 }
 
 // tellGone has a member know that a node was removed.

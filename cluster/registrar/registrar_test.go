@@ -159,6 +159,9 @@ func TestRemoveNode(t *testing.T) {
 		t.Errorf("%+v, %v; members are %q", gone, err, o.members())
 	}
 	o.did(t, "a removal", 1, "gamma members/meet", "gamma members/beta/remove")
+	if missed := o.Missed(); len(missed) != 1 || missed[0].Name != "beta" || missed[0].At == nil || missed[0].At.IsZero() {
+		t.Errorf("it is not said who was removed, and when: %+v", missed)
+	}
 }
 
 // TestLearn: what others know is taken over, once; heartbeats follow when it is news.

@@ -30,7 +30,7 @@ func (a *app) clusterCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.emit(members{st.Nodes, st.Witnesses}, func(w io.Writer) error { return a.writeNodes(w, st) })
+				return a.emit(members{st.Nodes, st.Gone, st.Witnesses}, func(w io.Writer) error { return a.writeNodes(w, st) })
 			}),
 		})
 	return c
@@ -39,6 +39,7 @@ func (a *app) clusterCommand() *cobra.Command {
 // members is what cluster status shows with --json.
 type members struct {
 	Nodes     []api.NodeStatus    `json:"nodes"`
+	Gone      []api.GoneNode      `json:"gone,omitempty"`
 	Witnesses []api.WitnessStatus `json:"witnesses,omitempty"`
 }
 

@@ -177,6 +177,42 @@ func TestStatusNamesWhatIsToMend(t *testing.T) {
 	}
 }
 
+// TestStatusTellsOfRemoved: who was removed, when, and how it comes back.
+func TestStatusTellsOfRemoved(t *testing.T) {
+	at := apitest.Now().Add(-time.Hour)
+	st := pair("ALONE/Ready running", "?SECOND/Ready")
+	st.Nodes, st.Gone = st.Nodes[:1], []api.GoneNode{{Name: "beta", At: &at}, {Name: "gamma"}}
+	for _, line := range []string{"status", "cluster status"} {
+		b := newBench(t, false)
+		b.width = func() int { return 0 }
+		b.node.Set(st)
+		b.run(t.Context(), strings.Fields(line))
+		for _, want := range []string{"\nbeta was removed at 2026-03-14 14:09:26 (1h ago): `duet cluster token` here and " +
+			"`duet cluster rejoin` there bring it back; a new computer joins with --node beta.\n",
+			"\ngamma was removed: `duet"} {
+			if !strings.Contains(b.out.String(), want) {
+				t.Errorf("%s: %q is not said:\n%s", line, want, b.out)
+			}
+		}
+	}
+}
+
+// TestVersions: each node's, and what is not known of one.
+func TestVersions(t *testing.T) {
+	b := newBench(t, false)
+	st := pair("PRIM/Ready running", "SECOND/Ready off")
+	st.Nodes = append(st.Nodes, api.NodeStatus{Name: "gamma"}, api.NodeStatus{Name: "delta", Version: "0.9"})
+	b.node.Set(st)
+	b.run(t.Context(), []string{"version"})
+	if _, got, _ := strings.Cut(b.out.String(), "\n"); got != `duetd 1.0 on alpha
+duetd on beta: not known yet, or a release that does not tell it
+duetd on gamma: not known, it is down
+duetd 0.9 on delta, when it was last heard
+` {
+		t.Error(got)
+	}
+}
+
 // crowd is a cluster at its worst: long names, many modules, a dead host, a frozen VM, notices.
 func crowd() api.Status {
 	silent := apitest.Now().Add(-26 * time.Hour)

@@ -283,7 +283,23 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 	for _, wit := range st.Witnesses {
 		t.add(cell{text: "witness " + clean(wit.Addr)}, a.witnessState(wit), cell{text: clean(wit.Why)})
 	}
-	return t.write(w, a.color())
+	if err := t.write(w, a.color()); err != nil {
+		return err
+	}
+	for _, n := range st.Gone {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(wrap(a.goneText(n), a.width()), "\n"))
+	}
+	return nil
+}
+
+// goneText says that a node was removed, when, and how it comes back. Its commands are those of the refusals there.
+func (a *app) goneText(n api.GoneNode) string {
+	when, name := "", clean(n.Name)
+	if n.At != nil {
+		when = fmt.Sprintf(" at %s (%s ago)", n.At.Local().Format("2006-01-02 15:04:05"), durationText(a.now().Sub(*n.At)))
+	}
+	return fmt.Sprintf("%s was removed%s: `duet cluster token` here and `duet cluster rejoin` there bring it back; a new "+
+		"computer joins with --node %s.", name, when, name)
 }
 
 // writeVerdict writes how the cluster stands; a node of an older release does not say it.

@@ -25,7 +25,8 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 	out := api.Status{Cluster: c.Name, Self: string(c.Self), Version: n.cfg.Version, Nodes: []api.NodeStatus{},
 		Modules: []api.ModuleStatus{}}
 	for _, m := range c.Members {
-		st := api.NodeStatus{Name: string(m.Node), Alive: m.Node == c.Self || view.Alive(m.Node)}
+		st := api.NodeStatus{Name: string(m.Node), Alive: m.Node == c.Self || view.Alive(m.Node),
+			Version: n.plane.Release(m.Node)}
 		if paths := c.Paths(m.Node, false); len(paths) > 0 {
 			st.API = net.JoinHostPort(paths[0], fmt.Sprint(c.Port+2))
 		}
@@ -37,7 +38,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		}
 		out.Nodes = append(out.Nodes, st)
 	}
-	out.Removed, out.Tasks = n.removed(), n.tasks.GoingOn()
+	out.Removed, out.Gone, out.Tasks = n.removed(), n.Missed(), n.tasks.GoingOn()
 	for _, t := range n.voting.All() {
 		out.Witnesses = append(out.Witnesses, n.voting.Status(t))
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"duet/cluster"
 	"duet/cluster/support"
@@ -69,7 +70,7 @@ func TestDoctor(t *testing.T) {
 	p.start(p.b)
 	look("beta", "ok", "network", "reaches alpha on hb1 ("+p.a.ip+")")
 
-	must(t, p.b.node.Change(func(c *cluster.Config) bool { c.Remove("alpha"); return true }))
+	must(t, p.b.node.Change(func(c *cluster.Config) bool { c.Remove("alpha", time.Now()); return true }))
 	look("alpha", "problem", "member", "beta does not take alpha for a member")
 	d, err := p.a.node.Doctor(t.Context())
 	must(t, err)

@@ -40,10 +40,32 @@ func (p *pair) overAPI(id *pki.Identity, path string) int {
 func TestRemovedWhileConnected(t *testing.T) {
 	p := newPair(t)
 	must(t, p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil))
-	must(t, p.a.node.Change(func(c *cluster.Config) bool { c.Remove("beta"); return true }))
+	must(t, p.a.node.Change(func(c *cluster.Config) bool { c.Remove("beta", time.Now()); return true }))
 	if err := p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil); !errors.Is(err, control.ErrRemoved) {
 		t.Errorf("a call over the connection from before: %v", err)
 	}
+}
+
+// TestVersionsOfAll: each node knows which program the other one runs, whichever of them asks, and remembers it.
+func TestVersionsOfAll(t *testing.T) {
+	p := newPair(t)
+	knows := func(b *member) func() error {
+		return func() error {
+			s, err := b.node.Status(t.Context())
+			must(t, err)
+			for _, n := range s.Nodes {
+				if n.Version != "test" {
+					return fmt.Errorf("%s says %q of %s", s.Self, n.Version, n.Name)
+				}
+			}
+			return nil
+		}
+	}
+	must(t, p.b.node.rpcTo(t.Context(), "alpha", "version", nil, nil))
+	until(t, "alpha knows it, which was asked", knows(p.a))
+	until(t, "beta knows it, which has asked", knows(p.b))
+	p.stop(p.b)
+	must(t, knows(p.a)())
 }
 
 // TestNewPingTargets: both nodes go by new ping targets at once, and one that was away does when it is back.
@@ -79,7 +101,7 @@ func TestReplacedWhileConnected(t *testing.T) {
 	must(t, p.a.node.rpcTo(t.Context(), "beta", "version", nil, nil))
 	must(t, p.a.node.Change(func(c *cluster.Config) bool {
 		m, _ := c.Member("beta")
-		c.Remove("beta")
+		c.Remove("beta", time.Now())
 		c.Admit(cluster.Member{Node: "beta", Addrs: m.Addrs, Key: "of another computer"})
 		return true
 	}))

@@ -152,7 +152,7 @@ func (n *Node) build() error {
 	n.push("store", func(context.Context) error { return n.store.Close() })
 	n.mux = mux.New(mux.Config{Identity: n.checked(), Cluster: n.cluster, WrapConn: wire.Buffered, Logger: n.log})
 	n.gossip = gossip.New(gossip.Config{Cluster: n.cluster, Logger: n.log})
-	n.plane = newPlane(n.cluster, n.mux, n.log)
+	n.plane = newPlane(n.cluster, n.mux, n.cfg.Version, n.log)
 	n.Registrar = n.newRegistrar()
 	n.Desk = fencing.New(fencing.Config{Book: n.members,
 		Agents: fence.New(fence.Config{Path: n.cfg.FencePath, Logger: n.log}),

@@ -26,9 +26,9 @@ import (
 
 // newPlane carries what nodes ask of each other. The names of Kinds cross the wire: they stay as they are. A kind
 // that the other release does not know arrives as an error of no kind, with its words.
-func newPlane(c func() cluster.Config, m *mux.Mux, log *slog.Logger) *control.Plane {
+func newPlane(c func() cluster.Config, m *mux.Mux, release string, log *slog.Logger) *control.Plane {
 	return control.New(control.Config{
-		Cluster: c, Transport: m.HTTPTransport(serviceControl), Logger: log, Translate: translate,
+		Cluster: c, Release: release, Transport: m.HTTPTransport(serviceControl), Logger: log, Translate: translate,
 		Unreachable: api.ErrUnreach, Invalid: api.ErrInvalid,
 		Kinds: map[string]error{
 			"not-found": api.ErrNotFound, "invalid": api.ErrInvalid, "conflict": api.ErrConflict,

@@ -45,7 +45,7 @@ func askStanding(ctx context.Context, p *control.Plane, node cluster.NodeID, mod
 func Standings(
 	c func() cluster.Config, m *mux.Mux, log *slog.Logger,
 ) func(context.Context, cluster.NodeID, string) (guard.Standing, error) {
-	p := newPlane(c, m, log)
+	p := newPlane(c, m, "", log)
 	return func(ctx context.Context, peer cluster.NodeID, module string) (guard.Standing, error) {
 		return askStanding(ctx, p, peer, module)
 	}

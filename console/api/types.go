@@ -9,8 +9,10 @@ type Status struct {
 	Version string  `json:"version" doc:"version of its daemon"`
 	Verdict Verdict `json:"verdict" doc:"how the cluster stands"`
 	// Removed: this node was taken off the cluster; what it shows is what it knew before.
-	Removed string         `json:"removed,omitempty" doc:"who says that this node is no member any more, and the way back"`
-	Nodes   []NodeStatus   `json:"nodes"`
+	Removed string       `json:"removed,omitempty" doc:"who says that this node is no member any more, and the way back"`
+	Nodes   []NodeStatus `json:"nodes"`
+	// Gone are nodes that were removed, until another one joins.
+	Gone    []GoneNode     `json:"gone,omitempty" doc:"nodes that were removed and in whose place none has come"`
 	Modules []ModuleStatus `json:"modules"`
 	// Tasks that go on, the oldest first: also those of a VM that is no module yet.
 	Tasks []Task `json:"tasks,omitempty" doc:"long works that go on on the node that answers"`
@@ -40,8 +42,16 @@ type NodeStatus struct {
 	Leaving bool            `json:"leaving,omitempty" doc:"it said that it stops on purpose"`
 	Paths   map[string]bool `json:"paths,omitempty" doc:"heartbeat network to whether it answers there"`
 	Silent  *time.Time      `json:"silent,omitempty" doc:"since when no path answers"`
+	// Version: what a node that is away said last.
+	Version string `json:"version,omitempty" doc:"version of its daemon, as last heard; none: not known"`
 	// API is where the node serves this over TLS, unless its admin chose another address.
 	API string `json:"api,omitempty" doc:"address and port of the node's API over TLS"`
+}
+
+// GoneNode is a node that was taken off the cluster.
+type GoneNode struct {
+	Name string     `json:"name"`
+	At   *time.Time `json:"at,omitempty" doc:"when, by the clock of the node that removed it; none: not known"`
 }
 
 // ModuleStatus is one module on all its nodes.

@@ -13,9 +13,10 @@ func Sample() api.Status {
 	return api.Status{
 		Cluster: "office", Self: "alpha", Version: "1.0",
 		Nodes: []api.NodeStatus{
-			{Name: "alpha", Alive: true, API: "10.0.0.1:7422"},
-			{Name: "beta", Alive: true, API: "10.0.0.2:7422", Paths: map[string]bool{"hb1": true, "hb2": false}},
-			{Name: "gamma", Silent: &silent, Paths: map[string]bool{"hb1": false}},
+			{Name: "alpha", Alive: true, Version: "1.0", API: "10.0.0.1:7422"},
+			{Name: "beta", Alive: true, Version: "1.1", API: "10.0.0.2:7422",
+				Paths: map[string]bool{"hb1": true, "hb2": false}},
+			{Name: "gamma", Version: "1.0", Silent: &silent, Paths: map[string]bool{"hb1": false}},
 		},
 		Witnesses: []api.WitnessStatus{
 			{Addr: "10.0.0.9:7425", Alive: true},
