@@ -91,6 +91,8 @@ type NodeState struct {
 	// Notices say what does not show in the state and an admin should know, the worst first.
 	Notices []Notice `json:"notices,omitempty"`
 	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
+	// Unheard: it is Stale for no longer than it takes to ask, as after the one that tells this has stood still itself.
+	Unheard bool `json:"unheard,omitempty" doc:"its heartbeats are heard, and it has not said yet how the module stands now"`
 	// Parted: the node says that the one which tells this was removed from the cluster. It is Stale too.
 	Parted bool `json:"parted,omitempty" doc:"the node takes the answering one for no member: nothing more is heard of it"`
 }

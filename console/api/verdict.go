@@ -45,10 +45,22 @@ const Nobody = "nobody"
 func (s Status) Judged(now time.Time) Status {
 	s.Modules = slices.Clone(s.Modules)
 	for i := range s.Modules {
-		s.Modules[i].Level = s.Modules[i].level()
+		m := &s.Modules[i]
+		m.Nodes = slices.Clone(m.Nodes)
+		for j := range m.Nodes {
+			m.Nodes[j].Unheard = m.Nodes[j].Stale && !m.Nodes[j].Parted && s.hears(m.Nodes[j].Node)
+		}
+		m.Level = m.level()
 	}
 	s.Verdict = s.verdict(now)
 	return s
+}
+
+// hears: the heartbeats of another node are heard now.
+func (s Status) hears(node string) bool {
+	return slices.ContainsFunc(s.Nodes, func(n NodeStatus) bool {
+		return n.Name == node && node != s.Self && n.Alive && !n.Leaving
+	})
 }
 
 // level is how a module stands. One that an operator has stopped stands as it should where its data are on two nodes.
@@ -59,7 +71,7 @@ func (m ModuleStatus) level() Level {
 		return Degraded
 	case m.Stopped():
 		return OK
-	case m.ends():
+	case m.ends(), m.unknown():
 		return Degraded
 	case m.runs() == "":
 		return Down
@@ -155,6 +167,16 @@ func (m ModuleStatus) OnTheWay(n NodeState) bool {
 	return !n.Stale && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
 }
 
+// unknown: a node whose heartbeats are heard said last that it runs there, and has not said whether it still does; the
+// other one follows it as before.
+func (m ModuleStatus) unknown() bool {
+	ran := func(n NodeState) bool {
+		return n.Unheard && n.Status == "Ready" && (n.Role == "PRIM" || n.Role == "ALONE" || n.Role == "UP")
+	}
+	follows := m.where(func(n NodeState) bool { return n.Role == "SECOND" }) != ""
+	return m.runs() == "" && follows && !m.still() && slices.ContainsFunc(m.Nodes, ran)
+}
+
 // still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time. One that
 // runs on a node does not: what another one that stood still has left of it is about to learn that it was taken over.
 func (m ModuleStatus) still() bool {
@@ -214,6 +236,7 @@ var plights = []struct {
 	{Down, "module", "does not run", "do not run",
 		func(m ModuleStatus) bool { return m.Level == Down && !m.still() && !m.moves() }},
 	{Down, "module", "stands still", "stand still", ModuleStatus.still},
+	{Degraded, "module", "is not known to run yet", "are not known to run yet", ModuleStatus.unknown},
 	{Down, "module", "is being started", "are being started", ModuleStatus.moves},
 	{Degraded, "module", "is being stopped", "are being stopped", ModuleStatus.ends},
 	{Degraded, "module", "runs, but its newest writes are not replicated",

@@ -143,6 +143,19 @@ func TestVerdict(t *testing.T) {
 			n[0] = NodeState{Node: "beta", Role: "PRIM", Status: "Transient", VM: "frozen", Complete: true}
 			n[1] = NodeState{Node: "alpha", Role: "ALONE", Status: "Ready", VM: "running", Epoch: 1, Complete: true}
 		}, Degraded, "1 of 2 modules has one copy only (mail01); safe to lose: beta", "beta"},
+		{"a node that stood still itself has not heard the other one yet", func(s *Status) {
+			s.Modules[1].Nodes[0].Stale = true
+		}, Degraded, "1 of 2 modules is not known to run yet (mail01); safe to lose: no node", ""},
+		{"it catches up by then", func(s *Status) {
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
+		}, Degraded, "1 of 2 modules is not known to run yet (mail01); safe to lose: no node", ""},
+		{"the other one is not heard at all", func(s *Status) {
+			s.Modules[1].Nodes[0].Stale, s.Nodes[1].Alive, s.Nodes[1].Silent = true, false, &silent
+		}, Down, "1 of 2 modules does not run (mail01), beta is down for 4s; safe to lose: no node", ""},
+		{"the other one has not said yet whether it goes on with one that stands still here", func(s *Status) {
+			s.Modules[0].Nodes[0].Status, s.Modules[0].Nodes[0].VM = "Transient", "frozen"
+			s.Modules[0].Nodes[1].Stale = true
+		}, Down, "1 of 2 modules stands still (web01); safe to lose: no node", ""},
 		{"one is being stopped", func(s *Status) {
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running", Stopping: true}
 		}, Degraded, "1 of 2 modules is being stopped (web01); safe to lose: no node", ""},
