@@ -2,6 +2,8 @@ package appmodules
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 )
 
@@ -119,10 +121,12 @@ type Governed interface{ SetPolicy(p Policy) }
 
 // Defined is a Workload with a definition that both nodes must have: the XML of a VM, a package.
 type Defined interface {
-	// Compare holds the definition that this node has against kept, which the module keeps,
-	// and stores kept where the node has none, or, with known false, may have an older one.
-	// strayed: the newest data may be where the definition says and not on the volumes.
-	Compare(ctx context.Context, kept []byte, known, strayed bool) (Edit, error)
+	// Compare holds the definition that this node has against the one that the module keeps, and stores that where the
+	// node has none, may have an older one, or has an edit that does not count.
+	Compare(ctx context.Context, kept Kept) (Edit, error)
+	// Stored tells what this node has and changes nothing. The Text is nil where there is none, or none that a module
+	// could have: a disk of it is not on its volume, as while it is taken off them. It is for a workload that is down.
+	Stored(ctx context.Context) (Edit, error)
 	// Judge tells why this node could not run a definition; empty: it could. It changes nothing. An error is no
 	// judgement: whoever asks again may have one.
 	Judge(ctx context.Context, text []byte) (refusal string, err error)
@@ -130,10 +134,27 @@ type Defined interface {
 	Define(ctx context.Context, text []byte) error
 }
 
-// Edit is what Compare found.
+// Kept is the definition that a module keeps, as a node holds its own against it.
+type Kept struct {
+	Text  []byte
+	Known bool // this node has that, or an edit of it; otherwise it may have an older one
+	// Had is the Digest of what this node had when edits last counted here: another text is an edit that does not.
+	// Empty: what is found counts.
+	Had     string
+	Strayed bool // the newest data may be where the definition says and not on the volumes
+}
+
+// Edit is what a node has where the module keeps something else.
 type Edit struct {
 	Text  []byte // an admin's; nil: it is what the module keeps
 	Unfit error  // why the peer must not get it
+	Has   string // Digest of what the node has now; empty: not known
+}
+
+// Digest is a number for a text of a definition, another one for another text; none of it can be read from that.
+func Digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
 }
 
 // Straying is a Workload whose disks may leave their volumes while it runs.

@@ -25,6 +25,9 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
+// OnItsHost stands in a Remedy for the host whose definition of the VM is to be edited.
+const OnItsHost = "on the host where the VM is"
+
 // String is the finding in a sentence, without its remedy.
 func (f Finding) String() string {
 	if f.About == "" {

@@ -88,7 +88,9 @@ type State struct {
 	Active      bool           `json:"active"`     // the module is started there
 	Ending      bool           `json:"ending"`     // its holder stops it on purpose: nobody is to take over
 	Definition  uint64         `json:"definition"` // the newest version that it keeps; the holder sends it a newer one
-	Status      Status         `json:"status"`
+	// Digest is that of its text; empty: an older release does not tell it, or there is none.
+	Digest string `json:"digest,omitempty"`
+	Status Status `json:"status"`
 	// Balked: what the module runs did not start there when it was tried last, and since then it ran nowhere and nobody
 	// has had a word.
 	Balked bool `json:"balked,omitempty"`

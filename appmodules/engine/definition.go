@@ -22,12 +22,15 @@ func (e *Engine) reading() func(ctx context.Context) error {
 		return func(context.Context) error { return nil }
 	}
 	e.work.reads++
-	read, kept, known := e.work.reads, e.keep.Definition, e.keep.Defined == e.keep.Definition.Version
-	strayed := e.keep.Strayed
+	read, version := e.work.reads, e.keep.Definition.Version
+	kept := appmodules.Kept{Text: e.keep.Definition.Text, Known: e.keep.Defined == version, Strayed: e.keep.Strayed}
+	if e.keep.Unread {
+		kept.Had = e.keep.Had
+	}
 	return func(ctx context.Context) error {
-		found, err := defined.Compare(ctx, kept.Text, known, strayed)
+		found, err := defined.Compare(ctx, kept)
 		if err == nil {
-			e.post(func() { e.take(read, kept.Version, found) })
+			e.post(func() { e.take(read, version, found) })
 		}
 		return err
 	}
@@ -43,9 +46,15 @@ func (e *Engine) take(read, version uint64, found appmodules.Edit) {
 	}
 	e.setUnfit(found.Unfit)
 	if found.Text != nil && found.Unfit == nil && !bytes.Equal(found.Text, e.keep.Definition.Text) {
-		e.keep.Definition.Text = found.Text
-		e.keep.Definition.Version = max(e.keep.Definition.Version, e.link.state.Definition) + 1
-		e.work.sends.again = time.Time{}
+		e.adopt(found.Text)
+	}
+	if e.work.edits.elsewhere {
+		e.work.edits.elsewhere = false
+		e.publish()
+	}
+	e.noteRead(found)
+	if e.keep.Unread {
+		e.keep.Unread, e.lazy, e.probed = false, true, e.rt.Now()
 	}
 	if e.keep.Defined == e.keep.Definition.Version {
 		return
@@ -53,6 +62,14 @@ func (e *Engine) take(read, version uint64, found appmodules.Edit) {
 	e.keep.Defined = e.keep.Definition.Version
 	e.saveKept()
 	e.tellSoon()
+}
+
+// adopt makes text the newest version.
+func (e *Engine) adopt(text []byte) {
+	d := &e.keep.Definition
+	d.Text, d.Version = text, max(d.Version, e.link.state.Definition)+1
+	e.keep.Made = d.Version
+	e.work.sends.again = time.Time{}
 }
 
 // hasOwn: the definition says what there was before the module; an older version of Duet did not.
@@ -87,7 +104,8 @@ func (e *Engine) setKeptBack(at *error, why error) {
 	e.publish()
 }
 
-// keptBack is why the peer does not have the definition that this node has; nil: it has, or will soon.
+// keptBack is why the peer does not have the definition that this node has, or did not when this node last had the
+// right; nil: it has, or will soon.
 func (e *Engine) keptBack() error { return cmp.Or(e.work.unfit, e.work.sends.refused) }
 
 // send sends the peer a definition that is newer than that of version, which it has. What it refuses is sent again
@@ -120,9 +138,10 @@ func (e *Engine) send(version uint64) {
 	})
 }
 
-// readDefinition takes over an admin's edit.
+// readDefinition takes over an admin's edit, or notes it where it does not count.
 func (e *Engine) readDefinition() {
 	if !e.rec.Holds(e.self) || !e.primary() {
+		e.readIdle()
 		return
 	}
 	read := e.reading()
@@ -167,7 +186,9 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 		if !d.hasOwn() {
 			d.Own = e.keep.Definition.Own // the peer's version does not know of it
 		}
-		e.keep.Definition = d
+		e.keep.Definition, e.keep.Had = d, ""
+		e.work.edits.elsewhere = false
+		e.work.reads++ // what is being read is compared with the one before
 		e.saveKept()
 		e.setUnfit(nil)
 		e.setRefused(nil)
@@ -176,16 +197,21 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 	if err != nil || !newer {
 		return err
 	}
+	has := ""
 	if ok {
 		if err := defined.Define(ctx, d.Text); err != nil {
 			return err // the next start does it
 		}
+		if stored, err := defined.Stored(ctx); err == nil { // which may be another text: hypervisors have their own ways
+			has = stored.Has
+		}
 	}
 	return e.call(ctx, func() {
-		e.keep.Defined = d.Version
+		e.keep.Defined, e.keep.Had = d.Version, has
 		if e.keep.Definition.Version != d.Version {
-			e.keep.Defined = 0 // a newer one came meanwhile, and which was stored last is not known
+			e.keep.Defined, e.keep.Had = 0, "" // a newer one came meanwhile, and which was stored last is not known
 		}
+		e.work.reads++
 		e.saveKept()
 	})
 }

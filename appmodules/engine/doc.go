@@ -35,7 +35,8 @@
 //	proof.go      comparing both copies in the background; proofs.go proofstatus.go what came of it
 //	command.go    an operator's commands
 //	mailbox.go    the queue of the goroutine
-//	work.go       the workload: start, stop, what it reports; definition.go strays.go what some have besides; resumes.go
+//	work.go       the workload: start, stop, what it reports; definition.go edits.go strays.go what some have besides;
+//	              resumes.go
 //	step.go       one step of the table
 //	keep.go       what is kept; durable.go how it is saved, and what is answered meanwhile
 //	status.go     what people see

@@ -165,6 +165,7 @@ func (e *Engine) Start() {
 		defer cancel()
 		now, err := e.cfg.Workload.State(ctx)
 		e.post(func() { e.boot(now, err) })
+		e.lookIdle(ctx) // what was edited while this daemon did not run
 	})
 }
 

@@ -163,8 +163,16 @@ func (s *script) Define(ctx context.Context, text []byte) error {
 	return s.VM.Define(ctx, text)
 }
 
-func (s *script) Compare(ctx context.Context, kept []byte, known, strayed bool) (appmodules.Edit, error) {
-	found, err := s.VM.Compare(ctx, kept, known, strayed)
+func (s *script) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit, error) {
+	return s.judged(s.VM.Compare(ctx, kept))
+}
+
+func (s *script) Stored(ctx context.Context) (appmodules.Edit, error) {
+	return s.judged(s.VM.Stored(ctx))
+}
+
+// judged is what was found, with why the peer must not get it.
+func (s *script) judged(found appmodules.Edit, err error) (appmodules.Edit, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if found.Text != nil {

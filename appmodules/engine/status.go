@@ -117,7 +117,7 @@ func (e *Engine) publish() {
 	ends := e.m.Phase == appmodules.Stopping || e.m.Phase == appmodules.Stopped
 	st := State{
 		Module: e.cfg.Module.Name, Incarnation: e.incarnation, Seq: e.seq,
-		Record: e.rec, Definition: e.keep.Definition.Version,
+		Record: e.rec, Definition: e.keep.Definition.Version, Digest: e.digest(),
 		Active: e.active(), Balked: e.work.balked,
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
@@ -167,11 +167,7 @@ func (e *Engine) notices() []appmodules.Notice {
 	if held := e.work.now.Held; held.Text != "" && (e.m.Phase == appmodules.Running || e.m.Phase == appmodules.Frozen) {
 		out = append(out, held)
 	}
-	if why := e.keptBack(); why != nil {
-		out = append(out, appmodules.Notice{Code: "definition-unfit",
-			Text: fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,
-				e.work.words.Noun, why)})
-	}
+	out = append(out, e.editNotices()...)
 	if e.work.now.Stuck && e.resumes.vain() {
 		text := fmt.Sprintf("the "+e.work.words.Noun+" stands still: its disk gives it errors, and to let it go on did not "+
 			"help %d times", e.resumes.n)
@@ -313,4 +309,5 @@ func (e *Engine) hear(theirs State) {
 		e.step(appmodules.CmdStopAll, "")
 	}
 	e.send(theirs.Definition)
+	e.hearEdits()
 }

@@ -21,6 +21,7 @@ type work struct {
 	missing int       // how often in a row reconcile found it down although it should run
 	unfit   error     // why the peer must not get the present definition
 	sends   sends     // how the definition goes to the peer
+	edits   edits     // of the definition, by an admin on this node
 	balked  bool      // it did not start when it was tried last, and nobody has had a word since
 	strays  strays    // disks of the running workload that are not on their volumes
 }

@@ -15,28 +15,33 @@ import (
 // errStrayed is why a definition does not follow to the peer.
 var errStrayed = errors.New("a disk is not on its volume")
 
-// Compare holds the hypervisor's definition against the one that is kept. It changes the hypervisor's in three cases:
-// there is none, it may be an older one, or a disk in it is not on its volume. Where the newest data are beside the
-// volumes the definition is left, as it says where they are.
-func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (appmodules.Edit, error) {
+// Compare holds the hypervisor's definition against the one that is kept. It changes the hypervisor's in four cases:
+// there is none, it may be an older one, it was edited where that does not count, or a disk in it is not on its volume.
+// Where the newest data are beside the volumes the definition is left, as it says where they are.
+func (v *VM) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit, error) {
 	hv := v.cfg.Hypervisor
-	stored := vmmanager.Definition{Name: v.domain, Text: kept}
+	stored := vmmanager.Definition{Name: v.domain, Text: kept.Text}
 	now, err := hv.Definition(ctx, v.domain)
 	switch {
-	case errors.Is(err, vmmanager.ErrNotFound), !known:
+	case errors.Is(err, vmmanager.ErrNotFound), !kept.Known:
 		return appmodules.Edit{}, hv.Define(ctx, stored)
-	case err != nil || bytes.Equal(now.Text, kept):
+	case err != nil:
 		return appmodules.Edit{}, err
+	case bytes.Equal(now.Text, kept.Text):
+		return appmodules.Edit{Has: appmodules.Digest(now.Text)}, nil
+	case kept.Had != "" && kept.Had != appmodules.Digest(now.Text) && !kept.Strayed:
+		v.cfg.Logger.Warn("the VM's definition was edited where it did not run: the one that counts is put back", "module",
+			v.cfg.Module.Name)
+		return appmodules.Edit{}, hv.Define(ctx, stored)
 	}
 	rewired, unfit := hv.Rewire(now, v.cfg.Endpoints)
-	if on := hv.On(now); slices.ContainsFunc(v.cfg.Endpoints,
-		func(to vmmanager.Endpoint) bool { return !slices.Contains(on, to) }) {
+	if v.offVolumes(now) {
 		// A disk was taken off its volume: the guest would write past the replication. But where it
 		// does so by now, its newest data are there.
 		if live, err := hv.Strays(ctx, v.domain, v.cfg.Endpoints); err != nil {
 			return appmodules.Edit{}, err
-		} else if strayed || slices.ContainsFunc(live, away) {
-			return appmodules.Edit{Text: now.Text, Unfit: errStrayed}, nil
+		} else if kept.Strayed || slices.ContainsFunc(live, away) {
+			return appmodules.Edit{Text: now.Text, Unfit: errStrayed, Has: appmodules.Digest(now.Text)}, nil
 		}
 		if unfit == nil {
 			stored = rewired
@@ -46,9 +51,29 @@ func (v *VM) Compare(ctx context.Context, kept []byte, known, strayed bool) (app
 		if err := hv.Define(ctx, stored); err != nil {
 			return appmodules.Edit{}, err
 		}
-		now = stored
+		return appmodules.Edit{Text: stored.Text, Unfit: unfit}, nil // what the hypervisor has made of it is not known
 	}
-	return appmodules.Edit{Text: now.Text, Unfit: unfit}, nil
+	return appmodules.Edit{Text: now.Text, Unfit: unfit, Has: appmodules.Digest(now.Text)}, nil
+}
+
+// offVolumes: a disk in the definition is not on its volume.
+func (v *VM) offVolumes(def vmmanager.Definition) bool {
+	on := v.cfg.Hypervisor.On(def)
+	return slices.ContainsFunc(v.cfg.Endpoints, func(to vmmanager.Endpoint) bool { return !slices.Contains(on, to) })
+}
+
+// Stored reads the hypervisor's definition. One that is not on the volumes may be on its way to or from them, by a
+// protect or a release: it is left to the next start, which puts an admin's back.
+func (v *VM) Stored(ctx context.Context) (appmodules.Edit, error) {
+	now, err := v.cfg.Hypervisor.Definition(ctx, v.domain)
+	switch {
+	case errors.Is(err, vmmanager.ErrNotFound):
+		return appmodules.Edit{}, nil
+	case err != nil || v.offVolumes(now):
+		return appmodules.Edit{}, err
+	}
+	_, unfit := v.cfg.Hypervisor.Rewire(now, v.cfg.Endpoints)
+	return appmodules.Edit{Text: now.Text, Unfit: unfit, Has: appmodules.Digest(now.Text)}, nil
 }
 
 // Judge asks the hypervisor what it would refuse.

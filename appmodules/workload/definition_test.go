@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -102,15 +103,19 @@ func TestCompare(t *testing.T) {
 		given   func(*VM, *refusing) error
 		unknown bool
 		strayed bool
+		had     string // Digest of what it had when edits counted
 		want    string // of the edit
 		unfit   error
 		err     error
 		stored  string // in the hypervisor
 		on      bool   // its volume
 	}{
-		"nothing":                 {stored: "kept", on: true},
-		"an edit":                 {edit: text, want: "edited", stored: "edited", on: true},
-		"an edit of an older one": {edit: text, unknown: true, stored: "kept"},
+		"nothing":                     {stored: "kept", on: true},
+		"an edit":                     {edit: text, want: "edited", stored: "edited", on: true},
+		"an edit of an older one":     {edit: text, unknown: true, stored: "kept"},
+		"an edit that does not count": {edit: text, had: appmodules.Digest([]byte("kept")), stored: "kept"},
+		"an edit of when it counted": {edit: text, had: appmodules.Digest([]byte("edited")), want: "edited",
+			stored: "edited", on: true},
 		"an edit that cannot be moved": {edit: text, given: func(_ *VM, h *refusing) error {
 			h.rewire = refused
 			return nil
@@ -161,7 +166,8 @@ func TestCompare(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := v.Compare(t.Context(), []byte("kept"), !c.unknown, c.strayed)
+			got, err := v.Compare(t.Context(), appmodules.Kept{Text: []byte("kept"), Known: !c.unknown, Strayed: c.strayed,
+				Had: c.had})
 			if string(got.Text) != c.want || !errors.Is(got.Unfit, c.unfit) || !errors.Is(err, c.err) {
 				t.Errorf("it found %q, unfit %v, %v", got.Text, got.Unfit, err)
 			}
@@ -174,6 +180,39 @@ func TestCompare(t *testing.T) {
 				t.Errorf("the log has %q", log)
 			}
 		})
+	}
+}
+
+// TestStored: what the hypervisor has is told, and nothing changed; what is not on its volumes, as in the middle of a
+// release, is none of the module's.
+func TestStored(t *testing.T) {
+	v, hv, _ := mirrored(t)
+	check := func(what, want, unfit string) {
+		t.Helper()
+		got, err := v.Stored(t.Context())
+		if err != nil || string(got.Text) != want || fmt.Sprint(got.Unfit) != unfit ||
+			(got.Has == appmodules.Digest([]byte(want))) != (want != "") {
+			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+	}
+	check("as it was", "kept", "<nil>")
+	hv.edit(t, func(d *vmmanager.Definition) { d.Text = []byte("edited") })
+	check("an edit", "edited", "<nil>")
+	hv.rewire = errors.New("no")
+	check("an edit that cannot be moved", "edited", "no")
+	hv.rewire = nil
+	hv.edit(t, func(d *vmmanager.Definition) { d.Disks[0].Path, d.Disks[0].Format = "/mine.raw", "raw" })
+	check("it is taken off its volume", "", "<nil>")
+	if now, err := hv.Hypervisor.Definition(t.Context(), "web"); err != nil || now.Disks[0].Path != "/mine.raw" {
+		t.Errorf("the hypervisor has %+v, %v", now, err)
+	}
+	if err := hv.Undefine(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	check("it is gone", "", "<nil>")
+	hv.SetAway(true)
+	if _, err := v.Stored(t.Context()); !errors.Is(err, vmmanager.ErrUnavailable) {
+		t.Errorf("what cannot be read: %v", err)
 	}
 }
 

@@ -31,6 +31,7 @@ type Order struct {
 	from   string               // where it ran, empty: nowhere
 	to     string               // the other node
 	began  map[string]time.Time // since when each node was in its state then: another time is another state
+	came   map[string]time.Time // when the right had come to each node then
 
 	seen  string    // how it stood when it last got on
 	since time.Time // by the caller's clock
@@ -46,9 +47,10 @@ type Look struct {
 // New follows an order that is about to be given to m, for one node or where the action says (empty). It has to be
 // called before the order is given: what it remembers is how it was before.
 func New(m api.ModuleStatus, a api.Action, node string) *Order {
-	o := &Order{module: m.Name, action: a, began: map[string]time.Time{}, from: runs(m, false)}
+	o := &Order{module: m.Name, action: a, began: map[string]time.Time{}, came: map[string]time.Time{},
+		from: runs(m, false)}
 	for _, n := range m.Nodes {
-		o.began[n.Node] = n.Since
+		o.began[n.Node], o.came[n.Node] = n.Since, cameAt(n)
 		if n.Node != o.from && (o.to == "" || !n.Stale) {
 			o.to = n.Node
 		}
@@ -179,12 +181,29 @@ func (o *Order) missed(m api.ModuleStatus) error {
 	}
 	switch {
 	case o.action == api.Swap && at == o.from:
-		return fmt.Errorf("%s runs on %s again and has not moved: %s: `duet log %s` has more", o.module, at, n.Why,
-			o.module)
+		return fmt.Errorf("%s runs on %s again and has not moved: %s: `duet log %s` has more", o.module, at,
+			o.cause(n), o.module)
 	case o.action == api.Restart && at != o.from:
-		return fmt.Errorf("%s runs on %s now: %s: `duet log %s` has more", o.module, at, n.Why, o.module)
+		return fmt.Errorf("%s runs on %s now: %s: `duet log %s` has more", o.module, at, o.cause(n), o.module)
 	}
 	return nil
+}
+
+// cause is why a node has come to run it since the order was given: where the right came there since, how it did says
+// more than that it runs.
+func (o *Order) cause(n api.NodeState) string {
+	if n.Came != nil && !cameAt(n).Equal(o.came[n.Node]) {
+		return n.Came.Why
+	}
+	return n.Why
+}
+
+// cameAt is when the right came to a node; zero: it has not, or that is not known.
+func cameAt(n api.NodeState) time.Time {
+	if n.Came == nil || n.Came.At == nil {
+		return time.Time{}
+	}
+	return *n.Came.At
 }
 
 // runs is the node that has the right to write, and with ready runs the workload too; empty: none.

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -176,7 +177,23 @@ func (r *Room) judge(ctx context.Context, m Module) []api.Notice {
 		}
 		found = []vmmanager.Finding{notJudged("whether it would run here is not known: "+err.Error(), "")}
 	}
+	if host := editedOn(r.cfg.Self, m.Engine.State()); host != "" {
+		found = slices.Clone(found) // the hypervisor may keep it
+		for i := range found {
+			found[i].Remedy = strings.ReplaceAll(found[i].Remedy, vmmanager.OnItsHost, "on "+string(host))
+		}
+	}
 	return protect.Notices("", found)
+}
+
+// editedOn is the node on which the definition that was judged is to be edited: the one that has the right to run the
+// VM, but where an edit lies that this one does not have. Empty: none has it yet.
+func editedOn(self cluster.NodeID, s engine.State) cluster.NodeID {
+	lies := func(x appmodules.Notice) bool { return x.Code == engine.EditLies }
+	if slices.ContainsFunc(s.Status.Notices, lies) {
+		return self
+	}
+	return s.Status.Holder
 }
 
 // notJudged says that there is no judgement.

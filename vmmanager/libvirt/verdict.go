@@ -226,8 +226,7 @@ func (n network) of(h *host) []vmmanager.Finding {
 	case !ok:
 		return refused("network-missing", n.about,
 			fmt.Sprintf("`virsh net-define`, `net-start` and `net-autostart` make it, as `virsh net-dumpxml %s` shows it on "+
-				"the other host if that has it; if none has it, `virsh edit` on the host where the VM is names another one",
-				n.name),
+				"the other host if that has it; if none has it, `virsh edit` %s names another one", n.name, vmmanager.OnItsHost),
 			"there is no network %s", n.name)
 	case !have.active:
 		return refused("network-inactive", n.about, fmt.Sprintf("`virsh net-start %s && virsh net-autostart %s`",
@@ -302,7 +301,7 @@ func (f filter) of(h *host) []vmmanager.Finding {
 	}
 	return refused("filter-missing", f.about,
 		fmt.Sprintf("`virsh nwfilter-define` makes it, as `virsh nwfilter-dumpxml %s` shows it on the other host if that "+
-			"has it; if none has it, `virsh edit` on the host where the VM is names another one", f.name),
+			"has it; if none has it, `virsh edit` %s names another one", f.name, vmmanager.OnItsHost),
 		"there is no network filter %s", f.name)
 }
 
