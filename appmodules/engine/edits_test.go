@@ -193,7 +193,9 @@ func TestEditsOfOneNumber(t *testing.T) {
 	p.until("alpha keeps its edit", func() bool { return a.keeps() == "on alpha" })
 	p.apart.Store(true)
 	a.die()
-	must(t, b.running().Command(t.Context(), appmodules.CmdPrim, true))
+	p.until("beta is made primary", func() bool {
+		return b.running().Command(t.Context(), appmodules.CmdPrim, true) == nil
+	})
 	p.is(b, "ALONE", "Ready")
 	must(t, b.hv.AdminEdit("web01", []byte("on beta")))
 	p.until("beta keeps its edit", func() bool { return b.keeps() == "on beta" })

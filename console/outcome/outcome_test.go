@@ -186,3 +186,37 @@ func TestStandstill(t *testing.T) {
 		t.Errorf("after %v: %+v", stillFor, look)
 	}
 }
+
+// TestReasonOfAMove: a VM that an order has brought to the other node runs there for a reason, which is how the right
+// came there, and not how it runs. One that runs where it did has the reason of now.
+func TestReasonOfAMove(t *testing.T) {
+	before, at := module(t, pair), time.Unix(1500, 0)
+	for _, c := range []struct {
+		action api.Action
+		after  string
+		came   time.Time // to alpha, before the order; and to where it runs then
+		want   string
+	}{
+		{api.Restart, "alpha SECOND/Ready 2, beta PRIM/Ready 2", at.Add(time.Second),
+			"web runs on beta now: alpha handed over: the VM does not start: no kernel: `duet log web` has more"},
+		{api.Restart, "alpha SECOND/Ready 2, beta PRIM/Ready 2", time.Time{},
+			"web runs on beta now: because: `duet log web` has more"},
+		{api.Swap, "alpha PRIM/Ready 3, beta SECOND/Ready 3", at.Add(time.Second),
+			"web runs on alpha again and has not moved: alpha handed over: the VM does not start: no kernel: `duet log web` " +
+				"has more"},
+		{api.Swap, "alpha PRIM/Ready 3, beta SECOND/Ready 3", at,
+			"web runs on alpha again and has not moved: because: `duet log web` has more"},
+	} {
+		before.Nodes[0].Came = &api.Arrival{At: &at, Why: "it was put under protection here"}
+		o := New(before, c.action, "")
+		after := module(t, c.after)
+		for i := range after.Nodes {
+			if n := &after.Nodes[i]; n.Role == "PRIM" && !c.came.IsZero() {
+				n.Came = &api.Arrival{At: &c.came, Why: "alpha handed over: the VM does not start: no kernel"}
+			}
+		}
+		if look := o.At(after, time.Unix(2000, 0)); !look.Done || look.Err == nil || look.Err.Error() != c.want {
+			t.Errorf("%s to %s: %+v\nwant %s", c.action, c.after, look, c.want)
+		}
+	}
+}

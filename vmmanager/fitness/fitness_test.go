@@ -45,12 +45,13 @@ func (j *judge) Judge(ctx context.Context, _ vmmanager.Definition) ([]vmmanager.
 
 // core is an engine whose VM is in a state.
 type core struct {
-	word string
-	err  error
+	word    string
+	err     error
+	notices []appmodules.Notice
 }
 
 func (c *core) State() engine.State {
-	return engine.State{Status: engine.Status{Workload: c.word}}
+	return engine.State{Status: engine.Status{Workload: c.word, Holder: "alpha", Notices: c.notices}}
 }
 
 func (c *core) Definition(context.Context) (engine.Definition, error) {
@@ -135,6 +136,26 @@ func TestWatch(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+// TestWhereToEdit: what an edit would mend names the node whose edit counts: the one that has the right, or this one
+// where an edit lies here.
+func TestWhereToEdit(t *testing.T) {
+	p := newPlace()
+	p.hv.found = []vmmanager.Finding{{Level: vmmanager.Refused, Code: "network-missing", Fact: "there is no network lan",
+		Remedy: "`virsh edit` " + vmmanager.OnItsHost + " names another one"}}
+	check := func(want string) {
+		t.Helper()
+		if got := p.judge(t.Context(), p.modules[0]); len(got) != 1 || got[0].Remedy != want {
+			t.Errorf("it says %+v, want %q", got, want)
+		}
+	}
+	check("`virsh edit` on alpha names another one")
+	p.engine.notices = []appmodules.Notice{{Code: engine.EditLies}}
+	check("`virsh edit` on beta names another one")
+	if !strings.Contains(p.hv.found[0].Remedy, vmmanager.OnItsHost) {
+		t.Error("what the hypervisor keeps was changed")
+	}
 }
 
 // TestNameTaken: a VM of that name is in the way unless it is only what a lost module has left.
