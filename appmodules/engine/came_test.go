@@ -54,6 +54,20 @@ func TestCameByOrder(t *testing.T) {
 	p.came(b, "an operator made this node primary")
 }
 
+// TestCameAsItDoesNotStart: a VM that an operator restarts and that does not start where it ran goes to the peer, and
+// why it did not start is why it runs there.
+func TestCameAsItDoesNotStart(t *testing.T) {
+	p := newPair(t)
+	a, b, vm, _ := scriptedPair(p)
+	vm.set(func(s *script) { s.start = errImage })
+	must(t, a.running().Command(t.Context(), appmodules.CmdRestart, false))
+	p.inStep(b, a)
+	p.came(b, "alpha handed over: ")
+	if came := b.running().State().Status.Came; !strings.Contains(came.Why, errImage.Error()) {
+		t.Errorf("beta has the right because %q", came.Why)
+	}
+}
+
 func (p *pair) came(n *simNode, why string) {
 	p.t.Helper()
 	if came := n.running().State().Status.Came; !strings.HasPrefix(came.Why, why) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"duet/appmodules"
+	"duet/cluster"
 	"duet/vmmanager"
 )
 
@@ -181,32 +182,39 @@ func TestEditLies(t *testing.T) {
 	p.quiet(a, "definition-elsewhere")
 }
 
-// TestEditsOfOneNumber: a peer that took over without having heard of an edit here makes another version of the same
-// number. The node whose edit lies here says so, and the next edit where the VM runs is on both.
-func TestEditsOfOneNumber(t *testing.T) {
+// TestWhatLies: a version that this node made lies here where the peer has the right and an older version, or another
+// one of the same number, as after a takeover before it had heard of this one. What the peer made does not.
+func TestWhatLies(t *testing.T) {
 	p := newPair(t)
-	a, b := p.formed()
-	p.cut.Store(true)
-	p.sever()
-	p.is(a, "ALONE", "Ready")
-	must(t, a.hv.AdminEdit("web01", []byte("on alpha")))
-	p.until("alpha keeps its edit", func() bool { return a.keeps() == "on alpha" })
-	p.apart.Store(true)
-	a.die()
-	p.until("beta is made primary", func() bool {
-		return b.running().Command(t.Context(), appmodules.CmdPrim, true) == nil
-	})
-	p.is(b, "ALONE", "Ready")
-	must(t, b.hv.AdminEdit("web01", []byte("on beta")))
-	p.until("beta keeps its edit", func() bool { return b.keeps() == "on beta" })
-	p.cut.Store(false)
-	a.boot()
-	must(t, a.running().Command(t.Context(), appmodules.CmdSecond, true))
-	p.inStep(b, a)
-	p.says(a, EditLies)
-	must(t, b.hv.AdminEdit("web01", []byte("on both")))
-	p.until("the next is on both", func() bool { return a.text() == "on both" && a.keeps() == "on both" })
-	p.quiet(a, EditLies)
+	e := stopped(p)
+	e.keep.Definition = Definition{Version: 3, Text: []byte("mine")}
+	same := appmodules.Digest([]byte("mine"))
+	for _, c := range []struct {
+		holder cluster.NodeID // as both say
+		made   uint64         // here
+		theirs uint64
+		digest string // of theirs
+		want   bool
+	}{
+		{"beta", 3, 2, "another", true},
+		{"beta", 3, 2, "", true}, // of an older release
+		{"beta", 3, 2, same, false},
+		{"beta", 3, 3, "another", true},
+		{"beta", 3, 3, same, false},
+		{"beta", 3, 3, "", false},
+		{"beta", 2, 2, "another", false}, // it came from the peer, which has not said so yet
+		{"alpha", 3, 2, "another", false},
+	} {
+		e.rec = cluster.Record{Epoch: 4, Holder: c.holder}
+		e.keep.Made, e.link.state = c.made, State{Record: e.rec, Definition: c.theirs, Digest: c.digest}
+		if got := e.editLies(); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+	e.rec.Holder, e.link.state.Record.Holder, e.keep.Made = "beta", "alpha", 3
+	if e.editLies() {
+		t.Error("what the peer said before it had the right is believed")
+	}
 }
 
 // TestUnfitEditLies: what the peer must not get stays where it was made, and its node says so when the right is the
