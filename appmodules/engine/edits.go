@@ -66,10 +66,13 @@ func (e *Engine) lookIdle(ctx context.Context) {
 		return
 	}
 	var read, version uint64
+	idle := false
 	if e.call(ctx, func() {
-		e.work.reads++
-		read, version = e.work.reads, e.keep.Definition.Version
-	}) != nil {
+		if idle = !e.primary() && !e.work.now.Up; idle { // else its start reads, and must not be overtaken
+			e.work.reads++
+			read, version = e.work.reads, e.keep.Definition.Version
+		}
+	}) != nil || !idle {
 		return
 	}
 	found, err := defined.Stored(ctx)
