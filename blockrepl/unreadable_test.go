@@ -137,7 +137,7 @@ func TestPeerIsIntactAgain(t *testing.T) {
 	q.equal()
 }
 
-// A Secondary that was closed and made again in one process still vouches for what it had; one that has failed does not.
+// A Secondary that was closed and made again in one process still vouches for what it had; one that failed does not.
 func TestReopenedPeerIsIntact(t *testing.T) {
 	q := newPair(t, 16<<20).up()
 	q.write(RegionSize, fill(3, RegionSize))

@@ -355,8 +355,8 @@ func TestDisksThatFail(t *testing.T) {
 	}
 }
 
-// TestReopenedIsIntact: what a volume that is closed in order has not lost, the next Secondary of it vouches for; not after
-// a flush that failed, nor when the volume was opened to be written here.
+// TestReopenedIsIntact: what a volume that is closed in order has not lost, the next Secondary of it vouches for; not
+// after a flush that failed, nor when the volume was opened to be written here.
 func TestReopenedIsIntact(t *testing.T) {
 	v, errFront := module().Volumes()[0], errors.New("no socket")
 	d := &disksThatFail{log: memlog.New(), front: errFront}

@@ -103,14 +103,17 @@ func (p *primary) cool() {
 	}
 }
 
+// hold is how far Hold is; the zero value is that of Release.
+type hold struct{ begun, done bool }
+
 // Hold stops writes and returns when everything is flushed on both sides. It is the first step of a planned swap
 // (rule 9): reads go on, writes that come wait for Release or for Fence. The loss of the peer meanwhile ends it
 // with ErrState, and the hold is released.
 func (p *primary) Hold(ctx context.Context) error {
-	if p.holding || p.state == blockrepl.Closed {
+	if p.hold.begun || p.state == blockrepl.Closed {
 		return blockrepl.ErrState
 	}
-	p.holding = true
+	p.hold.begun = true
 	l := p.link
 	bad := func() bool {
 		return p.failed != nil || p.state == blockrepl.Frozen || p.state == blockrepl.Closed || (l != nil && p.link != l)
@@ -130,7 +133,7 @@ func (p *primary) Hold(ctx context.Context) error {
 		p.Release()
 		return fmt.Errorf("hold writes: %w", err)
 	}
-	p.held = true
+	p.hold.done = true
 	return nil
 }
 
@@ -146,6 +149,6 @@ func (p *primary) writing() (n int) {
 
 // Release ends Hold.
 func (p *primary) Release() {
-	p.holding, p.held = false, false
+	p.hold = hold{}
 	p.pump()
 }

@@ -49,8 +49,7 @@ type primary struct {
 
 	state    blockrepl.State
 	epoch    uint64 // of the last GoAlone or Attach
-	holding  bool
-	held     bool       // Hold has succeeded
+	hold     hold
 	failed   error      // of this copy; never taken back, as in production
 	link     *link      // nil: no peer; one at most
 	wants    bool       // a generation must be durable before a write is acknowledged
@@ -133,7 +132,7 @@ func (p *primary) begin(r *request) bool {
 		}
 		p.read(r)
 		return true
-	case p.holding:
+	case p.hold.begun:
 		return false
 	case !p.log.suspects[r.block]:
 		p.mark(r.block)
@@ -315,7 +314,7 @@ func (p *primary) remove(f *flight) bool {
 	for i, have := range p.flights {
 		if have == f {
 			p.flights = append(p.flights[:i], p.flights[i+1:]...)
-			if p.holding {
+			if p.hold.begun {
 				p.p.wake()
 			}
 			return true
@@ -334,7 +333,7 @@ func (p *primary) finish(r *request, err error) {
 		p.n.c.check.acknowledged(p.n, p.epoch, r)
 	}
 	r.done(err)
-	if p.holding {
+	if p.hold.begun {
 		p.p.wake()
 	}
 }
@@ -418,7 +417,7 @@ func (p *primary) Ticket() blockrepl.Ticket {
 // Close fences and waits: when it returns nothing of this volume is in the disk or the log any more.
 func (p *primary) Close() error {
 	p.Fence()
-	return p.leaves(p.held)
+	return p.leaves(p.hold.done)
 }
 
 // Fence ends the volume: whatever was not acknowledged is not, and the guest tries again elsewhere. It waits for

@@ -57,8 +57,8 @@ func newReal(n *Node, life *process) *real {
 	})}
 }
 
-// load makes image and log anew for a volume that is opened, so that it finds them as they are then. The engine opens one
-// at a time.
+// load makes image and log anew for a volume that is opened, so that it finds them as they are then. The engine opens
+// one at a time.
 func (r *real) load(following bool) {
 	r.disks.log, r.disks.image = r.n.journal(r.life), r.n.open(r.life.gate, following)
 	r.logs = append(r.logs, r.disks.log)
