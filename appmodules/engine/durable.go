@@ -141,14 +141,17 @@ func (e *Engine) keepAgain() {
 }
 
 // remembers: this node can save what it decides. A waiting one that could not takes no
-// part, so that its peer may go on, until a try succeeds, of which there is one a second.
+// part, so that its peer may go on, until a try succeeds, of which there is one a second. What it heard meanwhile it
+// could not keep, so it has to meet its peer anew.
 func (e *Engine) remembers() bool {
 	if !e.impaired || e.m.Phase != appmodules.Waiting {
 		return true
 	}
 	if now := e.rt.Now(); now.Sub(e.probed) >= time.Second {
 		e.probed = now
-		e.impaired = e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}) != nil
+		if e.impaired = e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}) != nil; !e.impaired {
+			e.vigil.end(e.rt.Now())
+		}
 	}
 	return !e.impaired
 }
@@ -164,6 +167,7 @@ func (e *Engine) recall(rec cluster.Record, keep kept, err error) {
 		return
 	}
 	e.rec, e.keep, e.unread, e.impaired = rec, keep, false, false
+	e.vigil.end(e.rt.Now())
 	e.noteBoot()
 }
 

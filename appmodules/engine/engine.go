@@ -304,7 +304,8 @@ func (e *Engine) awake() {
 	}
 }
 
-// hasMet: the peer was met, or an operator stood in for that, since this engine started and since it last stood still.
+// hasMet: the peer was met, or an operator stood in for that, since this engine started, last stood still, or took no
+// part.
 func (e *Engine) hasMet() bool {
 	since := e.vigil.unbroken()
 	after := func(t time.Time) bool { return !t.IsZero() && !t.Before(since) }

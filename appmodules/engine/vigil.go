@@ -8,7 +8,8 @@ import (
 // vigil notices that this process stood still, or its whole computer, for so long that the peer may have taken over
 // meanwhile, and may be gone again: then it has to be met anew, as after a start (rule 6). The owner and the goroutine
 // of exchanges both show that they run: whichever comes first after a standstill notices it, and an owner that waits
-// for its metadata disk makes none, as the heartbeats go on then too.
+// for its metadata disk makes none, as the heartbeats go on then too. A time in which this node took no part counts as
+// one.
 type vigil struct {
 	limit time.Duration // longer than either goroutine is away for
 	mu    sync.Mutex    // a leaf
@@ -34,6 +35,13 @@ func (v *vigil) show(now time.Time) time.Duration {
 	}
 	v.since = now
 	return gap
+}
+
+// end is the end of a time in which this node took no part.
+func (v *vigil) end(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.since = now
 }
 
 // unbroken is since when nothing stood still.
