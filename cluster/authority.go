@@ -295,8 +295,8 @@ func witnessed(m Means, ev Evidence) (ok bool, why string) {
 func unwitnessed(m Means, ev Evidence) (ok bool, why string) {
 	switch {
 	case !ev.Met:
-		return false, "the peer has not been met since this node started, stood still or could not save, so neither a fence " +
-			"agent nor a ping proves anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
+		return false, "the peer has not been met since this node started, stood still or could not save, so neither a " +
+			"fence agent nor a ping proves anything (rule 6): its return or `duet prim " + m.Module + "` ends this"
 	case ev.Fenced:
 		return true, "a fence agent confirmed that the peer is off (rule 3c)"
 	case m.Arbitration != Available && m.Fence:
