@@ -54,6 +54,18 @@ func (o *Desk) newestHere(m *registry.Entry) error {
 		record.Holder, name)
 }
 
+// cleared is the epoch of what a protect that was cut short has left: it has never run.
+const cleared = 1
+
+// MayClear refuses where a module of that name here is more than what a protect of from has left.
+func (o *Desk) MayClear(name string, from cluster.NodeID) error {
+	m, err := o.cfg.Registry.Find(name)
+	if err != nil { // there is none
+		return nil
+	}
+	return o.MayDrop(m, from, cleared)
+}
+
 // MayDrop refuses where this node has data that from, which knows that epoch, does not know of: where the module
 // acts here, a newer epoch, or the same one held by this node. The order matters for the words only.
 func (o *Desk) MayDrop(m *registry.Entry, from cluster.NodeID, epoch cluster.Epoch) error {

@@ -88,7 +88,8 @@ func (s *silence) end() (asked int) {
 	return s.asked
 }
 
-func (b beta) Judge(context.Context, cluster.NodeID, vmmanager.Definition) ([]vmmanager.Finding, error) {
+func (b beta) Judge(context.Context, cluster.NodeID, vmmanager.Definition, appmodules.Module, []protect.Place) (
+	[]vmmanager.Finding, error) {
 	return b.found, b.judge
 }
 

@@ -39,13 +39,17 @@ func Refusal(kind error, what string, all []api.Notice) error {
 	return fmt.Errorf("%w: %s: %s", kind, what, strings.Join(texts, "; "))
 }
 
-// judge has the peer judge the definition that it would get: on its volumes, whose sockets need not be there yet.
+// judge has both nodes say whether they can have the images, with what makes them, and the peer judge the definition
+// that it would get: on its volumes, whose sockets need not be there yet. Nothing is made.
 func (p *protection) judge(ctx context.Context) error {
 	rewired, err := p.rewired()
 	if err != nil {
 		return err
 	}
-	found, err := p.w.cfg.Peers.Judge(ctx, p.peer(), rewired)
+	if _, err := p.w.cfg.Volumes.Choose(p.Module, p.places[string(p.w.self())]); err != nil {
+		return err
+	}
+	found, err := p.w.cfg.Peers.Judge(ctx, p.peer(), rewired, p.Module, p.places[string(p.peer())])
 	p.notices = Notices(p.peer(), found)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"duet/appmodules"
 	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/console/api"
@@ -17,7 +18,8 @@ type thoughtful struct {
 	judges, judged chan struct{}
 }
 
-func (p thoughtful) Judge(ctx context.Context, _ cluster.NodeID, _ vmmanager.Definition) ([]vmmanager.Finding, error) {
+func (p thoughtful) Judge(ctx context.Context, _ cluster.NodeID, _ vmmanager.Definition, _ appmodules.Module,
+	_ []protect.Place) ([]vmmanager.Finding, error) {
 	p.judges <- struct{}{}
 	select {
 	case <-p.judged:

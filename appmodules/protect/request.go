@@ -249,6 +249,6 @@ func (p *protection) choose(c api.ImageChoice) error {
 	case at[i].Path != "":
 		return errors.New("named twice")
 	}
-	at[i].Path = c.Path
+	at[i].Path = filepath.Clean(c.Path) // a node takes no other from another one
 	return nil
 }

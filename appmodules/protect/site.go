@@ -2,7 +2,10 @@ package protect
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"path/filepath"
+	"regexp"
 	"time"
 
 	"duet/appmodules"
@@ -82,8 +85,10 @@ type Volumes interface {
 // Peers are the other nodes. All calls may be repeated; an error means that it is not known whether they arrived.
 // They wait for the network and for what the peer does, as long as ctx lasts.
 type Peers interface {
-	// Judge is what a node says to a VM that it would get.
-	Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error)
+	// Judge is what a node says to a VM that it would get. What Clear and Make would refuse, of that module and with those
+	// places, is its error; a node of an older release says nothing of that.
+	Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition, m appmodules.Module, places []Place) (
+		[]vmmanager.Finding, error)
 	// Elsewhere are the nodes that have a VM of that name; missing says, in sentences, of which that is not known. The
 	// slowest of them has half a minute.
 	Elsewhere(ctx context.Context, vm string) (on, missing []string)
@@ -161,6 +166,34 @@ type Place struct {
 	Target string `json:"target"`
 	Size   int64  `json:"size"`           // bytes
 	Path   string `json:"path,omitempty"` // an admin's choice; empty: the node chooses
+}
+
+// Names of modules and disks are parts of paths: no path fits these.
+var (
+	diskTarget = regexp.MustCompile(`^[a-zA-Z0-9]{1,32}$`)
+	moduleForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
+)
+
+// maxImage is the largest image that another node may ask for, in bytes: 1 PiB.
+const maxImage = 1 << 50
+
+// CheckPlaces refuses what makes no sense when another node asks for it: a member is trusted with its own modules, not
+// with this node's files.
+func CheckPlaces(module string, places []Place) error {
+	if !moduleForm.MatchString(module) {
+		return fmt.Errorf("module %q: that is no name", module)
+	}
+	for _, p := range places {
+		switch {
+		case !diskTarget.MatchString(p.Target):
+			return fmt.Errorf("%q is no disk", p.Target)
+		case p.Size <= 0 || p.Size%512 != 0 || p.Size > maxImage:
+			return fmt.Errorf("disk %s: %d bytes", p.Target, p.Size)
+		case p.Path != "" && (!filepath.IsAbs(p.Path) || filepath.Clean(p.Path) != p.Path):
+			return fmt.Errorf("disk %s: %q is no whole path", p.Target, p.Path)
+		}
+	}
+	return nil
 }
 
 // Made is an image that a protect has made or is about to make, and how to undo that.

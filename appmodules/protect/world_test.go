@@ -491,7 +491,8 @@ func (f *front) Close() error {
 
 type peers struct{ *daemon }
 
-func (p peers) Judge(context.Context, cluster.NodeID, vmmanager.Definition) ([]vmmanager.Finding, error) {
+func (p peers) Judge(context.Context, cluster.NodeID, vmmanager.Definition, appmodules.Module, []protect.Place) (
+	[]vmmanager.Finding, error) {
 	return nil, p.alive()
 }
 

@@ -245,3 +245,73 @@ func TestGrownImage(t *testing.T) {
 	p.is(p.a, "web01", "PRIM")
 	p.is(p.b, "web01", "SECOND")
 }
+
+// TestCheckAndProtectAgree: what a protect would refuse on its way its check refuses in the same words, and leaves
+// nothing behind.
+func TestCheckAndProtectAgree(t *testing.T) {
+	p := newPair(t)
+	ctx := t.Context()
+	p.protected("other")
+	p.running("web01")
+	p.define(p.a, "off01", 8<<20)
+	a, b := p.a.dir, p.b.dir
+	must(t, errors.Join(os.WriteFile(b+"/small.img", make([]byte, 4<<20), 0o600), os.Symlink("/usr", b+"/link")))
+	other, err := p.b.node.Find("other")
+	must(t, err)
+	theirs := other.Module.Volumes()[0].Paths
+	at := func(node string, paths ...string) (r api.ProtectRequest) {
+		for i, path := range paths {
+			r.Images = append(r.Images, api.ImageChoice{Node: node, Target: []string{"vda", "vdb"}[i], Path: path})
+		}
+		return r
+	}
+	for _, c := range []struct {
+		vm   string
+		r    api.ProtectRequest
+		want string
+	}{
+		{"web01", at("beta", "/usr/x.raw"), "beta takes images of other nodes in"},
+		{"web01", at("beta", b+"/link/x.raw"), "beta takes images of other nodes in"},
+		{"web01", at("beta", b+"/no/x.raw"), "make its directory on beta"},
+		{"web01", at("alpha", a+"/no/x.raw"), "make its directory on alpha"},
+		{"web01", at("beta", b), "not a file or block device"},
+		{"web01", at("alpha", "/dev/zero"), "not a file or block device"},
+		{"web01", at("alpha", "/dev/duet-none"), "would lie in memory"},
+		{"web01", at("beta", b+"/small.img"), "has 4194304 bytes, expected 8388608"},
+		{"off01", at("beta", b+"/small.img"), "has 4194304 bytes, expected 8388608"},
+		{"web01", at("beta", theirs["beta"]), "is the image of other/vda"},
+		{"web01", at("alpha", theirs["alpha"]), "is the image of other/vda"},
+		{"web01", at("beta", b+"/both.img", b+"/./both.img"), "is that of another disk already"},
+		{"web01", at("alpha", a+"/both.img", a+"/both.img"), "is that of another disk already"},
+		{"off01", at("alpha", "/x"), "stays where it is"},
+		{"off01", at("gamma", "/x"), "alpha and beta"},
+		{"off01", api.ProtectRequest{Module: "other"}, "module other exists and protects VM other"},
+		{"other", api.ProtectRequest{}, "VM other is protected already"},
+	} {
+		_, err := p.a.node.CheckProtect(ctx, c.vm, c.r)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("check of %s as %+v: %v, want %q", c.vm, c.r, err, c.want)
+			continue
+		}
+		task, failed := p.a.node.Protect(ctx, c.vm, c.r)
+		if failed == nil {
+			failed = errors.New(p.ended(p.a, task, nil).Error)
+		}
+		if cluster.Plain(failed) != cluster.Plain(err) {
+			t.Errorf("check says %q, protect %q", err, failed)
+		}
+		p.settled()
+	}
+	if err := p.a.node.orders.MayClear("other", "beta"); !errors.Is(err, api.ErrConflict) {
+		t.Errorf("alpha would give away what runs there: %v", err)
+	}
+	must(t, p.a.node.orders.MayClear("nosuch", "beta"))
+	if made, _ := os.ReadDir(filepath.Join(b, "volumes", "web01")); len(made) > 0 || exists(b+"/both.img") {
+		t.Errorf("beta has %v of what was refused", made)
+	}
+	if check, err := p.a.node.CheckProtect(ctx, "web01", at("beta", b+"//new.img")); err != nil || !check.OK {
+		t.Errorf("check of a place that will do: %+v, %v", check, err)
+	}
+	task, err := p.a.node.Protect(ctx, "web01", at("beta", b+"//new.img"))
+	p.finish(p.a, task, err)
+}

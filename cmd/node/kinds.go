@@ -68,6 +68,9 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Modules: n.judged,
 		All:     func() []appmodules.Module { return n.Modules() },
 		Left:    func() []appmodules.Module { return n.works.Left() },
+		// What a protect refuses here when it is carried out it refuses when it is asked for.
+		MayClear: func(module string, from cluster.NodeID) error { return n.orders.MayClear(module, from) },
+		MayHost:  func(module string, p []protect.Place) error { return n.images.MayHost(module, p) },
 		Call: func(ctx context.Context, node cluster.NodeID, q fitness.Question, found *[]vmmanager.Finding) error {
 			return n.rpcTo(ctx, node, "judge", q, found)
 		},

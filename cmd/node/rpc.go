@@ -92,7 +92,7 @@ func (n *Node) rpcHandler() http.Handler {
 		}).ServeHTTP(w, r)
 	}))
 	h.Handle("POST /judge", handle(n, func(ctx context.Context, j fitness.Question) ([]vmmanager.Finding, error) {
-		return n.fitness.Answer(ctx, j)
+		return n.fitness.Answer(ctx, mux.PeerFrom(ctx), j)
 	}))
 	h.Handle("POST /images", handle(n, func(ctx context.Context, v images.Hosting) ([]protect.Made,
 		error) {
@@ -100,8 +100,7 @@ func (n *Node) rpcHandler() http.Handler {
 	}))
 	// Of version 1, which lists images; newer nodes undo by the ID of the request (hostings).
 	h.Handle("POST /images/drop", handle(n, func(_ context.Context, v []protect.Made) (none, error) {
-		return none{},
-			n.images.DropListed(v)
+		return none{}, n.images.DropListed(v)
 	}))
 	h.Handle("POST /hostings/{name}/drop", onName(n,
 		func(_ context.Context, id string) error { return n.images.DropHosted(id) }))
@@ -114,24 +113,20 @@ func (n *Node) rpcHandler() http.Handler {
 		}).ServeHTTP(w, r)
 	}))
 	h.Handle("POST /doctor", handle(n, func(ctx context.Context, _ any) (survey.Reply, error) {
-		return n.Facts(ctx),
-			nil
+		return n.Facts(ctx), nil
 	}))
 	h.Handle("POST /support", handle(n, func(ctx context.Context, _ any) (support.Part, error) {
-		return n.Part(ctx),
-			nil
+		return n.Part(ctx), nil
 	}))
 	h.Handle("POST /fence", handle(n, func(ctx context.Context, s fencing.Set) (none, error) {
-		return none{},
-			n.Desk.Take(ctx, s)
+		return none{}, n.Desk.Take(ctx, s)
 	}))
 	h.Handle("POST /voters", handle(n, func(ctx context.Context, v cluster.Voters) (cluster.Voters,
 		error) {
 		return n.voting.Take(ctx, v)
 	}))
 	h.Handle("POST /voters/apart", handle(n, func(ctx context.Context, host string) (none, error) {
-		return none{},
-			n.voting.Apart(ctx, host)
+		return none{}, n.voting.Apart(ctx, host)
 	}))
 	// Of an older release; newer nodes bring both sides together (members/meet).
 	h.Handle("POST /members/{name}/remove", onName(n,

@@ -17,6 +17,7 @@ import (
 	"duet/console/api"
 	"duet/console/tasks"
 	"duet/vmmanager"
+	"duet/vmmanager/fitness"
 	"duet/vmmanager/images"
 )
 
@@ -215,8 +216,9 @@ func (a volumes) Frontend(m appmodules.Module, v appmodules.Volume) (blockrepl.F
 // peers is a protect.Peers.
 type peers struct{ n *Node }
 
-func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition) ([]vmmanager.Finding, error) {
-	return a.n.fitness.Ask(ctx, node, def)
+func (a peers) Judge(ctx context.Context, node cluster.NodeID, def vmmanager.Definition, m appmodules.Module,
+	places []protect.Place) ([]vmmanager.Finding, error) {
+	return a.n.fitness.Ask(ctx, node, fitness.Question{VM: def.Name, Text: def.Text, Module: m.Name, Places: places})
 }
 
 func (a peers) Elsewhere(ctx context.Context, vm string) (on, missing []string) {

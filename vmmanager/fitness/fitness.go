@@ -9,6 +9,7 @@
 package fitness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,10 @@ type Config struct {
 	Modules    func() []Module            // whose engines run here
 	All        func() []appmodules.Module // of this node
 	Left       func() []appmodules.Module // that some work of this node has half way
+	// MayClear and MayHost are nil where what a node has under the name of a module may go, and the images of another
+	// one's be made.
+	MayClear func(module string, from cluster.NodeID) error
+	MayHost  func(module string, places []protect.Place) error
 	// Call asks another node for its Answer.
 	Call   func(ctx context.Context, node cluster.NodeID, q Question, found *[]vmmanager.Finding) error
 	Logger *slog.Logger
@@ -205,17 +210,26 @@ func notJudged(fact, remedy string) vmmanager.Finding {
 type Question struct {
 	VM   string `json:"vm"`
 	Text []byte `json:"text"` // of the definition that it would get
+	// Module and Places are those of the images that it is to make; an older release does not ask.
+	Module string          `json:"module,omitempty"`
+	Places []protect.Place `json:"places,omitempty"`
 }
 
 // Answer is what this host says to a VM that is to be protected, with its second copy here. What a lost module has
-// left under the name is no refusal: it would be replaced. Where the hypervisor takes longer than answerTime it is
-// ErrConflict, and can be asked again: the hypervisor goes on.
-func (r *Room) Answer(ctx context.Context, q Question) ([]vmmanager.Finding, error) {
+// left under the name is no refusal: it would be replaced. What this node would refuse of the module and its images is
+// the error. Where the hypervisor takes longer than answerTime it is ErrConflict, and can be asked again: the hypervisor
+// goes on.
+func (r *Room) Answer(ctx context.Context, from cluster.NodeID, q Question) ([]vmmanager.Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	taken, err := r.Taken(ctx, q.VM, false)
 	if err != nil {
 		return nil, err
+	}
+	if taken == nil && q.Module != "" {
+		if err := cmp.Or(r.cfg.MayClear(q.Module, from), r.cfg.MayHost(q.Module, q.Places)); err != nil {
+			return nil, err
+		}
 	}
 	found, err := r.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: q.VM, Text: q.Text})
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -269,12 +283,10 @@ func (r *Room) leftover(ctx context.Context, def vmmanager.Definition, back bool
 }
 
 // Ask asks the node that would get the second copy of a VM what it says to it.
-func (r *Room) Ask(ctx context.Context, peer cluster.NodeID, def vmmanager.Definition) (
-	found []vmmanager.Finding, err error,
-) {
+func (r *Room) Ask(ctx context.Context, peer cluster.NodeID, q Question) (found []vmmanager.Finding, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	err = r.cfg.Call(ctx, peer, Question{def.Name, def.Text}, &found)
+	err = r.cfg.Call(ctx, peer, q, &found)
 	if errors.Is(err, cluster.ErrOlder) {
 		return []vmmanager.Finding{notJudged("its duetd is older and cannot say whether the VM would run there",
 			"bring both nodes to one release")}, nil
@@ -299,5 +311,10 @@ func (r *Room) MayMove(module, to string, yes bool) error {
 	return nil
 }
 
-// Check refuses what is no VM.
-func (q Question) Check() error { return vmmanager.CheckName(q.VM) }
+// Check refuses what is no VM, or no place for an image.
+func (q Question) Check() error {
+	if err := vmmanager.CheckName(q.VM); err != nil || q.Module == "" {
+		return err
+	}
+	return protect.CheckPlaces(q.Module, q.Places)
+}

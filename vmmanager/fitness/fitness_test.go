@@ -11,6 +11,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/appmodules/protect"
 	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
@@ -67,6 +68,8 @@ type place struct {
 	all     []appmodules.Module
 	left    []appmodules.Module
 	peer    error // what the other node answers
+	clear   error // why it keeps what it has under the name of a module
+	host    error // and makes no image
 }
 
 func newPlace() *place {
@@ -75,6 +78,18 @@ func newPlace() *place {
 	p.Room = New(Config{Self: "beta", Sockets: "/run", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
 		Modules: func() []Module { return p.modules },
 		All:     func() []appmodules.Module { return p.all }, Left: func() []appmodules.Module { return p.left },
+		MayClear: func(_ string, from cluster.NodeID) error {
+			if from != "alpha" {
+				return errors.New("it is not of " + string(from))
+			}
+			return p.clear
+		},
+		MayHost: func(_ string, places []protect.Place) error {
+			if len(places) > 0 {
+				return p.host
+			}
+			return nil
+		},
 		Call: func(_ context.Context, _ cluster.NodeID, q Question, found *[]vmmanager.Finding) error {
 			*found = []vmmanager.Finding{{Code: "asked", Fact: q.VM + " " + string(q.Text)}}
 			return p.peer
@@ -166,7 +181,7 @@ func TestNameTaken(t *testing.T) {
 	p.hv.found = []vmmanager.Finding{note, {Level: vmmanager.Refused, Code: "name-taken", Fact: "as libvirt says it"}}
 	answer := func(what, want string) {
 		t.Helper()
-		found, err := p.Answer(ctx, q)
+		found, err := p.Answer(ctx, "alpha", q)
 		var got []string
 		for _, f := range found {
 			got = append(got, f.Code)
@@ -239,19 +254,43 @@ func TestNameTaken(t *testing.T) {
 	}
 }
 
+// TestRoomForImages: what a node would refuse of the module and its images it says when it is asked of the VM.
+func TestRoomForImages(t *testing.T) {
+	p := newPlace()
+	old := Question{VM: "db01"} // as an older release asks
+	q := Question{VM: "db01", Module: "db01", Places: []protect.Place{{Target: "vda", Size: 512}}}
+	answer := func(q Question, want error) {
+		t.Helper()
+		if _, err := p.Answer(t.Context(), "alpha", q); !errors.Is(err, want) {
+			t.Errorf("%+v: %v, want %v", q, err, want)
+		}
+	}
+	answer(q, nil)
+	p.host = errors.New("no room")
+	answer(q, p.host)
+	answer(old, nil)
+	p.clear = errors.New("it has data")
+	answer(q, p.clear)
+	answer(old, nil)
+	q.Places[0].Path = "x.raw"
+	if old.Check() != nil || q.Check() == nil {
+		t.Error("what is a place?")
+	}
+}
+
 // TestAsk: the node that would get the second copy is asked; an older one cannot say.
 func TestAsk(t *testing.T) {
 	p := newPlace()
-	def := vmmanager.Definition{Name: "web01", Text: []byte("text")}
-	if found, err := p.Ask(t.Context(), "alpha", def); err != nil || found[0].Fact != "web01 text" {
+	q := Question{VM: "web01", Text: []byte("text")}
+	if found, err := p.Ask(t.Context(), "alpha", q); err != nil || found[0].Fact != "web01 text" {
 		t.Errorf("it answers %+v, %v", found, err)
 	}
 	p.peer = cluster.ErrOlder
-	if found, err := p.Ask(t.Context(), "alpha", def); err != nil || len(found) != 1 || found[0].Code != "not-judged" {
+	if found, err := p.Ask(t.Context(), "alpha", q); err != nil || len(found) != 1 || found[0].Code != "not-judged" {
 		t.Errorf("an older one answers %+v, %v", found, err)
 	}
 	p.peer = api.ErrUnreach
-	if _, err := p.Ask(t.Context(), "alpha", def); !errors.Is(err, api.ErrUnreach) {
+	if _, err := p.Ask(t.Context(), "alpha", q); !errors.Is(err, api.ErrUnreach) {
 		t.Errorf("one that is away: %v", err)
 	}
 	if (Question{VM: "a/b"}).Check() == nil || (Question{VM: "web01"}).Check() != nil {
@@ -269,7 +308,7 @@ func TestSlowHost(t *testing.T) {
 			answered := make(chan struct{})
 			go func() {
 				defer close(answered)
-				*found, err = p.Answer(context.WithoutCancel(ctx), q)
+				*found, err = p.Answer(context.WithoutCancel(ctx), "alpha", q)
 			}()
 			select {
 			case <-answered:
@@ -279,7 +318,7 @@ func TestSlowHost(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		_, err := p.Ask(t.Context(), "beta", vmmanager.Definition{Name: "web01"})
+		_, err := p.Ask(t.Context(), "beta", Question{VM: "web01"})
 		if !errors.Is(err, api.ErrConflict) ||
 			!strings.Contains(err.Error(), "web01 would run on beta is still being looked at") {
 			t.Errorf("a slow host: %v", err)

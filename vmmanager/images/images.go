@@ -117,17 +117,7 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 	case taken != nil:
 		return nil, fmt.Errorf("%w: %s", api.ErrConflict, taken.Whole())
 	}
-	for _, p := range h.Places {
-		if err := r.mayHost(p.Path); err != nil {
-			return nil, err
-		}
-	}
-	if h.Fresh {
-		if h.Places, err = unused(h.Places); err != nil {
-			return nil, fmt.Errorf("%w on %s", err, r.self())
-		}
-	}
-	chosen, err := r.Choose(h.Module, h.Places)
+	chosen, err := r.chooseFor(h.Module, h.Places, h.Fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +133,32 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 		return nil, errors.Join(err, r.drop(h.ID, note)) // what stays is found by its note
 	}
 	return made, nil
+}
+
+// MayHost refuses what Host would refuse of the places, and changes nothing. The images that a module of that name has
+// here are in nobody's way: it is cleared away before Host is asked.
+func (r *Room) MayHost(module string, places []protect.Place) error {
+	places = slices.DeleteFunc(slices.Clone(places), func(p protect.Place) bool {
+		return strings.HasPrefix(r.volumeOn(p.Path), module+"/")
+	})
+	_, err := r.chooseFor(module, places, false)
+	return err
+}
+
+// chooseFor is Choose for another node.
+func (r *Room) chooseFor(module string, places []protect.Place, fresh bool) ([]protect.Made, error) {
+	for _, p := range places {
+		if err := r.mayHost(p.Path); err != nil {
+			return nil, err
+		}
+	}
+	if fresh {
+		var err error
+		if places, err = unused(places); err != nil {
+			return nil, fmt.Errorf("%w on %s", err, r.self())
+		}
+	}
+	return r.Choose(module, places)
 }
 
 // unused are the places without those where a file is: that stays as it is, and the image is made where this node
@@ -209,7 +225,7 @@ func (r *Room) mayHost(path string) error {
 	// node's own.
 	real, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
-		return fmt.Errorf("image %s: %w", path, err)
+		return r.noFolder(path, err)
 	}
 	allowed := r.cfg.Allowed
 	if allowed == nil {
@@ -227,6 +243,12 @@ func (r *Room) mayHost(path string) error {
 	}
 	return fmt.Errorf("%w: %s takes images of other nodes in %s only, not as %s: `duetd --images` there says where",
 		api.ErrInvalid, r.self(), strings.Join(allowed, ", "), path)
+}
+
+// noFolder says that the directory of a place is not there, and why.
+func (r *Room) noFolder(path string, why error) error {
+	return fmt.Errorf("%w: image %s: %w: make its directory on %s first, or name another place", api.ErrInvalid, path,
+		why, r.self())
 }
 
 // DropHosted undoes a hosting, after its end where it is under way: whoever undoes it may have given up waiting for it.
@@ -281,6 +303,11 @@ func (r *Room) hostings() (map[string]hosted, error) {
 func (r *Room) Choose(module string, places []protect.Place) (out []protect.Made, err error) {
 	for _, p := range places {
 		m, err := r.choose(module, p)
+		if err == nil && slices.ContainsFunc(out, func(o protect.Made) bool {
+			return o.Path == m.Path || sameFile(o.Path, m.Path)
+		}) {
+			err = fmt.Errorf("%w: %s is that of another disk already: name another place", api.ErrInvalid, m.Path)
+		}
 		if err != nil {
 			return nil, r.about(p, err)
 		}
@@ -342,11 +369,24 @@ func (r *Room) chosenImage(p protect.Place) (protect.Made, error) {
 		return protect.Made{}, fmt.Errorf("%w: %s is the image of %s", api.ErrConflict, p.Path, volume)
 	}
 	if !exists(p.Path) {
+		if _, err := os.Stat(filepath.Dir(p.Path)); err != nil {
+			return protect.Made{}, r.noFolder(p.Path, err)
+		}
+		if within("/dev", p.Path) {
+			return protect.Made{}, fmt.Errorf("%w: there is no device %s, and a file there would lie in memory: name a block "+
+				"device, or a file elsewhere", api.ErrInvalid, p.Path)
+		}
 		return protect.Made{Path: p.Path}, nil
 	}
 	f, err := backing.OpenFile(p.Path, p.Size) // refuses what is in use, too
 	if errors.Is(err, backing.ErrSize) {
 		return protect.Made{}, fmt.Errorf("%w: %w: give it that size, or name another place", api.ErrConflict, err)
+	}
+	if errors.Is(err, backing.ErrKind) {
+		return protect.Made{}, fmt.Errorf("%w: %w: name one, or a file that is not there yet", api.ErrInvalid, err)
+	}
+	if errors.Is(err, backing.ErrInUse) {
+		return protect.Made{}, fmt.Errorf("%w: %w: name another place", api.ErrConflict, err)
 	}
 	if err != nil {
 		return protect.Made{}, err
@@ -523,30 +563,16 @@ func (r *Room) MadeFor(m appmodules.Module, v appmodules.Volume) (bool, error) {
 // self is this node, in the words of configurations.
 func (r *Room) self() string { return string(r.cfg.Self) }
 
-// Names of requests are parts of keys, those of modules and disks parts of paths: no path fits these.
-var (
-	requestID  = regexp.MustCompile(`^[a-zA-Z0-9]{1,64}$`)
-	diskTarget = regexp.MustCompile(`^[a-zA-Z0-9]{1,32}$`)
-	moduleForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,38}$`)
-)
+// requestID is what the ID of a request is like: it is part of a key.
+var requestID = regexp.MustCompile(`^[a-zA-Z0-9]{1,64}$`)
 
-// maxImage is the largest image that another node may ask for, in bytes: 1 PiB.
-const maxImage = 1 << 50
-
-// Check refuses what makes no sense: a member is trusted with its own modules, not with this node's files.
+// Check refuses what makes no sense.
 func (h Hosting) Check() error {
-	if !requestID.MatchString(h.ID) || !moduleForm.MatchString(h.Module) {
+	if !requestID.MatchString(h.ID) {
 		return fmt.Errorf("request %q for module %q: that is no name", h.ID, h.Module)
 	}
-	for _, p := range h.Places {
-		switch {
-		case !diskTarget.MatchString(p.Target):
-			return fmt.Errorf("%q is no disk", p.Target)
-		case p.Size <= 0 || p.Size%512 != 0 || p.Size > maxImage:
-			return fmt.Errorf("disk %s: %d bytes", p.Target, p.Size)
-		case p.Path != "" && (!filepath.IsAbs(p.Path) || filepath.Clean(p.Path) != p.Path):
-			return fmt.Errorf("disk %s: %q is no whole path", p.Target, p.Path)
-		}
+	if err := protect.CheckPlaces(h.Module, h.Places); err != nil {
+		return err
 	}
 	return vmmanager.CheckName(h.VM)
 }

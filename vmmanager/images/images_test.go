@@ -200,8 +200,13 @@ func TestChosenPlace(t *testing.T) {
 // TestAllOrNone: what was made is undone when a later one cannot be.
 func TestAllOrNone(t *testing.T) {
 	p := newPlace(t)
-	places := []protect.Place{{Target: "vda", Size: 1 << 20}, {Target: "vdb", Size: 1 << 20, Path: "/nosuch/x.raw"}}
-	if made, err := p.make(places...); err == nil || !strings.Contains(err.Error(), "volume vdb on beta") {
+	second := filepath.Join(p.pool, "x.raw")
+	places := []protect.Place{{Target: "vda", Size: 1 << 20}, {Target: "vdb", Size: 1 << 20, Path: second}}
+	chosen, err := p.Choose("web01", places)
+	must(t, err)
+	must(t, os.WriteFile(second, []byte("an admin's"), 0o600)) // since it was chosen
+	made, err := p.Make("web01", places, chosen)
+	if err == nil || !strings.Contains(err.Error(), "volume vdb on beta") {
 		t.Errorf("it made %v, %v", made, err)
 	}
 	p.is("after that")
@@ -411,7 +416,7 @@ func TestRequests(t *testing.T) {
 		"a module":          func(h *Hosting) { h.Module = "../x" },
 		"a target":          func(h *Hosting) { h.Places[0].Target = "../../x" },
 		"a size":            func(h *Hosting) { h.Places[0].Size = 1 },
-		"a huge one":        func(h *Hosting) { h.Places[0].Size = maxImage + 512 },
+		"a huge one":        func(h *Hosting) { h.Places[0].Size = 1<<50 + 512 },
 		"not clean":         func(h *Hosting) { h.Places[0].Path = "/srv/../x.raw" },
 		"not whole":         func(h *Hosting) { h.Places[0].Path = "x.raw" },
 		"a VM that is none": func(h *Hosting) { h.VM = "a/b" },
