@@ -47,6 +47,12 @@ var things = []thing{
 	{"bin/beta duet volume verify web01/vda", 0, "are identical", func(_, now api.Status) error {
 		return stands(now, web, "beta", "PRIM")
 	}},
+	{"bin/alpha systemctl stop duetd", 0, "", func(_, now api.Status) error {
+		return errors.Join(stands(now, web, "beta", "ALONE"), stands(now, mail, "beta", "ALONE"))
+	}},
+	{"bin/alpha systemctl start duetd", 0, "", func(_, now api.Status) error {
+		return errors.Join(stands(now, web, "alpha", "SECOND"), stands(now, mail, "alpha", "SECOND"))
+	}},
 }
 
 func on(s api.Status, module, node string) (api.NodeState, error) {
@@ -137,6 +143,9 @@ func TestThingsToBreak(t *testing.T) {
 			return s, nil
 		}
 		return s, fmt.Errorf("%w: %s", err, out)
+	}
+	if out, err := typed(within, dir, "bin/alpha pwd"); err != nil || strings.TrimSpace(out) != dir {
+		t.Errorf("a command on alpha runs in %s, %v, want %s", out, err, dir)
 	}
 	for _, x := range things {
 		before, err := look()

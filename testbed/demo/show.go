@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -41,38 +40,14 @@ func (s *show) summary() {
 	}
 }
 
-// again is how soon a daemon is started that has died, as its unit would have it.
-const again = 200 * time.Millisecond
-
-// revive starts the daemon of a host again whenever it ends, until ctx does. It ends also when the host is off,
-// or the daemon cannot be started. It is for a host whose daemon was started once.
-func revive(ctx context.Context, h *testcluster.Host) {
-	for {
-		select {
-		case <-h.Duetd().Done():
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case <-time.After(again):
-		case <-ctx.Done():
-			return
-		}
-		if err := h.LaunchDuetd(); err != nil {
-			fmt.Fprintln(os.Stderr, "demo:", err)
-			return
-		}
-	}
-}
-
 // keep leaves the cluster up and tells how to play with it. It returns at the end of ctx, with no goroutine
-// left. The daemons are kept alive, so that one that a visitor kills comes back.
+// left. The daemons are kept alive, so that one that a visitor kills comes back; one that he stops stays away.
 func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, h := range l.Hosts {
 		if h.Duetd() != nil { // the demo may have failed before it started one
-			wg.Go(func() { revive(ctx, h) })
+			wg.Go(func() { unit{h}.run(ctx) })
 		}
 	}
 	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root, in this directory:")
@@ -87,29 +62,10 @@ func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 	fmt.Println("  bin/alpha duet status --watch")
 	fmt.Println("  bin/alpha duet swap web01        bin/beta duet log web01        bin/alpha duet volume verify web01/vda")
 	fmt.Println("  bin/alpha virsh list             bin/beta pkill -9 duetd        (a host's processes only)")
+	fmt.Println("  bin/alpha systemctl stop duetd   bin/alpha systemctl start duetd  (also restart)")
 	fmt.Println("  bin/beta                         (a shell on that host)")
 	fmt.Fprintln(os.Stdout)
 	<-ctx.Done()
-}
-
-// door makes a program, named after a host, that runs a command on that host. It is named by the process id of
-// this boot of the host, so it leads nowhere after the next one. It lies beside duet and duetd.
-func door(l *testcluster.Cluster, name string) (remove func(), err error) {
-	path, err := l.Hosts[name].Node.Outside("/")
-	if err != nil {
-		return nil, err
-	}
-	var pid int
-	if _, err := fmt.Sscanf(path, "/proc/%d/root", &pid); err != nil {
-		return nil, fmt.Errorf("find host %s in %s: %w", name, path, err)
-	}
-	file := filepath.Join(l.Bin(), name)
-	text := fmt.Sprintf("#!/bin/sh\n[ $# -gt 0 ] || set -- sh\nexec nsenter -t %d -a env PATH=%s:\"$PATH\" \"$@\"\n", pid,
-		l.Bin())
-	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
-		return nil, err
-	}
-	return func() { _ = os.Remove(file) }, nil // the next demo writes it anew
 }
 
 func bytes(n int64) string {
