@@ -243,7 +243,7 @@ func (a *app) rejoinCommand() *cobra.Command {
 		Use: "rejoin ADDRESS --token T", Short: "Bring this node back that was removed from its cluster, on the node itself",
 		Long: "Bring this node back into the cluster of the node at ADDRESS, where \"duet cluster token\" gave the token, " +
 			"under its name and\naddresses. Runs on the node itself while its duetd is stopped. It gets the second copies " +
-			"anew; what it had is kept in a\nfolder that is named.",
+			"anew; what it had is kept in a\nfolder that is named, but for the token of its API, which stays as it is.",
 		Args: args("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			if err := a.readToken(&r.Token); err != nil {
@@ -258,7 +258,8 @@ func (a *app) rejoinCommand() *cobra.Command {
 				return err
 			}
 			return a.say(left{aside}, "This is node %s of cluster %s again. What it had is kept in %s: delete that when all "+
-				"runs.\nNext: systemctl start duetd", conf.Self, conf.Name, clean(aside))
+				"runs. The token of its API is the one it had.\nNext: systemctl start duetd", conf.Self, conf.Name,
+				clean(aside))
 		}),
 	}
 	c.Flags().StringVar(&r.Token, "token", "", "what \"duet cluster token\" said, or - to read it from standard input")
@@ -318,7 +319,7 @@ func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes 
 		return nil
 	}
 	return a.confirm(ctx, fmt.Sprintf("%s is a node of %s: they have one copy from then on, until a node joins in its "+
-		"place.\nWhat only %s has is given up.", node, strings.Join(there, ", "), node),
+		"place.\nWhat only %s has stays on it, and is not used any more.", node, strings.Join(there, ", "), node),
 		fmt.Errorf("to remove %s wants a confirmation: repeat with --yes if it is gone for good", node),
 		"Is it gone for good?")
 }

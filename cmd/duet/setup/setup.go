@@ -134,7 +134,10 @@ func (d OnDisk) Join(ctx context.Context, r JoinRequest) (cluster.Config, error)
 // returned, so that the node can join a cluster anew and nothing is thrown away. The daemon must not run. Nobody is
 // told. It is durable when it returns; if it fails what was moved comes back, as far as it can. now only names the
 // folder.
-func (OnDisk) Leave(dir string, now time.Time) (string, error) {
+func (OnDisk) Leave(dir string, now time.Time) (string, error) { return putAside(dir, now) }
+
+// putAside is Leave, but for what stays where it is.
+func putAside(dir string, now time.Time, stays ...string) (string, error) {
 	if _, err := membership.Load(dir); err != nil && !(errors.Is(err, membership.ErrNoMember) && remains(dir)) {
 		return "", fmt.Errorf("leave cluster: %w", err)
 	}
@@ -142,7 +145,7 @@ func (OnDisk) Leave(dir string, now time.Time) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("leave cluster: %w", err)
 	}
-	if err := leave(dir, aside); err != nil {
+	if err := leave(dir, aside, stays); err != nil {
 		return "", errors.Join(fmt.Errorf("leave cluster: %w", err), comeBack(aside, dir))
 	}
 	return aside, nil
@@ -188,14 +191,14 @@ const leftPrefix = "left-"
 // crash. The configuration goes last: as long as something is left this is a directory that is to be left. What earlier
 // ones have put aside stays where it is. What is mounted there, as a disk for the images, stays: it cannot be moved,
 // and images that a node finds are in nobody's way.
-func leave(dir, aside string) error {
+func leave(dir, aside string, stays []string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	inOrder(entries)
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), leftPrefix) {
+		if strings.HasPrefix(e.Name(), leftPrefix) || slices.Contains(stays, e.Name()) {
 			continue
 		}
 		err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(aside, e.Name()))
@@ -212,7 +215,8 @@ func leave(dir, aside string) error {
 }
 
 // Rejoin is Leave and Join under the same name and addresses, of the networks that the node knew last. What was
-// there comes back if it cannot join; it is kept in the folder aside if it can.
+// there comes back if it cannot join; it is kept in the folder aside if it can. The token of its API stays: it opens this
+// node only, no other one has it, and who was given it, as Prometheus, need not hear of a rejoin.
 func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (
 	conf cluster.Config, aside string, err error,
 ) {
@@ -227,7 +231,7 @@ func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (
 			r.Addrs = append(r.Addrs, Addr{Network: n.Name, IP: ip})
 		}
 	}
-	if aside, err = d.Leave(r.Dir, now); err != nil {
+	if aside, err = putAside(r.Dir, now, TokenFile); err != nil {
 		return conf, "", err
 	}
 	if conf, err = d.Join(ctx, r); err != nil {

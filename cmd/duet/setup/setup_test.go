@@ -231,6 +231,10 @@ func TestLeaveAndRejoin(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(second, image), []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	token := filepath.Join(second, setup.TokenFile)
+	if err := os.WriteFile(token, []byte("as Prometheus has it"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	again := setup.JoinRequest{Dir: second, At: at, Token: tok}
 	if _, _, err := on.Rejoin(t.Context(), again, time.Unix(0, 0)); err == nil { // the token was good once
 		t.Fatal("joined by a token that was used")
@@ -253,6 +257,9 @@ func TestLeaveAndRejoin(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(aside, image)); err != nil || string(b) != "data" {
 		t.Errorf("what it had: %q, %v", b, err)
 	}
+	if b, err := os.ReadFile(token); err != nil || string(b) != "as Prometheus has it" {
+		t.Errorf("the token of its API: %q, %v", b, err)
+	}
 	if aside, err = on.Leave(second, time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -263,8 +270,10 @@ func TestLeaveAndRejoin(t *testing.T) {
 	if _, err := on.Leave(second, time.Unix(2, 0)); err == nil {
 		t.Error("a node of no cluster leaves one")
 	}
-	if _, err := os.Stat(filepath.Join(aside, setup.PKIFolder)); err != nil {
-		t.Error(err)
+	for _, name := range []string{setup.PKIFolder, setup.TokenFile} {
+		if _, err := os.Stat(filepath.Join(aside, name)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
