@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func (a *app) logCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVarP(&f.n, "lines", "n", logLines,
 		"how many of the newest transitions; with --since all, unless it is said")
-	cmd.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h, or a time as 2006-01-02 15:04")
+	cmd.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h or 1d, or a time as 2006-01-02 15:04")
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until ctrl-C: a line for each new transition")
 	return cmd
 }
@@ -70,7 +71,7 @@ func (f logFlags) check(now time.Time) (time.Time, error) {
 	if f.since == "" {
 		return time.Time{}, nil
 	}
-	if d, err := time.ParseDuration(f.since); err == nil && d > 0 {
+	if d, err := longDuration(f.since); err == nil && d > 0 {
 		return now.Add(-d), nil
 	}
 	for _, layout := range []string{time.DateTime, "2006-01-02 15:04", time.DateOnly, time.RFC3339} {
@@ -78,8 +79,24 @@ func (f logFlags) check(now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("--since %q: write a duration as 2h, or a time as 2006-01-02 15:04", f.since)
+	return time.Time{}, fmt.Errorf("--since %q: write a duration as 2h or 1d, or a time as 2006-01-02 15:04", f.since)
 }
+
+// longDuration is time.ParseDuration of a text that may begin with days, as 1d or 1d12h.
+func longDuration(text string) (time.Duration, error) {
+	days, rest, ok := strings.Cut(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil || rest == "" {
+		return time.Duration(n) * day, err
+	}
+	d, err := time.ParseDuration(rest)
+	return time.Duration(n)*day + d, err
+}
+
+const day = 24 * time.Hour
 
 // logReader reads the transitions of a module, or of all. One goroutine uses it.
 type logReader struct {

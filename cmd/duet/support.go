@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,11 @@ protected VMs, and what the host tells of itself. Keys, tokens and passwords are
 out. Where duetd does not run, this host alone is in it. Look into it before you send it.`,
 		Args: args(), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			path := or(file, "duet-support-"+a.now().UTC().Format("20060102-150405")+".zip")
+			// Whole: whoever reads it may be in another directory, or another root.
+			path, err := filepath.Abs(or(file, "duet-support-"+a.now().UTC().Format("20060102-150405")+".zip"))
+			if err != nil {
+				return err
+			}
 			if err := a.makeZip(ctx, c, path, dir); err != nil {
 				return err
 			}

@@ -29,7 +29,8 @@ func (a *app) taskCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
 		Use: "task [ID]", Short: "Follow long work that goes on, or list the works of the node that is asked",
-		Long: "Follow long work that goes on, or list the works of the node that is asked. The work of a protect ends when " +
+		Long: "Follow long work that goes on, or list the works of the node that is asked, with those that ended within the " +
+			"last hour:\nwhat came of these was so then, and \"duet status\" says how it is now. The work of a protect ends when " +
 			"the VM is on\nits volumes: the copy to the other node goes on after it, and \"duet status\" shows how far that is.",
 		Args: args("[ID]"), ValidArgsFunction: a.completeTasks,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -42,6 +43,9 @@ func (a *app) taskCommand() *cobra.Command {
 			}
 			if noWait {
 				return a.say(t, "%s", progressLine(t))
+			}
+			if t.Done && t.Error == "" { // nobody has followed it to its end: what came of it may be old
+				return a.say(t, "%s%s", endedAt(t), outcomeOf(t))
 			}
 			return a.follow(ctx, c, t, false)
 		}),
@@ -165,7 +169,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, t api.Task, noWait b
 		}
 		return fmt.Errorf("%s of %s: %s", t.Kind, t.Module, t.Error)
 	}
-	return a.say(t, "%s", clean(or(t.Result, t.Kind+" of "+t.Module+" is done")))
+	return a.say(t, "%s", outcomeOf(t))
 }
 
 // progress gives the function that shows how far a task is: in place on a terminal, else as lines, one per step and
@@ -210,14 +214,25 @@ func (a *app) progressBar() func(api.Task) {
 	}
 }
 
+// endedAt is before what came of a task, which was so then; it is within the last hour.
+func endedAt(t api.Task) string {
+	if t.Ended == nil {
+		return ""
+	}
+	return "ended " + t.Ended.Local().Format("15:04") + ": "
+}
+
+// outcomeOf is what came of a task that went well.
+func outcomeOf(t api.Task) string { return clean(or(t.Result, t.Kind+" of "+t.Module+" is done")) }
+
 // progressLine is a task as one line, also one that has ended.
 func progressLine(t api.Task) string {
 	line := clean(t.Step)
 	switch {
 	case t.Done && t.Error != "":
-		line = "failed: " + clean(t.Error)
+		line = endedAt(t) + "failed: " + clean(t.Error)
 	case t.Done:
-		line = clean(or(t.Result, "done"))
+		line = endedAt(t) + clean(or(t.Result, "done"))
 	case t.Sync != nil:
 		line += fmt.Sprintf(" %s (%s of %s)", progressText(*t.Sync), bytesText(t.Sync.Compared), bytesText(t.Sync.Total))
 	}

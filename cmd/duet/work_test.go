@@ -270,6 +270,8 @@ func TestTaskEnds(t *testing.T) {
 	done := api.Task{ID: "t1", Kind: "verify", Module: "db", Done: true}
 	failed, well := done, done
 	failed.Error, well.Result = "beta has no space left\x1b[2J", "both copies are the same"
+	at, old := apitest.Now(), well
+	old.Ended = &at
 	half := api.Task{ID: "t1", Kind: "verify", Module: "db", Step: "comparing",
 		Sync: &api.Sync{Total: 8, Compared: 2, ETA: -1}}
 	for _, c := range []struct {
@@ -282,6 +284,8 @@ func TestTaskEnds(t *testing.T) {
 		{"task t1 --no-wait", "failed: beta has no space left?[2J\n--- exit 0\n", failed},
 		{"task t1 --no-wait", "both copies are the same\n--- exit 0\n", well},
 		{"task t1 --no-wait", "done\n--- exit 0\n", done},
+		{"task t1", "ended 15:09: both copies are the same\n--- exit 0\n", old}, // what it says was so then
+		{"task t1 --no-wait", "ended 15:09: both copies are the same\n--- exit 0\n", old},
 		{"task t1 --no-wait", "comparing 25% (2 B of 8 B)\n--- exit 0\n", half},
 		{"task t2", "--- stderr\nduet: task t2: not found: finished tasks are kept for an hour\n--- exit 1\n", done},
 		{"volume verify db/vda --no-wait", "t1\n--- stderr\nverify of db has begun: `duet task t1` follows it\n" +
