@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"duet/appmodules/config"
 	"duet/console/api"
 	"duet/console/client"
 )
@@ -20,20 +22,29 @@ const maxConfig = 1 << 20 // bytes of a file with configuration
 // it. show writes the YAML of what is stored, with --json an api.Config, which has the version beside it. check
 // changes nothing and exits with 1 for a file that apply would refuse as such. apply makes the file the newest
 // version and returns when that is durable on the node that is asked; the peer gets it in the background. A file
-// that says what is stored already makes no new version.
+// that says what is stored already makes no new version. What an edit makes happen to a guest at once is asked for
+// before (mayEdit).
 func (a *app) configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Show, check and change the configuration of modules"}
 	a.group(c)
 	c.AddCommand(&cobra.Command{
-		Use: "show MODULE", Short: "Print the configuration of a module as YAML", Args: args("MODULE"),
-		ValidArgsFunction: a.completeModules,
+		Use: "show MODULE [KEY]", Aliases: []string{"get"},
+		Short: "Print the configuration of a module as YAML, or one key of it, such as policy.restart.max",
+		Args:  args("MODULE", "[KEY]"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			conf, err := configOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
+			text := conf.YAML
+			if len(args) == 2 {
+				if text = config.Value([]byte(text), args[1]); text == "" {
+					return noKey(args[1])
+				}
+				text = strings.TrimRight(text, "\n") + "\n"
+			}
 			return a.emit(conf, func(w io.Writer) error {
-				_, err := io.WriteString(w, conf.YAML)
+				_, err := io.WriteString(w, text)
 				return err
 			})
 		}),
@@ -49,7 +60,13 @@ func (a *app) configCommand() *cobra.Command {
 			}
 			return a.say(struct{}{}, "%s is good", fileText(args[0]))
 		}),
-	}, &cobra.Command{
+	}, a.applyCommand(), a.setKeyCommand(), a.editCommand(), a.explainKeyCommand())
+	return c
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
 		Use: "apply FILE", Short: "Make a file (- for standard input) the configuration of the module it names",
 		Args: args("FILE"),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -57,12 +74,20 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.apply(ctx, c, b, 0); err != nil {
+			var was api.Config
+			if m, faulty := config.Parse("", b); faulty == nil {
+				was, err = configOf(ctx, c, m.Name)
+			}
+			if err == nil {
+				err = a.apply(ctx, c, was.YAML, b, 0, yes)
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", fileText(args[0]), err)
 			}
 			return nil
 		}),
-	}, a.setKeyCommand(), a.editCommand(), a.explainKeyCommand())
+	}
+	editFlag(c, &yes)
 	return c
 }
 

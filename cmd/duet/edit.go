@@ -10,28 +10,98 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"duet/appmodules"
 	"duet/appmodules/config"
+	"duet/console/api"
 	"duet/console/client"
 )
 
 // apply makes text, an edit of version base, the configuration of the module that it names, and says what became of it.
-// Base 0 is of whatever there is: what came in between is replaced.
-func (a *app) apply(ctx context.Context, c *client.Client, text []byte, base uint64) error {
+// Base 0 is of whatever there is: what came in between is replaced. was is what there is, for mayEdit.
+func (a *app) apply(ctx context.Context, c *client.Client, was string, text []byte, base uint64, yes bool) error {
+	follows, err := a.mayEdit(ctx, c, []byte(was), text, yes)
+	if err != nil {
+		return err
+	}
 	conf, err := c.Apply(ctx, text, base)
 	if err != nil {
 		return err
 	}
-	return a.say(conf, "%s has configuration version %d", clean(conf.Module), conf.Version)
+	return a.say(conf, "%s has configuration version %d%s", clean(conf.Module), conf.Version, follows)
+}
+
+func editFlag(c *cobra.Command, yes *bool) {
+	c.Flags().BoolVar(yes, "yes", false, "do not ask, whatever follows at once")
+}
+
+// mayEdit asks before an edit that makes something happen to the guest at once, and returns what that is, for the last
+// line, behind a colon. An edit that is not good the node refuses.
+func (a *app) mayEdit(ctx context.Context, c *client.Client, was, is []byte, yes bool) (string, error) {
+	before, err := config.Parse("", was)
+	if err != nil {
+		return "", nil
+	}
+	after, err := config.Parse("", is)
+	if err != nil {
+		return "", nil
+	}
+	m, err := a.module(ctx, c, after.Name)
+	if err != nil {
+		return "", err
+	}
+	facts := follows(before.Policy, after.Policy, m)
+	if facts == "" {
+		return "", nil
+	}
+	if !yes {
+		err = a.confirm(ctx, facts, fmt.Errorf("this change of %s wants a confirmation: repeat with --yes to make it all the "+
+			"same", after.Name), "Do you want to make this change?")
+	}
+	return ": " + clean(facts), err
+}
+
+// follows is what happens to the guest of m at once when its policy becomes another one, in a sentence; empty: nothing.
+func follows(was, is appmodules.Policy, m api.ModuleStatus) string {
+	home := func(p appmodules.Policy) string {
+		if p.Failback != "auto" {
+			return ""
+		}
+		return p.Primary
+	}
+	to := home(is)
+	for _, n := range m.Nodes {
+		switch {
+		case n.Stale || n.Role != "PRIM" && n.Role != "ALONE":
+		case n.VM == "frozen" && is.Frozen > 0 && (was.Frozen == 0 || is.Frozen < was.Frozen):
+			return fmt.Sprintf("%s stands still on %s, and its guest is ended when it has for %v", m.Name, n.Node,
+				time.Duration(is.Frozen))
+		case to == "" || to == home(was) || n.Node == to:
+		case inStep(m, to):
+			return fmt.Sprintf("%s moves to %s now: its guest is shut down on %s and started on %s", m.Name, to, n.Node, to)
+		default:
+			return fmt.Sprintf("%s moves to %s as soon as its copy there is complete: its guest is shut down on %s and started "+
+				"on %s then", m.Name, to, n.Node, to)
+		}
+	}
+	return ""
+}
+
+// inStep: the copy of m on that node may take over.
+func inStep(m api.ModuleStatus, node string) bool {
+	n, err := m.On(node)
+	return err == nil && !n.Stale && n.Role == "SECOND" && n.Status == "Ready"
 }
 
 // setKeyCommand reads the configuration, exchanges the one key in its text and applies that: other keys are as the node
 // had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no lines:
 // nobody sees the text that they count in.
 func (a *app) setKeyCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "set MODULE KEY=VALUE", Short: "Change one key of a module's configuration, such as policy.restart.max=5",
 		Args: func(c *cobra.Command, got []string) error {
 			if len(got) == 3 && !strings.Contains(got[1], "=") {
@@ -60,6 +130,10 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			follows, err := a.mayEdit(ctx, c, []byte(conf.YAML), text, yes)
+			if err != nil {
+				return err
+			}
 			now, err := c.Apply(ctx, text, conf.Version)
 			if err != nil {
 				return placeless{err}
@@ -68,9 +142,12 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if now.Version == conf.Version {
 				return a.say(now, "%s: %s is %s already, version %d", clean(now.Module), clean(key), clean(was), now.Version)
 			}
-			return a.say(now, "%s: %s %s → %s, version %d", clean(now.Module), clean(key), clean(was), clean(is), now.Version)
+			return a.say(now, "%s: %s %s → %s, version %d%s", clean(now.Module), clean(key), clean(was), clean(is), now.Version,
+				follows)
 		}),
 	}
+	editFlag(c, &yes)
+	return c
 }
 
 // placeless is an error about a text of configuration, without the places in it.
@@ -86,7 +163,8 @@ func (p placeless) Unwrap() error { return p.error }
 // editCommand applies what an editor makes of the configuration. What was refused stays in a file that the error
 // names: the work of an admin is not thrown away. A text that is as it was is not sent at all.
 func (a *app) editCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "edit MODULE", Short: "Edit the configuration of a module in $VISUAL or $EDITOR",
 		Long: "Edit the configuration of a module in $VISUAL or $EDITOR, or vi. What is not good is not applied, and " +
 			"stays in a file that is named.",
@@ -106,7 +184,7 @@ func (a *app) editCommand() *cobra.Command {
 			}
 			err = sameName(text, args[0])
 			if err == nil {
-				err = a.apply(ctx, c, text, conf.Version)
+				err = a.apply(ctx, c, conf.YAML, text, conf.Version, yes)
 			}
 			if err != nil {
 				return fmt.Errorf("%w; your text is in %s: mend it and `duet config apply %s`", err, path, path)
@@ -114,6 +192,8 @@ func (a *app) editCommand() *cobra.Command {
 			return os.Remove(path)
 		}),
 	}
+	editFlag(c, &yes)
+	return c
 }
 
 // errOtherName: what a configuration is applied to is the module that it names, so a changed name would overwrite

@@ -7,6 +7,7 @@
 package apitest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -34,6 +35,8 @@ type Backend struct {
 	// Sick is what Doctor finds, Zip what Support writes.
 	Sick api.Doctor
 	Zip  []byte
+	// YAML is what Config answers; empty: a few lines.
+	YAML string
 	// Deaf: orders are taken and nothing follows.
 	Deaf bool
 }
@@ -199,7 +202,7 @@ func (b *Backend) Config(_ context.Context, module string) (api.Config, error) {
 		return api.Config{}, err
 	}
 	return api.Config{Module: module, Version: 3, Changed: Now(), By: "alpha",
-		YAML: "name: " + module + "\nkind: vm\npolicy:\n  restart:\n    max: 3\n"}, b.module(module)
+		YAML: cmp.Or(b.YAML, "name: "+module+"\nkind: vm\npolicy:\n  restart:\n    max: 3\n")}, b.module(module)
 }
 
 // Check refuses YAML without a name.
