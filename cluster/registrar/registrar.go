@@ -200,8 +200,8 @@ func (r *Registrar) RemoveNode(ctx context.Context, name string) (api.NodeRemova
 	}
 	gone := api.NodeRemoval{Node: name, Modules: r.cfg.With(node), Keeps: fmt.Sprintf("No node and no witness answers %s "+
 		"any more, and the key of the heartbeats is exchanged. To bring it back: `duet cluster rejoin` there, which keeps "+
-		"what it had. Only to give the computer away: wipe /var/lib/duet on it, as it has a copy of the cluster's authority; "+
-		"if that is in foreign hands already, found a new cluster.%s", name, forgotten)}
+		"what it had. Only to give the computer away: wipe /var/lib/duet on it, as it has a copy of the cluster's "+
+		"authority; if that is in foreign hands already, found a new cluster.%s", name, forgotten)}
 	return gone, nil
 }
 

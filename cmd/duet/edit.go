@@ -58,8 +58,8 @@ func (a *app) mayEdit(ctx context.Context, c *client.Client, was, is []byte, yes
 		return "", nil
 	}
 	if !yes {
-		err = a.confirm(ctx, facts, fmt.Errorf("this change of %s wants a confirmation: repeat with --yes to make it all the "+
-			"same", after.Name), "Do you want to make this change?")
+		wants := fmt.Errorf("this change of %s wants a confirmation: repeat with --yes to make it all the same", after.Name)
+		err = a.confirm(ctx, facts, wants, "Do you want to make this change?")
 	}
 	return ": " + clean(facts), err
 }

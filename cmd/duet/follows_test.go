@@ -45,8 +45,9 @@ func TestWhatAnEditDoes(t *testing.T) {
 		"as it was":           {auto, auto, away, ""},
 		"back to manual":      {auto, manual, away, ""},
 		"it does not run":     {manual, auto, m("STOP NotReady off", "STOP NotReady off"), ""},
-		"a guest that freezes": {manual, policy("alpha", "manual", time.Minute), m("PRIM NotReady frozen", "SECOND Ready off"),
-			"db stands still on alpha, and its guest is ended when it has for 1m0s"},
+		"a guest that freezes": {manual, policy("alpha", "manual", time.Minute),
+			m("PRIM NotReady frozen", "SECOND Ready off"), "db stands still on alpha, and its guest is ended when it has for " +
+				"1m0s"},
 		"one that goes on": {manual, policy("alpha", "manual", time.Minute), here, ""},
 	} {
 		if got := follows(c.was, c.is, c.m); !strings.Contains(got, c.want) || c.want == "" && got != "" {

@@ -47,7 +47,8 @@ func (a *app) logCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVarP(&f.n, "lines", "n", logLines,
 		"how many of the newest transitions; with --since all, unless it is said")
-	cmd.Flags().StringVar(&f.since, "since", "", "only what is newer: a duration as 2h or 1d, or a time as 2006-01-02 15:04")
+	cmd.Flags().StringVar(&f.since, "since", "",
+		"only what is newer: a duration as 2h or 1d, or a time as 2006-01-02 15:04")
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on until ctrl-C: a line for each new transition")
 	return cmd
 }

@@ -68,8 +68,8 @@ func writeScrape(w io.Writer, st api.Status) error {
 		b.WriteString(" " + j.Node + ".token")
 	}
 	b.WriteString("\n# A token is a key to the whole API of its node: who has it may also stop, move and release VMs.\n" +
-		"# Let only Prometheus read these files (mode 0400). A node that rejoins keeps its token; one that left and joined,\n" +
-		"# or a new computer under the name, has a new one: copy that again.\n")
+		"# Let only Prometheus read these files (mode 0400). A node that rejoins keeps its token; one that left and\n" +
+		"# joined, or a new computer under the name, has a new one: copy that again.\n")
 	if len(jobs) > 0 {
 		fmt.Fprintf(&b, "# By hand, on node %s: curl --cacert %s/%s -H \"Authorization: Bearer $(cat %s/%s)\" \\\n"+
 			"#   https://%s/metrics\n", jobs[0].Node, setup.DefaultDir, setup.CAFile, setup.DefaultDir, setup.TokenFile,

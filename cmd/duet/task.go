@@ -29,9 +29,10 @@ func (a *app) taskCommand() *cobra.Command {
 	var noWait bool
 	c := &cobra.Command{
 		Use: "task [ID]", Short: "Follow long work that goes on, or list the works of the node that is asked",
-		Long: "Follow long work that goes on, or list the works of the node that is asked, with those that ended within the " +
-			"last hour:\nwhat came of these was so then, and \"duet status\" says how it is now. The work of a protect ends when " +
-			"the VM is on\nits volumes: the copy to the other node goes on after it, and \"duet status\" shows how far that is.",
+		Long: "Follow long work that goes on, or list the works of the node that is asked, with those that ended within " +
+			"the last hour:\nwhat came of these was so then, and \"duet status\" says how it is now. The work of a protect " +
+			"ends when the VM is on\nits volumes: the copy to the other node goes on after it, and \"duet status\" shows how " +
+			"far that is.",
 		Args: args("[ID]"), ValidArgsFunction: a.completeTasks,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 0 {

@@ -217,8 +217,8 @@ type Question struct {
 
 // Answer is what this host says to a VM that is to be protected, with its second copy here. What a lost module has
 // left under the name is no refusal: it would be replaced. What this node would refuse of the module and its images is
-// the error. Where the hypervisor takes longer than answerTime it is ErrConflict, and can be asked again: the hypervisor
-// goes on.
+// the error. Where the hypervisor takes longer than answerTime it is ErrConflict, and can be asked again: the
+// hypervisor goes on.
 func (r *Room) Answer(ctx context.Context, from cluster.NodeID, q Question) ([]vmmanager.Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

@@ -215,8 +215,8 @@ func leave(dir, aside string, stays []string) error {
 }
 
 // Rejoin is Leave and Join under the same name and addresses, of the networks that the node knew last. What was
-// there comes back if it cannot join; it is kept in the folder aside if it can. The token of its API stays: it opens this
-// node only, no other one has it, and who was given it, as Prometheus, need not hear of a rejoin.
+// there comes back if it cannot join; it is kept in the folder aside if it can. The token of its API stays: it opens
+// this node only, no other one has it, and who was given it, as Prometheus, need not hear of a rejoin.
 func (d OnDisk) Rejoin(ctx context.Context, r JoinRequest, now time.Time) (
 	conf cluster.Config, aside string, err error,
 ) {
