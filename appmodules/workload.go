@@ -122,10 +122,10 @@ type Governed interface{ SetPolicy(p Policy) }
 // Defined is a Workload with a definition that both nodes must have: the XML of a VM, a package.
 type Defined interface {
 	// Compare holds the definition that this node has against the one that the module keeps, and stores that where the
-	// node has none, may have an older one, or has an edit that does not count.
+	// node has none, or one that is older or was made of such.
 	Compare(ctx context.Context, kept Kept) (Edit, error)
 	// Stored tells what this node has and changes nothing. The Text is nil where there is none, or none that a module
-	// could have: a disk of it is not on its volume, as while it is taken off them. It is for a workload that is down.
+	// could have: a disk of it is not on its volume, as while it is taken off them.
 	Stored(ctx context.Context) (Edit, error)
 	// Judge tells why this node could not run a definition; empty: it could. It changes nothing. An error is no
 	// judgement: whoever asks again may have one.
@@ -136,12 +136,10 @@ type Defined interface {
 
 // Kept is the definition that a module keeps, as a node holds its own against it.
 type Kept struct {
-	Text  []byte
-	Known bool // this node has that, or an edit of it; otherwise it may have an older one
-	// Had is the Digest of what this node had when edits last counted here: another text is an edit that does not.
-	// Empty: what is found counts.
-	Had     string
-	Strayed bool // the newest data may be where the definition says and not on the volumes
+	Text    []byte
+	Known   bool   // this node has that, or an edit of it; otherwise it may have an older one
+	Had     string // Digest of what this node had; another text is an edit. Empty: not known
+	Strayed bool   // the newest data may be where the definition says and not on the volumes
 }
 
 // Edit is what a node has where the module keeps something else.
@@ -149,6 +147,8 @@ type Edit struct {
 	Text  []byte // an admin's; nil: it is what the module keeps
 	Unfit error  // why the peer must not get it
 	Has   string // Digest of what the node has now; empty: not known
+	// Replaced is an edit of an older definition over which Compare has stored the one that is kept; nil: it has not.
+	Replaced []byte
 }
 
 // Digest is a number for a text of a definition, another one for another text; none of it can be read from that.

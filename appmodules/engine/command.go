@@ -130,7 +130,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	e.step(ev, "")
 	e.resumes = resumes{}
 	e.resume()
-	e.failure, e.work.balked = "", false // whoever has a word lets it be tried anew
+	e.failure, e.work.balked, e.work.edits.replaced = "", false, false // whoever has a word lets it be tried anew
 	return nil
 }
 

@@ -69,7 +69,7 @@ type Complete struct {
 // Definition is a version of a workload's definition. The newest version wins.
 type Definition struct {
 	Module  string `json:"module"`
-	Version uint64 `json:"version"` // only the holder counts it up
+	Version uint64 `json:"version"` // counted up by each edit, on either node
 	Text    []byte `json:"text"`
 	// Own is what there was before the module, for whoever gives it back, as the kind writes it:
 	// of a VM its vmmanager.Definition before it was protected. Modules that an older version of
@@ -87,7 +87,7 @@ type State struct {
 	Record      cluster.Record `json:"record"`
 	Active      bool           `json:"active"`     // the module is started there
 	Ending      bool           `json:"ending"`     // its holder stops it on purpose: nobody is to take over
-	Definition  uint64         `json:"definition"` // the newest version that it keeps; the holder sends it a newer one
+	Definition  uint64         `json:"definition"` // the newest version that it keeps; it is sent a newer one
 	// Digest is that of its text; empty: an older release does not tell it, or there is none.
 	Digest string `json:"digest,omitempty"`
 	Status Status `json:"status"`

@@ -23,10 +23,8 @@ func (e *Engine) reading() func(ctx context.Context) error {
 	}
 	e.work.reads++
 	read, version := e.work.reads, e.keep.Definition.Version
-	kept := appmodules.Kept{Text: e.keep.Definition.Text, Known: e.keep.Defined == version, Strayed: e.keep.Strayed}
-	if e.keep.Unread {
-		kept.Had = e.keep.Had
-	}
+	kept := appmodules.Kept{Text: e.keep.Definition.Text, Known: e.keep.Defined == version, Strayed: e.keep.Strayed,
+		Had: e.keep.Had}
 	return func(ctx context.Context) error {
 		found, err := defined.Compare(ctx, kept)
 		if err == nil {
@@ -36,40 +34,29 @@ func (e *Engine) reading() func(ctx context.Context) error {
 	}
 }
 
-// take makes an edit the newest version of the definition, which then follows to the
-// peer; version is the one that it was compared with. An edit that the peer must not get is not kept: the peer would
-// start the definition before. One that the peer refuses is kept, as it may take it later; where the right to write
-// has come to the peer meanwhile, the peer's own edits are newer than that.
+// take follows what was found here to be of the definition; version is the one that it was compared with. An edit that
+// the peer must not get is not kept: the peer would start the definition before. One that the peer refuses is kept, as
+// it may take it later.
 func (e *Engine) take(read, version uint64, found appmodules.Edit) {
 	if read != e.work.reads || version != e.keep.Definition.Version {
 		return // there is a newer reading, or the peer has sent a newer definition
 	}
-	e.setUnfit(found.Unfit)
-	if found.Text != nil && found.Unfit == nil && !bytes.Equal(found.Text, e.keep.Definition.Text) {
-		e.adopt(found.Text)
+	if found.Replaced != nil {
+		e.noteReplaced(found.Replaced)
 	}
-	if e.work.edits.elsewhere {
-		e.work.edits.elsewhere = false
-		e.publish()
-	}
-	e.noteRead(found)
-	if e.keep.Unread {
-		e.keep.Unread, e.lazy, e.probed = false, true, e.rt.Now()
-	}
-	if e.keep.Defined == e.keep.Definition.Version {
+	if e.isEdit(found) {
+		e.takeUp(found)
 		return
 	}
-	e.keep.Defined = e.keep.Definition.Version
-	e.saveKept()
-	e.tellSoon()
-}
-
-// adopt makes text the newest version.
-func (e *Engine) adopt(text []byte) {
-	d := &e.keep.Definition
-	d.Text, d.Version = text, max(d.Version, e.link.state.Definition)+1
-	e.keep.Made = d.Version
-	e.work.sends.again = time.Time{}
+	e.setUnfit(nil)
+	if e.work.edits.waits != nil {
+		e.work.edits.waits = nil
+		e.publish()
+	}
+	if e.keep.Defined != version || e.keep.Had != found.Has {
+		e.keep.Defined, e.keep.Had = version, found.Has
+		e.saveKept()
+	}
 }
 
 // hasOwn: the definition says what there was before the module; an older version of Duet did not.
@@ -116,7 +103,7 @@ func (e *Engine) send(version uint64) {
 		return
 	}
 	s := &e.work.sends
-	if !e.rec.Holds(e.self) || s.busy || e.rt.Now().Before(s.again) {
+	if s.busy || e.rt.Now().Before(s.again) {
 		return
 	}
 	s.busy = true
@@ -138,7 +125,7 @@ func (e *Engine) send(version uint64) {
 	})
 }
 
-// readDefinition takes over an admin's edit, or notes it where it does not count.
+// readDefinition takes over an admin's edit.
 func (e *Engine) readDefinition() {
 	if !e.rec.Holds(e.self) || !e.primary() {
 		e.readIdle()
@@ -161,33 +148,52 @@ func (e *Engine) Definition(ctx context.Context) (d Definition, err error) {
 	return d, err
 }
 
-// OnDefine stores a newer definition that came from the peer, here and where the workload has it. One that is not
-// newer, and any while this node acts, is ignored without an error. One that this host would refuse is ErrUnfit: what
-// could run here must not be replaced by what cannot, and neither by what is not judged, which is an error too. It
-// waits for the hypervisor, as long as ctx lasts. While Defined is behind, the next start stores it.
+// OnDefine stores a newer definition that came from the peer, here and where the workload has it; what runs goes on
+// with its own. One that is not newer is ignored without an error, and any while a start may be storing another one:
+// the peer sends it again. One that this host would refuse is ErrUnfit: what could run here must not be replaced by
+// what cannot, and neither by what is not judged, which is an error too. It waits for the hypervisor, as long as ctx
+// lasts. While Defined is behind, the next start stores it.
 func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
-	newer := false
-	look := func() { newer = d.Version > e.keep.Definition.Version && !(e.rec.Holds(e.self) && e.primary()) }
+	newer, holds, own := false, false, ""
+	look := func() {
+		newer = d.Version > e.keep.Definition.Version && !(e.m.Phase == appmodules.Starting && e.work.changing())
+		holds, own = e.rec.Holds(e.self), e.ownOnly()
+	}
 	if err := e.call(ctx, look); err != nil || !newer {
 		return err
 	}
+	var lies appmodules.Edit
 	defined, ok := e.cfg.Workload.(appmodules.Defined)
 	if ok {
-		if refusal, err := defined.Judge(ctx, d.Text); err != nil {
+		refusal, err := own, error(nil)
+		if refusal == "" {
+			refusal, err = defined.Judge(ctx, d.Text)
+		}
+		if err == nil && refusal != "" {
+			err = cmp.Or(e.call(ctx, func() { e.refuse(d.Version) }), fmt.Errorf("%w: %s", ErrUnfit, refusal))
+		}
+		if err == nil {
+			lies, err = defined.Stored(ctx)
+		}
+		if err != nil {
 			return err
-		} else if refusal != "" {
-			return fmt.Errorf("%w: %s", ErrUnfit, refusal)
+		}
+		if holds && lies.Text == nil { // it may be on its way off them, by a release
+			return fmt.Errorf("%w: what lies there is not on its volumes", ErrUnfit)
 		}
 	}
 	err := e.call(ctx, func() {
 		if look(); !newer { // any more
 			return
 		}
+		if e.keep.Had != "" && e.isEdit(lies) && !bytes.Equal(lies.Text, d.Text) {
+			e.noteReplaced(lies.Text)
+		}
 		if !d.hasOwn() {
 			d.Own = e.keep.Definition.Own // the peer's version does not know of it
 		}
-		e.keep.Definition, e.keep.Had = d, ""
-		e.work.edits.elsewhere = false
+		e.keep.Definition = d // Had stays that of what lies here, until it is stored
+		e.work.edits.waits = nil
 		e.work.reads++ // what is being read is compared with the one before
 		e.saveKept()
 		e.setUnfit(nil)
@@ -214,4 +220,23 @@ func (e *Engine) OnDefine(ctx context.Context, d Definition) error {
 		e.work.reads++
 		e.saveKept()
 	})
+}
+
+// ownOnly is why no definition of the peer's may be stored here while this node has the right: its own says where the
+// newest data are, or has what only this node has. Empty: nothing.
+func (e *Engine) ownOnly() string {
+	switch {
+	case !e.rec.Holds(e.self):
+	case e.keep.Strayed:
+		return "a disk is not on its volume there"
+	case e.work.unfit != nil:
+		return "an edit there is for that node only: " + e.work.unfit.Error()
+	}
+	return ""
+}
+
+// refuse notes that this host would not run a version of the peer's, which an edit here then answers.
+func (e *Engine) refuse(version uint64) {
+	e.work.edits.refused = max(e.work.edits.refused, version)
+	e.takeWaiting()
 }

@@ -182,7 +182,7 @@ func (e *Engine) noteBoot() {
 		e.keep.Boot = ""
 	}
 	if !e.rec.Holds(e.self) {
-		e.keep.Came, e.keep.Unread = Arrival{}, true // that the right had gone may not have been noted in that run
+		e.keep.Came = Arrival{} // that the right had gone may not have been noted in that run
 	}
 	if err := e.put(e.ctx, value{recordKey, e.rec}, value{keptKey, e.keep}); err != nil {
 		e.cfg.Logger.Error("cannot save the module's record", "module", e.cfg.Module.Name, "err", err)

@@ -8,14 +8,14 @@ import (
 	"duet/appmodules"
 )
 
-// edits is what an admin has made of the definition on this node that the module does not have by now. An edit
-// counts on the node that has the right to write, also while the module is stopped; another node keeps its own of
-// the time when it had the right, and follows its peer for the rest.
+// edits is what an admin has made of the definition on this node. An edit on either node counts: the node on which it
+// was made makes it the next version, if it was made of the version that both have, and sends it to the other.
 type edits struct {
-	elsewhere bool             // it was edited here while the peer has the right, and that does not count
-	lies      bool             // editLies, as it was told last
-	early     *appmodules.Edit // what was found before the peer was heard; nil: nothing
-	digest    struct {         // of the text that is kept
+	waits    *appmodules.Edit // what was found here and is not taken up yet, see current; nil: nothing
+	refused  uint64           // the newest version of the peer's that this host would refuse
+	replaced bool             // a newer version was stored over an edit here
+	told     bool             // differ, as it was told last
+	digest   struct {         // of the text that is kept
 		of  []byte
 		sum string
 	}
@@ -37,15 +37,6 @@ func (e *Engine) digest() string {
 	return d.sum
 }
 
-// noteRead notes what the hypervisor here has. A run that does not know it, as the first after an older release, takes
-// what it finds for that.
-func (e *Engine) noteRead(found appmodules.Edit) {
-	if e.keep.Had != found.Has {
-		e.keep.Had = found.Has
-		e.saveKept()
-	}
-}
-
 // readIdle notices an edit while this node does not act.
 func (e *Engine) readIdle() {
 	if _, ok := e.cfg.Workload.(appmodules.Defined); !ok || !e.booted {
@@ -60,6 +51,7 @@ func (e *Engine) readIdle() {
 
 // lookIdle reads the definition for readIdle, on the caller's goroutine. It changes nothing in the hypervisor: whoever
 // stops a module may be about to take it off its volumes. What was read before another reading began is dropped.
+// Where the hypervisor may have an older version, that is for the next start.
 func (e *Engine) lookIdle(ctx context.Context) {
 	defined, ok := e.cfg.Workload.(appmodules.Defined)
 	if !ok {
@@ -68,7 +60,8 @@ func (e *Engine) lookIdle(ctx context.Context) {
 	var read, version uint64
 	idle := false
 	if e.call(ctx, func() {
-		if idle = !e.primary() && !e.work.now.Up; idle { // else its start reads, and must not be overtaken
+		// else its start reads, and must not be overtaken
+		if idle = !e.primary() && !e.work.now.Up && e.keep.Defined == e.keep.Definition.Version; idle {
 			e.work.reads++
 			read, version = e.work.reads, e.keep.Definition.Version
 		}
@@ -83,106 +76,109 @@ func (e *Engine) lookIdle(ctx context.Context) {
 		return
 	}
 	e.post(func() {
-		if read == e.work.reads && version == e.keep.Definition.Version && !e.primary() && found.Text != nil {
-			e.takeIdle(found)
+		if !e.primary() && found.Text != nil {
+			e.take(read, version, found)
 		}
 	})
 }
 
-// takeIdle takes an edit over where this node has the right, or mends the edit that lies here. Another one does not
-// count. Where the hypervisor may have an older version, that is for the next start; and until the peer was heard it is
-// not known what lies here.
-func (e *Engine) takeIdle(found appmodules.Edit) {
-	holds, had, version := e.rec.Holds(e.self), e.keep.Had, e.keep.Definition.Version
-	same := bytes.Equal(found.Text, e.keep.Definition.Text)
-	e.work.edits.early = nil
+// current: an edit here is of the newest version that there is. One that the peer has told and this host would refuse
+// is answered by it. A node that does not act has to have heard the peer for that; one that acts has the right, and
+// what it starts counts.
+func (e *Engine) current() bool {
+	newest := max(e.keep.Definition.Version, e.work.edits.refused)
+	return e.link.state.Definition <= newest && (e.primary() || !e.link.heard.IsZero())
+}
+
+// isEdit: an admin has made something of the definition. A node that does not act and does not know what its
+// hypervisor had, as in the first run after an older release, takes what it finds for that.
+func (e *Engine) isEdit(found appmodules.Edit) bool {
+	had := e.keep.Had
+	return found.Text != nil && !bytes.Equal(found.Text, e.keep.Definition.Text) &&
+		(had == "" && (e.rec.Holds(e.self) || e.primary()) || had != "" && had != found.Has)
+}
+
+// takeUp makes an edit the newest version, unless it has to wait, or the peer must not get it.
+func (e *Engine) takeUp(found appmodules.Edit) {
+	e.work.edits.waits = nil
+	e.setUnfit(found.Unfit)
 	switch {
-	case e.keep.Defined != e.keep.Definition.Version:
-		return
-	case !holds && !same && e.link.heard.IsZero():
-		e.work.edits.early = &found
-		return
-	}
-	was, lies := e.work.edits.elsewhere, e.editLies()
-	e.work.edits.elsewhere = false
-	switch {
-	case same:
-		e.setUnfit(nil)
-	case holds && (!e.keep.Unread || had == "" || had == found.Has):
-		e.setUnfit(found.Unfit)
-		if found.Unfit == nil {
-			e.adopt(found.Text)
-			e.keep.Defined = e.keep.Definition.Version
-		}
-	case had == "" || had == found.Has: // as it was when edits last counted here
-	case lies && (e.work.unfit != nil) == (found.Unfit != nil): // that is what the peer would not get
-		if e.setUnfit(found.Unfit); found.Unfit == nil {
-			e.keep.Definition.Text = found.Text
-			e.saveKept()
-		}
+	case found.Unfit != nil:
+	case e.current():
+		e.adopt(found)
 	default:
-		e.setUnfit(nil)
-		e.work.edits.elsewhere = true
-		if !was {
-			e.cfg.Logger.Warn("the definition was edited where it does not count", "module", e.cfg.Module.Name, "remedy",
-				"edit it on the other node")
-		}
-		e.publish()
-		return
-	}
-	e.noteRead(found)
-	if e.keep.Definition.Version != version {
-		e.saveKept()
-		e.tellSoon()
+		e.work.edits.waits = &found
 	}
 	e.publish()
 }
 
-// editLies: this node would start an edit of its own that the peer, which has the right, does not have: it was refused
-// there, or did not get there before the right did.
-func (e *Engine) editLies() bool {
-	p := e.link.state
-	if e.rec.Holder != e.peer || !p.Record.Holds(e.peer) { // what it said before it had the right is no news
-		return false
-	}
-	// A peer that took over without having heard of this version may have made another one of that number.
-	mine := e.keep.Definition.Version == e.keep.Made &&
-		(e.keep.Made > p.Definition || e.keep.Made == p.Definition && p.Digest != "")
-	return e.work.unfit != nil || mine && p.Digest != e.digest()
+// adopt makes what was found here the newest version.
+func (e *Engine) adopt(found appmodules.Edit) {
+	d, s := &e.keep.Definition, &e.work.edits
+	d.Text, d.Version = found.Text, max(d.Version, e.link.state.Definition, s.refused)+1
+	e.keep.Defined, e.keep.Had = d.Version, found.Has
+	s.replaced = false
+	e.work.sends = sends{busy: e.work.sends.busy}
+	e.saveKept()
+	e.tellSoon()
 }
 
-// hearEdits looks again at what lies here when the peer has told its version.
-func (e *Engine) hearEdits() {
-	if early := e.work.edits.early; early != nil && !e.primary() {
-		e.takeIdle(*early)
+// takeWaiting takes up what had to wait, when the peer has told its version or this host has refused that.
+func (e *Engine) takeWaiting() {
+	if waits := e.work.edits.waits; waits != nil && e.current() {
+		e.takeUp(*waits)
 	}
-	if lies := e.editLies(); lies != e.work.edits.lies {
-		e.work.edits.lies = lies
+	if differ := e.differ(); differ != e.work.edits.told {
+		e.work.edits.told = differ
 		e.publish()
 	}
 }
 
+// differ: both nodes have made a version of that number, as when they did not hear each other.
+func (e *Engine) differ() bool {
+	p := e.link.state
+	return p.Definition == e.keep.Definition.Version && p.Digest != "" && p.Digest != e.digest()
+}
+
+// noteReplaced tells of an edit that a newer version was stored over. Nobody else has it: the log gets all of it.
+func (e *Engine) noteReplaced(text []byte) {
+	e.cfg.Logger.Warn("an edit of the definition was replaced by the peer's, which is newer", "module", e.cfg.Module.Name,
+		"replaced", string(text))
+	e.work.edits.replaced = true
+	e.publish()
+}
+
 // editNotices say which edit is not on both nodes, and where it is to be mended.
-func (e *Engine) editNotices() []appmodules.Notice {
-	noun, why := e.work.words.Noun, e.keptBack()
+func (e *Engine) editNotices() (out []appmodules.Notice) {
+	noun, why, s := e.work.words.Noun, e.keptBack(), &e.work.edits
 	switch {
-	case e.work.edits.elsewhere && !e.rec.Holds(e.self):
-		return []appmodules.Notice{{Code: "definition-elsewhere",
-			Text: fmt.Sprintf("the %s's definition was edited on %s, which does not have the right to run it: the "+
-				"definition of %s counts, and is put back before it starts on %s", noun, e.self, e.peer, e.self),
-			Remedy: fmt.Sprintf("edit it on %s", e.peer)}}
-	case e.editLies():
-		text := fmt.Sprintf("an edit of the %s's definition lies on %s only, which would start it; %s has another one",
-			noun, e.self, e.peer)
-		if why != nil {
-			text += fmt.Sprintf(": %s did not get it: %v", e.peer, why)
+	case s.waits != nil:
+		text := fmt.Sprintf("an edit of the %s's definition on %s counts when %s is heard", noun, e.self, e.peer)
+		if !e.link.heard.IsZero() {
+			text = fmt.Sprintf("an edit of the %s's definition on %s was made of an older one than %s has", noun, e.self,
+				e.peer)
 		}
-		return []appmodules.Notice{{Code: EditLies, Text: text,
-			Remedy: fmt.Sprintf("edit it on %s again, or on %s, whose next edit replaces it", e.self, e.peer)}}
+		out = append(out, appmodules.Notice{Code: "definition-elsewhere", Text: text})
+	case why != nil && e.rec.Holder == e.peer:
+		out = append(out, appmodules.Notice{Code: EditLies,
+			Text:   fmt.Sprintf("an edit of the %s's definition is on %s only: %s did not take it: %v", noun, e.self, e.peer, why),
+			Remedy: fmt.Sprintf("mend that on %s, or edit it once more, on either node", e.peer)})
 	case why != nil && e.rec.Holds(e.self):
-		return []appmodules.Notice{{Code: "definition-unfit",
+		out = append(out, appmodules.Notice{Code: "definition-unfit",
 			Text: fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,
-				noun, why)}}
+				noun, why)})
+	case e.differ() && e.rec.Holder == e.peer:
+		out = append(out, appmodules.Notice{Code: EditLies,
+			Text: fmt.Sprintf("the %s's definition was edited on %s and on %s at once: each would start its own", noun, e.self,
+				e.peer),
+			Remedy: "edit it once more, on either node: that counts on both"})
 	}
-	return nil
+	if s.replaced {
+		out = append(out, appmodules.Notice{Code: "definition-replaced",
+			Text: fmt.Sprintf("an edit of the %s's definition on %s was replaced by that of %s, which is newer", noun, e.self,
+				e.peer),
+			Remedy: fmt.Sprintf("if it is still wanted, make it again: `journalctl -u duetd` on %s has what was replaced",
+				e.self)})
+	}
+	return out
 }

@@ -2,7 +2,10 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"duet/appmodules"
@@ -36,6 +39,41 @@ func (p *pair) quiet(n *simNode, code string) {
 			}
 		}
 		return true
+	})
+}
+
+// both waits until both nodes have a definition, and what they keep is that.
+func (p *pair) both(text string) {
+	p.t.Helper()
+	p.until("both have "+text, func() bool {
+		for _, n := range p.nodes {
+			if n.text() != text || n.keeps() != text {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// silent waits until no node has anything to say.
+func (p *pair) silent() {
+	p.t.Helper()
+	p.until("nothing is left to say", func() bool {
+		for _, n := range p.nodes {
+			if len(n.running().State().Status.Notices) > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// looked waits until a node knows what its hypervisor has.
+func (p *pair) looked(n *simNode) {
+	p.t.Helper()
+	p.until(string(n.name)+" has looked", func() (yes bool) {
+		n.inside(func(e *Engine) { yes = e.keep.Had != "" })
+		return yes
 	})
 }
 
@@ -97,54 +135,203 @@ func TestUnfitEditOfAStoppedModule(t *testing.T) {
 	}
 }
 
-// TestEditElsewhere: an edit on the node that does not have the right is told, and told by its next run too. It is gone
-// when somebody takes it back, and otherwise put back before the VM starts there: it never becomes the definition.
-func TestEditElsewhere(t *testing.T) {
+// TestEditOfAFollower: an edit on the node that only follows counts as one where the VM runs: that has it from its next
+// start.
+func TestEditOfAFollower(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formed()
-	p.until("beta has looked", func() (yes bool) {
-		b.inside(func(e *Engine) { yes = e.keep.Had != "" })
-		return yes
-	})
+	p.looked(b)
 	must(t, b.hv.AdminEdit("web01", []byte("mine")))
-	n := p.says(b, "definition-elsewhere")
-	if !strings.Contains(n.Text, "was edited on beta") || !strings.Contains(n.Text, "the definition of alpha counts") ||
-		n.Remedy != "edit it on alpha" || n.Alarm {
+	p.both("mine")
+	if live, _ := a.hv.Live("web01"); string(live.Text) != "<domain/>" {
+		t.Errorf("what runs on alpha was changed to %q", live.Text)
+	}
+	must(t, a.hv.AdminEdit("web01", []byte("yours")))
+	p.both("yours")
+	b.halt()
+	must(t, b.hv.AdminEdit("web01", []byte("in the dark")))
+	b.boot()
+	p.both("in the dark")
+	p.inStep(a, b)
+	must(t, a.running().Command(t.Context(), appmodules.CmdRestart, false))
+	p.until("alpha runs it", func() bool {
+		live, _ := a.hv.Live("web01")
+		return string(live.Text) == "in the dark"
+	})
+	p.inStep(a, b)
+	p.silent()
+}
+
+// TestEditOfAStoppedFollower: the same of a module that is stopped, and the next start on the other node has it.
+func TestEditOfAStoppedFollower(t *testing.T) {
+	p := newPair(t)
+	a, b := p.halted()
+	must(t, b.hv.AdminEdit("web01", []byte("mine")))
+	p.both("mine")
+	for _, n := range []*simNode{a, b} {
+		must(t, n.running().Command(t.Context(), appmodules.CmdStart, false))
+	}
+	p.inStep(a, b)
+	p.both("mine")
+	p.silent()
+}
+
+// TestEditIsMended: the VM does not start on either node, and what lies on each the other refuses: a mend counts on
+// whichever node it is made.
+func TestEditIsMended(t *testing.T) {
+	for _, where := range []cluster.NodeID{"alpha", "beta"} {
+		t.Run(string(where), func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.formedAs(func(_ *simNode, c *Config) {
+				scripted(c).judge = func(text string) (refusal string) {
+					if strings.HasPrefix(text, "broken") {
+						refusal = "there is no " + text
+					}
+					return refusal
+				}
+			})
+			must(t, a.running().Command(t.Context(), appmodules.CmdStopAll, false))
+			p.is(a, "STOP", "NotReady")
+			p.is(b, "STOP", "NotReady")
+			for _, n := range []*simNode{a, b} {
+				must(t, n.hv.AdminEdit("web01", []byte("broken "+n.name)))
+				p.until("its edit is adopted", func() bool { return n.keeps() == "broken "+string(n.name) })
+			}
+			p.says(b, EditLies)
+			must(t, p.nodes[where].hv.AdminEdit("web01", []byte("mended")))
+			p.both("mended")
+			p.silent()
+		})
+	}
+}
+
+// TestEditBeforeAStart: an edit that only a start finds is what it starts, also where the peer was not heard.
+func TestEditBeforeAStart(t *testing.T) {
+	p := newPair(t)
+	a, b := p.formed()
+	p.looked(b)
+	b.halt()
+	a.halt()
+	must(t, b.hv.AdminEdit("web01", []byte("mine")))
+	b.boot()
+	if n := p.says(b, "definition-elsewhere"); !strings.Contains(n.Text, "on beta counts when alpha is heard") {
 		t.Errorf("the notice is %+v", n)
 	}
-	must(t, b.hv.AdminEdit("web01", []byte("<domain/>")))
-	p.quiet(b, "definition-elsewhere")
-
-	b.halt()
-	must(t, b.hv.AdminEdit("web01", []byte("mine")))
-	b.boot()
-	p.says(b, "definition-elsewhere")
-	b.halt()
-	b.boot()
-	p.says(b, "definition-elsewhere")
-	p.inStep(a, b)
-	must(t, a.hv.AdminEdit("web01", []byte("new")))
-	p.until("the edit that counts is on both", func() bool { return a.text() == "new" && b.text() == "new" })
-	p.quiet(b, "definition-elsewhere")
-	p.until("beta has noted what it has", func() (yes bool) {
-		b.inside(func(e *Engine) { yes = e.keep.Had == appmodules.Digest([]byte("new")) })
-		return yes
-	})
-
-	must(t, b.hv.AdminEdit("web01", []byte("mine")))
-	p.says(b, "definition-elsewhere")
-	a.die()
+	if got := b.keeps(); got != "<domain/>" {
+		t.Errorf("beta keeps %q before it has heard of alpha", got)
+	}
+	must(t, b.running().Command(t.Context(), appmodules.CmdPrim, true))
 	p.is(b, "ALONE", "Ready")
-	if b.text() != "new" || b.keeps() != "new" {
+	if b.text() != "mine" || b.keeps() != "mine" {
 		t.Errorf("beta runs %q and keeps %q", b.text(), b.keeps())
 	}
 	p.quiet(b, "definition-elsewhere")
-	must(t, b.hv.AdminEdit("web01", []byte("newer")))
-	p.until("an edit counts where it runs", func() bool { return b.keeps() == "newer" })
+	a.boot()
+	p.inStep(b, a)
+	p.both("mine")
+}
+
+// TestEditWaitsForThePeer: an edit of a time in which the peer was not heard is taken up when it is.
+func TestEditWaitsForThePeer(t *testing.T) {
+	p := newPair(t)
+	a, b := p.halted()
+	a.halt()
+	b.halt()
+	must(t, b.hv.AdminEdit("web01", []byte("mine")))
+	b.boot()
+	p.says(b, "definition-elsewhere")
+	a.boot()
+	p.both("mine")
+	p.silent()
+}
+
+// TestEditOfAnOlderOne: an edit of a version that is not the newest any more is replaced by that, by what the peer
+// sends or by a start. That is told until the next edit, and the log has all of it.
+func TestEditOfAnOlderOne(t *testing.T) {
+	for _, byStart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("by a start %v", byStart), func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.nodes["alpha"], p.nodes["beta"]
+			p.formed()
+			p.looked(b)
+			var vm *script
+			log := &journalOf{}
+			as := func(c *Config) {
+				vm, c.Logger = scripted(c), slog.New(slog.NewTextHandler(log, nil))
+			}
+			b.halt()
+			if byStart {
+				b.bootAs(as)
+				p.inStep(a, b)
+				vm.set(func(s *script) { s.define = errors.New("not now") })
+				must(t, a.hv.AdminEdit("web01", []byte("newer")))
+				p.until("beta keeps it", func() bool { return b.keeps() == "newer" })
+				must(t, b.hv.AdminEdit("web01", []byte("old, edited")))
+				must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
+				p.inStep(b, a)
+			} else {
+				must(t, a.hv.AdminEdit("web01", []byte("newer")))
+				must(t, b.hv.AdminEdit("web01", []byte("old, edited")))
+				b.boot()
+			}
+			p.both("newer")
+			n := p.says(b, "definition-replaced")
+			if n.Text != "an edit of the VM's definition on beta was replaced by that of alpha, which is newer" || n.Alarm {
+				t.Errorf("the notice is %+v", n)
+			}
+			if got := strings.Count(log.String(), `replaced="old, edited"`); byStart && got != 1 {
+				t.Errorf("the log has it %d times:\n%s", got, log)
+			}
+			p.quiet(b, "definition-elsewhere")
+			must(t, b.hv.AdminEdit("web01", []byte("edited again")))
+			p.both("edited again")
+			p.silent()
+		})
+	}
+}
+
+// journalOf is what an engine logs, for a test to read meanwhile.
+type journalOf struct {
+	mu  sync.Mutex
+	all strings.Builder
+}
+
+func (j *journalOf) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.Write(b)
+}
+
+func (j *journalOf) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.String()
+}
+
+// TestEditsAtOnce: where both nodes have made the next version each would start its own, and says so, until the next
+// edit.
+func TestEditsAtOnce(t *testing.T) {
+	p := newPair(t)
+	a, b := p.halted()
+	p.cut.Store(true)
+	must(t, a.hv.AdminEdit("web01", []byte("one")))
+	must(t, b.hv.AdminEdit("web01", []byte("two")))
+	p.until("both have their own", func() bool { return a.keeps() == "one" && b.keeps() == "two" })
+	p.cut.Store(false)
+	n := p.says(b, EditLies)
+	if n.Text != "the VM's definition was edited on beta and on alpha at once: each would start its own" || n.Alarm {
+		t.Errorf("the notice is %+v", n)
+	}
+	if a.text() != "one" || b.text() != "two" {
+		t.Errorf("alpha has %q, beta %q", a.text(), b.text())
+	}
+	must(t, b.hv.AdminEdit("web01", []byte("three")))
+	p.both("three")
+	p.silent()
 }
 
 // TestEditLies: an edit that the peer refused stays where it was made when the right goes to the peer. That node says
-// so, and where it is mended there it is mended.
+// so; it is mended there, or by the next edit on the peer.
 func TestEditLies(t *testing.T) {
 	p := newPair(t)
 	a, b := p.formed()
@@ -154,67 +341,28 @@ func TestEditLies(t *testing.T) {
 	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
 	p.inStep(b, a)
 	n := p.says(a, EditLies)
-	if !strings.Contains(n.Text, "lies on alpha only") || !strings.Contains(n.Text, "there is no network onlya") ||
-		!strings.Contains(n.Remedy, "edit it on alpha again") {
+	if want := "an edit of the VM's definition is on alpha only: beta did not take it: it would not run there: " +
+		"there is no network onlya"; n.Text != want || !strings.Contains(n.Remedy, "on either node") {
 		t.Errorf("the notice is %+v", n)
 	}
 	p.quiet(a, "definition-unfit")
-
-	must(t, a.hv.AdminEdit("web01", []byte("mended")))
-	p.until("what alpha would start is mended", func() bool { return a.keeps() == "mended" })
 	a.halt()
-	must(t, a.hv.AdminEdit("web01", []byte("mended again")))
+	must(t, a.hv.AdminEdit("web01", []byte("onlya again")))
 	a.boot()
-	p.until("that is seen after a restart", func() bool { return a.keeps() == "mended again" })
+	p.until("that is seen after a restart", func() bool { return a.keeps() == "onlya again" })
 	p.says(a, EditLies)
 	if b.text() != "<domain/>" || b.keeps() != "<domain/>" {
 		t.Errorf("beta has %q and keeps %q", b.text(), b.keeps())
 	}
-	must(t, a.hv.AdminEdit("web01", []byte("<domain/>")))
+	must(t, b.hv.AdminEdit("web01", []byte("both")))
+	p.both("both")
 	p.quiet(a, EditLies)
-	p.quiet(a, "definition-elsewhere")
-	p.inStep(b, a)
 
 	must(t, a.hv.AdminEdit("web01", []byte("onlya")))
-	p.says(a, "definition-elsewhere") // nothing lies here any more that it could mend
-	must(t, b.hv.AdminEdit("web01", []byte("both")))
-	p.until("beta's next edit replaces it", func() bool { return a.text() == "both" && a.keeps() == "both" })
-	p.quiet(a, "definition-elsewhere")
-}
-
-// TestWhatLies: a version that this node made lies here where the peer has the right and an older version, or another
-// one of the same number, as after a takeover before it had heard of this one. What the peer made does not.
-func TestWhatLies(t *testing.T) {
-	p := newPair(t)
-	e := stopped(p)
-	e.keep.Definition = Definition{Version: 3, Text: []byte("mine")}
-	same := appmodules.Digest([]byte("mine"))
-	for _, c := range []struct {
-		holder cluster.NodeID // as both say
-		made   uint64         // here
-		theirs uint64
-		digest string // of theirs
-		want   bool
-	}{
-		{"beta", 3, 2, "another", true},
-		{"beta", 3, 2, "", true}, // of an older release
-		{"beta", 3, 2, same, false},
-		{"beta", 3, 3, "another", true},
-		{"beta", 3, 3, same, false},
-		{"beta", 3, 3, "", false},
-		{"beta", 2, 2, "another", false}, // it came from the peer, which has not said so yet
-		{"alpha", 3, 2, "another", false},
-	} {
-		e.rec = cluster.Record{Epoch: 4, Holder: c.holder}
-		e.keep.Made, e.link.state = c.made, State{Record: e.rec, Definition: c.theirs, Digest: c.digest}
-		if got := e.editLies(); got != c.want {
-			t.Errorf("%+v: %v", c, got)
-		}
-	}
-	e.rec.Holder, e.link.state.Record.Holder, e.keep.Made = "beta", "alpha", 3
-	if e.editLies() {
-		t.Error("what the peer said before it had the right is believed")
-	}
+	p.says(a, EditLies)
+	b.hv.SetFindings("web01")
+	p.both("onlya")
+	p.silent()
 }
 
 // TestUnfitEditLies: what the peer must not get stays where it was made, and its node says so when the right is the

@@ -101,10 +101,11 @@ func (v *voter) knows() cluster.Record {
 type script struct {
 	*workload.VM
 	mu     sync.Mutex
-	start  error // if not nil, it does not start
-	kill   error // if not nil, it cannot be ended
-	define error // if not nil, its definition cannot be stored
-	unfit  error // if not nil, why the peer must not get its definition
+	start  error                              // if not nil, it does not start
+	kill   error                              // if not nil, it cannot be ended
+	define error                              // if not nil, its definition cannot be stored
+	unfit  error                              // if not nil, why the peer must not get its definition
+	judge  func(text string) (refusal string) // if not nil, what it says to a definition; set before it is used
 	strays []appmodules.Stray
 	starts int
 	kills  int
@@ -161,6 +162,13 @@ func (s *script) Define(ctx context.Context, text []byte) error {
 		return err
 	}
 	return s.VM.Define(ctx, text)
+}
+
+func (s *script) Judge(ctx context.Context, text []byte) (string, error) {
+	if s.judge != nil {
+		return s.judge(string(text)), nil
+	}
+	return s.VM.Judge(ctx, text)
 }
 
 func (s *script) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit, error) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"duet/appmodules"
 	"duet/cluster"
 )
 
@@ -22,8 +21,7 @@ type kept struct {
 	Wanted     bool        `json:"wanted"` // it takes part when the daemon starts
 	Definition Definition  `json:"definition"`
 	Defined    uint64      `json:"defined"`            // version that the hypervisor here has; 0: it is not known which
-	Made       uint64      `json:"made,omitempty"`     // the newest version that was an edit on this node
-	Had        string      `json:"had,omitempty"`      // what that has, when edits last counted here, see noteRead
+	Had        string      `json:"had,omitempty"`      // Digest of what that has, but for an edit that is not kept
 	Restarts   []time.Time `json:"restarts,omitempty"` // automatic ones; those out of policy.restart.window do not count
 	Moves      []time.Time `json:"moves,omitempty"`    // to the peer, because of a failure; counted likewise
 	// Strayed: a disk of the VM left its volume and was not seen to come back: its newest
@@ -37,9 +35,6 @@ type kept struct {
 	// everything flushed. Written before an image is opened (noteOpen) and after all are closed (noteSettled): where it
 	// is another than that of the present run of the computer, writes may have been lost with the power.
 	Boot string `json:"boot,omitempty"`
-	// Unread: the right was the peer's, and since it came what the hypervisor here has was not compared: an edit of that
-	// time does not count.
-	Unread bool `json:"unread,omitempty"`
 	// Came tells people how the right to write came here; nothing depends on it, so nobody waits for it to be durable.
 	// Zero where the right is the peer's, or came in a time that did not note it.
 	Came Arrival `json:"came,omitzero"`
@@ -54,9 +49,8 @@ type Arrival struct {
 // arrive notes why the right is here from now on.
 func (e *Engine) arrive(why string) { e.keepLater(Arrival{At: e.rt.Now(), Why: why}) }
 
-// depart forgets it when the right is another's, whose edits of the definition count from then on.
+// depart forgets it when the right is another's.
 func (e *Engine) depart() {
-	e.keep.Unread = true
 	if e.keep.Came != (Arrival{}) {
 		e.keepLater(Arrival{})
 	}
@@ -91,7 +85,7 @@ func (e *Engine) read() (rec cluster.Record, keep kept, err error) {
 // not built yet: it overwrites what one has promised.
 func Create(s Store, self, source cluster.NodeID, def Definition) error {
 	rec, keep := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source},
-		kept{Definition: def, Defined: def.Version, Had: appmodules.Digest(def.Text)}
+		kept{Definition: def, Defined: def.Version}
 	if self == source {
 		rec.Complete, rec.Alone, keep.Came.Why = 1, true, "it was put under protection here"
 	}

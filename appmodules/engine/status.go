@@ -309,5 +309,5 @@ func (e *Engine) hear(theirs State) {
 		e.step(appmodules.CmdStopAll, "")
 	}
 	e.send(theirs.Definition)
-	e.hearEdits()
+	e.takeWaiting()
 }

@@ -15,8 +15,8 @@ import (
 // errStrayed is why a definition does not follow to the peer.
 var errStrayed = errors.New("a disk is not on its volume")
 
-// Compare holds the hypervisor's definition against the one that is kept. It changes the hypervisor's in four cases:
-// there is none, it may be an older one, it was edited where that does not count, or a disk in it is not on its volume.
+// Compare holds the hypervisor's definition against the one that is kept. It changes the hypervisor's in three cases:
+// there is none, it may be an older one or an edit of one, or a disk in it is not on its volume.
 // Where the newest data are beside the volumes the definition is left, as it says where they are.
 func (v *VM) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit, error) {
 	hv := v.cfg.Hypervisor
@@ -24,15 +24,11 @@ func (v *VM) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit
 	now, err := hv.Definition(ctx, v.domain)
 	switch {
 	case errors.Is(err, vmmanager.ErrNotFound), !kept.Known:
-		return appmodules.Edit{}, hv.Define(ctx, stored)
+		return appmodules.Edit{Replaced: replaced(now.Text, kept)}, hv.Define(ctx, stored)
 	case err != nil:
 		return appmodules.Edit{}, err
 	case bytes.Equal(now.Text, kept.Text):
 		return appmodules.Edit{Has: appmodules.Digest(now.Text)}, nil
-	case kept.Had != "" && kept.Had != appmodules.Digest(now.Text) && !kept.Strayed:
-		v.cfg.Logger.Warn("the VM's definition was edited where it did not run: the one that counts is put back", "module",
-			v.cfg.Module.Name)
-		return appmodules.Edit{}, hv.Define(ctx, stored)
 	}
 	rewired, unfit := hv.Rewire(now, v.cfg.Endpoints)
 	if v.offVolumes(now) {
@@ -54,6 +50,14 @@ func (v *VM) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit
 		return appmodules.Edit{Text: stored.Text, Unfit: unfit}, nil // what the hypervisor has made of it is not known
 	}
 	return appmodules.Edit{Text: now.Text, Unfit: unfit, Has: appmodules.Digest(now.Text)}, nil
+}
+
+// replaced is text where that is an edit, and not what this node had before the one that is kept came.
+func replaced(text []byte, kept appmodules.Kept) []byte {
+	if kept.Had == "" || len(text) == 0 || kept.Had == appmodules.Digest(text) || bytes.Equal(text, kept.Text) {
+		return nil
+	}
+	return text
 }
 
 // offVolumes: a disk in the definition is not on its volume.

@@ -103,19 +103,22 @@ func TestCompare(t *testing.T) {
 		given   func(*VM, *refusing) error
 		unknown bool
 		strayed bool
-		had     string // Digest of what it had when edits counted
+		had     string // Digest of what it had
 		want    string // of the edit
 		unfit   error
 		err     error
 		stored  string // in the hypervisor
 		on      bool   // its volume
+
+		replaced string
 	}{
-		"nothing":                     {stored: "kept", on: true},
-		"an edit":                     {edit: text, want: "edited", stored: "edited", on: true},
-		"an edit of an older one":     {edit: text, unknown: true, stored: "kept"},
-		"an edit that does not count": {edit: text, had: appmodules.Digest([]byte("kept")), stored: "kept"},
-		"an edit of when it counted": {edit: text, had: appmodules.Digest([]byte("edited")), want: "edited",
-			stored: "edited", on: true},
+		"nothing":                 {stored: "kept", on: true},
+		"an edit":                 {edit: text, want: "edited", stored: "edited", on: true},
+		"an edit of an older one": {edit: text, unknown: true, stored: "kept"},
+		"an edit of one that is known": {edit: text, unknown: true, had: appmodules.Digest([]byte("older")), stored: "kept",
+			replaced: "edited"},
+		"what an older one was":         {edit: text, unknown: true, had: appmodules.Digest([]byte("edited")), stored: "kept"},
+		"what was stored and not noted": {unknown: true, had: appmodules.Digest([]byte("older")), stored: "kept"},
 		"an edit that cannot be moved": {edit: text, given: func(_ *VM, h *refusing) error {
 			h.rewire = refused
 			return nil
@@ -168,6 +171,9 @@ func TestCompare(t *testing.T) {
 			}
 			got, err := v.Compare(t.Context(), appmodules.Kept{Text: []byte("kept"), Known: !c.unknown, Strayed: c.strayed,
 				Had: c.had})
+			if string(got.Replaced) != c.replaced {
+				t.Errorf("it replaced %q", got.Replaced)
+			}
 			if string(got.Text) != c.want || !errors.Is(got.Unfit, c.unfit) || !errors.Is(err, c.err) {
 				t.Errorf("it found %q, unfit %v, %v", got.Text, got.Unfit, err)
 			}
