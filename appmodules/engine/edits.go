@@ -21,9 +21,9 @@ type edits struct {
 	}
 }
 
-// EditLies is the code of the notice that a node would start an edit of its own that its peer, which has the right,
+// editLies is the code of the notice that a node would start an edit of its own that its peer, which has the right,
 // does not have.
-const EditLies = "definition-lies"
+const editLies = "definition-lies"
 
 // digest is that of the definition that this node keeps.
 func (e *Engine) digest() string {
@@ -160,18 +160,18 @@ func (e *Engine) editNotices() (out []appmodules.Notice) {
 		}
 		out = append(out, appmodules.Notice{Code: "definition-elsewhere", Text: text})
 	case why != nil && e.rec.Holder == e.peer:
-		out = append(out, appmodules.Notice{Code: EditLies,
-			Text:   fmt.Sprintf("an edit of the %s's definition is on %s only: %s did not take it: %v", noun, e.self, e.peer, why),
-			Remedy: fmt.Sprintf("mend that on %s, or edit it once more, on either node", e.peer)})
+		out = append(out, appmodules.Notice{Code: editLies,
+			Text:   fmt.Sprintf("the edit of the %s's definition on %s is not on %s: %v", noun, e.self, e.peer, why),
+			Remedy: "mend that, or edit it once more, on either host"})
 	case why != nil && e.rec.Holds(e.self):
 		out = append(out, appmodules.Notice{Code: "definition-unfit",
 			Text: fmt.Sprintf("%s does not get the %s's present definition and would start the one before: %v", e.peer,
 				noun, why)})
 	case e.differ() && e.rec.Holder == e.peer:
-		out = append(out, appmodules.Notice{Code: EditLies,
+		out = append(out, appmodules.Notice{Code: editLies,
 			Text: fmt.Sprintf("the %s's definition was edited on %s and on %s at once: each would start its own", noun, e.self,
 				e.peer),
-			Remedy: "edit it once more, on either node: that counts on both"})
+			Remedy: "edit it once more, on either host: that counts on both"})
 	}
 	if s.replaced {
 		out = append(out, appmodules.Notice{Code: "definition-replaced",

@@ -197,7 +197,7 @@ func TestEditIsMended(t *testing.T) {
 				must(t, n.hv.AdminEdit("web01", []byte("broken "+n.name)))
 				p.until("its edit is adopted", func() bool { return n.keeps() == "broken "+string(n.name) })
 			}
-			p.says(b, EditLies)
+			p.says(b, editLies)
 			must(t, p.nodes[where].hv.AdminEdit("web01", []byte("mended")))
 			p.both("mended")
 			p.silent()
@@ -318,7 +318,7 @@ func TestEditsAtOnce(t *testing.T) {
 	must(t, b.hv.AdminEdit("web01", []byte("two")))
 	p.until("both have their own", func() bool { return a.keeps() == "one" && b.keeps() == "two" })
 	p.cut.Store(false)
-	n := p.says(b, EditLies)
+	n := p.says(b, editLies)
 	if n.Text != "the VM's definition was edited on beta and on alpha at once: each would start its own" || n.Alarm {
 		t.Errorf("the notice is %+v", n)
 	}
@@ -340,9 +340,9 @@ func TestEditLies(t *testing.T) {
 	p.says(a, "definition-unfit")
 	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
 	p.inStep(b, a)
-	n := p.says(a, EditLies)
-	if want := "an edit of the VM's definition is on alpha only: beta did not take it: it would not run there: " +
-		"there is no network onlya"; n.Text != want || !strings.Contains(n.Remedy, "on either node") {
+	n := p.says(a, editLies)
+	if want := "the edit of the VM's definition on alpha is not on beta: it would not run there: " +
+		"there is no network onlya"; n.Text != want || !strings.Contains(n.Remedy, "on either host") {
 		t.Errorf("the notice is %+v", n)
 	}
 	p.quiet(a, "definition-unfit")
@@ -350,16 +350,16 @@ func TestEditLies(t *testing.T) {
 	must(t, a.hv.AdminEdit("web01", []byte("onlya again")))
 	a.boot()
 	p.until("that is seen after a restart", func() bool { return a.keeps() == "onlya again" })
-	p.says(a, EditLies)
+	p.says(a, editLies)
 	if b.text() != "<domain/>" || b.keeps() != "<domain/>" {
 		t.Errorf("beta has %q and keeps %q", b.text(), b.keeps())
 	}
 	must(t, b.hv.AdminEdit("web01", []byte("both")))
 	p.both("both")
-	p.quiet(a, EditLies)
+	p.quiet(a, editLies)
 
 	must(t, a.hv.AdminEdit("web01", []byte("onlya")))
-	p.says(a, EditLies)
+	p.says(a, editLies)
 	b.hv.SetFindings("web01")
 	p.both("onlya")
 	p.silent()
@@ -375,7 +375,7 @@ func TestUnfitEditLies(t *testing.T) {
 	p.says(a, "definition-unfit")
 	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
 	p.inStep(b, a)
-	if n := p.says(a, EditLies); !strings.Contains(n.Text, "disk vdb is a file of this node") {
+	if n := p.says(a, editLies); !strings.Contains(n.Text, "disk vdb is a file of this node") {
 		t.Errorf("the notice is %+v", n)
 	}
 	must(t, b.running().Command(t.Context(), appmodules.CmdSwap, false))
@@ -386,8 +386,8 @@ func TestUnfitEditLies(t *testing.T) {
 	}
 	must(t, a.running().Command(t.Context(), appmodules.CmdSwap, false))
 	p.inStep(b, a)
-	p.says(a, EditLies)
+	p.says(a, editLies)
 	vm.set(func(s *script) { s.unfit = nil })
 	must(t, a.hv.AdminEdit("web01", []byte("<domain/>")))
-	p.quiet(a, EditLies)
+	p.quiet(a, editLies)
 }

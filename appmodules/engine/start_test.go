@@ -47,7 +47,8 @@ func TestDoesNotStartAlone(t *testing.T) {
 		if starts, _ := vm.tried(); starts-before != 2 {
 			t.Errorf("it was started %d times, want 2", starts-before)
 		}
-		if why := a.why(); !strings.Contains(why, errImage.Error()) || !strings.Contains(why, "the peer cannot take over") {
+		if why := a.why(); strings.Count(why, errImage.Error()) != 1 || !strings.Contains(why, "the peer cannot take over") ||
+			!strings.HasSuffix(why, "; when that is mended, `duet start web01`") {
 			t.Errorf("it says %q", why)
 		}
 		if !strings.Contains(journal(a), "it is tried again after policy.restart.pause: "+errImage.Error()) {
@@ -226,5 +227,32 @@ func TestNeverStarted(t *testing.T) {
 		n.halt()
 		n.boot()
 		says(n, "it is stopped: `duet start web01`")
+	}
+}
+
+// TestOnce: what is said more than once is said the first time only.
+func TestOnce(t *testing.T) {
+	for text, want := range map[string]string{"a: no": "a: no", "a: no: b: no: no": "a: no: b", "no: b: no": "no: b"} {
+		if got := once(text, "no"); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestFollowsAStoppedOne: a node that follows one on which the module is stopped says that it waits for that, as long
+// as it is so.
+func TestFollowsAStoppedOne(t *testing.T) {
+	e := stopped(newPair(t))
+	e.m.Phase = appmodules.Following
+	for _, c := range []struct {
+		peer appmodules.Phase
+		want string
+	}{{appmodules.Stopped, ": web01 is stopped on beta"}, {appmodules.Running, ""}, {appmodules.Stopped,
+		": web01 is stopped on beta"}} {
+		e.why = "the primary's connection is gone"
+		e.hear(State{Status: Status{Phase: c.peer}})
+		if why := e.State().Status.Why; why != e.why+c.want {
+			t.Errorf("of a peer that is %s it says %q", c.peer, why)
+		}
 	}
 }

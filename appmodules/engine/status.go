@@ -100,9 +100,11 @@ func (e *Engine) publish() {
 	if e.cause != "" && e.m.Phase == appmodules.Stopped {
 		why = e.cause + ": " + why
 	}
-	if e.failure != "" && !strings.Contains(why, e.failure) &&
-		(e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
-		why += ": " + e.failure // why it ended there counts, and not how
+	if e.failure != "" && (e.m.Phase == appmodules.Stopped || e.m.Phase == appmodules.Stopping) {
+		why = once(why+": "+e.failure, e.failure) // why it ended there counts, and not how
+	}
+	if e.failure != "" && e.m.Phase == appmodules.Stopped {
+		why += fmt.Sprintf("; when that is mended, `duet start %s`", e.cfg.Module.Name)
 	}
 	if e.parting != "" {
 		why += ": " + e.parting
@@ -129,6 +131,12 @@ func (e *Engine) publish() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state, b.kill = st, e.killAt()
+}
+
+// once is text with what is said more than once in it said the first time only.
+func once(text, said string) string {
+	before, after, _ := strings.Cut(text, said)
+	return before + said + strings.ReplaceAll(after, ": "+said, "")
 }
 
 // workloadWord is what admins see of the workload: one whose writes wait runs as far as it can without them.
@@ -290,7 +298,11 @@ func (e *Engine) hear(theirs State) {
 	if last := e.link.state; theirs.Incarnation == last.Incarnation && theirs.Seq < last.Seq {
 		return
 	}
+	halted := !e.link.heard.IsZero() && e.link.state.Status.Phase == appmodules.Stopped
 	e.link.state, e.link.heard = theirs, e.rt.Now()
+	if halted != (theirs.Status.Phase == appmodules.Stopped) {
+		e.publish() // a follower says that it waits for that
+	}
 	e.status.mu.Lock()
 	e.status.peer, e.status.heard = theirs, e.link.heard
 	e.status.mu.Unlock()

@@ -130,6 +130,15 @@ func clean(s string) string {
 	}, s)
 }
 
+// clipWords is clip between words: half a path leads nowhere. A word that is longer than half of the width is cut.
+func clipWords(s string, width int) string {
+	short := clip(s, width)
+	if i := strings.LastIndexByte(short, ' '); short != s && i >= width/2 {
+		return short[:i] + " …"
+	}
+	return short
+}
+
 // clip shortens s to that many characters, the last of which is then an ellipsis; a width of 0 or less does not. It
 // counts runes, not cells: wide ones may still wrap.
 func clip(s string, width int) string {

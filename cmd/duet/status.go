@@ -247,7 +247,7 @@ func (a *app) writeModules(w io.Writer, st api.Status) error {
 	for _, m := range st.Modules {
 		if all := noticed(m); len(all) > 0 {
 			text := fmt.Sprintf("Module %s has something to mend (%d): on %s: %s; duet status %s shows more.", m.Name, len(all),
-				all[0].Node, clip(all[0].Text, hint), m.Name)
+				all[0].Node, clipWords(all[0].Text, hint), m.Name)
 			fmt.Fprintf(w, "\n%s\n", strings.Join(wrap(clean(text), a.width()), "\n"))
 		}
 	}

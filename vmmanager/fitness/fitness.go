@@ -65,14 +65,32 @@ type Room struct {
 	cfg Config
 
 	mu     sync.Mutex
-	busy   map[string]bool         // modules that are being judged
-	mine   map[string][]api.Notice // of this host, by module
+	busy   map[string]string       // by module that is being judged: the Digest of its definition then
+	mine   map[string]judgement    // of this host, by module
 	theirs map[string][]api.Notice // of the peer's, as it told last
+}
+
+// judgement is what this host says of one text of a definition. Of another text it says nothing.
+type judgement struct {
+	of     Engine
+	digest string
+	found  []api.Notice
+}
+
+// counts: the text is still the one that its engine keeps, and the VM does not run here.
+func (j judgement) counts() bool {
+	now := j.of.State()
+	return now.Digest == j.digest && isOff(now)
+}
+
+// isOff: the VM does not run here. Of one that does nothing is said: what it needs is here.
+func isOff(s engine.State) bool {
+	return s.Status.Workload == vmmanager.Off.String() || s.Status.Workload == vmmanager.Absent.String()
 }
 
 // New returns a Room that knows nothing yet.
 func New(cfg Config) *Room {
-	return &Room{cfg: cfg, busy: map[string]bool{}, mine: map[string][]api.Notice{}, theirs: map[string][]api.Notice{}}
+	return &Room{cfg: cfg, busy: map[string]string{}, mine: map[string]judgement{}, theirs: map[string][]api.Notice{}}
 }
 
 const (
@@ -87,30 +105,39 @@ const (
 	askTime    = api.WorkTime * 3 / 4
 )
 
-// begin says that a module is to be judged; false: it is already.
-func (r *Room) begin(module string) bool {
+// begin says that a module is to be judged, with the definition of that Digest; false: it is already.
+func (r *Room) begin(module, digest string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[module] {
+	if was, busy := r.busy[module]; busy && was == digest {
 		return false
 	}
-	r.busy[module] = true
+	r.busy[module] = digest
 	return true
 }
 
-// end takes over what came of it.
-func (r *Room) end(module string, found []api.Notice) {
+// end takes over what came of what began with that Digest, unless another text is being judged by now; nil: nothing.
+func (r *Room) end(module, digest string, j *judgement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if was, busy := r.busy[module]; !busy || was != digest {
+		return
+	}
 	delete(r.busy, module)
-	r.mine[module] = found
+	if j != nil {
+		r.mine[module] = *j
+	}
 }
 
 // Of is what this host says of a module.
 func (r *Room) Of(module string) []api.Notice {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.mine[module])
+	j, ok := r.mine[module]
+	r.mu.Unlock()
+	if !ok || !j.counts() {
+		return nil
+	}
+	return slices.Clone(j.found)
 }
 
 // Peer is what the peer said last.
@@ -129,17 +156,17 @@ func (r *Room) Hear(module string, notices []api.Notice) {
 
 // keep forgets all modules but those.
 func (r *Room) keep(modules []Module) {
-	gone := func(name string, _ []api.Notice) bool {
+	gone := func(name string) bool {
 		return !slices.ContainsFunc(modules, func(m Module) bool { return m.Name == name })
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.mine, gone)
-	maps.DeleteFunc(r.theirs, gone)
+	maps.DeleteFunc(r.mine, func(name string, _ judgement) bool { return gone(name) })
+	maps.DeleteFunc(r.theirs, func(name string, _ []api.Notice) bool { return gone(name) })
 }
 
 // Watch judges the VMs of this node's modules until ctx ends. A module is judged again only when its last judgement
-// has ended; Watch returns when all have.
+// has ended, or its definition is another one; Watch returns when all have.
 func (r *Room) Watch(ctx context.Context) {
 	tick := time.NewTicker(fitLook)
 	defer tick.Stop()
@@ -149,8 +176,8 @@ func (r *Room) Watch(ctx context.Context) {
 		modules := r.cfg.Modules()
 		r.keep(modules)
 		for _, m := range modules {
-			if r.begin(m.Name) {
-				judged.Go(func() { r.end(m.Name, r.judge(ctx, m)) })
+			if digest := m.Engine.State().Digest; r.begin(m.Name, digest) {
+				judged.Go(func() { r.end(m.Name, digest, r.judge(ctx, m)) })
 			}
 		}
 		select {
@@ -161,19 +188,16 @@ func (r *Room) Watch(ctx context.Context) {
 	}
 }
 
-// judge is what this host says of the VM of a module. Of one that runs here it says
-// nothing: what it needs is here.
-func (r *Room) judge(ctx context.Context, m Module) []api.Notice {
+// judge is what this host says of the VM of a module; nil: nothing, as where its engine is being exchanged, or ends.
+func (r *Room) judge(ctx context.Context, m Module) *judgement {
 	ctx, cancel := context.WithTimeout(ctx, fitTime)
 	defer cancel()
-	switch m.Engine.State().Status.Workload {
-	case vmmanager.Off.String(), vmmanager.Absent.String():
-	default:
+	if !isOff(m.Engine.State()) {
 		return nil
 	}
 	def, err := m.Engine.Definition(ctx)
 	if err != nil {
-		return r.Of(m.Name) // its engine is being exchanged, or ends
+		return nil
 	}
 	found, err := r.cfg.Hypervisor.Judge(ctx, vmmanager.Definition{Name: m.VM, Text: def.Text})
 	if err != nil {
@@ -182,23 +206,11 @@ func (r *Room) judge(ctx context.Context, m Module) []api.Notice {
 		}
 		found = []vmmanager.Finding{notJudged("whether it would run here is not known: "+err.Error(), "")}
 	}
-	if host := editedOn(r.cfg.Self, m.Engine.State()); host != "" {
-		found = slices.Clone(found) // the hypervisor may keep it
-		for i := range found {
-			found[i].Remedy = strings.ReplaceAll(found[i].Remedy, vmmanager.OnItsHost, "on "+string(host))
-		}
+	found = slices.Clone(found) // the hypervisor may keep it
+	for i := range found {
+		found[i].Remedy = strings.ReplaceAll(found[i].Remedy, vmmanager.OnItsHost, "on either host") // both have the VM
 	}
-	return protect.Notices("", found)
-}
-
-// editedOn is the node on which the definition that was judged is to be edited: the one that has the right to run the
-// VM, but where an edit lies that this one does not have. Empty: none has it yet.
-func editedOn(self cluster.NodeID, s engine.State) cluster.NodeID {
-	lies := func(x appmodules.Notice) bool { return x.Code == engine.EditLies }
-	if slices.ContainsFunc(s.Status.Notices, lies) {
-		return self
-	}
-	return s.Status.Holder
+	return &judgement{m.Engine, appmodules.Digest(def.Text), protect.Notices("", found)}
 }
 
 // notJudged says that there is no judgement.

@@ -46,17 +46,17 @@ func (j *judge) Judge(ctx context.Context, _ vmmanager.Definition) ([]vmmanager.
 
 // core is an engine whose VM is in a state.
 type core struct {
-	word    string
-	err     error
-	notices []appmodules.Notice
+	word string
+	text string // of its definition
+	err  error
 }
 
 func (c *core) State() engine.State {
-	return engine.State{Status: engine.Status{Workload: c.word, Holder: "alpha", Notices: c.notices}}
+	return engine.State{Digest: appmodules.Digest([]byte(c.text)), Status: engine.Status{Workload: c.word, Holder: "alpha"}}
 }
 
 func (c *core) Definition(context.Context) (engine.Definition, error) {
-	return engine.Definition{Text: []byte("vm web01")}, c.err
+	return engine.Definition{Text: []byte(c.text)}, c.err
 }
 
 // place is the room of beta, which has one module.
@@ -73,7 +73,7 @@ type place struct {
 }
 
 func newPlace() *place {
-	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})}, engine: &core{word: vmmanager.Off.String()}}
+	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})}, engine: &core{word: vmmanager.Off.String(), text: "vm web01"}}
 	p.modules = []Module{{"web01", "web01", p.engine}}
 	p.Room = New(Config{Self: "beta", Sockets: "/run", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
 		Modules: func() []Module { return p.modules },
@@ -139,9 +139,23 @@ func TestWatch(t *testing.T) {
 		p.hv.err, p.engine.err = nil, errors.New("it is exchanged")
 		look("an engine that is exchanged", "not-judged") // as before
 		p.engine.err, p.hv.found, p.engine.word = nil, []vmmanager.Finding{refused}, vmmanager.Running.String()
+		if got := codes(p.Of("web01")); got != "" {
+			t.Errorf("as soon as the VM runs here: %q", got)
+		}
 		look("the VM runs here", "")
 		p.engine.word = vmmanager.Absent.String()
 		look("it is absent", "network-missing")
+		p.engine.text = "vm web01, mended"
+		if got := codes(p.Of("web01")); got != "" {
+			t.Errorf("what was said of another text: %q", got)
+		}
+		look("that is judged too", "network-missing")
+		p.hv.slow = true
+		look("a slow hypervisor", "network-missing") // as before
+		p.engine.text, p.hv.slow, p.hv.found = "vm web01, mended again", false, nil
+		look("another text is not behind in the queue", "")
+		p.hv.found = []vmmanager.Finding{refused}
+		look("a late judgement of the one before changes nothing", "network-missing")
 		p.Hear("web01", []api.Notice{{Code: "theirs"}})
 		p.modules = nil
 		look("the module is gone", "")
@@ -153,21 +167,18 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// TestWhereToEdit: what an edit would mend names the node whose edit counts: the one that has the right, or this one
-// where an edit lies here.
+// TestWhereToEdit: what an edit would mend says that one on either node counts.
 func TestWhereToEdit(t *testing.T) {
 	p := newPlace()
 	p.hv.found = []vmmanager.Finding{{Level: vmmanager.Refused, Code: "network-missing", Fact: "there is no network lan",
 		Remedy: "`virsh edit` " + vmmanager.OnItsHost + " names another one"}}
 	check := func(want string) {
 		t.Helper()
-		if got := p.judge(t.Context(), p.modules[0]); len(got) != 1 || got[0].Remedy != want {
+		if got := p.judge(t.Context(), p.modules[0]).found; len(got) != 1 || got[0].Remedy != want {
 			t.Errorf("it says %+v, want %q", got, want)
 		}
 	}
-	check("`virsh edit` on alpha names another one")
-	p.engine.notices = []appmodules.Notice{{Code: engine.EditLies}}
-	check("`virsh edit` on beta names another one")
+	check("`virsh edit` on either host names another one")
 	if !strings.Contains(p.hv.found[0].Remedy, vmmanager.OnItsHost) {
 		t.Error("what the hypervisor keeps was changed")
 	}
@@ -342,7 +353,8 @@ func TestMayMove(t *testing.T) {
 			t.Errorf("to %s, confirmed %v: %v", c.to, c.yes, err)
 		}
 	}
-	p.end("web01", []api.Notice{{Level: string(vmmanager.Refused), Text: "no memory"}})
+	p.mine["web01"] = judgement{p.engine, p.engine.State().Digest,
+		[]api.Notice{{Level: string(vmmanager.Refused), Text: "no memory"}}}
 	if err := p.MayMove("web01", "beta", false); !errors.Is(err, api.ErrConfirm) ||
 		!strings.Contains(err.Error(), "beta would not start") {
 		t.Errorf("to this node: %v", err)
