@@ -54,7 +54,6 @@ func TestNonsenseFromThePeer(t *testing.T) {
 		"a handover from afar":        {eb.OnHandover(ctx, Handover{From: 7, Epoch: 8}), "complete at 1, promised 1"},
 		"a handover to a primary":     {ea.OnHandover(ctx, Handover{From: 1, Epoch: 2}), "the module is Running on alpha"},
 		"a definition of long ago":    {eb.OnDefine(ctx, Definition{Module: "web01", Text: []byte("old")}), ""},
-		"a definition for a primary":  {ea.OnDefine(ctx, Definition{Version: 77, Text: []byte("x")}), ""},
 	} {
 		if got := errorText(c.err); (c.says == "") != (got == "") || !strings.Contains(got, c.says) {
 			t.Errorf("%s: %q, want %q", name, got, c.says)

@@ -89,7 +89,8 @@ func TestCleanAndClip(t *testing.T) {
 		s    string
 		n    int
 		want string
-	}{{"a kernel /b", 11, "a kernel /b"}, {"a kernel /boot/x is gone", 16, "a kernel …"}, {"a /boot/x/y/z", 8, "a /boot…"}} {
+	}{{"a kernel /b", 11, "a kernel /b"}, {"a kernel /boot/x is gone", 16, "a kernel …"},
+		{"a /boot/x/y/z", 8, "a /boot…"}} {
 		if got := clipWords(c.s, c.n); got != c.want {
 			t.Errorf("clipWords(%q, %d) = %q, want %q", c.s, c.n, got, c.want)
 		}

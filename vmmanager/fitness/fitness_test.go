@@ -52,7 +52,8 @@ type core struct {
 }
 
 func (c *core) State() engine.State {
-	return engine.State{Digest: appmodules.Digest([]byte(c.text)), Status: engine.Status{Workload: c.word, Holder: "alpha"}}
+	return engine.State{Digest: appmodules.Digest([]byte(c.text)),
+		Status: engine.Status{Workload: c.word, Holder: "alpha"}}
 }
 
 func (c *core) Definition(context.Context) (engine.Definition, error) {
@@ -73,7 +74,8 @@ type place struct {
 }
 
 func newPlace() *place {
-	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})}, engine: &core{word: vmmanager.Off.String(), text: "vm web01"}}
+	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})},
+		engine: &core{word: vmmanager.Off.String(), text: "vm web01"}}
 	p.modules = []Module{{"web01", "web01", p.engine}}
 	p.Room = New(Config{Self: "beta", Sockets: "/run", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
 		Modules: func() []Module { return p.modules },
