@@ -118,7 +118,8 @@ func TestCompare(t *testing.T) {
 		"an edit of one that is known": {edit: text, unknown: true, had: appmodules.Digest([]byte("older")),
 			stored:   "kept",
 			replaced: "edited"},
-		"what an older one was":         {edit: text, unknown: true, had: appmodules.Digest([]byte("edited")), stored: "kept"},
+		"what an older one was": {edit: text, unknown: true, had: appmodules.Digest([]byte("edited")),
+			stored: "kept"},
 		"what was stored and not noted": {unknown: true, had: appmodules.Digest([]byte("older")), stored: "kept"},
 		"an edit that cannot be moved": {edit: text, given: func(_ *VM, h *refusing) error {
 			h.rewire = refused
