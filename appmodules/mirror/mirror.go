@@ -31,6 +31,9 @@ import (
 // staleAfter is the age from which another node's state counts as old.
 const staleAfter = 3 * time.Second
 
+// overdueAfter is the age from which it proves nothing good any more: three exchanges, as for the engine.
+var overdueAfter = 3 * engine.DefaultTimes(0).Tell
+
 // Notices are what the hosts say of a module beside its state: they travel with it.
 type Notices interface {
 	// Of are those of this host.
@@ -141,7 +144,9 @@ func (m *Mirror) Status() []api.NodeState {
 			Why: "it has not answered yet", Stale: true}}
 	}
 	theirs := nodeState(m.peer, m.name, st.Status)
-	theirs.Stale = time.Since(heard) > staleAfter
+	theirs.Stale, theirs.Quiet = time.Since(heard) > staleAfter, time.Since(heard) > overdueAfter
+	awaits(&mine, m.name, theirs)
+	awaits(&theirs, m.name, mine)
 	return []api.NodeState{mine, theirs}
 }
 

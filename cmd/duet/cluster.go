@@ -18,19 +18,23 @@ import (
 )
 
 // clusterCommand holds what changes who takes part. init, join, leave and rejoin work on this computer's files, the
-// others ask a daemon. status is the head of "duet status", without its exit codes: 0 if the daemon answered.
+// others ask a daemon. status is the head of "duet status", with its exit codes.
 func (a *app) clusterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "cluster", Short: "Make a cluster and show its nodes"}
 	a.group(c)
 	c.AddCommand(a.initCommand(), a.joinCommand(), a.tokenCommand(), a.removeCommand(), a.leaveCommand(),
 		a.rejoinCommand(), a.witnessCommand(), a.fenceCommand(), a.pingCommand(), &cobra.Command{
 			Use: "status", Short: "Show the nodes of the cluster", Args: args(),
+			Long: "Show the nodes and witnesses of the cluster, and how it stands. The exit code is that of \"duet status\":\n" +
+				"0 ok, 10 degraded, 11 down; 1 without an answer.",
 			RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 				st, err := brief(ctx, c.Status)
 				if err != nil {
 					return err
 				}
-				return a.emit(members{st.Nodes, st.Gone, st.Witnesses}, func(w io.Writer) error { return a.writeNodes(w, st) })
+				err = a.emit(members{st.Verdict, st.Nodes, st.Gone, st.Witnesses},
+					func(w io.Writer) error { return a.writeNodes(w, st) })
+				return errors.Join(err, levelExit(st.Verdict.Level))
 			}),
 		})
 	return c
@@ -38,6 +42,7 @@ func (a *app) clusterCommand() *cobra.Command {
 
 // members is what cluster status shows with --json.
 type members struct {
+	Verdict   api.Verdict         `json:"verdict"`
 	Nodes     []api.NodeStatus    `json:"nodes"`
 	Gone      []api.GoneNode      `json:"gone,omitempty"`
 	Witnesses []api.WitnessStatus `json:"witnesses,omitempty"`

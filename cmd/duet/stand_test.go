@@ -52,7 +52,8 @@ func TestStatusExit(t *testing.T) {
 		{"WAIT/NotReady off", "?PRIM/Ready", 11, 11, 1, 5},
 		{"WAIT/NotReady off", "WAIT/NotReady off", 11, 11, 1, 1},
 		{"STOP/NotReady off", "STOP/NotReady off", 0, 0, 0, 0},
-		{"STOP/NotReady off", "?STOP/NotReady", 10, 0, 0, 5},
+		{"STOP/NotReady off", "?STOP/NotReady", 10, 10, 0, 5}, // whether both have its data is not known
+		{"ALONE/Ready running", "SECOND/Ready off", 10, 10, 2, 4},
 		{"UP/Ready running", "UP/Ready running", 10, 10, 2, 2},
 		{"UNKNOWN/NotReady", "ARBITER/Ready", 11, 11, 5, 5}, // a role of a newer release
 	} {
@@ -81,7 +82,7 @@ func TestStatusOneIsDown(t *testing.T) {
 	alarmed := pair("PRIM/Ready running", "SECOND/Ready off").Modules[0]
 	alarmed.Name, alarmed.Nodes[0].Notices = "alarmed", []api.Notice{{Level: "alarm", Code: "x", Text: "copies differ"}}
 	st.Modules = append(st.Modules, down, alarmed)
-	for line, want := range map[string]int{"status": 11, "status -q": 11, "status m": 0, "status down": 11,
+	for line, want := range map[string]int{"status": 11, "status -q": 11, "cluster status": 11, "status m": 0, "status down": 11,
 		"status alarmed": 10, "status alarmed -q": 3} {
 		b := newBench(t, false)
 		b.node.Set(st)

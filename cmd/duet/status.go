@@ -133,7 +133,7 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 func (a *app) role(st api.Status, node string, err error) error {
 	if err == nil {
 		var n api.NodeState
-		if n, err = st.Modules[0].On(or(node, st.Self)); err == nil && !n.Stale {
+		if n, err = st.Modules[0].On(or(node, st.Self)); err == nil && n.Heard() {
 			return roleExit(n.Role)
 		}
 	}
@@ -271,6 +271,8 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 			if n.Silent != nil {
 				state.text += " for " + durationText(a.now().Sub(*n.Silent))
 			}
+		case n.Quiet:
+			state = cell{"overdue", orange}
 		}
 		paths := cell{text: pathsText(n.Paths)}
 		if n.Name == st.Self {
@@ -345,7 +347,7 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 		newest = max(newest, n.Epoch)
 	}
 	for _, n := range liveFirst(m.Nodes) {
-		if n.Stale { // what was true when it was last heard is no news
+		if !n.Heard() { // what was true when it was last heard is no news
 			t.add(cell{name, bold}, cell{text: n.Node}, cell{"?", dim}, cell{"was " + n.Role, dim})
 			name = ""
 			continue
@@ -379,9 +381,9 @@ func liveFirst(all []api.NodeState) []api.NodeState {
 	out := slices.Clone(all)
 	slices.SortStableFunc(out, func(a, b api.NodeState) int {
 		switch {
-		case a.Stale == b.Stale:
+		case a.Heard() == b.Heard():
 			return 0
-		case a.Stale:
+		case b.Heard():
 			return 1
 		}
 		return -1

@@ -211,7 +211,7 @@ func arrow(from, to string) string {
 
 // stateText is what of a node's state counts as a change.
 func stateText(n api.NodeState) string {
-	if n.Stale {
+	if !n.Heard() {
 		return "? (was " + n.Role + ")"
 	}
 	out := n.Role + "/" + n.Status
@@ -227,6 +227,8 @@ func nodeText(n api.NodeStatus) string {
 	switch {
 	case n.Leaving:
 		state = "leaving"
+	case n.Quiet && n.Alive:
+		state = "overdue"
 	case n.Alive:
 		state = "up"
 	}

@@ -31,7 +31,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 			st.API = net.JoinHostPort(paths[0], fmt.Sprint(c.Port+2))
 		}
 		if p, ok := view.Peers[m.Node]; ok && m.Node != c.Self {
-			st.Paths, st.Leaving = p.Paths, p.Leaving
+			st.Paths, st.Leaving, st.Quiet = p.Paths, p.Leaving, p.Quiet
 			if !p.Silent.IsZero() {
 				st.Silent = &p.Silent
 			}

@@ -40,6 +40,7 @@ type NodeStatus struct {
 	Name    string          `json:"name"`
 	Alive   bool            `json:"alive" doc:"any heartbeat path answers"`
 	Leaving bool            `json:"leaving,omitempty" doc:"it said that it stops on purpose"`
+	Quiet   bool            `json:"quiet,omitempty" doc:"its heartbeats are overdue, too short to take it for dead"`
 	Paths   map[string]bool `json:"paths,omitempty" doc:"heartbeat network to whether it answers there"`
 	Silent  *time.Time      `json:"silent,omitempty" doc:"since when no path answers"`
 	// Version: what a node that is away said last.
@@ -76,6 +77,8 @@ type NodeState struct {
 	Since  time.Time `json:"since"`
 	// Stopped: an operator has stopped the module on this node; otherwise it is to run or to follow.
 	Stopped bool `json:"stopped,omitempty"`
+	// Ended: otherwise than by Duet or by its guest, and the policy is to start it nowhere. Stopped is set, too.
+	Ended string `json:"ended,omitempty" doc:"how what it runs ended past Duet or failed; it stands still since"`
 	// Stopping: it ends here, and stands at STOP then.
 	Stopping bool   `json:"stopping,omitempty"`
 	Epoch    uint64 `json:"epoch" doc:"newest epoch it knows"`
@@ -91,8 +94,10 @@ type NodeState struct {
 	// Notices say what does not show in the state and an admin should know, the worst first.
 	Notices []Notice `json:"notices,omitempty"`
 	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
-	// Unheard: it is Stale for no longer than it takes to ask, as after the one that tells this has stood still itself.
-	Unheard bool `json:"unheard,omitempty" doc:"its heartbeats are heard, and it has not said yet how the module stands now"`
+	// Quiet: too short to take the node for dead, too long to take what it said last for what is so now.
+	Quiet bool `json:"quiet,omitempty" doc:"its word or its heartbeats are overdue: what it said last may have changed"`
+	// Unheard: it is Stale or Quiet, and taken to be there, as after the one that tells this has stood still itself.
+	Unheard bool `json:"unheard,omitempty" doc:"the node is taken to be there, and has not said how the module stands now"`
 	// Parted: the node says that the one which tells this was removed from the cluster. It is Stale too.
 	Parted bool `json:"parted,omitempty" doc:"the node takes the answering one for no member: nothing more is heard of it"`
 }

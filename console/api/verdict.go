@@ -46,9 +46,11 @@ func (s Status) Judged(now time.Time) Status {
 	s.Modules = slices.Clone(s.Modules)
 	for i := range s.Modules {
 		m := &s.Modules[i]
-		m.Nodes = slices.Clone(m.Nodes)
+		m.Nodes = s.current(m.Nodes)
 		for j := range m.Nodes {
-			m.Nodes[j].Unheard = m.Nodes[j].Stale && !m.Nodes[j].Parted && s.hears(m.Nodes[j].Node)
+			n := &m.Nodes[j]
+			n.Quiet = n.Node != s.Self && (n.Quiet || !s.is(n.Node, NodeStatus.beats))
+			n.Unheard = !n.Heard() && !n.Parted && n.Node != s.Self && s.is(n.Node, NodeStatus.stays)
 		}
 		m.Level = m.level()
 	}
@@ -56,174 +58,34 @@ func (s Status) Judged(now time.Time) Status {
 	return s
 }
 
-// hears: the heartbeats of another node are heard now.
-func (s Status) hears(node string) bool {
-	return slices.ContainsFunc(s.Nodes, func(n NodeStatus) bool {
-		return n.Name == node && node != s.Self && n.Alive && !n.Leaving
-	})
-}
-
-// level is how a module stands. One that an operator has stopped stands as it should where its data are on two nodes.
-// Where a node does not answer, what it said last makes no copy and runs nothing.
-func (m ModuleStatus) level() Level {
-	switch {
-	case m.Stopped() && m.lone():
-		return Degraded
-	case m.Stopped():
-		return OK
-	case m.ends(), m.unknown():
-		return Degraded
-	case m.runs() == "":
-		return Down
-	case m.second() == "" || m.alarmed() || m.paused() || m.refusal() != nil:
-		return Degraded
+// current are those states without what is said of a node that is no member any more, or by it: it is over.
+func (s Status) current(nodes []NodeState) []NodeState {
+	nodes = slices.Clone(nodes)
+	gone := func(n NodeState) bool { return !s.is(n.Node, func(NodeStatus) bool { return true }) }
+	if s.Removed != "" || !slices.ContainsFunc(nodes, gone) {
+		return nodes
 	}
-	return OK
-}
-
-// Stopped: an operator has stopped it on all its nodes that answer. If none answers it is not known, and counts as
-// no.
-func (m ModuleStatus) Stopped() bool {
-	heard := slices.DeleteFunc(slices.Clone(m.Nodes), func(n NodeState) bool { return n.Stale })
-	return len(heard) > 0 && !slices.ContainsFunc(heard, func(n NodeState) bool { return !n.Stopped })
-}
-
-// lone: it is stopped, and not two nodes that answer have all of its data, of those that it has on volumes.
-func (m ModuleStatus) lone() bool {
-	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return len(n.Volumes) > 0 }) && len(m.whole()) < 2
-}
-
-// whole are the nodes that answer and have every acknowledged write, by what they say themselves.
-func (m ModuleStatus) whole() (nodes []string) {
-	var newest uint64
-	for _, n := range m.Nodes {
-		newest = max(newest, n.Epoch)
-	}
-	for _, n := range m.Nodes {
-		if n.Complete && !n.Stale && n.Epoch == newest {
-			nodes = append(nodes, n.Node)
-		}
+	for i := range nodes {
+		nodes[i].Notices = slices.DeleteFunc(slices.Clone(nodes[i].Notices), func(x Notice) bool {
+			return gone(nodes[i]) || slices.Contains(ofPeer, x.Code)
+		})
 	}
 	return nodes
 }
 
-// runs is the node on which it runs, as far as is known; empty: on none. One that writes elsewhere than to its volumes
-// is not Ready, and runs.
-func (m ModuleStatus) runs() string {
-	return m.where(func(n NodeState) bool {
-		up := n.Status == "Ready" || n.Status == "NotReady" && (n.VM == "running" || n.VM == "paused")
-		return up && (n.Role == "PRIM" || n.Role == "ALONE" || n.Role == "UP")
-	})
+// ofPeer are codes of notices that say what a node and its peer have of each other.
+var ofPeer = []string{Undecided, "definition-unfit", "definition-lies", "definition-elsewhere"}
+
+// is: there is a node of that name, and that is true of it.
+func (s Status) is(node string, what func(NodeStatus) bool) bool {
+	return slices.ContainsFunc(s.Nodes, func(n NodeStatus) bool { return n.Name == node && what(n) })
 }
 
-// second is the node that has a whole second copy and may take over; empty: none.
-func (m ModuleStatus) second() string {
-	return m.where(func(n NodeState) bool { return n.Status == "Ready" && n.Role == "SECOND" })
-}
+// beats: its heartbeats are heard, none is overdue.
+func (n NodeStatus) beats() bool { return n.Alive && !n.Quiet }
 
-// where is the first node that answers and of which that is true; empty: none.
-func (m ModuleStatus) where(is func(NodeState) bool) string {
-	for _, n := range m.Nodes {
-		if !n.Stale && is(n) {
-			return n.Node
-		}
-	}
-	return ""
-}
-
-// moves: it runs nowhere, and a node is about to change that.
-func (m ModuleStatus) moves() bool {
-	return m.runs() == "" && !m.ends() && slices.ContainsFunc(m.Nodes, m.OnTheWay)
-}
-
-// ends: it is being stopped, and runs nowhere else.
-func (m ModuleStatus) ends() bool {
-	return m.runs() == "" && m.where(func(n NodeState) bool { return n.Stopping }) != ""
-}
-
-// paused: it has the right to run, and somebody keeps it from that.
-func (m ModuleStatus) paused() bool { return m.at(m.runs()).VM == "paused" }
-
-// astray: it runs, and writes elsewhere than to its volumes.
-func (m ModuleStatus) astray() bool { return m.at(m.runs()).Status == "NotReady" }
-
-// at is its state on a node; that of no node is empty.
-func (m ModuleStatus) at(node string) NodeState {
-	n, _ := m.On(node)
-	return n
-}
-
-// refusal is why it would not start on the node that would have to take over; nil: it would.
-func (m ModuleStatus) refusal() *Notice {
-	return m.at(m.second()).find(func(x Notice) bool { return x.Level == "refused" })
-}
-
-// OnTheWay: the node answers, and is about to be in another state than it is. One that follows is not where the other
-// node has stopped: it may wait for ever.
-func (m ModuleStatus) OnTheWay(n NodeState) bool {
-	stopped := func(o NodeState) bool {
-		return o.Node != n.Node && !o.Stale && o.Role == "STOP" && o.Status == "NotReady"
-	}
-	return !n.Stale && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
-}
-
-// unknown: a node whose heartbeats are heard said last that it runs there, and has not said whether it still does; the
-// other one follows it as before.
-func (m ModuleStatus) unknown() bool {
-	ran := func(n NodeState) bool {
-		return n.Unheard && n.Status == "Ready" && (n.Role == "PRIM" || n.Role == "ALONE" || n.Role == "UP")
-	}
-	follows := m.where(func(n NodeState) bool { return n.Role == "SECOND" }) != ""
-	return m.runs() == "" && follows && !m.still() && slices.ContainsFunc(m.Nodes, ran)
-}
-
-// still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time. One that
-// runs on a node does not: what another one that stood still has left of it is about to learn that it was taken over.
-func (m ModuleStatus) still() bool {
-	return m.runs() == "" && m.where(func(n NodeState) bool {
-		return n.VM == "frozen" || n.VM == "io-error" && n.Status == "NotReady"
-	}) != ""
-}
-
-// alarmed: data are not on both nodes, as one of them says or said last.
-func (m ModuleStatus) alarmed() bool {
-	return slices.ContainsFunc(m.Nodes, func(n NodeState) bool {
-		return slices.ContainsFunc(n.Notices, func(x Notice) bool { return x.Level == "alarm" })
-	})
-}
-
-// survives: the module goes on by itself when the node is lost, with all its data; a stopped one still has them.
-// Where nobody decides it stands still until a human does, even if the node that is lost only has the second copy.
-// Where the other host would refuse it, nothing is lost and nothing runs. Where the copies are known to differ, and
-// it is not known which is right, none may be lost.
-func (m ModuleStatus) survives(node string) bool {
-	if !slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return n.Node == node }) {
-		return true
-	}
-	if m.Stopped() {
-		others := slices.DeleteFunc(m.whole(), func(n string) bool { return n == node })
-		return len(others) > 0 || !m.lone()
-	}
-	at := m.runs()
-	if at == "" || m.Decides == Nobody || m.alarmed() {
-		return false
-	}
-	stuck := func(n NodeState) bool { return n.Node != node && n.notice(Undecided) != nil }
-	return (at != node || m.second() != "" && m.refusal() == nil) && !slices.ContainsFunc(m.Nodes, stuck)
-}
-
-// notice is the first of a code; nil: there is none.
-func (n NodeState) notice(code string) *Notice {
-	return n.find(func(x Notice) bool { return x.Code == code })
-}
-
-// find is the first notice of which that is true; nil: there is none.
-func (n NodeState) find(is func(Notice) bool) *Notice {
-	if i := slices.IndexFunc(n.Notices, is); i >= 0 {
-		return &n.Notices[i]
-	}
-	return nil
-}
+// stays: it is taken to be there, and to stay.
+func (n NodeStatus) stays() bool { return n.Alive && !n.Leaving }
 
 // plights are what may be said of modules that are to run, in the order in which it is said. A module has the first
 // one that fits.
@@ -234,14 +96,19 @@ var plights = []struct {
 	is        func(ModuleStatus) bool
 }{
 	{Down, "module", "does not run", "do not run",
-		func(m ModuleStatus) bool { return m.Level == Down && !m.still() && !m.moves() }},
+		func(m ModuleStatus) bool { return m.Level == Down && !m.still() && !m.moves() && !m.ended() }},
 	{Down, "module", "stands still", "stand still", ModuleStatus.still},
-	{Degraded, "module", "is not known to run yet", "are not known to run yet", ModuleStatus.unknown},
+	{Degraded, "module", "is not known to run", "are not known to run", ModuleStatus.unknown},
 	{Down, "module", "is being started", "are being started", ModuleStatus.moves},
+	{Down, "module", "has ended otherwise than by Duet", "have ended otherwise than by Duet", ModuleStatus.ended},
 	{Degraded, "module", "is being stopped", "are being stopped", ModuleStatus.ends},
 	{Degraded, "module", "runs, but its newest writes are not replicated",
 		"run, but their newest writes are not replicated", ModuleStatus.astray},
 	{Degraded, "VM", "is paused", "are paused", ModuleStatus.paused},
+	{Degraded, "module", "runs on both nodes, each on its own", "run on both nodes, each on its own",
+		ModuleStatus.contested},
+	{Degraded, "module", "is not known to be on both of its nodes", "are not known to be on both of their nodes",
+		ModuleStatus.doubted},
 	{Degraded, "module", "has one copy only", "have one copy only",
 		func(m ModuleStatus) bool { return m.second() == "" }},
 	{Degraded, "module", "has an alarm", "have an alarm", ModuleStatus.alarmed},
@@ -261,7 +128,11 @@ func (s Status) verdict(now time.Time) Verdict {
 		facts = append(facts, fact)
 	}
 	var wanted []ModuleStatus
+	told := map[string]bool{} // modules of which something was said that is worse than what is to be mended
 	for _, m := range s.Modules {
+		if m.Level == Degraded && v.Level == OK {
+			v.Level = Degraded // also where the sentence says it only as what may be lost
+		}
 		if !m.Stopped() {
 			wanted = append(wanted, m)
 		} else if m.lone() {
@@ -273,7 +144,7 @@ func (s Status) verdict(now time.Time) Verdict {
 		var names []string
 		wanted = slices.DeleteFunc(wanted, func(m ModuleStatus) bool {
 			if p.is(m) {
-				names = append(names, m.Name)
+				names, told[m.Name] = append(names, m.Name), true
 			}
 			return p.is(m)
 		})
@@ -297,11 +168,29 @@ func (s Status) verdict(now time.Time) Verdict {
 	if stopped > 0 {
 		facts = append(facts, fmt.Sprintf("%d stopped", stopped))
 	}
-	v.Text = strings.Join(facts, ", ")
+	v.Text = strings.Join(facts, ", ") + mends(slices.DeleteFunc(slices.Clone(s.Modules), func(m ModuleStatus) bool {
+		return m.refusal() != nil || told[m.Name]
+	}))
 	if all > 0 || len(lone) > 0 {
 		v.Text += "; safe to lose: " + s.spare(v.Safe)
 	}
 	return v
+}
+
+// mends say of which modules something is to be mended that takes nothing away yet; of one alone also what.
+func mends(modules []ModuleStatus) string {
+	modules = slices.DeleteFunc(modules, func(m ModuleStatus) bool { return m.mend() == nil })
+	var names []string
+	for _, m := range modules {
+		names = append(names, m.Name)
+	}
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return "; " + names[0] + " has something to mend: " + modules[0].mend().Text
+	}
+	return "; " + few(names) + " have something to mend"
 }
 
 // refusals say for each node which of the modules it would refuse; of one alone also why. all is of how many.
@@ -347,11 +236,15 @@ func well(modules, stopped int) string {
 	return fmt.Sprintf("%d modules on both of their nodes", modules)
 }
 
-// safe are the nodes that are there and that every module survives. They are safe one at a time, not together.
+// safe are the nodes that are there and that every module survives, where no other node of it is about to go. They are
+// safe one at a time, not together.
 func (s Status) safe() []string {
 	out := []string{}
 	for _, n := range s.Nodes {
-		lost := func(m ModuleStatus) bool { return !m.survives(n.Name) }
+		leaves := func(o NodeState) bool {
+			return o.Node != n.Name && s.is(o.Node, func(x NodeStatus) bool { return x.Leaving })
+		}
+		lost := func(m ModuleStatus) bool { return !m.survives(n.Name) || slices.ContainsFunc(m.Nodes, leaves) }
 		if (n.Alive || n.Name == s.Self) && !slices.ContainsFunc(s.Modules, lost) {
 			out = append(out, n.Name)
 		}
@@ -383,7 +276,7 @@ func (s Status) stuck() (facts []string) {
 	for _, m := range s.Modules {
 		for _, n := range m.Nodes {
 			x := n.notice(Undecided)
-			if x == nil || n.Stale || m.Stopped() {
+			if x == nil || !n.Heard() || m.Stopped() {
 				continue
 			}
 			what, _, _ := strings.Cut(x.Text, undecidedEnd)
@@ -407,9 +300,11 @@ func (s Status) troubles(now time.Time) []string {
 	var out []string
 	for _, n := range s.Nodes {
 		switch {
-		case n.Name == s.Self || n.Alive && !n.Leaving:
+		case n.Name == s.Self || n.stays() && n.beats():
 		case n.Leaving:
 			out = append(out, n.Name+" leaves")
+		case n.Alive:
+			out = append(out, "the heartbeats of "+n.Name+" are overdue")
 		case n.Silent == nil:
 			out = append(out, n.Name+" is down")
 		default:

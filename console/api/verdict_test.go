@@ -63,7 +63,7 @@ func TestVerdict(t *testing.T) {
 		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
 		{"a disk is elsewhere", func(s *Status) { s.Modules[0].Nodes[0].Notices = []Notice{{Level: "alarm"}} }, Degraded,
 			"1 of 2 modules has an alarm (web01); safe to lose: no node", ""},
-		{"nobody decides", func(s *Status) { s.Modules[0].Decides = Nobody }, OK,
+		{"nobody decides", func(s *Status) { s.Modules[0].Decides = Nobody }, Degraded,
 			"2 modules on both of their nodes; safe to lose: no node, because nobody decides for web01 when they lose each " +
 				"other: add a witness", ""},
 		{"nobody decides for many", func(s *Status) {
@@ -72,7 +72,7 @@ func TestVerdict(t *testing.T) {
 				m.Decides = Nobody
 				s.Modules = append(s.Modules, m)
 			}
-		}, OK, "6 modules on both of their nodes; safe to lose: no node, because nobody decides for a, b, c, … when they " +
+		}, Degraded, "6 modules on both of their nodes; safe to lose: no node, because nobody decides for a, b, c, … when they " +
 			"lose each other: add a witness", ""},
 		{"the witness is gone", func(s *Status) {
 			s.Witnesses[0].Alive = false
@@ -127,7 +127,7 @@ func TestVerdict(t *testing.T) {
 				n := &s.Modules[0].Nodes[i]
 				n.Role, n.Status, n.Stopped, n.Notices = "STOP", "NotReady", true, []Notice{{Level: "refused", Text: "no"}}
 			}
-		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta", "alpha beta"},
+		}, OK, "1 module on both of its nodes, 1 stopped; web01 has something to mend: no; safe to lose: alpha or beta", "alpha beta"},
 		{"a snapshot is over a volume", func(s *Status) {
 			n := s.Modules[0].Nodes
 			n[0].Status, n[0].VM, n[0].Notices = "NotReady", "running", []Notice{{Level: "alarm"}}
@@ -145,13 +145,14 @@ func TestVerdict(t *testing.T) {
 		}, Degraded, "1 of 2 modules has one copy only (mail01); safe to lose: beta", "beta"},
 		{"a node that stood still itself has not heard the other one yet", func(s *Status) {
 			s.Modules[1].Nodes[0].Stale = true
-		}, Degraded, "1 of 2 modules is not known to run yet (mail01); safe to lose: no node", ""},
+		}, Degraded, "1 of 2 modules is not known to run (mail01); safe to lose: no node", ""},
 		{"it catches up by then", func(s *Status) {
 			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
-		}, Degraded, "1 of 2 modules is not known to run yet (mail01); safe to lose: no node", ""},
+		}, Degraded, "1 of 2 modules is not known to run (mail01); safe to lose: no node", ""},
 		{"the other one is not heard at all", func(s *Status) {
 			s.Modules[1].Nodes[0].Stale, s.Nodes[1].Alive, s.Nodes[1].Silent = true, false, &silent
-		}, Down, "1 of 2 modules does not run (mail01), beta is down for 4s; safe to lose: no node", ""},
+		}, Down, "1 of 2 modules does not run (mail01), 1 of 2 modules has one copy only (web01), beta is down for 4s; " +
+			"safe to lose: no node", ""},
 		{"the other one has not said yet whether it goes on with one that stands still here", func(s *Status) {
 			s.Modules[0].Nodes[0].Status, s.Modules[0].Nodes[0].VM = "Transient", "frozen"
 			s.Modules[0].Nodes[1].Stale = true
@@ -159,6 +160,54 @@ func TestVerdict(t *testing.T) {
 		{"one is being stopped", func(s *Status) {
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running", Stopping: true}
 		}, Degraded, "1 of 2 modules is being stopped (web01); safe to lose: no node", ""},
+		{"the other daemon has stood still for a moment", func(s *Status) {
+			n := s.Modules[0].Nodes
+			n[0].Role, n[0].Epoch, n[0].Holder, s.Nodes[1].Quiet = "ALONE", 8, "alpha", true
+		}, Degraded, "1 of 2 modules is not known to run (mail01), 1 of 2 modules has one copy only (web01), the heartbeats " +
+			"of beta are overdue; safe to lose: no node", ""},
+		{"its heartbeats are heard yet", func(s *Status) {
+			s.Modules[0].Nodes[0].Role, s.Modules[0].Nodes[0].Epoch = "ALONE", 8
+		}, Degraded, "1 of 2 modules has one copy only (web01); safe to lose: beta", "beta"},
+		{"its word is overdue", func(s *Status) { s.Modules[0].Nodes[1].Quiet, s.Modules[1].Nodes[0].Quiet = true, true },
+			Degraded, "1 of 2 modules is not known to run (mail01), 1 of 2 modules is not known to be on both of its nodes " +
+				"(web01); safe to lose: no node", ""},
+		{"it gets its first copy", func(s *Status) { s.Modules[0].Nodes[0].Volumes = []VolumeStatus{{State: "syncing"}} },
+			Degraded, "1 of 2 modules has one copy only (web01); safe to lose: beta", "beta"},
+		{"both say that they run it", func(s *Status) { s.Modules[0].Nodes[1].Role = "ALONE" }, Degraded,
+			"1 of 2 modules runs on both nodes, each on its own (web01); safe to lose: no node", ""},
+		{"the other one leaves", func(s *Status) { s.Nodes[1].Leaving = true }, Degraded,
+			"beta leaves; safe to lose: beta", "beta"},
+		{"one was destroyed", func(s *Status) {
+			for i := range s.Modules[0].Nodes {
+				n := &s.Modules[0].Nodes[i]
+				n.Role, n.Status, n.Stopped = "STOP", "NotReady", true
+			}
+			s.Modules[0].Nodes[0].Ended = "stopped by an admin outside Duet"
+		}, Down, "1 of 2 modules has ended otherwise than by Duet (web01); safe to lose: no node", ""},
+		{"it was stopped on the node only that answers", func(s *Status) {
+			n := s.Modules[0].Nodes
+			n[1].Role, n[1].Status, n[1].Stopped, n[0].Role, s.Self = "STOP", "NotReady", true, "ALONE", "beta"
+			s.Nodes[0].Alive, s.Nodes[0].Quiet = true, true
+		}, Degraded, "1 of 2 modules is not known to run (web01), 1 of 2 modules is not known to be on both of its nodes " +
+			"(mail01), the heartbeats of alpha are overdue; safe to lose: no node", ""},
+		{"something is to be mended", func(s *Status) {
+			s.Modules[1].Nodes[0].Notices = []Notice{{Level: "note", Text: "by the way"},
+				{Level: "warning", Text: "alpha does not get the VM's present definition"}}
+		}, OK, "2 modules on both of their nodes; mail01 has something to mend: alpha does not get the VM's present " +
+			"definition; safe to lose: alpha or beta", "alpha beta"},
+		{"something is to be mended of two", func(s *Status) {
+			for i := range s.Modules {
+				s.Modules[i].Nodes[0].Notices = []Notice{{Level: "warning", Text: "no guard"}}
+			}
+		}, OK, "2 modules on both of their nodes; web01, mail01 have something to mend; safe to lose: alpha or beta",
+			"alpha beta"},
+		{"its peer was removed", func(s *Status) {
+			s.Nodes = s.Nodes[:1]
+			s.Modules[0].Nodes[0].Role, s.Modules = "ALONE", s.Modules[:1]
+			s.Modules[0].Nodes[0].Notices = []Notice{CannotDecide("no ping target answers", "beta", "VM", ""),
+				{Level: "warning", Code: "definition-unfit", Text: "beta does not get it"}}
+			s.Modules[0].Nodes[1].Notices = []Notice{{Level: "refused", Text: "no bridge on beta"}}
+		}, Degraded, "1 of 1 module has one copy only (web01); safe to lose: no node", ""},
 		{"somebody has paused one", func(s *Status) { s.Modules[0].Nodes[0].VM = "paused" }, Degraded,
 			"1 of 2 VMs is paused (web01); safe to lose: alpha or beta", "alpha beta"},
 	} {

@@ -254,12 +254,13 @@ func standing(m api.ModuleStatus) string {
 // runsOn says where it runs, and how the other node stands to that.
 func runsOn(m api.ModuleStatus, at string) string {
 	said := "runs on " + at
+	on, _ := m.On(at)
 	for _, n := range m.Nodes {
 		switch {
 		case n.Node == at:
 		case n.Stale:
 			said += "; " + n.Node + " does not answer: there is one copy"
-		case follows(n) && n.Status == "Ready":
+		case follows(n) && n.Status == "Ready" && n.Heard() && on.Role == "PRIM": // else it says what was so before
 			said += "; " + n.Node + " has the second copy"
 		case follows(n):
 			said += "; " + n.Node + " is getting its copy: there is one until then"
