@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,50 @@ func TestWords(t *testing.T) {
 	}
 	if c.Sync.ETA != -1 {
 		t.Errorf("a resync that stands still ends in %v", c.Sync.ETA)
+	}
+}
+
+// TestEnded: a module that stopped because of what was done past Duet was not stopped by an operator; that its guest
+// shut itself down is what the policy is about.
+func TestEnded(t *testing.T) {
+	i := slices.IndexFunc(appmodules.Table(), func(r appmodules.Row) bool { return r.On == appmodules.Ended })
+	words := appmodules.Words{Noun: "VM", Inside: "guest"}
+	for _, c := range []struct {
+		how   vmmanager.Cause
+		ended bool
+	}{{vmmanager.ByAdmin, true}, {vmmanager.BySave, true}, {vmmanager.ByCrash, true}, {vmmanager.ByGuest, false}} {
+		why := words.Fill(appmodules.Table()[i].Why) + ": " + c.how.String() + ": the VM is down: stopped"
+		for _, stopped := range []bool{true, false} {
+			got := nodeState("alpha", "web01", engine.Status{Why: why, Stopped: stopped, Volumes: []engine.VolumeStatus{
+				{Target: "vda", Problem: "slow"}}}).Ended
+			if (got == c.how.String()) != (c.ended && stopped) || got != "" && !stopped {
+				t.Errorf("%s, %v: it ended by %q", why, stopped, got)
+			}
+		}
+	}
+	if got := nodeState("alpha", "web01", engine.Status{Why: "stopped by an operator", Stopped: true}).Ended; got != "" {
+		t.Errorf("one that an operator stopped ended by %q", got)
+	}
+}
+
+// TestAwaits: a copy that follows a node on which the module has stopped says what it waits for.
+func TestAwaits(t *testing.T) {
+	const want = "gone; web01 is STOP on alpha, and this copy follows again when it is started there: `duet start web01`"
+	for _, c := range []struct {
+		n, peer api.NodeState
+		why     string
+	}{
+		{api.NodeState{Role: "SECOND", Status: "Transient"}, api.NodeState{Role: "STOP", Status: "NotReady"}, want},
+		{api.NodeState{Role: "SECOND", Status: "Transient"}, api.NodeState{Role: "STOP", Status: "NotReady", Quiet: true},
+			"gone"},
+		{api.NodeState{Role: "SECOND", Status: "Transient"}, api.NodeState{Role: "PRIM", Status: "Ready"}, "gone"},
+		{api.NodeState{Role: "STOP", Status: "NotReady"}, api.NodeState{Role: "STOP", Status: "NotReady"}, "gone"},
+	} {
+		c.n.Why, c.peer.Node = "gone", "alpha"
+		awaits(&c.n, "web01", c.peer)
+		if c.n.Why != c.why {
+			t.Errorf("%s beside %s says %q", c.n.Role, c.peer.Role, c.n.Why)
+		}
 	}
 }
 

@@ -1,11 +1,13 @@
 package mirror
 
 import (
+	"fmt"
 	"time"
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
 	"duet/console/api"
+	"duet/vmmanager"
 )
 
 // Unknown is the role of a node that has not answered yet.
@@ -26,6 +28,11 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	if s.Phase == appmodules.Running && s.Workload == "paused" {
 		out.Why = paused(s)
 	}
+	// That the guest shut itself down is no news to whoever chose that the module stops then. What was done past Duet,
+	// or failed, nobody has asked Duet for.
+	if how := appmodules.EndedBy(s.Why); s.Stopped && how != vmmanager.ByGuest.String() {
+		out.Ended = how
+	}
 	for _, x := range s.Notices {
 		level := "warning"
 		if x.Alarm {
@@ -40,6 +47,15 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 		}
 	}
 	return out
+}
+
+// awaits adds to the sentence of a node that follows one that has stopped what that waits for: nothing here ends it.
+func awaits(n *api.NodeState, module string, peer api.NodeState) {
+	if n.Role == appmodules.Second.String() && n.Status == appmodules.Transient.String() &&
+		peer.Role == appmodules.Stop.String() && peer.Status == appmodules.NotReady.String() && peer.Heard() {
+		n.Why += fmt.Sprintf("; %s is STOP on %s, and this copy follows again when it is started there: `duet start %s`",
+			module, peer.Node, module)
+	}
 }
 
 // paused is the sentence of a workload that somebody keeps from running. Its reason is that of the last transition, as

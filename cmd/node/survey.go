@@ -27,14 +27,10 @@ func (n *Node) newLookout() *survey.Lookout {
 
 // stands is how a module stands on this node.
 func (n *Node) stands(module string) api.NodeState {
-	for _, m := range n.moduleStatuses() {
-		for _, at := range m.Nodes {
-			if m.Name == module && at.Node == string(n.self()) {
-				return at
-			}
-		}
-	}
-	return api.NodeState{}
+	st, _ := n.Status(context.Background()) // what is said of a node that is no member any more is not in it
+	m, _ := st.Module(module)
+	at, _ := m.On(string(n.self()))
+	return at
 }
 
 // known are the modules of this node, and those that a work which does not end has taken off it.
