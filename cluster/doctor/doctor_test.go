@@ -191,6 +191,11 @@ func TestJudge(t *testing.T) {
 			a.Modules[0].Status, a.Modules[0].Condition = "NotReady", "running"
 			a.Modules[0].Notices = []Notice{{Alarm: true, Text: "disk vda is not its volume", Remedy: "duet vm return web01"}}
 		}, []Finding{{"alpha", Problem, "modules", "web01: disk vda is not its volume", "duet vm return web01"}}},
+		"a first copy": {func(_ *Look, _, b *Facts) { b.Modules[0].Status = "Transient" },
+			[]Finding{{"", Warning, "copies", "web01 has one copy only, on alpha, until the other one is whole",
+				"`duet status web01`"}}},
+		"one went on alone": {func(_ *Look, a, _ *Facts) { a.Modules[0].Role = "ALONE" },
+			[]Finding{{"", Warning, "copies", "web01 has one copy only, on alpha", "`duet status web01`"}}},
 		"a module was stopped": {func(_ *Look, a, b *Facts) {
 			a.Modules[0].Role, a.Modules[0].Status, a.Modules[0].Stopped = "STOP", "NotReady", true
 			b.Modules[0] = a.Modules[0]

@@ -104,13 +104,16 @@ func copies(s *sheet, l Look) {
 	}
 }
 
-// modules judges which modules run on no node although they are wanted, and has the nodes say why. A node that was
+// modules judges which modules run on no node although they are wanted, and has the nodes say why; and which run on one
+// copy. A node that was
 // removed does not know what runs; of one that told nothing it is not known either.
 func modules(s *sheet, l Look) {
 	if l.removed() {
 		return
 	}
 	runs, wanted, moves := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	// Where it runs beside a member that has a copy or is to get one, and whether that one has it, as both say.
+	bare, whole := map[string]string{}, map[string]bool{}
 	why := map[string][]string{}
 	for _, n := range l.Nodes {
 		if n.Facts == nil {
@@ -120,6 +123,9 @@ func modules(s *sheet, l Look) {
 			// One that is not Ready and up all the same has a notice, which says what is wrong.
 			up := m.Status == "Ready" || m.Status == "NotReady" && slices.Contains([]string{"running", "paused"}, m.Condition)
 			up = up && slices.Contains([]string{"PRIM", "ALONE", "UP"}, m.Role)
+			if _, member := l.node(m.Peer); up && member && m.Role != "UP" {
+				bare[m.Name], whole[m.Name] = n.Name, m.Role == "PRIM" && l.mayTakeOver(m.Peer, m.Name)
+			}
 			runs[m.Name] = runs[m.Name] || up || m.Role == "" // else it may run there
 			moves[m.Name] = moves[m.Name] || m.Status == "Transient" && m.Role != "SECOND"
 			wanted[m.Name] = wanted[m.Name] || !m.Stopped
@@ -127,6 +133,10 @@ func modules(s *sheet, l Look) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if runs[name] && bare[name] != "" && !whole[name] {
+			s.add(Warning, "copies", fmt.Sprintf("wait, or bring the other host back: `duet status %s` says what it waits for and "+
+				"how far it is", name), "%s has one copy only, on %s, until the other one is whole", name, bare[name])
+		}
 		level, fact := Problem, "does not run"
 		if moves[name] {
 			level, fact = Warning, "does not run yet"
@@ -136,6 +146,20 @@ func modules(s *sheet, l Look) {
 				name, fact, strings.Join(why[name], "; "))
 		}
 	}
+}
+
+// mayTakeOver: the node says that its copy of a module is whole; or it tells nothing of itself, or not that.
+func (l Look) mayTakeOver(node, module string) bool {
+	n, _ := l.node(node)
+	if n.Facts == nil {
+		return true // that is said of the node
+	}
+	i := slices.IndexFunc(n.Facts.Modules, func(m Module) bool { return m.Name == module })
+	if i < 0 {
+		return false
+	}
+	m := n.Facts.Modules[i]
+	return m.Role == "" || m.Role == "SECOND" && m.Status == "Ready"
 }
 
 // notices passes on what one node says is to be mended of its modules, once where several have the same. A node that

@@ -23,9 +23,11 @@ type Handle struct {
 	cfg    cluster.Witness
 	client *witness.Client // nil: this node cannot use it
 
-	mu     sync.Mutex
-	failed error     // of the last call
-	silent time.Time // since when; zero: it answers
+	mu       sync.Mutex
+	failed   error     // of the last call
+	answered time.Time // when it did last; zero: never
+	silent   time.Time // since when no call succeeds; zero: it answers
+	since    time.Time // the same for people: the last answer, which was before the first call that failed
 
 	telling sync.Mutex     // one tell at a time
 	told    []cluster.Fact // nil: nothing yet
@@ -62,17 +64,25 @@ func (h *Handle) note(err error) {
 	h.failed = err
 	switch {
 	case err == nil:
-		h.silent = time.Time{}
+		h.answered, h.silent = time.Now(), time.Time{}
 	case h.silent.IsZero():
 		h.silent = time.Now()
+		h.since = h.silent
+		// It is asked every few seconds: it may have been gone all that time. A refusal is an answer.
+		if !h.answered.IsZero() && witness.Refused(err) == "" {
+			h.since = h.answered
+		}
 	}
 }
 
-// Silent is since when it has not answered, and why; zero and nil: it does.
+// Silent is since when it has not answered, that is its last answer, and why; zero and nil: it does.
 func (h *Handle) Silent() (time.Time, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.silent, h.failed
+	if h.silent.IsZero() {
+		return time.Time{}, h.failed
+	}
+	return h.since, h.failed
 }
 
 // Why is in words for an admin why it does not answer; empty: it does.
@@ -87,13 +97,15 @@ func (h *Handle) Why() string {
 	}
 }
 
-// silentFor is how long it has not answered; 0: it does.
+// silentFor is how long calls have failed; 0: they do not. It counts from the first that did: what follows from it
+// takes more than one.
 func (h *Handle) silentFor() time.Duration {
-	since, err := h.Silent()
-	if err == nil {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failed == nil {
 		return 0
 	}
-	return max(time.Since(since), 1)
+	return max(time.Since(h.silent), 1)
 }
 
 // greeted notes which release the witness is of: another one may know what the last did not, or have forgotten.

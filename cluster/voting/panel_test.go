@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -321,4 +322,29 @@ func TestForgetfulWitness(t *testing.T) {
 			t.Errorf("%s: it votes %+v, %v", what, ans, err)
 		}
 	}
+}
+
+// TestSilentSinceItsLastAnswer: people are told of the last answer, and not of when that was missed. A spare comes after
+// calls have failed for a while.
+func TestSilentSinceItsLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &Handle{}
+		h.note(errNotAsked)
+		if since, _ := h.Silent(); !since.Equal(time.Now()) {
+			t.Errorf("one that was never heard is silent since %v", since)
+		}
+		h.note(nil)
+		last := time.Now()
+		time.Sleep(helloEvery) // the bubble's clock
+		h.note(errors.New("connection refused"))
+		time.Sleep(time.Second)
+		h.note(errors.New("connection refused"))
+		if since, why := h.Silent(); !since.Equal(last) || why == nil || h.silentFor() != time.Second {
+			t.Errorf("silent since %v (%v), for %v; its last answer was at %v", since, why, h.silentFor(), last)
+		}
+		h.note(nil)
+		if since, why := h.Silent(); !since.IsZero() || why != nil || h.silentFor() != 0 {
+			t.Errorf("it answers, and is silent since %v (%v)", since, why)
+		}
+	})
 }
