@@ -50,21 +50,30 @@ func (a *app) explainCommand() *cobra.Command {
 
 // states are what status shows, in words; the troubles say what to do about those that are not as they should be.
 var states = map[string]string{
-	"STOP":      "stopped: by an operator, or because it does not start; the VM is off here",
-	"WAIT":      "it would run here or follow, and something is missing that the sentence in status names; the VM is off",
-	"ALONE":     "it runs here, on one copy: the other host has none, or an older one",
-	"PRIM":      "it runs here, and what it writes goes to both hosts",
-	"SECOND":    "it runs on the other host, and this one gets what it writes; Ready: it may take over",
+	"STOP": "stopped: by an operator, because its VM ended and the policy is to stop it then, or because it does not " +
+		"start; the VM is off here",
+	"WAIT":  "it would run here or follow, and something is missing that the sentence in status names; the VM is off",
+	"ALONE": "it runs here, on one copy: the other host has none, or an older one",
+	"PRIM": "it runs here, and what it writes goes to both hosts; the second copy is whole, and may take over, when " +
+		"SECOND is Ready beside it",
+	"SECOND": "it runs on the other host, and this one gets what it writes; Ready: the copy is whole, and may take over " +
+		"from PRIM Ready",
 	"UP":        "it runs here, beside the other nodes of a farm",
-	"READY":     "as it should be in this role",
+	"READY":     "this node does what its role says; PRIM Ready alone does not say that the second copy is whole",
 	"TRANSIENT": "on the way: opening, starting, catching up, waiting for the right to go on",
 	"NOTREADY":  "it does not get on by itself: the sentence in status says what would change that",
 	"REMOVED": "this node was taken off the cluster while it was away, and nothing starts here: `systemctl stop duetd`, " +
 		"then `duet cluster rejoin ADDRESS --token T` brings it back, `duet cluster leave` ends it here; what it had is kept",
-	"?":        "that host does not answer: beside it stands what it was when it was last heard; look at the host",
-	"OK":       "everything runs, and its data are on both hosts",
-	"DEGRADED": "everything runs, but not on two copies, or something is wrong: the sentence beside it says what",
-	"DOWN":     "something does not run: the sentence beside it says what, and the line below its module why",
+	"?": "that host does not answer, or its word is overdue: beside it stands what it was when it was last heard; look " +
+		"at the host",
+	"OK": "everything runs that an operator has not stopped, or that its guest has not by shutting down, and its data are " +
+		"on both hosts; what is to be mended beside it takes nothing away yet",
+	"DEGRADED": "everything runs, but not on two copies, or something is wrong, or nobody decides for it when the hosts " +
+		"lose each other: the sentence beside it says what",
+	"DOWN": "something does not run that was not stopped by Duet or by its guest: the sentence beside it says what, and " +
+		"the line below its module why",
+	"SYNC": "how much of a resync has been compared, and how fast: what is dirty (DIRTY), what was being written when a host " +
+		"died, and all of a first copy; what differs is sent",
 }
 
 // explain looks a word up, whatever its case: a state or two words of status first, then the glossary, then the

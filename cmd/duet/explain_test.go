@@ -38,3 +38,18 @@ func TestExplainStates(t *testing.T) {
 		}
 	}
 }
+
+// TestExplainPromisesNoCopy: PRIM Ready is shown while the second copy is being made, too.
+func TestExplainPromisesNoCopy(t *testing.T) {
+	for _, word := range []string{"PRIM", "PRIM Ready"} {
+		if got := explain(word).Text; !strings.Contains(got, "when SECOND is Ready beside it") {
+			t.Errorf("%s: %s", word, got)
+		}
+	}
+	for word, want := range map[string]string{"DIRTY": "written without the peer", "SYNC": "first copy", "OK": "shutting down",
+		"DEGRADED": "nobody decides"} {
+		if got := explain(word).Text; !strings.Contains(got, want) {
+			t.Errorf("%s: %s", word, got)
+		}
+	}
+}

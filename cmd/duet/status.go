@@ -19,7 +19,7 @@ import (
 // are apart from exitError and exitUsage, which say that the question was not answered.
 const (
 	exitUnknown  = 5  // the role cannot be told
-	exitDegraded = 10 // everything runs, but not on two copies, or something is wrong
+	exitDegraded = 10 // everything runs, but not on two copies, or something is wrong, or nobody decides for it
 	exitDown     = 11 // something that is to run does not
 )
 
@@ -69,7 +69,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use: "status [MODULE]", Short: "Show the nodes and modules of the cluster",
 		Long: `Show the nodes and modules of the cluster, or one module with its volumes. The first
 line says how the cluster stands, and the exit code does: 0 ok, 10 degraded (everything
-runs, but not on two copies, or something is wrong), 11 down (something does not run).
+runs, but not on two copies, or something is wrong, or nobody decides for it when the
+hosts lose each other), 11 down (something does not run that was not stopped).
 
 With MODULE and -q nothing is printed but an error, on standard error, and the exit code
 is its role on the node that is asked, or on --node: STOP 0, WAIT 1, ALONE or UP 2, PRIM 3,

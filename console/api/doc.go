@@ -12,6 +12,7 @@
 //	handler.go   the calls: paths, inputs, which statuses; help.go those for when something is wrong
 //	types.go     what goes to and fro
 //	verdict.go   how it all stands, in a level and a sentence: pure
+//	module.go    how one module stands, and what of that is proven
 //	picture.go   what is found in a Status
 //	errors.go    kinds of failure and HTTP statuses
 //
