@@ -19,7 +19,7 @@ const (
 
 // Verdict is what an admin wants to know first.
 type Verdict struct {
-	Level Level  `json:"level" enum:"ok,degraded,down" doc:"ok; degraded: all run, but not all on two copies; down: something does not run"`
+	Level Level  `json:"level" enum:"ok,degraded,down" doc:"ok; degraded: all run, but not all on two copies, or something is wrong, or nobody decides; down: something does not run"`
 	Text  string `json:"text" doc:"one sentence"`
 	// Safe are the nodes that may be lost now without any module standing still for longer than a failover.
 	Safe []string `json:"safe" doc:"nodes of which any one may be lost now"`
@@ -168,12 +168,13 @@ func (s Status) verdict(now time.Time) Verdict {
 	if stopped > 0 {
 		facts = append(facts, fmt.Sprintf("%d stopped", stopped))
 	}
-	v.Text = strings.Join(facts, ", ") + mends(slices.DeleteFunc(slices.Clone(s.Modules), func(m ModuleStatus) bool {
-		return m.refusal() != nil || told[m.Name]
-	}))
+	v.Text = strings.Join(facts, ", ")
 	if all > 0 || len(lone) > 0 {
 		v.Text += "; safe to lose: " + s.spare(v.Safe)
 	}
+	v.Text += mends(slices.DeleteFunc(slices.Clone(s.Modules), func(m ModuleStatus) bool {
+		return m.refusal() != nil || told[m.Name]
+	}))
 	return v
 }
 

@@ -127,7 +127,7 @@ func TestVerdict(t *testing.T) {
 				n := &s.Modules[0].Nodes[i]
 				n.Role, n.Status, n.Stopped, n.Notices = "STOP", "NotReady", true, []Notice{{Level: "refused", Text: "no"}}
 			}
-		}, OK, "1 module on both of its nodes, 1 stopped; web01 has something to mend: no; safe to lose: alpha or beta", "alpha beta"},
+		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta; web01 has something to mend: no", "alpha beta"},
 		{"a snapshot is over a volume", func(s *Status) {
 			n := s.Modules[0].Nodes
 			n[0].Status, n[0].VM, n[0].Notices = "NotReady", "running", []Notice{{Level: "alarm"}}
@@ -193,13 +193,13 @@ func TestVerdict(t *testing.T) {
 		{"something is to be mended", func(s *Status) {
 			s.Modules[1].Nodes[0].Notices = []Notice{{Level: "note", Text: "by the way"},
 				{Level: "warning", Text: "alpha does not get the VM's present definition"}}
-		}, OK, "2 modules on both of their nodes; mail01 has something to mend: alpha does not get the VM's present " +
-			"definition; safe to lose: alpha or beta", "alpha beta"},
+		}, OK, "2 modules on both of their nodes; safe to lose: alpha or beta; mail01 has something to mend: alpha does not " +
+			"get the VM's present definition", "alpha beta"},
 		{"something is to be mended of two", func(s *Status) {
 			for i := range s.Modules {
 				s.Modules[i].Nodes[0].Notices = []Notice{{Level: "warning", Text: "no guard"}}
 			}
-		}, OK, "2 modules on both of their nodes; web01, mail01 have something to mend; safe to lose: alpha or beta",
+		}, OK, "2 modules on both of their nodes; safe to lose: alpha or beta; web01, mail01 have something to mend",
 			"alpha beta"},
 		{"its peer was removed", func(s *Status) {
 			s.Nodes = s.Nodes[:1]
