@@ -134,8 +134,8 @@ func modules(s *sheet, l Look) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if runs[name] && bare[name] != "" && !whole[name] {
-			s.add(Warning, "copies", fmt.Sprintf("wait, or bring the other host back: `duet status %s` says what it waits for and "+
-				"how far it is", name), "%s has one copy only, on %s, until the other one is whole", name, bare[name])
+			s.add(Warning, "copies", fmt.Sprintf("wait, or bring the other host back: `duet status %s` says what it waits "+
+				"for and how far it is", name), "%s has one copy only, on %s, until the other one is whole", name, bare[name])
 		}
 		level, fact := Problem, "does not run"
 		if moves[name] {

@@ -324,8 +324,8 @@ func TestForgetfulWitness(t *testing.T) {
 	}
 }
 
-// TestSilentSinceItsLastAnswer: people are told of the last answer, and not of when that was missed. A spare comes after
-// calls have failed for a while.
+// TestSilentSinceItsLastAnswer: people are told of the last answer, and not of when that was missed. A spare comes
+// after calls have failed for a while.
 func TestSilentSinceItsLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &Handle{}

@@ -66,14 +66,14 @@ var states = map[string]string{
 		"then `duet cluster rejoin ADDRESS --token T` brings it back, `duet cluster leave` ends it here; what it had is kept",
 	"?": "that host does not answer, or its word is overdue: beside it stands what it was when it was last heard; look " +
 		"at the host",
-	"OK": "everything runs that an operator has not stopped, or that its guest has not by shutting down, and its data are " +
-		"on both hosts; what is to be mended beside it takes nothing away yet",
+	"OK": "everything runs that an operator has not stopped, or that its guest has not by shutting down, and its data " +
+		"are on both hosts; what is to be mended beside it takes nothing away yet",
 	"DEGRADED": "everything runs, but not on two copies, or something is wrong, or nobody decides for it when the hosts " +
 		"lose each other: the sentence beside it says what",
 	"DOWN": "something does not run that was not stopped by Duet or by its guest: the sentence beside it says what, and " +
 		"the line below its module why",
-	"SYNC": "how much of a resync has been compared, and how fast: what is dirty (DIRTY), what was being written when a host " +
-		"died, and all of a first copy; what differs is sent",
+	"SYNC": "how much of a resync has been compared, and how fast: what is dirty (DIRTY), what was being written when a " +
+		"host died, and all of a first copy; what differs is sent",
 }
 
 // explain looks a word up, whatever its case: a state or two words of status first, then the glossary, then the

@@ -46,8 +46,8 @@ func TestExplainPromisesNoCopy(t *testing.T) {
 			t.Errorf("%s: %s", word, got)
 		}
 	}
-	for word, want := range map[string]string{"DIRTY": "written without the peer", "SYNC": "first copy", "OK": "shutting down",
-		"DEGRADED": "nobody decides"} {
+	for word, want := range map[string]string{"DIRTY": "written without the peer", "SYNC": "first copy",
+		"OK": "shutting down", "DEGRADED": "nobody decides"} {
 		if got := explain(word).Text; !strings.Contains(got, want) {
 			t.Errorf("%s: %s", word, got)
 		}

@@ -82,8 +82,8 @@ func TestStatusOneIsDown(t *testing.T) {
 	alarmed := pair("PRIM/Ready running", "SECOND/Ready off").Modules[0]
 	alarmed.Name, alarmed.Nodes[0].Notices = "alarmed", []api.Notice{{Level: "alarm", Code: "x", Text: "copies differ"}}
 	st.Modules = append(st.Modules, down, alarmed)
-	for line, want := range map[string]int{"status": 11, "status -q": 11, "cluster status": 11, "status m": 0, "status down": 11,
-		"status alarmed": 10, "status alarmed -q": 3} {
+	for line, want := range map[string]int{"status": 11, "status -q": 11, "cluster status": 11, "status m": 0,
+		"status down": 11, "status alarmed": 10, "status alarmed -q": 3} {
 		b := newBench(t, false)
 		b.node.Set(st)
 		if code := b.run(t.Context(), strings.Fields(line)); code != want {

@@ -72,8 +72,8 @@ func TestVerdict(t *testing.T) {
 				m.Decides = Nobody
 				s.Modules = append(s.Modules, m)
 			}
-		}, Degraded, "6 modules on both of their nodes; safe to lose: no node, because nobody decides for a, b, c, … when they " +
-			"lose each other: add a witness", ""},
+		}, Degraded, "6 modules on both of their nodes; safe to lose: no node, because nobody decides for a, b, c, … when " +
+			"they lose each other: add a witness", ""},
 		{"the witness is gone", func(s *Status) {
 			s.Witnesses[0].Alive = false
 			for i := range s.Modules {
@@ -127,7 +127,8 @@ func TestVerdict(t *testing.T) {
 				n := &s.Modules[0].Nodes[i]
 				n.Role, n.Status, n.Stopped, n.Notices = "STOP", "NotReady", true, []Notice{{Level: "refused", Text: "no"}}
 			}
-		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta; web01 has something to mend: no", "alpha beta"},
+		}, OK, "1 module on both of its nodes, 1 stopped; safe to lose: alpha or beta; web01 has something to mend: no",
+			"alpha beta"},
 		{"a snapshot is over a volume", func(s *Status) {
 			n := s.Modules[0].Nodes
 			n[0].Status, n[0].VM, n[0].Notices = "NotReady", "running", []Notice{{Level: "alarm"}}
@@ -163,8 +164,8 @@ func TestVerdict(t *testing.T) {
 		{"the other daemon has stood still for a moment", func(s *Status) {
 			n := s.Modules[0].Nodes
 			n[0].Role, n[0].Epoch, n[0].Holder, s.Nodes[1].Quiet = "ALONE", 8, "alpha", true
-		}, Degraded, "1 of 2 modules is not known to run (mail01), 1 of 2 modules has one copy only (web01), the heartbeats " +
-			"of beta are overdue; safe to lose: no node", ""},
+		}, Degraded, "1 of 2 modules is not known to run (mail01), 1 of 2 modules has one copy only (web01), the " +
+			"heartbeats of beta are overdue; safe to lose: no node", ""},
 		{"its heartbeats are heard yet", func(s *Status) {
 			s.Modules[0].Nodes[0].Role, s.Modules[0].Nodes[0].Epoch = "ALONE", 8
 		}, Degraded, "1 of 2 modules has one copy only (web01); safe to lose: beta", "beta"},
@@ -193,8 +194,8 @@ func TestVerdict(t *testing.T) {
 		{"something is to be mended", func(s *Status) {
 			s.Modules[1].Nodes[0].Notices = []Notice{{Level: "note", Text: "by the way"},
 				{Level: "warning", Text: "alpha does not get the VM's present definition"}}
-		}, OK, "2 modules on both of their nodes; safe to lose: alpha or beta; mail01 has something to mend: alpha does not " +
-			"get the VM's present definition", "alpha beta"},
+		}, OK, "2 modules on both of their nodes; safe to lose: alpha or beta; mail01 has something to mend: alpha does " +
+			"not get the VM's present definition", "alpha beta"},
 		{"something is to be mended of two", func(s *Status) {
 			for i := range s.Modules {
 				s.Modules[i].Nodes[0].Notices = []Notice{{Level: "warning", Text: "no guard"}}
