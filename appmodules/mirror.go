@@ -1,9 +1,6 @@
 package appmodules
 
-import (
-	"strings"
-	"sync"
-)
+import "sync"
 
 // The machine of a mirror module as one table. Reasons are sentences for an
 // admin: the kind of the module fills its nouns in, the engine adds names and numbers.
@@ -193,16 +190,6 @@ func startingRows() []Row {
 	}...)
 }
 
-const endedWhy = "ended, and the policy is to stop the module"
-
-// EndedBy is how a workload ended that the policy starts nowhere, in the reason of a module that has stopped; empty:
-// the reason is another one.
-func EndedBy(why string) string {
-	_, how, _ := strings.Cut(why, endedWhy+": ")
-	how, _, _ = strings.Cut(how, ": ")
-	return how
-}
-
 // workloadRows say what follows the end of a workload that should run.
 func workloadRows(p Phase) []Row {
 	return []Row{
@@ -214,7 +201,7 @@ func workloadRows(p Phase) []Row {
 		{p, Move, restarts, do(Start), Starting, KeepLink,
 			"the {guest} failed and the peer cannot take over: restart it here"},
 		{p, Move, always, do(Kill), Stopping, KeepLink, "the {guest} failed too often and the peer cannot take over"},
-		{p, Ended, always, do(Unwant, Kill), Stopping, KeepLink, "the {guest} " + endedWhy},
+		{p, Ended, always, do(Unwant, Kill), Stopping, KeepLink, "the {guest} ended, and the policy is to stop the module"},
 	}
 }
 

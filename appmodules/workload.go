@@ -132,6 +132,8 @@ type Defined interface {
 	Judge(ctx context.Context, text []byte) (refusal string, err error)
 	// Define stores a definition. What runs is not touched.
 	Define(ctx context.Context, text []byte) error
+	// Retain keeps a text over which another one is stored, durably and for root only, and tells in which file.
+	Retain(text []byte) (where string, err error)
 }
 
 // Kept is the definition that a module keeps, as a node holds its own against it.

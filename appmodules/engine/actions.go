@@ -45,18 +45,18 @@ func (e *Engine) act(a appmodules.Action) bool {
 	case appmodules.Handover:
 		return e.handover()
 	case appmodules.Unwant:
-		e.want(false)
+		e.want(false, e.keep.Ended)
 	default:
 		panic(fmt.Sprintf("action %s has no code", a))
 	}
 	return true
 }
 
-// want records whether an operator wants the module to run. What cannot be saved counts in this run, and is
-// tried again, see keepAgain.
-func (e *Engine) want(yes bool) {
-	if e.keep.Wanted != yes {
-		e.keep.Wanted = yes
+// want records whether the module is to run, and how its workload ended if that is why it is not. What cannot be saved
+// counts in this run, and is tried again, see keepAgain.
+func (e *Engine) want(yes bool, ended string) {
+	if e.keep.Wanted != yes || e.keep.Ended != ended {
+		e.keep.Wanted, e.keep.Ended = yes, ended
 		e.saveKept()
 	}
 }

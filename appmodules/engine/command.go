@@ -114,11 +114,12 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	}
 	switch ev { // also where it is so already: it is to stay so
 	case appmodules.CmdSecond, appmodules.CmdStart, appmodules.CmdPrim:
-		e.want(true)
+		e.want(true, "")
 	case appmodules.CmdStop, appmodules.CmdStopAll:
-		e.want(false)
+		e.want(false, "")
 	}
 	if row == nil {
+		e.publish()
 		return nil
 	}
 	e.patience, e.failed, e.outlives = time.Time{}, time.Time{}, e.link.state.Ending
@@ -130,7 +131,7 @@ func (e *Engine) command(ev appmodules.Event, yes bool) error {
 	e.step(ev, "")
 	e.resumes = resumes{}
 	e.resume()
-	e.failure, e.work.balked, e.work.edits.replaced = "", false, false // whoever has a word lets it be tried anew
+	e.failure, e.work.balked, e.work.edits.replaced = "", false, "" // whoever has a word lets it be tried anew
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 type edits struct {
 	waits    *appmodules.Edit // what was found here and is not taken up yet, see current; nil: nothing
 	refused  uint64           // the newest version of the peer's that this host would refuse
-	replaced bool             // a newer version was stored over an edit here
+	replaced string           // what to do about an edit over which a newer version was stored; empty: there is none
 	told     bool             // differ, as it was told last
 	digest   struct {         // of the text that is kept
 		of  []byte
@@ -117,7 +117,7 @@ func (e *Engine) adopt(found appmodules.Edit) {
 	d, s := &e.keep.Definition, &e.work.edits
 	d.Text, d.Version = found.Text, max(d.Version, e.link.state.Definition, s.refused)+1
 	e.keep.Defined, e.keep.Had = d.Version, found.Has
-	s.replaced = false
+	s.replaced = ""
 	e.work.sends = sends{busy: e.work.sends.busy}
 	e.saveKept()
 	e.tellSoon()
@@ -140,12 +140,22 @@ func (e *Engine) differ() bool {
 	return p.Definition == e.keep.Definition.Version && p.Digest != "" && p.Digest != e.digest()
 }
 
-// noteReplaced tells of an edit that a newer version was stored over. Nobody else has it: the log gets all of it.
+// noteReplaced tells of an edit that a newer version was stored over. Nobody else has it, so it is kept.
 func (e *Engine) noteReplaced(text []byte) {
-	e.cfg.Logger.Warn("an edit of the definition was replaced by the peer's, which is newer", "module", e.cfg.Module.Name,
-		"replaced", string(text))
-	e.work.edits.replaced = true
-	e.publish()
+	defined := e.cfg.Workload.(appmodules.Defined) // who else has an edit
+	e.spawn(func(context.Context) {
+		where, err := defined.Retain(text)
+		remedy := fmt.Sprintf("if it is still wanted, make it again: it is kept in %s on %s", where, e.self)
+		if err != nil {
+			remedy = fmt.Sprintf("if it is still wanted, make it again: it could not be kept: %v", err)
+		}
+		e.cfg.Logger.Warn("an edit of the definition was replaced by the peer's, which is newer", "module",
+			e.cfg.Module.Name, "kept", where, "err", err)
+		e.post(func() {
+			e.work.edits.replaced = remedy
+			e.publish()
+		})
+	})
 }
 
 // editNotices say which edit is not on both nodes, and where it is to be mended.
@@ -173,12 +183,11 @@ func (e *Engine) editNotices() (out []appmodules.Notice) {
 				e.peer),
 			Remedy: "edit it once more, on either host: that counts on both"})
 	}
-	if s.replaced {
+	if s.replaced != "" {
 		out = append(out, appmodules.Notice{Code: "definition-replaced",
 			Text: fmt.Sprintf("an edit of the %s's definition on %s was replaced by that of %s, which is newer", noun, e.self,
 				e.peer),
-			Remedy: fmt.Sprintf("if it is still wanted, make it again: `journalctl -u duetd` on %s has what was replaced",
-				e.self)})
+			Remedy: s.replaced})
 	}
 	return out
 }

@@ -104,8 +104,6 @@ func (e *Engine) countdown() string {
 func (e *Engine) missing() string {
 	f := e.facts()
 	switch {
-	case e.m.Phase == appmodules.Following && f.PeerAnswers && e.link.state.Status.Phase == appmodules.Stopped:
-		return fmt.Sprintf("%s is stopped on %s", e.cfg.Module.Name, e.peer)
 	case e.m.Phase != appmodules.Waiting && !(e.m.Phase == appmodules.Asking && e.repeats()):
 		return ""
 	case e.impaired:

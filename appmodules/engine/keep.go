@@ -18,7 +18,8 @@ const (
 // by the owner. What saveKept cannot save stays in memory, unless its caller takes it back, and is saved with the
 // next change.
 type kept struct {
-	Wanted     bool        `json:"wanted"` // it takes part when the daemon starts
+	Wanted     bool        `json:"wanted"`          // it takes part when the daemon starts
+	Ended      string      `json:"ended,omitempty"` // how the workload did, where the policy starts it nowhere
 	Definition Definition  `json:"definition"`
 	Defined    uint64      `json:"defined"`            // version that the hypervisor here has; 0: it is not known which
 	Had        string      `json:"had,omitempty"`      // Digest of what that has, but for an edit that is not kept

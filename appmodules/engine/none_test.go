@@ -86,7 +86,7 @@ func TestNoVolumes(t *testing.T) {
 
 // TestReports: what a workload tells leads to what its policy made of it.
 func TestReports(t *testing.T) {
-	p, a, b, _ := bare(t)
+	p, a, b, up := bare(t)
 	a.none.Tell(appmodules.Incident{What: appmodules.HasFailed, Why: "a checker says so"})
 	p.until("it was restarted", func() bool { return strings.Contains(journal(a), "restart it here: a checker says so") })
 	p.is(a, "PRIM", "Ready")
@@ -103,4 +103,14 @@ func TestReports(t *testing.T) {
 	p.is(b, "STOP", "NotReady")
 	p.is(a, "STOP", "NotReady")
 	p.runs(nil)
+	ended := func(want string) {
+		t.Helper()
+		p.until("how it ended is told", func() bool { return b.running().State().Status.Ended == want })
+	}
+	ended("it is done")
+	b.halt()
+	up(b)
+	ended("it is done") // also after a restart of the daemon
+	must(t, b.running().Command(t.Context(), appmodules.CmdStop, false))
+	ended("") // an operator has seen it
 }

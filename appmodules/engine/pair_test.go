@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,6 +40,7 @@ const (
 type pair struct {
 	t     *testing.T
 	nodes map[cluster.NodeID]*simNode
+	kept  string      // directory of what is replaced
 	cut   atomic.Bool // nothing passes
 	data  atomic.Bool // replication does not pass, control does
 	acked [slots]atomic.Uint64
@@ -140,7 +142,7 @@ func newPair(t *testing.T) *pair { return newPairOf(t, "vol") }
 // newPairOf makes a pair whose logs are those of a volume.
 func newPairOf(t *testing.T, volume string) *pair {
 	t.Helper()
-	p := &pair{t: t, nodes: map[cluster.NodeID]*simNode{}}
+	p := &pair{t: t, nodes: map[cluster.NodeID]*simNode{}, kept: t.TempDir()}
 	def := Definition{Module: "web01", Version: 1, Text: []byte("<domain/>")}
 	for _, name := range []cluster.NodeID{"alpha", "beta"} {
 		image := backing.NewMemory(volumeSize)
@@ -246,7 +248,7 @@ func (n *simNode) boot(change ...func(*appmodules.Module)) {
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", string(n.name))
 	vm := workload.NewVM(workload.VMConfig{Module: m, Node: string(n.name), Hypervisor: slowHypervisor{n.hv, n.slow},
-		Logger: logger})
+		Retained: filepath.Join(n.p.kept, string(n.name)), Logger: logger})
 	var w appmodules.Workload = vm
 	if len(m.Volumes()) == 0 {
 		w = &n.none

@@ -238,21 +238,3 @@ func TestOnce(t *testing.T) {
 		}
 	}
 }
-
-// TestFollowsAStoppedOne: a node that follows one on which the module is stopped says that it waits for that, as long
-// as it is so.
-func TestFollowsAStoppedOne(t *testing.T) {
-	e := stopped(newPair(t))
-	e.m.Phase = appmodules.Following
-	for _, c := range []struct {
-		peer appmodules.Phase
-		want string
-	}{{appmodules.Stopped, ": web01 is stopped on beta"}, {appmodules.Running, ""}, {appmodules.Stopped,
-		": web01 is stopped on beta"}} {
-		e.why = "the primary's connection is gone"
-		e.hear(State{Status: Status{Phase: c.peer}})
-		if why := e.State().Status.Why; why != e.why+c.want {
-			t.Errorf("of a peer that is %s it says %q", c.peer, why)
-		}
-	}
-}

@@ -24,6 +24,7 @@ type Status struct {
 	Holder   cluster.NodeID      `json:"holder"`
 	Complete bool                `json:"complete"`
 	Stopped  bool                `json:"stopped,omitempty"` // by an operator, or as the policy wants it
+	Ended    string              `json:"ended,omitempty"`   // how its workload did, if the policy then starts it nowhere
 	Workload string              `json:"vm"`                // appmodules.Condition.Word
 	Up       bool                `json:"-"`                 // appmodules.Condition.Up, known on this node only
 	Came     Arrival             `json:"came,omitzero"`     // of a node that has the right to write
@@ -124,7 +125,7 @@ func (e *Engine) publish() {
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
 			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.workloadWord(),
-			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Came: e.keep.Came,
+			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Ended: e.keep.Ended, Came: e.keep.Came,
 			Notices: e.notices()},
 	}
 	b := &e.status
@@ -298,11 +299,7 @@ func (e *Engine) hear(theirs State) {
 	if last := e.link.state; theirs.Incarnation == last.Incarnation && theirs.Seq < last.Seq {
 		return
 	}
-	halted := !e.link.heard.IsZero() && e.link.state.Status.Phase == appmodules.Stopped
 	e.link.state, e.link.heard = theirs, e.rt.Now()
-	if halted != (theirs.Status.Phase == appmodules.Stopped) {
-		e.publish() // a follower says that it waits for that
-	}
 	e.status.mu.Lock()
 	e.status.peer, e.status.heard = theirs, e.link.heard
 	e.status.mu.Unlock()
@@ -317,7 +314,7 @@ func (e *Engine) hear(theirs State) {
 	}
 	e.outlives = e.outlives && theirs.Ending
 	if theirs.Ending && !e.outlives && (e.m.Phase == appmodules.Following || e.m.Phase == appmodules.Standby) {
-		e.want(false)
+		e.want(false, "")
 		e.step(appmodules.CmdStopAll, "")
 	}
 	e.send(theirs.Definition)

@@ -22,6 +22,9 @@ func (e *Engine) step(ev appmodules.Event, text string) {
 		return
 	}
 	e.m = next
+	if ev == appmodules.Ended {
+		e.keep.Ended = text // saved with what follows from it
+	}
 	e.work.balked = e.work.balked && ev != appmodules.Up
 	if ev == appmodules.Up || next.Phase == appmodules.Following {
 		e.failure = "" // it runs, or it is the peer's turn

@@ -30,8 +30,8 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 	}
 	// That the guest shut itself down is no news to whoever chose that the module stops then. What was done past Duet,
 	// or failed, nobody has asked Duet for.
-	if how := appmodules.EndedBy(s.Why); s.Stopped && how != vmmanager.ByGuest.String() {
-		out.Ended = how
+	if s.Stopped && s.Ended != vmmanager.ByGuest.String() {
+		out.Ended = s.Ended
 	}
 	for _, x := range s.Notices {
 		level := "warning"

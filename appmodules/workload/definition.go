@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"duet/appmodules"
+	"duet/blockrepl/durable"
 	"duet/vmmanager"
 )
 
@@ -50,6 +53,18 @@ func (v *VM) Compare(ctx context.Context, kept appmodules.Kept) (appmodules.Edit
 		return appmodules.Edit{Text: stored.Text, Unfit: unfit}, nil // what the hypervisor has made of it is not known
 	}
 	return appmodules.Edit{Text: now.Text, Unfit: unfit, Has: appmodules.Digest(now.Text)}, nil
+}
+
+// Retain never writes over what it has kept: a file is named by its text.
+func (v *VM) Retain(text []byte) (where string, err error) {
+	where = filepath.Join(v.cfg.Retained, v.cfg.Module.Name+"-"+appmodules.Digest(text)[:12]+".xml")
+	if err := os.MkdirAll(v.cfg.Retained, 0o700); err != nil {
+		return "", err
+	}
+	if err := durable.WriteFile(where, text); err != nil {
+		return "", err
+	}
+	return where, nil
 }
 
 // replaced is text where that is an edit, and not what this node had before the one that is kept came.

@@ -23,6 +23,7 @@ type VMConfig struct {
 	Node       string            // this one
 	Endpoints  []vmmanager.Endpoint
 	Hypervisor Hypervisor
+	Retained   string // directory of the definitions over which others were stored; it is made when it is needed
 	Logger     *slog.Logger
 }
 

@@ -20,11 +20,14 @@ func TestEndedPastDuet(t *testing.T) {
 	}
 	must(t, p.a.hv.(hypervisor).AdminDestroy("web01"))
 	p.says("1 of 1 module has ended otherwise than by Duet (web01); safe to lose: no node", "")
+	_, err := p.a.node.Act(t.Context(), "web01", api.Stop, api.ActionRequest{})
+	must(t, err)
+	p.says("nothing is to run, 1 stopped", "alpha beta")
 	start()
 	must(t, p.a.hv.(hypervisor).GuestShutdown("web01"))
 	p.says("nothing is to run, 1 stopped", "alpha beta")
 	start()
-	_, err := p.a.node.Act(t.Context(), "web01", api.Stop, api.ActionRequest{})
+	_, err = p.a.node.Act(t.Context(), "web01", api.Stop, api.ActionRequest{})
 	must(t, err)
 	p.says("nothing is to run, 1 stopped", "alpha beta")
 }

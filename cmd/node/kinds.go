@@ -32,7 +32,8 @@ func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 	return map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
 		Build: func(m appmodules.Module, log func(engine.Transition)) (registry.Runner, error) {
 			return n.mirrors.Build(m, workload.NewVM(workload.VMConfig{Module: m, Node: string(n.self()),
-				Endpoints: n.volumes.Endpoints(m), Hypervisor: hv, Logger: n.log}), log)
+				Endpoints: n.volumes.Endpoints(m), Hypervisor: hv, Logger: n.log,
+				Retained: filepath.Join(n.cfg.Dir, "replaced")}), log)
 		},
 		Define: func(ctx context.Context, m appmodules.Module, text []byte) error {
 			return hv.Define(ctx, vmmanager.Definition{Name: m.Subject(), Text: text})
