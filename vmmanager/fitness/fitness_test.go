@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 // judge is a hypervisor that says what a test wants of every VM.
 type judge struct {
 	*fake.Hypervisor
+	mu    *sync.Mutex // of the place: a Watch reads what the test says
 	found []vmmanager.Finding
 	err   error
 	asked int
@@ -36,33 +39,42 @@ func (j *judge) On(def vmmanager.Definition) []vmmanager.Endpoint {
 }
 
 func (j *judge) Judge(ctx context.Context, _ vmmanager.Definition) ([]vmmanager.Finding, error) {
+	j.mu.Lock()
 	j.asked++
-	if j.slow {
+	found, err, slow := slices.Clone(j.found), j.err, j.slow
+	j.mu.Unlock()
+	if slow {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return j.found, j.err
+	return found, err
 }
 
 // core is an engine whose VM is in a state.
 type core struct {
+	mu   *sync.Mutex // of the place
 	word string
 	text string // of its definition
 	err  error
 }
 
 func (c *core) State() engine.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return engine.State{Digest: appmodules.Digest([]byte(c.text)),
 		Status: engine.Status{Workload: c.word, Holder: "alpha"}}
 }
 
 func (c *core) Definition(context.Context) (engine.Definition, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return engine.Definition{Text: []byte(c.text)}, c.err
 }
 
 // place is the room of beta, which has one module.
 type place struct {
 	*Room
+	mu      sync.Mutex // what a Watch reads meanwhile: see say
 	hv      *judge
 	engine  *core
 	modules []Module
@@ -74,12 +86,16 @@ type place struct {
 }
 
 func newPlace() *place {
-	p := &place{hv: &judge{Hypervisor: fake.New(fake.Config{})},
-		engine: &core{word: vmmanager.Off.String(), text: "vm web01"}}
+	p := &place{}
+	p.hv = &judge{Hypervisor: fake.New(fake.Config{}), mu: &p.mu}
+	p.engine = &core{mu: &p.mu, word: vmmanager.Off.String(), text: "vm web01"}
 	p.modules = []Module{{"web01", "web01", p.engine}}
 	p.Room = New(Config{Self: "beta", Sockets: "/run", Hypervisor: p.hv, Logger: slog.New(slog.DiscardHandler),
-		Modules: func() []Module { return p.modules },
-		All:     func() []appmodules.Module { return p.all }, Left: func() []appmodules.Module { return p.left },
+		Modules: func() (all []Module) {
+			p.say(func() { all = slices.Clone(p.modules) })
+			return all
+		},
+		All: func() []appmodules.Module { return p.all }, Left: func() []appmodules.Module { return p.left },
 		MayClear: func(_ string, from cluster.NodeID) error {
 			if from != "alpha" {
 				return errors.New("it is not of " + string(from))
@@ -97,6 +113,13 @@ func newPlace() *place {
 			return p.peer
 		}})
 	return p
+}
+
+// say changes what the place says, or reads it.
+func (p *place) say(what func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	what()
 }
 
 var (
@@ -132,34 +155,36 @@ func TestWatch(t *testing.T) {
 				t.Errorf("%s: %q, want %q", when, got, want)
 			}
 		}
-		p.hv.found = []vmmanager.Finding{refused}
+		p.say(func() { p.hv.found = []vmmanager.Finding{refused} })
 		look("a network that is missing", "network-missing")
-		p.hv.found = nil
+		p.say(func() { p.hv.found = nil })
 		look("it is there", "")
-		p.hv.err = errors.New("libvirtd is away")
+		p.say(func() { p.hv.err = errors.New("libvirtd is away") })
 		look("a hypervisor that is away", "not-judged")
-		p.hv.err, p.engine.err = nil, errors.New("it is exchanged")
+		p.say(func() { p.hv.err, p.engine.err = nil, errors.New("it is exchanged") })
 		look("an engine that is exchanged", "not-judged") // as before
-		p.engine.err, p.hv.found, p.engine.word = nil, []vmmanager.Finding{refused}, vmmanager.Running.String()
+		p.say(func() {
+			p.engine.err, p.hv.found, p.engine.word = nil, []vmmanager.Finding{refused}, vmmanager.Running.String()
+		})
 		if got := codes(p.Of("web01")); got != "" {
 			t.Errorf("as soon as the VM runs here: %q", got)
 		}
 		look("the VM runs here", "")
-		p.engine.word = vmmanager.Absent.String()
+		p.say(func() { p.engine.word = vmmanager.Absent.String() })
 		look("it is absent", "network-missing")
-		p.engine.text = "vm web01, mended"
+		p.say(func() { p.engine.text = "vm web01, mended" })
 		if got := codes(p.Of("web01")); got != "" {
 			t.Errorf("what was said of another text: %q", got)
 		}
 		look("that is judged too", "network-missing")
-		p.hv.slow = true
+		p.say(func() { p.hv.slow = true })
 		look("a slow hypervisor", "network-missing") // as before
-		p.engine.text, p.hv.slow, p.hv.found = "vm web01, mended again", false, nil
+		p.say(func() { p.engine.text, p.hv.slow, p.hv.found = "vm web01, mended again", false, nil })
 		look("another text is not behind in the queue", "")
-		p.hv.found = []vmmanager.Finding{refused}
+		p.say(func() { p.hv.found = []vmmanager.Finding{refused} })
 		look("a late judgement of the one before changes nothing", "network-missing")
 		p.Hear("web01", []api.Notice{{Code: "theirs"}})
-		p.modules = nil
+		p.say(func() { p.modules = nil })
 		look("the module is gone", "")
 		if got := codes(p.Peer("web01")); got != "" {
 			t.Errorf("what its peer said stays: %q", got)
