@@ -125,8 +125,8 @@ func (e *Engine) publish() {
 		Ending: ends && e.rec.Holds(e.self) && !e.keep.Wanted,
 		Status: Status{Role: r, Status: s, Phase: e.m.Phase, Why: why, Since: e.since,
 			Epoch: e.rec.Epoch, Holder: e.rec.Holder, Complete: e.rec.IsComplete(), Workload: e.workloadWord(),
-			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Ended: e.keep.Ended, Came: e.keep.Came,
-			Notices: e.notices()},
+			Up: e.work.now.Up, Stopped: e.m.Phase == appmodules.Stopped && !e.keep.Wanted, Ended: e.keep.Ended,
+			Came: e.keep.Came, Notices: e.notices()},
 	}
 	b := &e.status
 	b.mu.Lock()
