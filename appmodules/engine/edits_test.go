@@ -207,8 +207,7 @@ func TestEditIsMended(t *testing.T) {
 // TestEditBeforeAStart: an edit that only a start finds is what it starts, also where the peer was not heard.
 func TestEditBeforeAStart(t *testing.T) {
 	p := newPair(t)
-	a, b := p.formed()
-	p.looked(b)
+	a, b := p.halted() // else alpha would write alone meanwhile
 	b.halt()
 	a.halt()
 	must(t, b.hv.AdminEdit("web01", []byte("mine")))
@@ -226,6 +225,7 @@ func TestEditBeforeAStart(t *testing.T) {
 	}
 	p.quiet(b, "definition-elsewhere")
 	a.boot()
+	must(t, a.running().Command(t.Context(), appmodules.CmdStart, false))
 	p.inStep(b, a)
 	p.both("mine")
 }
@@ -266,6 +266,7 @@ func TestEditOfAnOlderOne(t *testing.T) {
 				p.inStep(b, a)
 			} else {
 				must(t, a.hv.AdminEdit("web01", []byte("newer")))
+				p.until("alpha keeps it", func() bool { return a.keeps() == "newer" })
 				must(t, b.hv.AdminEdit("web01", []byte("old, edited")))
 				b.boot()
 			}
@@ -285,6 +286,25 @@ func TestEditOfAnOlderOne(t *testing.T) {
 			p.silent()
 		})
 	}
+}
+
+// TestEditAfterARejoin: a node that comes back with the guest that it had follows the first edit there as any other,
+// although its definition was not looked at while that guest was up.
+func TestEditAfterARejoin(t *testing.T) {
+	p := newPair(t)
+	a, b := p.nodes["alpha"], p.nodes["beta"]
+	text := []byte("<domain/>")
+	must(t, Create(b.store, "beta", "alpha", Definition{Module: "web01", Version: 1, Text: text}, appmodules.Digest(text)))
+	must(t, b.hv.Start(t.Context(), "web01"))
+	p.formed()
+	p.until("the guest that was left has gone", func() bool {
+		state, err := b.hv.State(t.Context(), "web01")
+		return err == nil && state == vmmanager.Off
+	})
+	must(t, b.hv.AdminEdit("web01", []byte("edited on beta")))
+	p.both("edited on beta")
+	must(t, a.hv.AdminEdit("web01", []byte("edited on alpha")))
+	p.both("edited on alpha")
 }
 
 // TestEditsAtOnce: where both nodes have made the next version each would start its own, and says so, until the next

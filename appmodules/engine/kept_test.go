@@ -44,7 +44,7 @@ func TestCreateAndNew(t *testing.T) {
 		}
 	}
 	full := &memStore{fail: errDisk}
-	if err := Create(full, "alpha", "alpha", Definition{}); !errors.Is(err, errDisk) ||
+	if err := Create(full, "alpha", "alpha", Definition{}, ""); !errors.Is(err, errDisk) ||
 		!strings.Contains(err.Error(), "save record") {
 		t.Errorf("create on a full disk: %v", err)
 	}

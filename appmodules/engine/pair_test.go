@@ -151,7 +151,7 @@ func newPairOf(t *testing.T, volume string) *pair {
 		n.ping.Store(true)
 		n.hv = fake.New(fake.Config{OnRun: p.guest(n)})
 		must(t, n.hv.Define(t.Context(), vmmanager.Definition{Name: "web01", Text: def.Text}))
-		must(t, Create(n.store, name, "alpha", def))
+		must(t, Create(n.store, name, "alpha", def, ""))
 		l := blockrepl.Lineage{Volume: volume}
 		if name == "alpha" {
 			l = l.With(blockrepl.Generation{Epoch: 1, Holder: "alpha"})

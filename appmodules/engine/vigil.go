@@ -15,6 +15,7 @@ type vigil struct {
 	mu    sync.Mutex    // a leaf
 	last  time.Time     // when one of them ran
 	since time.Time     // when the last standstill ended, or this run began
+	stood bool          // there was a standstill in this run
 }
 
 // begin is the start of a run.
@@ -33,7 +34,7 @@ func (v *vigil) show(now time.Time) time.Duration {
 	if gap <= v.limit {
 		return 0
 	}
-	v.since = now
+	v.since, v.stood = now, true
 	return gap
 }
 
@@ -43,6 +44,17 @@ func (v *vigil) end(now time.Time) {
 	defer v.mu.Unlock()
 	v.since = now
 }
+
+// dazed: a standstill has just ended, noticed or not: what this process knew then may be over, and the peer has had no
+// time yet to say so.
+func (v *vigil) dazed(now time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return now.Sub(v.last) > v.limit || v.stood && now.Sub(v.since) < dazedFor
+}
+
+// dazedFor is some exchanges.
+const dazedFor = 1500 * time.Millisecond
 
 // unbroken is since when nothing stood still.
 func (v *vigil) unbroken() time.Time {

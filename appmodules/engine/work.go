@@ -247,6 +247,7 @@ func (e *Engine) onReport(r appmodules.Report) {
 	if r.Now.Stuck {
 		e.resumes.failed(e.rt.Now())
 	}
+	gone := e.work.now.Up && !r.Now.Up
 	e.work.now = r.Now
 	if ev, ended := r.What.Event(); ended {
 		e.step(ev, r.Why)
@@ -260,6 +261,9 @@ func (e *Engine) onReport(r appmodules.Report) {
 		}
 	case appmodules.IsStrayed:
 		e.readStrays()
+	}
+	if gone && !e.primary() {
+		e.readIdle() // of a guest that was up here without the right nothing was read
 	}
 	e.resume()
 	e.publish()

@@ -138,6 +138,7 @@ func (m *Mirror) Holds() bool {
 // Status is how the mirror stands here, and what its peer last said.
 func (m *Mirror) Status() []api.NodeState {
 	mine := nodeState(m.self, m.name, m.State().Status)
+	mine.Quiet = m.Dazed()
 	st, heard := m.PeerState()
 	if heard.IsZero() {
 		return []api.NodeState{mine, {Node: m.peer, Role: Unknown, Status: appmodules.NotReady.String(),

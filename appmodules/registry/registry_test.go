@@ -110,9 +110,9 @@ func (n *node) on(store *badgerlog.Store, journals string) *Registry {
 				n.last = &runner{n.say, log}
 				return &mirrored{runner: n.last}, n.broken
 			},
-			Define: func(_ context.Context, m appmodules.Module, text []byte) error {
+			Define: func(_ context.Context, m appmodules.Module, text []byte) (string, error) {
 				n.say("define " + string(text))
-				return nil
+				return "digest", nil
 			},
 			Undefine: func(_ context.Context, m appmodules.Module) error {
 				n.say("undefine " + m.Subject())
@@ -285,8 +285,8 @@ func TestForget(t *testing.T) {
 		t.Errorf("another module was forgotten: %v", err)
 	}
 	must(t, n.Undefine(t.Context(), web("web01").Stored.Module))
-	n.cfg.Kinds[appmodules.KindVM] = Kind{Define: func(context.Context, appmodules.Module, []byte) error {
-		return errors.New("libvirt is away")
+	n.cfg.Kinds[appmodules.KindVM] = Kind{Define: func(context.Context, appmodules.Module, []byte) (string, error) {
+		return "", errors.New("libvirt is away")
 	}}
 	must(t, n.Undefine(t.Context(), web("web01").Stored.Module)) // of a kind without
 	n.said()

@@ -91,7 +91,7 @@ func (r *Registry) has(m appmodules.Module, v appmodules.Volume) bool {
 		})
 }
 
-// Store makes a module durable: the first generation of its data, its first record, the workload's definition and,
+// Store makes a module durable: the first generation of its data, the workload's definition, its first record and,
 // last, its configuration, which makes it count. A failed Store leaves nothing of that name. It is for a module that
 // does not run: what an engine of that name has kept is overwritten.
 func (r *Registry) Store(ctx context.Context, n Fresh) error {
@@ -107,11 +107,12 @@ func (r *Registry) store(ctx context.Context, n Fresh) error {
 			err = r.SeedLog(ctx, v, n.Source)
 		}
 	}
-	if err == nil {
-		err = engine.Create(r.EngineStore(m.Name), self, n.Source, n.Definition)
-	}
+	has := ""
 	if define := r.cfg.Kinds[m.Kind].Define; err == nil && define != nil {
-		err = define(ctx, m, n.Definition.Text)
+		has, err = define(ctx, m, n.Definition.Text)
+	}
+	if err == nil {
+		err = engine.Create(r.EngineStore(m.Name), self, n.Source, n.Definition, has)
 	}
 	if err == nil {
 		err = r.values().Save(configKey(m.Name), n.Stored)

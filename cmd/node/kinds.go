@@ -35,8 +35,12 @@ func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 				Endpoints: n.volumes.Endpoints(m), Hypervisor: hv, Logger: n.log,
 				Retained: filepath.Join(n.cfg.Dir, "replaced")}), log)
 		},
-		Define: func(ctx context.Context, m appmodules.Module, text []byte) error {
-			return hv.Define(ctx, vmmanager.Definition{Name: m.Subject(), Text: text})
+		Define: func(ctx context.Context, m appmodules.Module, text []byte) (string, error) {
+			if err := hv.Define(ctx, vmmanager.Definition{Name: m.Subject(), Text: text}); err != nil {
+				return "", err
+			}
+			def, err := hv.Definition(ctx, m.Subject())
+			return appmodules.Digest(def.Text), err
 		},
 		Undefine: func(ctx context.Context, m appmodules.Module) error {
 			if err := hv.Undefine(ctx, m.Subject()); err != nil && !errors.Is(err, vmmanager.ErrNotFound) {

@@ -45,7 +45,7 @@ func authority() []Bug {
 			Source: "ours: schedule 20181 of real daemons",
 			Breaks: "a node that stood still goes on by a ping target, although its peer may have taken over meanwhile",
 			Edit: Edit{"appmodules/engine/vigil.go",
-				"v.since = now\n\treturn gap",
+				"v.since, v.stood = now, true\n\treturn gap",
 				"return gap"}},
 		{Name: "met-before-it-could-not-save", By: ModelScenarios, Within: every,
 			Source: "ours: schedule 200029869 of the model",

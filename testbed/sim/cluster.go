@@ -72,7 +72,7 @@ func newCluster(seed uint64, keep bool, live *live) *Cluster {
 			n.log.lineage = n.log.lineage.With(blockrepl.Generation{Epoch: 1, Holder: names[0]})
 		}
 		if err := engine.Create(&n.store, cluster.NodeID(n.name), cluster.NodeID(names[0]),
-			engine.Definition{Version: 1, Text: []byte("vm")}); err != nil {
+			engine.Definition{Version: 1, Text: []byte("vm")}, ""); err != nil {
 			panic(err) // a store in memory that is not full
 		}
 		n.disk.ill.changed.L = &n.disk.mu
