@@ -71,8 +71,8 @@ type Kind struct {
 	// Build makes the Runner of a module, while the one that it replaces still runs: it changes
 	// nothing before its Start. log gets each of its transitions.
 	Build func(m appmodules.Module, log func(engine.Transition)) (Runner, error)
-	// Define stores the definition that a new module has on this node, and tells the Digest of what is there then. Undefine
-	// forgets it when the module leaves to the other one. Nil: the kind has none.
+	// Define stores the definition that a new module has on this node, and tells the Digest of what is there then.
+	// Undefine forgets it when the module leaves to the other one. Nil: the kind has none.
 	Define   func(ctx context.Context, m appmodules.Module, text []byte) (has string, err error)
 	Undefine func(ctx context.Context, m appmodules.Module) error
 }
