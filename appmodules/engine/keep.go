@@ -81,10 +81,10 @@ func (e *Engine) read() (rec cluster.Record, keep kept, err error) {
 }
 
 // Create writes the first record of a new module: the node that has the data
-// holds epoch 1 and is complete, the other is not. The caller has given def to the hypervisor; has is the Digest of what
-// that has since, empty where there is none. Both values are durable
-// when it returns nil; after an error either may be, and the caller forgets them. It is for a module whose engine was
-// not built yet: it overwrites what one has promised.
+// holds epoch 1 and is complete, the other is not. The caller has given def to the hypervisor; has is the Digest of
+// what that has since, empty where there is none. Both values are durable when it returns nil; after an error either
+// may be, and the caller forgets them. It is for a module whose engine was not built yet: it overwrites what one has
+// promised.
 func Create(s Store, self, source cluster.NodeID, def Definition, has string) error {
 	rec, keep := cluster.Record{Epoch: 1, Holder: source, Promised: 1, To: source},
 		kept{Definition: def, Defined: def.Version, Had: has}

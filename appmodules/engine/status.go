@@ -240,8 +240,8 @@ func (e *Engine) PeerState() (State, time.Time) {
 	return e.status.peer, e.status.heard
 }
 
-// Dazed: this process has stood still until a moment ago. What it says of itself is then as old as what it has last heard
-// of its peer, which may have taken over meanwhile. Any goroutine.
+// Dazed: this process has stood still until a moment ago. What it says of itself is then as old as what it has last
+// heard of its peer, which may have taken over meanwhile. Any goroutine.
 func (e *Engine) Dazed() bool { return e.vigil.dazed(e.rt.Now()) }
 
 // tellSoon has the next exchange happen at once.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestDazed: what a process says of itself is old from when it last ran until a moment after a standstill, whoever looks
-// first; a time in which it could not save is no standstill for that.
+// TestDazed: what a process says of itself is old from when it last ran until a moment after a standstill, whoever
+// looks first; a time in which it could not save is no standstill for that.
 func TestDazed(t *testing.T) {
 	var v vigil
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
