@@ -70,13 +70,17 @@ func (u unit) look(ctx context.Context) error {
 }
 
 // systemctl is the host's: what of systemctl the README and duet's own words tell to type of duetd. It returns when
-// that is done.
+// that is done: a daemon has started when it says how the cluster stands, which need not be well.
 const systemctl = `#!/bin/sh
 cd '%s' || exit 1
 stop() { : >%[2]s; until [ -e %[3]s ]; do sleep 0.1; done; }
 start() {
 	rm -f %[2]s %[3]s
-	for i in $(seq 300); do duet cluster status >/dev/null 2>&1 && return; sleep 0.1; done
+	for i in $(seq 300); do
+		duet cluster status >/dev/null 2>&1
+		case $? in 0 | 10 | 11) return 0 ;; esac
+		sleep 0.1
+	done
 	echo "duetd does not answer" >&2
 	exit 1
 }
