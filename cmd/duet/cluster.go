@@ -220,7 +220,8 @@ func (a *app) mayLeave(ctx context.Context, what string, yes bool) error {
 const stopFirst = "`systemctl stop duetd`, then this command again"
 
 // stillRuns is the refusal of a daemon that answers. Only VMs of this host are to be stopped before: to stop a module
-// that runs on the other node would end it there.
+// that runs on the other node would end it there. On a node that was removed none is: what waits there is over, and
+// status says to stop the daemon and no more.
 func stillRuns(st api.Status) error {
 	as := st.Self
 	if st.Removed != "" {
@@ -232,7 +233,7 @@ func stillRuns(st api.Status) error {
 			here = append(here, "`duet stop "+m.Name+"`")
 		}
 	}
-	if len(here) == 0 {
+	if len(here) == 0 || st.Removed != "" {
 		return fmt.Errorf("duetd runs here as node %s: %s", as, stopFirst)
 	}
 	return fmt.Errorf("duetd runs here as node %s, and VMs have their disks from it: %s first, then %s", as,
