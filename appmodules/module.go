@@ -62,7 +62,7 @@ func Default() Module {
 // Fault is one thing wrong in a configuration: where and what.
 type Fault struct {
 	Path string // policy.restart.max
-	Text string // must be ≥ 0
+	Text string // must be from 0 to 1000
 }
 
 // Error is "path: text".

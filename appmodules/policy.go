@@ -278,6 +278,9 @@ func (p Policy) Validate(nodes []string) []Fault {
 // maxRestarts is more than anybody has patience for. Each restart is kept with its time until the window has passed.
 const maxRestarts = 1000
 
+// restartRange is the range of policy.restart.max, in words.
+func restartRange() string { return fmt.Sprintf("from 0 to %d", maxRestarts) }
+
 // Mistakes are what may be stored and is not what an admin means who writes it: it has no effect, or no end. Nodes take
 // it from each other, as older releases have stored it.
 func (p Policy) Mistakes() []Fault {
@@ -287,7 +290,7 @@ func (p Policy) Mistakes() []Fault {
 			"to first, or leave policy.failback at manual", p.Primary)
 	}
 	if p.Restart.Max > maxRestarts {
-		f.add("policy.restart.max", "must be ≤ %d", maxRestarts)
+		f.add("policy.restart.max", "must be %s", restartRange())
 	}
 	return f
 }

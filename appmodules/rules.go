@@ -44,9 +44,9 @@ func rules(nodes []string) []rule {
 			return ""
 		}},
 		// What is above the limit was stored by older releases: see Mistakes.
-		{"policy.restart.max", fmt.Sprintf("a number from 0 to %d", maxRestarts), func(p Policy) string {
+		{"policy.restart.max", "a number " + restartRange(), func(p Policy) string {
 			if p.Restart.Max < 0 {
-				return "must be ≥ 0"
+				return "must be " + restartRange()
 			}
 			return ""
 		}},

@@ -50,8 +50,8 @@ func TestFaults(t *testing.T) {
 		{"unknown key", "arbitration:", "arbitation:", `web01.yaml:6: unknown field "arbitation"`},
 		{"wrong type", "{max: 3,", "{max: many,", "web01.yaml:9: "},
 		{"bare duration", "stall_budget: 2s", "stall_budget: 2", "not a duration"},
-		{"out of range", "{max: 3,", "{max: -1,", "web01.yaml:9: policy.restart.max: must be ≥ 0"},
-		{"out of all bounds", "{max: 3,", "{max: 1000000000000,", "web01.yaml:9: policy.restart.max: must be ≤ 1000"},
+		{"out of range", "{max: 3,", "{max: -1,", "web01.yaml:9: policy.restart.max: must be from 0 to 1000"},
+		{"out of all bounds", "{max: 3,", "{max: 1000000000000,", "web01.yaml:9: policy.restart.max: must be from 0 to 1000"},
 		{"no effect", "primary: alpha", "primary: last", "web01.yaml:8: policy.failback: auto has no effect while " +
 			"policy.primary is last: give policy.primary the node"},
 		{"no effect either", "primary: alpha", "primary: any", "while policy.primary is any"},
