@@ -71,7 +71,7 @@ func (a *app) protectCommand() *cobra.Command {
 	var images []string
 	var noWait, check bool
 	c := &cobra.Command{
-		Use: "protect VM", Short: "Put a virtual machine under protection; it goes on running",
+		Use: "protect VM", Short: "Put a virtual machine under protection; one that runs pauses while it is saved and restored",
 		Args: args("VM"), ValidArgsFunction: a.completeVMs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if file != "" {
@@ -194,7 +194,7 @@ func (a *app) releaseCommand() *cobra.Command {
 	var r api.ReleaseRequest
 	var noWait bool
 	c := &cobra.Command{
-		Use: "release MODULE", Short: "End the protection of a module's virtual machine; it goes on running",
+		Use: "release MODULE", Short: "End the protection of a module's virtual machine; one that runs pauses while it is saved and restored",
 		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := c.Release(ctx, args[0], r)
