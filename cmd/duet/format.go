@@ -61,6 +61,9 @@ func durationText(d time.Duration) string {
 	return "0s"
 }
 
+// ageText is durationText of how long ago something was, in whole seconds.
+func ageText(d time.Duration) string { return durationText(d.Round(time.Second)) }
+
 // percent is how far s is, 0 to 100, rounded down so that 100 means all.
 func percent(s api.Sync) int {
 	if s.Total <= 0 {

@@ -26,7 +26,7 @@ func (a *app) writeProofs(w io.Writer, vols []api.Volume) error {
 // when the present pass ends or why none goes on. v.Proof is not nil.
 func (a *app) proofText(v api.Volume) string {
 	p := v.Proof
-	age := durationText(time.Duration(p.Age * float64(time.Second)))
+	age := ageText(time.Duration(p.Age * float64(time.Second)))
 	text := fmt.Sprintf("was last found the same on both nodes %s ago, in its oldest part", age)
 	if v.Proven == nil {
 		text = fmt.Sprintf("is not yet found the same on both nodes as a whole, %s after they became a pair", age)

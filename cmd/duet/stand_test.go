@@ -198,6 +198,93 @@ func TestStatusTellsOfRemoved(t *testing.T) {
 	}
 }
 
+// TestStatusOfUnknown: nothing is said of what is not known, as by a node that was removed and has heard of nobody since.
+func TestStatusOfUnknown(t *testing.T) {
+	st := pair("WAIT/NotReady off", "?UNKNOWN/NotReady")
+	here, there := &st.Modules[0].Nodes[0], &st.Modules[0].Nodes[1]
+	here.Holder, here.Epoch = "", 0
+	there.Holder, there.Epoch, there.Since = "", 0, time.Time{}
+	b := newBench(t, false)
+	b.node.Set(st)
+	b.run(t.Context(), []string{"status", "m"})
+	b.run(t.Context(), []string{"status"})
+	got := b.out.String() + strings.Join(changes(api.Status{}, st), "\n")
+	for _, no := range []string{"UNKNOWN", "0001", "106751d", "nobody", "On beta", "epoch 0"} {
+		if strings.Contains(got, no) {
+			t.Errorf("%s is said:\n%s", no, got)
+		}
+	}
+	if !strings.Contains(got, "\nOn alpha since 2026-03-14 15:09:26 (0s).\n") {
+		t.Error(got)
+	}
+	there.Holder, there.Epoch = "alpha", 3
+	b.again()
+	b.node.Set(st)
+	b.run(t.Context(), []string{"status", "m"})
+	if !strings.Contains(b.out.String(), "\nOn beta: epoch 3 is of alpha.\n") {
+		t.Error(b.out)
+	}
+}
+
+// TestModuleSaysWhy: where a module is not well, its own status says first why, also where each of its nodes is Ready and
+// of whichever of them it is asked; of the others it says nothing, and nothing of one that is well.
+func TestModuleSaysWhy(t *testing.T) {
+	const why = "DEGRADED: 1 module on both of its nodes; safe to lose: no node, because nobody decides for m when they " +
+		"lose each other: add a witness\n"
+	said := func(st api.Status, line string) string {
+		b := newBench(t, false)
+		b.width = func() int { return 0 }
+		b.node.Set(st)
+		b.run(t.Context(), strings.Fields(line))
+		return b.out.String()
+	}
+	st := pair("PRIM/Ready running", "SECOND/Ready off")
+	other := pair("ALONE/Ready running", "?SECOND/Ready").Modules[0]
+	other.Name = "web02"
+	st.Modules = append(st.Modules, other)
+	if got := said(st, "status m"); !strings.HasPrefix(got, "MODULE") {
+		t.Error(got)
+	}
+	st.Modules[0].Decides = api.Nobody
+	for _, line := range []string{"status m", "status m --node alpha", "status m --node beta"} {
+		if got := said(st, line); !strings.HasPrefix(got, why) || strings.Contains(got, "web02") {
+			t.Errorf("%s:\n%s", line, got)
+		}
+	}
+	if got := said(removed(st), "status m"); !strings.HasPrefix(got, "MODULE") { // the line below it says that
+		t.Error(got)
+	}
+	// In JSON the verdict is that of the cluster.
+	b := newBench(t, false)
+	b.node.Set(st)
+	stop := b.background(t, "status m --watch --json")
+	until(t, "first view", func() bool { return strings.HasSuffix(b.out.String(), "\n") })
+	stop()
+	if !strings.Contains(b.out.String(), "(web02)") {
+		t.Error(b.out)
+	}
+}
+
+// TestAgesAreWhole: nobody counts parts of a second of what is past.
+func TestAgesAreWhole(t *testing.T) {
+	at := apitest.Now().Add(-34200 * time.Microsecond)
+	st := pair("ALONE/Ready running", "?SECOND/Ready")
+	st.Nodes[1].Silent, st.Gone = &at, []api.GoneNode{{Name: "gamma", At: &at}}
+	st.Witnesses = []api.WitnessStatus{{Addr: "10.0.0.9:7425", Silent: &at}}
+	b := newBench(t, false)
+	b.width = func() int { return 0 }
+	b.node.Set(st)
+	b.run(t.Context(), []string{"status"})
+	for _, want := range []string{"(0s ago)", "down for 0s\n", "silent for 0s"} {
+		if !strings.Contains(b.out.String(), want) {
+			t.Errorf("%q is not said:\n%s", want, b.out)
+		}
+	}
+	if strings.Contains(b.out.String(), "34") {
+		t.Error(b.out)
+	}
+}
+
 // TestVersions: each node's, and what is not known of one.
 func TestVersions(t *testing.T) {
 	b := newBench(t, false)

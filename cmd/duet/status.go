@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -104,6 +103,9 @@ func (a *app) status(ctx context.Context, c *client.Client, module string, f sta
 		if err != nil {
 			return st, err
 		}
+		if !a.json && module != "" { // before it is narrowed: the states of all nodes make the verdict
+			st.Verdict = a.ofModule(st, module)
+		}
 		return narrow(st, module, f.node)
 	}
 	if f.watch {
@@ -142,6 +144,21 @@ func (a *app) role(st api.Status, node string, err error) error {
 		a.fail(statusOf(err), oneLine(err))
 	}
 	return exit(exitUnknown)
+}
+
+// ofModule is the verdict of st if it had that one module only, of its nodes, and empty where there is nothing to say:
+// the module is well, or there is none of that name, or this node was removed, which the module's state says.
+func (a *app) ofModule(st api.Status, module string) api.Verdict {
+	m, err := st.Module(module)
+	if err != nil || m.Level == api.OK || m.Level == "" || st.Removed != "" {
+		return api.Verdict{}
+	}
+	elsewhere := func(n api.NodeStatus) bool { _, err := m.On(n.Name); return err != nil && n.Name != st.Self }
+	st.Nodes, st.Witnesses = slices.DeleteFunc(slices.Clone(st.Nodes), elsewhere), nil
+	st.Modules = []api.ModuleStatus{m}
+	v := st.Judged(a.now()).Verdict
+	v.Level = m.Level // as the exit code: a newer daemon may know better
+	return v
 }
 
 // narrow keeps one module and one node of st; empty names keep all. The verdict stays that of the whole cluster.
@@ -205,10 +222,13 @@ func nodeNames(st api.Status) []string {
 	return out
 }
 
-// writeStatus writes the whole view, or one module in detail, which st has alone then. Its text is for people; the
+// writeStatus writes the whole view, or one module in detail, which st has alone then, with its verdict. Its text is for people; the
 // columns may change.
 func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	if detail {
+		if a.writeVerdict(w, st.Verdict); st.Verdict.Level != "" {
+			fmt.Fprintln(w)
+		}
 		return a.writeModule(w, st.Modules[0])
 	}
 	if err := a.writeNodes(w, st); err != nil {
@@ -270,7 +290,7 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 		case !n.Alive:
 			state = cell{"down", red}
 			if n.Silent != nil {
-				state.text += " for " + durationText(a.now().Sub(*n.Silent))
+				state.text += " for " + ageText(a.now().Sub(*n.Silent))
 			}
 		case n.Quiet:
 			state = cell{"overdue", orange}
@@ -299,7 +319,7 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 func (a *app) goneText(n api.GoneNode) string {
 	when, name := "", clean(n.Name)
 	if n.At != nil {
-		when = fmt.Sprintf(" at %s (%s ago)", n.At.Local().Format("2006-01-02 15:04:05"), durationText(a.now().Sub(*n.At)))
+		when = fmt.Sprintf(" at %s (%s ago)", n.At.Local().Format("2006-01-02 15:04:05"), ageText(a.now().Sub(*n.At)))
 	}
 	return fmt.Sprintf("%s was removed%s: `duet cluster token` here and `duet cluster rejoin` there bring it back; a new "+
 		"computer joins with --node %s.", name, when, name)
@@ -349,7 +369,7 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 	}
 	for _, n := range liveFirst(m.Nodes) {
 		if !n.Heard() { // what was true when it was last heard is no news
-			t.add(cell{name, bold}, cell{text: n.Node}, cell{"?", dim}, cell{"was " + n.Role, dim})
+			t.add(cell{name, bold}, cell{text: n.Node}, cell{"?", dim}, cell{wasText(n), dim})
 			name = ""
 			continue
 		}
@@ -375,6 +395,14 @@ func addModule(t *table, m api.ModuleStatus, always bool) {
 		}
 		name = ""
 	}
+}
+
+// wasText is what a node that does not answer was when it was last heard; empty: nothing is known of that.
+func wasText(n api.NodeState) string {
+	if n.Role == "UNKNOWN" {
+		return ""
+	}
+	return "was " + n.Role
 }
 
 // liveFirst puts the nodes that answer before those that do not.
@@ -411,9 +439,30 @@ func (a *app) cameText(m api.ModuleStatus, n api.NodeState) string {
 	when := ""
 	if n.Came.At != nil {
 		when = fmt.Sprintf(" since %s (%s)", n.Came.At.Local().Format("2006-01-02 15:04:05"),
-			durationText(a.now().Sub(*n.Came.At).Round(time.Second)))
+			ageText(a.now().Sub(*n.Came.At)))
 	}
 	return fmt.Sprintf("%s is on %s%s: %s.", clean(m.Name), clean(n.Node), when, clean(n.Came.Why))
+}
+
+// sinceText is a line of how long a node has been as it is, and whose the right to write is, as far as that is known;
+// of a node that was never heard of nothing is.
+func (a *app) sinceText(n api.NodeState) string {
+	since, epoch := "", ""
+	if !n.Since.IsZero() {
+		since = fmt.Sprintf(" since %s (%s)", n.Since.Local().Format("2006-01-02 15:04:05"), ageText(a.now().Sub(n.Since)))
+	}
+	if n.Epoch > 0 { // the first is 1
+		epoch = fmt.Sprintf("epoch %d is of %s", n.Epoch, clean(or(n.Holder, "nobody")))
+	}
+	switch {
+	case since+epoch == "":
+		return ""
+	case since == "":
+		return fmt.Sprintf("On %s: %s.\n", clean(n.Node), epoch)
+	case epoch == "":
+		return fmt.Sprintf("On %s%s.\n", clean(n.Node), since)
+	}
+	return fmt.Sprintf("On %s%s, %s.\n", clean(n.Node), since, epoch)
 }
 
 // writeModule writes one module in detail: why on every node, where it is and how it came there, what is to be mended,
@@ -431,9 +480,7 @@ func (a *app) writeModule(w io.Writer, m api.ModuleStatus) error {
 	}
 	fmt.Fprintln(w)
 	for _, n := range m.Nodes {
-		fmt.Fprintf(w, "On %s since %s (%s), epoch %d is of %s.\n", clean(n.Node),
-			n.Since.Local().Format("2006-01-02 15:04:05"),
-			durationText(a.now().Sub(n.Since).Round(time.Second)), n.Epoch, clean(or(n.Holder, "nobody")))
+		fmt.Fprint(w, a.sinceText(n))
 	}
 	for _, n := range m.Nodes {
 		if n.Came != nil && !n.Stale {

@@ -212,7 +212,10 @@ func arrow(from, to string) string {
 // stateText is what of a node's state counts as a change.
 func stateText(n api.NodeState) string {
 	if !n.Heard() {
-		return "? (was " + n.Role + ")"
+		if was := wasText(n); was != "" {
+			return "? (" + was + ")"
+		}
+		return "?"
 	}
 	out := n.Role + "/" + n.Status
 	if n.VM != "" {

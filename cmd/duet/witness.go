@@ -36,7 +36,7 @@ func (a *app) witnessState(wit api.WitnessStatus) cell {
 	if !wit.Alive {
 		state = cell{state.text + ", silent", orange}
 		if wit.Silent != nil {
-			state.text += " for " + durationText(a.now().Sub(*wit.Silent))
+			state.text += " for " + ageText(a.now().Sub(*wit.Silent))
 		}
 	}
 	return state
