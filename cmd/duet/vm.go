@@ -194,8 +194,9 @@ func (a *app) releaseCommand() *cobra.Command {
 	var r api.ReleaseRequest
 	var noWait bool
 	c := &cobra.Command{
-		Use: "release MODULE", Short: "End the protection of a module's virtual machine; one that runs pauses while it is saved and restored",
-		Args: args("MODULE"), ValidArgsFunction: a.completeModules,
+		Use:   "release MODULE",
+		Short: "End the protection of a module's virtual machine; one that runs pauses while it is saved and restored",
+		Args:  args("MODULE"), ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := c.Release(ctx, args[0], r)
 			if err != nil {

@@ -42,8 +42,8 @@ func TestFailedStartSaysWhatItLeaves(t *testing.T) {
 	}
 }
 
-// TestStartTakesAnyAnswer: the host's systemctl has started duetd once that answers, however the cluster stands, and not
-// before.
+// TestStartTakesAnyAnswer: the host's systemctl has started duetd once that answers, however the cluster stands, and
+// not before.
 func TestStartTakesAnyAnswer(t *testing.T) {
 	for _, code := range []int{0, 10, 11} { // OK, degraded, down
 		dir := t.TempDir()
