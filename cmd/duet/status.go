@@ -222,8 +222,8 @@ func nodeNames(st api.Status) []string {
 	return out
 }
 
-// writeStatus writes the whole view, or one module in detail, which st has alone then, with its verdict. Its text is for people; the
-// columns may change.
+// writeStatus writes the whole view, or one module in detail, which st has alone then, with its verdict. Its text is
+// for people; the columns may change.
 func (a *app) writeStatus(w io.Writer, st api.Status, detail bool) error {
 	if detail {
 		if a.writeVerdict(w, st.Verdict); st.Verdict.Level != "" {

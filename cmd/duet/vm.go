@@ -71,8 +71,9 @@ func (a *app) protectCommand() *cobra.Command {
 	var images []string
 	var noWait, check bool
 	c := &cobra.Command{
-		Use: "protect VM", Short: "Put a virtual machine under protection; one that runs pauses while it is saved and restored",
-		Args: args("VM"), ValidArgsFunction: a.completeVMs,
+		Use:   "protect VM",
+		Short: "Put a virtual machine under protection; one that runs pauses while it is saved and restored",
+		Args:  args("VM"), ValidArgsFunction: a.completeVMs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			if file != "" {
 				b, err := a.readFile(file)
