@@ -198,7 +198,8 @@ func TestStatusTellsOfRemoved(t *testing.T) {
 	}
 }
 
-// TestStatusOfUnknown: nothing is said of what is not known, as by a node that was removed and has heard of nobody since.
+// TestStatusOfUnknown: nothing is said of what is not known, as by a node that was removed and has heard of nobody
+// since.
 func TestStatusOfUnknown(t *testing.T) {
 	st := pair("WAIT/NotReady off", "?UNKNOWN/NotReady")
 	here, there := &st.Modules[0].Nodes[0], &st.Modules[0].Nodes[1]
@@ -226,8 +227,8 @@ func TestStatusOfUnknown(t *testing.T) {
 	}
 }
 
-// TestModuleSaysWhy: where a module is not well, its own status says first why, also where each of its nodes is Ready and
-// of whichever of them it is asked; of the others it says nothing, and nothing of one that is well.
+// TestModuleSaysWhy: where a module is not well, its own status says first why, also where each of its nodes is Ready
+// and of whichever of them it is asked; of other modules it says nothing, and nothing of one that is well.
 func TestModuleSaysWhy(t *testing.T) {
 	const why = "DEGRADED: 1 module on both of its nodes; safe to lose: no node, because nobody decides for m when they " +
 		"lose each other: add a witness\n"
