@@ -6,6 +6,7 @@ import (
 
 	"duet/appmodules"
 	"duet/appmodules/engine"
+	"duet/cluster"
 	"duet/console/api"
 	"duet/vmmanager"
 )
@@ -47,6 +48,15 @@ func nodeState(node, module string, s engine.Status) api.NodeState {
 		}
 	}
 	return out
+}
+
+// Awaited is until when an engine waits for the return of a silent node that left on purpose; nil: of no other.
+func Awaited(p cluster.PeerView) *time.Time {
+	if !p.Leaving {
+		return nil
+	}
+	until := p.Silent.Add(engine.DefaultTimes(0).LeaveGrace)
+	return &until
 }
 
 // awaits adds to the sentence of a node that follows one that has stopped what that waits for: nothing here ends it.

@@ -64,6 +64,8 @@ var states = map[string]string{
 	"NOTREADY":  "it does not get on by itself: the sentence in status says what would change that",
 	"REMOVED": "this node was taken off the cluster while it was away, and nothing starts here: `systemctl stop duetd`, " +
 		"then `duet cluster rejoin ADDRESS --token T` brings it back, `duet cluster leave` ends it here; what it had is kept",
+	"LEAVING": "duetd stops or was stopped on that host, as for an update or a reboot: its VMs run or stand still there " +
+		"until it is started; after half a minute the other host may take them over, where something decides",
 	"OVERDUE": "the heartbeats of that host are late, and it is too early to take it for dead: what it said last proves " +
 		"nothing meanwhile",
 	"?": "that host does not answer, or its word is overdue: beside it stands what it was when it was last heard; look " +

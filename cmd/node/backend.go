@@ -33,7 +33,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		if p, ok := view.Peers[m.Node]; ok && m.Node != c.Self {
 			st.Paths, st.Leaving, st.Quiet = p.Paths, p.Leaving, p.Quiet
 			if !p.Silent.IsZero() {
-				st.Silent = &p.Silent
+				st.Silent, st.Awaited = &p.Silent, mirror.Awaited(p)
 			}
 		}
 		out.Nodes = append(out.Nodes, st)

@@ -153,10 +153,10 @@ func (m ModuleStatus) refusal() *Notice {
 }
 
 // OnTheWay: the node answers, and is about to be in another state than it is. One that follows is not where the other
-// node has stopped: it may wait for ever.
+// node has stopped: it may wait for ever; nor where that one has left and is given the time to come back.
 func (m ModuleStatus) OnTheWay(n NodeState) bool {
 	stopped := func(o NodeState) bool {
-		return o.Node != n.Node && o.Heard() && o.Role == "STOP" && o.Status == "NotReady"
+		return o.Node != n.Node && (o.Heard() && o.Role == "STOP" && o.Status == "NotReady" || o.gone())
 	}
 	return n.Heard() && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
 }
@@ -169,12 +169,29 @@ func (m ModuleStatus) unknown() bool {
 	return m.runs() == "" && follows && !m.still() && slices.ContainsFunc(m.Nodes, had)
 }
 
-// still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time. One that
-// runs on a node does not: what another one that stood still has left of it is about to learn that it was taken over.
+// gone: it had the right to run it when duetd was stopped there, and others wait for its return.
+func (n NodeState) gone() bool { return n.Left && !n.Heard() && n.leads() }
+
+// awaits: what runs it was left alone when duetd was stopped there, so it has no disks, and its follower waits.
+func (m ModuleStatus) awaits() bool {
+	return m.runs() == "" && m.where(func(n NodeState) bool { return n.Role == "SECOND" }) != "" &&
+		slices.ContainsFunc(m.Nodes, NodeState.gone)
+}
+
+// still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time, or nobody
+// serves it. One that runs on a node does not: what another one that stood still has left of it is about to learn that
+// it was taken over.
 func (m ModuleStatus) still() bool {
-	return m.runs() == "" && m.where(func(n NodeState) bool {
+	return m.awaits() || m.runs() == "" && m.where(func(n NodeState) bool {
 		return n.VM == "frozen" || n.VM == "io-error" && n.Status == "NotReady"
 	}) != ""
+}
+
+// torn: the node that runs it says that its peer has every write, and the peer says freshly that it has no connection
+// or not all of them. The one of both words that is old may be that it runs, as while duetd ends there: its modules end
+// before it takes its leave.
+func (m ModuleStatus) torn() bool {
+	return m.inStep() && m.where(func(n NodeState) bool { return n.Role == "SECOND" && n.Status == "Transient" }) != ""
 }
 
 // alarmed: data are not on both nodes, as one of them says or said last.
@@ -201,7 +218,7 @@ func (m ModuleStatus) survives(node string) bool {
 		return false
 	}
 	stuck := func(n NodeState) bool { return n.Node != node && n.notice(Undecided) != nil }
-	return (at != node || m.second() != "" && m.refusal() == nil) && !slices.ContainsFunc(m.Nodes, stuck)
+	return (at != node && !m.torn() || m.second() != "" && m.refusal() == nil) && !slices.ContainsFunc(m.Nodes, stuck)
 }
 
 // mend is the worst that is to be mended of it and takes nothing away yet; nil: nothing. What would not let it go on

@@ -13,6 +13,7 @@ const (
 	overdue // its heartbeats are overdue, its word is not yet
 	dead    // it is taken for dead
 	leaving // it is about to go
+	left    // it has gone, and is waited for
 	foreign // it is no member
 	refuses // it takes alpha for no member
 	ways
@@ -78,7 +79,10 @@ func proves(a, b NodeState, way int, decides string) (well bool, safe []string) 
 		if heard && holds(o, n) {
 			return true
 		}
-		return up(n) && !(heard && up(o)) // of two that run it, it is not known which is right
+		// Of a holder whose follower has lost it, it is not known whether it still runs.
+		inStep := n.Role == "PRIM" && n.Status == "Ready" && n.Complete && n.Volumes[0].State == "connected"
+		torn := heard && inStep && o.Role == "SECOND" && o.Status == "Transient"
+		return up(n) && !torn && !(heard && up(o)) // of two that run it, it is not known which is right
 	}
 	if way == fresh && goesOn(b, a, true) || way == fresh && holds(a, b) {
 		safe = append(safe, "alpha")
@@ -101,7 +105,7 @@ func TestNothingGoodUnproven(t *testing.T) {
 					if decides == Nobody && way != fresh {
 						continue // it proves no more
 					}
-					s := seen(a, b, way, decides)
+					s := seen(a, b, way, decides, now)
 					v := s.Judged(now)
 					well, safe := proves(a, b, way, decides)
 					if (v.Verdict.Level == OK) != well || well && v.Modules[0].Level != OK {
@@ -131,9 +135,14 @@ func TestNothingGoodUnproven(t *testing.T) {
 }
 
 // seen is what alpha knows when beta's last word came to it in that way.
-func seen(a, b NodeState, way int, decides string) Status {
-	beta := NodeStatus{Name: "beta", Alive: way != dead, Quiet: way == overdue, Leaving: way == leaving}
-	b.Quiet, b.Stale, b.Parted = way == late, way == dead || way == refuses, way == refuses
+func seen(a, b NodeState, way int, decides string, now time.Time) Status {
+	beta := NodeStatus{Name: "beta", Alive: way != dead && way != left, Quiet: way == overdue,
+		Leaving: way == leaving || way == left}
+	if way == left {
+		silent, until := now.Add(-time.Second), now.Add(29*time.Second)
+		beta.Silent, beta.Awaited = &silent, &until
+	}
+	b.Quiet, b.Stale, b.Parted = way == late, way == dead || way == left || way == refuses, way == refuses
 	s := Status{Self: "alpha", Nodes: []NodeStatus{{Name: "alpha"}, beta},
 		Modules: []ModuleStatus{{Name: "web01", Decides: decides, Nodes: []NodeState{a, b}}}}
 	if way == foreign {

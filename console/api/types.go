@@ -43,6 +43,8 @@ type NodeStatus struct {
 	Quiet   bool            `json:"quiet,omitempty" doc:"its heartbeats are overdue, too short to take it for dead"`
 	Paths   map[string]bool `json:"paths,omitempty" doc:"heartbeat network to whether it answers there"`
 	Silent  *time.Time      `json:"silent,omitempty" doc:"since when no path answers"`
+	// Awaited: nobody takes over before, what decides or not.
+	Awaited *time.Time `json:"awaited,omitempty" doc:"it left on purpose and is silent: until when the others wait for its return"`
 	// Version: what a node that is away said last.
 	Version string `json:"version,omitempty" doc:"version of its daemon, as last heard; none: not known"`
 	// API is where the node serves this over TLS, unless its admin chose another address.
@@ -98,6 +100,8 @@ type NodeState struct {
 	Quiet bool `json:"quiet,omitempty" doc:"its word or its heartbeats are overdue: what it said last may have changed"`
 	// Unheard: it is Stale or Quiet, and taken to be there, as after the one that tells this has stood still itself.
 	Unheard bool `json:"unheard,omitempty" doc:"the node is taken to be there, and has not said how the module stands now"`
+	// Left: it said that it stops on purpose, and the others wait for its return yet.
+	Left bool `json:"left,omitempty" doc:"duetd was stopped there, and the other node does not take over yet"`
 	// Parted: the node says that the one which tells this was removed from the cluster. It is Stale too.
 	Parted bool `json:"parted,omitempty" doc:"the node takes the answering one for no member: nothing more is heard of it"`
 }

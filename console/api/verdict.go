@@ -41,7 +41,7 @@ func CannotDecide(what, peer, noun, remedy string) Notice {
 const Nobody = "nobody"
 
 // Judged returns s with its verdict and those of its modules, as they are at now. s itself is not changed. now is
-// only for how long a node has been down.
+// for how long a node has been down, and whether one that has left is still waited for.
 func (s Status) Judged(now time.Time) Status {
 	s.Modules = slices.Clone(s.Modules)
 	for i := range s.Modules {
@@ -50,6 +50,7 @@ func (s Status) Judged(now time.Time) Status {
 		for j := range m.Nodes {
 			n := &m.Nodes[j]
 			n.Quiet = n.Node != s.Self && (n.Quiet || !s.is(n.Node, NodeStatus.beats))
+			n.Left = n.Node != s.Self && s.is(n.Node, func(x NodeStatus) bool { return x.awaited(now) })
 			n.Unheard = !n.Heard() && !n.Parted && n.Node != s.Self && s.is(n.Node, NodeStatus.stays)
 		}
 		m.Level = m.level()
@@ -86,6 +87,11 @@ func (n NodeStatus) beats() bool { return n.Alive && !n.Quiet }
 
 // stays: it is taken to be there, and to stay.
 func (n NodeStatus) stays() bool { return n.Alive && !n.Leaving }
+
+// awaited: it said that it stops, and the others give it the time to come back.
+func (n NodeStatus) awaited(now time.Time) bool {
+	return n.Leaving && (n.Alive || n.Awaited != nil && now.Before(*n.Awaited))
+}
 
 // plights are what may be said of modules that are to run, in the order in which it is said. A module has the first
 // one that fits.
@@ -302,8 +308,11 @@ func (s Status) troubles(now time.Time) []string {
 	for _, n := range s.Nodes {
 		switch {
 		case n.Name == s.Self || n.stays() && n.beats():
-		case n.Leaving:
+		case n.Leaving && (n.Alive || n.Silent == nil):
 			out = append(out, n.Name+" leaves")
+		case n.Leaving:
+			out = append(out, fmt.Sprintf("duetd was stopped on %s %s ago: start it there%s", n.Name,
+				now.Sub(*n.Silent).Round(time.Second), s.orWait(n, now)))
 		case n.Alive:
 			out = append(out, "the heartbeats of "+n.Name+" are overdue")
 		case n.Silent == nil:
@@ -318,6 +327,18 @@ func (s Status) troubles(now time.Time) []string {
 		}
 	}
 	return out
+}
+
+// orWait says what else ends the standstill of the modules that wait for a node that has left, as the end of a
+// sentence. Where nobody decides, waiting ends nothing; empty, too, where none waits.
+func (s Status) orWait(n NodeStatus, now time.Time) string {
+	waits := slices.ContainsFunc(s.Modules, func(m ModuleStatus) bool {
+		return m.awaits() && m.Decides != Nobody && m.at(n.Name).Left
+	})
+	if !waits || n.Awaited == nil {
+		return ""
+	}
+	return fmt.Sprintf(", or wait %s: then the other node may take over", n.Awaited.Sub(now).Round(time.Second))
 }
 
 // tells: stuck says that already, with the nodes.

@@ -27,7 +27,7 @@ func office(change func(*Status)) Status {
 
 func TestVerdict(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	silent := now.Add(-4 * time.Second)
+	silent, until := now.Add(-4*time.Second), now.Add(26*time.Second)
 	for _, c := range []struct {
 		name   string
 		change func(*Status)
@@ -42,7 +42,9 @@ func TestVerdict(t *testing.T) {
 			s.Modules[0].Nodes[0].Role, s.Modules[0].Nodes[1].Stale = "ALONE", true
 			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Role = true, "ALONE"
 		}, Degraded, "2 of 2 modules have one copy only (web01, mail01), beta is down for 4s; safe to lose: no node", ""},
-		{"one is being copied", func(s *Status) { s.Modules[1].Nodes[1].Status = "Transient" }, Degraded,
+		{"one is being copied", func(s *Status) {
+			s.Modules[1].Nodes[0].Volumes, s.Modules[1].Nodes[1].Status = []VolumeStatus{{State: "syncing"}}, "Transient"
+		}, Degraded,
 			"1 of 2 modules has one copy only (mail01); safe to lose: alpha", "alpha"},
 		{"it is said of one that does not run", func(s *Status) {
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "NotReady"}
@@ -178,6 +180,28 @@ func TestVerdict(t *testing.T) {
 			"1 of 2 modules runs on both nodes, each on its own (web01); safe to lose: no node", ""},
 		{"the other one leaves", func(s *Status) { s.Nodes[1].Leaving = true }, Degraded,
 			"beta leaves; safe to lose: beta", "beta"},
+		{"duetd was stopped where one runs", func(s *Status) {
+			s.Nodes[1] = NodeStatus{Name: "beta", Leaving: true, Silent: &silent, Awaited: &until}
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
+			s.Modules = s.Modules[1:]
+		}, Down, "1 of 1 module stands still (mail01), duetd was stopped on beta 4s ago: start it there, or wait 26s: then " +
+			"the other node may take over; safe to lose: no node", ""},
+		{"duetd was stopped, and nobody decides", func(s *Status) {
+			s.Nodes[1] = NodeStatus{Name: "beta", Leaving: true, Silent: &silent, Awaited: &until}
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
+			s.Modules[1].Decides, s.Modules = Nobody, s.Modules[1:]
+		}, Down, "1 of 1 module stands still (mail01), duetd was stopped on beta 4s ago: start it there; safe to lose: no " +
+			"node, because nobody decides for mail01 when they lose each other: add a witness", ""},
+		{"duetd is being stopped where one runs, which is not known yet but by the connection that is gone",
+			func(s *Status) { s.Modules[1].Nodes[1].Status, s.Modules = "Transient", s.Modules[1:] }, Degraded,
+			"1 of 1 module has one copy only (mail01); safe to lose: no node", ""},
+		{"it takes the time for its return", func(s *Status) {
+			over := now.Add(-time.Second)
+			s.Nodes[1] = NodeStatus{Name: "beta", Leaving: true, Silent: &silent, Awaited: &over}
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
+			s.Modules = s.Modules[1:]
+		}, Down, "1 of 1 module is being started (mail01), duetd was stopped on beta 4s ago: start it there; safe to lose: " +
+			"no node", ""},
 		{"one was destroyed", func(s *Status) {
 			for i := range s.Modules[0].Nodes {
 				n := &s.Modules[0].Nodes[i]
