@@ -69,7 +69,7 @@ func (p *protection) run(ctx context.Context, id string, t Task) (_ string, err 
 	through := err == nil
 	if through {
 		if err = p.w.End(p.Module.Name); err == nil {
-			return p.result(), nil
+			return p.result(ctx), nil
 		}
 	}
 	switch {
@@ -122,7 +122,9 @@ func (p *protection) resume(ctx context.Context) (result string, failed, err err
 	case err != nil:
 	case on:
 		if err = pl.forward(ctx); err == nil {
-			return p.result(), nil, p.w.End(p.Module.Name)
+			if err = p.w.End(p.Module.Name); err == nil {
+				return p.result(ctx), nil, nil
+			}
 		}
 	default:
 		if err = pl.back(ctx); err == nil {
@@ -312,8 +314,29 @@ func (p *protection) begin(ctx context.Context) error {
 	return p.w.cfg.Modules.Run(ctx, p.Module.Name)
 }
 
+// runsWithin is how long a module that was told to run may take until its protect says that it does not.
+const runsWithin = 30 * time.Second
+
+// runs waits until the module says that it runs: its VM has found its volumes again only then. It does not wait for ever,
+// as what keeps it may last; the protect has its end all the same.
+func (p *protection) runs(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, runsWithin)
+	defer cancel()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	p.say("waits until module %s runs", p.Module.Name)
+	for !p.w.cfg.Modules.Runs(p.Module.Name) {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // result is what a protect has led to, in a sentence.
-func (p *protection) result() string {
+func (p *protection) result(ctx context.Context) string {
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
 		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it, and %s gets its copy "+
@@ -323,9 +346,14 @@ func (p *protection) result() string {
 	for _, d := range p.Definition.Disks {
 		paths = append(paths, d.Path)
 	}
+	images := fmt.Sprintf("The old images are no longer used: %s%s%s", strings.Join(paths, ", "), p.caution(), p.noticed())
+	if !p.runs(ctx) {
+		return fmt.Sprintf("VM %s is protected as module %s, was told to run, and does not say yet that it does: `duet "+
+			"status %s` says what keeps it. %s", vm, name, name, images)
+	}
 	return fmt.Sprintf("VM %s is protected as module %s and runs. The first copy to %s goes on without this task, and "+
-		"until it is complete there is one copy only: `duet status %s` shows how far it is. The old images are no longer "+
-		"used: %s%s%s", vm, name, p.peer(), name, strings.Join(paths, ", "), p.caution(), p.noticed())
+		"until it is complete there is one copy only: `duet status %s` shows how far it is. %s", vm, name, p.peer(), name,
+		images)
 }
 
 // caution says what an admin might not expect of the safe policy.

@@ -14,7 +14,7 @@ func (m ModuleStatus) level() Level {
 		return Degraded
 	case m.Stopped():
 		return OK
-	case m.ends(), m.unknown():
+	case m.ends(), m.unknown(), m.joins():
 		return Degraded
 	case m.runs() == "":
 		return Down
@@ -26,8 +26,18 @@ func (m ModuleStatus) level() Level {
 
 // Stopped: an operator has stopped it on all its nodes that answer. If none answers it is not known, and counts as
 // no. One that has ended otherwise is to run, whatever keeps it, and so is one that a node which does not answer had
-// the right to run, as it said last: it was stopped on the other one only.
-func (m ModuleStatus) Stopped() bool {
+// the right to run, as it said last: it was stopped on the other one only. One that is being protected is about to run.
+func (m ModuleStatus) Stopped() bool { return m.halted() && !m.joins() }
+
+// joins: the work that protects it goes on. Its VM ran before, and is paused for moments only; one that stands still for
+// longer, or whose work does not get on (its node says STOP, and that nobody has stopped it), does not.
+func (m ModuleStatus) joins() bool {
+	return m.Task != nil && m.Task.Kind == "protect" && !m.Task.Done && !m.still() && !m.ended() &&
+		(m.halted() || m.runs() != "" || m.moves())
+}
+
+// halted is Stopped, whatever goes on beside it.
+func (m ModuleStatus) halted() bool {
 	wanted := func(n NodeState) bool { return n.Heard() && !n.Stopped || !n.Heard() && n.leads() }
 	return len(m.heard()) > 0 && !m.ended() && !slices.ContainsFunc(m.Nodes, wanted)
 }

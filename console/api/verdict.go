@@ -105,6 +105,7 @@ var plights = []struct {
 		func(m ModuleStatus) bool { return m.Level == Down && !m.still() && !m.moves() && !m.ended() }},
 	{Down, "module", "stands still", "stand still", ModuleStatus.still},
 	{Degraded, "module", "is not known to run", "are not known to run", ModuleStatus.unknown},
+	{Degraded, "module", "is being protected", "are being protected", ModuleStatus.joins},
 	{Down, "module", "is being started", "are being started", ModuleStatus.moves},
 	{Down, "module", "has ended otherwise than by Duet", "have ended otherwise than by Duet", ModuleStatus.ended},
 	{Degraded, "module", "is being stopped", "are being stopped", ModuleStatus.ends},

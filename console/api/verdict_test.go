@@ -202,6 +202,26 @@ func TestVerdict(t *testing.T) {
 			s.Modules = s.Modules[1:]
 		}, Down, "1 of 1 module is being started (mail01), duetd was stopped on beta 4s ago: start it there; safe to lose: " +
 			"no node", ""},
+		{"one is being protected, and its engine has not been told to run it yet", func(s *Status) {
+			s.Modules[0].Task = &Task{Kind: "protect"}
+			for i := range s.Modules[0].Nodes {
+				n := &s.Modules[0].Nodes[i]
+				n.Role, n.Status, n.Stopped, n.Complete, n.Volumes = "STOP", "NotReady", true, i == 0, []VolumeStatus{{}}
+			}
+		}, Degraded, "1 of 2 modules is being protected (web01); safe to lose: no node", ""},
+		{"one is being protected, and its VM is about to find its volumes", func(s *Status) {
+			s.Modules[0].Task = &Task{Kind: "protect"}
+			s.Modules[0].Nodes[0].Status, s.Modules[0].Nodes[0].VM = "Transient", "io-error"
+			s.Modules[0].Nodes[1].Status = "Transient"
+		}, Degraded, "1 of 2 modules is being protected (web01); safe to lose: no node", ""},
+		{"one was to be protected, which does not come to an end", func(s *Status) {
+			s.Modules[0].Task = &Task{Kind: "protect"}
+			s.Modules[0].Nodes = []NodeState{{Node: "alpha", Role: "STOP", Status: "NotReady"}}
+		}, Down, "1 of 2 modules does not run (web01); safe to lose: beta", "beta"},
+		{"its protect has ended, and it does not run yet", func(s *Status) {
+			s.Modules[0].Task = &Task{Kind: "protect", Done: true}
+			s.Modules[0].Nodes[0].Status, s.Modules[0].Nodes[1].Status = "Transient", "Transient"
+		}, Down, "1 of 2 modules is being started (web01); safe to lose: no node", ""},
 		{"one was destroyed", func(s *Status) {
 			for i := range s.Modules[0].Nodes {
 				n := &s.Modules[0].Nodes[i]
