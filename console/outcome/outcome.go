@@ -271,7 +271,8 @@ func runsOn(m api.ModuleStatus, at string) string {
 	return said
 }
 
-// onTheWay says what is waited for. Of several nodes that are on their way the first is told.
+// onTheWay says what is waited for. Of several nodes that are on their way the first is told. Why a node does not get on
+// is told in the end only (facts): until the order has come to it, that is the failure from before.
 func onTheWay(m api.ModuleStatus) string {
 	for _, n := range m.Nodes {
 		if n.Stale || n.Status != "Transient" || n.Role == "SECOND" {
@@ -283,18 +284,25 @@ func onTheWay(m api.ModuleStatus) string {
 		}
 		return text
 	}
-	return facts(m)
+	return stands(m, func(n api.NodeState) bool { return n.Status != "NotReady" })
 }
 
-// facts are how every node stands.
-func facts(m api.ModuleStatus) string {
+// facts are how every node stands, and why.
+func facts(m api.ModuleStatus) string { return stands(m, func(api.NodeState) bool { return true }) }
+
+// stands is how every node stands, and why where that is so.
+func stands(m api.ModuleStatus, why func(api.NodeState) bool) string {
 	var out []string
 	for _, n := range m.Nodes {
 		if n.Stale {
 			out = append(out, n.Node+" does not answer")
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s is %s (%s): %s", n.Node, n.Role, n.Status, n.Why))
+		text := fmt.Sprintf("%s is %s (%s)", n.Node, n.Role, n.Status)
+		if why(n) {
+			text += ": " + n.Why
+		}
+		out = append(out, text)
 	}
 	return strings.Join(out, "; ")
 }

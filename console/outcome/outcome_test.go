@@ -147,6 +147,23 @@ func outcome(l Look) string {
 	return "…"
 }
 
+// TestOldFailureIsNotProgress: an order that is about to be carried out is not told the failure from before it; one that
+// comes to nothing is told why.
+func TestOldFailureIsNotProgress(t *testing.T) {
+	const why = "it did not start here, nor on alpha"
+	m := module(t, "alpha STOP/NotReady 0, beta STOP/NotReady 0")
+	o := New(m, api.Start, "")
+	m = module(t, "alpha STOP/NotReady 0, beta WAIT/NotReady 1")
+	m.Nodes[1].Why = "started by an operator: " + why
+	now := time.Unix(2000, 0)
+	if look := o.At(m, now); look.Done || look.Said != "alpha is STOP (NotReady); beta is WAIT (NotReady)" {
+		t.Errorf("at once: %+v", look)
+	}
+	if look := o.At(m, now.Add(stillFor)); !look.Done || look.Err == nil || !strings.Contains(look.Err.Error(), why) {
+		t.Errorf("in the end: %+v", look)
+	}
+}
+
 // TestGuestHasItsTime: a guest that shuts down slowly is waited for as long as it may take, and that is said.
 func TestGuestHasItsTime(t *testing.T) {
 	o := New(module(t, pair), api.Stop, "")
