@@ -219,6 +219,18 @@ func TestAwaits(t *testing.T) {
 	}
 }
 
+// TestAwaited: only one that left on purpose is waited for beyond its silence, as long as an engine does.
+func TestAwaited(t *testing.T) {
+	silent := time.Unix(1000, 0)
+	if at := Awaited(cluster.PeerView{Silent: silent}); at != nil {
+		t.Errorf("one that died is waited for until %v", at)
+	}
+	want := silent.Add(engine.DefaultTimes(time.Second).LeaveGrace)
+	if at := Awaited(cluster.PeerView{Silent: silent, Leaving: true}); at == nil || !at.Equal(want) {
+		t.Errorf("one that left is waited for until %v, want %v", at, want)
+	}
+}
+
 // TestRefusalIsNotOutlived: that the peer does not follow because of a state is said as long as it is in that state.
 func TestRefusalIsNotOutlived(t *testing.T) {
 	const refused = "; alpha does not follow yet: the module is ALONE (Ready) on alpha"

@@ -27,7 +27,7 @@ func TestExplainPairs(t *testing.T) {
 
 // TestExplainStates: every word that status shows as a state is explained.
 func TestExplainStates(t *testing.T) {
-	words := []string{"?", "OK", "DEGRADED", "DOWN"}
+	words := []string{"?", "OK", "DEGRADED", "DOWN", "leaving", "overdue"}
 	for _, row := range appmodules.Table() {
 		role, status := appmodules.Machine{Phase: row.To}.Display()
 		words = append(words, role.String(), status.String())
