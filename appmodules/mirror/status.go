@@ -60,8 +60,8 @@ func Awaited(p cluster.PeerView) *time.Time {
 	return &until
 }
 
-// awaits adds to the sentence of a node that follows one that has stopped what that waits for: nothing here ends it. It
-// takes out what the peer has said of itself and is over.
+// awaits adds to the sentence of a node that follows one that has stopped what that waits for: nothing here ends it.
+// It takes out what the peer has said of itself and is over.
 func awaits(n *api.NodeState, module string, peer api.NodeState) {
 	n.Why = current(n.Why, peer)
 	if n.Role == appmodules.Second.String() && n.Status == appmodules.Transient.String() &&
@@ -71,9 +71,9 @@ func awaits(n *api.NodeState, module string, peer api.NodeState) {
 	}
 }
 
-// current is a node's sentence without a refusal of its peer (engine.acceptable) for a state that this one is not in any
-// more, or of which it says nothing: an attempt to connect that hangs leaves the one before it standing. Each volume has
-// added its own.
+// current is a node's sentence without a refusal of its peer (engine.acceptable) for a state that this one is not in
+// any more, or of which it says nothing: an attempt to connect that hangs leaves the one before it standing. Each volume
+// has added its own.
 func current(why string, peer api.NodeState) string {
 	head, tail := peer.Node+" does not follow yet: the module is ", " on "+peer.Node
 	so := fmt.Sprintf("%s (%s)", peer.Role, peer.Status)

@@ -317,8 +317,8 @@ func (p *protection) begin(ctx context.Context) error {
 // runsWithin is how long a module that was told to run may take until its protect says that it does not.
 const runsWithin = 30 * time.Second
 
-// runs waits until the module says that it runs: its VM has found its volumes again only then. It does not wait for ever,
-// as what keeps it may last; the protect has its end all the same.
+// runs waits until the module says that it runs: its VM has found its volumes again only then. It does not wait for
+// ever, as what keeps it may last; the protect has its end all the same.
 func (p *protection) runs(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, runsWithin)
 	defer cancel()

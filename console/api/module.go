@@ -26,7 +26,8 @@ func (m ModuleStatus) level() Level {
 
 // Stopped: an operator has stopped it on all its nodes that answer. If none answers it is not known, and counts as
 // no. One that has ended otherwise is to run, whatever keeps it, and so is one that a node which does not answer had
-// the right to run, as it said last: it was stopped on the other one only. One that is being protected is about to run.
+// the right to run, as it said last: it was stopped on the other one only. One that is being protected is about to
+// run.
 func (m ModuleStatus) Stopped() bool { return m.halted() && !m.joins() }
 
 // joins: the work that protects it goes on. Its VM ran before, and is paused for moments only; one that stands still for
