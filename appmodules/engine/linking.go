@@ -170,6 +170,9 @@ const (
 // which the writes do not need, waiting only prolongs the pause.
 func (l *leading) watch() {
 	e := l.e
+	if !l.linked && e.cfg.View().Peers[e.peer].Quiet {
+		e.shelf.setProblem("") // what it said last is no news any more
+	}
 	needless := e.m.Link == appmodules.Syncing || e.m.Link == appmodules.InStep && len(e.cfg.Witnesses()) > 0
 	if !needless || !l.linked || !e.cfg.View().Peers[e.peer].Quiet {
 		return

@@ -231,31 +231,6 @@ func TestAwaited(t *testing.T) {
 	}
 }
 
-// TestRefusalIsNotOutlived: that the peer does not follow because of a state is said as long as it is in that state.
-func TestRefusalIsNotOutlived(t *testing.T) {
-	const refused = "; alpha does not follow yet: the module is ALONE (Ready) on alpha"
-	for _, c := range []struct {
-		why  string
-		peer api.NodeState
-		want string
-	}{
-		{"it runs" + refused, api.NodeState{Role: "ALONE", Status: "Ready"}, "it runs" + refused},
-		{"it runs" + refused + refused, api.NodeState{Role: "PRIM", Status: "Ready"}, "it runs"},
-		{"it runs" + refused + "; volume a is slow", api.NodeState{Role: "ALONE", Status: "Ready", Quiet: true},
-			"it runs; volume a is slow"},
-		{"gone: alpha does not follow yet: the module is ALONE (Ready) on alpha",
-			api.NodeState{Role: "ALONE", Status: "Ready", Stale: true}, "gone"},
-		{"it runs; alpha does not follow yet: this node is opening its volumes", api.NodeState{Role: "SECOND"},
-			"it runs; alpha does not follow yet: this node is opening its volumes"},
-	} {
-		c.peer.Node = "alpha"
-		n := api.NodeState{Role: "PRIM", Status: "Ready", Why: c.why}
-		if awaits(&n, "web01", c.peer); n.Why != c.want {
-			t.Errorf("%s beside %+v says %q", c.why, c.peer, n.Why)
-		}
-	}
-}
-
 // TestPeer: what an engine asks its peer goes to the module of its identity there, with what this host says of it.
 func TestPeer(t *testing.T) {
 	s := newShop(t)

@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"duet/appmodules"
@@ -61,36 +60,11 @@ func Awaited(p cluster.PeerView) *time.Time {
 }
 
 // awaits adds to the sentence of a node that follows one that has stopped what that waits for: nothing here ends it.
-// It takes out what the peer has said of itself and is over.
 func awaits(n *api.NodeState, module string, peer api.NodeState) {
-	n.Why = current(n.Why, peer)
 	if n.Role == appmodules.Second.String() && n.Status == appmodules.Transient.String() &&
 		peer.Role == appmodules.Stop.String() && peer.Status == appmodules.NotReady.String() && peer.Heard() {
 		n.Why += fmt.Sprintf("; %s is STOP on %s, and this copy follows again when it is started there: `duet start %s`",
 			module, peer.Node, module)
-	}
-}
-
-// current is a node's sentence without a refusal of its peer (engine.acceptable) for a state that this one is not in
-// any more, or of which it says nothing: an attempt to connect that hangs leaves the one before it standing. Each volume
-// has added its own.
-func current(why string, peer api.NodeState) string {
-	head, tail := peer.Node+" does not follow yet: the module is ", " on "+peer.Node
-	so := fmt.Sprintf("%s (%s)", peer.Role, peer.Status)
-	var out strings.Builder
-	for {
-		before, rest, found := strings.Cut(why, head)
-		state, after, ends := strings.Cut(rest, tail)
-		switch {
-		case !found || !ends:
-			out.WriteString(why)
-			return out.String()
-		case peer.Heard() && state == so:
-			out.WriteString(before + head + state + tail)
-		default:
-			out.WriteString(strings.TrimRight(before, ":; "))
-		}
-		why = after
 	}
 }
 

@@ -30,8 +30,8 @@ func (m ModuleStatus) level() Level {
 // run.
 func (m ModuleStatus) Stopped() bool { return m.halted() && !m.joins() }
 
-// joins: the work that protects it goes on. Its VM ran before, and is paused for moments only; one that stands still for
-// longer, or whose work does not get on (its node says STOP, and that nobody has stopped it), does not.
+// joins: the work that protects it goes on. Its VM ran before, and is paused for moments only; one that stands still
+// for longer, or whose work does not get on (its node says STOP, and that nobody has stopped it), does not.
 func (m ModuleStatus) joins() bool {
 	return m.Task != nil && m.Task.Kind == "protect" && !m.Task.Done && !m.still() && !m.ended() &&
 		(m.halted() || m.runs() != "" || m.moves())
@@ -167,26 +167,29 @@ func (m ModuleStatus) refusal() *Notice {
 // node has stopped: it may wait for ever; nor where that one has left and is given the time to come back.
 func (m ModuleStatus) OnTheWay(n NodeState) bool {
 	stopped := func(o NodeState) bool {
-		return o.Node != n.Node && (o.Heard() && o.Role == "STOP" && o.Status == "NotReady" || o.gone())
+		return o.Node != n.Node && (o.Heard() && o.Role == "STOP" && o.Status == "NotReady" || m.gone(o))
 	}
 	return n.Heard() && n.Status == "Transient" && (n.Role != "SECOND" || !slices.ContainsFunc(m.Nodes, stopped))
 }
 
 // unknown: a node that is taken to be there said last that it had the right to run it, and has not said whether it
-// still does; the other one follows it as before, or was stopped.
+// still does; the other one follows it as before, or was stopped. Just after a standstill of the one that is asked that
+// is so of itself, too, and nothing is known.
 func (m ModuleStatus) unknown() bool {
 	had := func(n NodeState) bool { return n.Unheard && n.leads() }
 	follows := m.where(func(n NodeState) bool { return n.Role == "SECOND" || n.Stopped }) != ""
-	return m.runs() == "" && follows && !m.still() && slices.ContainsFunc(m.Nodes, had)
+	return m.runs() == "" && (follows || len(m.heard()) == 0) && !m.still() && slices.ContainsFunc(m.Nodes, had)
 }
 
 // gone: it had the right to run it when duetd was stopped there, and others wait for its return.
-func (n NodeState) gone() bool { return n.Left && !n.Heard() && n.leads() }
+func (m ModuleStatus) gone(n NodeState) bool {
+	return slices.Contains(m.Awaited, n.Node) && !n.Heard() && n.leads()
+}
 
 // awaits: what runs it was left alone when duetd was stopped there, so it has no disks, and its follower waits.
 func (m ModuleStatus) awaits() bool {
 	return m.runs() == "" && m.where(func(n NodeState) bool { return n.Role == "SECOND" }) != "" &&
-		slices.ContainsFunc(m.Nodes, NodeState.gone)
+		slices.ContainsFunc(m.Nodes, m.gone)
 }
 
 // still: its writes wait for the right to go on, and it with them, or its disk gives it errors all the time, or nobody

@@ -66,7 +66,9 @@ type ModuleStatus struct {
 	// Decides is what decides whether a node may go on without the other.
 	Decides string      `json:"decides" enum:"witness,fence,ping,nobody" doc:"what decides when its nodes lose each other; nobody: a human"`
 	Nodes   []NodeState `json:"nodes" doc:"in the order of the module's configuration"`
-	Task    *Task       `json:"task,omitempty" doc:"long work going on for this module"`
+	// Awaited are nodes that said that they stop on purpose, and the others wait for their return yet.
+	Awaited []string `json:"awaited,omitempty" doc:"nodes where duetd was stopped; the other one does not take over yet"`
+	Task    *Task    `json:"task,omitempty" doc:"long work going on for this module"`
 }
 
 // NodeState is one module on one node. That of a node which does not answer is what was heard of it last, with
@@ -100,8 +102,6 @@ type NodeState struct {
 	Quiet bool `json:"quiet,omitempty" doc:"its word or its heartbeats are overdue: what it said last may have changed"`
 	// Unheard: it is Stale or Quiet, and taken to be there, as after the one that tells this has stood still itself.
 	Unheard bool `json:"unheard,omitempty" doc:"the node is taken to be there, and has not said how the module stands now"`
-	// Left: it said that it stops on purpose, and the others wait for its return yet.
-	Left bool `json:"left,omitempty" doc:"duetd was stopped there, and the other node does not take over yet"`
 	// Parted: the node says that the one which tells this was removed from the cluster. It is Stale too.
 	Parted bool `json:"parted,omitempty" doc:"the node takes the answering one for no member: nothing more is heard of it"`
 }

@@ -46,12 +46,14 @@ func (s Status) Judged(now time.Time) Status {
 	s.Modules = slices.Clone(s.Modules)
 	for i := range s.Modules {
 		m := &s.Modules[i]
-		m.Nodes = s.current(m.Nodes)
+		m.Nodes, m.Awaited = s.current(m.Nodes), nil
 		for j := range m.Nodes {
 			n := &m.Nodes[j]
-			n.Quiet = n.Node != s.Self && (n.Quiet || !s.is(n.Node, NodeStatus.beats))
-			n.Left = n.Node != s.Self && s.is(n.Node, func(x NodeStatus) bool { return x.awaited(now) })
-			n.Unheard = !n.Heard() && !n.Parted && n.Node != s.Self && s.is(n.Node, NodeStatus.stays)
+			n.Quiet = n.Quiet || n.Node != s.Self && !s.is(n.Node, NodeStatus.beats)
+			if n.Node != s.Self && s.is(n.Node, func(x NodeStatus) bool { return x.awaited(now) }) {
+				m.Awaited = append(m.Awaited, n.Node)
+			}
+			n.Unheard = !n.Heard() && !n.Parted && (n.Node == s.Self || s.is(n.Node, NodeStatus.stays))
 		}
 		m.Level = m.level()
 	}
@@ -334,7 +336,7 @@ func (s Status) troubles(now time.Time) []string {
 // sentence. Where nobody decides, waiting ends nothing; empty, too, where none waits.
 func (s Status) orWait(n NodeStatus, now time.Time) string {
 	waits := slices.ContainsFunc(s.Modules, func(m ModuleStatus) bool {
-		return m.awaits() && m.Decides != Nobody && m.at(n.Name).Left
+		return m.awaits() && m.Decides != Nobody && slices.Contains(m.Awaited, n.Name)
 	})
 	if !waits || n.Awaited == nil {
 		return ""

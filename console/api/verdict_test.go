@@ -274,3 +274,18 @@ func TestVerdictKeepsWhatItJudges(t *testing.T) {
 		t.Error("Judged has changed its receiver")
 	}
 }
+
+// TestJustAfterAStandstill: a node that has stood still says of itself, too, that it is not known what runs.
+func TestJustAfterAStandstill(t *testing.T) {
+	row := func(node, role string) NodeState {
+		return NodeState{Node: node, Role: role, Status: "Ready", Epoch: 1, Holder: "alpha", Complete: true, Quiet: true}
+	}
+	s := Status{Self: "alpha", Nodes: []NodeStatus{{Name: "alpha", Alive: true}, {Name: "beta", Alive: true}},
+		Modules: []ModuleStatus{{Name: "web01", Decides: "witness", Nodes: []NodeState{row("alpha", "PRIM"),
+			row("beta", "SECOND")}}}}
+	got := s.Judged(time.Now()).Verdict
+	const want = "1 of 1 module is not known to run (web01); safe to lose: no node"
+	if got.Level != Degraded || got.Text != want {
+		t.Errorf("%s: %s", got.Level, got.Text)
+	}
+}

@@ -271,8 +271,8 @@ func runsOn(m api.ModuleStatus, at string) string {
 	return said
 }
 
-// onTheWay says what is waited for. Of several nodes that are on their way the first is told. Why a node does not get on
-// is told in the end only (facts): until the order has come to it, that is the failure from before.
+// onTheWay says what is waited for. Of several nodes that are on their way the first is told. Why a node does not get
+// on is told in the end only (facts): until the order has come to it, that is the failure from before.
 func onTheWay(m api.ModuleStatus) string {
 	for _, n := range m.Nodes {
 		if n.Stale || n.Status != "Transient" || n.Role == "SECOND" {

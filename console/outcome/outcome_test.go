@@ -147,8 +147,8 @@ func outcome(l Look) string {
 	return "…"
 }
 
-// TestOldFailureIsNotProgress: an order that is about to be carried out is not told the failure from before it; one that
-// comes to nothing is told why.
+// TestOldFailureIsNotProgress: an order that is about to be carried out is not told the failure from before it; one
+// that comes to nothing is told why.
 func TestOldFailureIsNotProgress(t *testing.T) {
 	const why = "it did not start here, nor on alpha"
 	m := module(t, "alpha STOP/NotReady 0, beta STOP/NotReady 0")
