@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -8,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -153,4 +155,36 @@ func TestRawStringsAreNotCut(t *testing.T) {
 	if got, want := fmt.Sprint(uncut([]byte(text))), "map[3:true 6:true 7:true 8:true]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+}
+
+// TestNoPrograms: what is built is not kept. One that `go build ./cmd/duet` leaves in the tree is 17 MB.
+func TestNoPrograms(t *testing.T) {
+	out, err := exec.Command("git", "-C", "..", "ls-files", "-z").Output()
+	if err != nil {
+		t.Skipf("this is no checkout: %v", err)
+	}
+	for _, path := range strings.Split(strings.TrimRight(string(out), "\x00"), "\x00") {
+		if program(t, filepath.Join("..", path)) {
+			t.Errorf("%s is a program", path)
+		}
+	}
+	if self, err := os.Executable(); err != nil || !program(t, self) {
+		t.Errorf("this test is taken for none: %v", err)
+	}
+}
+
+// program tells by how it begins that a file is for the kernel to run. One that is not there is none.
+func program(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	head := make([]byte, 4)
+	n, _ := f.Read(head) // an empty one has none
+	return string(head[:n]) == "\x7fELF"
 }
