@@ -64,7 +64,7 @@ func (v *VM) Retain(text []byte) (where string, err error) {
 	if err := durable.WriteFile(where, text); err != nil {
 		return "", err
 	}
-	return where, nil
+	return where, durable.SyncDir(filepath.Dir(v.cfg.Retained)) // it may have been made
 }
 
 // replaced is text where that is an edit, and not what this node had before the one that is kept came.
