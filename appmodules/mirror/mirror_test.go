@@ -49,7 +49,8 @@ type still struct {
 func (*still) State(context.Context) (appmodules.Condition, error) {
 	return appmodules.Condition{Text: "off"}, nil
 }
-func (s *still) Event(ev vmmanager.Event) { s.events = append(s.events, ev) }
+func (*still) Watch(context.Context, func(appmodules.Report)) {}
+func (s *still) Event(ev vmmanager.Event)                     { s.events = append(s.events, ev) }
 
 // notices are what hosts say of web01.
 type notices map[string][]api.Notice
@@ -153,6 +154,22 @@ func TestStatus(t *testing.T) {
 	other.VMEvent(vmmanager.Event{VM: "vm01"}) // of what is no VM nobody is told
 	if len(w.events) != 1 {
 		t.Errorf("the workload heard %v", w.events)
+	}
+}
+
+// TestQuietOfItself: what a process that does not run, or stood still, says of itself is marked as old; of one that
+// runs it is not.
+func TestQuietOfItself(t *testing.T) {
+	s := newShop(t)
+	m, err := s.Build(s.web(t), &still{}, func(engine.Transition) {})
+	must(t, err)
+	if !m.Status()[0].Quiet {
+		t.Error("what an engine that does not run says of itself is taken for new")
+	}
+	m.Start()
+	defer m.Stop(t.Context())
+	if m.Status()[0].Quiet {
+		t.Error("what an engine that runs says of itself is taken for old")
 	}
 }
 
