@@ -136,6 +136,9 @@ func (m ModuleStatus) where(is func(NodeState) bool) string {
 	return ""
 }
 
+// off: it is to run, and no node that answers runs it or is about to.
+func (m ModuleStatus) off() bool { return m.Level == Down && !m.still() && !m.moves() && !m.ended() }
+
 // moves: it runs nowhere, and a node is about to change that.
 func (m ModuleStatus) moves() bool {
 	return m.runs() == "" && !m.ends() && slices.ContainsFunc(m.Nodes, m.OnTheWay)

@@ -103,8 +103,10 @@ var plights = []struct {
 	one, many string
 	is        func(ModuleStatus) bool
 }{
-	{Down, "module", "does not run", "do not run",
-		func(m ModuleStatus) bool { return m.Level == Down && !m.still() && !m.moves() && !m.ended() }},
+	// What one does that does not answer is not known: it may be cut off only, and run them.
+	{Down, "module", "runs on no node that answers", "run on no node that answers",
+		func(m ModuleStatus) bool { return m.off() && len(m.heard()) < len(m.Nodes) }},
+	{Down, "module", "does not run", "do not run", ModuleStatus.off},
 	{Down, "module", "stands still", "stand still", ModuleStatus.still},
 	{Degraded, "module", "is not known to run", "are not known to run", ModuleStatus.unknown},
 	{Degraded, "module", "is being protected", "are being protected", ModuleStatus.joins},
