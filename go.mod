@@ -60,3 +60,5 @@ require (
 	golang.org/x/sync v0.22.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
+
+require github.com/hanwen/go-fuse/v2 v2.12.1 // indirect
