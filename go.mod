@@ -8,6 +8,7 @@ require (
 	github.com/danielgtaylor/huma/v2 v2.37.2 // HTTP API with its OpenAPI document generated from the Go types
 	github.com/dgraph-io/badger/v4 v4.9.6 // durable store of the dirty log and module state
 	github.com/goccy/go-yaml v1.19.2 // module configuration, strict, with line numbers in errors
+	github.com/hanwen/go-fuse/v2 v2.12.1 // a file behind a loop device
 	github.com/hashicorp/memberlist v0.7.0 // failure detection on each heartbeat network
 	github.com/microsoft/wmi v0.38.3 // Hyper-V
 	github.com/prometheus-community/pro-bing v0.9.1 // ping target of arbitration
@@ -60,5 +61,3 @@ require (
 	golang.org/x/sync v0.22.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
-
-require github.com/hanwen/go-fuse/v2 v2.12.1 // indirect

@@ -17,10 +17,10 @@ var rows = [][]string{
 		"testbed/netns", "testbed/proc", "testbed/guest", "testbed/guest/*", "testbed/deps", "testbed/previous"},
 	1: {"cluster", "cluster/enroll", "blockrepl", "vmmanager", "lb", "appmodules"},
 	2: {"cluster/*", "cluster/doctor/*", "blockrepl/*", "blockrepl/host/*", "vmmanager/*", "lb/*", "appmodules/checker",
-		"appmodules/script", "appmodules/safepkg", "appmodules/filerepl", "appmodules/config", "console/api"},
+		"appmodules/script", "appmodules/safepkg", "appmodules/directory", "appmodules/config", "console/api"},
 	3: {
 		"cluster/control", "cluster/fencing", "cluster/registrar", "cluster/support", "cluster/voting",
-		"appmodules/engine", "appmodules/workload", "appmodules/protect", "appmodules/filerepl/fuse", "console",
+		"appmodules/engine", "appmodules/workload", "appmodules/protect", "blockrepl/host", "console",
 		"console/client", "console/journal", "console/outcome", "console/tasks", "console/api/apitest",
 	},
 	4: { // rooms of the daemon, which know engines and the API
@@ -46,7 +46,7 @@ var only = map[string][]string{
 	"github.com/microsoft/wmi":            {"vmmanager/hyperv"},
 	"github.com/google/nftables":          {"lb/nft"},
 	"github.com/vishvananda/netlink":      {"lb/vip", "testbed/netns"},
-	"github.com/hanwen/go-fuse":           {"appmodules/filerepl/fuse"},
+	"github.com/hanwen/go-fuse":           {"blockrepl/host/onefile"},
 	"github.com/spf13/cobra":              {"cmd/duet"},
 	"github.com/danielgtaylor/huma":       {"console/api"},
 	"github.com/goccy/go-yaml":            {"appmodules/config"},
