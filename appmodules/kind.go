@@ -46,7 +46,7 @@ type About struct {
 }
 
 // kinds is the table. Register adds to it.
-var kinds = map[Kind]About{KindVM: aboutVM()}
+var kinds = map[Kind]About{KindVM: aboutVM(), KindMirror: aboutApplication()}
 
 // Register adds a kind. It is for the start of a program, before any module is read; a kind twice is a mistake.
 func Register(k Kind, a About) {

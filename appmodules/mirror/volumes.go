@@ -33,8 +33,8 @@ type VolumesConfig struct {
 	Self    cluster.NodeID
 	Dir     string  // of the sockets
 	Sockets Sockets // nil: the sockets end with this process
-	// Runs returns nil if a process is that of a VM.
-	Runs func(vm string, pid int) error
+	// Runs returns nil if a process is the one that a module has for its volumes: its VM's.
+	Runs func(m appmodules.Module, pid int) error
 	// Root lets programs of root open a volume beside the process that runs its VM.
 	Root   bool
 	Keeper *divergence.Keeper // versions that lost a split brain
@@ -50,13 +50,12 @@ type Volumes struct{ cfg VolumesConfig }
 func NewVolumes(cfg VolumesConfig) *Volumes { return &Volumes{cfg} }
 
 // Of are the volumes of one module.
-func (s *Volumes) Of(m appmodules.Module) engine.Disks { return disks{s, m.Name, m.Subject()} }
+func (s *Volumes) Of(m appmodules.Module) engine.Disks { return disks{s, m} }
 
 // disks opens the parts of the volumes of one module. It is an engine.Disks.
 type disks struct {
 	*Volumes
-	module string
-	vm     string
+	module appmodules.Module
 }
 
 // Open opens the image of a volume together with all versions that are kept of it: what is overwritten is saved into
@@ -87,7 +86,7 @@ func (d disks) grown(v appmodules.Volume, err error) error {
 		return fmt.Errorf("%w: the end of %s is gone: what is on the other node is whole", err, path)
 	}
 	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that "+
-		"node the new size, `duet vm protect %s`; to go on as before, give %s its %d bytes again", err, d.module, d.vm, path,
+		"node the new size, `duet vm protect %s`; to go on as before, give %s its %d bytes again", err, d.module.Name, d.module.Subject(), path,
 		v.Size)
 }
 
@@ -138,7 +137,7 @@ func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend,
 	return s, s.Listen()
 }
 
-// admit lets only the process in that runs the VM: another one with the same disks, of a copied definition say, would
+// admit lets only the process in that runs the VM, or is behind the block device: another one with the same disks, of a copied definition say, would
 // write the volume as well. This daemon itself knocks, to see whether the socket is served.
 func (d disks) admit(p nbd.Peer) error {
 	switch {
@@ -147,13 +146,18 @@ func (d disks) admit(p nbd.Peer) error {
 	case p.UID == 0 && d.cfg.Root:
 		return nil
 	}
-	return d.cfg.Runs(d.vm, p.PID)
+	return d.cfg.Runs(d.module, p.PID)
 }
 
 // socket is where a volume is served, the same path on every node, as the definition that has it goes to the other
 // one.
 func (s *Volumes) socket(module, target string) string {
 	return filepath.Join(s.cfg.Dir, module+"-"+target+".sock")
+}
+
+// Socket is where a volume of a module is served.
+func (s *Volumes) Socket(m appmodules.Module, v appmodules.Volume) string {
+	return s.socket(m.Name, v.Target)
 }
 
 // Endpoints are where the VM of a module finds its volumes.

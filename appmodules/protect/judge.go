@@ -54,8 +54,11 @@ func (p *protection) judge(ctx context.Context) error {
 	return err
 }
 
-// fit refuses what the peer would refuse.
+// fit refuses what the peer would refuse of a VM.
 func (p *protection) fit(ctx context.Context) error {
+	if !p.Module.Kind.Defined() {
+		return nil
+	}
 	if err := p.judge(ctx); err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (p *protection) plan() *plan {
 			{name: stepImages, do: p.makeImages, undo: func(context.Context) error {
 				return errors.Join(p.w.cfg.Modules.Forget(p.Module), p.w.cfg.Volumes.Drop(p.Module, p.Mine))
 			}},
-			{name: stepMove, do: p.move, undo: p.giveBack},
+			p.takeIn(),
 			{name: stepStore, do: p.store, through: func(context.Context) (bool,
 				error) {
 				return p.w.cfg.Modules.Stored(p.Module.Name)
@@ -48,6 +48,14 @@ func (p *protection) plan() *plan {
 			{name: stepBegin, do: p.begin},
 		},
 	}
+}
+
+// takeIn is the step by which what the module protects gets onto its volumes.
+func (p *protection) takeIn() step {
+	if p.Kind == installing {
+		return step{name: stepFill, do: p.fill}
+	}
+	return step{name: stepMove, do: p.move, undo: p.giveBack}
 }
 
 // run protects the VM. What fails before the module is durable is undone, if need be later. It is the work of the
@@ -128,8 +136,7 @@ func (p *protection) resume(ctx context.Context) (result string, failed, err err
 		}
 	default:
 		if err = pl.back(ctx); err == nil {
-			failed = fmt.Errorf("the daemon ended during it: VM %s has its own disks again: repeat the command",
-				p.Definition.Name)
+			failed = fmt.Errorf("the daemon ended during it: %s: repeat the command", p.backAgain())
 			_, err = p.w.depart(ctx, p.record)
 		}
 	}
@@ -139,6 +146,14 @@ func (p *protection) resume(ctx context.Context) (result string, failed, err err
 	return "", failed, err
 }
 
+// backAgain is how things are once all is undone.
+func (p *protection) backAgain() string {
+	if p.Kind == installing {
+		return "what was made for module " + p.Module.Name + " is gone again"
+	}
+	return "VM " + p.Definition.Name + " has its own disks again"
+}
+
 // say tells whoever follows.
 func (p *protection) say(format string, args ...any) {
 	if p.task != nil {
@@ -146,8 +161,11 @@ func (p *protection) say(format string, args ...any) {
 	}
 }
 
-// rewired is the VM's definition on its volumes.
+// rewired is the VM's definition on its volumes; none of what has no definition.
 func (p *protection) rewired() (vmmanager.Definition, error) {
+	if !p.Module.Kind.Defined() {
+		return vmmanager.Definition{}, nil
+	}
 	return p.w.cfg.Hypervisor.Rewire(p.Definition, p.w.cfg.Modules.Endpoints(p.Module))
 }
 
@@ -337,6 +355,9 @@ func (p *protection) runs(ctx context.Context) bool {
 
 // result is what a protect has led to, in a sentence.
 func (p *protection) result(ctx context.Context) string {
+	if p.Kind == installing {
+		return p.installed(ctx)
+	}
 	name, vm := p.Module.Name, p.Definition.Name
 	if !p.Running {
 		return fmt.Sprintf("VM %s is protected as module %s and off: `duet start %s` starts it, and %s gets its copy "+

@@ -145,6 +145,7 @@ type Config struct {
 	Hypervisor Hypervisor
 	Modules    Modules
 	Volumes    Volumes
+	Files      Files
 	Peers      Peers
 	Store      Store
 	Tasks      Tasks

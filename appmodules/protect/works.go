@@ -40,7 +40,7 @@ type Trouble struct {
 // each peer that has still to hear of an earlier module of that name (later). Other versions read it: keys stay.
 type record struct {
 	Task   string            `json:"task"` // its ID, and that of the request by which the peer made images
-	Kind   string            `json:"kind"` // protect or release
+	Kind   string            `json:"kind"` // protect, install or release
 	Module appmodules.Module `json:"module"`
 	// Definition is what the VM has when it is not protected. A VM that went off on its volumes while it was being
 	// protected has their images from then on, see redefine.
@@ -58,10 +58,12 @@ type record struct {
 // The kinds of plans, and their steps. They are stored, so a word that was used once keeps its meaning.
 const (
 	protecting = "protect"
+	installing = "install"
 	releasing  = "release"
 
 	stepImages = "images"
 	stepMove   = "move"
+	stepFill   = "fill"
 	stepStore  = "store"
 	stepBegin  = "begin"
 
@@ -208,7 +210,7 @@ func (w *Works) mayBegin(m appmodules.Module) error {
 // refuse is mayBegin with w.mu held.
 func (w *Works) refuse(m appmodules.Module) error {
 	goes := func(r record) error {
-		if r.Back || r.Module.Name != m.Name && r.Definition.Name != m.Subject() {
+		if r.Back || r.Module.Name != m.Name && !sameVM(r.Definition.Name, m.Subject()) {
 			return nil
 		}
 		if err := w.Unended(r.Module.Name); err != nil {
@@ -238,7 +240,7 @@ func (w *Works) refuse(m appmodules.Module) error {
 func (w *Works) free(m appmodules.Module) error {
 	for _, have := range w.cfg.Modules.All() {
 		switch {
-		case have.Subject() == m.Subject():
+		case sameVM(have.Subject(), m.Subject()):
 			return fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, m.Subject(), have.Name)
 		case have.Name == m.Name:
 			return fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict,
@@ -247,6 +249,9 @@ func (w *Works) free(m appmodules.Module) error {
 	}
 	return nil
 }
+
+// sameVM: both are one VM; what is no VM has an empty name.
+func sameVM(a, b string) bool { return a != "" && a == b }
 
 // accept gives a protect the names of its VM and of its module, until end: the plan is stored only once the peer has
 // judged the VM.
@@ -371,7 +376,7 @@ func (w *Works) farewell(ctx context.Context, r record) error {
 			return err
 		}
 	}
-	if member && r.Kind == protecting { // it may have made images although its answer was lost
+	if member && (r.Kind == protecting || r.Kind == installing) { // it may have made images although its answer was lost
 		err := w.cfg.Peers.Forget(ctx, peer, r.Module, 1)
 		if err == nil {
 			err = w.cfg.Peers.Drop(ctx, peer, r.Task, r.Theirs)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -281,4 +282,18 @@ func unmount(dir string) error {
 		return nil
 	}
 	return err
+}
+
+// Runs returns nil if a process is the one behind the device of a name: root's, and its command line is what begin
+// makes.
+func (l *Loop) Runs(name string, pid int) error {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return err
+	}
+	args := strings.Split(strings.TrimRight(string(text), "\x00"), "\x00")
+	if n := len(l.Program); len(args) < n+1 || !slices.Equal(args[:n], l.Program) || args[n] != l.dir(name) {
+		return fmt.Errorf("process %d is not behind the device of %s", pid, name)
+	}
+	return nil
 }

@@ -232,8 +232,8 @@ Environment: DUET_CONNECT, DUET_TOKEN_FILE and DUET_CA_FILE stand for the flags;
 	f.StringVar(&a.connect.TokenFile, "token-file", a.env("DUET_TOKEN_FILE"), "file with the node's token, for https")
 	f.StringVar(&a.connect.CAFile, "ca-file", a.env("DUET_CA_FILE"), "file with the cluster's CA certificate, for https")
 	f.BoolVar(&a.json, "json", false, "write JSON, as the API gives it")
-	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.volumeCommand(),
-		a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand(),
+	root.AddCommand(a.statusCommand(), a.logCommand(), a.clusterCommand(), a.vmCommand(), a.moduleCommand(),
+		a.volumeCommand(), a.configCommand(), a.taskCommand(), a.versionCommand(), a.doctorCommand(), a.supportCommand(),
 		a.explainCommand(), a.metricsCommand())
 	root.AddCommand(a.actionCommands()...)
 	return root

@@ -7,6 +7,7 @@
 //
 //	main.go      the daemon: flags, exit codes, its end
 //	guard.go     duetd guard
+//	disk.go      duetd disk
 //	witness.go   duetd witness, and the commands for a running one
 //	process_*.go what differs between systems
 //
@@ -64,6 +65,9 @@ func command(args []string) error {
 	}
 	if len(args) > 0 && args[0] == "guard" {
 		return runGuard(args[1:])
+	}
+	if len(args) > 0 && args[0] == "disk" {
+		return runDisk(args[1:])
 	}
 	var o options
 	f := flag.NewFlagSet("duetd", flag.ContinueOnError)
@@ -154,7 +158,7 @@ func run(o options) error {
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen,
 		Version:    version.String(),
 		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, ImageDirs: strings.Split(o.images, ","),
-		Watchdog: o.watchdog, Guard: o.guard, Logger: log})
+		Watchdog: o.watchdog, Guard: o.guard, Disk: diskCommand(), Logger: log})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"duet/appmodules/protect"
 	"duet/appmodules/registry"
 	"duet/appmodules/restore"
+	"duet/appmodules/stage"
 	"duet/appmodules/workload"
 	"duet/blockrepl/badgerlog"
 	"duet/blockrepl/divergence"
@@ -29,7 +30,11 @@ import (
 // workload; the registry knows it by this table alone.
 func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 	hv := n.cfg.Hypervisor
-	return map[appmodules.Kind]registry.Kind{appmodules.KindVM: {
+	return map[appmodules.Kind]registry.Kind{appmodules.KindMirror: {
+		Build: func(m appmodules.Module, log func(engine.Transition)) (registry.Runner, error) {
+			return n.mirrors.Build(m, workload.NewApplication(m, n.log, n.stages.Of(m)...), log)
+		},
+	}, appmodules.KindVM: {
 		Build: func(m appmodules.Module, log func(engine.Transition)) (registry.Runner, error) {
 			return n.mirrors.Build(m, workload.NewVM(workload.VMConfig{Module: m, Node: string(n.self()),
 				Endpoints: n.volumes.Endpoints(m), Hypervisor: hv, Logger: n.log,
@@ -58,6 +63,7 @@ type parts struct {
 	mirrors  *mirror.Workshop // engines, and what they share on a node
 	volumes  *mirror.Volumes  // where VMs find their disks: sockets and front ends
 	images   *images.Room     // what volumes lie in
+	stages   *stage.Room      // what applications consist of
 	fitness  *fitness.Room    // what each host says of the other's VMs
 	orders   *orders.Desk     // operators' commands
 	works    *protect.Works   // protect, release, return; nil until newWorks
@@ -81,7 +87,8 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		},
 		Logger: n.log})
 	n.volumes = mirror.NewVolumes(mirror.VolumesConfig{Self: self, Dir: n.cfg.RunDir, Sockets: n.cfg.Sockets,
-		Runs: n.cfg.Hypervisor.Runs, Root: n.cfg.AdmitRoot, Keeper: keeper, Log: n.store.Log, Logger: n.log})
+		Runs: n.runs, Root: n.cfg.AdmitRoot, Keeper: keeper, Log: n.store.Log, Logger: n.log})
+	n.stages = stage.New(stage.Config{Dir: n.cfg.RunDir, Program: n.cfg.Disk, Socket: n.volumes.Socket, Logger: n.log})
 	n.mirrors = mirror.New(mirror.Config{Cluster: n.cluster, View: n.gossip.View, Call: n.rpcTo,
 		Unknown: func(node cluster.NodeID, module string) { n.restores.Unknown(node, module) },
 		Dial: func(ctx context.Context, node cluster.NodeID) (net.Conn, error) {
@@ -115,9 +122,20 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Store: badgerlog.Values{Store: n.store}, Modules: n.Registry.Modules, Taken: n.fitness.Taken})
 }
 
+// runs returns nil for the one process that a module has for its volumes.
+func (n *Node) runs(m appmodules.Module, pid int) error {
+	if m.Kind == appmodules.KindMirror {
+		return n.stages.Runs(m, pid)
+	}
+	return n.cfg.Hypervisor.Runs(m.Subject(), pid)
+}
+
 // judged are the modules whose VMs this node judges: whether this host would start each.
 func (n *Node) judged() (out []fitness.Module) {
 	for _, m := range n.Mirrors() {
+		if !m.Module.Kind.Defined() {
+			continue
+		}
 		out = append(out, fitness.Module{Name: m.Module.Name, VM: m.Module.Subject(), Engine: m.Engine})
 	}
 	return out

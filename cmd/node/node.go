@@ -73,6 +73,8 @@ type Config struct {
 	Sleepy bool
 	// FencePath is where fence agents are looked for; nil: $PATH and /usr/sbin.
 	FencePath []string
+	// Disk is the command behind a block device of a volume: the arguments of host.Serve are added to it.
+	Disk []string
 	// Watchdog is the device that resets this computer when the daemon hangs while it
 	// holds guests, such as /dev/watchdog; empty: none.
 	Watchdog string

@@ -27,13 +27,18 @@ import (
 // interfaces (site.go there); here stands what differs.
 func (n *Node) newWorks() (*protect.Works, error) {
 	return protect.NewWorks(protect.Config{Cluster: n.cluster, Hypervisor: n.cfg.Hypervisor,
-		Modules: modules{n.Registry, n}, Volumes: volumes{n},
+		Modules: modules{n.Registry, n}, Volumes: volumes{n}, Files: n.stages,
 		Peers: peers{n}, Store: badgerlog.Values{Store: n.store}, Tasks: board{n}, Spawn: n.spawn, Logger: n.log})
 }
 
 // Protect makes a module of a VM that is defined on this node.
 func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
 	return n.works.Protect(ctx, vm, r)
+}
+
+// Install makes a module of an application, whose directories are those of this node.
+func (n *Node) Install(ctx context.Context, r api.InstallRequest) (api.Task, error) {
+	return n.works.Install(ctx, r)
 }
 
 // CheckProtect tells what would come of Protect and changes nothing.

@@ -84,6 +84,8 @@ type Tasks interface {
 	// ErrConflict within WorkTime, and can be asked again.
 	CheckProtect(ctx context.Context, vm string, r ProtectRequest) (ProtectCheck, error)
 	Release(ctx context.Context, module string, r ReleaseRequest) (Task, error)
+	// Install makes a module of an application, which the node that is asked starts.
+	Install(ctx context.Context, r InstallRequest) (Task, error)
 	// Return copies disks of a running VM that are not on their volumes back onto them.
 	Return(ctx context.Context, module string) (Task, error)
 	// Verify compares the copies of one volume ("module/target"); repair makes the peer's copy follow.

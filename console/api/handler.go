@@ -233,6 +233,8 @@ type verifyInput struct {
 	Repair bool   `query:"repair" doc:"make the peer's copy follow where it differs"`
 }
 
+type installInput struct{ Body InstallRequest }
+
 // The path is on the node that is asked.
 type exportInput struct {
 	ID   string `path:"id"`
@@ -257,6 +259,8 @@ func (h handlers) working(a huma.API) {
 		func(ctx context.Context, in *protectInput) (ProtectCheck, error) {
 			return h.b.CheckProtect(ctx, in.Name, in.request())
 		})
+	call(a, operation("POST", "/modules", "install", "Make a module of an application", 400, 409, 502),
+		func(ctx context.Context, in *installInput) (Task, error) { return h.b.Install(ctx, in.Body) })
 	call(a, operation("POST", "/modules/{name}/release", "release",
 		"End the protection of a module's virtual machine, which goes on unprotected", 404, 409, 502),
 		func(ctx context.Context, in *releaseInput) (Task, error) {

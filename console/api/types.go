@@ -294,6 +294,13 @@ type ProtectCheck struct {
 	Notices []Notice `json:"notices" doc:"the worst first"`
 }
 
+// InstallRequest makes a module of an application.
+type InstallRequest struct {
+	Config string `json:"config" doc:"the module's YAML"`
+	Peer   string `json:"peer,omitempty" doc:"node that gets the second copy; may be empty in a cluster of two"`
+	Size   int64  `json:"size,omitempty" doc:"of the volume that the directories lie on, in bytes; a multiple of 4096"`
+}
+
 // ReleaseRequest ends the protection of a VM.
 type ReleaseRequest struct {
 	WithoutPeer bool `json:"without_peer,omitempty" doc:"also if the other node cannot be told; it forgets the module when it answers again"`

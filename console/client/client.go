@@ -66,6 +66,11 @@ func (c *Client) Protect(ctx context.Context, vm string, r api.ProtectRequest) (
 	return call[api.Task](ctx, c, "POST", path("vms", vm, "protect"), r)
 }
 
+// Install makes a module of an application and returns the work to follow.
+func (c *Client) Install(ctx context.Context, r api.InstallRequest) (api.Task, error) {
+	return call[api.Task](ctx, c, "POST", path("modules"), r)
+}
+
 // CheckProtect tells what would come of Protect and changes nothing. On a slow host it takes minutes, or is
 // api.ErrConflict and can be asked again.
 func (c *Client) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {

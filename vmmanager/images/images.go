@@ -111,7 +111,7 @@ func (r *Room) Host(ctx context.Context, h Hosting) ([]protect.Made, error) {
 			return nil, err
 		}
 	}
-	switch taken, err := r.cfg.Taken(ctx, h.VM, h.Fresh); {
+	switch taken, err := r.taken(ctx, h); {
 	case err != nil:
 		return nil, err
 	case taken != nil:
@@ -563,6 +563,14 @@ func (r *Room) MadeFor(m appmodules.Module, v appmodules.Volume) (bool, error) {
 // self is this node, in the words of configurations.
 func (r *Room) self() string { return string(r.cfg.Self) }
 
+// taken says why what a hosting is for cannot come here; nil: it can. Only a VM has something besides its images.
+func (r *Room) taken(ctx context.Context, h Hosting) (*vmmanager.Finding, error) {
+	if h.VM == "" {
+		return nil, nil
+	}
+	return r.cfg.Taken(ctx, h.VM, h.Fresh)
+}
+
 // requestID is what the ID of a request is like: it is part of a key.
 var requestID = regexp.MustCompile(`^[a-zA-Z0-9]{1,64}$`)
 
@@ -573,6 +581,9 @@ func (h Hosting) Check() error {
 	}
 	if err := protect.CheckPlaces(h.Module, h.Places); err != nil {
 		return err
+	}
+	if h.VM == "" { // what is no VM has none
+		return nil
 	}
 	return vmmanager.CheckName(h.VM)
 }

@@ -127,6 +127,11 @@ func (b *Backend) Protect(_ context.Context, vm string, r api.ProtectRequest) (a
 	return b.begin(b.ask("protect %s %+v", vm, r))
 }
 
+// Install begins Steps.
+func (b *Backend) Install(_ context.Context, r api.InstallRequest) (api.Task, error) {
+	return b.begin(b.ask("install %+v", r))
+}
+
 // CheckProtect refuses the VM lonely.
 func (b *Backend) CheckProtect(_ context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
 	c := api.ProtectCheck{VM: vm, Module: vm, Peer: "beta", OK: vm != "lonely", Notices: []api.Notice{

@@ -1,0 +1,94 @@
+package directory
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// makers are the programs that make a file system of an image without asking. Sectors are those of every block device
+// of a volume, see package blockrepl/host.
+var makers = map[string][]string{
+	"ext4": {"mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "1", "-E", "lazy_itable_init=0,lazy_journal_init=0"},
+	"xfs":  {"mkfs.xfs", "-q", "-s", "size=4096"},
+}
+
+// ErrNotEmpty is returned for an image that holds something already.
+var ErrNotEmpty = errors.New("it is not empty")
+
+// Make makes a file system on an image or block device that holds nothing: what is there is never overwritten.
+func Make(ctx context.Context, path, fileSystem string) error {
+	maker, ok := makers[fileSystem]
+	if !ok {
+		return fmt.Errorf("no file system is called %q", fileSystem)
+	}
+	switch held, err := Held(ctx, path); {
+	case err != nil:
+		return err
+	case held != "":
+		return fmt.Errorf("%s: %w: it has %s", path, ErrNotEmpty, held)
+	}
+	_, err := command(ctx, maker[0], append(maker[1:], path)...)
+	return err
+}
+
+// Held is what kind of data an image or block device begins with, as blkid calls it; empty: none that it knows.
+func Held(ctx context.Context, path string) (string, error) {
+	out, err := command(ctx, "blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", path)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 2 { // nothing was found
+		return "", nil
+	}
+	return strings.Join(strings.Fields(out), " "), err
+}
+
+// command runs a program to its end. Its error has what it said.
+func command(ctx context.Context, name string, args ...string) (string, error) {
+	var out, fault bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &fault
+	if err := cmd.Run(); err != nil {
+		said := strings.TrimSpace(fault.String())
+		if said == "" {
+			return "", fmt.Errorf("%s: %w", name, err)
+		}
+		return "", fmt.Errorf("%s: %w: %s", name, err, said)
+	}
+	return out.String(), nil
+}
+
+// Fill mounts an image by itself for a moment and gives it the content of directories, each under its path; one that
+// does not exist is made, empty, with the mode of a new directory. The image belongs to nobody else meanwhile.
+func Fill(ctx context.Context, image, at string, directories []string) (err error) {
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return err
+	}
+	if _, err := command(ctx, "mount", "-o", "loop", image, at); err != nil {
+		return err
+	}
+	defer func() {
+		_, unmountErr := command(context.WithoutCancel(ctx), "umount", at)
+		err = errors.Join(err, unmountErr, os.Remove(at))
+	}()
+	for _, dir := range directories {
+		to := filepath.Join(at, dir)
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		// All that cp keeps: owners by number, times, hard links, holes, extended attributes and access lists.
+		if _, err := command(ctx, "cp", "-a", "--sparse=always", "-T", dir, to); err != nil {
+			return fmt.Errorf("copy %s: %w", dir, err)
+		}
+	}
+	return nil
+}
