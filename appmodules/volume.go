@@ -14,6 +14,9 @@ type Volume struct {
 	Paths  map[string]string `yaml:"paths" json:"paths"`   // image on each node, by its name
 }
 
+// SocketName is the file name of the socket on which a volume of a module is served, the same on every node.
+func SocketName(module, target string) string { return module + "-" + target + ".sock" }
+
 // IsLink: the volume holds nothing, see Module.Replicated.
 func (v Volume) IsLink() bool { return v.Size == 0 }
 

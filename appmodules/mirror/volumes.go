@@ -152,12 +152,7 @@ func (d disks) admit(p nbd.Peer) error {
 // socket is where a volume is served, the same path on every node, as the definition that has it goes to the other
 // one.
 func (s *Volumes) socket(module, target string) string {
-	return filepath.Join(s.cfg.Dir, module+"-"+target+".sock")
-}
-
-// Socket is where a volume of a module is served.
-func (s *Volumes) Socket(m appmodules.Module, v appmodules.Volume) string {
-	return s.socket(m.Name, v.Target)
+	return filepath.Join(s.cfg.Dir, appmodules.SocketName(module, target))
 }
 
 // Endpoints are where the VM of a module finds its volumes.

@@ -14,11 +14,11 @@ import (
 	"duet/console/api"
 )
 
-// Files makes file systems of images that no volume has yet, and undoes what it did outside of them.
+// Files makes file systems on images that no volume has yet.
 type Files interface {
-	// Make makes a file system on an image and fills it with what directories of this host hold. An image that holds
-	// something is refused.
-	Make(ctx context.Context, image string, a appmodules.Application) error
+	// Make makes the file system of an application on an image and fills it with what directories of this host hold. An
+	// image that holds something is refused.
+	Make(ctx context.Context, m appmodules.Module, image string) error
 }
 
 // target is the name of an application's one volume.
@@ -114,7 +114,7 @@ func (p *protection) fill(ctx context.Context) error {
 		return nil
 	}
 	p.say("makes the file system and takes in the directories")
-	return p.w.cfg.Files.Make(ctx, volumes[0].Paths[string(p.w.self())], p.Module.Spec.(appmodules.Application))
+	return p.w.cfg.Files.Make(ctx, p.Module, volumes[0].Paths[string(p.w.self())])
 }
 
 // installed is what an install has led to, in a sentence.

@@ -1,16 +1,14 @@
 package stage
 
-import (
-	"log/slog"
+import "log/slog"
 
-	"duet/appmodules"
-)
+// Dir is where duetd apps keeps its socket, mounts and notes.
+const Dir = "/run/duet-apps"
 
 // Config says what applications work with; all fields are needed.
 type Config struct {
-	Dir     string   // in memory, gone after a reboot: where volumes are mounted, and what was started
+	Dir     string   // in memory, gone after a reboot, of root's only: the socket, mounts, and what was started
+	Volumes string   // directory of the volumes' sockets
 	Program []string // see host.Loop
-	// Socket is where a volume of a module is served.
-	Socket func(m appmodules.Module, v appmodules.Volume) string
-	Logger *slog.Logger
+	Logger  *slog.Logger
 }

@@ -19,7 +19,7 @@ type Room struct {
 
 // New returns a Room; nothing is touched yet.
 func New(cfg Config) *Room {
-	return &Room{cfg: cfg, devices: &host.Loop{Dir: filepath.Join(cfg.Dir, "disks"), Program: cfg.Program,
+	return &Room{cfg: cfg, devices: &host.Loop{Dir: disks(cfg.Dir), Program: cfg.Program,
 		Logger: cfg.Logger}}
 }
 
@@ -31,7 +31,7 @@ func (r *Room) Of(m appmodules.Module) []workload.Stage {
 	}
 	var all []workload.Stage
 	for _, v := range a.Disks {
-		all = append(all, &Files{Name: m.Name, Socket: r.cfg.Socket(m, v), Export: v.Target, Devices: r.devices,
+		all = append(all, &Files{Name: m.Name, Socket: filepath.Join(r.cfg.Volumes, appmodules.SocketName(m.Name, v.Target)), Export: v.Target, Devices: r.devices,
 			Tree: directory.Tree{FileSystem: a.FileSystem, At: r.at(m), Directories: a.Directories}, Logger: r.cfg.Logger})
 	}
 	for _, p := range a.Addresses {
@@ -49,12 +49,18 @@ func (r *Room) Of(m appmodules.Module) []workload.Stage {
 func (r *Room) at(m appmodules.Module) string { return filepath.Join(r.cfg.Dir, "mounts", m.Name) }
 
 // Runs returns nil for the process behind the block device of a module.
-func (r *Room) Runs(m appmodules.Module, pid int) error { return r.devices.Runs(m.Name, pid) }
+func Runs(dir string, program []string, m appmodules.Module, pid int) error {
+	return (&host.Loop{Dir: disks(dir), Program: program}).Runs(m.Name, pid)
+}
 
 // Make makes the file system of an application on an image that is nobody's yet, and takes in its directories.
-func (r *Room) Make(ctx context.Context, image string, a appmodules.Application) error {
+func (r *Room) Make(ctx context.Context, m appmodules.Module, image string) error {
+	a, ok := m.Spec.(appmodules.Application)
+	if !ok {
+		return fmt.Errorf("module %s is no application", m.Name)
+	}
 	if err := directory.Make(ctx, image, a.FileSystem); err != nil {
 		return err
 	}
-	return directory.Fill(ctx, image, filepath.Join(r.cfg.Dir, "mounts", filepath.Base(image)), a.Directories)
+	return directory.Fill(ctx, image, r.at(m), a.Directories)
 }

@@ -20,10 +20,10 @@ func New(Config) *Room { return &Room{} }
 func (*Room) Of(appmodules.Module) []workload.Stage { return []workload.Stage{missing{}} }
 
 // Runs fails.
-func (*Room) Runs(appmodules.Module, int) error { return errors.ErrUnsupported }
+func Runs(string, []string, appmodules.Module, int) error { return errors.ErrUnsupported }
 
 // Make fails.
-func (*Room) Make(context.Context, string, appmodules.Application) error {
+func (*Room) Make(context.Context, appmodules.Module, string) error {
 	return errors.ErrUnsupported
 }
 

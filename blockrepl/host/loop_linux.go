@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,33 +103,45 @@ func (l *Loop) keep(name string, dev *os.File) {
 	l.held[name] = dev
 }
 
-// begin starts the process and waits until its file is there.
-func (l *Loop) begin(ctx context.Context, name, socket, export string) error {
+// begin mounts the file, starts the process behind it and waits until it serves it.
+func (l *Loop) begin(ctx context.Context, name, socket, export string) (err error) {
 	if err := os.MkdirAll(l.dir(name), 0o700); err != nil {
 		return err
 	}
-	cmd := exec.Command(l.Program[0], append(l.Program[1:], l.dir(name), socket, export)...)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to the daemon's terminal is not for it
-	if err := cmd.Start(); err != nil {
+	file, err := onefile.Mount(l.dir(name))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unmount(l.dir(name)))
+		}
+	}()
+	ready, said, err := os.Pipe()
+	if err != nil {
+		file.Close()
+		return err
+	}
+	defer ready.Close()
+	cmd := exec.Command(l.Program[0], append(slices.Clone(l.Program[1:]), l.dir(name), socket, export)...)
+	cmd.Stderr, cmd.Dir = os.Stderr, "/"
+	cmd.ExtraFiles = []*os.File{file, said} // fuseFD, readyFD
+	// A session of its own, as a signal to the daemon's terminal is not for it; its mounts: see apart.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS}
+	err = cmd.Start()
+	file.Close() // that process alone has it, so its end is that of the file
+	said.Close()
+	if err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	for {
-		if l.lives(name) {
-			return nil
-		}
-		select {
-		case failed := <-ended:
-			return fmt.Errorf("its process has ended, and says why: %w", cmp.Or(failed, io.ErrUnexpectedEOF))
-		case <-ctx.Done():
-			cmd.Process.Kill()
-			<-ended
-			return errors.Join(ctx.Err(), unmount(l.dir(name)))
-		case <-time.After(lookPause):
-		}
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+	defer stop()
+	if n, _ := ready.Read(make([]byte, 1)); n == 1 {
+		return nil
 	}
+	return fmt.Errorf("its process has ended, and says why: %w", cmp.Or(ctx.Err(), <-ended, io.ErrUnexpectedEOF))
 }
 
 // lives: the process behind a device answers. Only a statfs asks it: the kernel knows the rest by itself.
@@ -259,11 +272,28 @@ func mounted(dir string) (uint64, error) {
 	for line := range strings.Lines(string(text)) {
 		var id, parent, major, minor uint32
 		var root, at string
-		if n, _ := fmt.Sscanf(line, "%d %d %d:%d %s %s", &id, &parent, &major, &minor, &root, &at); n == 6 && at == dir {
+		n, _ := fmt.Sscanf(line, "%d %d %d:%d %s %s", &id, &parent, &major, &minor, &root, &at)
+		if n == 6 && mountPath(at) == dir {
 			return unix.Mkdev(major, minor), nil
 		}
 	}
 	return 0, nil
+}
+
+// mountPath undoes how proc(5) writes blanks and backslashes in a path: as \ooo.
+func mountPath(text string) string {
+	var out strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '\\' && i+3 < len(text) {
+			if n, err := strconv.ParseUint(text[i+1:i+4], 8, 8); err == nil {
+				out.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		out.WriteByte(text[i])
+	}
+	return out.String()
 }
 
 // inUse: a file system on the device is mounted, by anybody.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 		if err := IntoWritePath(); err != nil {
 			fmt.Fprintln(os.Stderr, "not in the write path:", err) // a container may lack CAP_SYS_RESOURCE
 		}
-		if err := Serve(os.Args[2], os.Args[3], os.Args[4], slog.Default()); err != nil {
+		if err := Serve(os.Args[3], os.Args[4], slog.Default()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -184,6 +185,28 @@ func briefly(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// TestHoldsNoOtherFileSystem: the process behind a device keeps none in use that is mounted, now or later: neither that
+// on its own device, whose end would wait for it, nor one that somebody wants to unmount.
+func TestHoldsNoOtherFileSystem(t *testing.T) {
+	s := newStand(t)
+	before, after := t.TempDir(), t.TempDir()
+	run(t, "mount", "-t", "tmpfs", "tmpfs", before)
+	defer run(t, "umount", before)
+	device := s.attach()
+	run(t, "mkfs.ext4", "-q", "-F", device)
+	run(t, "mount", device, after)
+	defer run(t, "umount", after)
+	held, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", s.process(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{before, after, s.dir("pg"), "/proc", "/sys"} {
+		if strings.Contains(string(held), " "+dir+" ") {
+			t.Errorf("it holds %s", dir)
+		}
+	}
 }
 
 // TestLoopOutlivesTheDaemon: while a file system is written, whoever serves the volume dies again and again. Nobody

@@ -1,10 +1,13 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -12,19 +15,62 @@ import (
 	"duet/blockrepl/nbd"
 )
 
-// Serve is the process behind one device: it makes a file in a directory of what is served at socket, and returns when
-// that directory is unmounted. It never gives the kernel an error because the daemon is away.
-func Serve(dir, socket, export string, logger *slog.Logger) error {
+// The descriptors that the process behind a device gets: its file system, and a pipe into which it says that it serves
+// that.
+const (
+	fuseFD  = 3
+	readyFD = 4
+)
+
+// Serve is the process behind one device: the file that was mounted with descriptor fuseFD has what is served at socket
+// as its content. It returns when that file system is unmounted, and never gives the kernel an error because the daemon
+// is away.
+func Serve(socket, export string, logger *slog.Logger) error {
+	if err := apart(socket); err != nil {
+		return fmt.Errorf("let file systems go: %w", err)
+	}
 	dev, err := nbd.Dial(socket, export)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
-	s, err := onefile.Mount(dir, dev, slog.NewLogLogger(logger.Handler(), slog.LevelWarn))
+	s, err := onefile.Open(fuseFD, dev, slog.NewLogLogger(logger.Handler(), slog.LevelWarn))
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", dir, err)
+		return err
+	}
+	ready := os.NewFile(readyFD, "ready")
+	_, err = ready.Write([]byte{1})
+	if err := errors.Join(err, ready.Close()); err != nil {
+		return err
 	}
 	s.Serve()
+	return nil
+}
+
+// apart lets all file systems go but those on the way to a path. This process has a mount namespace of its own: were it
+// the last of one in which a file system on its own device is mounted, its end would unmount that, and wait for ever
+// for itself to write it out. And what this host unmounts must not be held here.
+func apart(path string) error {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var at []string
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			at = append(at, mountPath(fields[4]))
+		}
+	}
+	for _, dir := range slices.Backward(at) {
+		if dir == "/" || strings.HasPrefix(path, dir+"/") {
+			continue
+		}
+		// It may have gone with the one above it.
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) &&
+			!errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
 	return nil
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // Serve fails: this system has no FUSE.
-func Serve(string, string, string, *slog.Logger) error { return errors.ErrUnsupported }
+func Serve(string, string, *slog.Logger) error { return errors.ErrUnsupported }
 
 // IntoWritePath fails: there is nothing to ask for.
 func IntoWritePath() error { return errors.ErrUnsupported }

@@ -7,7 +7,7 @@
 //
 //	main.go      the daemon: flags, exit codes, its end
 //	guard.go     duetd guard
-//	disk.go      duetd disk
+//	apps.go      duetd apps, and duetd disk behind its block devices
 //	witness.go   duetd witness, and the commands for a running one
 //	process_*.go what differs between systems
 //
@@ -27,6 +27,7 @@ import (
 	"syscall"
 	"time"
 
+	"duet/appmodules/stage"
 	"duet/cluster"
 	"duet/cluster/guard"
 	"duet/cluster/membership"
@@ -38,13 +39,14 @@ const usage = `duetd is the daemon of one node; systemd runs it. Beside it there
 
   duetd witness   the third voter of a cluster, on another computer: duetd witness --help
   duetd guard     what pauses the guests of a daemon that died: duetd guard --help
+  duetd apps      what runs applications on this host: duetd apps --help
 
 `
 
 // options are the flags, as node.Config wants them or nearly so.
 type options struct {
 	dir, socket, run, listen, uri, log string
-	watchdog, guard                    string
+	watchdog, guard, apps              string
 	version, sleepy, admitRoot         bool
 	images                             string // directories, with commas between
 }
@@ -66,6 +68,9 @@ func command(args []string) error {
 	if len(args) > 0 && args[0] == "guard" {
 		return runGuard(args[1:])
 	}
+	if len(args) > 0 && args[0] == "apps" {
+		return runApps(args[1:])
+	}
 	if len(args) > 0 && args[0] == "disk" {
 		return runDisk(args[1:])
 	}
@@ -81,6 +86,7 @@ func command(args []string) error {
 		"guests, as /dev/watchdog")
 	f.StringVar(&o.guard, "guard", guard.Socket(guard.Dir),
 		"unix `socket` of \"duetd guard\", which pauses the guests here when the daemon dies; \"\": none")
+	f.StringVar(&o.apps, "apps", stage.Dir, "`directory` of \"duetd apps\", which runs applications")
 	f.BoolVar(&o.sleepy, "sleepy", false, "let CPUs sleep between replicated writes: saves power, makes a single writer "+
 		"about half as fast")
 	f.BoolVar(&o.admitRoot, "admit-root", false, "let programs of root open volumes beside the VMs they belong to, for "+
@@ -158,7 +164,7 @@ func run(o options) error {
 	n, err := node.New(node.Config{Dir: o.dir, Socket: o.socket, RunDir: o.run, Listen: o.listen,
 		Version:    version.String(),
 		Hypervisor: hv, Sockets: kept, Sleepy: o.sleepy, AdmitRoot: o.admitRoot, ImageDirs: strings.Split(o.images, ","),
-		Watchdog: o.watchdog, Guard: o.guard, Disk: diskCommand(), Logger: log})
+		Watchdog: o.watchdog, Guard: o.guard, Apps: o.apps, Disk: diskCommand(), Logger: log})
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ type parts struct {
 	mirrors  *mirror.Workshop // engines, and what they share on a node
 	volumes  *mirror.Volumes  // where VMs find their disks: sockets and front ends
 	images   *images.Room     // what volumes lie in
-	stages   *stage.Room      // what applications consist of
+	stages   *stage.Remote    // what applications consist of, in duetd apps
 	fitness  *fitness.Room    // what each host says of the other's VMs
 	orders   *orders.Desk     // operators' commands
 	works    *protect.Works   // protect, release, return; nil until newWorks
@@ -88,7 +88,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Logger: n.log})
 	n.volumes = mirror.NewVolumes(mirror.VolumesConfig{Self: self, Dir: n.cfg.RunDir, Sockets: n.cfg.Sockets,
 		Runs: n.runs, Root: n.cfg.AdmitRoot, Keeper: keeper, Log: n.store.Log, Logger: n.log})
-	n.stages = stage.New(stage.Config{Dir: n.cfg.RunDir, Program: n.cfg.Disk, Socket: n.volumes.Socket, Logger: n.log})
+	n.stages = stage.Dial(n.cfg.Apps)
 	n.mirrors = mirror.New(mirror.Config{Cluster: n.cluster, View: n.gossip.View, Call: n.rpcTo,
 		Unknown: func(node cluster.NodeID, module string) { n.restores.Unknown(node, module) },
 		Dial: func(ctx context.Context, node cluster.NodeID) (net.Conn, error) {
@@ -125,7 +125,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 // runs returns nil for the one process that a module has for its volumes.
 func (n *Node) runs(m appmodules.Module, pid int) error {
 	if m.Kind == appmodules.KindMirror {
-		return n.stages.Runs(m, pid)
+		return stage.Runs(n.cfg.Apps, n.cfg.Disk, m, pid)
 	}
 	return n.cfg.Hypervisor.Runs(m.Subject(), pid)
 }

@@ -73,7 +73,9 @@ type Config struct {
 	Sleepy bool
 	// FencePath is where fence agents are looked for; nil: $PATH and /usr/sbin.
 	FencePath []string
-	// Disk is the command behind a block device of a volume: the arguments of host.Serve are added to it.
+	// Apps is the directory of duetd apps, which runs applications on this host, and Disk its command behind a block
+	// device of a volume.
+	Apps string
 	Disk []string
 	// Watchdog is the device that resets this computer when the daemon hangs while it
 	// holds guests, such as /dev/watchdog; empty: none.

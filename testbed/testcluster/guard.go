@@ -24,6 +24,23 @@ func (h *Host) LaunchGuard() error {
 	return err
 }
 
+// LaunchApps starts duetd apps beside the daemon, as systemd does, unless it runs. It does not wait for it.
+func (h *Host) LaunchApps() error {
+	if h.apps != nil {
+		select {
+		case <-h.apps.Done():
+		default:
+			return nil
+		}
+	}
+	p, err := h.Node.Start(proc.Spec{Path: filepath.Join(h.Bin, "duetd"), Args: []string{"apps"},
+		Output: filepath.Join(h.cluster.cfg.Dir, h.Name, "apps.log")})
+	if err == nil {
+		h.apps = p
+	}
+	return err
+}
+
 // Guard is the guard's process. nil before the first start; perhaps ended.
 func (h *Host) Guard() *proc.Process { return h.guard }
 

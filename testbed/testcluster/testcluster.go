@@ -86,6 +86,7 @@ type Host struct {
 	cluster *Cluster
 	duetd   *proc.Process // of its last start, perhaps ended; nil before
 	guard   *proc.Process // nil before the first start of duetd
+	apps    *proc.Process // duetd apps; nil before the first start of duetd
 	disk    *disk         // nil without Config.DiskMiB
 	store   *proc.Store   // of duetd, in systemd's place
 }
@@ -292,9 +293,12 @@ func (h *Host) Boot(ctx context.Context) error {
 // page cache is this computer's: see PowerCut. The others see its connections closed.
 func (h *Host) Kill() error { return h.Node.Kill() }
 
-// LaunchDuetd starts the daemon and does not wait for it. Its guard is started first unless it runs.
+// LaunchDuetd starts the daemon and does not wait for it. What runs beside it is started first unless it runs.
 func (h *Host) LaunchDuetd() error {
 	if err := h.LaunchGuard(); err != nil {
+		return err
+	}
+	if err := h.LaunchApps(); err != nil {
 		return err
 	}
 	return h.LaunchDuetdAlone()

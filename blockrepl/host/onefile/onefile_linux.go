@@ -2,7 +2,9 @@ package onefile
 
 import (
 	"errors"
+	"fmt"
 	"log"
+	"os"
 	"syscall"
 	"time"
 
@@ -39,12 +41,26 @@ type Server struct {
 	fuse *fuse.Server
 }
 
-// Mount mounts a file system whose one file is dev on a directory that exists. It needs CAP_SYS_ADMIN. The file can be
-// used once Serve runs.
-func Mount(dir string, dev blockrepl.Device, logger *log.Logger) (*Server, error) {
-	s, err := fuse.NewServer(&files{RawFileSystem: fuse.NewDefaultRawFileSystem(), dev: dev}, dir, &fuse.MountOptions{
-		FsName: "duet", Name: "duet", DirectMountStrict: true, MaxWrite: maxRequest, MaxBackground: inFlight,
-		DisableXAttrs: true, DisableReadDirPlus: true, Logger: logger})
+// Mount mounts a file system on a directory that exists. Whoever has the file that it returns serves it: see Open. It
+// needs CAP_SYS_ADMIN.
+func Mount(dir string) (*os.File, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	how := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,max_read=%d", fd, maxRequest)
+	if err := unix.Mount("duet", dir, "fuse.duet", unix.MS_NOSUID|unix.MS_NODEV, how); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("mount a file on %s: %w", dir, err)
+	}
+	return os.NewFile(uintptr(fd), "/dev/fuse"), nil
+}
+
+// Open makes dev the content of the file that was mounted with descriptor fd. The file can be used once Serve runs.
+func Open(fd int, dev blockrepl.Device, logger *log.Logger) (*Server, error) {
+	s, err := fuse.NewServer(&files{RawFileSystem: fuse.NewDefaultRawFileSystem(), dev: dev},
+		fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{MaxWrite: maxRequest, MaxBackground: inFlight,
+			DisableXAttrs: true, DisableReadDirPlus: true, DisableSplice: true, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
