@@ -31,7 +31,7 @@ install: build ## Install programs, systemd units and completion below PREFIX (/
 	install -D -m 755 $(BIN)/duet $(DESTDIR)$(PREFIX)/bin/duet
 	install -D -m 755 $(BIN)/duetd $(DESTDIR)$(PREFIX)/sbin/duetd
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	for unit in duetd duet-guard duetd-witness; do \
+	for unit in duetd duet-guard duet-apps duetd-witness; do \
 		sed 's,@SBIN@,$(PREFIX)/sbin,; s,@OPTS@,/etc/default/duetd,' cmd/packaging/units/$$unit.service.in \
 			>$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service; \
 	done

@@ -145,8 +145,10 @@ func within(path, dir string) bool {
 }
 
 // systemDirectories are those without which a host does not boot, or whose content is the host's own.
-var systemDirectories = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/mnt", "/opt", "/proc",
-	"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log", "/var/run"}
+var systemDirectories = []string{
+	"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/mnt", "/opt", "/proc",
+	"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log", "/var/run",
+}
 
 func (p Part) validate(f *faults, at string) {
 	if !partName.MatchString(p.Name) {

@@ -20,11 +20,13 @@ var rows = [][]string{
 		"appmodules/script", "appmodules/safepkg", "appmodules/directory", "appmodules/config", "console/api"},
 	3: {
 		"cluster/control", "cluster/fencing", "cluster/registrar", "cluster/support", "cluster/voting",
-		"appmodules/engine", "appmodules/workload", "appmodules/protect", "blockrepl/host", "blockrepl/host/onefile", "console",
+		"appmodules/engine", "appmodules/workload", "appmodules/protect", "blockrepl/host",
+		"blockrepl/host/onefile", "console",
 		"console/client", "console/journal", "console/outcome", "console/tasks", "console/api/apitest",
 	},
 	4: { // rooms of the daemon, which know engines and the API
-		"appmodules/registry", "appmodules/mirror", "appmodules/stage", "vmmanager/images", "vmmanager/fitness", "blockrepl/versions",
+		"appmodules/registry", "appmodules/mirror", "appmodules/stage", "vmmanager/images", "vmmanager/fitness",
+		"blockrepl/versions",
 		"cluster/survey", "console/metrics",
 	},
 	5: {"appmodules/orders", "appmodules/restore"}, // know the registry

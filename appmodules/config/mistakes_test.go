@@ -13,7 +13,7 @@ import (
 func TestMistakesAreTold(t *testing.T) {
 	for what, c := range map[string]struct{ from, to, want string }{
 		"a kind of a newer version": {"kind: vm", "kind: farm",
-			`web01.yaml:2: kind: kind "farm" is not one of vm: it may be of a newer version`},
+			`web01.yaml:2: kind: kind "farm" is not one of mirror, vm: it may be of a newer version`},
 		"a key twice":      {"name: web01\n", "name: web01\nname: web02\n", `web01.yaml:2: mapping key "name" already defined`},
 		"a key of another": {"  domain: web01", "  domain: web01\n  cpu: 3", `web01.yaml:6: unknown field "cpu"`},
 		"a tab":            {"name: web01\n", "\tname: web01\n", "web01.yaml:1: tab"},

@@ -86,8 +86,8 @@ func (d disks) grown(v appmodules.Volume, err error) error {
 		return fmt.Errorf("%w: the end of %s is gone: what is on the other node is whole", err, path)
 	}
 	return fmt.Errorf("%w: a protected disk keeps its size. To grow it: `duet vm release %s`, give its image on that "+
-		"node the new size, `duet vm protect %s`; to go on as before, give %s its %d bytes again", err, d.module.Name, d.module.Subject(), path,
-		v.Size)
+		"node the new size, `duet vm protect %s`; to go on as before, give %s its %d bytes again", err,
+		d.module.Name, d.module.Subject(), path, v.Size)
 }
 
 // Log is the dirty log, by the identity of the data.
@@ -137,8 +137,9 @@ func (d disks) Frontend(module string, v appmodules.Volume) (blockrepl.Frontend,
 	return s, s.Listen()
 }
 
-// admit lets only the process in that runs the VM, or is behind the block device: another one with the same disks, of a copied definition say, would
-// write the volume as well. This daemon itself knocks, to see whether the socket is served.
+// admit lets only the process in that runs the VM, or is behind the block device: another one with the same disks, of
+// a copied definition say, would write the volume as well. This daemon itself knocks, to see whether the socket is
+// served.
 func (d disks) admit(p nbd.Peer) error {
 	switch {
 	case p.PID == os.Getpid():

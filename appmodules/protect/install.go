@@ -121,8 +121,8 @@ func (p *protection) fill(ctx context.Context) error {
 func (p *protection) installed(ctx context.Context) string {
 	name := p.Module.Name
 	if !p.runs(ctx) {
-		return fmt.Sprintf("Module %s is installed, was told to run, and does not say yet that it does: `duet status %s` says "+
-			"what keeps it%s", name, name, p.caution())
+		return fmt.Sprintf("Module %s is installed, was told to run, and does not say yet that it does: `duet status %s` "+
+			"says what keeps it%s", name, name, p.caution())
 	}
 	return fmt.Sprintf("Module %s is installed and runs. The first copy to %s goes on without this task, and until it is "+
 		"complete there is one copy only: `duet status %s` shows how far it is%s", name, p.peer(), name, p.caution())

@@ -31,7 +31,8 @@ func (r *Room) Of(m appmodules.Module) []workload.Stage {
 	}
 	var all []workload.Stage
 	for _, v := range a.Disks {
-		all = append(all, &Files{Name: m.Name, Socket: filepath.Join(r.cfg.Volumes, appmodules.SocketName(m.Name, v.Target)), Export: v.Target, Devices: r.devices,
+		socket := filepath.Join(r.cfg.Volumes, appmodules.SocketName(m.Name, v.Target))
+		all = append(all, &Files{Name: m.Name, Socket: socket, Export: v.Target, Devices: r.devices,
 			Tree: directory.Tree{FileSystem: a.FileSystem, At: r.at(m), Directories: a.Directories}, Logger: r.cfg.Logger})
 	}
 	for _, p := range a.Addresses {

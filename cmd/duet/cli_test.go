@@ -213,6 +213,9 @@ func TestCommands(t *testing.T) {
 		{name: "protect_image", line: "vm protect web --no-wait --image beta:vda=/dev/vg0/web --image " +
 			"alpha:vda=/srv/web.raw"},
 		{name: "protect_image_bad", line: "vm protect web --image /srv/web.raw"},
+		{name: "install", line: "module install " + good + " --size 10G --peer beta"},
+		{name: "install_size", line: "module install " + good + " --size much"},
+		{name: "install_nothing", line: "module install"},
 		{name: "protect_json", line: "vm protect web --json"},
 		{name: "protect_check", line: "vm protect web --check"},
 		{name: "protect_check_refused", line: "vm protect lonely --check"},

@@ -40,6 +40,10 @@ func TestEveryJSON(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("name: web01\nkind: vm\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	app := filepath.Join(t.TempDir(), "pg.yaml")
+	if err := os.WriteFile(app, []byte("name: pg\nkind: mirror\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	const here = "here" // it does not ask the daemon, or does without
 	lines := map[string][2]string{
 		"status": {"status"}, "log": {"log db"}, "task": {"task t1", here}, "version": {"version", here},
@@ -48,7 +52,8 @@ func TestEveryJSON(t *testing.T) {
 		"start":   {"start db"}, "stop": {"stop db"}, "restart": {"restart db"}, "swap": {"swap db"},
 		"prim": {"prim db --node beta --yes"}, "second": {"second db --node beta"},
 		"vm list": {"vm list"}, "vm protect": {"vm protect web"}, "vm release": {"vm release db"},
-		"vm return": {"vm return db"}, "volume list": {"volume list"}, "volume verify": {"volume verify db/vda"},
+		"module install": {"module install " + app + " --size 10G"}, "vm return": {"vm return db"},
+		"volume list": {"volume list"}, "volume verify": {"volume verify db/vda"},
 		"volume diverged": {"volume diverged web01"}, "volume export": {"volume export v1 /x --no-wait"},
 		"volume drop": {"volume drop v1"}, "config show": {"config show db"}, "config apply": {"config apply " + conf},
 		"config check": {"config check " + conf},

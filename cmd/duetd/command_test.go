@@ -92,11 +92,13 @@ func TestMistakes(t *testing.T) {
 		line, want string
 		code       int
 	}{
-		{"start", `"start" is too much: there are flags (--help shows them), "duetd witness" and "duetd guard"`, 64},
+		{"start", `"start" is too much: there are flags (--help shows them), "duetd witness", "duetd guard" and "duetd apps"`, 64},
 		{"--version now", `"now" is too much: `, 64},
 		{"--nosuch", "flag provided but not defined: -nosuch", 64},
 		{"--dir", "flag needs an argument: -dir", 64},
 		{"--log loud", "--log loud: say debug, info, warn or error", any},
+		{"apps now", `"now" is too much: there are flags (--help shows them)`, 64},
+		{"disk x", "duetd disk is run by duetd apps: it takes a directory, a socket and the name of an export", 64},
 		{"guard now", `"now" is too much: there are flags (--help shows them)`, 64},
 		{"guard --life 1h", "flag provided but not defined: -life", 64},
 		{"witness --life soon", `invalid value "soon" for flag -life: parse error`, 64},
@@ -124,7 +126,8 @@ func TestMistakes(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for args, want := range map[string]string{"--help": "-admit-root",
 		"witness --help": "duetd witness forget [--dir D] ID",
-		"guard -h":       "systemd runs it beside duetd.", "witness token --help": "-life duration"} {
+		"guard -h":       "systemd runs it beside duetd.", "apps -h": "as duetd tells it.",
+		"witness token --help": "-life duration"} {
 		out, said, err := here(t, strings.Fields(args)...)
 		if !errors.Is(err, flag.ErrHelp) || !strings.Contains(said, want) || out != "" {
 			t.Errorf("duetd %s: %v\n%s%s", args, err, out, said)

@@ -102,9 +102,8 @@ func command(args []string) error {
 	}
 	switch {
 	case f.NArg() > 0:
-		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them), \"duetd witness\" and \"duetd "+
-			"guard\"",
-			f.Arg(0))}
+		return usageError{fmt.Errorf("%q is too much: there are flags (--help shows them), \"duetd witness\", "+
+			"\"duetd guard\" and \"duetd apps\"", f.Arg(0))}
 	case o.version:
 		fmt.Println(version.String())
 		return nil

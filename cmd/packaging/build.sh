@@ -47,7 +47,7 @@ stage() {
 
 # units DIRECTORY OPTIONS
 units() {
-	for unit in duetd duet-guard duetd-witness; do
+	for unit in duetd duet-guard duet-apps duetd-witness; do
 		sed "s,@SBIN@,/usr/sbin,; s,@OPTS@,$2," $here/units/$unit.service.in >"$1/$unit.service"
 	done
 }
@@ -75,7 +75,7 @@ for arch in $arches; do
 	$go run ./$here/bill -version "$version" -sbom "$dist/$name.cdx.json" "$tree/duet" "$tree/duetd"
 	units "$tree" /etc/default/duetd
 	tar -C "$tree" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX \
-		--transform "s,^\.,$name," -cf - ./duet ./duetd ./duetd.service ./duet-guard.service ./duetd-witness.service ./LICENSE \
+		--transform "s,^\.,$name," -cf - ./duet ./duetd ./duetd.service ./duet-guard.service ./duet-apps.service ./duetd-witness.service ./LICENSE \
 		./THIRD-PARTY.gz ./man ./completion | gzip -9n >"$dist/$name.tar.gz"
 done
 [ "${RELEASE-}" != 1 ] || (cd "$dist" && sha256sum duet[-_]* >SHA256SUMS)

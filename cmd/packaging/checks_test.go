@@ -15,7 +15,7 @@ import (
 
 // exposed is what `systemd-analyze security` may say of a unit at most, in tenths; each thing that is left out has its
 // reason in the unit.
-var exposed = map[string]string{"duetd": "40", "duet-guard": "22", "duetd-witness": "12"}
+var exposed = map[string]string{"duetd": "40", "duet-guard": "22", "duet-apps": "96", "duetd-witness": "12"}
 
 // TestUnits: systemd understands every line, and what a unit names is in the package.
 func TestUnits(t *testing.T) {
@@ -88,7 +88,7 @@ func TestManual(t *testing.T) {
 		}
 	})
 	text := page(t, filepath.Join(root, "usr/share/man/man8/duetd.8.gz"))
-	for _, args := range [][]string{{"--help"}, {"witness", "--help"}, {"guard", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"witness", "--help"}, {"guard", "--help"}, {"apps", "--help"}} {
 		help := output(t, filepath.Join(root, "usr/sbin/duetd"), args...)
 		flags := regexp.MustCompile(`(?m)^  -([a-z]+)`).FindAllStringSubmatch(help, -1)
 		if len(flags) < 2 {

@@ -162,8 +162,8 @@ func TestLife(t *testing.T) {
 	s.mkdir("var/lib/duet/volumes/gone")
 
 	_, asked = s.must("--install", second)
-	if asked != "systemctl --system daemon-reload\ndeb-systemd-invoke try-restart duet-guard.service duetd.service "+
-		"duetd-witness.service\n" {
+	if asked != "systemctl --system daemon-reload\ndeb-systemd-invoke try-restart duet-guard.service duet-apps.service "+
+		"duetd.service duetd-witness.service\n" {
 		t.Errorf("the upgrade asked systemd:\n%s", asked)
 	}
 	if got := s.read(site); got != "/srv/mine r,\n"+line || !strings.Contains(s.read("etc/default/duetd"), "--sleepy") {

@@ -59,7 +59,7 @@ mkdir -p "$root/var/lib/duet/pki" "$root/var/lib/duet/volumes/web01"
 touch "$root/var/lib/duet/pki/ca.key" "$root/var/lib/duet/volumes/web01/vda.raw"
 
 must --nodeps --upgrade "$root/packages/second.rpm"
-asked 'try-restart duet-guard.service duetd.service duetd-witness.service'
+asked 'try-restart duet-guard.service duet-apps.service duetd.service duetd-witness.service'
 ! grep -q '^stop' "$root/calls" || fail "the upgrade stopped something"
 grep -q sleepy "$root/etc/sysconfig/duetd" || fail "the upgrade changed what is the admin's"
 
@@ -70,7 +70,7 @@ here /usr/sbin/duetd /usr/lib/systemd/system/duetd.service
 
 rm "$root/active" # the admin stops the daemon
 must --erase duet
-asked 'stop duetd.service duet-guard.service duetd-witness.service'
+asked 'stop duetd.service duet-guard.service duet-apps.service duetd-witness.service'
 grep -q /var/lib/duet "$root/said" || fail "the removal does not say where the data is"
 gone /usr/bin/duet /usr/sbin/duetd /usr/lib/systemd/system/duetd.service /usr/share/duet /usr/share/doc/duet
 here /var/lib/duet/pki/ca.key /var/lib/duet/volumes/web01/vda.raw
