@@ -103,7 +103,7 @@ func newShop(t *testing.T) *shop {
 		Witnesses: func() []engine.Witness { return nil },
 		Store:     func(string) engine.Store { return values{} },
 		Volumes: NewVolumes(VolumesConfig{Self: "alpha", Dir: filepath.Join(dir, "r"), Keeper: keeper, Logger: log,
-			Runs: func(m appmodules.Module, _ int) error { return errors.New(m.Subject() + " is another process") },
+			Runs: func(vm string, pid int) error { return errors.New(vm + " is another process") },
 			Log: func(id string) blockrepl.DirtyLog {
 				if logs[id] == nil {
 					logs[id] = memlog.New()

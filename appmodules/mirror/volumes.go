@@ -33,8 +33,10 @@ type VolumesConfig struct {
 	Self    cluster.NodeID
 	Dir     string  // of the sockets
 	Sockets Sockets // nil: the sockets end with this process
-	// Runs returns nil if a process is the one that a module has for its volumes: its VM's.
-	Runs func(m appmodules.Module, pid int) error
+	// Runs returns nil if a process is that of a VM.
+	Runs func(vm string, pid int) error
+	// Behind returns nil if a process is the one behind the block device of a module that is no VM.
+	Behind func(module string, pid int) error
 	// Root lets programs of root open a volume beside the process that runs its VM.
 	Root   bool
 	Keeper *divergence.Keeper // versions that lost a split brain
@@ -147,7 +149,10 @@ func (d disks) admit(p nbd.Peer) error {
 	case p.UID == 0 && d.cfg.Root:
 		return nil
 	}
-	return d.cfg.Runs(d.module, p.PID)
+	if d.module.Kind.Defined() {
+		return d.cfg.Runs(d.module.Subject(), p.PID)
+	}
+	return d.cfg.Behind(d.module.Name, p.PID)
 }
 
 // socket is where a volume is served, the same path on every node, as the definition that has it goes to the other

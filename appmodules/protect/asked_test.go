@@ -217,7 +217,7 @@ func TestProtectRequests(t *testing.T) {
 				}
 				_, err := d.works.Protect(d.ctx, vm, c.r)
 				wants(t, "protect", err, c.kind, c.texts...)
-				check, err := d.works.Check(d.ctx, vm, c.r)
+				check, err := d.works.CheckProtect(d.ctx, vm, c.r)
 				if err == nil && len(check.Notices) > 0 {
 					err = protect.Refusal(api.ErrInvalid, "VM web01 cannot be protected", check.Notices)
 				}
@@ -241,7 +241,7 @@ func TestProtectTwice(t *testing.T) {
 		wants(t, "the VM", err, api.ErrConflict, "`duet status web01`")
 		_, err = d.works.Protect(d.ctx, "db01", api.ProtectRequest{Module: "web01"})
 		wants(t, "the name", err, api.ErrConflict, "protects VM web01", "--module")
-		check, err := d.works.Check(d.ctx, "db01", api.ProtectRequest{})
+		check, err := d.works.CheckProtect(d.ctx, "db01", api.ProtectRequest{})
 		if err != nil || !check.OK || check.Module != "db01" || check.Peer != "beta" {
 			t.Errorf("another VM: %+v, %v", check, err)
 		}
@@ -250,7 +250,7 @@ func TestProtectTwice(t *testing.T) {
 		{Target: "vdc", Path: "/run/web01-vda", Format: "endpoint", Size: diskSize}}}
 	w.must(w.hv.Define(t.Context(), twin))
 	w.altered(nil, func(d *daemon, _ *string) {
-		_, err := d.works.Check(d.ctx, "twin01", api.ProtectRequest{})
+		_, err := d.works.CheckProtect(d.ctx, "twin01", api.ProtectRequest{})
 		wants(t, "a copy", err, api.ErrConflict, "disk vdc of VM twin01 is the volume vda of module web01")
 	})
 	w = newWorld(t, vmmanager.Off)
@@ -279,7 +279,7 @@ func TestPeerJudges(t *testing.T) {
 		w.altered(func(d *daemon, c *protect.Config) {
 			c.Peers = beta{peers: peers{d}, found: []vmmanager.Finding{cpu}, judge: judge}
 		}, func(d *daemon, _ *string) {
-			check, err := d.works.Check(d.ctx, "web01", api.ProtectRequest{})
+			check, err := d.works.CheckProtect(d.ctx, "web01", api.ProtectRequest{})
 			if judge == nil && (err != nil || check.OK || check.Notices[0].Node != "beta") || !errors.Is(err, judge) {
 				t.Errorf("checked %+v, %v", check, err)
 			}

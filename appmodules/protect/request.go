@@ -45,9 +45,9 @@ func (w *Works) Protect(ctx context.Context, vm string, r api.ProtectRequest) (a
 	return t, err
 }
 
-// Check tells what would come of Protect and changes nothing. What Protect would refuse of the VM's devices, and what
-// the peer says of it, are notices; whatever else it would refuse is an error.
-func (w *Works) Check(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
+// CheckProtect tells what would come of Protect and changes nothing. What Protect would refuse of the VM's devices, and
+// what the peer says of it, are notices; whatever else it would refuse is an error.
+func (w *Works) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
 	def, err := w.defined(ctx, vm)
 	if err != nil {
 		return api.ProtectCheck{}, err

@@ -296,6 +296,11 @@ func (r *Registry) Mirrors() []*Entry {
 	return slices.DeleteFunc(r.All(), func(e *Entry) bool { return e.Engine == nil })
 }
 
+// Guests lists those that are VMs.
+func (r *Registry) Guests() []*Entry {
+	return slices.DeleteFunc(r.Mirrors(), func(e *Entry) bool { return !e.Module.Kind.Defined() })
+}
+
 // OfVolume is the mirror that a replicated volume belongs to; nil: none here.
 func (r *Registry) OfVolume(id string) *Entry {
 	for _, e := range r.Mirrors() {

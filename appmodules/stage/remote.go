@@ -17,13 +17,18 @@ import (
 
 // Remote is the Room of duetd apps as the daemon sees it. Any goroutine may use it. What it is asked for ends with the
 // ctx of the one who asks.
-type Remote struct{ client *http.Client }
+type Remote struct {
+	client  *http.Client
+	dir     string
+	program []string
+}
 
-// Dial returns the Remote of a directory of duetd apps. It connects with each call: that process may come later.
-func Dial(dir string) *Remote {
+// Dial returns the Remote of a directory of duetd apps, whose block devices have program behind them (Config). It
+// connects with each call: that process may come later.
+func Dial(dir string, program []string) *Remote {
 	var d net.Dialer
 	socket := filepath.Join(dir, SocketName)
-	return &Remote{&http.Client{Transport: &http.Transport{
+	return &Remote{dir: dir, program: program, client: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			c, err := d.DialContext(ctx, "unix", socket)
 			if err != nil {
@@ -32,6 +37,9 @@ func Dial(dir string) *Remote {
 			return c, err
 		}, DisableKeepAlives: true}}}
 }
+
+// Behind returns nil for the process behind the block device of a module on this host. It asks nobody.
+func (r *Remote) Behind(module string, pid int) error { return behind(r.dir, r.program, module, pid) }
 
 // Of are the stages of an application, first to last.
 func (r *Remote) Of(m appmodules.Module) []workload.Stage {

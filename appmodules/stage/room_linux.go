@@ -49,9 +49,9 @@ func (r *Room) Of(m appmodules.Module) []workload.Stage {
 // at is where the volume of a module is mounted.
 func (r *Room) at(m appmodules.Module) string { return filepath.Join(r.cfg.Dir, "mounts", m.Name) }
 
-// Runs returns nil for the process behind the block device of a module.
-func Runs(dir string, program []string, m appmodules.Module, pid int) error {
-	return (&host.Loop{Dir: disks(dir), Program: program}).Runs(m.Name, pid)
+// behind returns nil for the process behind the block device of a module.
+func behind(dir string, program []string, module string, pid int) error {
+	return (&host.Loop{Dir: disks(dir), Program: program}).Runs(module, pid)
 }
 
 // Make makes the file system of an application on an image that is nobody's yet, and takes in its directories.

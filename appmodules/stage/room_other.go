@@ -19,8 +19,8 @@ func New(Config) *Room { return &Room{} }
 // Of is one stage that does not come up.
 func (*Room) Of(appmodules.Module) []workload.Stage { return []workload.Stage{missing{}} }
 
-// Runs fails.
-func Runs(string, []string, appmodules.Module, int) error { return errors.ErrUnsupported }
+// behind fails.
+func behind(string, []string, string, int) error { return errors.ErrUnsupported }
 
 // Make fails.
 func (*Room) Make(context.Context, appmodules.Module, string) error {

@@ -154,3 +154,23 @@ func (v *VM) notice(d vmmanager.Stray) appmodules.Notice {
 			d.On),
 		Remedy: fmt.Sprintf("duet vm return %s, which copies it back while the VM runs", v.cfg.Module.Name)}
 }
+
+// Store has the definitions of VMs that are modules, on this host.
+type Store struct{ Hypervisor }
+
+// Define stores the definition of a module's VM, and returns the Digest of what the hypervisor made of it.
+func (s Store) Define(ctx context.Context, m appmodules.Module, text []byte) (string, error) {
+	if err := s.Hypervisor.Define(ctx, vmmanager.Definition{Name: m.Subject(), Text: text}); err != nil {
+		return "", err
+	}
+	def, err := s.Hypervisor.Definition(ctx, m.Subject())
+	return appmodules.Digest(def.Text), err
+}
+
+// Undefine forgets it; one that is gone is no error.
+func (s Store) Undefine(ctx context.Context, m appmodules.Module) error {
+	if err := s.Hypervisor.Undefine(ctx, m.Subject()); err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
+		return err
+	}
+	return nil
+}

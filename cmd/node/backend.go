@@ -56,7 +56,7 @@ func (n *Node) moduleStatuses() []api.ModuleStatus {
 	for _, m := range n.All() {
 		out = append(out, n.moduleStatus(m))
 	}
-	for _, t := range n.works.Troubles() {
+	for _, t := range n.Works.Troubles() {
 		i := slices.IndexFunc(out, func(m api.ModuleStatus) bool { return m.Name == t.Module.Name })
 		if i < 0 {
 			i = len(out)

@@ -34,13 +34,10 @@ func (n *Node) guardGuests() {
 	}
 }
 
-// charges are the modules whose guests the guard watches over, all mirrors of this node. It is called on each beat
+// charges are the modules whose guests the guard watches over, all VMs of this node. It is called on each beat
 // of the sentry and never waits: hence Published, the standing of the last step.
 func (n *Node) charges() (out []guard.Charge) {
-	for _, m := range n.Mirrors() {
-		if !m.Module.Kind.Defined() {
-			continue // it knows VMs only
-		}
+	for _, m := range n.Guests() {
 		st := m.Engine.Published()
 		out = append(out, guard.Charge{Module: m.Module.Name, ID: m.Module.Identity(), VM: m.Module.Subject(),
 			Peer: cluster.NodeID(m.Module.Peer(string(n.self()))), Record: st.Record, Connected: st.Role == appmodules.Prim})

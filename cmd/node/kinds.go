@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"net"
 	"path/filepath"
 
@@ -40,35 +39,24 @@ func (n *Node) newKinds() map[appmodules.Kind]registry.Kind {
 				Endpoints: n.volumes.Endpoints(m), Hypervisor: hv, Logger: n.log,
 				Retained: filepath.Join(n.cfg.Dir, "replaced")}), log)
 		},
-		Define: func(ctx context.Context, m appmodules.Module, text []byte) (string, error) {
-			if err := hv.Define(ctx, vmmanager.Definition{Name: m.Subject(), Text: text}); err != nil {
-				return "", err
-			}
-			def, err := hv.Definition(ctx, m.Subject())
-			return appmodules.Digest(def.Text), err
-		},
-		Undefine: func(ctx context.Context, m appmodules.Module) error {
-			if err := hv.Undefine(ctx, m.Subject()); err != nil && !errors.Is(err, vmmanager.ErrNotFound) {
-				return err
-			}
-			return nil
-		},
+		Define:   workload.Store{Hypervisor: hv}.Define,
+		Undefine: workload.Store{Hypervisor: hv}.Undefine,
 	}}
 }
 
 // parts is what modules are made of on this node. Node has them embedded: what the API asks of a room is promoted.
 type parts struct {
 	*registry.Registry
-	kinds    map[appmodules.Kind]registry.Kind
-	mirrors  *mirror.Workshop // engines, and what they share on a node
-	volumes  *mirror.Volumes  // where VMs find their disks: sockets and front ends
-	images   *images.Room     // what volumes lie in
-	stages   *stage.Remote    // what applications consist of, in duetd apps
-	fitness  *fitness.Room    // what each host says of the other's VMs
-	orders   *orders.Desk     // operators' commands
-	works    *protect.Works   // protect, release, return; nil until newWorks
-	restores *restore.Room    // gives modules to a peer that lacks them
-	beyond   ping.Watch       // what answers beside the other nodes
+	*protect.Works // protect, install, release, return; nil until newWorks
+	kinds          map[appmodules.Kind]registry.Kind
+	mirrors        *mirror.Workshop // engines, and what they share on a node
+	volumes        *mirror.Volumes  // where VMs find their disks: sockets and front ends
+	images         *images.Room     // what volumes lie in
+	stages         *stage.Remote    // what applications consist of, in duetd apps
+	fitness        *fitness.Room    // what each host says of the other's VMs
+	orders         *orders.Desk     // operators' commands
+	restores       *restore.Room    // gives modules to a peer that lacks them
+	beyond         ping.Watch       // what answers beside the other nodes
 }
 
 // newParts builds them but works. The list of modules is empty until it is loaded. The functions that are handed
@@ -78,7 +66,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 	n.fitness = fitness.New(fitness.Config{Self: self, Sockets: n.cfg.RunDir, Hypervisor: n.cfg.Hypervisor,
 		Modules: n.judged,
 		All:     func() []appmodules.Module { return n.Modules() },
-		Left:    func() []appmodules.Module { return n.works.Left() },
+		Left:    func() []appmodules.Module { return n.Works.Left() },
 		// What a protect refuses here when it is carried out it refuses when it is asked for.
 		MayClear: func(module string, from cluster.NodeID) error { return n.orders.MayClear(module, from) },
 		MayHost:  func(module string, p []protect.Place) error { return n.images.MayHost(module, p) },
@@ -86,9 +74,10 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 			return n.rpcTo(ctx, node, "judge", q, found)
 		},
 		Logger: n.log})
+	n.stages = stage.Dial(n.cfg.Apps, n.cfg.Disk)
 	n.volumes = mirror.NewVolumes(mirror.VolumesConfig{Self: self, Dir: n.cfg.RunDir, Sockets: n.cfg.Sockets,
-		Runs: n.runs, Root: n.cfg.AdmitRoot, Keeper: keeper, Log: n.store.Log, Logger: n.log})
-	n.stages = stage.Dial(n.cfg.Apps)
+		Runs: n.cfg.Hypervisor.Runs, Behind: n.stages.Behind, Root: n.cfg.AdmitRoot, Keeper: keeper,
+		Log: n.store.Log, Logger: n.log})
 	n.mirrors = mirror.New(mirror.Config{Cluster: n.cluster, View: n.gossip.View, Call: n.rpcTo,
 		Unknown: func(node cluster.NodeID, module string) { n.restores.Unknown(node, module) },
 		Dial: func(ctx context.Context, node cluster.NodeID) (net.Conn, error) {
@@ -114,7 +103,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 	n.orders = orders.New(orders.Config{Self: self, Registry: n.Registry, MayMove: n.fitness.MayMove, Call: n.rpcTo,
 		Status: func(m *registry.Entry) []api.NodeState { return n.moduleStatus(m).Nodes }})
 	n.restores = restore.New(restore.Config{Self: self, Registry: n.Registry, Run: n.run, Spawn: n.spawn, Call: n.rpcTo,
-		Busy: func(module string) bool { return n.works.Busy(module) }, Undo: peers{n}.undo, Version: n.plane.Version,
+		Busy: func(module string) bool { return n.Works.Busy(module) }, Undo: peers{n}.undo, Version: n.plane.Version,
 		Start: func(ctx context.Context, m *registry.Entry, node cluster.NodeID) error {
 			return n.orders.Command(ctx, m, string(node), appmodules.CmdStart, false)
 		}, Logger: n.log})
@@ -122,20 +111,9 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		Store: badgerlog.Values{Store: n.store}, Modules: n.Registry.Modules, Taken: n.fitness.Taken})
 }
 
-// runs returns nil for the one process that a module has for its volumes.
-func (n *Node) runs(m appmodules.Module, pid int) error {
-	if m.Kind == appmodules.KindMirror {
-		return stage.Runs(n.cfg.Apps, n.cfg.Disk, m, pid)
-	}
-	return n.cfg.Hypervisor.Runs(m.Subject(), pid)
-}
-
 // judged are the modules whose VMs this node judges: whether this host would start each.
 func (n *Node) judged() (out []fitness.Module) {
-	for _, m := range n.Mirrors() {
-		if !m.Module.Kind.Defined() {
-			continue
-		}
+	for _, m := range n.Guests() {
 		out = append(out, fitness.Module{Name: m.Module.Name, VM: m.Module.Subject(), Engine: m.Engine})
 	}
 	return out

@@ -178,7 +178,7 @@ func (n *Node) build() error {
 	}
 	n.newParts(keeper)
 	// Before the modules: a release that was cut short decides whether its module is loaded (Held).
-	if n.works, err = n.newWorks(); err != nil {
+	if n.Works, err = n.newWorks(); err != nil {
 		return err
 	}
 	n.Archive = versions.New(versions.Config{Self: n.self(), Cluster: n.cluster, Keeper: keeper,
@@ -186,7 +186,7 @@ func (n *Node) build() error {
 	n.Lookout = n.newLookout()
 	n.sentry = n.newSentry()
 	n.push("journals", func(context.Context) error { return n.CloseJournals() })
-	return n.Load(n.works.Held)
+	return n.Load(n.Works.Held)
 }
 
 // listenAddr is where the API is served over TLS.
@@ -267,9 +267,9 @@ func (n *Node) start() error {
 	n.push("watchers", func(context.Context) error { n.cancel(); return nil })
 	// The VMs of works that are taken up wait for their sockets.
 	// Sockets that an earlier run has kept for volumes which are nobody's now would hold whoever connects.
-	n.volumes.WithdrawOthers(slices.Concat(n.Modules(), n.works.Left()))
+	n.volumes.WithdrawOthers(slices.Concat(n.Modules(), n.Works.Left()))
 	n.Registry.Start()
-	n.works.Resume()
+	n.Works.Resume()
 	n.push("modules", ended)
 	for _, dir := range []string{n.cfg.RunDir, filepath.Dir(n.cfg.Socket)} {
 		if err := backing.Passage(dir); err != nil {

@@ -27,7 +27,7 @@ func (n *Node) dropModule(ctx context.Context, name string, from cluster.NodeID,
 		return true, n.orders.MayDrop(m, from, r.Epoch)
 	}, func(m appmodules.Module, removed error) error {
 		// A plan that is left would keep the name from another protect.
-		if err := errors.Join(removed, n.works.End(name)); err != nil {
+		if err := errors.Join(removed, n.Works.End(name)); err != nil {
 			return err
 		}
 		if err := n.Undefine(ctx, m); err != nil {

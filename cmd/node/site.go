@@ -31,28 +31,13 @@ func (n *Node) newWorks() (*protect.Works, error) {
 		Peers: peers{n}, Store: badgerlog.Values{Store: n.store}, Tasks: board{n}, Spawn: n.spawn, Logger: n.log})
 }
 
-// Protect makes a module of a VM that is defined on this node.
-func (n *Node) Protect(ctx context.Context, vm string, r api.ProtectRequest) (api.Task, error) {
-	return n.works.Protect(ctx, vm, r)
-}
-
-// Install makes a module of an application, whose directories are those of this node.
-func (n *Node) Install(ctx context.Context, r api.InstallRequest) (api.Task, error) {
-	return n.works.Install(ctx, r)
-}
-
-// CheckProtect tells what would come of Protect and changes nothing.
-func (n *Node) CheckProtect(ctx context.Context, vm string, r api.ProtectRequest) (api.ProtectCheck, error) {
-	return n.works.Check(ctx, vm, r)
-}
-
 // Release gives the VM of a module back as an ordinary VM of this node, if that has its newest data.
 func (n *Node) Release(ctx context.Context, name string, r api.ReleaseRequest) (api.Task, error) {
 	m, err := n.Mirror(name)
 	if err != nil { // a release forgets the module before its VM goes on
-		return api.Task{}, cmp.Or(n.works.Unended(name), err)
+		return api.Task{}, cmp.Or(n.Works.Unended(name), err)
 	}
-	return n.works.Release(ctx, m.Module, r)
+	return n.Works.Release(ctx, m.Module, r)
 }
 
 // Return copies the disks of a running VM that somebody has moved off their volumes back onto them, on the node
@@ -65,7 +50,7 @@ func (n *Node) Return(ctx context.Context, name string) (api.Task, error) {
 	if primary, _ := n.orders.Roles(m); primary != "" && primary != string(n.self()) {
 		return api.Task{}, fmt.Errorf("%w: module %s is primary on %s: return it there", api.ErrConflict, name, primary)
 	}
-	return n.works.Return(ctx, m.Module)
+	return n.Works.Return(ctx, m.Module)
 }
 
 // board is a protect.Tasks.

@@ -36,7 +36,7 @@ func (n *Node) stands(module string) api.NodeState {
 // known are the modules of this node, and those that a work which does not end has taken off it.
 func (n *Node) known() []appmodules.Module {
 	all := n.Modules()
-	for _, t := range n.works.Troubles() {
+	for _, t := range n.Works.Troubles() {
 		if !slices.ContainsFunc(all, func(m appmodules.Module) bool { return m.Name == t.Module.Name }) {
 			all = append(all, t.Module)
 		}

@@ -105,7 +105,7 @@ func (p *pair) met() {
 func (p *pair) settled() {
 	p.t.Helper()
 	until(p.t, "what was cut short is in order", func() error {
-		left, err := p.a.node.works.Unfinished()
+		left, err := p.a.node.Works.Unfinished()
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("left: %v", left)
 		}
