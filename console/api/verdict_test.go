@@ -154,8 +154,8 @@ func TestVerdict(t *testing.T) {
 		}, Degraded, "1 of 2 modules is not known to run (mail01); safe to lose: no node", ""},
 		{"the other one is not heard at all", func(s *Status) {
 			s.Modules[1].Nodes[0].Stale, s.Nodes[1].Alive, s.Nodes[1].Silent = true, false, &silent
-		}, Down, "1 of 2 modules runs on no node that answers (mail01), 1 of 2 modules has one copy only (web01), beta is down for 4s; " +
-			"safe to lose: no node", ""},
+		}, Down, "1 of 2 modules runs on no node that answers (mail01), 1 of 2 modules has one copy only (web01), beta is down " +
+			"for 4s; safe to lose: no node", ""},
 		{"the other one has not said yet whether it goes on with one that stands still here", func(s *Status) {
 			s.Modules[0].Nodes[0].Status, s.Modules[0].Nodes[0].VM = "Transient", "frozen"
 			s.Modules[0].Nodes[1].Stale = true
