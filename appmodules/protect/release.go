@@ -60,10 +60,26 @@ func (w *Works) mayRelease(ctx context.Context, m appmodules.Module, r api.Relea
 	return nil
 }
 
+// uninstallOf says what the end of an application's module does: its volume becomes a file with a file system on both
+// nodes, and nothing is put back. Only a stopped one can go: what runs would lose its files.
+func (w *Works) uninstallOf(m appmodules.Module) (*leave, error) {
+	if w.cfg.Modules.Runs(m.Name) {
+		return nil, fmt.Errorf("%w: module %s runs: `duet stop %s` first", api.ErrConflict, m.Name, m.Name)
+	}
+	l := &leave{w: w, record: record{Kind: releasing, Module: m}}
+	for _, v := range m.Volumes() {
+		l.Images = append(l.Images, w.cfg.Volumes.Disk(v))
+	}
+	return l, nil
+}
+
 // releaseOf says what a release does, and refuses what would lose data: a disk that has left its volume, whose newest
 // data are not in the image that the VM would get. A VM whose definition somebody has deleted gets it back from the
 // module.
 func (w *Works) releaseOf(ctx context.Context, m appmodules.Module) (*leave, error) {
+	if !m.Kind.Defined() {
+		return w.uninstallOf(m)
+	}
 	hv, vm := w.cfg.Hypervisor, m.Subject()
 	rewired, own, err := w.cfg.Modules.Kept(ctx, m.Name)
 	if err != nil {
@@ -149,10 +165,8 @@ func (l *leave) resume(ctx context.Context) (result string, failed, err error) {
 		}
 	default:
 		if err = pl.back(ctx); err == nil {
-			l.w.cfg.Logger.Warn("the VM is protected as before", "module", l.Module.Name, "remedy",
-				"duet vm release "+l.Module.Name+" again")
-			failed = fmt.Errorf("the daemon ended during it: VM %s is protected as before: repeat the command",
-				l.Definition.Name)
+			l.w.cfg.Logger.Warn("the module is as before: repeat the command", "module", l.Module.Name)
+			failed = fmt.Errorf("the daemon ended during it: module %s is as before: repeat the command", l.Module.Name)
 			err = l.w.End(l.Module.Name)
 		}
 	}
@@ -189,6 +203,9 @@ func (l *leave) part(ctx context.Context) error {
 // released one already.
 func (l *leave) rejoin(ctx context.Context) error {
 	hv, mods := l.w.cfg.Hypervisor, l.w.cfg.Modules
+	if !l.Module.Kind.Defined() {
+		return mods.Begin(l.Module.Name)
+	}
 	now, err := hv.Definition(ctx, l.Definition.Name)
 	if err == nil && len(hv.On(now)) < len(l.Module.Volumes()) {
 		if now, err = hv.Rewire(now, mods.Endpoints(l.Module)); err == nil {
@@ -211,6 +228,12 @@ func (l *leave) rejoin(ctx context.Context) error {
 // all was done.
 func (l *leave) refit(ctx context.Context) error {
 	hv, vm, mods := l.w.cfg.Hypervisor, l.Definition.Name, l.w.cfg.Modules
+	if !l.Module.Kind.Defined() {
+		if l.w.begun(l.Module.Name) {
+			return mods.Remove(ctx, l.Module.Name)
+		}
+		return mods.Forget(l.Module)
+	}
 	l.say("puts the VM back on its images")
 	restore := func(def vmmanager.Definition) (vmmanager.Definition, error) {
 		return hv.Restore(def, l.Definition, l.Images)
@@ -271,7 +294,7 @@ func (l *leave) refitted(ctx context.Context) (bool, error) {
 	if err != nil || !stored {
 		return !stored, err
 	}
-	if l.w.begun(l.Module.Name) {
+	if l.w.begun(l.Module.Name) || !l.Module.Kind.Defined() {
 		return false, nil // a Refit that fails leaves the VM running as before
 	}
 	if _, err := l.w.settled(ctx, l.Definition.Name); err != nil {
@@ -317,6 +340,9 @@ func (l *leave) result(ctx context.Context, peer cluster.NodeID, told bool) stri
 	for _, d := range l.Images {
 		where = append(where, d.Path)
 	}
+	if !l.Module.Kind.Defined() {
+		return l.uninstalled(peer, told, where)
+	}
 	form := "VM %s is an ordinary VM of %s again, on %s; "
 	if _, err := l.w.cfg.Hypervisor.Definition(ctx, l.Definition.Name); gone(err) {
 		form = "VM %s is protected no more; it was deleted from %s meanwhile, its data are in %s; "
@@ -326,6 +352,19 @@ func (l *leave) result(ctx context.Context, peer cluster.NodeID, told bool) stri
 		return said + fmt.Sprintf("%s is told when it answers, unless it is removed from the cluster", peer)
 	}
 	return said + fmt.Sprintf("%s keeps the copies it made as *%s until you delete them", peer, Retired)
+}
+
+// uninstalled is what became of an application.
+func (l *leave) uninstalled(peer cluster.NodeID, told bool, where []string) string {
+	said := fmt.Sprintf("Module %s is uninstalled", l.Module.Name)
+	if len(where) > 0 {
+		said += fmt.Sprintf(". Its files are in %s (`mount -o loop` shows them); the directories have what they had before "+
+			"the install", strings.Join(where, ", "))
+	}
+	if !told {
+		return said + fmt.Sprintf(". %s is told when it answers, unless it is removed from the cluster", peer)
+	}
+	return said
 }
 
 // Retired is what follows the name of an image whose module is gone and whose VM has its newest data elsewhere.

@@ -216,6 +216,7 @@ func TestCommands(t *testing.T) {
 		{name: "install", line: "module install " + good + " --size 10G --peer beta"},
 		{name: "install_size", line: "module install " + good + " --size much"},
 		{name: "install_nothing", line: "module install"},
+		{name: "uninstall", line: "module uninstall db"},
 		{name: "protect_json", line: "vm protect web --json"},
 		{name: "protect_check", line: "vm protect web --check"},
 		{name: "protect_check_refused", line: "vm protect lonely --check"},

@@ -13,9 +13,9 @@ import (
 )
 
 func (a *app) moduleCommand() *cobra.Command {
-	c := &cobra.Command{Use: "module", Short: "Install applications"}
+	c := &cobra.Command{Use: "module", Short: "Install and uninstall applications"}
 	a.group(c)
-	c.AddCommand(a.installCommand())
+	c.AddCommand(a.installCommand(), a.uninstallCommand())
 	return c
 }
 
@@ -55,6 +55,31 @@ func (a *app) installCommand() *cobra.Command {
 	f.StringVar(&size, "size", "", "of the volume on which the directories lie, such as 10G")
 	noWaitFlag(c, &noWait)
 	a.completeNodesFor(c, "peer")
+	return c
+}
+
+// uninstallCommand begins the end of a stopped module on the node that is asked, which has to have the newest files.
+func (a *app) uninstallCommand() *cobra.Command {
+	var r api.ReleaseRequest
+	var noWait bool
+	c := &cobra.Command{
+		Use:   "uninstall MODULE",
+		Short: "End a module of an application that is stopped; its files stay in the image of its volume",
+		Args:  args("MODULE"), ValidArgsFunction: a.completeModules,
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := a.answers(ctx, c); err != nil {
+				return err
+			}
+			t, err := c.Release(ctx, args[0], r)
+			if err != nil {
+				return err
+			}
+			return a.follow(ctx, c, t, noWait)
+		}),
+	}
+	c.Flags().BoolVar(&r.WithoutPeer, "without-peer", false, "also if the other node cannot be told; it forgets the module "+
+		"when it answers again")
+	noWaitFlag(c, &noWait)
 	return c
 }
 

@@ -69,6 +69,12 @@ policy: {arbitration: available}
 	must(t, a.Whole(ctx, "app"))
 	progress(ctx, t, told, 20)
 
+	// Somebody takes its address away: it is back.
+	if _, err := a.Node.Run(ctx, "ip", "addr", "flush", "to", address+"/32"); err != nil {
+		t.Fatal(err)
+	}
+	answers(ctx, t, l, subnet, address)
+
 	// The host is killed: beta goes on.
 	must(t, a.Kill())
 	must(t, b.Is(ctx, "app", "ALONE"))
@@ -95,6 +101,12 @@ policy: {arbitration: available}
 	}
 	if out, err := a.Node.Run(ctx, "findmnt", files); err == nil {
 		t.Errorf("after the stop the directory is still there: %s", out)
+	}
+	duet(ctx, t, a, "module", "uninstall", "app")
+	for _, h := range []*testcluster.Host{a, b} {
+		if out := duet(ctx, t, h, "status", "--json"); strings.Contains(out, `"app"`) {
+			t.Errorf("after the uninstall %s still knows it", h.Name)
+		}
 	}
 }
 
