@@ -167,6 +167,35 @@ func (t Tree) Shut() error {
 	return nil
 }
 
+// device is the number of the file system that is mounted for the tree; 0: none is. It is never that of this host's
+// root, whatever is said to be mounted.
+func (t Tree) device() (uint64, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return 0, err
+	}
+	var root unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil {
+		return 0, err
+	}
+	var device uint64
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || unescape(fields[4]) != t.At {
+			continue
+		}
+		var major, minor uint32
+		if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err != nil {
+			return 0, err
+		}
+		device = unix.Mkdev(major, minor) // the last one lies on top
+	}
+	if device == root.Dev {
+		return 0, nil
+	}
+	return device, nil
+}
+
 // mounts are the places of this mount namespace on which something is mounted.
 func mounts() (all []string, err error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")

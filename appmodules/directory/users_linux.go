@@ -32,17 +32,21 @@ func (u users) signal(s unix.Signal) {
 	}
 }
 
-// users looks for processes that have a file of the tree open, mapped, or as their working directory.
+// EndUsers ends at once who has a file of the tree open, mapped, or as its working directory.
+func (t Tree) EndUsers() { t.users().signal(unix.SIGKILL) }
+
+// users looks for processes that have a file of the tree open, mapped, or as their working directory. Where nothing is
+// mounted there are none: the directory is one of this host's own file systems then, which everybody uses.
 func (t Tree) users() users {
 	out := users{}
-	var st unix.Stat_t
-	if unix.Stat(t.At, &st) != nil {
+	device, err := t.device()
+	if err != nil || device == 0 {
 		return out
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
 		pid, err := strconv.Atoi(filepath.Base(p))
-		if err != nil || pid == os.Getpid() || !uses(p, st.Dev) {
+		if err != nil || pid == 1 || pid == os.Getpid() || !uses(p, device) {
 			continue
 		}
 		name, _ := os.ReadFile(p + "/comm")

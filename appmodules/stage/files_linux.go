@@ -51,10 +51,13 @@ func (f *Files) Stop(ctx context.Context) error {
 	return f.Devices.Detach(ctx, f.Name)
 }
 
-// Kill shuts the file system: nothing of what was not flushed reaches the volume, as after a loss of power, and it
-// waits for no volume that does not answer. A process that still has a file open keeps the device, from which nothing
-// can come any more.
+// Kill cuts the file system off: nothing of what was not flushed reaches the volume, as after a loss of power. That
+// comes first, as all else would wait for a volume that does not answer.
 func (f *Files) Kill(ctx context.Context) error {
+	if err := f.Devices.Abort(f.Name); err != nil {
+		return err
+	}
+	f.Tree.EndUsers()
 	if err := f.Tree.Shut(); err != nil {
 		return err
 	}

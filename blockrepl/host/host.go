@@ -20,6 +20,9 @@ type Driver interface {
 	Attach(ctx context.Context, name, socket, export string) (device string, err error)
 	// Attached is the device that was made under a name; empty: none, or one behind which nobody is any more, see Detach.
 	Attached(name string) (device string, err error)
+	// Abort has everything fail that waits for a device, and all that comes: for a volume that this node may not use any
+	// more, and which answers nothing. Then it can be detached.
+	Abort(name string) error
 	// Detach takes the device away. When it returns nil no request can come any more. What still uses the device is an
 	// error; what is gone already is none.
 	Detach(ctx context.Context, name string) error

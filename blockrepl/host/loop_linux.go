@@ -232,6 +232,18 @@ func infoOf(device string) (*unix.LoopInfo64, error) {
 	return unix.IoctlLoopGetStatus64(int(dev.Fd()))
 }
 
+// Abort ends the FUSE connection of the file: the kernel does so when an unmount is forced, though the file system is
+// in use and stays.
+func (l *Loop) Abort(name string) error {
+	if mount, err := mounted(l.dir(name)); mount == 0 || err != nil {
+		return err
+	}
+	if err := unix.Unmount(l.dir(name), unix.MNT_FORCE); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("abort volume %s: %w", name, err)
+	}
+	return nil
+}
+
 // Detach has the kernel let the loop device go and unmounts the file behind it, whose process ends then.
 func (l *Loop) Detach(ctx context.Context, name string) error {
 	for {
