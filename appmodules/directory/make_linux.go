@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // makers are the programs that make a file system of an image without asking. Sectors are those of every block device
@@ -63,18 +65,37 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 }
 
 // Fill mounts an image by itself for a moment and gives it the content of directories, each under its path; one that
-// does not exist is made, empty, with the mode of a new directory. The image belongs to nobody else meanwhile.
-func Fill(ctx context.Context, image, at string, directories []string) (err error) {
+// does not exist is made, empty, with the mode of a new directory. The image belongs to nobody else meanwhile. What it
+// has is durable when it returns nil. What a Fill that was killed has left mounted is unmounted first.
+func Fill(ctx context.Context, image, at string, directories []string) error {
+	if err := gone(unix.Unmount(at, unix.UMOUNT_NOFOLLOW)); err != nil {
+		return fmt.Errorf("unmount %s: %w", at, err)
+	}
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return err
 	}
 	if _, err := command(ctx, "mount", "-o", "loop", image, at); err != nil {
 		return err
 	}
-	defer func() {
-		_, unmountErr := command(context.WithoutCancel(ctx), "umount", at)
-		err = errors.Join(err, unmountErr, os.Remove(at))
-	}()
+	err := fill(ctx, at, directories)
+	_, unmountErr := command(context.WithoutCancel(ctx), "umount", at)
+	if err = errors.Join(err, unmountErr); err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(at), flush(image))
+}
+
+// flush makes durable what a file has.
+func flush(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// fill copies the directories to where the image is mounted.
+func fill(ctx context.Context, at string, directories []string) error {
 	for _, dir := range directories {
 		to := filepath.Join(at, dir)
 		if err := os.MkdirAll(to, 0o755); err != nil {
