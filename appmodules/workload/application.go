@@ -105,6 +105,7 @@ const takeBack = 30 * time.Second
 // Start brings up what is not, in order. When a stage fails those that are up are taken down again, and the error says
 // which it was.
 func (a *Application) Start(ctx context.Context, _ bool) (appmodules.Condition, error) {
+	a.unwant() // what comes up one after the other is not missing
 	for _, s := range a.stages {
 		_, whole, err := s.Up(ctx)
 		if err == nil && !whole {
