@@ -54,6 +54,8 @@ type Config struct {
 	// the engine's Stop waits for it.
 	Unknown func(peer cluster.NodeID, module string)
 	Notices Notices
+	// Joins: the work that protects a module goes on on this node.
+	Joins func(module string) bool
 	// Fence switches a node off, where CanFence says so. It may take a minute; nil only if the node is confirmed to be
 	// off.
 	Fence     func(ctx context.Context, node cluster.NodeID) error
@@ -67,14 +69,16 @@ type Config struct {
 
 // Workshop builds the mirrors of a node: they share what there is once on a node.
 type Workshop struct {
-	cfg    Config
-	gate   *engine.Gate  // the order of starts, over all modules of a node
-	budget *proof.Budget // of the disks' time, for all modules' proofs
+	cfg     Config
+	gate    *engine.Gate  // the order of starts, over all modules of a node
+	budget  *proof.Budget // of the disks' time, for all modules' proofs
+	joining *joining
 }
 
 // New returns a Workshop.
 func New(cfg Config) *Workshop {
-	return &Workshop{cfg: cfg, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(proof.Share)}
+	return &Workshop{cfg: cfg, gate: engine.NewGate(engine.Real{}), budget: proof.NewBudget(proof.Share),
+		joining: &joining{told: map[string]time.Time{}}}
 }
 
 // Mirror is the Runner of a module that runs on one node and is mirrored to the other. Any goroutine may use it.
@@ -84,6 +88,8 @@ type Mirror struct {
 	name     string
 	self     string
 	peer     string
+	shop     *Workshop
+	built    time.Time
 }
 
 // Build builds the Runner of a mirror that runs w; it does not start. The detection time of the cluster and the paths
@@ -91,9 +97,10 @@ type Mirror struct {
 func (s *Workshop) Build(m appmodules.Module, w appmodules.Workload, log func(engine.Transition)) (*Mirror, error) {
 	c := s.cfg.Cluster()
 	peer := cluster.NodeID(m.Peer(string(c.Self)))
+	s.joining.hear(m.Name, false) // that was another module of its name
 	e, err := engine.New(engine.Config{
 		Module: m, Self: c.Self,
-		Peer:     caller{cfg: s.cfg, node: peer, module: m},
+		Peer:     caller{cfg: s.cfg, node: peer, module: m, joining: s.joining},
 		Fence:    func(ctx context.Context) error { return s.cfg.Fence(ctx, peer) },
 		CanFence: func() bool { return s.cfg.CanFence(peer) },
 		Store:    s.cfg.Store(m.Name),
@@ -115,7 +122,8 @@ func (s *Workshop) Build(m appmodules.Module, w appmodules.Workload, log func(en
 	if err != nil {
 		return nil, err
 	}
-	return &Mirror{Engine: e, workload: w, name: m.Name, self: string(c.Self), peer: string(peer)}, nil
+	return &Mirror{Engine: e, workload: w, name: m.Name, self: string(c.Self), peer: string(peer), shop: s,
+		built: time.Now()}, nil
 }
 
 // Core is its engine.
@@ -137,15 +145,29 @@ func (m *Mirror) Holds() bool {
 
 // Status is how the mirror stands here, and what its peer last said.
 func (m *Mirror) Status() []api.NodeState {
-	mine := nodeState(m.self, m.name, m.State().Status)
-	mine.Quiet = m.Dazed()
+	own := m.State()
+	mine := nodeState(m.self, m.name, own.Status)
+	mine.Quiet, mine.Joins = m.Dazed(), m.shop.cfg.Joins(m.name)
 	st, heard := m.PeerState()
+	joins := m.shop.joining.of(m.name) || heard.IsZero() && m.begins(own) // on the peer
+	if joins {
+		protected(&mine, m.peer)
+	} else if mine.Joins {
+		protected(&mine, m.self)
+	}
 	if heard.IsZero() {
+		mine.Joins = mine.Joins || joins
 		return []api.NodeState{mine, {Node: m.peer, Role: Unknown, Status: appmodules.NotReady.String(),
 			Why: "it has not answered yet", Stale: true}}
 	}
 	theirs := nodeState(m.peer, m.name, st.Status)
 	theirs.Stale, theirs.Quiet = time.Since(heard) > staleAfter, time.Since(heard) > overdueAfter
+	theirs.Joins = joins
+	if joins {
+		protected(&theirs, m.peer)
+	} else if mine.Joins {
+		protected(&theirs, m.self)
+	}
 	awaits(&mine, m.name, theirs)
 	awaits(&theirs, m.name, mine)
 	return []api.NodeState{mine, theirs}

@@ -73,6 +73,7 @@ type shop struct {
 	last    call
 	notices notices
 	unknown string
+	joins   bool
 	dir     string
 }
 
@@ -86,7 +87,7 @@ func newShop(t *testing.T) *shop {
 	must(t, err)
 	logs := map[string]blockrepl.DirtyLog{}
 	s := &shop{notices: notices{}, dir: dir}
-	s.Workshop = New(Config{Logger: log, Notices: s.notices,
+	s.Workshop = New(Config{Logger: log, Notices: s.notices, Joins: func(string) bool { return s.joins },
 		Cluster: func() cluster.Config { return cluster.Config{Self: "alpha", Detection: time.Second} },
 		View:    func() cluster.View { return cluster.View{} },
 		Call: func(_ context.Context, node cluster.NodeID, path string, in, out any) error {
@@ -251,7 +252,7 @@ func TestAwaited(t *testing.T) {
 // TestPeer: what an engine asks its peer goes to the module of its identity there, with what this host says of it.
 func TestPeer(t *testing.T) {
 	s := newShop(t)
-	c := caller{cfg: s.cfg, node: "beta", module: s.web(t)}
+	c := caller{cfg: s.cfg, node: "beta", module: s.web(t), joining: s.joining}
 	ctx := t.Context()
 	s.last.answer = cluster.Answer{Yes: true}
 	if ans, err := c.Ask(ctx, cluster.Ask{Node: "alpha", Epoch: 3}); err != nil || !ans.Yes || s.last.node != "beta" ||
@@ -359,4 +360,65 @@ func TestSocket(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
 	}
+}
+
+// TestJoins: that a module is being protected travels with the states both ways, and is over when it is not said again.
+func TestJoins(t *testing.T) {
+	s := newShop(t)
+	c := caller{cfg: s.cfg, node: "beta", module: s.web(t), joining: s.joining}
+	s.joins, s.last.answer = true, Told{Joins: true}
+	_, err := c.Tell(t.Context(), engine.State{})
+	must(t, err)
+	if told, _ := s.last.in.(Told); !told.Joins || !s.joining.of("web01") || s.joining.of("web02") {
+		t.Errorf("told %+v, heard %v", told, s.joining.told)
+	}
+	m, err := s.Build(c.module, &still{}, func(engine.Transition) {})
+	must(t, err)
+	if s.joining.of("web01") {
+		t.Error("what was said of another module of its name counts for this one")
+	}
+	if got := s.OnTell(m.Engine, Told{Joins: true}); !got.Joins || !s.joining.of("web01") {
+		t.Errorf("it answers %+v and heard %v", got, s.joining.told)
+	}
+	s.joining.told["web01"] = time.Now().Add(-overdueAfter)
+	if s.joining.of("web01") {
+		t.Error("what the peer said long ago counts")
+	}
+	s.joins = false
+	if got := s.OnTell(m.Engine, Told{}); got.Joins || len(s.joining.told) > 0 {
+		t.Errorf("it answers %+v and heard %v", got, s.joining.told)
+	}
+}
+
+// TestJustMade: a module that its peer has just made here, and has told nothing of, is being protected; later it is
+// one that nobody has started.
+func TestJustMade(t *testing.T) {
+	s := newShop(t)
+	kept := values{}
+	s.cfg.Store = func(string) engine.Store { return kept }
+	must(t, engine.Create(kept, "alpha", "beta", engine.Definition{}, ""))
+	m, err := s.Build(s.web(t), &still{}, func(engine.Transition) {})
+	must(t, err)
+	m.Start()
+	defer m.Stop(t.Context())
+	booted := func() bool { return strings.HasPrefix(m.State().Status.Why, unstarted) }
+	for end := time.Now().Add(10 * time.Second); !booted() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	is := func(joins bool, why string) {
+		t.Helper()
+		st := m.Status()[0]
+		if st.Joins != joins || !strings.Contains(st.Why, why) || st.Role != "STOP" {
+			t.Errorf("%+v", st)
+		}
+	}
+	m.built = time.Now()
+	is(true, "it is being protected on beta; its second copy comes here after that")
+	m.built = m.built.Add(-staleAfter)
+	is(false, "it was put under protection on beta")
+	s.OnTell(m.Engine, Told{Joins: true})
+	is(true, "it is being protected on beta")
+	s.OnTell(m.Engine, Told{})
+	s.joins = true
+	is(true, "it is being protected here")
 }

@@ -85,7 +85,7 @@ func (n *Node) newParts(keeper *divergence.Keeper) {
 		},
 		Notices: notices{n.fitness, n}, Fence: n.Desk.Off, CanFence: n.Desk.Can, Witnesses: n.witnesses,
 		Store:   func(module string) engine.Store { return registry.EngineStore(n.store, module) },
-		Volumes: n.volumes, Boot: mirror.BootID(), Logger: n.log})
+		Volumes: n.volumes, Boot: mirror.BootID(), Logger: n.log, Joins: n.tasks.Protects})
 	n.kinds = n.newKinds()
 	n.Registry = registry.New(registry.Config{Cluster: n.cluster, Journals: filepath.Join(n.cfg.Dir, "log"),
 		Store: n.store, Kinds: n.kinds, Closed: n.volumes.Remove, Life: n.ctx, Spawn: n.spawn, Logger: n.log,

@@ -30,10 +30,11 @@ func (m ModuleStatus) level() Level {
 // run.
 func (m ModuleStatus) Stopped() bool { return m.halted() && !m.joins() }
 
-// joins: the work that protects it goes on. Its VM ran before, and is paused for moments only; one that stands still
+// joins: the work that protects it goes on, here or as a node says. Its VM ran before, and is paused for moments only; one that stands still
 // for longer, or whose work does not get on (its node says STOP, and that nobody has stopped it), does not.
 func (m ModuleStatus) joins() bool {
-	return m.Task != nil && m.Task.Kind == "protect" && !m.Task.Done && !m.still() && !m.ended() &&
+	here := m.Task != nil && m.Task.Kind == "protect" && !m.Task.Done
+	return (here || m.where(func(n NodeState) bool { return n.Joins }) != "") && !m.still() && !m.ended() &&
 		(m.halted() || m.runs() != "" || m.moves())
 }
 
@@ -139,9 +140,12 @@ func (m ModuleStatus) where(is func(NodeState) bool) string {
 // off: it is to run, and no node that answers runs it or is about to.
 func (m ModuleStatus) off() bool { return m.Level == Down && !m.still() && !m.moves() && !m.ended() }
 
-// moves: it runs nowhere, and a node is about to change that.
+// moves: it runs nowhere, and a node is about to change that. Where one that is not heard had the right to run it, as
+// it said last, it may run there: only one that has the right since is about to, not one that asks for it.
 func (m ModuleStatus) moves() bool {
-	return m.runs() == "" && !m.ends() && slices.ContainsFunc(m.Nodes, m.OnTheWay)
+	had := slices.ContainsFunc(m.Nodes, func(n NodeState) bool { return !n.Heard() && n.leads() })
+	about := func(n NodeState) bool { return m.OnTheWay(n) && (n.leads() || !had) }
+	return m.runs() == "" && !m.ends() && slices.ContainsFunc(m.Nodes, about)
 }
 
 // ends: it is being stopped, and runs nowhere else.

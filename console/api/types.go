@@ -91,6 +91,8 @@ type NodeState struct {
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed; frozen: it runs, and its writes wait"`
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
+	// Joins: the work that protects the module goes on on this node, or is taken to on the one that has made it here.
+	Joins bool `json:"joins,omitempty" doc:"the module is being protected, as this node knows"`
 	// Came: how the right to write came to this node, where it is.
 	Came *Arrival `json:"came,omitempty"`
 	// KillIn: the workload was asked to end, and is ended after so many seconds if it has not by itself.

@@ -200,8 +200,37 @@ func TestVerdict(t *testing.T) {
 			s.Nodes[1] = NodeStatus{Name: "beta", Leaving: true, Silent: &silent, Awaited: &over}
 			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
 			s.Modules = s.Modules[1:]
-		}, Down, "1 of 1 module is being started (mail01), duetd was stopped on beta 4s ago: start it there; safe to lose: " +
-			"no node", ""},
+		}, Down, "1 of 1 module runs on no node that answers (mail01), duetd was stopped on beta 4s ago: start it there; " +
+			"safe to lose: no node", ""},
+		{"its node is cut off, and the other one asks for the right", func(s *Status) {
+			s.Nodes[1] = NodeStatus{Name: "beta", Silent: &silent}
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Status = true, "Transient"
+			s.Modules = s.Modules[1:]
+		}, Down, "1 of 1 module runs on no node that answers (mail01), beta is down for 4s; safe to lose: no node", ""},
+		{"its node is cut off, and the other one has the right", func(s *Status) {
+			s.Nodes[1] = NodeStatus{Name: "beta", Silent: &silent}
+			s.Modules[1].Nodes[0].Stale, s.Modules[1].Nodes[1].Role = true, "ALONE"
+			s.Modules[1].Nodes[1].Status, s.Modules = "Transient", s.Modules[1:]
+		}, Down, "1 of 1 module is being started (mail01), beta is down for 4s; safe to lose: no node", ""},
+		{"one is being protected on the other node", func(s *Status) {
+			s.Self = "beta"
+			s.Nodes[0].Alive = true
+			s.Modules[0].Nodes[0].Joins, s.Modules[0].Nodes[0].Status = true, "Transient"
+			s.Modules[0].Nodes[1].Status = "Transient"
+		}, Degraded, "1 of 2 modules is being protected (web01); safe to lose: no node", ""},
+		{"one was being protected on the other node, which is silent", func(s *Status) {
+			s.Self = "beta"
+			s.Nodes[0] = NodeStatus{Name: "alpha", Silent: &silent}
+			s.Modules[0].Nodes[0].Joins, s.Modules[0].Nodes[0].Stale = true, true
+			s.Modules[0].Nodes[1].Status, s.Modules = "Transient", s.Modules[:1]
+		}, Down, "1 of 1 module runs on no node that answers (web01), alpha is down for 4s; safe to lose: no node", ""},
+		{"one was just made here, and its node has told nothing of it", func(s *Status) {
+			s.Self = "beta"
+			s.Nodes[0].Alive = true
+			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "UNKNOWN", Status: "NotReady", Stale: true}
+			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "STOP", Status: "NotReady", Stopped: true, Joins: true,
+				Epoch: 1, Holder: "alpha", Volumes: []VolumeStatus{{}}}
+		}, Degraded, "1 of 2 modules is being protected (web01); safe to lose: no node", ""},
 		{"one is being protected, and its engine has not been told to run it yet", func(s *Status) {
 			s.Modules[0].Task = &Task{Kind: "protect"}
 			for i := range s.Modules[0].Nodes {

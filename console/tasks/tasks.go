@@ -119,6 +119,12 @@ func (b *Board) Of(module string) *api.Task {
 	return nil
 }
 
+// Protects: the work that protects a module goes on.
+func (b *Board) Protects(module string) bool {
+	t := b.Of(module)
+	return t != nil && t.Kind == "protect"
+}
+
 // Find returns a task by its ID. ErrNotFound lists the IDs that there are.
 func (b *Board) Find(id string) (api.Task, error) {
 	all := b.List()

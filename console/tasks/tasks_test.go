@@ -20,6 +20,9 @@ func TestBoard(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !b.Protects("web01") || b.Protects("web02") {
+			t.Error("it is being protected, and no other one")
+		}
 		if _, err := b.Begin("release", "web01"); !errors.Is(err, api.ErrConflict) {
 			t.Errorf("a second task of the module: %v", err)
 		}
@@ -30,7 +33,7 @@ func TestBoard(t *testing.T) {
 			t.Errorf("it is %+v", got)
 		}
 		one.End("", errors.New("the disk is full"))
-		if b.Of("web01") != nil {
+		if b.Of("web01") != nil || b.Protects("web01") {
 			t.Error("it still goes on")
 		}
 		id := one.State().ID
