@@ -399,12 +399,13 @@ func TestJustMade(t *testing.T) {
 	must(t, engine.Create(kept, "alpha", "beta", engine.Definition{}, ""))
 	m, err := s.Build(s.web(t), &still{}, func(engine.Transition) {})
 	must(t, err)
+	s.last.answered = api.ErrUnreach
 	m.Start()
-	defer m.Stop(t.Context())
 	booted := func() bool { return strings.HasPrefix(m.State().Status.Why, unstarted) }
 	for end := time.Now().Add(10 * time.Second); !booted() && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
+	m.Stop(t.Context()) // how it stands is known, and no exchange changes it
 	is := func(joins bool, why string) {
 		t.Helper()
 		st := m.Status()[0]
