@@ -141,7 +141,7 @@ func (o *Order) started(m api.ModuleStatus, at string) (string, error, bool) {
 // not answer ends the waiting, with an error: it would never be known. One that takes the answering node for no member
 // was not told to stop.
 func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
-	var silent, here, parted []string
+	var silent, here, parted, down []string
 	for _, n := range m.Nodes {
 		if n.Parted {
 			parted = append(parted, n.Node)
@@ -154,12 +154,18 @@ func (o *Order) stopped(m api.ModuleStatus, at string) (string, error, bool) {
 			silent = append(silent, n.Node)
 		case n.Role != "STOP" || n.Status == "Transient":
 			return "", nil, false
+		default:
+			down = append(down, n.Node)
 		}
 	}
 	switch {
 	case len(silent) > 0:
-		return "", fmt.Errorf("%s does not answer, so it is not known whether %s has stopped there", strings.Join(silent,
-			" and "), o.module), true
+		err := fmt.Errorf("%s does not answer, so it is not known whether %s has stopped there", strings.Join(silent,
+			" and "), o.module)
+		if len(down) > 0 {
+			err = fmt.Errorf("%w; on %s it stays stopped until `duet start %s`", err, strings.Join(down, " and "), o.module)
+		}
+		return "", err, true
 	case len(parted) > 0:
 		return fmt.Sprintf("is stopped on %s; %s takes it for no member of the cluster, and what runs there goes on",
 			strings.Join(here, " and "), strings.Join(parted, " and ")), nil, true

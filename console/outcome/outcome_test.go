@@ -83,6 +83,9 @@ func TestOutcome(t *testing.T) {
 		{api.Stop, "", pair, "alpha STOP/NotReady 2, beta SECOND/Ready 0", "…"},
 		{api.Stop, "", pair, "alpha STOP/NotReady 2, beta STOP/NotReady 2", "is stopped"},
 		{api.Stop, "", "alpha ALONE/Ready 0, beta SECOND/Ready? 0", "alpha STOP/NotReady 2, beta SECOND/Ready? 0",
+			"error: beta does not answer, so it is not known whether web has stopped there; on alpha it stays stopped until " +
+				"`duet start web`"},
+		{api.Stop, "beta", "alpha ALONE/Ready 0, beta SECOND/Ready? 0", "alpha ALONE/Ready 2, beta SECOND/Ready? 0",
 			"error: beta does not answer, so it is not known whether web has stopped there"},
 		{api.Stop, "", "alpha WAIT/NotReady 0, beta SECOND/Ready! 0", "alpha WAIT/Transient 1, beta SECOND/Ready! 0", "…"},
 		{api.Stop, "", "alpha WAIT/NotReady 0, beta SECOND/Ready! 0", "alpha STOP/NotReady 2, beta SECOND/Ready! 0",
