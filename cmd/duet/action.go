@@ -103,7 +103,7 @@ func (a *app) act(ctx context.Context, c *client.Client, module string, action a
 	if order == nil {
 		return a.say(res, "%s %s", clean(module), clean(res.Said))
 	}
-	return a.followOrder(ctx, c, module, order)
+	return a.followOrder(ctx, c, module, order, action == api.Start && r.Node == "")
 }
 
 // phrase is an action in the words of people.

@@ -239,7 +239,7 @@ func TestCommands(t *testing.T) {
 		{name: "cluster", line: "cluster"},
 		{name: "cluster_typo", line: "cluster inti"},
 		{name: "cluster_remove", line: "cluster remove beta --yes"},
-		{name: "cluster_remove_unsure", line: "cluster remove beta"},
+		{name: "cluster_remove_answers", line: "cluster remove beta"},
 		{name: "cluster_remove_unknown", line: "cluster remove gamma --yes"},
 		{name: "cluster_status", line: "cluster status"},
 		{name: "cluster_witness_add", line: "cluster witness add 10.0.0.7:7425 --token duetw1.x.y"},

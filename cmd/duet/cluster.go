@@ -308,8 +308,8 @@ func (a *app) removeCommand() *cobra.Command {
 	return c
 }
 
-// mayRemove asks whether a node is to be removed that modules have their second copies on. Whether it answers is
-// for the daemon to see. A node without modules is removed without a question.
+// mayRemove asks whether a node is to be removed that modules have their second copies on. Of one that the daemon would
+// refuse there is no question: one that answers, the daemon's own, no member. A node without modules is removed without one.
 func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes bool) error {
 	st, err := brief(ctx, c.Status)
 	if err != nil {
@@ -321,8 +321,13 @@ func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes 
 			there = append(there, m.Name)
 		}
 	}
-	if yes || len(there) == 0 {
+	i := slices.IndexFunc(st.Nodes, func(n api.NodeStatus) bool { return n.Name == node })
+	switch {
+	case yes, len(there) == 0, i < 0, node == st.Self:
 		return nil
+	case st.Nodes[i].Alive:
+		return fmt.Errorf("%w: node %s answers: stop its duetd first, for good: `systemctl disable --now duetd` there",
+			api.ErrConflict, node)
 	}
 	return a.confirm(ctx, fmt.Sprintf("%s is a node of %s: they have one copy from then on, until a node joins in its "+
 		"place.\nWhat only %s has stays on it, and is not used any more.", node, strings.Join(there, ", "), node),

@@ -31,6 +31,7 @@ func onlyJSON(text string) bool {
 func TestConfirmJSON(t *testing.T) {
 	for _, line := range []string{"prim web01 --node beta --json", "cluster remove beta --json"} {
 		b := newBench(t, false)
+		b.node.Set(dead())
 		code := b.run(t.Context(), strings.Fields(line))
 		if code != exitError || !onlyJSON(b.err.String()) || !strings.Contains(b.err.String(), `"status": 428`) {
 			t.Errorf("%s:\n%s", line, b.transcript(code))

@@ -21,11 +21,32 @@ const (
 
 // module finds one in the status. api.ErrNotFound names what there is.
 func (a *app) module(ctx context.Context, c *client.Client, name string) (api.ModuleStatus, error) {
+	m, _, err := a.moduleAt(ctx, c, name)
+	return m, err
+}
+
+// moduleAt is module, and the node that was asked.
+func (a *app) moduleAt(ctx context.Context, c *client.Client, name string) (api.ModuleStatus, string, error) {
 	st, err := brief(ctx, c.Status)
 	if err != nil {
-		return api.ModuleStatus{}, err
+		return api.ModuleStatus{}, "", err
 	}
-	return st.Module(name)
+	m, err := st.Module(name)
+	return m, st.Self, err
+}
+
+// notHere is why a module that was to start, on no node by name, runs on another one than self, as status says it: a
+// sentence to follow another one. Empty: it runs on self, or that is not known.
+func (a *app) notHere(m api.ModuleStatus, self string) string {
+	for _, n := range m.Nodes {
+		if n.Came != nil && n.Heard() {
+			if n.Node == self {
+				return ""
+			}
+			return ". " + strings.TrimSuffix(a.cameText(m, n), ".")
+		}
+	}
+	return ""
 }
 
 // followOrder waits until it is known what becomes of an order, and says so: by package outcome, which looks at the
@@ -34,13 +55,13 @@ func (a *app) module(ctx context.Context, c *client.Client, name string) (api.Mo
 //
 // It looks orderLook times in a tick: a role that lasts for less would be missed. A daemon that does not answer, as
 // during its restart, is waited for; any other refusal ends the following, and the order may still be carried out.
-// With --json nothing is written before the end.
-func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o *outcome.Order) error {
+// With --json nothing is written before the end. free: it is a start that names no node.
+func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o *outcome.Order, free bool) error {
 	show, end := a.steps()
 	defer end()
 	began, heard := a.now(), a.now()
 	for {
-		m, err := a.module(ctx, c, name)
+		m, self, err := a.moduleAt(ctx, c, name)
 		switch {
 		case ctx.Err() != nil: // the look was cut off: that says nothing of the daemon
 		case err == nil:
@@ -52,6 +73,9 @@ func (a *app) followOrder(ctx context.Context, c *client.Client, name string, o 
 			if look.Done {
 				// Not left to the defer: the outcome has a line of its own.
 				end()
+				if free {
+					look.Said += a.notHere(m, self)
+				}
 				return a.say(api.ActionResult{Module: name, Said: look.Said}, "%s %s", clean(name), clean(look.Said))
 			}
 			show(look.Said)

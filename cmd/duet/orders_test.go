@@ -57,7 +57,8 @@ func TestOrderReached(t *testing.T) {
 		b.clock(time.Second)
 		code := b.run(t.Context(), strings.Fields(line))
 		if want == "" { // gamma is dead
-			const unsure = "duet: gamma does not answer, so it is not known whether old has stopped there\n"
+			const unsure = "duet: gamma does not answer, so it is not known whether old has stopped there; on alpha it " +
+				"stays stopped until `duet start old`\n"
 			if code != exitError || b.err.String() != unsure {
 				t.Errorf("%s:\n%s", line, b.transcript(code))
 			}
@@ -279,9 +280,12 @@ func TestConfirm(t *testing.T) {
 		{"prim web01 --node beta --no-wait", "yes\n", "", true, 0, 2},
 		{"cluster remove beta", "yes\n", "", true, 0, 0},
 		{"cluster remove beta", "no\n", "not confirmed, nothing was changed", true, 1, 0},
-		{"cluster remove beta", "yes\n", "to remove beta wants a confirmation: repeat with --yes", false, 1, 0},
+		{"cluster remove beta", "yes\n", "beta is a node of web01, db: they have one copy from then on, until a node joins " +
+			"in its place.\nWhat only beta has stays on it, and is not used any more.\nduet: to remove beta wants a " +
+			"confirmation: repeat with --yes if it is gone for good\n", false, 1, 0},
 	} {
 		b := newBench(t, false)
+		b.node.Set(dead())
 		b.in, b.inTTY = strings.NewReader(c.in), c.tty
 		b.clock(time.Second)
 		code := b.run(t.Context(), strings.Fields(c.line))
@@ -291,6 +295,52 @@ func TestConfirm(t *testing.T) {
 		removed := slices.Contains(b.node.Asked(), "remove node beta")
 		if removed != (strings.HasPrefix(c.line, "cluster") && c.code == 0) {
 			t.Errorf("%s < %q: asked %q", c.line, c.in, b.node.Asked())
+		}
+	}
+}
+
+// dead is the sample, and beta does not answer.
+func dead() api.Status {
+	st := apitest.Sample()
+	st.Nodes[1].Alive = false
+	return st
+}
+
+// TestRemoveRefused: of a node that the daemon would not remove nobody is asked.
+func TestRemoveRefused(t *testing.T) {
+	const want = "duet: not possible now: node beta answers: stop its duetd first, for good: `systemctl disable --now " +
+		"duetd` there\n"
+	b := newBench(t, false)
+	b.in, b.inTTY = strings.NewReader("yes\n"), true
+	code := b.run(t.Context(), strings.Fields("cluster remove beta"))
+	if code != exitError || b.err.String() != want || slices.Contains(b.node.Asked(), "remove node beta") {
+		t.Error(b.transcript(code))
+	}
+}
+
+// TestStartedElsewhere: a start that ends on the other node says why it runs there, in the words of status; one that
+// names a node, or ends here, does not.
+func TestStartedElsewhere(t *testing.T) {
+	at := apitest.Now().Add(-time.Hour)
+	for _, c := range []struct {
+		line, self, want string
+	}{
+		{"start db", "alpha", "db runs on beta; alpha has the second copy. db is on beta since 2026-03-14 14:09:26 (1h): " +
+			"alpha's disk is old\n"},
+		{"start db --node beta", "alpha", "db runs on beta; alpha has the second copy\n"},
+		{"start db", "beta", "db runs on beta; alpha has the second copy\n"},
+	} {
+		b := newBench(t, false)
+		st := apitest.Sample()
+		st.Self = c.self
+		for i := range st.Modules[1].Nodes {
+			if n := &st.Modules[1].Nodes[i]; n.Node == "beta" {
+				n.Came = &api.Arrival{At: &at, Why: "alpha's disk is old"}
+			}
+		}
+		b.node.Set(st)
+		if code := b.run(t.Context(), strings.Fields(c.line)); code != exitOK || b.out.String() != c.want {
+			t.Errorf("%s on %s:\n%s", c.line, c.self, b.transcript(code))
 		}
 	}
 }

@@ -198,6 +198,20 @@ func TestStatusTellsOfRemoved(t *testing.T) {
 	}
 }
 
+// TestStatusOfRemovedSaysNothingOfOthers: a node that was removed is told nothing by the others, who may be up.
+func TestStatusOfRemovedSaysNothingOfOthers(t *testing.T) {
+	st := removed(pair("WAIT/NotReady off", "?PRIM/Ready"))
+	silent := apitest.Now().Add(-4 * time.Second)
+	st.Nodes[1].Silent, st.Nodes[1].Paths = &silent, map[string]bool{"net0": false}
+	b := newBench(t, false)
+	b.node.Set(st)
+	b.run(t.Context(), []string{"status"})
+	got := b.out.String() + strings.Join(changes(api.Status{}, st), "\n")
+	if strings.Contains(got, "down") || strings.Contains(got, "silent") || strings.Count(got, "not known") != 2 {
+		t.Errorf("it says\n%s", got)
+	}
+}
+
 // TestStatusOfUnknown: nothing is said of what is not known, as by a node that was removed and has heard of nobody
 // since.
 func TestStatusOfUnknown(t *testing.T) {

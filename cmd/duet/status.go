@@ -285,6 +285,8 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 		// By the heartbeats of this node; a node itself is always up in its own view.
 		state := cell{"up", green}
 		switch {
+		case unknown(st, n):
+			state, n.Paths = cell{notKnown, dim}, nil
 		case n.Leaving:
 			state = cell{"leaving", orange}
 		case !n.Alive:
@@ -314,6 +316,12 @@ func (a *app) writeNodes(w io.Writer, st api.Status) error {
 	}
 	return nil
 }
+
+// notKnown is the state of a node of which nothing is known.
+const notKnown = "not known"
+
+// unknown: the node that tells st was removed, and the other ones do not talk to it any more: they may be up.
+func unknown(st api.Status, n api.NodeStatus) bool { return st.Removed != "" && n.Name != st.Self }
 
 // goneText says that a node was removed, when, and how it comes back. Its commands are those of the refusals there.
 func (a *app) goneText(n api.GoneNode) string {

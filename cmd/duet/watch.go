@@ -144,7 +144,7 @@ func changes(old, now api.Status) []string {
 	var out []string
 	was := map[string]string{}
 	for _, n := range old.Nodes {
-		was["node "+n.Name] = nodeText(n)
+		was["node "+n.Name] = nodeText(old, n)
 	}
 	told := map[string]api.NodeState{}
 	for _, m := range old.Modules {
@@ -153,8 +153,8 @@ func changes(old, now api.Status) []string {
 		}
 	}
 	for _, n := range now.Nodes {
-		if key := "node " + n.Name; was[key] != nodeText(n) {
-			out = append(out, key+": "+arrow(was[key], nodeText(n)))
+		if key := "node " + n.Name; was[key] != nodeText(now, n) {
+			out = append(out, key+": "+arrow(was[key], nodeText(now, n)))
 		}
 	}
 	for _, m := range now.Modules {
@@ -224,10 +224,12 @@ func stateText(n api.NodeState) string {
 	return out
 }
 
-// nodeText is the same of a node: whether it is up, and which of its paths are heard.
-func nodeText(n api.NodeStatus) string {
+// nodeText is the same of a node of st: whether it is up, and which of its paths are heard.
+func nodeText(st api.Status, n api.NodeStatus) string {
 	state := "down"
 	switch {
+	case unknown(st, n):
+		return notKnown
 	case n.Leaving:
 		state = "leaving"
 	case n.Quiet && n.Alive:
