@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,39 +97,50 @@ func inStep(m api.ModuleStatus, node string) bool {
 	return err == nil && !n.Stale && n.Role == "SECOND" && n.Status == "Ready"
 }
 
-// setKeyCommand reads the configuration, exchanges the one key in its text and applies that: other keys are as the node
-// had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no lines:
-// nobody sees the text that they count in.
+// setKeyCommand reads the configuration, exchanges those keys in its text and applies that, all or none: other keys are
+// as the node had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no
+// lines: nobody sees the text that they count in.
 func (a *app) setKeyCommand() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "set MODULE KEY=VALUE", Short: "Change one key of a module's configuration, such as policy.restart.max=5",
+		Use:   "set MODULE KEY=VALUE...",
+		Short: "Change keys of a module's configuration, such as policy.restart.max=5",
 		Args: func(c *cobra.Command, got []string) error {
-			if len(got) == 3 && !strings.Contains(got[1], "=") {
+			if len(got) == 3 && !strings.Contains(got[1]+got[2], "=") {
 				return fmt.Errorf("write %s=%s in one word: usage: %s", got[1], got[2], c.UseLine())
 			}
-			return args("MODULE", "KEY=VALUE")(c, got)
+			return args("MODULE", "KEY=VALUE")(c, got[:min(len(got), 2)])
 		},
 		ValidArgsFunction: a.completeModules,
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
-			key, value, ok := strings.Cut(args[1], "=")
-			if !ok || value == "" {
-				return usageError{fmt.Errorf("%q: write KEY=VALUE, such as policy.restart.max=5", args[1])}
+			for _, arg := range args[1:] {
+				if _, value, ok := strings.Cut(arg, "="); !ok || value == "" {
+					return usageError{fmt.Errorf("%q: write KEY=VALUE, such as policy.restart.max=5", arg)}
+				}
 			}
 			conf, err := configOf(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
-			// It would be a change of the module that has that name.
-			if key == "name" {
-				return errOtherName
-			}
-			text, err := config.Set([]byte(conf.YAML), key, value)
-			if errors.Is(err, config.ErrNoKey) {
-				return noKey(key)
-			}
-			if err != nil {
-				return err
+			text := []byte(conf.YAML)
+			var keys []string
+			for _, arg := range args[1:] {
+				key, value, _ := strings.Cut(arg, "=")
+				// It would be a change of the module that has that name.
+				if key == "name" {
+					return errOtherName
+				}
+				if slices.Contains(keys, key) {
+					return usageError{fmt.Errorf("%s is given twice", key)}
+				}
+				text, err = config.Set(text, key, value)
+				if errors.Is(err, config.ErrNoKey) {
+					return noKey(key)
+				}
+				if err != nil {
+					return err
+				}
+				keys = append(keys, key)
 			}
 			follows, err := a.mayEdit(ctx, c, []byte(conf.YAML), text, yes)
 			if err != nil {
@@ -138,16 +150,25 @@ func (a *app) setKeyCommand() *cobra.Command {
 			if err != nil {
 				return placeless{err}
 			}
-			was, is := config.Value([]byte(conf.YAML), key), config.Value([]byte(now.YAML), key)
-			if now.Version == conf.Version {
-				return a.say(now, "%s: %s is %s already, version %d", clean(now.Module), clean(key), clean(was), now.Version)
-			}
-			return a.say(now, "%s: %s %s → %s, version %d%s", clean(now.Module), clean(key), clean(was), clean(is), now.Version,
-				follows)
+			return a.say(now, "%s: %s, version %d%s", clean(now.Module), keysText(keys, conf, now), now.Version, follows)
 		}),
 	}
 	editFlag(c, &yes)
 	return c
+}
+
+// keysText says what became of each of those keys.
+func keysText(keys []string, before, now api.Config) string {
+	var out []string
+	for _, key := range keys {
+		was, is := config.Value([]byte(before.YAML), key), config.Value([]byte(now.YAML), key)
+		if now.Version == before.Version || len(keys) > 1 && was == is {
+			out = append(out, fmt.Sprintf("%s is %s already", clean(key), clean(was)))
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s %s → %s", clean(key), clean(was), clean(is)))
+	}
+	return strings.Join(out, ", ")
 }
 
 // placeless is an error about a text of configuration, without the places in it.

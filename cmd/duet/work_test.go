@@ -87,6 +87,23 @@ func TestEditRefused(t *testing.T) {
 	}
 }
 
+// TestSetSeveral: several keys become one version; each is said, also one that was so already.
+func TestSetSeveral(t *testing.T) {
+	for line, want := range map[string]string{
+		"policy.restart.max=5 policy.restart.window=3m": "policy.restart.max 3 → 5, policy.restart.window 2m → 3m, version 4",
+		"policy.restart.max=5 policy.restart.window=2m": "policy.restart.max 3 → 5, policy.restart.window is 2m already, " +
+			"version 4",
+	} {
+		b := newBench(t, false)
+		b.node.YAML = "name: db\nkind: vm\npolicy:\n  restart:\n    max: 3\n    window: 2m\n"
+		code := b.run(t.Context(), strings.Fields("config set db "+line))
+		applied := slices.DeleteFunc(b.node.Asked(), func(s string) bool { return !strings.HasPrefix(s, "apply to ") })
+		if code != exitOK || b.out.String() != "web01: "+want+"\n" || len(applied) != 1 {
+			t.Errorf("%s: applied %q\n%s", line, applied, b.transcript(code))
+		}
+	}
+}
+
 // TestEditsSayOfWhat: edit and set say which version they changed, apply takes whatever there is; a text that somebody
 // was faster with is not lost.
 func TestEditsSayOfWhat(t *testing.T) {
