@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"duet/testbed/testcluster"
@@ -43,11 +42,11 @@ func (s *show) summary() {
 // keep leaves the cluster up and tells how to play with it. It returns at the end of ctx, with no goroutine
 // left. The daemons are kept alive, so that one that a visitor kills comes back; one that he stops stays away.
 func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	d := desk{cluster: l, on: map[string]func(){}}
+	defer d.close()
 	for _, h := range l.Hosts {
 		if h.Duetd() != nil { // the demo may have failed before it started one
-			wg.Go(func() { unit{h}.run(ctx) })
+			d.serve(ctx, h)
 		}
 	}
 	fmt.Println("\nThe cluster stays up until ctrl-C. In another terminal, as root, in this directory:")
@@ -59,12 +58,31 @@ func (s *show) keep(ctx context.Context, l *testcluster.Cluster) {
 		}
 		defer remove()
 	}
+	asked := ""
+	if len(d.on) > 0 {
+		dir, remove, err := d.install(l.Bin())
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+		} else {
+			asked = dir
+			defer remove()
+		}
+	}
 	fmt.Println("  bin/alpha duet status --watch")
 	fmt.Println("  bin/alpha duet swap web01        bin/beta duet log web01        bin/alpha duet volume verify web01/vda")
 	fmt.Println("  bin/alpha virsh list             bin/beta pkill -9 duetd        (a host's processes only)")
 	fmt.Println("  bin/alpha systemctl stop duetd   bin/alpha systemctl start duetd  (also restart)")
+	fmt.Println("  bin/alpha pkill -n -STOP duetd   bin/alpha pkill -n -CONT duetd   (the daemon stands still, goes on)")
 	fmt.Println("  bin/beta                         (a shell on that host)")
+	if asked != "" {
+		fmt.Println("  bin/hosts kill alpha             bin/hosts boot alpha             (its power)")
+		fmt.Println("  bin/hosts cut                    bin/hosts heal                   (the network between the hosts)")
+		fmt.Println("  bin/hosts witness                (starts one and adds it)")
+	}
 	fmt.Fprintln(os.Stdout)
+	if asked != "" {
+		d.run(ctx, asked)
+	}
 	<-ctx.Done()
 }
 
