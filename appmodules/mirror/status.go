@@ -19,7 +19,7 @@ const Unknown = "UNKNOWN"
 func nodeState(node, module string, s engine.Status) api.NodeState {
 	out := api.NodeState{Node: node, Role: s.Role.String(), Status: s.Status.String(), Why: s.Why, Since: s.Since,
 		Epoch: uint64(s.Epoch), Holder: string(s.Holder), Complete: s.Complete, Stopped: s.Stopped, VM: s.Workload,
-		Stopping: s.Phase == appmodules.Stopping, KillIn: s.KillIn.Seconds()}
+		Passing: api.Passing{Stopping: s.Phase == appmodules.Stopping, KillIn: s.KillIn.Seconds()}}
 	if s.Came.Why != "" && string(s.Holder) == node {
 		out.Came = &api.Arrival{Why: s.Came.Why}
 		if !s.Came.At.IsZero() {

@@ -309,7 +309,8 @@ func (a *app) removeCommand() *cobra.Command {
 }
 
 // mayRemove asks whether a node is to be removed that modules have their second copies on. Of one that the daemon would
-// refuse there is no question: one that answers, the daemon's own, no member. A node without modules is removed without one.
+// refuse there is no question: one that answers, the daemon's own, no member. A node without modules is removed without
+// one.
 func (a *app) mayRemove(ctx context.Context, c *client.Client, node string, yes bool) error {
 	st, err := brief(ctx, c.Status)
 	if err != nil {

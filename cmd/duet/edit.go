@@ -97,9 +97,9 @@ func inStep(m api.ModuleStatus, node string) bool {
 	return err == nil && !n.Stale && n.Role == "SECOND" && n.Status == "Ready"
 }
 
-// setKeyCommand reads the configuration, exchanges those keys in its text and applies that, all or none: other keys are
-// as the node had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors have no
-// lines: nobody sees the text that they count in.
+// setKeyCommand reads the configuration, exchanges those keys in its text and applies that, all or none: other keys
+// are as the node had them when it was read. A key that is not known, or a value that is none, is exit 1. Its errors
+// have no lines: nobody sees the text that they count in.
 func (a *app) setKeyCommand() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{

@@ -30,8 +30,9 @@ func (m ModuleStatus) level() Level {
 // run.
 func (m ModuleStatus) Stopped() bool { return m.halted() && !m.joins() }
 
-// joins: the work that protects it goes on, here or as a node says. Its VM ran before, and is paused for moments only; one that stands still
-// for longer, or whose work does not get on (its node says STOP, and that nobody has stopped it), does not.
+// joins: the work that protects it goes on, here or as a node says. Its VM ran before, and is paused for moments only;
+// one that stands still for longer, or whose work does not get on (its node says STOP, and that nobody has stopped it),
+// does not.
 func (m ModuleStatus) joins() bool {
 	here := m.Task != nil && m.Task.Kind == "protect" && !m.Task.Done
 	return (here || m.where(func(n NodeState) bool { return n.Joins }) != "") && !m.still() && !m.ended() &&

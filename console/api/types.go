@@ -83,20 +83,15 @@ type NodeState struct {
 	Stopped bool `json:"stopped,omitempty"`
 	// Ended: otherwise than by Duet or by its guest, and the policy is to start it nowhere. Stopped is set, too.
 	Ended string `json:"ended,omitempty" doc:"how what it runs ended past Duet or failed; it stands still since"`
-	// Stopping: it ends here, and stands at STOP then.
-	Stopping bool   `json:"stopping,omitempty"`
-	Epoch    uint64 `json:"epoch" doc:"newest epoch it knows"`
-	Holder   string `json:"holder" doc:"node that epoch was granted to"`
+	Passing
+	Epoch  uint64 `json:"epoch" doc:"newest epoch it knows"`
+	Holder string `json:"holder" doc:"node that epoch was granted to"`
 	// Complete: the data here hold every write acknowledged at Epoch.
 	Complete bool           `json:"complete"`
 	VM       string         `json:"vm,omitempty" doc:"what the hypervisor says: absent, off, running, paused, io-error, crashed; frozen: it runs, and its writes wait"`
 	Volumes  []VolumeStatus `json:"volumes,omitempty"`
-	// Joins: the work that protects the module goes on on this node, or is taken to on the one that has made it here.
-	Joins bool `json:"joins,omitempty" doc:"the module is being protected, as this node knows"`
 	// Came: how the right to write came to this node, where it is.
 	Came *Arrival `json:"came,omitempty"`
-	// KillIn: the workload was asked to end, and is ended after so many seconds if it has not by itself.
-	KillIn float64 `json:"kill_in_s,omitempty"`
 	// Notices say what does not show in the state and an admin should know, the worst first.
 	Notices []Notice `json:"notices,omitempty"`
 	Stale   bool     `json:"stale,omitempty" doc:"the node does not answer; this is the last that was heard"`
@@ -106,6 +101,16 @@ type NodeState struct {
 	Unheard bool `json:"unheard,omitempty" doc:"the node is taken to be there, and has not said how the module stands now"`
 	// Parted: the node says that the one which tells this was removed from the cluster. It is Stale too.
 	Parted bool `json:"parted,omitempty" doc:"the node takes the answering one for no member: nothing more is heard of it"`
+}
+
+// Passing is what goes on with a module on a node for a while.
+type Passing struct {
+	// Stopping: it ends here, and stands at STOP then.
+	Stopping bool `json:"stopping,omitempty"`
+	// KillIn: the workload was asked to end, and is ended after so many seconds if it has not by itself.
+	KillIn float64 `json:"kill_in_s,omitempty"`
+	// Joins: the work that protects the module goes on on this node, or is taken to on the one that has made it here.
+	Joins bool `json:"joins,omitempty" doc:"the module is being protected, as this node knows"`
 }
 
 // Arrival is how a node became the one where a module may run.

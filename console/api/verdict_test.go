@@ -154,14 +154,15 @@ func TestVerdict(t *testing.T) {
 		}, Degraded, "1 of 2 modules is not known to run (mail01); safe to lose: no node", ""},
 		{"the other one is not heard at all", func(s *Status) {
 			s.Modules[1].Nodes[0].Stale, s.Nodes[1].Alive, s.Nodes[1].Silent = true, false, &silent
-		}, Down, "1 of 2 modules runs on no node that answers (mail01), 1 of 2 modules has one copy only (web01), beta is down " +
-			"for 4s; safe to lose: no node", ""},
+		}, Down, "1 of 2 modules runs on no node that answers (mail01), 1 of 2 modules has one copy only (web01), beta is " +
+			"down for 4s; safe to lose: no node", ""},
 		{"the other one has not said yet whether it goes on with one that stands still here", func(s *Status) {
 			s.Modules[0].Nodes[0].Status, s.Modules[0].Nodes[0].VM = "Transient", "frozen"
 			s.Modules[0].Nodes[1].Stale = true
 		}, Down, "1 of 2 modules stands still (web01); safe to lose: no node", ""},
 		{"one is being stopped", func(s *Status) {
-			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running", Stopping: true}
+			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "WAIT", Status: "Transient", VM: "running",
+				Passing: Passing{Stopping: true}}
 		}, Degraded, "1 of 2 modules is being stopped (web01); safe to lose: no node", ""},
 		{"the other daemon has stood still for a moment", func(s *Status) {
 			n := s.Modules[0].Nodes
@@ -228,8 +229,8 @@ func TestVerdict(t *testing.T) {
 			s.Self = "beta"
 			s.Nodes[0].Alive = true
 			s.Modules[0].Nodes[0] = NodeState{Node: "alpha", Role: "UNKNOWN", Status: "NotReady", Stale: true}
-			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "STOP", Status: "NotReady", Stopped: true, Joins: true,
-				Epoch: 1, Holder: "alpha", Volumes: []VolumeStatus{{}}}
+			s.Modules[0].Nodes[1] = NodeState{Node: "beta", Role: "STOP", Status: "NotReady", Stopped: true,
+				Passing: Passing{Joins: true}, Epoch: 1, Holder: "alpha", Volumes: []VolumeStatus{{}}}
 		}, Degraded, "1 of 2 modules is being protected (web01); safe to lose: no node", ""},
 		{"one is being protected, and its engine has not been told to run it yet", func(s *Status) {
 			s.Modules[0].Task = &Task{Kind: "protect"}
