@@ -174,6 +174,13 @@ func TestJudge(t *testing.T) {
 		}, []Finding{{"", Problem, "modules",
 			"web01 does not run: alpha is STOP: there is no network nonet; beta is WAIT: it waits for alpha",
 			"`duet status web01`"}}},
+		"a VM whose node is cut off": {func(l *Look, a, _ *Facts) {
+			l.Nodes[1] = Node{Name: "beta", Why: "beta does not answer", How: Mute}
+			a.Routes = []Route{route1("beta", "hb1", Silent), route1("beta", "hb2", Silent)}
+			a.Modules[0].Role, a.Modules[0].Status, a.Modules[0].Why = "WAIT", "NotReady", "it waits for beta"
+		}, []Finding{{"beta", Problem, "node", "beta does not answer", ""},
+			{"", Problem, "modules", "web01 runs on no node that answers: alpha is WAIT: it waits for beta",
+				"`duet status web01`"}}},
 		"a VM is being started": {func(_ *Look, a, _ *Facts) {
 			a.Modules[0].Status, a.Modules[0].Why = "Transient", "it did not start, and is tried again"
 		}, []Finding{{"", Warning, "modules", "web01 does not run yet: alpha is PRIM: it did not start, and is tried",

@@ -138,14 +138,27 @@ func modules(s *sheet, l Look) {
 				"for and how far it is", name), "%s has one copy only, on %s, until the other one is whole", name, bare[name])
 		}
 		level, fact := Problem, "does not run"
-		if moves[name] {
+		switch {
+		case moves[name]:
 			level, fact = Warning, "does not run yet"
+		case l.mayRun(name): // as the verdict of status says it
+			fact = "runs on no node that answers"
 		}
 		if wanted[name] && !runs[name] {
 			s.add(level, "modules", fmt.Sprintf("`duet status %s` and `duet log %s` have more", name, name), "%s %s: %s",
 				name, fact, strings.Join(why[name], "; "))
 		}
 	}
+}
+
+// mayRun: a node that has a copy of a module tells nothing of itself, and may run it, as one that is cut off.
+func (l Look) mayRun(module string) bool {
+	return slices.ContainsFunc(l.Nodes, func(n Node) bool {
+		return n.Facts != nil && slices.ContainsFunc(n.Facts.Modules, func(m Module) bool {
+			peer, member := l.node(m.Peer)
+			return m.Name == module && member && peer.Facts == nil
+		})
+	})
 }
 
 // mayTakeOver: the node says that its copy of a module is whole; or it tells nothing of itself, or not that.
