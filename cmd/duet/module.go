@@ -77,8 +77,8 @@ func (a *app) uninstallCommand() *cobra.Command {
 			return a.follow(ctx, c, t, noWait)
 		}),
 	}
-	c.Flags().BoolVar(&r.WithoutPeer, "without-peer", false, "also if the other node cannot be told; it forgets the module "+
-		"when it answers again")
+	c.Flags().BoolVar(&r.WithoutPeer, "without-peer", false, "also if the other node cannot be told; it forgets the "+
+		"module when it answers again")
 	noWaitFlag(c, &noWait)
 	return c
 }

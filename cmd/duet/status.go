@@ -205,11 +205,12 @@ func narrow(st api.Status, module, node string) (api.Status, error) {
 
 // notYet is a module that is being made: its data are on one node and no node has a state of it.
 func notYet(st api.Status, module string) (api.ModuleStatus, bool) {
-	i := slices.IndexFunc(st.Tasks, func(t api.Task) bool { return t.Module == module && t.Kind == "protect" })
+	i := slices.IndexFunc(st.Tasks, func(t api.Task) bool { return t.Module == module && t.Joins() })
 	if i < 0 {
 		return api.ModuleStatus{}, false
 	}
-	return api.ModuleStatus{Name: module, Kind: "vm", Level: api.Degraded, Nodes: []api.NodeState{}, Task: &st.Tasks[i]},
+	kind := map[string]string{"protect": "vm", "install": "mirror"}[st.Tasks[i].Kind]
+	return api.ModuleStatus{Name: module, Kind: kind, Level: api.Degraded, Nodes: []api.NodeState{}, Task: &st.Tasks[i]},
 		true
 }
 

@@ -34,8 +34,7 @@ func (m ModuleStatus) Stopped() bool { return m.halted() && !m.joins() }
 // one that stands still for longer, or whose work does not get on (its node says STOP, and that nobody has stopped it),
 // does not.
 func (m ModuleStatus) joins() bool {
-	here := m.Task != nil && m.Task.Kind == "protect" && !m.Task.Done
-	return (here || m.where(func(n NodeState) bool { return n.Joins }) != "") && !m.still() && !m.ended() &&
+	return (m.Task.Joins() || m.where(func(n NodeState) bool { return n.Joins }) != "") && !m.still() && !m.ended() &&
 		(m.halted() || m.runs() != "" || m.moves())
 }
 

@@ -331,7 +331,7 @@ type ImageChoice struct {
 // present step, and of the last one after the end.
 type Task struct {
 	ID     string     `json:"id"`
-	Kind   string     `json:"kind" doc:"protect, release, return, restore, verify or export"`
+	Kind   string     `json:"kind" doc:"protect, install, release, return, restore, verify or export"`
 	Module string     `json:"module"`
 	Step   string     `json:"step" doc:"what it does now, one sentence"`
 	Sync   *Sync      `json:"sync,omitempty"`
@@ -340,6 +340,11 @@ type Task struct {
 	Result string     `json:"result,omitempty"`
 	Began  time.Time  `json:"began"`
 	Ended  *time.Time `json:"ended,omitempty"`
+}
+
+// Joins: it is the work by which a module comes to be, and goes on.
+func (t *Task) Joins() bool {
+	return t != nil && !t.Done && (t.Kind == "protect" || t.Kind == "install")
 }
 
 // Config is the YAML text of one module and its version.

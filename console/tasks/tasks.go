@@ -121,8 +121,7 @@ func (b *Board) Of(module string) *api.Task {
 
 // Protects: the work that protects a module goes on.
 func (b *Board) Protects(module string) bool {
-	t := b.Of(module)
-	return t != nil && t.Kind == "protect"
+	return b.Of(module).Joins()
 }
 
 // Find returns a task by its ID. ErrNotFound lists the IDs that there are.
