@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -68,6 +67,9 @@ func (a Application) Validate(nodes []string) []Fault {
 	if text := notOneOf(a.FileSystem, FileSystems); text != "" {
 		f.add("mirror.filesystem", "%s", text)
 	}
+	if len(a.Directories)+len(a.Addresses)+len(a.Run) == 0 {
+		f.add("mirror", "has nothing to run: name directories, addresses or run")
+	}
 	a.validateDirectories(&f)
 	seen := map[netip.Addr]bool{}
 	for i, p := range a.Addresses {
@@ -80,6 +82,10 @@ func (a Application) Validate(nodes []string) []Fault {
 		case addr.IsLoopback() || addr.IsMulticast() || addr.IsUnspecified() || addr.Zone() != "" ||
 			addr.IsLinkLocalUnicast():
 			f.add(at, "%s is no address that clients could use from elsewhere", addr)
+		case addr.Is4In6():
+			f.add(at, "write it as %s", addr.Unmap())
+		case p.IsSingleIP() || p.Bits() == 0:
+			f.add(at, "%s says no network: write it such as %s/24", p, addr)
 		case addr == p.Masked().Addr() && p.Bits() < addr.BitLen()-1:
 			f.add(at, "%s is the network itself", p)
 		default:
@@ -95,8 +101,8 @@ func (a Application) Validate(nodes []string) []Fault {
 		}
 		names[p.Name] = true
 	}
-	if len(a.Directories) > 0 && len(a.Disks) > 1 {
-		f.add("volumes", "an application has one volume")
+	if len(a.Disks) > 1 || len(a.Disks) == 1 && len(a.Directories) == 0 {
+		f.add("volumes", "an application with directories has one volume, and one without has none")
 	}
 	return append(f, validateVolumes(a.Disks, nodes)...)
 }
@@ -157,6 +163,9 @@ func (p Part) validate(f *faults, at string) {
 	if p.Start == "" || p.Stop == "" {
 		f.add(at, "needs start and stop")
 	}
+	if strings.Contains(p.Start+p.Stop, "\x00") {
+		f.add(at, "start and stop are text: no command has a byte 0")
+	}
 	if p.Timeout < 0 {
 		f.add(at+".timeout", "must not be negative")
 	}
@@ -170,7 +179,7 @@ func (a Application) Keeps(next Spec) error {
 		return errors.New("kind, nodes, volumes, mirror.filesystem and mirror.directories of a module cannot be edited; " +
 			"uninstall it and install it anew")
 	}
-	if !reflect.DeepEqual(a.Addresses, n.Addresses) || !reflect.DeepEqual(a.Run, n.Run) {
+	if !slices.Equal(a.Addresses, n.Addresses) || !slices.Equal(a.Run, n.Run) {
 		return errors.New("mirror.addresses and mirror.run of a module cannot be edited; uninstall it and install it anew")
 	}
 	return nil
