@@ -37,6 +37,8 @@ type Application struct {
 	// wanted: it was started, or found whole, and neither stopped nor killed since. What is not whole then has failed.
 	wanted bool
 	failed string // what was reported last, so that it is reported once
+	orders int    // given so far, begun or ended: what was seen before the last one says nothing of it
+	under  int    // orders under way: what is missing meanwhile has not failed
 }
 
 var (
@@ -71,13 +73,17 @@ func (a *Application) look(ctx context.Context) (up bool, missing []string, err 
 	return up, missing, err
 }
 
-// condition is how it stands, from what look has found.
-func (a *Application) condition(up bool, missing []string) appmodules.Condition {
+// seen is how many orders were given before somebody looks.
+func (a *Application) seen() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.orders
+}
+
+// conditionLocked is how it stands, from what look has found. mu is held.
+func (a *Application) conditionLocked(up bool, missing []string) appmodules.Condition {
 	switch {
 	case len(missing) == 0:
-		a.wanted = true // also of an earlier run of the daemon
 		return appmodules.Condition{Up: true, Text: "running"}
 	case up:
 		return appmodules.Condition{Up: true, Text: "partly up", Lost: a.lossLocked(missing)}
@@ -92,11 +98,17 @@ func (a *Application) lossLocked(missing []string) appmodules.Incident {
 
 // State asks all stages.
 func (a *Application) State(ctx context.Context) (appmodules.Condition, error) {
+	before := a.seen()
 	up, missing, err := a.look(ctx)
 	if err != nil {
 		return appmodules.Condition{}, err
 	}
-	return a.condition(up, missing), nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(missing) == 0 && a.orders == before && a.under == 0 {
+		a.wanted = true // of an earlier run of the daemon
+	}
+	return a.conditionLocked(up, missing), nil
 }
 
 // takeBack is how long a start that failed may take to take back what it did.
@@ -105,7 +117,7 @@ const takeBack = 30 * time.Second
 // Start brings up what is not, in order. When a stage fails those that are up are taken down again, and the error says
 // which it was.
 func (a *Application) Start(ctx context.Context, _ bool) (appmodules.Condition, error) {
-	a.unwant() // what comes up one after the other is not missing
+	defer a.order()()
 	for _, s := range a.stages {
 		_, whole, err := s.Up(ctx)
 		if err == nil && !whole {
@@ -122,12 +134,15 @@ func (a *Application) Start(ctx context.Context, _ bool) (appmodules.Condition, 
 			return appmodules.Condition{}, errors.Join(err, a.Kill(back))
 		}
 	}
-	return a.condition(true, nil), nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wanted = true
+	return a.conditionLocked(true, nil), nil
 }
 
 // Stop takes the stages down in reverse. One that fails ends it, as those before may be in use.
 func (a *Application) Stop(ctx context.Context) error {
-	a.unwant()
+	defer a.order()()
 	for _, s := range slices.Backward(a.stages) {
 		if up, _, err := s.Up(ctx); err == nil && !up {
 			continue
@@ -140,22 +155,57 @@ func (a *Application) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Kill ends all stages in reverse, also when one fails: a later one may still be able to end what it could not.
+// killTurn is how long one stage may take before the next one has its turn, of which there are more after it. What
+// has little time has it in equal shares.
+func killTurn(ctx context.Context, more int) time.Duration {
+	turn := 3 * time.Second
+	if until, is := ctx.Deadline(); is {
+		turn = min(turn, time.Until(until)/time.Duration(more+2))
+	}
+	return turn
+}
+
+// Kill ends all stages in reverse, also when one fails or does not come to an end: a later one may still be able to end
+// what it could not, as the processes that wait for a volume end when its file system is shut. So those that failed have
+// one more turn.
 func (a *Application) Kill(ctx context.Context) error {
-	a.unwant()
+	defer a.order()()
+	left := slices.Clone(a.stages)
+	slices.Reverse(left)
 	var failed error
-	for _, s := range slices.Backward(a.stages) {
-		if err := s.Kill(ctx); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", s.Label(), err))
+	for range 2 {
+		failed = nil
+		more := len(left)
+		left = slices.DeleteFunc(left, func(s Stage) bool {
+			more--
+			turn, cancel := context.WithTimeout(ctx, killTurn(ctx, more))
+			defer cancel()
+			err := s.Kill(turn)
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", s.Label(), err))
+			}
+			return err == nil
+		})
+		if failed == nil || ctx.Err() != nil {
+			break
 		}
 	}
 	return failed
 }
 
-func (a *Application) unwant() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.wanted, a.failed = false, ""
+// order begins an order and returns what ends it. From its beginning on nothing is wanted, until Start has brought it
+// up, and nothing is reported.
+func (a *Application) order() (end func()) {
+	note := func(under int) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.under += under; under > 0 {
+			a.wanted, a.failed = false, ""
+		}
+		a.orders++
+	}
+	note(1)
+	return func() { note(-1) }
 }
 
 // lookEvery is between looks at an application that runs.
@@ -182,7 +232,7 @@ func (a *Application) Watch(ctx context.Context, report func(appmodules.Report))
 // incident is what has happened to an application that should be whole. What cannot be asked has not happened.
 func (a *Application) incident(ctx context.Context) (appmodules.Report, bool) {
 	a.mu.Lock()
-	wanted := a.wanted
+	wanted, before := a.wanted, a.orders
 	a.mu.Unlock()
 	if !wanted {
 		return appmodules.Report{}, false
@@ -191,14 +241,14 @@ func (a *Application) incident(ctx context.Context) (appmodules.Report, bool) {
 	if err != nil {
 		return appmodules.Report{}, false
 	}
-	now := a.condition(up, missing)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if text := strings.Join(missing, ", "); !a.wanted || text == a.failed {
+	text := strings.Join(missing, ", ")
+	if a.orders != before || text == a.failed {
 		return appmodules.Report{}, false
-	} else {
-		a.failed = text
 	}
+	a.failed = text
+	now := a.conditionLocked(up, missing)
 	if len(missing) == 0 { // it is whole again
 		return appmodules.Report{Now: now}, true
 	}

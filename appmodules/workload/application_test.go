@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,192 +13,396 @@ import (
 	"duet/appmodules"
 )
 
-// book is what stages were told, in order.
-type book struct {
+// stages are the parts of an application in memory, and what was asked of them.
+type stages struct {
 	mu  sync.Mutex
-	all []string
+	did []string
 }
 
-func (b *book) note(text string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.all = append(b.all, text)
+func (s *stages) took() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.did
+	s.did = nil
+	return out
 }
 
-// act is a stage of a test.
-type act struct {
-	name string
-	book *book
-	mu   sync.Mutex
-	up   bool
-	fail map[string]error // by what it is told
+// part is one of them. Hooks run in the call, before it has an effect.
+type part struct {
+	*stages
+	name      string
+	up, whole bool
+	lookErr   error
+	onUp      func()
+	onStart   func(ctx context.Context) error
+	onStop    func() error
+	onKill    func(ctx context.Context) error
 }
 
-func (a *act) Label() string { return a.name }
-
-func (a *act) Up(context.Context) (up, whole bool, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.up, a.up, a.fail["up"]
+func (p *part) note(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.did = append(p.did, what+" "+p.name)
 }
 
-func (a *act) do(what string, up bool) error {
-	a.book.note(what + " " + a.name)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.fail[what]; err != nil {
-		return err
+func (p *part) is(up, whole bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.up, p.whole = up, whole
+}
+
+// fails has it answer nothing but an error; nil: no more.
+func (p *part) fails(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lookErr = err
+}
+
+func (p *part) Label() string { return p.name }
+
+func (p *part) Up(ctx context.Context) (bool, bool, error) {
+	p.mu.Lock()
+	up, whole, err := p.up, p.whole, p.lookErr
+	p.mu.Unlock()
+	if p.onUp != nil {
+		p.onUp() // what was seen is old by then
 	}
-	a.up = up
+	return up, whole, err
+}
+
+func (p *part) Start(ctx context.Context) error {
+	p.note("start")
+	p.is(true, false)
+	if p.onStart != nil {
+		if err := p.onStart(ctx); err != nil {
+			return err
+		}
+	}
+	p.is(true, true)
 	return nil
 }
 
-func (a *act) Start(context.Context) error { return a.do("start", true) }
-func (a *act) Stop(context.Context) error  { return a.do("stop", false) }
-func (a *act) Kill(context.Context) error  { return a.do("kill", false) }
-
-// is puts a stage where it was not told to be.
-func (a *act) is(up bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.up = up
+func (p *part) Stop(context.Context) error {
+	p.note("stop")
+	if p.onStop != nil {
+		if err := p.onStop(); err != nil {
+			return err
+		}
+	}
+	p.is(false, false)
+	return nil
 }
 
-// play is an application of three stages.
-func play() (*Application, *book, []*act) {
-	b := &book{}
-	acts := []*act{{name: "files", book: b, fail: map[string]error{}}, {name: "address", book: b,
-		fail: map[string]error{}}, {name: "web", book: b, fail: map[string]error{}}}
-	m := appmodules.Module{Name: "app", Policy: appmodules.DefaultPolicy()}
-	return NewApplication(m, slog.New(slog.DiscardHandler), acts[0], acts[1], acts[2]), b, acts
+func (p *part) Kill(ctx context.Context) error {
+	p.note("kill")
+	if p.onKill != nil {
+		if err := p.onKill(ctx); err != nil {
+			return err
+		}
+	}
+	p.is(false, false)
+	return nil
 }
 
-// told fails unless the stages were told that since the last time.
-func (b *book) told(t *testing.T, want ...string) {
+// app is an application of three parts that are down.
+func app() (*Application, *stages, []*part) {
+	s := &stages{}
+	parts := []*part{{stages: s, name: "files"}, {stages: s, name: "address"}, {stages: s, name: "db"}}
+	m := appmodules.Default()
+	m.Name = "files01"
+	return NewApplication(m, slog.New(slog.DiscardHandler), parts[0], parts[1], parts[2]), s, parts
+}
+
+func wantSteps(t *testing.T, s *stages, want string) {
 	t.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !slices.Equal(b.all, want) {
-		t.Errorf("told %q, want %q", b.all, want)
+	if got := strings.Join(s.took(), ", "); got != want {
+		t.Errorf("it did %q, want %q", got, want)
 	}
-	b.all = nil
 }
 
-// TestStagesInOrder: an application comes up in order and goes down in reverse; what is there is left alone.
-func TestStagesInOrder(t *testing.T) {
-	a, b, acts := play()
-	c, err := a.State(t.Context())
-	if err != nil || c.Up || c.Lost.What != appmodules.HasFailed {
-		t.Errorf("it is %+v, %v", c, err)
+func starts(t *testing.T, a *Application) {
+	t.Helper()
+	if now, err := a.Start(t.Context(), false); err != nil || !now.Up || now.Word() != "running" {
+		t.Fatalf("started: %+v, %v", now, err)
 	}
-	if c, err = a.Start(t.Context(), false); err != nil || !c.Up || c.Text != "running" {
-		t.Errorf("it is %+v, %v", c, err)
-	}
-	b.told(t, "start files", "start address", "start web")
-	acts[1].is(false)
-	c, err = a.State(t.Context())
-	if err != nil || !c.Up || c.Text != "partly up" || !strings.HasPrefix(c.Lost.Why, "address") {
-		t.Errorf("it is %+v, %v", c, err)
-	}
-	if _, err = a.Start(t.Context(), false); err != nil {
-		t.Error(err)
-	}
-	b.told(t, "start address")
+}
+
+// TestApplicationOrder: it comes up first to last and goes down last to first, and what is there already stays.
+func TestApplicationOrder(t *testing.T) {
+	a, s, parts := app()
+	starts(t, a)
+	wantSteps(t, s, "start files, start address, start db")
+	starts(t, a)
+	wantSteps(t, s, "")
+	parts[1].is(false, false)
+	starts(t, a)
+	wantSteps(t, s, "start address")
 	if err := a.Stop(t.Context()); err != nil {
-		t.Error(err)
-	}
-	b.told(t, "stop web", "stop address", "stop files")
-}
-
-// TestStageFails: of one that does not come up the error says which it is, and nothing is left up; one that does not
-// go down keeps those that it may use; all are killed whatever one says.
-func TestStageFails(t *testing.T) {
-	a, b, acts := play()
-	broken := errors.New("broken")
-	acts[2].fail["start"] = broken
-	if _, err := a.Start(t.Context(), false); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "web: ") {
-		t.Error(err)
-	}
-	b.told(t, "start files", "start address", "start web", "kill web", "kill address", "kill files")
-	acts[2].fail["start"] = nil
-	if _, err := a.Start(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	b.told(t, "start files", "start address", "start web")
-	acts[1].fail["stop"], acts[1].fail["kill"] = broken, broken
-	if err := a.Stop(t.Context()); !errors.Is(err, broken) {
-		t.Error(err)
+	wantSteps(t, s, "stop db, stop address, stop files")
+	if err := a.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	b.told(t, "stop web", "stop address")
-	if err := a.Kill(t.Context()); !errors.Is(err, broken) || !strings.Contains(err.Error(), "address: ") {
-		t.Error(err)
-	}
-	b.told(t, "kill web", "kill address", "kill files")
-	acts[0].fail["up"] = broken
-	if _, err := a.State(t.Context()); !errors.Is(err, broken) {
-		t.Error(err)
-	}
+	wantSteps(t, s, "")
 }
 
-// TestStartIsCutOff: a start that is called off leaves nothing up.
-func TestStartIsCutOff(t *testing.T) {
-	a, b, _ := play()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if c, err := a.Start(ctx, false); !errors.Is(err, context.Canceled) || c.Up {
-		t.Errorf("%+v, %v", c, err)
-	}
-	b.told(t, "start files", "kill web", "kill address", "kill files")
-}
-
-// TestWhatIsMissingIsReported: what should be there and is not is reported once, and once that it is back; also after a
-// restart of the daemon, which finds it whole. Nothing is reported of what was stopped.
-func TestWhatIsMissingIsReported(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, _, acts := play()
-		for _, s := range acts {
-			s.is(true)
+// TestApplicationState: whole it runs, with less it is partly up and says what is missing, with nothing it is off; what
+// cannot be asked is an error.
+func TestApplicationState(t *testing.T) {
+	a, _, parts := app()
+	a.SetPolicy(appmodules.Policy{On: appmodules.On{Crash: appmodules.ReactMove}})
+	state := func(up bool, word, lost string) {
+		t.Helper()
+		now, err := a.State(t.Context())
+		if err != nil || now.Up != up || now.Word() != word || now.Lost.Why != lost {
+			t.Errorf("it stands %+v, %v", now, err)
 		}
+		if lost != "" && now.Lost.What != appmodules.HasToMove {
+			t.Errorf("the policy is not in %+v", now.Lost)
+		}
+	}
+	state(false, "off", "files, address, db is not up any more")
+	starts(t, a)
+	state(true, "running", "")
+	parts[2].is(true, false)
+	state(true, "partly up", "db is not up any more")
+	parts[0].lookErr = errors.New("nobody answers")
+	if now, err := a.State(t.Context()); err == nil || now.Up || !strings.Contains(err.Error(), "files: nobody answers") {
+		t.Errorf("not known: %+v, %v", now, err)
+	}
+}
+
+// TestStageThatDoesNotStart: the error says which and why, what was up is taken down, the last first, and later ones
+// were never begun.
+func TestStageThatDoesNotStart(t *testing.T) {
+	a, s, parts := app()
+	parts[1].onStart = func(context.Context) error { return errors.New("no such network") }
+	_, err := a.Start(t.Context(), false)
+	if err == nil || !strings.HasPrefix(err.Error(), "address: no such network") {
+		t.Errorf("%v", err)
+	}
+	wantSteps(t, s, "start files, start address, kill db, kill address, kill files")
+	parts[0].onKill = func(context.Context) error { return errors.New("in use") }
+	if _, err = a.Start(t.Context(), false); err == nil || !strings.Contains(err.Error(), "files: in use") ||
+		!strings.Contains(err.Error(), "no such network") {
+		t.Errorf("what could not be taken back: %v", err)
+	}
+}
+
+// TestCancelledStartOfAnApplication: it ends at once, and takes back what it did although its time is over.
+func TestCancelledStartOfAnApplication(t *testing.T) {
+	a, s, parts := app()
+	ctx, cancel := context.WithCancel(t.Context())
+	parts[1].onStart = func(ctx context.Context) error { cancel(); <-ctx.Done(); return ctx.Err() }
+	for i := range parts {
+		parts[i].onKill = func(ctx context.Context) error { return ctx.Err() }
+	}
+	if _, err := a.Start(ctx, false); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	wantSteps(t, s, "start files, start address, kill db, kill address, kill files")
+	if now, err := a.State(t.Context()); err != nil || now.Up {
+		t.Errorf("it is %+v, %v", now, err)
+	}
+	parts[1].onStart = nil
+	ctx, cancel = context.WithCancel(t.Context())
+	parts[2].onStart = func(context.Context) error { cancel(); return nil } // too late to stop it
+	if _, err := a.Start(ctx, false); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled at its end: %v", err)
+	}
+	if now, err := a.State(t.Context()); err != nil || now.Up {
+		t.Errorf("cancelled at its end it is %+v, %v", now, err)
+	}
+}
+
+// TestStageThatDoesNotStop: those before it stay, as they may be in use.
+func TestStageThatDoesNotStop(t *testing.T) {
+	a, s, parts := app()
+	starts(t, a)
+	s.took()
+	parts[1].onStop = func() error { return errors.New("busy") }
+	if err := a.Stop(t.Context()); err == nil || err.Error() != "address: busy" {
+		t.Errorf("%v", err)
+	}
+	wantSteps(t, s, "stop db, stop address")
+}
+
+// TestKillGoesOn: past a stage that fails, and one that comes to no end keeps no time from those after it; what they
+// made possible it does in its second turn.
+func TestKillGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, s, parts := app()
+		starts(t, a)
+		s.took()
+		shut := false
+		parts[0].onKill = func(ctx context.Context) error { shut = ctx.Err() == nil; return ctx.Err() }
+		parts[1].onKill = func(context.Context) error { return errors.New("no right") }
+		parts[2].onKill = func(ctx context.Context) error { // waits for the volume, as a process in a write does
+			if shut {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := a.Kill(ctx); err == nil || err.Error() != "address: no right" {
+			t.Errorf("%v", err)
+		}
+		wantSteps(t, s, "kill db, kill address, kill files, kill db, kill address")
+	})
+}
+
+// watched is an application that runs and is watched, in time that is not the world's.
+func watched(t *testing.T, do func(t *testing.T, a *Application, parts []*part, heard *heard)) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, parts := app()
+		h := &heard{}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		var got []appmodules.Report
-		a.Watch(ctx, func(r appmodules.Report) { got = append(got, r) })
-		reports := func(want int) (last appmodules.Report) {
-			t.Helper()
-			time.Sleep(3 * lookEvery)
-			synctest.Wait()
-			if len(got) != want {
-				t.Fatalf("reports: %+v", got)
-			}
-			if want > 0 {
-				last = got[want-1]
-			}
-			got = nil
-			return last
+		a.Watch(ctx, h.report)
+		starts(t, a)
+		time.Sleep(5 * lookEvery) // of the bubble
+		if all := h.take(); all != nil {
+			t.Errorf("of one that runs it said %+v", all)
 		}
-		acts[1].is(false)
-		reports(0) // nobody has started it, nor found it whole
-		acts[1].is(true)
-		if _, err := a.State(ctx); err != nil {
-			t.Fatal(err)
+		do(t, a, parts, h)
+		cancel()
+		parts[0].is(false, false)
+		time.Sleep(5 * lookEvery)
+		if all := h.take(); all != nil {
+			t.Errorf("after the end it said %+v", all)
 		}
-		reports(0)
-		acts[1].is(false)
-		if r := reports(1); r.What != appmodules.HasFailed || !r.Now.Up || !strings.HasPrefix(r.Why, "address") {
-			t.Errorf("%+v", r)
-		}
-		acts[1].is(true)
-		if r := reports(1); r.What != appmodules.Changed || r.Now.Text != "running" {
-			t.Errorf("%+v", r)
-		}
-		a.SetPolicy(appmodules.Policy{On: appmodules.On{Crash: appmodules.ReactMove}})
-		acts[2].is(false)
-		if r := reports(1); r.What != appmodules.HasToMove {
-			t.Errorf("%+v", r)
-		}
-		if err := a.Stop(ctx); err != nil {
-			t.Fatal(err)
-		}
-		reports(0)
 	})
+}
+
+// TestLossIsReportedOnce: what is missing, then what more is, then that it is whole again, each once.
+func TestLossIsReportedOnce(t *testing.T) {
+	watched(t, func(t *testing.T, a *Application, parts []*part, h *heard) {
+		says := func(what appmodules.Happening, why, word string) {
+			t.Helper()
+			time.Sleep(5 * lookEvery)
+			all := h.take()
+			if len(all) != 1 || all[0].What != what || all[0].Why != why || all[0].Now.Word() != word {
+				t.Errorf("it said %+v", all)
+			}
+		}
+		parts[1].is(false, false)
+		says(appmodules.HasFailed, "address is not up any more", "partly up")
+		parts[2].fails(errors.New("nobody answers"))
+		time.Sleep(5 * lookEvery)
+		if all := h.take(); all != nil {
+			t.Errorf("what cannot be asked: %+v", all)
+		}
+		parts[2].fails(nil)
+		parts[2].is(false, false)
+		says(appmodules.HasFailed, "address, db is not up any more", "partly up")
+		parts[1].is(true, true)
+		parts[2].is(true, true)
+		says(appmodules.Changed, "", "running")
+	})
+}
+
+// TestNothingIsReportedOfOrders: neither while it is started, again after a loss too, nor while and after it is
+// stopped or killed.
+func TestNothingIsReportedOfOrders(t *testing.T) {
+	watched(t, func(t *testing.T, a *Application, parts []*part, h *heard) {
+		nothing := func(when string) {
+			t.Helper()
+			time.Sleep(5 * lookEvery)
+			if all := h.take(); all != nil {
+				t.Errorf("%s it said %+v", when, all)
+			}
+		}
+		parts[1].is(false, false)
+		time.Sleep(5 * lookEvery)
+		h.take()
+		parts[2].is(true, false)
+		parts[1].onStart = func(context.Context) error { nothing("while it starts again"); return nil }
+		starts(t, a)
+		nothing("started again")
+		parts[1].onStop = func() error { nothing("while it stops"); return nil }
+		if err := a.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		nothing("stopped")
+		starts(t, a)
+		h.take()
+		if err := a.Kill(t.Context()); err != nil {
+			t.Error(err)
+		}
+		nothing("killed")
+	})
+}
+
+// TestLookIsOlderThanTheOrder: what a look or State has seen before a stop says nothing after it: an application that
+// was stopped on purpose has not failed.
+func TestLookIsOlderThanTheOrder(t *testing.T) {
+	for what, look := range map[string]func(a *Application, h *heard){
+		"State": func(a *Application, _ *heard) { _, _ = a.State(context.Background()) },
+		"a look": func(a *Application, h *heard) {
+			if r, is := a.incident(context.Background()); is {
+				h.report(r)
+			}
+		},
+	} {
+		for name, order := range map[string]func(a *Application) error{
+			"stop": func(a *Application) error { return a.Stop(context.Background()) },
+			"kill": func(a *Application) error { return a.Kill(context.Background()) },
+			"stop and start": func(a *Application) error {
+				err := a.Stop(context.Background())
+				_, startErr := a.Start(context.Background(), false)
+				return errors.Join(err, startErr)
+			},
+		} {
+			for _, whole := range []bool{true, false} {
+				a, _, parts := app()
+				h := &heard{}
+				starts(t, a)
+				given := false
+				parts[0].is(whole, whole)
+				parts[2].onUp = func() { // the order comes after it has seen all
+					if given {
+						return
+					}
+					given = true
+					if err := order(a); err != nil {
+						t.Error(err)
+					}
+				}
+				look(a, h)
+				if r, is := a.incident(t.Context()); is {
+					h.report(r)
+				}
+				if all := h.take(); all != nil {
+					t.Errorf("%s during %s (whole: %v): it said %+v", name, what, whole, all)
+				}
+			}
+		}
+	}
+}
+
+// TestApplicationOfAnEarlierRun: a daemon that starts anew finds it whole, and reports from then on what fails; what it
+// finds broken is for State to tell, and it stays silent until it was whole.
+func TestApplicationOfAnEarlierRun(t *testing.T) {
+	a, _, parts := app()
+	for _, p := range parts {
+		p.is(true, true)
+	}
+	parts[1].is(false, false)
+	if now, err := a.State(t.Context()); err != nil || !now.Up || now.Lost.What != appmodules.HasFailed {
+		t.Errorf("partly up: %+v, %v", now, err)
+	}
+	if r, is := a.incident(t.Context()); is {
+		t.Errorf("State had told: %+v", r)
+	}
+	parts[1].is(true, true)
+	if now, err := a.State(t.Context()); err != nil || now.Word() != "running" {
+		t.Errorf("%+v, %v", now, err)
+	}
+	parts[2].is(false, false)
+	if r, is := a.incident(t.Context()); !is || r.What != appmodules.HasFailed || r.Why != "db is not up any more" {
+		t.Errorf("it was whole and is not: %v %+v", is, r)
+	}
 }
