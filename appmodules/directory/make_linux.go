@@ -55,7 +55,7 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &fault
 	if err := cmd.Run(); err != nil {
-		said := strings.TrimSpace(fault.String())
+		said := strings.TrimSpace(fault.String() + out.String()) // e2fsck complains where others answer
 		if said == "" {
 			return "", fmt.Errorf("%s: %w", name, err)
 		}
@@ -74,28 +74,13 @@ func Fill(ctx context.Context, image, at string, directories []string) error {
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return err
 	}
+	if err := nothingOn(at); err != nil { // left by a Fill that died
+		return err
+	}
+	defer func() { err = errors.Join(err, nothingOn(at), os.Remove(at)) }() // also of a mount that was cut
 	if _, err := command(ctx, "mount", "-o", "loop", image, at); err != nil {
 		return err
 	}
-	err := fill(ctx, at, directories)
-	_, unmountErr := command(context.WithoutCancel(ctx), "umount", at)
-	if err = errors.Join(err, unmountErr); err != nil {
-		return err
-	}
-	return errors.Join(os.Remove(at), flush(image))
-}
-
-// flush makes durable what a file has.
-func flush(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// fill copies the directories to where the image is mounted.
-func fill(ctx context.Context, at string, directories []string) error {
 	for _, dir := range directories {
 		to := filepath.Join(at, dir)
 		if err := os.MkdirAll(to, 0o755); err != nil {
@@ -112,4 +97,17 @@ func fill(ctx context.Context, at string, directories []string) error {
 		}
 	}
 	return nil
+}
+
+// nothingOn unmounts all that is mounted on a directory and not in use.
+func nothingOn(at string) error {
+	for {
+		err := unix.Unmount(at, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", at, err)
+		}
+	}
 }

@@ -32,21 +32,16 @@ func (u users) signal(s unix.Signal) {
 	}
 }
 
-// EndUsers ends at once who has a file of the tree open, mapped, or as its working directory.
-func (t Tree) EndUsers() { t.users().signal(unix.SIGKILL) }
-
-// users looks for processes that have a file of the tree open, mapped, or as their working directory. Where nothing is
-// mounted there are none: the directory is one of this host's own file systems then, which everybody uses.
-func (t Tree) users() users {
+// usersOf looks for processes that have a file of a file system open, mapped, or as their working directory.
+func usersOf(dev uint64) users {
 	out := users{}
-	device, err := t.device()
-	if err != nil || device == 0 {
+	if dev == 0 {
 		return out
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
 		pid, err := strconv.Atoi(filepath.Base(p))
-		if err != nil || pid == 1 || pid == os.Getpid() || !uses(p, device) {
+		if err != nil || pid == os.Getpid() || !uses(p, dev) {
 			continue
 		}
 		name, _ := os.ReadFile(p + "/comm")
