@@ -132,6 +132,9 @@ func (c *Commands) run(ctx context.Context, verb, text string) error {
 	cmd.Env = append(append(os.Environ(), c.Env...), c.Mark)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out // a file: what goes on in the background keeps no pipe open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"duet/appmodules/workload"
 )
@@ -31,7 +32,8 @@ func Serve(ctx context.Context, cfg Config) error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	s := &http.Server{Handler: handler{New(cfg), cfg.Logger}, MaxHeaderBytes: 4 << 10,
+	h := &handler{room: New(cfg), log: cfg.Logger, turns: map[string]chan struct{}{}}
+	s := &http.Server{Handler: h, MaxHeaderBytes: 4 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
@@ -45,9 +47,36 @@ func Serve(ctx context.Context, cfg Config) error {
 type handler struct {
 	room *Room
 	log  *slog.Logger
+
+	mu    sync.Mutex
+	turns map[string]chan struct{} // of each stage that had an order, see turn
 }
 
-func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// turn waits until no other order of a stage goes on, within ctx, and returns what ends the turn. Who has cancelled an
+// order hears nothing more of it and gives the next one at once: without turns a start that goes on for one moment more
+// would bring up something after a kill that found nothing.
+func (h *handler) turn(ctx context.Context, stage string) (end func(), err error) {
+	h.mu.Lock()
+	turn, is := h.turns[stage]
+	if !is {
+		turn = make(chan struct{}, 1)
+		h.turns[stage] = turn
+	}
+	h.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("an earlier order has not ended: %w", ctx.Err())
+	}
+	end = func() { <-turn }
+	if ctx.Err() != nil { // nobody waits for it any more
+		end()
+		return nil, ctx.Err()
+	}
+	return end, nil
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var o order
 	var a answer
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&o)
@@ -65,11 +94,16 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // obey carries one order out. A module is checked here too: what it says becomes paths and commands.
-func (h handler) obey(ctx context.Context, path string, o order) (answer, error) {
+func (h *handler) obey(ctx context.Context, path string, o order) (answer, error) {
 	if faults := o.Module.Validate(); len(faults) > 0 {
 		return answer{}, faults[0]
 	}
 	if path == "/"+opMake {
+		end, err := h.turn(ctx, o.Module.Name)
+		if err != nil {
+			return answer{}, err
+		}
+		defer end()
 		return answer{}, h.room.Make(ctx, o.Module, o.Image)
 	}
 	all := h.room.Of(o.Module)
@@ -80,6 +114,11 @@ func (h handler) obey(ctx context.Context, path string, o order) (answer, error)
 		"/" + opStop: workload.Stage.Stop, "/" + opKill: workload.Stage.Kill}[path]
 	switch {
 	case do != nil:
+		end, err := h.turn(ctx, fmt.Sprintf("%s/%d", o.Module.Name, o.Stage))
+		if err != nil {
+			return answer{}, err
+		}
+		defer end()
 		return answer{}, do(all[o.Stage], ctx)
 	case path == "/"+opUp:
 		up, whole, err := all[o.Stage].Up(ctx)
