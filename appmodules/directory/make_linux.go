@@ -68,19 +68,34 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 // does not exist is made, empty, with the mode of a new directory. The image belongs to nobody else meanwhile. What it
 // has is durable when it returns nil. What a Fill that was killed has left mounted is unmounted first.
 func Fill(ctx context.Context, image, at string, directories []string) error {
-	if err := gone(unix.Unmount(at, unix.UMOUNT_NOFOLLOW)); err != nil {
-		return fmt.Errorf("unmount %s: %w", at, err)
-	}
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return err
 	}
-	if err := nothingOn(at); err != nil { // left by a Fill that died
+	if err := nothingOn(at); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, nothingOn(at), os.Remove(at)) }() // also of a mount that was cut
-	if _, err := command(ctx, "mount", "-o", "loop", image, at); err != nil {
+	_, err := command(ctx, "mount", "-o", "loop", image, at)
+	if err == nil {
+		err = fill(ctx, at, directories)
+	}
+	// Also of a mount that was cut off.
+	if err := errors.Join(err, nothingOn(at), os.Remove(at)); err != nil {
 		return err
 	}
+	return flush(image)
+}
+
+// flush makes durable what a file has.
+func flush(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// fill copies the directories to where the image is mounted.
+func fill(ctx context.Context, at string, directories []string) error {
 	for _, dir := range directories {
 		to := filepath.Join(at, dir)
 		if err := os.MkdirAll(to, 0o755); err != nil {

@@ -32,16 +32,27 @@ func (u users) signal(s unix.Signal) {
 	}
 }
 
-// usersOf looks for processes that have a file of a file system open, mapped, or as their working directory.
+// EndUsers ends at once who has a file of the tree open, mapped, or as its working directory.
+func (t Tree) EndUsers() error {
+	now, err := t.stands()
+	if err == nil {
+		usersOf(now.dev).signal(unix.SIGKILL)
+	}
+	return err
+}
+
+// usersOf looks for processes that have a file of a file system open, mapped, or as their working directory. Of this
+// host's root, which everybody uses, there are none, whatever is said to be mounted.
 func usersOf(dev uint64) users {
 	out := users{}
-	if dev == 0 {
+	var root unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil || dev == 0 || dev == root.Dev {
 		return out
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
 		pid, err := strconv.Atoi(filepath.Base(p))
-		if err != nil || pid == os.Getpid() || !uses(p, dev) {
+		if err != nil || pid == 1 || pid == os.Getpid() || !uses(p, dev) {
 			continue
 		}
 		name, _ := os.ReadFile(p + "/comm")

@@ -13,9 +13,14 @@ import (
 func TestUsersOfNothing(t *testing.T) {
 	dir := t.TempDir()
 	tree := Tree{At: dir, Directories: []string{filepath.Join(dir, "apps")}}
-	if who := tree.users(); len(who) > 0 {
-		t.Fatalf("%s would be ended", who)
+	nobody := func() {
+		t.Helper()
+		now, err := tree.stands()
+		if who := usersOf(now.dev); len(who) > 0 || err != nil {
+			t.Fatalf("%s would be ended (%v)", who, err)
+		}
 	}
+	nobody()
 	if os.Getuid() != 0 {
 		t.Skip("only root mounts")
 	}
@@ -27,9 +32,7 @@ func TestUsersOfNothing(t *testing.T) {
 	}
 	run("mount", "--bind", "/usr", dir)
 	t.Cleanup(func() { run("umount", dir) })
-	if who := tree.users(); len(who) > 0 {
-		t.Fatalf("%s would be ended", who)
-	}
+	nobody()
 }
 
 // TestUsers: who has a file open, or works in the directory, is found; nobody else is.
@@ -67,7 +70,11 @@ func TestUsers(t *testing.T) {
 		want = append(want, cmd.Process.Pid)
 	}
 	var found []int
-	for pid := range (Tree{At: dir}).users() {
+	now, err := Tree{At: dir}.stands()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pid := range usersOf(now.dev) {
 		found = append(found, pid)
 	}
 	slices.Sort(found)

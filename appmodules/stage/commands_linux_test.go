@@ -167,8 +167,8 @@ func apps(t *testing.T, start string) (*Remote, appmodules.Module, string) {
 	m.Name, m.ID, m.Kind, m.Nodes = "dva01", "abcdefghijklmnopqrst", appmodules.KindMirror, []string{"alpha", "beta"}
 	m.Spec = appmodules.Application{FileSystem: "ext4", Run: []appmodules.Part{{Name: "db",
 		Start: "D=" + dir + "; " + start, Stop: "exit 7"}}}
-	t.Cleanup(func() { ends(t, Dial(dir).Of(m)[0].Kill) })
-	return Dial(dir), m, dir
+	t.Cleanup(func() { ends(t, Dial(dir, nil).Of(m)[0].Kill) })
+	return Dial(dir, nil), m, dir
 }
 
 // TestRemoteOrders: every order is carried out in the other process, and an error is told as it was there.
@@ -228,7 +228,7 @@ func TestRemoteOrders(t *testing.T) {
 // TestNobodyRunsApplications: the error says what to do.
 func TestNobodyRunsApplications(t *testing.T) {
 	_, m, _ := apps(t, "true")
-	err := Dial(t.TempDir()).Of(m)[0].Start(t.Context())
+	err := Dial(t.TempDir(), nil).Of(m)[0].Start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "`systemctl start duet-apps`") ||
 		strings.Contains(err.Error(), "http:") {
 		t.Errorf("%v", err)
@@ -242,7 +242,7 @@ func TestNobodyRunsApplications(t *testing.T) {
 		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
 	}()
 	defer ln.Close()
-	err = Dial(dir).Of(m)[0].Start(t.Context())
+	err = Dial(dir, nil).Of(m)[0].Start(t.Context())
 	if err == nil || !strings.HasPrefix(err.Error(), "duetd apps: 200 OK: ") {
 		t.Errorf("another program: %v", err)
 	}

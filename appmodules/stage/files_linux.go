@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"duet/appmodules/directory"
@@ -57,8 +58,7 @@ func (f *Files) Kill(ctx context.Context) error {
 	if err := f.Devices.Abort(f.Name); err != nil {
 		return err
 	}
-	f.Tree.EndUsers()
-	if err := f.Tree.Shut(); err != nil {
+	if err := errors.Join(f.Tree.EndUsers(), f.Tree.Shut()); err != nil {
 		return err
 	}
 	return f.Devices.Detach(ctx, f.Name)
