@@ -117,6 +117,8 @@ func (a Application) validateDirectories(f *faults) {
 			f.add(at, "%q has bytes in it that are no text", dir)
 		case slices.Contains(systemDirectories, dir):
 			f.add(at, "%s belongs to the system: name a directory of the application", dir)
+		case slices.ContainsFunc(passing, func(o string) bool { return within(dir, o) }):
+			f.add(at, "%s is the kernel's, or gone after a reboot: name a directory on a disk", dir)
 		}
 		for j, other := range a.Directories[:i] {
 			if within(dir, other) || within(other, dir) {
@@ -155,6 +157,9 @@ var systemDirectories = []string{
 	"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/mnt", "/opt", "/proc",
 	"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log", "/var/run",
 }
+
+// passing are those whose content is the kernel's, or goes with a reboot.
+var passing = []string{"/proc", "/sys", "/dev", "/run", "/var/run"}
 
 func (p Part) validate(f *faults, at string) {
 	if !partName.MatchString(p.Name) {

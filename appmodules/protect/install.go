@@ -24,8 +24,8 @@ type Files interface {
 // target is the name of an application's one volume.
 const target = "files"
 
-// smallest is the smallest volume of an application in bytes: less is no file system of use.
-const smallest = 64 << 20
+// smallest are the smallest volumes of applications in bytes, by file system: less makes none.
+var smallest = map[string]int64{"ext4": 64 << 20, "xfs": 300 << 20}
 
 // Install makes a module of an application on two nodes. Directories that hold something here are taken in by copying.
 func (w *Works) Install(_ context.Context, r api.InstallRequest) (api.Task, error) {
@@ -40,9 +40,9 @@ func (w *Works) Install(_ context.Context, r api.InstallRequest) (api.Task, erro
 	}
 	p.places = map[string][]Place{}
 	if len(a.Directories) > 0 {
-		if r.Size < smallest || r.Size%4096 != 0 {
-			return api.Task{}, fmt.Errorf("%w: size: %d bytes: say how large the volume is to be, at least 64 MiB, such as "+
-				"--size 10G", api.ErrInvalid, r.Size)
+		if least := smallest[a.FileSystem]; r.Size < least || r.Size%4096 != 0 {
+			return api.Task{}, fmt.Errorf("%w: size: %d bytes: say how large the volume is to be, at least %d MiB for %s, "+
+				"such as --size 10G", api.ErrInvalid, r.Size, least>>20, a.FileSystem)
 		}
 		v := appmodules.Volume{Target: target, ID: strings.ToLower(rand.Text()), Size: r.Size, Paths: map[string]string{}}
 		p.Module.Spec = a.On([]appmodules.Volume{v})
@@ -106,8 +106,8 @@ func (w *Works) apart(m appmodules.Module) error {
 	return nil
 }
 
-// fill makes the file system on the image of this node; the other node gets it by the first resync. It is repeatable
-// from nothing: an image of which nothing is known to be whole is made empty first.
+// fill makes the file system on the image of this node; the other node gets it by the first resync. An install that is
+// cut in it is undone, never gone on with: what is half there is not known to be whole.
 func (p *protection) fill(ctx context.Context) error {
 	volumes := p.Module.Volumes()
 	if len(volumes) == 0 {

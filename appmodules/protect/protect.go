@@ -100,7 +100,7 @@ func (p *protection) run(ctx context.Context, id string, t Task) (_ string, err 
 			p.w.insist(ctx, p.record, func(ctx context.Context) error { _, _, err := p.resume(ctx); return err })
 		})
 		if through {
-			return "", fmt.Errorf("VM %s is protected; ending the work goes on: %w", p.Definition.Name, again)
+			return "", fmt.Errorf("module %s is stored; ending the work goes on: %w", p.Module.Name, again)
 		}
 		return "", fmt.Errorf("%w; undoing it goes on: %w", err, again)
 	case failed != nil:
@@ -384,7 +384,7 @@ func (p *protection) caution() string {
 		return ""
 	}
 	return fmt.Sprintf(". Its arbitration is safe and there is neither witness nor fence agent: when either node dies, "+
-		"the VM stands still "+
+		"the %s stands still "+
 		"until that node is back or `duet prim %s` says otherwise. `duet cluster witness add` mends that; "+
-		"`duet config set %s policy.arbitration=available` has it go on by itself", m.Name, m.Name)
+		"`duet config set %s policy.arbitration=available` has it go on by itself", m.Kind.Words().Noun, m.Name, m.Name)
 }

@@ -216,8 +216,11 @@ func (w *Works) refuse(m appmodules.Module) error {
 		if err := w.Unended(r.Module.Name); err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: a %s of VM %s as module %s goes on or is being undone: the log of duetd has more",
-			api.ErrConflict, r.Kind, r.Definition.Name, r.Module.Name)
+		what := "of module " + r.Module.Name
+		if r.Definition.Name != "" {
+			what = "of VM " + r.Definition.Name + " as module " + r.Module.Name
+		}
+		return fmt.Errorf("%w: a %s %s goes on or is being undone: the log of duetd has more", api.ErrConflict, r.Kind, what)
 	}
 	for p := range w.accepted {
 		if err := goes(p.asked); err != nil {
@@ -243,8 +246,12 @@ func (w *Works) free(m appmodules.Module) error {
 		case sameVM(have.Subject(), m.Subject()):
 			return fmt.Errorf("%w: VM %s is protected already: `duet status %s`", api.ErrConflict, m.Subject(), have.Name)
 		case have.Name == m.Name:
-			return fmt.Errorf("%w: module %s exists and protects VM %s; choose another name with --module", api.ErrConflict,
-				m.Name, have.Subject())
+			what := have.Kind.Words().One
+			if have.Subject() != "" {
+				what = "VM " + have.Subject()
+			}
+			return fmt.Errorf("%w: module %s exists and protects %s; choose another name (--module, of a VM)", api.ErrConflict,
+				m.Name, what)
 		}
 	}
 	return nil

@@ -46,14 +46,15 @@ func family(addr netip.Addr) int {
 	return netlink.FAMILY_V6
 }
 
-// home is the interface that is on the network of an address: one of its own addresses is.
+// home is the interface that is on the network of an address: one of its own addresses is, which no virtual one is.
 func home(p netip.Prefix) (netlink.Link, error) {
 	all, err := netlink.AddrList(nil, family(p.Addr()))
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range all {
-		if have, ok := netip.AddrFromSlice(a.IP); ok && have.Unmap() != p.Addr() && p.Contains(have.Unmap()) {
+		ones, all := a.Mask.Size()
+		if have, ok := netip.AddrFromSlice(a.IP); ok && ones < all && p.Contains(have.Unmap()) {
 			return netlink.LinkByIndex(a.LinkIndex)
 		}
 	}
@@ -72,7 +73,9 @@ func Take(p netip.Prefix) error {
 		if link, err = home(p); err != nil {
 			return err
 		}
-		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		// Of a network of its own: the kernel takes those of one network away with the first of them.
+		alone := net.CIDRMask(p.Addr().BitLen(), p.Addr().BitLen())
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: alone}}
 		if p.Addr().Is4() {
 			a.Label = link.Attrs().Name + label
 			if len(a.Label) > unix.IFNAMSIZ-1 {

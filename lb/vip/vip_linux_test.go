@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -146,6 +147,25 @@ func TestAddressMoves(t *testing.T) {
 		h.on("a", func() error { return Drop(p.Addr()) })
 		h.on("a", func() error { return Drop(p.Addr()) })
 	}
+}
+
+// TestAddressesOfOneNetwork: of two virtual addresses of one network the second stays when the first goes, and neither
+// is taken for this host's own.
+func TestAddressesOfOneNetwork(t *testing.T) {
+	h := newHosts(t)
+	first, second := netip.MustParsePrefix("10.78.0.50/16"), netip.MustParsePrefix("10.78.0.51/16")
+	h.on("a", func() error { return errors.Join(Take(first), Take(second), Drop(first.Addr())) })
+	h.reached(second.Addr())
+	h.on("a", func() error {
+		own, err := netlink.LinkByName("eth0")
+		if err == nil {
+			err = netlink.AddrDel(own, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 78, 0, 1), Mask: net.CIDRMask(24, 32)}})
+		}
+		if Take(first) == nil {
+			t.Error("a virtual address made this host one of its network")
+		}
+		return err
+	})
 }
 
 // TestAddressOfNoNetwork: where no interface is on the network of an address, that is said.
