@@ -114,12 +114,17 @@ func (a *Application) State(ctx context.Context) (appmodules.Condition, error) {
 // takeBack is how long a start that failed may take to take back what it did.
 const takeBack = 30 * time.Second
 
-// Start brings up what is not, in order. When a stage fails those that are up are taken down again, and the error says
-// which it was.
+// Start brings up what is not, in order. A stage of which only a part is up is broken, and ended first with all that
+// stand on it: what has a file of a file system open whose device is gone does not get it back. When a stage fails
+// those that are up are taken down again, and the error says which it was.
 func (a *Application) Start(ctx context.Context, _ bool) (appmodules.Condition, error) {
 	defer a.order()()
-	for _, s := range a.stages {
-		_, whole, err := s.Up(ctx)
+	for i, s := range a.stages {
+		up, whole, err := s.Up(ctx)
+		if err == nil && up && !whole {
+			a.log.Info("ends what is broken, and what stands on it", "stage", s.Label())
+			err = kill(ctx, a.stages[i:])
+		}
 		if err == nil && !whole {
 			a.log.Info("starts", "stage", s.Label())
 			err = s.Start(ctx)
@@ -165,12 +170,17 @@ func killTurn(ctx context.Context, more int) time.Duration {
 	return turn
 }
 
-// Kill ends all stages in reverse, also when one fails or does not come to an end: a later one may still be able to end
-// what it could not, as the processes that wait for a volume end when its file system is shut. So those that failed have
-// one more turn.
+// Kill ends all stages in reverse.
 func (a *Application) Kill(ctx context.Context) error {
 	defer a.order()()
-	left := slices.Clone(a.stages)
+	return kill(ctx, a.stages)
+}
+
+// kill ends stages in reverse, also when one fails or does not come to an end: a later one may still be able to end what
+// it could not, as the processes that wait for a volume end when its file system is shut. So those that failed have one
+// more turn.
+func kill(ctx context.Context, stages []Stage) error {
+	left := slices.Clone(stages)
 	slices.Reverse(left)
 	var failed error
 	for range 2 {

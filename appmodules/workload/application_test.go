@@ -406,3 +406,27 @@ func TestApplicationOfAnEarlierRun(t *testing.T) {
 		t.Errorf("it was whole and is not: %v %+v", is, r)
 	}
 }
+
+// TestBrokenStage: a part of which only something is up is ended with what stands on it, and all of that comes up anew;
+// one that is only missing comes up beside the others.
+func TestBrokenStage(t *testing.T) {
+	a, s, parts := app()
+	starts(t, a)
+	s.took()
+	parts[1].is(false, false)
+	starts(t, a)
+	wantSteps(t, s, "start address")
+	parts[0].is(true, false)
+	starts(t, a)
+	wantSteps(t, s, "kill db, kill address, kill files, start files, start address, start db")
+	parts[0].is(true, false)
+	parts[0].onKill = func(context.Context) error { return errors.New("it does not end") }
+	if _, err := a.Start(t.Context(), false); err == nil || !strings.Contains(err.Error(), "it does not end") {
+		t.Errorf("on what is broken: %v", err)
+	}
+	for _, step := range s.took() {
+		if strings.HasPrefix(step, "start") {
+			t.Errorf("it did %s", step)
+		}
+	}
+}

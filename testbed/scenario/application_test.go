@@ -75,6 +75,15 @@ policy: {arbitration: available}
 	}
 	answers(ctx, t, l, subnet, address)
 
+	// The process behind its block device is killed: it is started anew, with all that it had made durable.
+	pid, err := a.Node.Run(ctx, "pgrep", "-f", "duetd disk ")
+	must(t, err)
+	if _, err := a.Node.Run(ctx, "kill", "-9", strings.TrimSpace(string(pid))); err != nil {
+		t.Fatal(err)
+	}
+	progress(ctx, t, told, 20)
+	complete(t, inside(ctx, t, a, filepath.Join(files, "log")), told)
+
 	// The host is killed: beta goes on.
 	must(t, a.Kill())
 	must(t, b.Is(ctx, "app", "ALONE"))
