@@ -70,19 +70,21 @@ func TestEveryFaultOfAnApplicationIsTold(t *testing.T) {
 		"a directory of the system's": {directory("/etc/samba"), ""},
 		"a directory twice":           {directory("/var/lib/my app"), "mirror.directories[1]"},
 		"a directory in the other":    {directory("/var/lib/my app/x"), "mirror.directories[1]"},
-		"a directory around it":       {func(a *Application) { a.Directories[1] = "/srv/files/x/y" }, "mirror.directories[1]"},
-		"a neighbour of like name":    {directory("/var/lib/my app2"), ""},
-		"a part without a name":       {func(a *Application) { a.Run[0].Name = "" }, "mirror.run[0].name"},
-		"a part that is a path":       {func(a *Application) { a.Run[0].Name = "../db" }, "mirror.run[0].name"},
-		"the longest name":            {func(a *Application) { a.Run[0].Name = strings.Repeat("a", 39) }, ""},
-		"a longer name":               {func(a *Application) { a.Run[0].Name = strings.Repeat("a", 40) }, "mirror.run[0].name"},
-		"a name twice":                {func(a *Application) { a.Run[1].Name = "db" }, "mirror.run[1].name"},
-		"no start":                    {func(a *Application) { a.Run[0].Start = "" }, "mirror.run[0]"},
-		"no stop":                     {func(a *Application) { a.Run[1].Stop = "" }, "mirror.run[1]"},
-		"a byte 0 in a command":       {func(a *Application) { a.Run[1].Stop = "kill\x00" }, "mirror.run[1]"},
-		"a time before now":           {func(a *Application) { a.Run[0].Timeout = -1 }, "mirror.run[0].timeout"},
-		"no volume yet":               {func(a *Application) { a.Disks = nil }, ""},
-		"a volume for nothing":        {func(a *Application) { a.Directories = nil }, "volumes"},
+		"a directory around it": {func(a *Application) { a.Directories[1] = "/srv/files/x/y" },
+			"mirror.directories[1]"},
+		"a neighbour of like name": {directory("/var/lib/my app2"), ""},
+		"a part without a name":    {func(a *Application) { a.Run[0].Name = "" }, "mirror.run[0].name"},
+		"a part that is a path":    {func(a *Application) { a.Run[0].Name = "../db" }, "mirror.run[0].name"},
+		"the longest name":         {func(a *Application) { a.Run[0].Name = strings.Repeat("a", 39) }, ""},
+		"a longer name": {func(a *Application) { a.Run[0].Name = strings.Repeat("a", 40) },
+			"mirror.run[0].name"},
+		"a name twice":          {func(a *Application) { a.Run[1].Name = "db" }, "mirror.run[1].name"},
+		"no start":              {func(a *Application) { a.Run[0].Start = "" }, "mirror.run[0]"},
+		"no stop":               {func(a *Application) { a.Run[1].Stop = "" }, "mirror.run[1]"},
+		"a byte 0 in a command": {func(a *Application) { a.Run[1].Stop = "kill\x00" }, "mirror.run[1]"},
+		"a time before now":     {func(a *Application) { a.Run[0].Timeout = -1 }, "mirror.run[0].timeout"},
+		"no volume yet":         {func(a *Application) { a.Disks = nil }, ""},
+		"a volume for nothing":  {func(a *Application) { a.Directories = nil }, "volumes"},
 		"two volumes": {func(a *Application) {
 			v := a.Disks[0]
 			v.Target = "more"
@@ -140,7 +142,8 @@ func TestEditsOfAnApplication(t *testing.T) {
 
 // TestSharedBetweenApplications: two modules must not have one directory or address, however they write it.
 func TestSharedBetweenApplications(t *testing.T) {
-	other := Application{Directories: []string{"/srv/other"}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}
+	other := Application{Directories: []string{"/srv/other"},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}
 	for what, c := range map[string]struct {
 		change func(*Application)
 		want   string

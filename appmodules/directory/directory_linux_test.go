@@ -303,6 +303,12 @@ func uses1(t *testing.T, text string) user {
 	if line != "ready\n" {
 		t.Fatalf("it said %q", line)
 	}
+	for strings.Contains(text, "exec sleep") { // it is what it becomes next
+		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", u.Process.Pid)); string(name) == "sleep\n" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	return u
 }
 

@@ -176,9 +176,9 @@ func (a *Application) Kill(ctx context.Context) error {
 	return kill(ctx, a.stages)
 }
 
-// kill ends stages in reverse, also when one fails or does not come to an end: a later one may still be able to end what
-// it could not, as the processes that wait for a volume end when its file system is shut. So those that failed have one
-// more turn.
+// kill ends stages in reverse, also when one fails or does not come to an end: a later one may still be able to end
+// what it could not, as the processes that wait for a volume end when its file system is shut. So those that failed
+// have one more turn.
 func kill(ctx context.Context, stages []Stage) error {
 	left := slices.Clone(stages)
 	slices.Reverse(left)
