@@ -274,6 +274,13 @@ func synced(path string, i int) error {
 	return err
 }
 
+// TestServeByHand: who runs the process behind a device by hand does not lose the file systems of the host.
+func TestServeByHand(t *testing.T) {
+	if err := alone(); !errors.Is(err, errByHand) {
+		t.Errorf("here it would unmount everything: %v", err)
+	}
+}
+
 // TestLoopOfADeadProcess: what a process that died left behind is taken away, and the volume attached anew.
 func TestLoopOfADeadProcess(t *testing.T) {
 	s := newStand(t)

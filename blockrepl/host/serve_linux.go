@@ -47,10 +47,30 @@ func Serve(socket, export string, logger *slog.Logger) error {
 	return nil
 }
 
+// errByHand is returned where a process behind a device was started by somebody else than begin.
+var errByHand = errors.New("it is started by duetd apps, in a mount namespace of its own")
+
+// alone returns nil if this process has a mount namespace that its parent has not.
+func alone() error {
+	mine, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return err
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid()))
+	if err == nil && theirs == mine {
+		err = errByHand
+	}
+	return err
+}
+
 // apart lets all file systems go but those on the way to a path. This process has a mount namespace of its own: were it
 // the last of one in which a file system on its own device is mounted, its end would unmount that, and wait for ever
-// for itself to write it out. And what this host unmounts must not be held here.
+// for itself to write it out. And what this host unmounts must not be held here. In the host's own namespace it would
+// take all of them from the host.
 func apart(path string) error {
+	if err := alone(); err != nil {
+		return err
+	}
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
