@@ -37,6 +37,7 @@ type Application struct {
 	// wanted: it was started, or found whole, and neither stopped nor killed since. What is not whole then has failed.
 	wanted bool
 	failed string // what was reported last, so that it is reported once
+	unsaid bool   // State could not say how it stands: whoever asked takes it for down, until a report says otherwise
 	orders int    // given so far, begun or ended: what was seen before the last one says nothing of it
 	under  int    // orders under way: what is missing meanwhile has not failed
 }
@@ -100,11 +101,11 @@ func (a *Application) lossLocked(missing []string) appmodules.Incident {
 func (a *Application) State(ctx context.Context) (appmodules.Condition, error) {
 	before := a.seen()
 	up, missing, err := a.look(ctx)
-	if err != nil {
-		return appmodules.Condition{}, err
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.unsaid = err != nil; a.unsaid {
+		return appmodules.Condition{}, err
+	}
 	if len(missing) == 0 && a.orders == before && a.under == 0 {
 		a.wanted = true // of an earlier run of the daemon
 	}
@@ -239,12 +240,13 @@ func (a *Application) Watch(ctx context.Context, report func(appmodules.Report))
 	}()
 }
 
-// incident is what has happened to an application that should be whole. What cannot be asked has not happened.
+// incident is what has happened to an application that should be whole, or how one stands of which State could not say
+// it. What cannot be asked has not happened.
 func (a *Application) incident(ctx context.Context) (appmodules.Report, bool) {
 	a.mu.Lock()
-	wanted, before := a.wanted, a.orders
+	asked, before := a.wanted || a.unsaid, a.orders
 	a.mu.Unlock()
-	if !wanted {
+	if !asked {
 		return appmodules.Report{}, false
 	}
 	up, missing, err := a.look(ctx)
@@ -254,11 +256,17 @@ func (a *Application) incident(ctx context.Context) (appmodules.Report, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	text := strings.Join(missing, ", ")
-	if a.orders != before || text == a.failed {
+	now := a.conditionLocked(up, missing)
+	switch {
+	case a.orders != before:
+		return appmodules.Report{}, false
+	case a.unsaid:
+		a.unsaid, a.wanted = false, len(missing) == 0
+		return appmodules.Report{Now: now}, true
+	case text == a.failed:
 		return appmodules.Report{}, false
 	}
 	a.failed = text
-	now := a.conditionLocked(up, missing)
 	if len(missing) == 0 { // it is whole again
 		return appmodules.Report{Now: now}, true
 	}

@@ -430,3 +430,41 @@ func TestBrokenStage(t *testing.T) {
 		}
 	}
 }
+
+// TestStateThatCouldNotBeSaid: an application of which nothing could be said when the daemon came back is taken for down
+// until it is known how it stands; then that is reported, so that a node without the right ends it.
+func TestStateThatCouldNotBeSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _, parts := app()
+		for _, p := range parts {
+			p.is(true, true)
+		}
+		parts[0].fails(errors.New("nobody answers"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var got []appmodules.Report
+		a.Watch(ctx, func(r appmodules.Report) { got = append(got, r) })
+		if _, err := a.State(ctx); err == nil {
+			t.Error("it says how it stands")
+		}
+		wait := func(want int) {
+			t.Helper()
+			time.Sleep(3 * lookEvery)
+			synctest.Wait()
+			if len(got) != want {
+				t.Fatalf("reports: %+v", got)
+			}
+		}
+		wait(0)
+		parts[0].fails(nil)
+		wait(1)
+		if r := got[0]; !r.Now.Up || r.What != appmodules.Changed {
+			t.Errorf("%+v", r)
+		}
+		parts[1].is(false, false)
+		wait(2)
+		if r := got[1]; r.What != appmodules.HasFailed {
+			t.Errorf("%+v", r)
+		}
+	})
+}
