@@ -431,8 +431,8 @@ func TestBrokenStage(t *testing.T) {
 	}
 }
 
-// TestStateThatCouldNotBeSaid: an application of which nothing could be said when the daemon came back is taken for down
-// until it is known how it stands; then that is reported, so that a node without the right ends it.
+// TestStateThatCouldNotBeSaid: an application of which nothing could be said when the daemon came back is taken for
+// down until it is known how it stands; then that is reported, so that a node without the right ends it.
 func TestStateThatCouldNotBeSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _, parts := app()
