@@ -69,7 +69,8 @@ func TestCrashes(t *testing.T) {
 
 func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{pair: newPair(t, 6<<20), rng: rand.New(rand.NewPCG(seed, 0)), epoch: 1}
-	s.hot = 2 // of the two extents and a half: they cool all the time
+	// Of the two extents and a half: they cool all the time, which flushes both copies, or never.
+	s.hot = []int{2, 8}[s.rng.IntN(2)]
 	s.complete = map[*copyOf]uint64{s.a: 1}
 	s.lossy = map[*copyOf]bool{}
 	for i := range s.blocks {
@@ -267,17 +268,22 @@ func (s *sim) fate() {
 		}
 		s.resurrect()
 	case 7:
-		s.note("blackout")
-		s.kill()
-		s.a.dev.(*disk).crash(s.rng)
-		s.b.dev.(*disk).crash(s.rng)
-		s.lossy[s.a], s.lossy[s.b] = true, true
-		if s.complete[s.b] == s.epoch && s.rng.IntN(2) == 0 {
-			s.swap()
-			return
-		}
-		s.resurrect()
+		s.blackout()
 	}
+}
+
+// blackout takes the power of both.
+func (s *sim) blackout() {
+	s.note("blackout")
+	s.kill()
+	s.a.dev.(*disk).crash(s.rng)
+	s.b.dev.(*disk).crash(s.rng)
+	s.lossy[s.a], s.lossy[s.b] = true, true
+	if s.complete[s.b] == s.epoch && s.rng.IntN(2) == 0 {
+		s.swap()
+		return
+	}
+	s.resurrect()
 }
 
 // unlink cuts the connection and waits until the primary knows.
@@ -380,6 +386,11 @@ func (s *sim) settle() {
 			s.must(s.s.Complete(context.Background(), s.p.Ticket()))
 			s.complete[s.b] = s.epoch
 			s.must(s.p.PeerComplete())
+			if s.rng.IntN(4) == 0 { // before anything else has flushed it
+				s.blackout()
+				s.settle()
+				return
+			}
 		}
 	}
 	s.must(s.p.Hold(context.Background()))

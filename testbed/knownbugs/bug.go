@@ -36,7 +36,11 @@ type Bug struct {
 	By     Search
 	Within uint64 // schedules in which it has to be found, or every
 	Edit   Edit
+	Also   []Edit // of other files: what would guard against it a second time
 }
+
+// edits are all of them.
+func (b Bug) edits() []Edit { return append([]Edit{b.Edit}, b.Also...) }
 
 // every is Within for scenarios: all that there are.
 const every = 1 << 32

@@ -8,7 +8,11 @@ func copies() []Bug {
 			Breaks: "a copy says that it is complete before what it was sent is durable",
 			Edit: Edit{repl + "secondary.go",
 				"forget, lineage, s.dev.Flush, func() {",
-				"forget, lineage, func() error { return nil }, func() {"}},
+				"forget, lineage, func() error { return nil }, func() {"},
+			// The primary flushes both before it asks for that.
+			Also: []Edit{{repl + "resync.go",
+				"if p.flushBoth(l.ctx) != nil {",
+				"if l.ctx.Err() != nil {"}}},
 		{Name: "always-intact", By: Crashes, Within: 2000,
 			Source: "blockrepl: Welcome.Intact",
 			Breaks: "a copy whose process died says that it lost nothing",

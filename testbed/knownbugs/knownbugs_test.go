@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -25,13 +26,20 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s is there twice", b.Name)
 		}
 		names[b.Name] = true
-		text, err := b.Edit.fit(root)
-		if err != nil {
-			t.Errorf("%s: %v", b.Name, err)
-			continue
-		}
-		if _, err := parser.ParseFile(token.NewFileSet(), b.Edit.File, text, 0); err != nil {
-			t.Errorf("%s: %v", b.Name, err)
+		files := map[string]bool{}
+		for _, e := range b.edits() {
+			if files[e.File] {
+				t.Errorf("%s edits %s twice", b.Name, e.File)
+			}
+			files[e.File] = true
+			text, err := e.fit(root)
+			if err != nil {
+				t.Errorf("%s: %v", b.Name, err)
+				continue
+			}
+			if _, err := parser.ParseFile(token.NewFileSet(), e.File, text, 0); err != nil {
+				t.Errorf("%s: %v", b.Name, err)
+			}
 		}
 	}
 	if len(names) < 30 {
@@ -118,7 +126,7 @@ printf 'nothing\t%%d\n' $n
 		t.Run(name, func(t *testing.T) {
 			h := &hunter{root, map[string]string{"testbed/sim": program(t, fmt.Sprintf(numbered, c.sound))}}
 			got, err := h.hunt(t.Context(), program(t, fmt.Sprintf(numbered, c.infected)), c.by, c.within)
-			if err != nil || got != c.want {
+			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%+v, want %+v (%v)", got, c.want, err)
 			}
 		})

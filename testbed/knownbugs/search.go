@@ -141,16 +141,20 @@ func (h *hunter) search(ctx context.Context, bin string, by Search, first, n uin
 // infect compiles the tests with the bug. -overlay has the compiler read the changed copy in the place of the
 // file, which is left alone; so several bugs can be tried at a time.
 func (h *hunter) infect(ctx context.Context, dir string, b Bug) (string, error) {
-	text, err := b.Edit.fit(h.root)
-	if err != nil {
-		return "", err
+	files, overlay := map[string]string{}, filepath.Join(dir, "overlay.json")
+	for i, e := range b.edits() {
+		text, err := e.fit(h.root)
+		if err != nil {
+			return "", err
+		}
+		changed := filepath.Join(dir, fmt.Sprintf("changed%d.go", i))
+		if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		files[filepath.Join(h.root, e.File)] = changed
 	}
-	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(h.root, b.Edit.File): changed}})
+	replace, err := json.Marshal(map[string]any{"Replace": files})
 	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
 		return "", err
 	}
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
