@@ -118,6 +118,9 @@ func TestFenceDoesNotWait(t *testing.T) {
 				later := write(1<<20, fill(3, 4096))
 				later.By = c
 				q.p.Submit(later) // and nobody kicks
+				// A goroutine of the volume that runs for something else may take it along: it began before the fence then.
+				synctest.Wait()
+				began := a.bytes()[1<<20] != 0 || len(a.entered) > 0
 				fenceAtOnce(t, q.p.Fence)
 				good, _ := c.seen()
 				closeWaits(t, q.p.Close, free)
@@ -125,7 +128,7 @@ func TestFenceDoesNotWait(t *testing.T) {
 				if g, shut := c.seen(); g != good || g+shut != 2 {
 					t.Errorf("%d acknowledged, %d of them after the fence; %d refused", g, g-good, shut)
 				}
-				if a.bytes()[1<<20] != 0 {
+				if a.bytes()[1<<20] != 0 && !began {
 					t.Error("a write began after the fence")
 				}
 				q.stop()
